@@ -1,0 +1,38 @@
+"""icae: carry a long context in a quarter of the tokens, without changing the LLM.
+
+The public API is `load`, `compress`, `ask` and `reconstruct` (see `icae.api`) and
+`Memory` (see `icae.memory`). Importing this package imports neither torch nor
+transformers; the first use of a model does.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+__all__ = ["Icae", "IcaeError", "Memory", "__version__", "ask", "compress", "load", "reconstruct"]
+
+if TYPE_CHECKING:
+    from icae.api import Icae, ask, compress, load, reconstruct
+    from icae.errors import IcaeError
+    from icae.memory import Memory
+
+_HOME = {
+    "Icae": "icae.api",
+    "ask": "icae.api",
+    "compress": "icae.api",
+    "load": "icae.api",
+    "reconstruct": "icae.api",
+    "IcaeError": "icae.errors",
+    "Memory": "icae.memory",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Load a public name on first use, so that `import icae` stays light."""
+    if name not in _HOME:
+        raise AttributeError(f"module 'icae' has no attribute {name!r}")
+    import importlib
+
+    return getattr(importlib.import_module(_HOME[name]), name)

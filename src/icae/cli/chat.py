@@ -1,0 +1,155 @@
+"""`icae chat`: a conversation about one or more memories."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from icae.cli import console, engine
+from icae.cli.answering import answer_payload, load_memories, note_answer
+from icae.cli.options import Adapter, AsJson, Base, Device, Dtype, MaxNewTokens, MemoryPaths
+from icae.cli.outcome import Outcome, reported
+from icae.errors import IcaeError, InputError
+
+if TYPE_CHECKING:
+    from icae.api import Icae
+    from icae.memory import Memory
+
+PROMPT = "> "
+
+
+@dataclass(kw_only=True)
+class Conversation:
+    """A conversation under way.
+
+    Attributes:
+        icae: The model.
+        memory: What is talked about.
+        max_new_tokens: Longest answer in tokens.
+        as_json: Whether answers are collected instead of printed.
+        history: Turns that the next question builds on, ``(question, answer)``.
+        turns: Every turn since the start as ``--json`` prints it.
+    """
+
+    icae: Icae
+    memory: Memory
+    max_new_tokens: int
+    as_json: bool
+    history: list[tuple[str, str]] = field(default_factory=list)
+    turns: list[dict[str, Any]] = field(default_factory=list)
+
+    def say(self, question: str) -> None:
+        """Ask a question that builds on the turns before, and print the answer.
+
+        Args:
+            question: What the user said.
+
+        Raises:
+            InputError: If the question does not fit beside the turns before it.
+        """
+        answer = self.icae.ask(
+            self.memory,
+            question,
+            history=tuple(self.history),
+            max_new_tokens=self.max_new_tokens,
+            on_text=None if self.as_json else console.write_text,
+        )
+        if not self.as_json:
+            console.write_text("\n")
+            note_answer(answer, "memory")
+        self.history.append((question, answer.text))
+        self.turns.append(answer_payload(question, answer, "memory"))
+
+    def context_line(self) -> str:
+        """What the conversation stands on, in one line."""
+        memory = self.memory
+        full = self.icae.kv_bytes(memory.tokens)
+        held = self.icae.kv_bytes(memory.slot_count)
+        documents = ", ".join(console.preview(d.name, width=32) for d in memory.documents)
+        return (
+            f"{documents}: {memory.tokens} tokens in {memory.slot_count} slots "
+            f"({memory.ratio:.2f}x), KV cache {console.size_text(held)} instead of "
+            f"{console.size_text(full)}; turns remembered: {len(self.history)}"
+        )
+
+
+@reported
+def chat(
+    memories: MemoryPaths,
+    max_new_tokens: MaxNewTokens = 128,
+    adapter: Adapter = None,
+    base: Base = None,
+    device: Device = None,
+    dtype: Dtype = None,
+    as_json: AsJson = False,
+) -> Outcome:
+    """Talk about one or more memories, a line a turn. /context /reset /quit; end of input ends."""
+    memory = load_memories(memories)
+    with console.status("Loading the model"):
+        icae = engine.open_engine(adapter=adapter, base=base, device=device, dtype=dtype)
+    conversation = Conversation(
+        icae=icae, memory=memory, max_new_tokens=max_new_tokens, as_json=as_json
+    )
+    if sys.stdin.isatty():
+        console.note(conversation.context_line())
+        console.note("/context shows this line, /reset forgets the turns, /quit ends.")
+    for line in _lines():
+        if line == "/quit":
+            break
+        _turn(conversation, line)
+    return Outcome(
+        payload={
+            "turns": conversation.turns,
+            "memories": [str(path) for path in memories],
+            "tokens": memory.tokens,
+            "slots": memory.slot_count,
+        }
+    )
+
+
+def _turn(conversation: Conversation, line: str) -> None:
+    """Do what one line says."""
+    if line == "/context":
+        console.note(conversation.context_line())
+    elif line == "/reset":
+        conversation.history.clear()
+        console.note("The turns are forgotten.")
+    elif line.startswith("/") and line[1:].isalpha():
+        console.note(f"There is no {line}; /context, /reset and /quit are.")
+    else:
+        try:
+            conversation.say(line)
+        except IcaeError as error:
+            if not sys.stdin.isatty():
+                raise
+            console.report_error(error)
+
+
+def _lines() -> Iterator[str]:
+    """Lines that are not blank, with a prompt if somebody types them."""
+    source = _typed_lines() if sys.stdin.isatty() else iter(sys.stdin)
+    try:
+        yield from (line.strip() for line in source if line.strip())
+    except UnicodeDecodeError as error:
+        raise InputError(
+            "Standard input cannot be read.", got=str(error), expected="text in UTF-8"
+        ) from error
+
+
+def _typed_lines() -> Iterator[str]:
+    """Lines from a terminal until end of input; the prompt stays out of piped results."""
+    with suppress(ImportError):
+        import readline  # noqa: F401  (line editing for input)
+    while True:
+        try:
+            if sys.stdout.isatty():
+                yield input(PROMPT)
+            else:
+                print(PROMPT, end="", file=sys.stderr, flush=True)
+                yield input()
+        except EOFError:
+            print(file=sys.stderr)
+            return

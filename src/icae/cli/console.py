@@ -1,0 +1,244 @@
+"""Where output goes: results to standard output, everything else to standard error."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, TextIO
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.text import Text
+
+from icae.errors import IcaeError
+
+ProgressCallback = Callable[[int, int], None]
+"""Called with (done, total)."""
+
+# Control characters steer a terminal; surrogates cannot be printed at all.
+_UNSAFE = dict.fromkeys(
+    (*range(32), *range(127, 160), *range(0xD800, 0xE000)), "\N{REPLACEMENT CHARACTER}"
+)
+_UNSAFE_IN_TEXT = {code: mark for code, mark in _UNSAFE.items() if chr(code) not in "\n\r\t"}
+
+
+class PlainConsole(Console):
+    """A console that takes text as it is: no markup, no emoji codes, no highlighting."""
+
+    def __init__(self, file: TextIO) -> None:
+        super().__init__(file=file, markup=False, emoji=False, highlight=False)
+
+    def on_broken_pipe(self) -> None:
+        """Pass a closed pipe on to the command, which knows the exit code."""
+        raise BrokenPipeError
+
+
+def results() -> Console:
+    """A console for results, on standard output."""
+    return PlainConsole(sys.stdout)
+
+
+def messages() -> Console:
+    """A console for progress, warnings and errors, on standard error."""
+    return PlainConsole(sys.stderr)
+
+
+def note(text: str) -> None:
+    """Print one dim line of information on standard error."""
+    messages().print(Text(text, style="dim"), soft_wrap=True)
+
+
+def write_text(text: str) -> None:
+    """Write a piece of a result to standard output at once.
+
+    On a terminal, control characters other than line breaks and tabs are replaced, so
+    that a document cannot steer the terminal; elsewhere the text passes unchanged.
+
+    Args:
+        text: The piece; no line break is added.
+    """
+    stream = sys.stdout
+    if stream.isatty():
+        text = printable(text)
+    encoding = stream.encoding or "utf-8"
+    stream.write(text.encode(encoding, errors="replace").decode(encoding))
+    stream.flush()
+
+
+def write_json(payload: Mapping[str, Any]) -> None:
+    """Print one JSON object on standard output.
+
+    Args:
+        payload: Plain values; a number that is not finite becomes null.
+    """
+    finite = _finite(payload)
+    text = json.dumps(finite, ensure_ascii=False, allow_nan=False)
+    try:
+        text.encode(sys.stdout.encoding or "utf-8")
+    except UnicodeEncodeError:
+        text = json.dumps(finite, allow_nan=False)
+    print(text, flush=True)
+
+
+def report_error(error: IcaeError) -> None:
+    """Print an error on standard error, in red on a terminal."""
+    messages().print(Text(str(error), style="red"), soft_wrap=True)
+
+
+def error_payload(error: IcaeError) -> dict[str, Any]:
+    """What ``--json`` prints for an error.
+
+    Returns:
+        ``{"error": {"type", "message", "got", "expected", "fix"}}``.
+    """
+    return {
+        "error": {
+            "type": type(error).__name__,
+            "message": error.message,
+            "got": error.got,
+            "expected": error.expected,
+            "fix": error.fix,
+        }
+    }
+
+
+def printable(text: str) -> str:
+    """A text with control characters replaced; line breaks and tabs stay."""
+    return text.translate(_UNSAFE_IN_TEXT)
+
+
+def preview(text: str, *, width: int = 48) -> str:
+    """The first words of a text on one line, without control characters.
+
+    Args:
+        text: Any text.
+        width: Longest result in characters, the ellipsis included.
+    """
+    line = " ".join(text[: 8 * width].split()).translate(_UNSAFE)
+    if len(line) <= width:
+        return line
+    cut = line[: width - 1]
+    words, space, _ = cut.rpartition(" ")
+    return (words if space and len(words) > width // 2 else cut) + "…"
+
+
+@contextmanager
+def progress(label: str) -> Iterator[ProgressCallback]:
+    """Show a progress bar on standard error while the block runs.
+
+    Nothing is printed when standard error is not a terminal.
+
+    Args:
+        label: What is being done.
+
+    Yields:
+        A function to call with (done, total).
+    """
+    console = messages()
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    with Progress(
+        *columns,
+        TimeElapsedColumn(),
+        console=console,
+        transient=True,
+        redirect_stdout=False,
+        disable=not console.is_terminal,
+    ) as bar:
+        task = bar.add_task(label, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+@contextmanager
+def status(label: str) -> Iterator[Callable[[str], None]]:
+    """Show a spinner on standard error while the block runs, if that is a terminal.
+
+    Args:
+        label: What is being done.
+
+    Yields:
+        A function that replaces the label.
+    """
+    console = messages()
+    if not console.is_terminal:
+        yield lambda text: None
+        return
+    with console.status(Text(label)) as spinner:
+        yield lambda text: spinner.update(Text(text))
+
+
+def silence_output() -> None:
+    """Send what cannot be written any more nowhere, so that exit stays quiet."""
+    devnull = os.open(os.devnull, os.O_WRONLY)
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            os.dup2(devnull, stream.fileno())
+    os.close(devnull)
+
+
+class StderrHandler(logging.Handler):
+    """Log lines to whatever standard error is at that moment."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write one record as a line."""
+        prefix = "Warning: " if record.levelno == logging.WARNING else ""
+        print(prefix + self.format(record), file=sys.stderr, flush=True)
+
+
+def log_to_stderr(level: int) -> None:
+    """Send the package's log records of a level and above to standard error.
+
+    Args:
+        level: A level of `logging`, for example ``logging.INFO``.
+    """
+    logger = logging.getLogger("icae")
+    handler = next((h for h in logger.handlers if isinstance(h, StderrHandler)), None)
+    if handler is None:
+        handler = StderrHandler()
+        logger.addHandler(handler)
+    handler.setLevel(level)
+    if not logger.isEnabledFor(level):
+        logger.setLevel(level)
+
+
+def print_figures(figures: Mapping[str, str]) -> None:
+    """Print labelled values on standard output, one a line; a long value is not folded.
+
+    Args:
+        figures: Label -> value.
+    """
+    width = max(len(label) for label in figures)
+    out = results()
+    for label, value in figures.items():
+        out.print(f"{label:<{width}}  {value.translate(_UNSAFE)}", soft_wrap=True)
+
+
+def size_text(count: int) -> str:
+    """A number of bytes for people: ``size_text(11_800_000) == "11.8 MB"``."""
+    value, unit = float(count), "B"
+    for larger in ("kB", "MB", "GB", "TB"):
+        if abs(value) < 999.5:
+            break
+        value, unit = value / 1000, larger
+    return f"{value:.0f} B" if unit == "B" else f"{value:.3g} {unit}"
+
+
+def percent_text(share: float | None) -> str:
+    """A share 0..1 for people; a dash where nothing was measured."""
+    return "-" if share is None or math.isnan(share) else f"{100 * share:.1f} %"
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

@@ -1,0 +1,71 @@
+"""The one place where commands reach the layers that need a model.
+
+Every import here is inside a function, so that the command line starts at once and
+`icae inspect` never loads torch. Tests replace these functions.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from icae.api import Icae
+    from icae.config import Recipe
+    from icae.training import TrainResult
+
+Stage = Literal["pretrain", "finetune"]
+
+
+def open_engine(
+    *, adapter: str | None, base: str | None, device: str | None, dtype: str | None
+) -> Icae:
+    """Load the base model and an adapter.
+
+    Args:
+        adapter: Adapter folder, or None for the default.
+        base: Base model, or None for the adapter's.
+        device: Torch device, or None for the best found.
+        dtype: Precision of the base model, or None for the device's usual one.
+
+    Raises:
+        BaseModelError: If the base model cannot be loaded.
+        AdapterError: If the adapter cannot be loaded.
+    """
+    from icae import api
+
+    return api.load(adapter, base=base, device=device, dtype=dtype)
+
+
+def open_tokenizer(base: str) -> tuple[Any, str]:
+    """Load the tokenizer of a base model, without its weights.
+
+    Args:
+        base: Base model: a name, a hub id or a folder.
+
+    Returns:
+        The tokenizer and its hash.
+
+    Raises:
+        BaseModelError: If it cannot be loaded.
+    """
+    from icae import model
+
+    tokenizer = model.load_tokenizer(base)
+    return tokenizer, model.tokenizer_hash(tokenizer)
+
+
+def run_training(recipe: Recipe, *, stage: Stage, dry_run_steps: int | None) -> TrainResult:
+    """Train an adapter.
+
+    Args:
+        recipe: The run, complete.
+        stage: ``pretrain`` or ``finetune``.
+        dry_run_steps: Steps of a trial run, or None for the whole run.
+
+    Raises:
+        TrainingError: If the run cannot start, resume or go on.
+        MissingDependencyError: If the training packages are not installed.
+    """
+    from icae import training
+
+    return training.train(recipe, stage=stage, dry_run_steps=dry_run_steps)

@@ -1,0 +1,59 @@
+"""Options that several commands share, each declared once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+MemoryPath = Annotated[Path, typer.Argument(metavar="MEMORY", help="A memory file (.icae).")]
+
+MemoryPaths = Annotated[
+    list[Path],
+    typer.Argument(metavar="MEMORY", help="Memory files (.icae); several are concatenated."),
+]
+
+Adapter = Annotated[
+    str | None,
+    typer.Option(
+        "--adapter", metavar="PATH", help="Adapter folder.", show_default="the default adapter"
+    ),
+]
+
+Base = Annotated[
+    str | None,
+    typer.Option(
+        "--base",
+        metavar="ID",
+        help="Base model: a name, a hub id or a folder.",
+        show_default="the adapter's",
+    ),
+]
+
+Device = Annotated[
+    str | None,
+    typer.Option(
+        "--device", metavar="NAME", help="For example cpu or cuda:0.", show_default="the best found"
+    ),
+]
+
+Dtype = Annotated[
+    str | None,
+    typer.Option(
+        "--dtype",
+        metavar="NAME",
+        help="Precision of the base model: bfloat16 or float32.",
+        show_default="chosen for the device",
+    ),
+]
+
+MaxNewTokens = Annotated[
+    int, typer.Option("--max-new-tokens", min=1, metavar="N", help="Longest answer in tokens.")
+]
+
+AsJson = Annotated[
+    bool, typer.Option("--json", help="Print one JSON object instead of text for people.")
+]
+
+Force = Annotated[bool, typer.Option("--force", help="Replace the output file if it exists.")]

@@ -1,0 +1,258 @@
+"""Documents that a user hands in: text, Markdown, HTML or PDF, from a file or stdin.
+
+The text is what a reader would see: no markup of a page, no byte-order mark, line ends
+as LF. What cannot be read is refused with the reason; nothing is guessed or dropped.
+"""
+
+from __future__ import annotations
+
+import codecs
+import io
+import re
+import sys
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, Literal
+
+import pypdf
+from bs4 import BeautifulSoup, MarkupResemblesLocatorWarning, XMLParsedAsHTMLWarning
+from bs4.dammit import EncodingDetector
+from bs4.element import NavigableString
+from pypdf.errors import DependencyError, FileNotDecryptedError
+
+from icae.errors import InputError
+
+Kind = Literal["text", "markdown", "html", "pdf"]
+
+_KIND_OF_SUFFIX: dict[str, Kind] = {
+    ".htm": "html",
+    ".html": "html",
+    ".markdown": "markdown",
+    ".md": "markdown",
+    ".pdf": "pdf",
+    ".xhtml": "html",
+}
+_BOMS = (
+    (codecs.BOM_UTF8, "utf-8"),
+    (codecs.BOM_UTF16_LE, "utf-16-le"),
+    (codecs.BOM_UTF16_BE, "utf-16-be"),
+)
+_ACCEPTED = "UTF-8 text, Markdown, HTML, or a PDF with a text layer"
+
+_NOISE = "script, style, noscript, template, nav, svg, iframe, button, select, [hidden]"
+_PARAGRAPHS = (
+    "address, article, aside, blockquote, body, div, dl, fieldset, figure, footer, form, h1, h2, "
+    "h3, h4, h5, h6, header, hr, main, ol, p, pre, section, table, ul"
+)
+_LINES = "br, caption, dd, dt, figcaption, li, tr"
+_CELLS = "td, th"
+_KEEP_SPACE = {" ": "\ue000", "\n": "\ue001", "\t": "\ue002"}
+_RESTORE_SPACE = str.maketrans({mark: space for space, mark in _KEEP_SPACE.items()})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Document:
+    """A document as text.
+
+    Attributes:
+        name: File name, or ``stdin``.
+        text: What it says; never blank.
+        kind: What it was read as.
+    """
+
+    name: str
+    text: str
+    kind: Kind
+
+
+def read_document(
+    path_or_dash: Path | str, *, stdin: BinaryIO | None = None, max_bytes: int = 50_000_000
+) -> Document:
+    """Read one document.
+
+    The kind follows from the suffix (.html, .md, .pdf), else from the content: ``%PDF-``,
+    or, where there is no .txt suffix, ``<!doctype html`` or ``<html``. The rest is text.
+
+    Args:
+        path_or_dash: A file, or ``-`` for standard input.
+        stdin: Standard input, if not the process's own.
+        max_bytes: Largest document, in bytes.
+
+    Raises:
+        InputError: If the file is missing, a folder, not permitted, too large, empty or
+            blank, binary, damaged, encrypted, or a PDF without a text layer.
+    """
+    if str(path_or_dash) == "-":
+        name, suffix = "stdin", ""
+        data = (stdin or sys.stdin.buffer).read(max_bytes + 1)
+    else:
+        path = Path(path_or_dash)
+        name, suffix = path.name, path.suffix.lower()
+        data = _read_file(path, max_bytes)
+    if len(data) > max_bytes:
+        raise InputError(
+            "The document is too large.",
+            got=f"{name}: more than {max_bytes:,} bytes",
+            expected=f"at most {max_bytes:,} bytes",
+            fix="cut it into parts and compress each",
+        )
+    kind = _kind(data, suffix)
+    if kind == "pdf":
+        text = _pdf_text(data, name)
+    elif kind == "html":
+        text = _html_text(_decode(data, name, encoding=_declared_encoding(data)))
+    else:
+        text = _decode(data, name, encoding="utf-8")
+    text = text.replace("\r\n", "\n")
+    if not text.strip():
+        what = "0 bytes" if not data else f"{len(data):,} bytes of {kind} without any visible text"
+        raise InputError("The document is empty.", got=f"{name}: {what}", expected=_ACCEPTED)
+    return Document(name=name, text=text, kind=kind)
+
+
+def _read_file(path: Path, max_bytes: int) -> bytes:
+    if path.is_dir():
+        raise InputError(
+            "The document is a folder.",
+            got=str(path),
+            expected="one file, or - for standard input",
+            fix="name a file in it",
+        )
+    try:
+        with path.open("rb") as stream:
+            return stream.read(max_bytes + 1)
+    except FileNotFoundError as error:
+        raise InputError(
+            "The document is missing.",
+            got=str(path),
+            expected="a file that exists, or - for standard input",
+            fix="check the path",
+        ) from error
+    except OSError as error:
+        raise InputError(
+            "The document cannot be read.",
+            got=f"{path}: {error.strerror or error}",
+            expected="a readable file",
+            fix="check the permissions of the file",
+        ) from error
+
+
+def _kind(data: bytes, suffix: str) -> Kind:
+    if suffix in _KIND_OF_SUFFIX:
+        return _KIND_OF_SUFFIX[suffix]
+    if data.startswith(b"%PDF-"):
+        return "pdf"
+    if suffix == ".txt":
+        return "text"
+    for bom, encoding in _BOMS:
+        if data.startswith(bom):
+            head = data[len(bom) : 1024].decode(encoding, errors="replace")
+            break
+    else:
+        head = data[:1024].decode("utf-8", errors="replace")
+    return "html" if head.lstrip().lower().startswith(("<!doctype html", "<html")) else "text"
+
+
+def _declared_encoding(data: bytes) -> str:
+    """Encoding that an HTML page names in its head, if Python knows it."""
+    declared = EncodingDetector.find_declared_encoding(data, is_html=True)
+    if declared is None or declared.lower().startswith("utf-16"):
+        return "utf-8"  # a page whose declaration can be read as ASCII is not UTF-16
+    try:
+        b" ".decode(declared)
+    except (LookupError, UnicodeError):
+        return "utf-8"
+    return declared
+
+
+def _decode(data: bytes, name: str, *, encoding: str) -> str:
+    """Decode text; a byte-order mark decides over ``encoding`` and is dropped."""
+    skipped = 0
+    for bom, marked in _BOMS:
+        if data.startswith(bom):
+            skipped, encoding = len(bom), marked
+            break
+    try:
+        text = data[skipped:].decode(encoding)
+    except UnicodeDecodeError as error:
+        raise _binary(f"{name}: byte {skipped + error.start} is not {encoding}") from error
+    if "\0" in text:
+        at = skipped + len(text[: text.index("\0")].encode(encoding))
+        raise _binary(f"{name}: a NUL at byte {at}")
+    return text
+
+
+def _binary(got: str) -> InputError:
+    return InputError(
+        "The document is binary, or text in another encoding.",
+        got=got,
+        expected=_ACCEPTED,
+        fix="convert it to UTF-8 text first, for example with iconv or pandoc",
+    )
+
+
+def _html_text(markup: str) -> str:
+    """Visible text of a page: title first, paragraphs apart by a blank line."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", MarkupResemblesLocatorWarning)
+        warnings.simplefilter("ignore", XMLParsedAsHTMLWarning)
+        soup = BeautifulSoup(markup, "html.parser")
+    for tag in soup.select(_NOISE):
+        tag.decompose()
+    found = soup.find("title")
+    title = " ".join(found.extract().get_text().split()) if found else ""
+    _lay_out(soup)
+    text = re.sub(r" *\n *", "\n", re.sub(r" {2,}", " ", soup.get_text()))
+    text = re.sub(r"\n{3,}", "\n\n", text).strip().translate(_RESTORE_SPACE)
+    if text.split("\n", 1)[0].strip() == title:
+        return text
+    return f"{title}\n\n{text}".strip()
+
+
+def _lay_out(soup: BeautifulSoup) -> None:
+    """Put the white space that a browser would show into the text of the tree."""
+    preformatted = {id(text) for tag in soup.find_all("pre") for text in tag.find_all(string=True)}
+    keep = str.maketrans(_KEEP_SPACE)
+    for text in soup.find_all(string=True):
+        if type(text) is not NavigableString:
+            continue
+        if id(text) in preformatted:
+            text.replace_with(str(text).strip("\n").translate(keep))
+        else:
+            text.replace_with(re.sub(r"\s+", " ", str(text)))
+    for tags, space in ((_PARAGRAPHS, "\n\n"), (_LINES, "\n"), (_CELLS, " ")):
+        for tag in soup.select(tags):
+            tag.insert_before(space)
+    for tag in soup.select(_PARAGRAPHS):
+        tag.insert_after("\n\n")
+
+
+def _pdf_text(data: bytes, name: str) -> str:
+    """Text layer of a PDF, pages apart by a blank line."""
+    try:
+        pages = [page.extract_text() for page in pypdf.PdfReader(io.BytesIO(data)).pages]
+    except (FileNotDecryptedError, DependencyError) as error:
+        raise InputError(
+            "The PDF is encrypted.",
+            got=name,
+            expected="a PDF that opens without a password",
+            fix="save an unprotected copy, for example with qpdf --decrypt",
+        ) from error
+    except Exception as error:  # pypdf lets many kinds of error out of a damaged file
+        raise InputError(
+            "The PDF cannot be read.",
+            got=f"{name}: {type(error).__name__}: {error}",
+            expected="an undamaged PDF",
+            fix="open it in a viewer and print it to a new PDF",
+        ) from error
+    text = "\n\n".join(page.strip() for page in pages if page.strip())
+    if not text:
+        raise InputError(
+            "The PDF has no text layer.",
+            got=f"{name}: {len(pages)} pages, no text in any",
+            expected="a PDF with a text layer",
+            fix="run OCR on it first, for example with ocrmypdf",
+        )
+    # Broken font tables yield NULs and lone surrogates, which no tokenizer takes.
+    return text.replace("\0", "").encode("utf-16", "surrogatepass").decode("utf-16", "replace")

@@ -1,0 +1,68 @@
+"""The one exception tree of the package.
+
+Every error that a user can cause says what was got, what was expected and how
+to fix it. The command line prints exactly this text and exits with code 1.
+"""
+
+from __future__ import annotations
+
+
+class IcaeError(Exception):
+    """Base class of every error raised on purpose by icae.
+
+    Args:
+        message: One line naming the problem.
+        got: What was found, in the user's terms.
+        expected: What would have been right.
+        fix: What to do about it.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        got: str | None = None,
+        expected: str | None = None,
+        fix: str | None = None,
+    ) -> None:
+        self.message = message
+        self.got = got
+        self.expected = expected
+        self.fix = fix
+        lines = [message]
+        for label, value in (("got", got), ("expected", expected), ("fix", fix)):
+            if value is not None:
+                lines.append(f"  {label + ':':<10}{value}")
+        super().__init__("\n".join(lines))
+
+
+class ConfigError(IcaeError):
+    """A setting or recipe is wrong: unknown key, wrong type, value out of range."""
+
+
+class InputError(IcaeError):
+    """The user's document, question or data file cannot be used as it is."""
+
+
+class BaseModelError(IcaeError):
+    """The base language model cannot be found, loaded or adapted."""
+
+
+class AdapterError(IcaeError):
+    """An adapter folder is missing, damaged or made for another base model."""
+
+
+class MemoryFileError(IcaeError):
+    """A memory file is truncated, tampered with, foreign or cannot be written."""
+
+
+class IncompatibleMemoryError(IcaeError):
+    """A memory was made by another decoder, adapter or tokenizer."""
+
+
+class TrainingError(IcaeError):
+    """A training run cannot start, resume or go on."""
+
+
+class MissingDependencyError(IcaeError):
+    """An optional dependency is not installed."""

@@ -1,0 +1,23 @@
+"""Memories: compressed documents, and the file they are kept in.
+
+Needs NumPy and Zstandard only; torch and transformers are never imported.
+"""
+
+from __future__ import annotations
+
+from icae.memory.file_format import load_memory, read_header, save_memory
+from icae.memory.header import MemoryHeader
+from icae.memory.memory import Memory
+from icae.memory.provenance import Provenance
+from icae.memory.spans import MemoryDocument, MemorySpan
+
+__all__ = [
+    "Memory",
+    "MemoryDocument",
+    "MemoryHeader",
+    "MemorySpan",
+    "Provenance",
+    "load_memory",
+    "read_header",
+    "save_memory",
+]

@@ -1,0 +1,40 @@
+"""bfloat16 as NumPy sees it: the upper 16 bits of a float32.
+
+Any shape; the result has the shape of the argument.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from icae.types import FloatArray
+
+
+def to_bfloat16_bits(values: FloatArray) -> NDArray[np.uint16]:
+    """Round float32 to bfloat16, to the nearest, ties to even.
+
+    Args:
+        values: Finite float32 values. One too large for bfloat16 becomes infinity.
+
+    Returns:
+        The bits of the bfloat16 values, little-endian uint16.
+    """
+    bits = np.ascontiguousarray(values, dtype="<f4").view("<u4")
+    # Half of the last place kept, less one where that place is even: a tie rounds to even.
+    rounding = (bits >> np.uint32(16)) & np.uint32(1)
+    rounding += np.uint32(0x7FFF)
+    rounded: NDArray[np.uint16] = ((bits + rounding) >> np.uint32(16)).astype("<u2")
+    return rounded
+
+
+def from_bfloat16_bits(bits: NDArray[np.uint16]) -> FloatArray:
+    """Widen bfloat16 to float32, exactly.
+
+    Args:
+        bits: The bits of bfloat16 values, uint16.
+
+    Returns:
+        float32 values.
+    """
+    return (bits.astype("<u4") << np.uint32(16)).view("<f4").astype(np.float32, copy=False)

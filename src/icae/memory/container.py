@@ -1,0 +1,242 @@
+"""The safetensors container: named arrays of bytes behind a JSON index.
+
+Written here rather than through the safetensors library because that one writes its
+metadata in random order, and a memory has to give the same bytes every time. Any
+safetensors reader opens the result.
+
+An index is read whole and checked; the tensors are read one by one, on demand.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, BinaryIO
+
+from icae.errors import MemoryFileError
+from icae.memory.strict_json import read_strict, write_canonical
+
+MAX_INDEX_BYTES = 100_000_000
+"""Longest index that safetensors readers accept."""
+
+ITEM_BYTES = {"F32": 4, "BF16": 2, "U8": 1}
+"""Bytes of one item of each dtype that a memory file uses."""
+
+_METADATA = "__metadata__"
+_LENGTH = struct.Struct("<Q")
+_ALIGNMENT = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tensor:
+    """A tensor to write.
+
+    Attributes:
+        dtype: safetensors name of the dtype.
+        shape: Its dimensions.
+        data: Little-endian items in row-major order.
+    """
+
+    dtype: str
+    shape: tuple[int, ...]
+    data: bytes
+
+
+@dataclass(frozen=True, kw_only=True)
+class TensorEntry:
+    """Where a tensor lies in a file.
+
+    Attributes:
+        dtype: safetensors name of the dtype.
+        shape: Its dimensions.
+        start: First byte, counted from the end of the index.
+        end: One past the last byte.
+    """
+
+    dtype: str
+    shape: tuple[int, ...]
+    start: int
+    end: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Index:
+    """The index of a file.
+
+    Attributes:
+        metadata: Free text by key.
+        tensors: Tensors by name.
+        data_start: Byte of the file at which the first tensor starts.
+    """
+
+    metadata: Mapping[str, str]
+    tensors: Mapping[str, TensorEntry]
+    data_start: int
+
+
+def write_index(metadata: Mapping[str, str], tensors: Mapping[str, Tensor]) -> bytes:
+    """The bytes that come before the tensors.
+
+    Args:
+        metadata: Free text by key.
+        tensors: Tensors by name, in the order in which their data follows.
+
+    Returns:
+        Length of the index, then the index, padded so that the data is aligned to 8.
+
+    Raises:
+        MemoryFileError: If the index is longer than safetensors readers accept.
+    """
+    index: dict[str, Any] = {_METADATA: dict(metadata)}
+    end = 0
+    for name, tensor in tensors.items():
+        start, end = end, end + len(tensor.data)
+        index[name] = {
+            "dtype": tensor.dtype,
+            "shape": list(tensor.shape),
+            "data_offsets": [start, end],
+        }
+    text = write_canonical(index).encode("utf-8")
+    text += b" " * (-len(text) % _ALIGNMENT)
+    if len(text) > MAX_INDEX_BYTES:
+        raise MemoryFileError(
+            "The memory has too many spans for one file.",
+            got=f"a header of {len(text)} bytes",
+            expected=f"<= {MAX_INDEX_BYTES} bytes",
+            fix="Save its documents in several files.",
+        )
+    return _LENGTH.pack(len(text)) + text
+
+
+def read_index(stream: BinaryIO, *, size: int, where: str) -> Index:
+    """Read and check the index of a file, and nothing after it.
+
+    Args:
+        stream: The file, at its start.
+        size: Its size in bytes, above 0.
+        where: Name of the file in messages.
+
+    Raises:
+        MemoryFileError: If it is not a safetensors file, is cut off, or its index is
+            damaged. Whether the tensors fill the file is for `check_extent`.
+    """
+    start = stream.read(_LENGTH.size + 1)
+    length = _LENGTH.unpack(start[: _LENGTH.size])[0] if len(start) > _LENGTH.size else 0
+    if not 2 <= length <= MAX_INDEX_BYTES or start[_LENGTH.size :] != b"{":
+        raise MemoryFileError(
+            f"{where} is not a memory file.",
+            got=f"a file that starts with {start!r}",
+            expected="a safetensors file",
+            fix="Give the path of a file that `icae compress` wrote.",
+        )
+    data_start = _LENGTH.size + length
+    text = start[_LENGTH.size :] + stream.read(length - 1)
+    if len(text) < length:
+        raise truncated(where, got=size, expected=f"at least {data_start}")
+    try:
+        raw = read_strict(text.decode("utf-8"))
+        metadata = raw.pop(_METADATA, {})
+        tensors = {name: _entry(entry) for name, entry in raw.items()}
+        if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in metadata.values()):
+            raise ValueError("its metadata is not text by key")
+    except ValueError as error:
+        raise damaged(where, f"its index cannot be read: {error}") from error
+    return Index(metadata=metadata, tensors=tensors, data_start=data_start)
+
+
+def _entry(raw: object) -> TensorEntry:
+    """One line of the index.
+
+    Raises:
+        ValueError: If it does not describe a tensor.
+    """
+    if not isinstance(raw, dict) or set(raw) != {"dtype", "shape", "data_offsets"}:
+        raise ValueError("a tensor is not described by dtype, shape and data_offsets")
+    dtype, shape, offsets = raw["dtype"], raw["shape"], raw["data_offsets"]
+    if not isinstance(dtype, str) or not _is_counts(shape) or not _is_counts(offsets):
+        raise ValueError("a tensor is described by values of the wrong type")
+    if len(offsets) != 2 or offsets[0] > offsets[1]:
+        raise ValueError("a tensor has no start and end")
+    return TensorEntry(dtype=dtype, shape=tuple(shape), start=offsets[0], end=offsets[1])
+
+
+def _is_counts(value: object) -> bool:
+    return isinstance(value, list) and all(type(item) is int and item >= 0 for item in value)
+
+
+def check_extent(index: Index, *, size: int, where: str) -> None:
+    """Check that the tensors lie one after the other and end where the file ends.
+
+    Args:
+        index: The index of the file, whose dtypes are all in `ITEM_BYTES`.
+        size: Size of the file in bytes.
+        where: Name of the file in messages.
+
+    Raises:
+        MemoryFileError: If the file is cut off, goes on after the last tensor, or a
+            tensor has another size than its shape says.
+    """
+    end = 0
+    for name, entry in sorted(index.tensors.items(), key=lambda item: (item[1].start, item[1].end)):
+        if entry.start != end:
+            raise damaged(where, f"tensor {name!r} starts at {entry.start} instead of {end}")
+        end = entry.end
+        if end - entry.start != math.prod(entry.shape) * ITEM_BYTES[entry.dtype]:
+            raise damaged(where, f"tensor {name!r} has another size than its shape says")
+    expected = index.data_start + end
+    if size < expected:
+        raise truncated(where, got=size, expected=str(expected))
+    if size > expected:
+        raise damaged(where, f"{size - expected} bytes follow the last tensor")
+
+
+def read_tensor(stream: BinaryIO, index: Index, name: str, *, where: str) -> bytes:
+    """Read the bytes of one tensor.
+
+    Args:
+        stream: The file.
+        index: Its index.
+        name: Which tensor.
+        where: Name of the file in messages.
+
+    Raises:
+        MemoryFileError: If the file ends before the tensor does.
+    """
+    entry = index.tensors[name]
+    stream.seek(index.data_start + entry.start)
+    data = stream.read(entry.end - entry.start)
+    if len(data) != entry.end - entry.start:
+        raise truncated(where, got=index.data_start + entry.start + len(data), expected="more")
+    return data
+
+
+def truncated(where: str, *, got: int, expected: str) -> MemoryFileError:
+    """The error for a file that is cut off.
+
+    Args:
+        where: Name of the file.
+        got: Its size in bytes.
+        expected: The size it should have.
+    """
+    return MemoryFileError(
+        f"{where} is truncated.",
+        got=f"{got} bytes",
+        expected=f"{expected} bytes",
+        fix="Copy the file again, or compress the documents again.",
+    )
+
+
+def damaged(where: str, detail: str) -> MemoryFileError:
+    """The error for a file whose content contradicts itself.
+
+    Args:
+        where: Name of the file.
+        detail: What is wrong.
+    """
+    return MemoryFileError(
+        f"{where} is damaged.",
+        got=detail,
+        fix="Copy the file again, or compress the documents again.",
+    )

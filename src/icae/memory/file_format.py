@@ -1,0 +1,324 @@
+"""The memory file: save, load, and read the header alone.
+
+A file is a safetensors container with the tensor ``slots``, the tensor ``source_zstd``
+if text is kept, and four lines of metadata. ``docs/memory-format.md`` specifies it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+
+from icae.errors import ConfigError, MemoryFileError
+from icae.memory.atomic_write import write_atomically
+from icae.memory.bfloat16 import from_bfloat16_bits, to_bfloat16_bits
+from icae.memory.container import (
+    Index,
+    Tensor,
+    check_extent,
+    damaged,
+    read_index,
+    read_tensor,
+    write_index,
+)
+from icae.memory.header import HeaderRecord, MemoryHeader, parse_header, write_header
+from icae.memory.memory import Memory
+from icae.memory.source_text import pack_source, unpack_source
+from icae.memory.strict_json import write_canonical
+from icae.types import FloatArray
+
+FORMAT = "icae-memory"
+FORMAT_VERSION = 1
+
+_SLOTS = "slots"
+_SOURCE = "source_zstd"
+_METADATA_KEYS = {"format", "format_version", "header", "sha256"}
+_STORED_AS = {"bfloat16": "BF16", "float32": "F32"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class _OpenFile:
+    """A memory file whose index and header were read and checked."""
+
+    stream: BinaryIO
+    where: str
+    size: int
+    index: Index
+    header: HeaderRecord
+
+
+def save_memory(memory: Memory, path: str | Path) -> None:
+    """Write a memory to a file, completely or not at all.
+
+    The same memory gives the same bytes. Slots stored as bfloat16 are rounded to the
+    nearest, ties to even; those that are bfloat16 values already are stored exactly.
+
+    Args:
+        memory: The memory.
+        path: File to write, by convention with the suffix ``.icae``; one that exists is
+            replaced.
+
+    Raises:
+        MemoryFileError: If it cannot be written; a file that was there is untouched.
+    """
+    path = Path(path)
+    tensors = {_SLOTS: _pack_slots(memory)}
+    source_bytes = None
+    if any(document.source is not None for document in memory.documents):
+        data, source_bytes = pack_source([document.source for document in memory.documents])
+        tensors[_SOURCE] = Tensor(dtype="U8", shape=(len(data),), data=data)
+    header = write_header(memory, source_bytes=source_bytes)
+    metadata = {
+        "format": FORMAT,
+        "format_version": str(FORMAT_VERSION),
+        "header": header,
+        "sha256": _digest(header, tensors),
+    }
+    index = write_index(metadata, tensors)
+    try:
+        if path.exists() and not path.is_file():
+            raise MemoryFileError(
+                f"Cannot write the memory to {path}.",
+                got="a folder or device",
+                expected="the path of a file",
+                fix="Name a file, for example notes.icae.",
+            )
+        write_atomically(path, [index, *(tensor.data for tensor in tensors.values())])
+    except (OSError, ValueError) as error:
+        raise MemoryFileError(
+            f"Cannot write the memory to {path}.", got=_reason(error), fix=_write_fix(path, error)
+        ) from error
+
+
+def load_memory(path: str | Path) -> Memory:
+    """Read a memory from a file and check all of it.
+
+    Args:
+        path: A file that `save_memory` wrote.
+
+    Returns:
+        The memory, its slots as float32 whatever the file stores.
+
+    Raises:
+        MemoryFileError: If the file is missing, cannot be read, is not a memory file, is
+            truncated or changed, or is of a newer format.
+    """
+    with _opened(Path(path)) as file:
+        tensors = {
+            name: Tensor(
+                dtype=entry.dtype,
+                shape=entry.shape,
+                data=read_tensor(file.stream, file.index, name, where=file.where),
+            )
+            for name, entry in file.index.tensors.items()
+        }
+        metadata = file.index.metadata
+        if _digest(metadata["header"], tensors) != metadata["sha256"]:
+            raise MemoryFileError(
+                f"{file.where} was damaged or changed after it was written.",
+                got="content that does not match its SHA-256",
+                fix="Copy the file again, or compress the documents again.",
+            )
+        header, sources = file.header, None
+        try:
+            if header.source_bytes is not None:
+                sources = unpack_source(
+                    tensors[_SOURCE].data,
+                    source_bytes=header.source_bytes,
+                    documents=len(header.documents),
+                )
+            return Memory(
+                slots=_unpack_slots(tensors[_SLOTS]),
+                spans=header.spans,
+                documents=header.with_sources(sources),
+                provenance=header.provenance,
+                created_by=header.created_by,
+            )
+        except ConfigError as error:
+            raise _inconsistent(file.where, error) from error
+        except ValueError as error:
+            raise damaged(file.where, str(error)) from error
+
+
+def read_header(path: str | Path) -> MemoryHeader:
+    """Read what a memory file says about itself, without its slots or its text.
+
+    Whether slots and text are intact is not checked; `load_memory` does that.
+
+    Args:
+        path: A file that `save_memory` wrote.
+
+    Returns:
+        The header.
+
+    Raises:
+        MemoryFileError: If the file is missing, cannot be read, is not a memory file, is
+            truncated, is of a newer format, or its header is damaged.
+    """
+    with _opened(Path(path)) as file:
+        header = file.header
+        return MemoryHeader(
+            documents=header.with_sources(None),
+            spans=header.spans,
+            provenance=header.provenance,
+            created_by=header.created_by,
+            has_source=header.source_bytes is not None,
+            slot_count=header.slot_count,
+            file_bytes=file.size,
+        )
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[_OpenFile]:
+    """Open a memory file; every way in which that or reading can fail is a MemoryFileError."""
+    where = str(path)
+    try:
+        # A pipe would block, and opening a device can have effects: look first.
+        mode = path.stat().st_mode
+        if not stat.S_ISREG(mode):
+            what = "a folder" if stat.S_ISDIR(mode) else "a pipe or device"
+            raise MemoryFileError(
+                f"{where} is not a file.",
+                got=what,
+                expected="the path of an .icae file",
+                fix="Give the path of a file that `icae compress` wrote.",
+            )
+        with path.open("rb") as stream:
+            size = os.fstat(stream.fileno()).st_size
+            if size == 0:
+                raise MemoryFileError(
+                    f"{where} is empty.",
+                    got="0 bytes",
+                    expected="a memory file",
+                    fix="Compress the documents again.",
+                )
+            index = read_index(stream, size=size, where=where)
+            header = _check_index(index, size=size, where=where)
+            yield _OpenFile(stream=stream, where=where, size=size, index=index, header=header)
+    except FileNotFoundError as error:
+        raise MemoryFileError(
+            f"There is no memory file {where}.",
+            got="no such file",
+            fix="Check the path, or make the file with `icae compress`.",
+        ) from error
+    except (OSError, ValueError) as error:
+        raise MemoryFileError(
+            f"The memory file {where} cannot be read.",
+            got=_reason(error),
+            fix="Check the path and its permissions.",
+        ) from error
+
+
+def _check_index(index: Index, *, size: int, where: str) -> HeaderRecord:
+    """Check that an index is that of a sound memory file, and read its header."""
+    _check_format(index, where=where)
+    metadata = index.metadata
+    if set(metadata) != _METADATA_KEYS:
+        raise damaged(where, f"its metadata has the keys {', '.join(sorted(metadata))}")
+    try:
+        header = parse_header(metadata["header"])
+    except ConfigError as error:
+        raise _inconsistent(where, error) from error
+    width = header.provenance.hidden_size
+    expected: dict[str, tuple[str, tuple[int, ...]]] = {
+        _SLOTS: (_STORED_AS[header.provenance.slot_dtype], (header.slot_count, width))
+    }
+    if header.source_bytes is not None:
+        source = index.tensors.get(_SOURCE)
+        expected[_SOURCE] = ("U8", (source.end - source.start,) if source else ())
+    found = {name: (entry.dtype, entry.shape) for name, entry in index.tensors.items()}
+    if found != expected:
+        raise damaged(where, f"tensors {_shown(found)} where the header says {_shown(expected)}")
+    check_extent(index, size=size, where=where)
+    return header
+
+
+def _check_format(index: Index, *, where: str) -> None:
+    """Tell foreign files and newer formats from damaged ones."""
+    name = index.metadata.get("format")
+    if name != FORMAT:
+        raise MemoryFileError(
+            f"{where} is a safetensors file, but not a memory.",
+            got=f"format {name!r}, tensors {sorted(index.tensors)}",
+            expected=f"format {FORMAT!r}",
+            fix="Give the path of a file that `icae compress` wrote.",
+        )
+    version = index.metadata.get("format_version", "")
+    if not (version.isascii() and version.isdecimal()) or version[0] == "0" or len(version) > 9:
+        raise damaged(where, f"format_version {version!r}")
+    if int(version) > FORMAT_VERSION:
+        raise MemoryFileError(
+            f"{where} was written by a newer icae.",
+            got=f"format version {version}",
+            expected=f"format version {FORMAT_VERSION}",
+            fix="Upgrade: pip install --upgrade icae",
+        )
+
+
+def _digest(header: str, tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 over the header and every tensor, each part preceded by its length."""
+    digest = hashlib.sha256(f"{FORMAT}/{FORMAT_VERSION}\n".encode())
+
+    def add(part: bytes) -> None:
+        digest.update(len(part).to_bytes(8, "little"))
+        digest.update(part)
+
+    add(header.encode("utf-8"))
+    for name, tensor in sorted(tensors.items()):
+        add(write_canonical([name, tensor.dtype, list(tensor.shape)]).encode("utf-8"))
+        add(tensor.data)
+    return digest.hexdigest()
+
+
+def _pack_slots(memory: Memory) -> Tensor:
+    dtype = _STORED_AS[memory.provenance.slot_dtype]
+    if dtype == "F32":
+        data = memory.slots.astype("<f4").tobytes()
+        return Tensor(dtype=dtype, shape=memory.slots.shape, data=data)
+    bits = to_bfloat16_bits(memory.slots)
+    if not np.isfinite(from_bfloat16_bits(bits)).all():
+        raise MemoryFileError(
+            "Some slots are too large for bfloat16.",
+            got=f"up to {float(np.abs(memory.slots).max()):.6g}",
+            expected="below 3.39e38",
+            fix="Store the slots as float32.",
+        )
+    return Tensor(dtype=dtype, shape=memory.slots.shape, data=bits.tobytes())
+
+
+def _unpack_slots(tensor: Tensor) -> FloatArray:
+    if tensor.dtype == "BF16":
+        return from_bfloat16_bits(np.frombuffer(tensor.data, dtype="<u2")).reshape(tensor.shape)
+    return np.frombuffer(tensor.data, dtype="<f4").astype(np.float32).reshape(tensor.shape)
+
+
+def _inconsistent(where: str, error: ConfigError) -> MemoryFileError:
+    detail = error.message if error.got is None else f"{error.message} ({error.got})"
+    if error.expected is not None:
+        detail += f", expected {error.expected}"
+    return damaged(where, detail)
+
+
+def _shown(tensors: Mapping[str, tuple[str, tuple[int, ...]]]) -> str:
+    return ", ".join(f"{name} {dtype} {list(shape)}" for name, (dtype, shape) in tensors.items())
+
+
+def _reason(error: OSError | ValueError) -> str:
+    strerror = getattr(error, "strerror", None)
+    return str(strerror or error)
+
+
+def _write_fix(path: Path, error: OSError | ValueError) -> str:
+    if not path.parent.is_dir():
+        return f"Create the folder {path.parent} first."
+    if isinstance(error, PermissionError):
+        return f"Choose a folder that you may write to instead of {path.parent}."
+    return "Free some disk space or choose another place."

@@ -1,0 +1,105 @@
+"""What made a memory: the decoder, adapter and tokenizer that its slots belong to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from icae.errors import IncompatibleMemoryError
+from icae.memory.checks import check, check_text
+from icae.types import POSITION_LAYOUTS, PositionLayout
+
+SlotDtype = Literal["bfloat16", "float32"]
+"""Precision in which slots are stored in a file."""
+
+SLOT_DTYPES: tuple[SlotDtype, ...] = get_args(SlotDtype)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Provenance:
+    """The models whose input space the slots live in.
+
+    Two memories fit together, and a memory fits a model, if all fields but the two
+    names agree: a model may be renamed or moved without its memories becoming useless.
+
+    Attributes:
+        base_model: Name of the base model, for messages.
+        base_hash: Digest of the base model's weights.
+        adapter: Name of the adapter, for messages.
+        adapter_hash: Digest of the adapter's weights and configuration.
+        tokenizer_hash: Digest of the tokenizer.
+        layout: Where memory tokens and slots stand on the position axis.
+        hidden_size: D, the width of one slot.
+        slot_dtype: Precision in which the slots are stored.
+
+    Raises:
+        ConfigError: If a field is empty, not known or out of range.
+    """
+
+    base_model: str
+    base_hash: str
+    adapter: str
+    adapter_hash: str
+    tokenizer_hash: str
+    layout: PositionLayout
+    hidden_size: int
+    slot_dtype: SlotDtype
+
+    def __post_init__(self) -> None:
+        for name in ("base_model", "base_hash", "adapter", "adapter_hash", "tokenizer_hash"):
+            value = getattr(self, name)
+            check_text(f"provenance.{name}", value)
+            check(bool(value), f"provenance.{name} is empty.", value, "a name or digest")
+        check(
+            self.layout in POSITION_LAYOUTS,
+            "provenance.layout is not known.",
+            self.layout,
+            ", ".join(POSITION_LAYOUTS),
+        )
+        check(
+            self.slot_dtype in SLOT_DTYPES,
+            "provenance.slot_dtype is not known.",
+            self.slot_dtype,
+            ", ".join(SLOT_DTYPES),
+        )
+        check(
+            self.hidden_size >= 1,
+            "provenance.hidden_size is out of range.",
+            self.hidden_size,
+            ">=1",
+        )
+
+    def require_match(self, other: Provenance, *, what_self: str, what_other: str) -> None:
+        """Refuse slots that were made for something else.
+
+        Args:
+            other: The provenance to compare with.
+            what_self: What has this provenance, for example "the loaded model".
+            what_other: What has the other one, for example "notes.icae".
+
+        Raises:
+            IncompatibleMemoryError: If they differ in more than names; the message names
+                both sides, every field that differs, and its two values.
+        """
+        mine, theirs = self._identity(), other._identity()
+        differing = [label for label in mine if mine[label][0] != theirs[label][0]]
+        if not differing:
+            return
+        raise IncompatibleMemoryError(
+            f"{what_other} does not fit {what_self}: {', '.join(differing)} differ"
+            f"{'s' if len(differing) == 1 else ''}.",
+            got=f"{what_other}: " + ", ".join(theirs[label][1] for label in differing),
+            expected=f"{what_self}: " + ", ".join(mine[label][1] for label in differing),
+            fix="Use the model and adapter that made the memory, or compress the documents again.",
+        )
+
+    def _identity(self) -> dict[str, tuple[object, str]]:
+        """Field label -> (value that has to agree, how a message shows it)."""
+        return {
+            "base model": (self.base_hash, f"base model {self.base_model} ({self.base_hash})"),
+            "adapter": (self.adapter_hash, f"adapter {self.adapter} ({self.adapter_hash})"),
+            "tokenizer": (self.tokenizer_hash, f"tokenizer {self.tokenizer_hash}"),
+            "layout": (self.layout, f"layout {self.layout}"),
+            "hidden size": (self.hidden_size, f"hidden size {self.hidden_size}"),
+            "slot dtype": (self.slot_dtype, f"slot dtype {self.slot_dtype}"),
+        }

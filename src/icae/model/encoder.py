@@ -1,0 +1,156 @@
+"""The encoder: the base model seen through LoRA, reading ``[context ; memory tokens]``.
+
+The encoder is a second module tree over the *same* parameter tensors as the decoder
+(one copy in memory), wrapped by PEFT. The decoder's own tree never contains a LoRA
+module, so it is the base model bit for bit at any time, also while gradient
+checkpointing recomputes an encoder pass in the middle of a backward.
+
+Shape legend: B spans in the batch, L longest context, K most slots, S = longest L_i + K_i,
+D hidden size.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from torch import Tensor, nn
+
+from icae.config import ModelConfig
+from icae.errors import BaseModelError
+from icae.model.memory_tokens import MemoryTokens, SlotHead
+from icae.model.positions import encoder_positions
+from icae.spans import chunk_bounds
+from icae.types import TokenIds
+
+QV_NAMES = (("q_proj", "v_proj"), ("query_key_value",), ("q_lin", "v_lin"))
+"""Names of the query and value projections: the Llama, Qwen2, Mistral, ... families;
+GPT-NeoX and its kin, whose one fused projection holds query, key and value; others."""
+
+
+def lora_target_modules(base: nn.Module, config: ModelConfig) -> list[str] | str:
+    """Names of the modules that LoRA adapts in this base model.
+
+    Raises:
+        BaseModelError: If the attention projections have names we do not know.
+    """
+    if config.lora_targets == "all-linear":
+        return "all-linear"
+    names = {name.rsplit(".", 1)[-1] for name, _ in base.named_modules()}
+    for candidates in QV_NAMES:
+        if names.issuperset(candidates):
+            return list(candidates)
+    raise BaseModelError(
+        f"Cannot find the query and value projections of {type(base).__name__}.",
+        got=", ".join(sorted(n for n in names if "proj" in n or "attn" in n)) or "no known name",
+        expected=" or ".join("+".join(c) for c in QV_NAMES),
+        fix="Use model.lora_targets: all-linear, or a base with separate projections.",
+    )
+
+
+def share_weights(base: nn.Module) -> nn.Module:
+    """A second module tree over the very same parameter and buffer tensors."""
+    memo: dict[int, object] = {id(t): t for t in base.parameters()}
+    memo.update({id(t): t for t in base.buffers()})
+    return copy.deepcopy(base, memo)
+
+
+def wrap_lora(base: nn.Module, config: ModelConfig) -> PeftModel:
+    """The base model's weights seen through a fresh, trainable LoRA (float32)."""
+    lora = LoraConfig(
+        r=config.lora_rank,
+        lora_alpha=config.lora_alpha,
+        target_modules=lora_target_modules(base, config),
+        lora_dropout=0.0,
+        bias="none",
+        task_type="CAUSAL_LM",
+    )
+    return get_peft_model(share_weights(base), lora)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncoderBatch:
+    """Padded encoder input for B spans, on one device.
+
+    Attributes:
+        ids_BS: Context ids; padding and memory places hold 0.
+        positions_BS: Position of every place (padding repeats 0).
+        slot_index_BS: Index of the slot at memory places, -1 elsewhere.
+        chunk_BKL: Row i averages the context tokens of chunk i: [B, K, S] weights.
+        slots: K_i of each span.
+    """
+
+    ids_BS: Tensor
+    positions_BS: Tensor
+    slot_index_BS: Tensor
+    chunk_BKS: Tensor
+    slots: tuple[int, ...]
+
+
+def build_batch(
+    spans: Sequence[TokenIds], slots: Sequence[int], config: ModelConfig, device: torch.device
+) -> EncoderBatch:
+    """Lay out spans as ``[context ; memory tokens ; padding]`` rows.
+
+    Args:
+        spans: Token ids of each span.
+        slots: Slots K_i of each span.
+        config: Architecture (the layout is read).
+        device: Where the tensors go.
+    """
+    size = max(len(ids) + k for ids, k in zip(spans, slots, strict=True))
+    most = max(slots)
+    ids_BS = np.zeros((len(spans), size), dtype=np.int64)
+    positions_BS = np.zeros((len(spans), size), dtype=np.int64)
+    slot_index_BS = np.full((len(spans), size), -1, dtype=np.int64)
+    chunk_BKS = np.zeros((len(spans), most, size), dtype=np.float32)
+    for row, (ids, k) in enumerate(zip(spans, slots, strict=True)):
+        length = len(ids)
+        ids_BS[row, :length] = ids
+        positions_BS[row, : length + k] = encoder_positions(config.layout, length, k)
+        slot_index_BS[row, length : length + k] = np.arange(k)
+        for i, (start, end) in enumerate(chunk_bounds(length, k)):
+            chunk_BKS[row, i, start:end] = 1.0 / (end - start)
+    tensors = [torch.from_numpy(a).to(device) for a in (ids_BS, positions_BS, slot_index_BS)]
+    return EncoderBatch(
+        ids_BS=tensors[0],
+        positions_BS=tensors[1],
+        slot_index_BS=tensors[2],
+        chunk_BKS=torch.from_numpy(chunk_BKS).to(device),
+        slots=tuple(slots),
+    )
+
+
+def encode(
+    lora: PeftModel, tokens: MemoryTokens, head: SlotHead, batch: EncoderBatch
+) -> list[Tensor]:
+    """Encode a batch of spans.
+
+    The 2-D attention mask of ones is not decoration: without it transformers 5 reads
+    positions that are not one run of +1 steps as packed sequences and cuts attention at
+    every jump. Padding stands on the right, so causal attention alone keeps it out.
+
+    Returns:
+        Slots [K_i, D] of each span, float32.
+    """
+    causal_lm = lora.get_base_model()
+    backbone = causal_lm.base_model
+    tokens_BSD = causal_lm.get_input_embeddings()(batch.ids_BS)
+    memory_BSD = tokens.memory(batch.slot_index_BS.clamp(min=0)).to(tokens_BSD.dtype)
+    is_memory_BS1 = (batch.slot_index_BS >= 0).unsqueeze(-1)
+    hidden_BSD = backbone(
+        inputs_embeds=torch.where(is_memory_BS1, memory_BSD, tokens_BSD),
+        attention_mask=torch.ones_like(batch.ids_BS),
+        position_ids=batch.positions_BS,
+        use_cache=False,
+    ).last_hidden_state
+    mean_BKD = batch.chunk_BKS.to(tokens_BSD.dtype) @ tokens_BSD
+    result = []
+    for row, k in enumerate(batch.slots):
+        hidden_KD = hidden_BSD[row][batch.slot_index_BS[row] >= 0]
+        result.append(head(hidden_KD[None], mean_BKD[row, :k][None])[0])
+    return result

@@ -1,0 +1,229 @@
+"""The in-context autoencoder: encoder, frozen decoder and their losses.
+
+Shape legend: B samples, N spans of all samples, R decoder rows, S decoder places,
+K slots, T scored targets, D hidden size, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import PreTrainedModel
+
+from icae.config import ModelConfig
+from icae.model.encoder import build_batch, encode, wrap_lora
+from icae.model.memory_tokens import MemoryTokens, SlotHead, rms
+from icae.model.positions import decoder_positions
+from icae.objectives import DecoderTask
+from icae.spans import plan_spans
+from icae.types import Objective, TokenIds
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample:
+    """One context and what the decoder must do with its memory.
+
+    Attributes:
+        context_ids: The context's token ids, of any length; cut into spans.
+        ratio: Compression ratio of its spans.
+        tasks: Decoder tasks that share the one memory.
+    """
+
+    context_ids: TokenIds
+    ratio: float
+    tasks: tuple[DecoderTask, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskScore:
+    """How the decoder did on one task under teacher forcing.
+
+    Attributes:
+        loss_sum: Sum of the token losses (nats), a scalar tensor with gradient.
+        labels: Number of scored tokens T.
+        correct_T: Whether the most likely token was the target, [T] bool.
+        log_probs_T: Log-probability of each target (nats), [T] float32, detached.
+    """
+
+    objective: Objective
+    loss_sum: Tensor
+    labels: int
+    correct_T: Tensor
+    log_probs_T: Tensor
+
+
+class IcaeModel(nn.Module):
+    """Encoder and frozen decoder over one copy of the base weights.
+
+    Args:
+        decoder: Any Hugging Face causal LM with rotary positions. It is frozen in place
+            and never modified.
+        config: Architecture.
+        seed: Seed of the new weights.
+    """
+
+    def __init__(self, decoder: PreTrainedModel, config: ModelConfig, *, seed: int = 0) -> None:
+        super().__init__()
+        self.config = config
+        decoder.requires_grad_(False)
+        decoder.eval()
+        generator = torch.Generator().manual_seed(seed)
+        embedding_VD = decoder.get_input_embeddings().weight
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.lora = wrap_lora(decoder, config)
+        self.tokens = MemoryTokens(config, embedding_VD, generator)
+        self.head = SlotHead(
+            config,
+            embedding_rms=rms(embedding_VD),
+            hidden_rms=_final_hidden_rms(decoder),
+            hidden_size=embedding_VD.shape[1],
+        )
+        # Held in a tuple: its weights are registered once, through the encoder's tree.
+        self._decoder = (decoder,)
+        device = embedding_VD.device
+        self.tokens.to(device)
+        self.head.to(device)
+
+    @property
+    def decoder(self) -> PreTrainedModel:
+        """The frozen base model; its module tree holds no LoRA."""
+        return self._decoder[0]
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the weights."""
+        return self.decoder.get_input_embeddings().weight.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Precision of the frozen base weights."""
+        return self.decoder.get_input_embeddings().weight.dtype
+
+    def trainable(self) -> dict[str, nn.Parameter]:
+        """The trained weights by name: LoRA, memory and objective tokens, slot head."""
+        return {name: p for name, p in self.named_parameters() if p.requires_grad}
+
+    def train(self, mode: bool = True) -> IcaeModel:
+        """Set the mode of the encoder; the decoder always stays in eval mode."""
+        super().train(mode)
+        self.decoder.eval()
+        return self
+
+    def encode_spans(self, spans: Sequence[TokenIds], slots: Sequence[int]) -> list[Tensor]:
+        """Slots of each span, [K_i, D], in the decoder's dtype.
+
+        Args:
+            spans: Token ids of each span, at most `span_length` each.
+            slots: Slots K_i for each span, at most its length.
+        """
+        batch = build_batch(spans, slots, self.config, self.device)
+        return [s.to(self.dtype) for s in encode(self.lora, self.tokens, self.head, batch)]
+
+    def score(
+        self,
+        memories: Sequence[Tensor],
+        spans: Sequence[Sequence[tuple[int, int]]],
+        tasks: Sequence[DecoderTask],
+    ) -> list[TaskScore]:
+        """Teacher-forced pass of the frozen decoder over rows ``[slots ; objective ; ids]``.
+
+        Args:
+            memories: Slots [K_r, D] of each row.
+            spans: (context tokens, slots) of the spans behind each row's slots.
+            tasks: The task of each row.
+
+        Returns:
+            One score for each row, in order.
+        """
+        embed = self.decoder.get_input_embeddings()
+        sizes = [len(m) + len(t.target_ids) for m, t in zip(memories, tasks, strict=True)]
+        ids_RS = np.zeros((len(tasks), max(sizes)), dtype=np.int64)
+        positions_RS = np.zeros_like(ids_RS)
+        for row, (memory, task) in enumerate(zip(memories, tasks, strict=True)):
+            ids_RS[row, len(memory) + 1 : sizes[row]] = task.input_ids
+            positions_RS[row, : sizes[row]] = decoder_positions(
+                self.config.layout, spans[row], len(task.target_ids)
+            )
+        ids = torch.from_numpy(ids_RS).to(self.device)
+        tokens_RSD = embed(ids)
+        rows = []
+        for row, (memory, task) in enumerate(zip(memories, tasks, strict=True)):
+            marker = self.tokens.objective(task.objective).to(self.dtype)[None]
+            rows.append(torch.cat([memory, marker, tokens_RSD[row, len(memory) + 1 :]]))
+        hidden_RSD = self.decoder.base_model(
+            inputs_embeds=torch.stack(rows),
+            attention_mask=torch.ones_like(ids),
+            position_ids=torch.from_numpy(positions_RS).to(self.device),
+            use_cache=False,
+        ).last_hidden_state
+        return self._scores(hidden_RSD, [len(m) for m in memories], tasks)
+
+    def _scores(
+        self, hidden_RSD: Tensor, starts: Sequence[int], tasks: Sequence[DecoderTask]
+    ) -> list[TaskScore]:
+        """Vocabulary logits only where a label is, all rows in one matrix product."""
+        picked, targets = [], []
+        for row, (start, task) in enumerate(zip(starts, tasks, strict=True)):
+            mask = torch.from_numpy(task.label_mask).to(self.device)
+            picked.append(hidden_RSD[row, start : start + len(task.target_ids)][mask])
+            targets.append(torch.from_numpy(task.target_ids[task.label_mask]).to(self.device))
+        target_T = torch.cat(targets)
+        logits_TV = self.decoder.get_output_embeddings()(torch.cat(picked)).float()
+        losses_T = F.cross_entropy(logits_TV, target_T, reduction="none")
+        correct_T = logits_TV.detach().argmax(dim=-1) == target_T
+        scores, end = [], 0
+        for task in tasks:
+            start, end = end, end + task.labels
+            scores.append(
+                TaskScore(
+                    objective=task.objective,
+                    loss_sum=losses_T[start:end].sum(),
+                    labels=task.labels,
+                    correct_T=correct_T[start:end],
+                    log_probs_T=-losses_T[start:end].detach(),
+                )
+            )
+        return scores
+
+    def forward(self, samples: Sequence[Sample]) -> list[TaskScore]:
+        """Encode every context once and score every task on its memory.
+
+        Args:
+            samples: Samples of any lengths, ratios and numbers of spans.
+
+        Returns:
+            Scores in order of samples, then of their tasks.
+        """
+        pieces: list[TokenIds] = []
+        counts: list[int] = []
+        layouts: list[list[tuple[int, int]]] = []
+        for sample in samples:
+            plans = plan_spans(
+                len(sample.context_ids), span_length=self.config.span_length, ratio=sample.ratio
+            )
+            pieces += [sample.context_ids[p.token_start : p.token_end] for p in plans]
+            counts += [p.slots for p in plans]
+            layouts.append([(p.length, p.slots) for p in plans])
+        slots = iter(self.encode_spans(pieces, counts))
+        memories, spans, tasks = [], [], []
+        for sample, layout in zip(samples, layouts, strict=True):
+            memory_KD = torch.cat([next(slots) for _ in layout])
+            for task in sample.tasks:
+                memories.append(memory_KD)
+                spans.append(layout)
+                tasks.append(task)
+        return self.score(memories, spans, tasks)
+
+
+@torch.no_grad()
+def _final_hidden_rms(decoder: PreTrainedModel) -> float:
+    """RMS of the final hidden states on a fixed probe of token ids."""
+    vocab = decoder.get_input_embeddings().weight.shape[0]
+    ids = torch.arange(1, 65, device=decoder.get_input_embeddings().weight.device) * 97 % vocab
+    return rms(decoder.base_model(input_ids=ids[None], use_cache=False).last_hidden_state)

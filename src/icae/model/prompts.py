@@ -1,0 +1,50 @@
+"""Rendering prompts with the tokenizer's own chat template, the same way everywhere."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from icae.types import TokenIds
+
+
+def tokenize(tokenizer: Any, text: str) -> TokenIds:
+    """Token ids of plain text, without special tokens; the same in training and inference."""
+    ids = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+    return np.asarray(ids, dtype=np.int64)
+
+
+def render_prompt(
+    tokenizer: Any, question: str, *, history: Sequence[tuple[str, str]] = ()
+) -> TokenIds:
+    """Token ids of a question (after earlier turns), ready for the answer.
+
+    Args:
+        tokenizer: The base model's tokenizer.
+        question: The user's turn.
+        history: Earlier (question, answer) turns.
+
+    Returns:
+        Ids of the chat template with the generation prompt, or of plain
+        ``question + newline`` where the tokenizer has no chat template.
+    """
+    if tokenizer.chat_template is None:
+        turns = "".join(f"{q}\n{a}\n" for q, a in history)
+        return tokenize(tokenizer, f"{turns}{question}\n")
+    messages = []
+    for user, assistant in history:
+        messages += [
+            {"role": "user", "content": user},
+            {"role": "assistant", "content": assistant},
+        ]
+    messages.append({"role": "user", "content": question})
+    text = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+    return tokenize(tokenizer, text)
+
+
+def render_answer(tokenizer: Any, answer: str) -> TokenIds:
+    """Token ids of an answer followed by the token that ends a turn."""
+    ids = tokenize(tokenizer, answer)
+    return np.append(ids, tokenizer.eos_token_id) if tokenizer.eos_token_id is not None else ids

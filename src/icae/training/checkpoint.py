@@ -1,0 +1,101 @@
+"""Checkpoints: everything a run needs to go on as if it had never stopped.
+
+Sampling and the learning rate are pure functions of the step, so the trained weights,
+the optimizer state and the step are the whole state.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from icae.config import Recipe, to_dict
+from icae.errors import TrainingError
+from icae.model import IcaeModel
+
+
+def _same_run(recipe: Recipe) -> dict[str, Any]:
+    """The part of a recipe that must not change when a run is resumed."""
+    plain = to_dict(recipe)
+    for free in ("run", "description", "name"):
+        plain.pop(free)
+    return plain
+
+
+def save_checkpoint(
+    folder: Path, model: IcaeModel, optimizer: Any, *, step: int, recipe: Recipe, seconds: float
+) -> Path:
+    """Write ``step-XXXXXXXX.pt`` atomically and drop the oldest beyond `keep_checkpoints`.
+
+    Args:
+        folder: Folder of the checkpoints.
+        model: The unwrapped model.
+        optimizer: Its optimizer.
+        step: Optimizer steps done.
+        recipe: The run.
+        seconds: Training seconds so far.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    target = folder / f"step-{step:08d}.pt"
+    scratch = target.with_suffix(".tmp")
+    state = {
+        "step": step,
+        "seconds": seconds,
+        "recipe": _same_run(recipe),
+        "weights": {name: p.detach().cpu() for name, p in model.trainable().items()},
+        "optimizer": optimizer.state_dict(),
+    }
+    with scratch.open("wb") as file:
+        torch.save(state, file)
+        file.flush()
+        os.fsync(file.fileno())
+    scratch.replace(target)
+    for old in sorted(folder.glob("step-*.pt"))[: -recipe.run.keep_checkpoints]:
+        old.unlink()
+    return target
+
+
+def newest_checkpoint(folder: Path) -> Path | None:
+    """The checkpoint with the highest step, or None."""
+    found = sorted(folder.glob("step-*.pt"))
+    return found[-1] if found else None
+
+
+def load_checkpoint(
+    path: Path, model: IcaeModel, optimizer: Any, recipe: Recipe
+) -> tuple[int, float]:
+    """Restore a checkpoint.
+
+    Returns:
+        (steps done, training seconds so far).
+
+    Raises:
+        TrainingError: If it is damaged or belongs to another recipe.
+    """
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        raise TrainingError(
+            f"The checkpoint {path} is damaged.", got=str(error), fix="Delete it to use an older one."
+        ) from error
+    wanted = _same_run(recipe)
+    changed = sorted(k for k in wanted if state["recipe"].get(k) != wanted[k])
+    if changed:
+        raise TrainingError(
+            f"The checkpoint {path} belongs to another recipe.",
+            got=f"a different {', '.join(changed)}",
+            expected="the recipe it was started with (only `run` may change)",
+            fix="Choose another run.output, or start from the adapter with init_adapter.",
+        )
+    own = model.trainable()
+    if set(own) != set(state["weights"]):
+        raise TrainingError(f"The checkpoint {path} does not fit the model.")
+    with torch.no_grad():
+        for name, parameter in own.items():
+            parameter.copy_(state["weights"][name])
+    optimizer.load_state_dict(state["optimizer"])
+    return int(state["step"]), float(state["seconds"])

@@ -1,0 +1,211 @@
+"""From a recipe to an adapter folder: what `icae pretrain` and `icae finetune` call."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from icae.config import Recipe, to_dict
+from icae.data.shards import ShardSet
+from icae.errors import TrainingError
+from icae.model import (
+    AdapterInfo,
+    IcaeModel,
+    adapter_hash,
+    base_hash,
+    load_decoder,
+    load_tokenizer,
+    load_weights,
+    read_info,
+    save_adapter,
+    tokenizer_hash,
+)
+from icae.training.evaluate import Evaluation
+from icae.training.records import plot_losses
+from icae.training.sampling import SampleSource, load_triplets
+from icae.training.trainer import Trainer
+
+Stage = Literal["pretrain", "finetune"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainResult:
+    """What a run made.
+
+    Attributes:
+        adapter: The adapter folder.
+        plot: The loss plot (PNG).
+        steps: Optimizer steps done in all.
+        seconds: Training seconds in all, resumed parts included.
+        metrics: Last held-out figures.
+    """
+
+    adapter: Path
+    plot: Path
+    steps: int
+    seconds: float
+    metrics: Mapping[str, float]
+
+
+def train(recipe: Recipe, *, stage: Stage, dry_run_steps: int | None = None) -> TrainResult:
+    """Run a recipe; go on from its newest checkpoint if there is one.
+
+    Args:
+        recipe: The run.
+        stage: ``pretrain`` (text) or ``finetune`` (needs an adapter and triplets).
+        dry_run_steps: Run only that many steps, into ``<output>-dry-run``.
+
+    Returns:
+        The adapter and its figures.
+
+    Raises:
+        ConfigError, TrainingError, BaseModelError, AdapterError, InputError: If the recipe
+            or what it names cannot be used.
+        KeyboardInterrupt: After Ctrl-C, once a checkpoint is written.
+    """
+    _check_stage(recipe, stage)
+    if dry_run_steps is not None:
+        optim = replace(recipe.optim, steps=dry_run_steps)
+        run = replace(recipe.run, output=f"{recipe.run.output}-dry-run", log_every=1)
+        recipe = replace(recipe, optim=optim, run=run)
+    tokenizer = load_tokenizer(recipe.base)
+    token_hash = tokenizer_hash(tokenizer)
+    shards = _open_shards(recipe.data.shards, token_hash) if recipe.data.shards else None
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    decoder = load_decoder(recipe.base, dtype=getattr(torch, recipe.run.dtype), device=device)
+    model = IcaeModel(decoder, recipe.model, seed=recipe.optim.seed)
+    weights = base_hash(recipe.base, decoder)
+    if recipe.init_adapter is not None:
+        _start_from(model, recipe, weights)
+    triplets = []
+    if recipe.objective.ft_share > 0:
+        longest = max(int(n) for n in recipe.data.context_lengths)
+        triplets = load_triplets(recipe.data.triplets, tokenizer, max_context=longest)
+    evaluation = None
+    if recipe.data.eval_shards:
+        evaluation = Evaluation(recipe, _open_shards(recipe.data.eval_shards, token_hash))
+    folder = Path(recipe.run.output)
+
+    def save(target: Path, metrics: Mapping[str, float]) -> Path:
+        info = _info(recipe, weights, token_hash, shards, metrics)
+        return save_adapter(model, info, target)
+
+    trainer = Trainer(
+        recipe,
+        model,
+        SampleSource(recipe, shards, triplets),
+        evaluation=evaluation,
+        on_best=lambda step, metrics: save(folder / "best", {"step": step, **metrics}),
+    )
+    result = trainer.run()
+    final = {"step": result.steps, "train_hours": result.seconds / 3600, **result.metrics}
+    adapter = save(folder / "adapter", final)
+    plot = plot_losses(folder / "metrics.jsonl", folder / "loss.png")
+    return TrainResult(
+        adapter=adapter,
+        plot=plot,
+        steps=result.steps,
+        seconds=result.seconds,
+        metrics=result.metrics,
+    )
+
+
+def _check_stage(recipe: Recipe, stage: Stage) -> None:
+    if stage == "pretrain" and recipe.objective.ft_share > 0:
+        raise TrainingError(
+            "This recipe has instruction samples.",
+            got=f"objective.ft_share {recipe.objective.ft_share}",
+            fix="Use `icae finetune`.",
+        )
+    if stage == "finetune" and not (recipe.objective.ft_share > 0 and recipe.data.triplets):
+        raise TrainingError(
+            "This recipe has no instruction samples.",
+            expected="objective.ft_share > 0 and data.triplets",
+            fix="Use `icae pretrain`, or add them.",
+        )
+    if recipe.objective.ft_share < 1 and not recipe.data.shards:
+        raise TrainingError(
+            "The recipe names no token shards.",
+            expected="data.shards: a folder made by `icae data pack`",
+            fix="Set it in the recipe or with --set data.shards=DIR.",
+        )
+    if stage == "finetune" and recipe.init_adapter is None:
+        raise TrainingError(
+            "Fine-tuning starts from a pretrained adapter.",
+            expected="init_adapter: an adapter folder",
+            fix="Set it in the recipe or with --set init_adapter=DIR.",
+        )
+
+
+def _open_shards(folder: str, token_hash: str) -> ShardSet:
+    shards = ShardSet.open(folder)
+    if shards.tokenizer_hash != token_hash:
+        raise TrainingError(
+            f"The token shards in {folder} were packed with another tokenizer.",
+            got=f"tokenizer {shards.tokenizer_hash[:12]}",
+            expected=f"tokenizer {token_hash[:12]}",
+            fix="Pack them again with `icae data pack --base` of this base model.",
+        )
+    return shards
+
+
+def _start_from(model: IcaeModel, recipe: Recipe, weights: str) -> None:
+    assert recipe.init_adapter is not None
+    info = read_info(recipe.init_adapter)
+    if info.base_hash != weights:
+        raise TrainingError(
+            "init_adapter was trained on another base model.",
+            got=f"{info.base_model} ({info.base_hash[:12]})",
+            expected=f"{recipe.base} ({weights[:12]})",
+        )
+    load_weights(model, recipe.init_adapter)
+
+
+def _info(
+    recipe: Recipe,
+    weights: str,
+    token_hash: str,
+    shards: ShardSet | None,
+    metrics: Mapping[str, float],
+) -> AdapterInfo:
+    ratios = {float(r) for stage in recipe.data.ratio_curriculum for r in stage.ratios}
+    data: dict[str, Any] = {}
+    if shards is not None:
+        data |= {source: f"{tokens} tokens" for source, tokens in shards.sources.items()}
+    data |= {Path(path).name: "triplets" for path in recipe.data.triplets}
+    if recipe.init_adapter is not None:
+        data["started from adapter"] = adapter_hash(recipe.init_adapter)[:16]
+    return AdapterInfo(
+        name=recipe.name,
+        base_model=recipe.base,
+        base_hash=weights,
+        tokenizer_hash=token_hash,
+        model=recipe.model,
+        ratios=tuple(sorted(ratios)),
+        recipe=to_dict(recipe),
+        data=data,
+        commit=_commit(),
+        metrics=dict(metrics),
+    )
+
+
+def _commit() -> str:
+    """Commit of the code, with ``+`` if the tree was changed; "" outside a checkout."""
+    here = Path(__file__).parent
+
+    def git(*args: str) -> str:
+        done = subprocess.run(
+            ["git", "-C", str(here), *args], capture_output=True, text=True, check=False
+        )
+        return done.stdout.strip()
+
+    try:
+        head = git("rev-parse", "--short=12", "HEAD")
+        return head + ("+" if head and git("status", "--porcelain", "--", str(here)) else "")
+    except OSError:
+        return ""

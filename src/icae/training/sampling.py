@@ -1,0 +1,164 @@
+"""Training samples as a pure function of (seed, step): what makes resuming exact.
+
+No state is kept between steps. Step s draws its samples from a generator keyed by the
+recipe's seed and s, so a resumed run, or one on another number of processes, sees the
+same batch at the same step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from icae.config import DataConfig, Recipe
+from icae.data.shards import ShardSet
+from icae.data.triplets import read_triplets
+from icae.errors import TrainingError
+from icae.model import Sample, render_answer, render_prompt, tokenize
+from icae.objectives import DecoderTask, autoencoding, continuation, instruction
+from icae.types import TokenIds
+
+MIN_CONTEXT = 8
+"""Shortest context worth a sample, in tokens."""
+DRAWS = 1000
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenizedTriplet:
+    """An instruction triplet as token ids."""
+
+    context_ids: TokenIds
+    task: DecoderTask
+
+
+def load_triplets(
+    paths: Sequence[str], tokenizer: Any, *, max_context: int
+) -> list[TokenizedTriplet]:
+    """Read and tokenize triplets; those with a longer context are left out, not cut.
+
+    Raises:
+        TrainingError: If nothing is left.
+    """
+    result = []
+    for path in paths:
+        for triplet in read_triplets(Path(path)):
+            context_ids = tokenize(tokenizer, triplet.context)
+            if not MIN_CONTEXT <= len(context_ids) <= max_context:
+                continue
+            task = instruction(
+                render_prompt(tokenizer, triplet.prompt),
+                render_answer(tokenizer, triplet.answers[0]),
+            )
+            result.append(TokenizedTriplet(context_ids=context_ids, task=task))
+    if not result:
+        raise TrainingError(
+            "No triplet has a context that fits.",
+            got=f"{len(paths)} files",
+            expected=f"contexts of {MIN_CONTEXT} to {max_context} tokens",
+            fix="Raise data.context_lengths or name other triplet files.",
+        )
+    return result
+
+
+def _pick(rng: np.random.Generator, weights: Mapping[Any, float]) -> Any:
+    keys = list(weights)
+    p = np.array([weights[k] for k in keys], dtype=np.float64)
+    return keys[int(rng.choice(len(keys), p=p / p.sum()))]
+
+
+def draw_window(
+    rng: np.random.Generator, shards: ShardSet, context: int, after: int
+) -> tuple[TokenIds, TokenIds]:
+    """A random context of up to `context` tokens and up to `after` tokens that follow it.
+
+    Places are drawn uniformly over tokens. Where the document is too short, the context
+    is cut so that at least one token (or a fifth of the document) follows it.
+    """
+    for _ in range(DRAWS):
+        offset = int(rng.integers(shards.tokens))
+        start, end = shards.document_at(offset)
+        room = end - start
+        if room < MIN_CONTEXT + 1:
+            continue
+        if room >= context + after:
+            first = min(offset, end - context - after)
+            ids = shards.read(first, first + context + after)
+            return ids[:context], ids[context:]
+        cut = min(context, max(MIN_CONTEXT, room - min(after, max(1, room // 5))))
+        ids = shards.read(start, min(end, start + cut + after))
+        return ids[:cut], ids[cut:]
+    raise TrainingError(
+        "The token shards hold no usable document.",
+        got=f"{DRAWS} draws of documents under {MIN_CONTEXT + 1} tokens",
+        fix="Pack longer documents.",
+    )
+
+
+class SampleSource:
+    """Draws the samples of each step.
+
+    Args:
+        recipe: The run.
+        shards: Packed pretraining tokens; needed unless every sample is a triplet.
+        triplets: Tokenized triplets; needed if `objective.ft_share` > 0.
+    """
+
+    def __init__(
+        self, recipe: Recipe, shards: ShardSet | None, triplets: Sequence[TokenizedTriplet]
+    ) -> None:
+        self.recipe = recipe
+        self.shards = shards
+        self.triplets = triplets
+
+    def draw(self, step: int) -> list[Sample]:
+        """The samples of one optimizer step, over all processes.
+
+        Instruction samples are spread by largest remainder, so that their share over
+        many steps is exactly `objective.ft_share`.
+        """
+        recipe = self.recipe
+        rng = np.random.default_rng([recipe.optim.seed, step])
+        size, share = recipe.optim.batch_size, recipe.objective.ft_share
+        instructions = int((step + 1) * size * share + 1e-9) - int(step * size * share + 1e-9)
+        ratios = _ratios_at(recipe.data, step / recipe.optim.steps)
+        samples = [self._instruction(rng, float(_pick(rng, ratios))) for _ in range(instructions)]
+        samples += [
+            self._text(rng, float(_pick(rng, ratios))) for _ in range(size - instructions)
+        ]
+        return samples
+
+    def _instruction(self, rng: np.random.Generator, ratio: float) -> Sample:
+        triplet = self.triplets[int(rng.integers(len(self.triplets)))]
+        return Sample(context_ids=triplet.context_ids, ratio=ratio, tasks=(triplet.task,))
+
+    def _text(self, rng: np.random.Generator, ratio: float) -> Sample:
+        assert self.shards is not None
+        data = self.recipe.data
+        length = int(_pick(rng, data.context_lengths))
+        after = data.continuation_length if self.recipe.objective.ae_weight < 1 else 1
+        context_ids, next_ids = draw_window(rng, self.shards, length, after)
+        return text_sample(context_ids, next_ids, ratio, self.recipe.objective.ae_weight)
+
+
+def text_sample(
+    context_ids: TokenIds, next_ids: TokenIds, ratio: float, ae_weight: float
+) -> Sample:
+    """A pretraining sample with the tasks that have weight."""
+    tasks = []
+    if ae_weight > 0:
+        tasks.append(autoencoding(context_ids))
+    if ae_weight < 1 and len(next_ids):
+        tasks.append(continuation(next_ids))
+    return Sample(context_ids=context_ids, ratio=ratio, tasks=tuple(tasks))
+
+
+def _ratios_at(data: DataConfig, progress: float) -> Mapping[float, float]:
+    """Ratio weights of the curriculum stage at a share of the run."""
+    for stage in data.ratio_curriculum:
+        if progress < stage.until:
+            return stage.ratios
+    return data.ratio_curriculum[-1].ratios

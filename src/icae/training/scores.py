@@ -1,0 +1,72 @@
+"""Summing task scores into the training loss and into reported figures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from torch import Tensor
+
+from icae.config import ObjectiveConfig
+from icae.model import Sample, TaskScore
+from icae.types import OBJECTIVES, Objective
+
+
+def objective_weights(config: ObjectiveConfig, present: Mapping[Objective, int]) -> dict[Objective, float]:
+    """Weight of each objective's token mean in ``lambda * L_AE + (1 - lambda) * L_LM`` + FT.
+
+    Args:
+        config: lambda and the instruction share s; text has weight 1 - s, FT has s.
+        present: Scored tokens of each objective in the step.
+    """
+    text = 1.0 - config.ft_share
+    weights: dict[Objective, float] = {
+        "ae": text * config.ae_weight,
+        "lm": text * (1.0 - config.ae_weight),
+        "ft": config.ft_share,
+    }
+    return {name: weights[name] for name in OBJECTIVES if present.get(name, 0) > 0}
+
+
+def count_labels(samples: Sequence[Sample]) -> dict[Objective, int]:
+    """Scored tokens of each objective in a whole step."""
+    counts: dict[Objective, int] = dict.fromkeys(OBJECTIVES, 0)
+    for sample in samples:
+        for task in sample.tasks:
+            counts[task.objective] += task.labels
+    return counts
+
+
+def step_loss(
+    scores: Sequence[TaskScore], weights: Mapping[Objective, float], counts: Mapping[Objective, int]
+) -> Tensor:
+    """A micro-batch's part of the step's loss: its parts add up to the weighted token means."""
+    parts = [s.loss_sum * (weights[s.objective] / counts[s.objective]) for s in scores]
+    total = parts[0]
+    for part in parts[1:]:
+        total = total + part
+    return total
+
+
+class Tally:
+    """Running sums of losses and correct tokens by objective."""
+
+    def __init__(self) -> None:
+        self.loss: dict[Objective, float] = dict.fromkeys(OBJECTIVES, 0.0)
+        self.correct: dict[Objective, int] = dict.fromkeys(OBJECTIVES, 0)
+        self.labels: dict[Objective, int] = dict.fromkeys(OBJECTIVES, 0)
+
+    def add(self, scores: Sequence[TaskScore]) -> None:
+        """Count the scores of one micro-batch."""
+        for score in scores:
+            self.loss[score.objective] += float(score.loss_sum.detach())
+            self.correct[score.objective] += int(score.correct_T.sum())
+            self.labels[score.objective] += score.labels
+
+    def figures(self) -> dict[str, float]:
+        """Mean token loss (nats) and token accuracy of every objective seen."""
+        result: dict[str, float] = {}
+        for name in OBJECTIVES:
+            if self.labels[name]:
+                result[f"{name}_loss"] = self.loss[name] / self.labels[name]
+                result[f"{name}_accuracy"] = self.correct[name] / self.labels[name]
+        return result

@@ -1,0 +1,223 @@
+"""The training loop on Accelerate: pretraining and instruction fine-tuning."""
+
+from __future__ import annotations
+
+import logging
+import math
+import signal
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from icae.config import OptimConfig, Recipe
+from icae.model import IcaeModel, Sample
+from icae.training.checkpoint import load_checkpoint, newest_checkpoint, save_checkpoint
+from icae.training.evaluate import Evaluation
+from icae.training.progress import Progress
+from icae.training.records import Records, missing_train_extra
+from icae.training.sampling import SampleSource
+from icae.training.scores import Tally, count_labels, objective_weights, step_loss
+
+log = logging.getLogger(__name__)
+
+
+def learning_rate_share(config: OptimConfig, step: int) -> float:
+    """Learning rate of update `step` (from 0) as a share of the peak: warmup, then cosine."""
+    if step < config.warmup_steps:
+        return (step + 1) / config.warmup_steps
+    span = max(1, config.steps - config.warmup_steps)
+    progress = min(1.0, (step - config.warmup_steps) / span)
+    floor = config.final_lr_share
+    return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * progress))
+
+
+def build_optimizer(model: IcaeModel, config: OptimConfig) -> torch.optim.AdamW:
+    """AdamW with the LoRA weights at one rate and tokens and slot head at another."""
+    named = model.trainable()
+    lora = [p for name, p in named.items() if name.startswith("lora.")]
+    own = [p for name, p in named.items() if not name.startswith("lora.")]
+    groups = [
+        {"params": lora, "lr": config.learning_rate, "peak": config.learning_rate},
+        {"params": own, "lr": config.token_learning_rate, "peak": config.token_learning_rate},
+    ]
+    return torch.optim.AdamW(groups, weight_decay=config.weight_decay, betas=(0.9, 0.98))
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoopResult:
+    """How the loop ended: steps done, training seconds, last held-out figures."""
+
+    steps: int
+    seconds: float
+    metrics: dict[str, float]
+
+
+class Trainer:
+    """Runs a recipe on a model, from its newest checkpoint if there is one.
+
+    Args:
+        recipe: The run.
+        model: The model to train.
+        source: Where samples come from.
+        evaluation: Held-out evaluation, or None.
+        on_best: Called with the figures whenever held-out AE loss is the best so far.
+        stop_at: Step at which to stop early as if interrupted (after a checkpoint), or None.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        model: IcaeModel,
+        source: SampleSource,
+        *,
+        evaluation: Evaluation | None = None,
+        on_best: Any = None,
+        stop_at: int | None = None,
+    ) -> None:
+        try:
+            from accelerate import Accelerator
+        except ImportError as error:
+            raise missing_train_extra("accelerate") from error
+        self.recipe, self.model, self.source = recipe, model, source
+        self.evaluation, self.on_best, self.stop_at = evaluation, on_best, stop_at
+        self.folder = Path(recipe.run.output)
+        self.accelerator = Accelerator(cpu=model.device.type == "cpu", mixed_precision="no")
+        self.optimizer = build_optimizer(model, recipe.optim)
+        self.wrapped, self.prepared = self.accelerator.prepare(model, self.optimizer)
+        self.step, self.seconds, self.best = 0, 0.0, math.inf
+        self.metrics: dict[str, float] = {}
+        if recipe.run.gradient_checkpointing:
+            model.decoder.gradient_checkpointing_enable({"use_reentrant": False})
+            model.lora.gradient_checkpointing_enable({"use_reentrant": False})
+
+    def run(self) -> LoopResult:
+        """Train to the last step. Ctrl-C or SIGTERM saves a checkpoint, then raises.
+
+        Raises:
+            KeyboardInterrupt: After an interrupt, once the checkpoint is written.
+            TrainingError: If a checkpoint does not belong to this recipe, or loss is not finite.
+        """
+        newest = newest_checkpoint(self.folder / "checkpoints")
+        if newest is not None:
+            self.step, self.seconds = load_checkpoint(
+                newest, self.model, self.optimizer, self.recipe
+            )
+            log.info("resuming %s at step %d", newest, self.step)
+        main = self.accelerator.is_main_process
+        records = Records(self.folder, step=self.step) if main else None
+        with catch_signals() as interrupted, Progress(self.recipe, self.step) as progress:
+            try:
+                self._loop(records, progress, interrupted)
+            finally:
+                if records is not None:
+                    records.close()
+        return LoopResult(steps=self.step, seconds=self.seconds, metrics=self.metrics)
+
+    def _loop(
+        self, records: Records | None, progress: Progress, interrupted: threading.Event
+    ) -> None:
+        run, saved, tally, tokens, started = self.recipe.run, time.monotonic(), Tally(), 0, 0.0
+        self.wrapped.train()
+        while self.step < self.recipe.optim.steps:
+            begin = time.monotonic()
+            samples = self.source.draw(self.step)
+            norm, rate = self._update(samples, tally)
+            self.step += 1
+            tokens += sum(len(s.context_ids) for s in samples)
+            spent = time.monotonic() - begin
+            self.seconds += spent
+            started += spent
+            if self.step % run.log_every == 0 or self.step == self.recipe.optim.steps:
+                figures = {**tally.figures(), "learning_rate": rate, "grad_norm": norm}
+                figures |= {"tokens_per_second": tokens / started, "seconds": self.seconds}
+                progress.update(self.step, figures)
+                if records is not None:
+                    records.add("train", self.step, figures)
+                tally, tokens, started = Tally(), 0, 0.0
+            if run.eval_every and self.step % run.eval_every == 0:
+                self._evaluate(records)
+            stopping = interrupted.is_set() or self.step == self.stop_at
+            if stopping or time.monotonic() - saved > run.checkpoint_minutes * 60:
+                self._save()
+                saved = time.monotonic()
+            if stopping:
+                raise KeyboardInterrupt
+        if not run.eval_every or self.step % run.eval_every:
+            self._evaluate(records)
+        self._save()
+
+    def _update(self, samples: Sequence[Sample], tally: Tally) -> tuple[float, float]:
+        """One optimizer update over the whole batch; returns (gradient norm, LoRA rate)."""
+        optim = self.recipe.optim
+        share = learning_rate_share(optim, self.step)
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["peak"] * share
+        counts = count_labels(samples)
+        weights = objective_weights(self.recipe.objective, counts)
+        world, rank = self.accelerator.num_processes, self.accelerator.process_index
+        mine = [s for i, s in enumerate(samples) if i % world == rank]
+        size = max(1, optim.micro_batch_size // world)
+        micro = [mine[i : i + size] for i in range(0, len(mine), size)]
+        for i, batch in enumerate(micro):
+            last = i == len(micro) - 1
+            with nullcontext() if last else self.accelerator.no_sync(self.wrapped):
+                scores = self.wrapped(batch)
+                # DDP averages gradients over processes; the loss is a sum over them.
+                self.accelerator.backward(step_loss(scores, weights, counts) * world)
+            tally.add(scores)
+        norm = self.accelerator.clip_grad_norm_(self.model.trainable().values(), optim.clip_norm)
+        self.prepared.step()
+        self.prepared.zero_grad()
+        return float(norm), optim.learning_rate * share
+
+    def _evaluate(self, records: Records | None) -> None:
+        if self.evaluation is None or not self.accelerator.is_main_process:
+            return
+        self.metrics = self.evaluation.run(self.model)
+        self.wrapped.train()
+        if records is not None:
+            records.add("eval", self.step, self.metrics)
+        log.info("step %d held-out %s", self.step, self.metrics)
+        if self.metrics["ae_loss"] < self.best:
+            self.best = self.metrics["ae_loss"]
+            if self.on_best is not None:
+                self.on_best(self.step, self.metrics)
+
+    def _save(self) -> None:
+        if self.accelerator.is_main_process:
+            save_checkpoint(
+                self.folder / "checkpoints",
+                self.model,
+                self.optimizer,
+                step=self.step,
+                recipe=self.recipe,
+                seconds=self.seconds,
+            )
+
+
+@contextmanager
+def catch_signals() -> Iterator[threading.Event]:
+    """An event that SIGINT or SIGTERM sets; a second one interrupts at once."""
+    event = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield event
+        return
+
+    def handle(number: int, frame: Any) -> None:
+        if event.is_set():
+            raise KeyboardInterrupt
+        log.warning("stopping after this step; a checkpoint will be written")
+        event.set()
+
+    before = {s: signal.signal(s, handle) for s in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield event
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

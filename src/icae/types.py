@@ -1,0 +1,68 @@
+"""Small value types shared by every layer. No third-party import but numpy."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+PositionLayout = Literal["default", "uniform-encoder", "uniform"]
+SlotHead = Literal["plain", "gain", "residual", "linear"]
+MemoryEmbedding = Literal["shared", "per-slot"]
+Objective = Literal["ae", "lm", "ft"]
+
+POSITION_LAYOUTS: tuple[PositionLayout, ...] = ("default", "uniform-encoder", "uniform")
+SLOT_HEADS: tuple[SlotHead, ...] = ("plain", "gain", "residual", "linear")
+MEMORY_EMBEDDINGS: tuple[MemoryEmbedding, ...] = ("shared", "per-slot")
+OBJECTIVES: tuple[Objective, ...] = ("ae", "lm", "ft")
+
+TokenIds = NDArray[np.int64]
+"""A 1-D array of token ids."""
+
+FloatArray = NDArray[np.float32]
+"""An array of float32."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """What `ask` returns.
+
+    Attributes:
+        text: The answer, without special tokens.
+        prompt_tokens: Decoder positions read before the first answer token
+            (slots or context tokens, plus the prompt).
+        memory_positions: How many of them stand for the context (slots, or raw tokens).
+        answer_tokens: Tokens generated, the end token not counted.
+        seconds: Wall time from the call to the last token.
+        first_token_seconds: Wall time from the call to the first token.
+        finished: Whether the model ended the answer itself (else the limit cut it).
+    """
+
+    text: str
+    prompt_tokens: int
+    memory_positions: int
+    answer_tokens: int
+    seconds: float
+    first_token_seconds: float
+    finished: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reconstruction:
+    """One span written back out from its slots alone by greedy decoding.
+
+    Attributes:
+        span: Index of the span in the memory.
+        text: What the decoder wrote.
+        original: The source text of the span, or None if it was not kept.
+        token_ids: The ids generated, as many as the span has tokens.
+        exact_prefix: Share of leading tokens equal to the original's (0..1), or None.
+    """
+
+    span: int
+    text: str
+    original: str | None
+    token_ids: tuple[int, ...]
+    exact_prefix: float | None

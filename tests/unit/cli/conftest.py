@@ -1,0 +1,252 @@
+"""A fake engine on real memories: words are tokens, answers are made up, nothing is loaded."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from icae.cli import engine
+from icae.cli.app import app
+from icae.config import ModelConfig
+from icae.errors import InputError
+from icae.memory import Memory, MemoryDocument, MemorySpan, Provenance
+from icae.spans import plan_spans
+from icae.types import Answer, Reconstruction
+
+TEXT = "The quick brown fox jumps over the lazy dog while five boxing wizards look on. " * 4
+
+
+def digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def make_provenance(adapter_hash: str = "bbbb") -> Provenance:
+    return Provenance(
+        base_model="tiny",
+        base_hash="aaaa",
+        adapter="fake",
+        adapter_hash=adapter_hash,
+        tokenizer_hash="cccc",
+        layout="uniform-encoder",
+        hidden_size=4,
+        slot_dtype="float32",
+    )
+
+
+def fidelity_of(span: int) -> float:
+    """Falls with every span, so that the last ones are the weakest."""
+    return max(0.0, 1.0 - 0.01 * span)
+
+
+def make_memory(
+    text: str = TEXT,
+    *,
+    name: str = "notes.txt",
+    ratio: float = 4.0,
+    span_length: int = 16,
+    verify: bool = True,
+    provenance: Provenance | None = None,
+) -> Memory:
+    words = list(re.finditer(r"\S+\s*", text))
+    plans = plan_spans(len(words), span_length=span_length, ratio=ratio)
+    spans, slot = [], 0
+    for index, plan in enumerate(plans):
+        spans.append(
+            MemorySpan(
+                document=0,
+                token_start=plan.token_start,
+                token_end=plan.token_end,
+                char_start=words[plan.token_start].start(),
+                char_end=words[plan.token_end - 1].end(),
+                slot_start=slot,
+                slot_end=slot + plan.slots,
+                ratio=ratio,
+                fidelity=fidelity_of(index) if verify else None,
+            )
+        )
+        slot += plan.slots
+    document = MemoryDocument(
+        name=name,
+        sha256=digest(text),
+        chars=len(text),
+        tokens=len(words),
+        source=text,
+        token_ids_sha256=digest(name),
+    )
+    return Memory(
+        slots=np.ones((slot, 4), dtype=np.float32),
+        spans=tuple(spans),
+        documents=(document,),
+        provenance=provenance or make_provenance(),
+    )
+
+
+@dataclass
+class FakeEngine:
+    """Stands for `icae.api.Icae`, with the same methods."""
+
+    name: str = "fake"
+    config: ModelConfig = field(default_factory=ModelConfig)
+    provenance: Provenance = field(default_factory=make_provenance)
+    asked: list[dict[str, Any]] = field(default_factory=list)
+    compressed: list[dict[str, Any]] = field(default_factory=list)
+    reply: str = "A fox, I think."
+    finished: bool = True
+    failure: BaseException | None = None
+
+    def count_tokens(self, text: str) -> int:
+        return len(text.split())
+
+    def kv_bytes(self, positions: int) -> int:
+        return 1000 * positions
+
+    def compress(
+        self, text: str, *, ratio: float, name: str, verify: bool, on_progress: Any
+    ) -> Memory:
+        if self.failure is not None:
+            raise self.failure
+        self.compressed.append({"text": text, "ratio": ratio, "name": name, "verify": verify})
+        on_progress(1, 1)
+        return make_memory(text, name=name, ratio=ratio, verify=verify)
+
+    def ask(self, memory: Memory, question: str, **options: Any) -> Answer:
+        return self._answer(memory.slot_count, question, memory=memory, **options)
+
+    def ask_text(self, text: str, question: str, **options: Any) -> Answer:
+        return self._answer(self.count_tokens(text), question, text=text, **options)
+
+    def _answer(
+        self,
+        positions: int,
+        question: str,
+        *,
+        history: Any = (),
+        max_new_tokens: int = 128,
+        on_text: Callable[[str], None] | None = None,
+        **context: Any,
+    ) -> Answer:
+        print("a library talks")  # what `--json` has to keep off standard output
+        if self.failure is not None:
+            raise self.failure
+        if "too long" in question:
+            raise InputError("The question is too long.", got="900 tokens", expected="<= 512")
+        self.asked.append(
+            {
+                "question": question,
+                "history": list(history),
+                "max_new_tokens": max_new_tokens,
+                **context,
+            }
+        )
+        for piece in re.findall(r"\S+\s*", self.reply) if on_text else ():
+            assert on_text is not None
+            on_text(piece)
+        return Answer(
+            text=self.reply,
+            prompt_tokens=positions + 7,
+            memory_positions=positions,
+            answer_tokens=5,
+            seconds=1.25,
+            first_token_seconds=0.5,
+            finished=self.finished,
+        )
+
+    def reconstruct(
+        self, memory: Memory, *, spans: list[int] | None, on_progress: Any
+    ) -> list[Reconstruction]:
+        wanted = list(range(len(memory.spans))) if spans is None else spans
+        out = []
+        for done, index in enumerate(wanted, start=1):
+            original = memory.span_source(index)
+            out.append(
+                Reconstruction(
+                    span=index,
+                    text=f"<span {index}>",
+                    original=original,
+                    token_ids=(1, 2, 3),
+                    exact_prefix=None if original is None else 0.5,
+                )
+            )
+            on_progress(done, len(wanted))
+        return out
+
+
+@pytest.fixture
+def fake(monkeypatch: pytest.MonkeyPatch) -> FakeEngine:
+    """The engine that commands get; how it was opened is in ``fake.opened``."""
+    fake = FakeEngine()
+
+    def open_engine(**options: Any) -> FakeEngine:
+        fake.opened = options  # type: ignore[attr-defined]
+        return fake
+
+    monkeypatch.setattr(engine, "open_engine", open_engine)
+    return fake
+
+
+@pytest.fixture
+def no_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fail the test if a model is asked for."""
+
+    def open_engine(**options: Any) -> FakeEngine:
+        raise AssertionError("a model was loaded")
+
+    monkeypatch.setattr(engine, "open_engine", open_engine)
+
+
+@pytest.fixture
+def icae() -> Callable[..., Any]:
+    """Run the command line in this process: ``icae("ask", ..., stdin="...")``."""
+    runner = CliRunner()
+
+    def run(*arguments: object, stdin: str | bytes | None = None) -> Any:
+        return runner.invoke(app, [str(a) for a in arguments], input=stdin, prog_name="icae")
+
+    return run
+
+
+@pytest.fixture
+def memory_file(tmp_path: Path) -> Path:
+    """A memory file of one document with its source: 60 tokens, 15 slots."""
+    path = tmp_path / "notes.icae"
+    make_memory().save(path)
+    return path
+
+
+@pytest.fixture
+def other_memory_file(tmp_path: Path) -> Path:
+    """A second memory of the same model."""
+    path = tmp_path / "other.icae"
+    make_memory("Pack my box with five dozen liquor jugs.", name="other.txt").save(path)
+    return path
+
+
+@pytest.fixture
+def bare_memory_file(tmp_path: Path) -> Path:
+    """A memory file without its source."""
+    path = tmp_path / "bare.icae"
+    make_memory().without_source().save(path)
+    return path
+
+
+@pytest.fixture
+def build_memory() -> Callable[..., Memory]:
+    return make_memory
+
+
+@pytest.fixture(autouse=True)
+def _logging_as_it_was() -> Iterator[None]:
+    logger = logging.getLogger("icae")
+    handlers, level = list(logger.handlers), logger.level
+    yield
+    logger.handlers[:] = handlers
+    logger.setLevel(level)

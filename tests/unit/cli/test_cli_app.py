@@ -1,0 +1,102 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import icae as package
+from icae.cli import app as app_module
+
+RUN = [sys.executable, "-c", "from icae.cli.app import main; main()"]
+# What is left in a buffer at exit matters here, so output has to be buffered.
+BUFFERED = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+HEAVY = ("torch", "transformers", "peft")
+
+
+def test_version_is_that_of_the_package(icae) -> None:
+    result = icae("--version")
+    assert (result.exit_code, result.stdout) == (0, f"icae {package.__version__}\n")
+
+
+def test_help_names_every_command(icae) -> None:
+    text = icae("--help").stdout
+    for name in ("compress", "ask", "reconstruct", "inspect", "chat", "pretrain", "data"):
+        assert name in text
+
+
+def test_unknown_command_is_a_usage_error(icae) -> None:
+    result = icae("squeeze")
+    assert result.exit_code == 2
+    assert result.stdout == ""
+
+
+def test_unknown_option_is_a_usage_error(icae, memory_file) -> None:
+    assert icae("inspect", memory_file, "--colour").exit_code == 2
+
+
+def test_importing_the_command_line_loads_no_model_library() -> None:
+    code = f"import sys, icae.cli.app; print([m for m in {HEAVY} if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_inspect_works_where_torch_cannot_be_imported(memory_file) -> None:
+    block = f"import sys; sys.modules.update(dict.fromkeys({HEAVY})); "
+    done = subprocess.run(
+        [*RUN[:2], block + RUN[2], "inspect", str(memory_file)],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "notes.txt" in done.stdout
+
+
+@pytest.mark.skipif(os.name != "posix", reason="pipes as on POSIX")
+@pytest.mark.parametrize("options", [[], ["--json"]], ids=["text", "json"])
+def test_closed_pipe_ends_without_a_traceback(memory_file, options) -> None:
+    read_end, write_end = os.pipe()
+    os.close(read_end)
+    done = subprocess.run(
+        [*RUN, "inspect", str(memory_file), *options],
+        stdout=write_end,
+        stderr=subprocess.PIPE,
+        env=BUFFERED,
+        text=True,
+    )
+    os.close(write_end)
+    assert (done.returncode, done.stderr) == (141, "")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+@pytest.mark.parametrize("options", [[], ["--json"]], ids=["text", "json"])
+def test_full_disk_is_an_error_without_a_traceback(memory_file, options) -> None:
+    with open("/dev/full", "w") as full:  # noqa: PTH123
+        done = subprocess.run(
+            [*RUN, "inspect", str(memory_file), *options],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            env=BUFFERED,
+            text=True,
+        )
+    assert done.returncode == 1
+    assert done.stderr.startswith("The result cannot be written")
+    assert "Traceback" not in done.stderr
+
+
+def test_ctrl_c_outside_a_command_exits_with_130(monkeypatch, capsys) -> None:
+    def interrupted(**options: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(app_module, "app", interrupted)
+    with pytest.raises(SystemExit) as exit_info:
+        app_module.main()
+    assert exit_info.value.code == 130
+    assert capsys.readouterr().err.strip() == "Interrupted."
+
+
+def test_entry_point_of_the_package_is_main() -> None:
+    pyproject = Path(__file__).parents[3] / "pyproject.toml"
+    assert 'icae = "icae.cli.app:main"' in pyproject.read_text(encoding="utf-8")

@@ -1,0 +1,267 @@
+import json
+import pickle
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from icae.data.corpus import CorpusDocument
+from icae.data.shards import ShardSet, ShardWriter, pack
+from icae.errors import InputError
+
+
+class WordTokenizer:
+    """One token a word; its id is the length of the word. Notes what it was called with."""
+
+    def __init__(self) -> None:
+        self.calls = []
+
+    def __len__(self) -> int:
+        return 50
+
+    def __call__(self, text, /, *, add_special_tokens, **options):
+        self.calls.append((len(text), add_special_tokens, options))
+        return {"input_ids": [[len(word) for word in one.split()] for one in text]}
+
+
+def write(folder, documents=([1, 2, 3], [4, 5, 6, 7]), *, vocab_size=100, shard_tokens=3):
+    with ShardWriter(
+        folder, vocab_size=vocab_size, tokenizer_hash="t0", shard_tokens=shard_tokens
+    ) as writer:
+        for ids in documents:
+            writer.add(ids, source="a")
+        return writer.close()
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    documents=st.lists(
+        st.lists(st.integers(0, 69_999), min_size=1, max_size=20), min_size=1, max_size=8
+    ),
+    shard_tokens=st.integers(1, 9),
+)
+def test_documents_come_back_across_file_borders(documents, shard_tokens):
+    with tempfile.TemporaryDirectory() as folder:
+        shards = write(Path(folder, "s"), documents, vocab_size=70_000, shard_tokens=shard_tokens)
+        bounds = shards.bounds.tolist()
+        for ids, start, end in zip(documents, bounds[:-1], bounds[1:], strict=True):
+            assert shards.read(start, end).tolist() == ids
+            for offset in range(start, end):
+                assert shards.document_at(offset) == (start, end)
+        everything = [token for ids in documents for token in ids]
+        assert shards.read(0, shards.tokens).tolist() == everything
+        assert len(shards.files) == -(-len(everything) // shard_tokens)
+
+
+def test_index_counts_tokens_by_source_and_names_the_tokenizer(tmp_path):
+    with ShardWriter(tmp_path / "s", vocab_size=9, tokenizer_hash="t1", created_by="us") as writer:
+        writer.add([1, 2], source="a")
+        writer.add([3], source="b")
+        writer.add([4], source="a")
+    shards = ShardSet.open(tmp_path / "s")
+    index = json.loads((tmp_path / "s/index.json").read_text())
+    assert (shards.tokens, shards.documents, shards.vocab_size) == (4, 3, 9)
+    assert (shards.tokenizer_hash, dict(shards.sources)) == ("t1", {"a": 3, "b": 1})
+    assert index["sources"]["a"] == {"documents": 2, "tokens": 3}
+    assert index["created_by"] == "us"
+
+
+@pytest.mark.parametrize(("vocab_size", "width"), [(65_536, 2), (65_537, 4)])
+def test_width_of_a_token_follows_the_vocabulary(tmp_path, vocab_size, width):
+    shards = write(tmp_path / "s", [[vocab_size - 1]], vocab_size=vocab_size)
+    assert (tmp_path / "s/tokens-00000.bin").stat().st_size == width
+    assert shards.read(0, 1).tolist() == [vocab_size - 1]
+
+
+def test_tokens_on_disk_are_little_endian(tmp_path):
+    write(tmp_path / "s", [[1, 258]], vocab_size=300)
+    assert (tmp_path / "s/tokens-00000.bin").read_bytes() == b"\x01\x00\x02\x01"
+
+
+def test_read_returns_int64_and_may_be_empty(tmp_path):
+    shards = write(tmp_path / "s")
+    assert shards.read(2, 5).dtype == np.int64
+    assert shards.read(7, 7).tolist() == []
+
+
+@pytest.mark.parametrize(("start", "end"), [(-1, 2), (3, 2), (0, 8)])
+def test_read_outside_the_set_is_refused(tmp_path, start, end):
+    with pytest.raises(InputError, match=r"within 0\.\.7"):
+        write(tmp_path / "s").read(start, end)
+
+
+@pytest.mark.parametrize("offset", [-1, 7])
+def test_document_outside_the_set_is_refused(tmp_path, offset):
+    with pytest.raises(InputError, match="offset < 7"):
+        write(tmp_path / "s").document_at(offset)
+
+
+@pytest.mark.parametrize("ids", [[-1], [100], [], [[1, 2]]])
+def test_bad_token_ids_are_refused(tmp_path, ids):
+    with pytest.raises(InputError, match="cannot take that"):
+        write(tmp_path / "s", [ids])
+
+
+def test_nothing_is_left_when_writing_fails(tmp_path):
+    with pytest.raises(InputError):
+        write(tmp_path / "s", [[1, 2, 3, 4], [100]])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_target_does_not_exist_before_the_end(tmp_path):
+    writer = ShardWriter(tmp_path / "s", vocab_size=9, tokenizer_hash="t")
+    writer.add([1], source="a")
+    assert not (tmp_path / "s").exists()
+    writer.close()
+    assert [path.name for path in tmp_path.iterdir()] == ["s"]
+
+
+def test_target_in_use_is_refused_and_kept(tmp_path):
+    write(tmp_path / "s")
+    with pytest.raises(InputError, match="not an empty folder"):
+        write(tmp_path / "s", [[9]])
+    assert ShardSet.open(tmp_path / "s").tokens == 7
+
+
+def test_target_that_came_into_use_meanwhile_is_kept(tmp_path):
+    writer = ShardWriter(tmp_path / "s", vocab_size=9, tokenizer_hash="t")
+    writer.add([1], source="a")
+    write(tmp_path / "s")
+    with pytest.raises(InputError, match="not an empty folder"):
+        writer.close()
+    assert ShardSet.open(tmp_path / "s").tokens == 7
+    assert [path.name for path in tmp_path.iterdir()] == ["s"]
+
+
+def test_empty_target_folder_is_accepted(tmp_path):
+    (tmp_path / "s").mkdir()
+    assert write(tmp_path / "s").tokens == 7
+
+
+def test_set_without_documents_is_refused(tmp_path):
+    with pytest.raises(InputError, match="no document"):
+        write(tmp_path / "s", [])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_closed_writer_takes_no_document(tmp_path):
+    writer = ShardWriter(tmp_path / "s", vocab_size=9, tokenizer_hash="t")
+    writer.add([1], source="a")
+    writer.close()
+    with pytest.raises(InputError, match="closed"):
+        writer.add([1], source="a")
+
+
+def test_missing_folder_is_refused(tmp_path):
+    with pytest.raises(InputError, match=r"nowhere/index\.json"):
+        ShardSet.open(tmp_path / "nowhere")
+
+
+def test_truncated_file_is_refused(tmp_path):
+    write(tmp_path / "s")
+    file = tmp_path / "s/tokens-00001.bin"
+    file.write_bytes(file.read_bytes()[:-2])
+    with pytest.raises(InputError, match=r"tokens-00001\.bin has 4 bytes"):
+        ShardSet.open(tmp_path / "s")
+
+
+@pytest.mark.parametrize("name", ["tokens-00002.bin", "documents.npy"])
+def test_missing_file_is_refused(tmp_path, name):
+    write(tmp_path / "s")
+    (tmp_path / "s" / name).unlink()
+    with pytest.raises(InputError, match=name):
+        ShardSet.open(tmp_path / "s")
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "reason"),
+    [
+        ("format", "other", "format 'other'"),
+        ("version", 2, "version 2"),
+        ("tokens", 8, "contradicts"),
+        ("dtype", "float16", "contradicts"),
+        ("documents", 3, "does not fit"),
+        ("shards", [{"name": "../x", "tokens": 7, "sha256": ""}], "leaves the folder"),
+        ("shards", [{"file": "x"}], "unexpected keyword"),
+        ("sources", None, "NoneType"),
+    ],
+)
+def test_wrong_index_is_refused(tmp_path, key, value, reason):
+    write(tmp_path / "s")
+    path = tmp_path / "s/index.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), key: value}))
+    with pytest.raises(InputError, match=reason):
+        ShardSet.open(tmp_path / "s")
+
+
+def test_index_without_a_key_is_refused(tmp_path):
+    write(tmp_path / "s")
+    path = tmp_path / "s/index.json"
+    index = json.loads(path.read_text())
+    del index["tokenizer_hash"]
+    path.write_text(json.dumps(index))
+    with pytest.raises(InputError, match="without 'tokenizer_hash'"):
+        ShardSet.open(tmp_path / "s")
+
+
+@pytest.mark.parametrize("bounds", [[0, 3, 3], [1, 3, 7], [0, 8, 7], [0, 3, 6]])
+def test_wrong_document_bounds_are_refused(tmp_path, bounds):
+    write(tmp_path / "s")
+    np.save(tmp_path / "s/documents.npy", np.array(bounds, dtype=np.int64))
+    with pytest.raises(InputError, match=r"documents\.npy does not increase"):
+        ShardSet.open(tmp_path / "s")
+
+
+def test_verify_finds_a_changed_token(tmp_path):
+    shards = write(tmp_path / "s")
+    shards.verify()
+    file = tmp_path / "s/tokens-00000.bin"
+    file.write_bytes(b"\x09" + file.read_bytes()[1:])
+    with pytest.raises(InputError, match=r"tokens-00000\.bin was changed"):
+        ShardSet.open(tmp_path / "s").verify()
+
+
+def test_pickle_holds_the_folder_and_no_tokens(tmp_path):
+    shards = write(tmp_path / "s", [list(range(90))] * 50, shard_tokens=1000)
+    pickled = pickle.dumps(shards)
+    assert len(pickled) < 300
+    assert pickle.loads(pickled).read(88, 92).tolist() == [88, 89, 0, 1]
+
+
+def test_pack_tokenizes_in_batches_without_special_tokens(tmp_path):
+    documents = [CorpusDocument(text="a bb ccc", source=f"s{i % 2}") for i in range(5)]
+    tokenizer, progress = WordTokenizer(), []
+    shards = pack(
+        documents,
+        tokenizer,
+        tmp_path / "s",
+        tokenizer_hash="t",
+        batch=2,
+        min_tokens=1,
+        on_progress=lambda *counts: progress.append(counts),
+    )
+    assert [(size, special) for size, special, _ in tokenizer.calls] == [
+        (2, False),
+        (2, False),
+        (1, False),
+    ]
+    assert all(options["verbose"] is False for _, _, options in tokenizer.calls)
+    assert progress == [(2, 6), (4, 12), (5, 15)]
+    assert shards.read(3, 6).tolist() == [1, 2, 3]
+    assert (shards.vocab_size, dict(shards.sources)) == (50, {"s0": 9, "s1": 6})
+
+
+def test_pack_leaves_out_short_documents(tmp_path):
+    documents = [CorpusDocument(text=text, source="s") for text in ("a", "a bb", "", "a bb ccc")]
+    shards = pack(documents, WordTokenizer(), tmp_path / "s", tokenizer_hash="t", min_tokens=2)
+    assert shards.bounds.tolist() == [0, 2, 5]
+
+
+def test_pack_of_only_short_documents_is_refused_and_leaves_nothing(tmp_path):
+    documents = [CorpusDocument(text="too short", source="s")]
+    with pytest.raises(InputError, match="no document"):
+        pack(documents, WordTokenizer(), tmp_path / "s", tokenizer_hash="t")
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,81 @@
+import json
+import lzma
+from itertools import islice
+from pathlib import Path
+
+import pytest
+
+from icae.data.triplets import Triplet, read_triplets
+from icae.errors import InputError
+
+REAL = Path(__file__).resolve().parents[4] / "shared" / "data" / "triplets"
+GOOD = {"context": "c", "prompt": "p", "answer": "a", "dataset": "d", "id": "7"}
+
+
+def read(tmp_path, *records, name="set.jsonl"):
+    text = "".join(json.dumps(record) + "\n" for record in records)
+    (tmp_path / name).write_text(text)
+    return list(read_triplets(tmp_path / name))
+
+
+def without(key):
+    return {name: value for name, value in GOOD.items() if name != key}
+
+
+def test_line_becomes_a_triplet(tmp_path):
+    expected = Triplet(context="c", prompt="p", answers=("a",), dataset="d", id="7")
+    assert read(tmp_path, GOOD) == [expected]
+
+
+def test_references_follow_the_answer_without_repeats_and_blanks(tmp_path):
+    [triplet] = read(tmp_path, {**GOOD, "answers": ["b", "a", " ", "b", "A"]})
+    assert triplet.answers == ("a", "b", "A")
+
+
+def test_dataset_defaults_to_the_file_and_id_to_nothing(tmp_path):
+    [triplet] = read(
+        tmp_path, {"context": "c", "prompt": "p", "answer": "a"}, name="squad.v1.jsonl"
+    )
+    assert (triplet.dataset, triplet.id) == ("squad.v1", "")
+
+
+def test_compressed_file_is_read(tmp_path):
+    (tmp_path / "a.jsonl.xz").write_bytes(lzma.compress(json.dumps(GOOD).encode()))
+    assert len(list(read_triplets(tmp_path / "a.jsonl.xz"))) == 1
+
+
+@pytest.mark.parametrize(
+    ("bad", "reason"),
+    [
+        (without("context"), "no field 'context'"),
+        (without("prompt"), "no field 'prompt'"),
+        (without("answer"), "no field 'answer'"),
+        ({**GOOD, "context": " \n"}, "context is blank"),
+        ({**GOOD, "answer": ""}, "answer is blank"),
+        ({**GOOD, "prompt": None}, "prompt is a NoneType"),
+        ({**GOOD, "answers": "a"}, "answers is 'a'"),
+        ({**GOOD, "answers": [1]}, "answers is"),
+        ({**GOOD, "id": 7}, "id is a int"),
+    ],
+)
+def test_bad_line_is_refused_by_number(tmp_path, bad, reason):
+    with pytest.raises(InputError, match=r"Line 2 of .*set\.jsonl(.|\n)*" + reason):
+        read(tmp_path, GOOD, bad)
+
+
+def test_file_without_triplets_is_refused(tmp_path):
+    with pytest.raises(InputError, match="holds no triplet"):
+        read(tmp_path)
+
+
+def test_missing_file_is_refused(tmp_path):
+    with pytest.raises(InputError, match=r"nowhere\.jsonl cannot be read"):
+        list(read_triplets(tmp_path / "nowhere.jsonl"))
+
+
+@pytest.mark.skipif(not REAL.is_dir(), reason=f"REAL TRIPLETS NOT CHECKED: {REAL} is not there")
+def test_every_real_file_is_read():
+    files = sorted(REAL.rglob("*.jsonl.xz"))
+    assert len(files) >= 10
+    for file in files:
+        assert len(list(islice(read_triplets(file), 50))) == 50

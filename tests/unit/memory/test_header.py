@@ -1,0 +1,209 @@
+"""Files whose digest is right but whose header is not: only strict reading refuses them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import zstandard
+
+from icae.errors import MemoryFileError
+from icae.memory import Memory, load_memory, read_header
+
+Unpack = Callable[[Path], tuple[dict[str, str], dict[str, Any], bytes]]
+Repack = Callable[..., None]
+Rewrite = Callable[[Callable[[dict[str, Any]], object]], Path]
+
+
+@pytest.fixture
+def rewritten(memory: Memory, tmp_path: Path, unpacked: Unpack, repacked: Repack) -> Rewrite:
+    """Save the memory, change its header in place, and seal it again."""
+
+    def rewrite(change: Callable[[dict[str, Any]], object]) -> Path:
+        path = tmp_path / "m.icae"
+        memory.save(path)
+        metadata, entries, data = unpacked(path)
+        header = json.loads(metadata["header"])
+        change(header)
+        repacked(path, {**metadata, "header": json.dumps(header)}, entries, data)
+        return path
+
+    return rewrite
+
+
+def test_another_writer_that_follows_the_document_is_read(
+    memory: Memory, rewritten: Rewrite
+) -> None:
+    assert load_memory(rewritten(lambda header: None)) == memory
+
+
+def _places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    """Paths of all keys of a header, the first item standing for every list."""
+    if isinstance(value, dict):
+        return [p for k, v in value.items() for p in [(*path, k), *_places(v, (*path, k))]]
+    if isinstance(value, list):
+        return _places(value[0], (*path, 0))
+    return []
+
+
+def _header(memory: Memory, tmp_path: Path, unpacked: Unpack) -> dict[str, Any]:
+    memory.save(tmp_path / "m.icae")
+    header: dict[str, Any] = json.loads(unpacked(tmp_path / "m.icae")[0]["header"])
+    return header
+
+
+def _holder(header: dict[str, Any], place: tuple[Any, ...]) -> Any:
+    for key in place[:-1]:
+        header = header[key]
+    return header
+
+
+def test_header_without_any_one_key_is_refused(
+    memory: Memory, tmp_path: Path, unpacked: Unpack, rewritten: Rewrite
+) -> None:
+    places = _places(_header(memory, tmp_path, unpacked))
+    assert len(places) == 28
+    for place in places:
+        path = rewritten(lambda header, p=place: _holder(header, p).pop(p[-1]))  # type: ignore[misc]
+        for read in (load_memory, read_header):
+            with pytest.raises(MemoryFileError, match=f"(?s)missing.*{place[-1]}"):
+                read(path)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{}, [], True, -1, 1.5, "?", "", [[]], {"a": None}, 10**400], ids=lambda w: repr(w)[:9]
+)
+def test_header_with_any_one_value_wrong_gives_no_other_error(
+    memory: Memory, tmp_path: Path, unpacked: Unpack, rewritten: Rewrite, wrong: Any
+) -> None:
+    refused = 0
+    places = _places(_header(memory, tmp_path, unpacked))
+    for place in places:
+
+        def change(header: dict[str, Any], place: tuple[Any, ...] = place) -> None:
+            _holder(header, place)[place[-1]] = wrong
+
+        try:
+            load_memory(rewritten(change))
+        except MemoryFileError:
+            refused += 1
+    # Free text (names, digests, created_by) and the nominal ratio take some of the values.
+    free = {"?": 7, "": 2, 1.5: 1}
+    assert refused == len(places) - (free.get(wrong, 0) if isinstance(wrong, str | float) else 0)
+
+
+@pytest.mark.parametrize("section", ["documents", "provenance", "spans", None])
+def test_header_with_an_unknown_key_is_refused(rewritten: Rewrite, section: str | None) -> None:
+    def change(header: dict[str, Any]) -> None:
+        target = header[section] if section else header
+        (target[0] if isinstance(target, list) else target)["source"] = "x"
+
+    with pytest.raises(MemoryFileError, match="unknown key"):
+        load_memory(rewritten(change))
+
+
+def test_header_whose_documents_describe_another_text_is_refused(rewritten: Rewrite) -> None:
+    with pytest.raises(MemoryFileError, match="another text"):
+        load_memory(rewritten(lambda header: header["documents"][1].update(sha256="0" * 64)))
+
+
+def test_header_that_declares_less_text_than_there_is_is_refused(rewritten: Rewrite) -> None:
+    with pytest.raises(MemoryFileError, match="longer than the 10 bytes"):
+        load_memory(rewritten(lambda header: header.update(source_bytes=10)))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"slot_count": 6}, {"source_bytes": None}, {"created_by": "\ud800"}],
+    ids=ascii,
+)
+def test_header_that_contradicts_the_tensors_is_refused(
+    rewritten: Rewrite, change: dict[str, Any]
+) -> None:
+    path = rewritten(lambda header: header.update(change))
+    for read in (load_memory, read_header):
+        with pytest.raises(MemoryFileError, match="damaged"):
+            read(path)
+
+
+@pytest.mark.parametrize("text", ["", "null", "[]", "{", '{"a":NaN}', "[" * 50_000, "\ud800"])
+def test_header_that_is_not_the_expected_json_is_refused(
+    memory: Memory, tmp_path: Path, unpacked: Unpack, text: str
+) -> None:
+    path = tmp_path / "m.icae"
+    memory.save(path)
+    metadata, entries, data = unpacked(path)
+    index = json.dumps({"__metadata__": {**metadata, "header": text}, **entries}).encode()
+    path.write_bytes(len(index).to_bytes(8, "little") + index + data)
+    for read in (load_memory, read_header):
+        with pytest.raises(MemoryFileError, match="header"):
+            read(path)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"format": "another"}, "safetensors file, but not a memory"),
+        ({"format": None}, "safetensors file, but not a memory"),
+        ({"format_version": "2"}, r"(?s)newer icae.*Upgrade"),
+        ({"format_version": "999"}, r"(?s)newer icae.*Upgrade"),
+        ({"format_version": "2", "header": None, "new": "x"}, r"(?s)newer icae.*Upgrade"),
+        ({"format_version": "0"}, "format_version"),
+        ({"format_version": "one"}, "format_version"),
+        ({"format_version": "²"}, "format_version"),
+        ({"format_version": None}, "format_version"),
+        ({"header": None}, "metadata"),
+        ({"sha256": None}, "metadata"),
+        ({"extra": "x"}, "metadata"),
+        ({"sha256": "0" * 64}, "changed after it was written"),
+    ],
+)
+def test_metadata_of_another_file_or_version_has_its_own_message(
+    memory: Memory, tmp_path: Path, unpacked: Unpack, change: dict[str, Any], message: str
+) -> None:
+    path = tmp_path / "m.icae"
+    memory.save(path)
+    metadata, entries, data = unpacked(path)
+    changed = {key: text for key, text in {**metadata, **change}.items() if text is not None}
+    index = json.dumps({"__metadata__": changed, **entries}).encode()
+    path.write_bytes(len(index).to_bytes(8, "little") + index + data)
+    with pytest.raises(MemoryFileError, match=message):
+        load_memory(path)
+
+
+def test_upper_case_digest_is_refused(memory: Memory, tmp_path: Path, unpacked: Unpack) -> None:
+    path = tmp_path / "m.icae"
+    memory.save(path)
+    digest = unpacked(path)[0]["sha256"]
+    path.write_bytes(path.read_bytes().replace(digest.encode(), digest.upper().encode()))
+    with pytest.raises(MemoryFileError, match="SHA-256"):
+        load_memory(path)
+
+
+@pytest.mark.parametrize("bits", [0x7F800000, 0x7FC00000])
+def test_slots_that_are_not_finite_are_refused_though_the_digest_is_right(
+    memory: Memory, tmp_path: Path, unpacked: Unpack, repacked: Repack, bits: int
+) -> None:
+    path = tmp_path / "m.icae"
+    memory.save(path)
+    metadata, entries, data = unpacked(path)
+    repacked(path, metadata, entries, bits.to_bytes(4, "little") + data[4:])
+    with pytest.raises(MemoryFileError, match="not finite"):
+        load_memory(path)
+
+
+def test_bomb_in_a_sealed_file_is_refused(
+    memory: Memory, tmp_path: Path, unpacked: Unpack, repacked: Repack
+) -> None:
+    path = tmp_path / "m.icae"
+    memory.save(path)
+    metadata, entries, data = unpacked(path)
+    bomb = zstandard.compress(b'["' + b"x" * 20_000_000 + b'",null]')
+    start = entries["source_zstd"]["data_offsets"][0]
+    entries["source_zstd"].update(shape=[len(bomb)], data_offsets=[start, start + len(bomb)])
+    repacked(path, metadata, entries, data[:start] + bomb)
+    with pytest.raises(MemoryFileError, match="declared"):
+        load_memory(path)

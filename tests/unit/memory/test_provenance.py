@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from icae.errors import ConfigError, IncompatibleMemoryError
+from icae.memory import Provenance
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "label"),
+    [
+        ("base_hash", "c" * 64, "base model"),
+        ("adapter_hash", "c" * 64, "adapter"),
+        ("tokenizer_hash", "c" * 64, "tokenizer"),
+        ("layout", "default", "layout"),
+        ("hidden_size", 4, "hidden size"),
+        ("slot_dtype", "bfloat16", "slot dtype"),
+    ],
+)
+def test_mismatch_names_both_sides_the_field_and_both_values(
+    provenance: Provenance, field: str, value: Any, label: str
+) -> None:
+    other = replace(provenance, **{field: value})
+    with pytest.raises(IncompatibleMemoryError) as caught:
+        provenance.require_match(other, what_self="the loaded model", what_other="notes.icae")
+    error = caught.value
+    assert error.message == f"notes.icae does not fit the loaded model: {label} differs."
+    assert error.got is not None
+    assert error.expected is not None
+    assert error.got.startswith("notes.icae: ")
+    assert str(value) in error.got
+    assert error.expected.startswith("the loaded model: ")
+    assert str(getattr(provenance, field)) in error.expected
+
+
+def test_adapter_mismatch_shows_both_adapter_names(provenance: Provenance) -> None:
+    other = replace(provenance, adapter="elsewhere", adapter_hash="c" * 64)
+    with pytest.raises(IncompatibleMemoryError, match=r"(?s)elsewhere.*tiny-adapter"):
+        provenance.require_match(other, what_self="x", what_other="y")
+
+
+def test_renamed_model_and_adapter_still_match(provenance: Provenance) -> None:
+    other = replace(provenance, base_model="/models/base", adapter="moved")
+    provenance.require_match(other, what_self="x", what_other="y")
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("base_hash", ""),
+        ("adapter", ""),
+        ("base_model", "\ud800"),
+        ("layout", "sideways"),
+        ("slot_dtype", "int8"),
+        ("hidden_size", 0),
+    ],
+)
+def test_provenance_with_a_bad_field_is_refused(
+    provenance: Provenance, field: str, value: Any
+) -> None:
+    with pytest.raises(ConfigError, match=f"provenance.{field}"):
+        replace(provenance, **{field: value})
