@@ -24,7 +24,6 @@ from icae.types import (
     SlotHead,
 )
 
-
 T = TypeVar("T")
 
 
@@ -168,8 +167,12 @@ class ObjectiveConfig:
     ft_share: float = 0.0
 
     def __post_init__(self) -> None:
-        _check(0 <= self.ae_weight <= 1, "objective.ae_weight is out of range.", self.ae_weight, "0..1")
-        _check(0 <= self.ft_share <= 1, "objective.ft_share is out of range.", self.ft_share, "0..1")
+        _check(
+            0 <= self.ae_weight <= 1, "objective.ae_weight is out of range.", self.ae_weight, "0..1"
+        )
+        _check(
+            0 <= self.ft_share <= 1, "objective.ft_share is out of range.", self.ft_share, "0..1"
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -209,8 +212,12 @@ class OptimConfig:
             f"{self.micro_batch_size} into {self.batch_size}",
             "a divisor of batch_size",
         )
-        _check(self.learning_rate > 0, "optim.learning_rate is out of range.", self.learning_rate, ">0")
-        _check(self.warmup_steps >= 0, "optim.warmup_steps is out of range.", self.warmup_steps, ">=0")
+        _check(
+            self.learning_rate > 0, "optim.learning_rate is out of range.", self.learning_rate, ">0"
+        )
+        _check(
+            self.warmup_steps >= 0, "optim.warmup_steps is out of range.", self.warmup_steps, ">=0"
+        )
         _check(self.clip_norm > 0, "optim.clip_norm is out of range.", self.clip_norm, "> 0")
 
 
@@ -245,10 +252,9 @@ class Recipe:
 
     Attributes:
         name: Short name, used on the model card.
-        description: What the run is for: command, hardware, hours, expected metric.
+        description: What the run is for, with hardware, hours and the expected figures.
         base: Base model: ``smollm2-135m-instruct``, a Hugging Face hub id or a folder.
         init_adapter: Adapter folder to start from (required to fine-tune), or None.
-        model, data, objective, optim, run: The sections.
     """
 
     name: str
@@ -262,34 +268,37 @@ class Recipe:
     run: RunConfig = field(default_factory=RunConfig)
 
 
-def load_recipe(path: str | Path) -> Recipe:
-    """Read a recipe file.
-
-    Args:
-        path: A YAML file.
+def read_yaml(path: str | Path) -> Any:
+    """Parse a YAML file, unchecked.
 
     Raises:
-        ConfigError: If it is missing, is not YAML or does not fit `Recipe`.
+        ConfigError: If it is missing or is not YAML.
     """
     import yaml
 
-    path = Path(path)
     try:
-        text = path.read_text(encoding="utf-8")
+        return yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(
             f"Cannot read the recipe {path}.", got=str(error), fix="Give the path of a YAML file."
         ) from error
-    try:
-        raw = yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise ConfigError(f"{path} is not valid YAML.", got=str(error).replace("\n", " ")) from error
-    return from_dict(Recipe, raw, where=str(path))
+        raise ConfigError(f"{path} is not valid YAML.", got=" ".join(str(error).split())) from error
+
+
+def load_recipe(path: str | Path) -> Recipe:
+    """Read a recipe file.
+
+    Raises:
+        ConfigError: If it is missing, is not YAML or does not fit `Recipe`.
+    """
+    return from_dict(Recipe, read_yaml(path), where=str(path))
 
 
 def to_dict(config: Any) -> dict[str, Any]:
     """A config dataclass as plain dicts and lists, ready for JSON or YAML."""
-    return _plain(asdict(config))
+    plain: dict[str, Any] = _plain(asdict(config))
+    return plain
 
 
 def _plain(value: Any) -> Any:
@@ -344,7 +353,9 @@ def _convert(hint: Any, value: Any, *, where: str) -> Any:
     wrong = ConfigError(
         f"{where}: wrong type or value.",
         got=repr(value),
-        expected=str(hint).replace("typing.", "") if origin else getattr(hint, "__name__", str(hint)),
+        expected=str(hint).replace("typing.", "")
+        if origin
+        else getattr(hint, "__name__", str(hint)),
     )
     if origin is types.UnionType:
         for option in args:
@@ -365,13 +376,20 @@ def _convert(hint: Any, value: Any, *, where: str) -> Any:
         if not isinstance(value, Mapping):
             raise wrong
         return {
-            _convert(args[0], _number(key), where=where): _convert(args[1], item, where=where)
+            _convert(args[0], key if args[0] is str else _number(key), where=where): _convert(
+                args[1], item, where=where
+            )
             for key, item in value.items()
         }
+    if hint is Any:
+        return value
     if is_dataclass(hint):
         return from_dict(typing.cast(type, hint), value, where=where)
     if hint is float and isinstance(value, int | float) and not isinstance(value, bool):
-        return float(value)
+        try:
+            return float(value)
+        except OverflowError:
+            raise wrong from None
     if not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):
         raise wrong
     return value

@@ -90,5 +90,5 @@ def instruction(prompt_ids: TokenIds, answer_ids: TokenIds) -> DecoderTask:
 
 
 def combine(ae_loss: float, lm_loss: float, ae_weight: float) -> float:
-    """lambda * L_AE + (1 - lambda) * L_LM, with lambda = `ae_weight`."""
+    """The loss ``lambda * L_AE + (1 - lambda) * L_LM``, with lambda = `ae_weight`."""
     return ae_weight * ae_loss + (1.0 - ae_weight) * lm_loss

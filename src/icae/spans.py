@@ -8,6 +8,7 @@ the span; the chunks tile the span exactly.
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import dataclass
 
@@ -111,7 +112,7 @@ def chunk_bounds(length: int, slots: int) -> tuple[tuple[int, int], ...]:
             expected="between 1 and the number of tokens",
         )
     edges = [i * length // slots for i in range(slots + 1)]
-    return tuple(zip(edges[:-1], edges[1:], strict=True))
+    return tuple(itertools.pairwise(edges))
 
 
 def chunk_centres(length: int, slots: int) -> tuple[int, ...]:

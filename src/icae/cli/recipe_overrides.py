@@ -7,9 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from icae.config import Recipe, from_dict
+from icae.config import Recipe, from_dict, read_yaml
 from icae.errors import ConfigError
 
 # YAML 1.1 reads 1e-4 as text; people mean the number.
@@ -28,7 +26,7 @@ def read_recipe(path: Path, *, settings: Sequence[str] = (), output: Path | None
         ConfigError: If the file cannot be read, or the recipe with its changes does not
             fit `Recipe`.
     """
-    raw = _read_yaml(path)
+    raw = read_yaml(path)
     for setting in settings:
         apply_setting(raw, setting)
     if output is not None:
@@ -105,14 +103,3 @@ def _value(text: str, setting: str) -> Any:
         number = float(value)
         return int(number) if number.is_integer() else number
     return value
-
-
-def _read_yaml(path: Path) -> Any:
-    try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(
-            f"Cannot read the recipe {path}.", got=str(error), fix="Give the path of a YAML file."
-        ) from error
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path} is not valid YAML.", got=" ".join(str(error).split())) from error

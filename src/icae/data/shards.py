@@ -152,7 +152,7 @@ class ShardSet:
         done = 0
         while done < len(out):
             at = start + done
-            shard = int(np.searchsorted(self._starts, at, side="left")) - 1
+            shard = int(np.searchsorted(self._starts, at, side="right")) - 1
             inside = at - int(self._starts[shard])
             piece = self._maps[shard][inside : inside + len(out) - done]
             out[done : done + len(piece)] = piece
@@ -173,7 +173,7 @@ class ShardSet:
         """
         if not 0 <= offset < self.tokens:
             raise _refused(f"token {offset}", f"0 <= offset < {self.tokens}")
-        document = int(np.searchsorted(self.bounds, offset, side="left")) - 1
+        document = int(np.searchsorted(self.bounds, offset, side="right")) - 1
         return int(self.bounds[document]), int(self.bounds[document + 1])
 
     def verify(self) -> None:

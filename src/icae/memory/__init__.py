@@ -9,7 +9,7 @@ from icae.memory.file_format import load_memory, read_header, save_memory
 from icae.memory.header import MemoryHeader
 from icae.memory.memory import Memory
 from icae.memory.provenance import Provenance
-from icae.memory.spans import MemoryDocument, MemorySpan
+from icae.memory.spans import MemoryDocument, MemorySpan, hash_token_ids
 
 __all__ = [
     "Memory",
@@ -17,6 +17,7 @@ __all__ = [
     "MemoryHeader",
     "MemorySpan",
     "Provenance",
+    "hash_token_ids",
     "load_memory",
     "read_header",
     "save_memory",

@@ -11,8 +11,16 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from icae.memory.checks import check, check_text, is_sha256
 from icae.spans import check_ratio
+from icae.types import TokenIds
+
+
+def hash_token_ids(ids: TokenIds) -> str:
+    """SHA-256 of token ids as little-endian uint32, lower-case hex."""
+    return hashlib.sha256(np.asarray(ids, dtype="<u4").tobytes()).hexdigest()
 
 
 @dataclass(frozen=True, kw_only=True)

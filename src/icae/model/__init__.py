@@ -17,7 +17,7 @@ from icae.model.base import (
     weight_hash,
 )
 from icae.model.icae import IcaeModel, Sample, TaskScore
-from icae.model.prompts import render_answer, render_prompt, tokenize
+from icae.model.prompts import render_answer, render_prompt, tokenize, tokenize_with_offsets
 
 __all__ = [
     "DEFAULT_BASE",
@@ -36,6 +36,7 @@ __all__ = [
     "render_prompt",
     "save_adapter",
     "tokenize",
+    "tokenize_with_offsets",
     "tokenizer_hash",
     "weight_hash",
 ]

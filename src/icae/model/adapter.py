@@ -70,8 +70,10 @@ def save_adapter(model: IcaeModel, info: AdapterInfo, folder: str | Path) -> Pat
     (folder / "lora" / "README.md").unlink(missing_ok=True)
     tensors = {f"tokens.{k}": v for k, v in model.tokens.state_dict().items()}
     tensors |= {f"head.{k}": v for k, v in model.head.state_dict().items()}
-    save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()},
-              str(folder / "icae.safetensors"))
+    save_file(
+        {k: v.detach().cpu().contiguous() for k, v in tensors.items()},
+        str(folder / "icae.safetensors"),
+    )
     record = {"format": FORMAT, "version": VERSION, **to_dict(info)}
     text = json.dumps(record, indent=2, sort_keys=True, ensure_ascii=False)
     (folder / "icae.json").write_text(text + "\n", encoding="utf-8")

@@ -13,11 +13,14 @@ import logging
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+from transformers.utils import logging as hf_logging
 
 from icae.errors import BaseModelError
 
@@ -88,16 +91,29 @@ def _converted(gguf: Path) -> Path:
 def _convert_gguf(gguf: Path, folder: Path) -> None:
     from transformers import GgufConfig
 
-    model = AutoModelForCausalLM.from_pretrained(
-        str(gguf.parent),
-        gguf_file=gguf.name,
-        dtype=torch.bfloat16,
-        quantization_config=GgufConfig(dequantize=True),
-    )
-    model.save_pretrained(folder)
-    tokenizer = AutoTokenizer.from_pretrained(str(gguf.parent), gguf_file=gguf.name)
+    with quiet_loading():
+        model = AutoModelForCausalLM.from_pretrained(
+            str(gguf.parent),
+            gguf_file=gguf.name,
+            dtype=torch.bfloat16,
+            quantization_config=GgufConfig(dequantize=True),
+        )
+        model.save_pretrained(folder)
+        tokenizer = AutoTokenizer.from_pretrained(str(gguf.parent), gguf_file=gguf.name)
     tokenizer.save_pretrained(folder)
     (folder / "weights.sha256").write_text(weight_hash(model))
+
+
+@contextmanager
+def quiet_loading() -> Iterator[None]:
+    """Without the progress bars of transformers, which do not belong to a library call."""
+    shown = hf_logging.is_progress_bar_enabled()
+    hf_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            hf_logging.enable_progress_bar()
 
 
 def load_tokenizer(base: str) -> Any:
@@ -133,7 +149,8 @@ def load_decoder(base: str, *, dtype: torch.dtype, device: torch.device | str) -
         BaseModelError: If it cannot be found or is not a causal LM.
     """
     try:
-        model = AutoModelForCausalLM.from_pretrained(resolve_base(base), dtype=dtype)
+        with quiet_loading():
+            model = AutoModelForCausalLM.from_pretrained(resolve_base(base), dtype=dtype)
     except (OSError, ValueError) as error:
         raise _not_loaded(base, error) from error
     return model.to(device).eval().requires_grad_(False)

@@ -12,6 +12,7 @@ D hidden size.
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -69,7 +70,10 @@ def wrap_lora(base: nn.Module, config: ModelConfig) -> PeftModel:
         bias="none",
         task_type="CAUSAL_LM",
     )
-    return get_peft_model(share_weights(base), lora)
+    with warnings.catch_warnings():
+        # peft asks transformers 5 by an attribute name that is being renamed.
+        warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*")
+        return get_peft_model(share_weights(base), lora)
 
 
 @dataclass(frozen=True, kw_only=True)

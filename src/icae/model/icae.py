@@ -12,7 +12,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from transformers import PreTrainedModel
 
 from icae.config import ModelConfig
@@ -175,7 +174,7 @@ class IcaeModel(nn.Module):
             targets.append(torch.from_numpy(task.target_ids[task.label_mask]).to(self.device))
         target_T = torch.cat(targets)
         logits_TV = self.decoder.get_output_embeddings()(torch.cat(picked)).float()
-        losses_T = F.cross_entropy(logits_TV, target_T, reduction="none")
+        losses_T = nn.functional.cross_entropy(logits_TV, target_T, reduction="none")
         correct_T = logits_TV.detach().argmax(dim=-1) == target_T
         scores, end = [], 0
         for task in tasks:

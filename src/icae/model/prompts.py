@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from icae.errors import InputError
 from icae.types import TokenIds
 
 
@@ -14,6 +15,31 @@ def tokenize(tokenizer: Any, text: str) -> TokenIds:
     """Token ids of plain text, without special tokens; the same in training and inference."""
     ids = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
     return np.asarray(ids, dtype=np.int64)
+
+
+def tokenize_with_offsets(tokenizer: Any, text: str) -> tuple[TokenIds, list[int]]:
+    """Token ids of a document and the character at which each token starts.
+
+    Args:
+        tokenizer: A fast tokenizer.
+        text: The document, not blank.
+
+    Raises:
+        InputError: If the text is blank or not valid Unicode.
+    """
+    if not text.strip():
+        raise InputError("There is nothing to compress.", got="blank text", expected="text")
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise InputError(
+            "The text is not valid Unicode.",
+            got=f"a lone surrogate at character {error.start}",
+            fix="Decode the file with the right encoding.",
+        ) from error
+    encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+    ids = np.asarray(encoded["input_ids"], dtype=np.int64)
+    return ids, [start for start, _ in encoded["offset_mapping"]]
 
 
 def render_prompt(

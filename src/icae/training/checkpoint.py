@@ -80,7 +80,9 @@ def load_checkpoint(
         state = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
         raise TrainingError(
-            f"The checkpoint {path} is damaged.", got=str(error), fix="Delete it to use an older one."
+            f"The checkpoint {path} is damaged.",
+            got=str(error),
+            fix="Delete it to use an older one.",
         ) from error
     wanted = _same_run(recipe)
     changed = sorted(k for k in wanted if state["recipe"].get(k) != wanted[k])

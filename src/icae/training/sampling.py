@@ -126,9 +126,7 @@ class SampleSource:
         instructions = int((step + 1) * size * share + 1e-9) - int(step * size * share + 1e-9)
         ratios = _ratios_at(recipe.data, step / recipe.optim.steps)
         samples = [self._instruction(rng, float(_pick(rng, ratios))) for _ in range(instructions)]
-        samples += [
-            self._text(rng, float(_pick(rng, ratios))) for _ in range(size - instructions)
-        ]
+        samples += [self._text(rng, float(_pick(rng, ratios))) for _ in range(size - instructions)]
         return samples
 
     def _instruction(self, rng: np.random.Generator, ratio: float) -> Sample:

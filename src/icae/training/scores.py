@@ -11,7 +11,9 @@ from icae.model import Sample, TaskScore
 from icae.types import OBJECTIVES, Objective
 
 
-def objective_weights(config: ObjectiveConfig, present: Mapping[Objective, int]) -> dict[Objective, float]:
+def objective_weights(
+    config: ObjectiveConfig, present: Mapping[Objective, int]
+) -> dict[Objective, float]:
     """Weight of each objective's token mean in ``lambda * L_AE + (1 - lambda) * L_LM`` + FT.
 
     Args:

@@ -1,0 +1,1 @@
+"""Runtimes: what runs the frozen decoder. Import the one you need from its module."""

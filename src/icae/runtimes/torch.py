@@ -1,0 +1,175 @@
+"""The torch runtime: encoding, verification and greedy decoding with transformers.
+
+Shape legend: R rows, S decoder places, K slots, D hidden size, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import DynamicCache
+
+from icae.model.icae import IcaeModel
+from icae.model.positions import decoder_positions
+from icae.objectives import autoencoding
+from icae.runtimes.base import Generated, Prefix
+from icae.types import FloatArray, TokenIds
+
+TOKENS_PER_BATCH = 2048
+"""Context tokens encoded or written back in one forward pass; bounds memory."""
+
+
+class TorchRuntime:
+    """Encoder and decoder of one loaded model.
+
+    Args:
+        model: The model with its adapter.
+    """
+
+    def __init__(self, model: IcaeModel) -> None:
+        self.model = model.eval()
+
+    @property
+    def context_window(self) -> int:
+        """Most decoder positions, prompt and answer together."""
+        return int(self.model.decoder.config.max_position_embeddings)
+
+    def kv_bytes(self, positions: int) -> int:
+        """Bytes of key-value cache for that many decoder positions."""
+        config = self.model.decoder.config
+        heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+        size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        element = torch.finfo(self.model.dtype).bits // 8
+        return int(2 * config.num_hidden_layers * heads * size * element * positions)
+
+    def batches(self, lengths: Sequence[int]) -> Iterator[slice]:
+        """Consecutive slices of spans that together stay within one forward pass."""
+        start, longest = 0, 0
+        for i, length in enumerate(lengths):
+            longest = max(longest, length)
+            if i > start and longest * (i - start + 1) > TOKENS_PER_BATCH:
+                yield slice(start, i)
+                start, longest = i, length
+        if start < len(lengths):
+            yield slice(start, len(lengths))
+
+    @torch.inference_mode()
+    def encode(self, spans: Sequence[TokenIds], slots: Sequence[int]) -> list[FloatArray]:
+        """Slots [K_i, D] of each span, float32; one forward pass."""
+        return [s.float().cpu().numpy() for s in self.model.encode_spans(spans, slots)]
+
+    @torch.inference_mode()
+    def fidelity(self, slots: Sequence[FloatArray], spans: Sequence[TokenIds]) -> list[float]:
+        """Fidelity of each span: share of its tokens reproduced under teacher forcing.
+
+        Args:
+            slots: Slots [K_i, D] of each span.
+            spans: Its token ids.
+        """
+        layouts = [[(len(ids), len(s))] for s, ids in zip(slots, spans, strict=True)]
+        memories = [self._tensor(s) for s in slots]
+        scores = self.model.score(memories, layouts, [autoencoding(ids) for ids in spans])
+        return [float(score.correct_T.float().mean()) for score in scores]
+
+    def generate(
+        self,
+        prefix: Prefix | None,
+        prompt_ids: TokenIds,
+        *,
+        max_new_tokens: int,
+        stop_ids: Sequence[int],
+        on_token: Callable[[int], None] | None = None,
+    ) -> Generated:
+        """Greedy decoding of one answer behind ``[slots ; objective ; prompt]``.
+
+        Args:
+            prefix: The memory, or None to read the prompt alone.
+            prompt_ids: Rendered prompt.
+            max_new_tokens: Most tokens written.
+            stop_ids: Tokens that end the answer.
+            on_token: Called with each token as it comes.
+        """
+        begin, first, stopped = time.perf_counter(), 0.0, False
+        embeds_SD = self._embed(prompt_ids)
+        spans: tuple[tuple[int, int], ...] = ()
+        if prefix is not None:
+            embeds_SD = torch.cat([*self._prefix(prefix), embeds_SD])
+            spans = prefix.spans
+        prompt = len(embeds_SD) - sum(k for _, k in spans)
+        positions = decoder_positions(self.model.config.layout, spans, prompt)
+        written: list[int] = []
+        for token in self._greedy(embeds_SD[None], positions, max_new_tokens):
+            first = first or time.perf_counter() - begin
+            if int(token) in stop_ids:
+                stopped = True
+                break
+            written.append(int(token))
+            if on_token is not None:
+                on_token(written[-1])
+        return Generated(
+            token_ids=tuple(written),
+            stopped=stopped,
+            positions=len(positions),
+            first_token_seconds=first,
+            seconds=time.perf_counter() - begin,
+        )
+
+    def write_back(self, prefixes: Sequence[Prefix]) -> list[tuple[int, ...]]:
+        """Greedy reconstruction of single-span memories, each to its own length.
+
+        Spans of equal length and slots are decoded together, so nothing is padded.
+        """
+        groups: dict[tuple[tuple[int, int], ...], list[int]] = defaultdict(list)
+        for i, prefix in enumerate(prefixes):
+            groups[prefix.spans].append(i)
+        result: list[tuple[int, ...]] = [()] * len(prefixes)
+        for spans, members in groups.items():
+            length = sum(tokens for tokens, _ in spans)
+            for part in self.batches([length] * len(members)):
+                rows = members[part]
+                embeds = torch.stack([torch.cat(self._prefix(prefixes[i])) for i in rows])
+                positions = decoder_positions(self.model.config.layout, spans, 1)
+                steps = torch.stack(list(self._greedy(embeds, positions, length)), dim=1)
+                for row, ids in zip(rows, steps.tolist(), strict=True):
+                    result[row] = tuple(ids)
+        return result
+
+    def _tensor(self, slots_KD: FloatArray) -> Tensor:
+        slots = torch.from_numpy(np.ascontiguousarray(slots_KD))
+        return slots.to(self.model.device, self.model.dtype)
+
+    def _embed(self, ids: TokenIds) -> Tensor:
+        with torch.inference_mode():
+            on_device = torch.from_numpy(np.asarray(ids, dtype=np.int64)).to(self.model.device)
+            embedded: Tensor = self.model.decoder.get_input_embeddings()(on_device)
+            return embedded
+
+    def _prefix(self, prefix: Prefix) -> list[Tensor]:
+        marker = self.model.tokens.objective(prefix.objective).detach().to(self.model.dtype)
+        return [self._tensor(prefix.slots_KD), marker[None]]
+
+    def _greedy(self, embeds_RSD: Tensor, positions: Sequence[int], limit: int) -> Iterator[Tensor]:
+        """Most likely next token of each row, [R], up to `limit` times."""
+        decoder, device = self.model.decoder, self.model.device
+        rows, size, _ = embeds_RSD.shape
+        cache = DynamicCache(config=decoder.config)
+        place = torch.tensor(positions, device=device).expand(rows, -1)
+        embeds = embeds_RSD
+        for step in range(limit):
+            with torch.inference_mode():
+                hidden_RSD = decoder.base_model(
+                    inputs_embeds=embeds,
+                    attention_mask=torch.ones(rows, size + step, dtype=torch.long, device=device),
+                    position_ids=place,
+                    past_key_values=cache,
+                    use_cache=True,
+                ).last_hidden_state
+                token_R = decoder.get_output_embeddings()(hidden_RSD[:, -1]).argmax(dim=-1)
+                embeds = decoder.get_input_embeddings()(token_R)[:, None]
+                place = place[:, -1:] + 1
+            yield token_R
