@@ -43,12 +43,12 @@ class ModelConfig:
             ``uniform-encoder``: memory token i at the centre of the i-th chunk of the
             span, decoder positions contiguous; ``uniform``: the same in the decoder too.
         slot_head: How the last hidden state becomes a slot. ``plain``: as it is (the
-            paper's); ``gain``: times a learned scalar that starts at the embedding
-            scale; ``residual``: mean input embedding of the chunk plus a learned scalar
-            times the hidden state; ``linear``: a learned D x D map of the hidden state.
+            paper's); ``gain``: each channel brought to the embedding scale, with a learned
+            gain; ``residual``: the same, smaller, added to the mean input embedding of the
+            chunk; ``linear``: brought to scale, then a learned D x D map.
         memory_embedding: ``shared``: one learned vector for every memory token (any K);
             ``per-slot``: one for each slot index, `max_slots` of them.
-        max_slots: Most slots of one span with ``per-slot`` embeddings.
+        max_slots: Memory embeddings kept with ``per-slot``: the most slots of a span.
         lora_rank: Rank r of LoRA on the attention query and value projections.
         lora_alpha: LoRA scale numerator; the update is scaled by alpha / rank.
         lora_targets: ``qv``: query and value projections (the paper's);
@@ -65,7 +65,7 @@ class ModelConfig:
     lora_rank: int = 32
     lora_alpha: float = 32.0
     lora_targets: Literal["qv", "all-linear"] = "qv"
-    residual_scale: float = 0.1
+    residual_scale: float = 0.5
 
     def __post_init__(self) -> None:
         _check(self.span_length >= 1, "model.span_length is out of range.", self.span_length, ">=1")
@@ -231,9 +231,8 @@ class RunConfig:
         log_every: Steps between two lines of metrics.
         eval_every: Steps between two held-out evaluations (0: only at the end).
         eval_samples: Contexts in one held-out evaluation.
-        checkpoint_minutes: Minutes between two checkpoints.
-        keep_checkpoints: Newest checkpoints kept.
-        gradient_checkpointing: Trade compute for memory in both passes.
+        checkpoint_minutes: Minutes between checkpoints, of which `keep_checkpoints` are kept.
+        gradient_checkpointing: Trade compute for memory.
     """
 
     output: str = "runs/run"
@@ -321,17 +320,15 @@ def from_dict(cls: type[T], raw: Any, *, where: str) -> T:
         ConfigError: On an unknown key, a missing key or a wrong type.
     """
     if not isinstance(raw, Mapping):
-        raise ConfigError(
-            f"{where}: a mapping is needed.", got=type(raw).__name__, expected="key: value lines"
-        )
+        got = type(raw).__name__
+        raise ConfigError(f"{where}: a mapping is needed.", got=got, expected="key: value lines")
     assert is_dataclass(cls)
     known = {f.name: f for f in fields(cls)}
     hints = typing.get_type_hints(cls)
     unknown = sorted(str(key) for key in raw if key not in known)
     if unknown:
-        raise ConfigError(
-            f"{where}: unknown key.", got=", ".join(unknown), expected=", ".join(sorted(known))
-        )
+        expected = ", ".join(sorted(known))
+        raise ConfigError(f"{where}: unknown key.", got=", ".join(unknown), expected=expected)
     values = {
         key: _convert(hints[key], value, where=f"{where}: {key}") for key, value in raw.items()
     }
@@ -397,9 +394,7 @@ def _convert(hint: Any, value: Any, *, where: str) -> Any:
 
 def _number(key: Any) -> Any:
     """A mapping key that JSON turned into text, as the number it was."""
-    if isinstance(key, str):
-        try:
-            return float(key) if "." in key else int(key)
-        except ValueError:
-            return key
-    return key
+    try:
+        return key if not isinstance(key, str) else float(key) if "." in key else int(key)
+    except ValueError:
+        return key

@@ -8,11 +8,15 @@ the span; the chunks tile the span exactly.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 from dataclasses import dataclass
 
+import numpy as np
+
 from icae.errors import ConfigError
+from icae.types import TokenIds
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,6 +119,12 @@ def chunk_bounds(length: int, slots: int) -> tuple[tuple[int, int], ...]:
     return tuple(itertools.pairwise(edges))
 
 
+def chunk_of_tokens(length: int, slots: int) -> TokenIds:
+    """Index of the chunk that each token of a span lies in, [length]; see `chunk_bounds`."""
+    return (np.arange(1, length + 1) * slots + length - 1) // length - 1
+
+
+@functools.lru_cache(maxsize=4096)
 def chunk_centres(length: int, slots: int) -> tuple[int, ...]:
     """Position of the token at the centre of each chunk (rounded down)."""
     return tuple((start + end - 1) // 2 for start, end in chunk_bounds(length, slots))

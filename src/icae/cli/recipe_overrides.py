@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from icae.config import Recipe, from_dict, read_yaml
 from icae.errors import ConfigError
 

@@ -25,7 +25,7 @@ from icae.config import ModelConfig
 from icae.errors import BaseModelError
 from icae.model.memory_tokens import MemoryTokens, SlotHead
 from icae.model.positions import encoder_positions
-from icae.spans import chunk_bounds
+from icae.spans import chunk_of_tokens
 from icae.types import TokenIds
 
 QV_NAMES = (("q_proj", "v_proj"), ("query_key_value",), ("q_lin", "v_lin"))
@@ -84,14 +84,14 @@ class EncoderBatch:
         ids_BS: Context ids; padding and memory places hold 0.
         positions_BS: Position of every place (padding repeats 0).
         slot_index_BS: Index of the slot at memory places, -1 elsewhere.
-        chunk_BKL: Row i averages the context tokens of chunk i: [B, K, S] weights.
+        chunk_BS: Index of the chunk at context places, K (one past the last) elsewhere.
         slots: K_i of each span.
     """
 
     ids_BS: Tensor
     positions_BS: Tensor
     slot_index_BS: Tensor
-    chunk_BKS: Tensor
+    chunk_BS: Tensor
     slots: tuple[int, ...]
 
 
@@ -107,26 +107,66 @@ def build_batch(
         device: Where the tensors go.
     """
     size = max(len(ids) + k for ids, k in zip(spans, slots, strict=True))
-    most = max(slots)
     ids_BS = np.zeros((len(spans), size), dtype=np.int64)
     positions_BS = np.zeros((len(spans), size), dtype=np.int64)
     slot_index_BS = np.full((len(spans), size), -1, dtype=np.int64)
-    chunk_BKS = np.zeros((len(spans), most, size), dtype=np.float32)
+    chunk_BS = np.full((len(spans), size), max(slots), dtype=np.int64)
     for row, (ids, k) in enumerate(zip(spans, slots, strict=True)):
         length = len(ids)
         ids_BS[row, :length] = ids
         positions_BS[row, : length + k] = encoder_positions(config.layout, length, k)
         slot_index_BS[row, length : length + k] = np.arange(k)
-        for i, (start, end) in enumerate(chunk_bounds(length, k)):
-            chunk_BKS[row, i, start:end] = 1.0 / (end - start)
-    tensors = [torch.from_numpy(a).to(device) for a in (ids_BS, positions_BS, slot_index_BS)]
+        chunk_BS[row, :length] = chunk_of_tokens(length, k)
     return EncoderBatch(
-        ids_BS=tensors[0],
-        positions_BS=tensors[1],
-        slot_index_BS=tensors[2],
-        chunk_BKS=torch.from_numpy(chunk_BKS).to(device),
+        ids_BS=torch.from_numpy(ids_BS).to(device),
+        positions_BS=torch.from_numpy(positions_BS).to(device),
+        slot_index_BS=torch.from_numpy(slot_index_BS).to(device),
+        chunk_BS=torch.from_numpy(chunk_BS).to(device),
         slots=tuple(slots),
     )
+
+
+def chunk_means(tokens_BSD: Tensor, chunk_BS: Tensor, slots: int) -> Tensor:
+    """Mean input embedding of every chunk, [B, K, D] float32.
+
+    Args:
+        tokens_BSD: Input embeddings of all places.
+        chunk_BS: Chunk of each place; K where it lies in none.
+        slots: The largest K of the batch.
+    """
+    rows, _, width = tokens_BSD.shape
+    sums = tokens_BSD.new_zeros(rows, slots + 1, width, dtype=torch.float32)
+    sums.scatter_add_(1, chunk_BS[..., None].expand(-1, -1, width), tokens_BSD.float())
+    counts = sums.new_zeros(rows, slots + 1)
+    counts.scatter_add_(1, chunk_BS, torch.ones_like(chunk_BS, dtype=torch.float32))
+    return sums[:, :slots] / counts[:, :slots, None].clamp(min=1)
+
+
+def read_memory_tokens(
+    lora: PeftModel, tokens: MemoryTokens, batch: EncoderBatch
+) -> tuple[list[Tensor], Tensor]:
+    """Run the encoder over a batch of spans.
+
+    The 2-D attention mask of ones is not decoration: without it transformers 5 reads
+    positions that are not one run of +1 steps as packed sequences and cuts attention at
+    every jump. Padding stands on the right, so causal attention alone keeps it out.
+
+    Returns:
+        Last hidden states [K_i, D] at each span's memory tokens, and the mean input
+        embedding of every chunk [B, K, D].
+    """
+    causal_lm = lora.get_base_model()
+    tokens_BSD = causal_lm.get_input_embeddings()(batch.ids_BS)
+    memory_BSD = tokens.memory(batch.slot_index_BS.clamp(min=0)).to(tokens_BSD.dtype)
+    is_memory_BS = batch.slot_index_BS >= 0
+    hidden_BSD = causal_lm.base_model(
+        inputs_embeds=torch.where(is_memory_BS.unsqueeze(-1), memory_BSD, tokens_BSD),
+        attention_mask=torch.ones_like(batch.ids_BS),
+        position_ids=batch.positions_BS,
+        use_cache=False,
+    ).last_hidden_state
+    hidden = [hidden_BSD[row][is_memory_BS[row]] for row in range(len(batch.slots))]
+    return hidden, chunk_means(tokens_BSD.detach(), batch.chunk_BS, max(batch.slots))
 
 
 def encode(
@@ -134,27 +174,11 @@ def encode(
 ) -> list[Tensor]:
     """Encode a batch of spans.
 
-    The 2-D attention mask of ones is not decoration: without it transformers 5 reads
-    positions that are not one run of +1 steps as packed sequences and cuts attention at
-    every jump. Padding stands on the right, so causal attention alone keeps it out.
-
     Returns:
         Slots [K_i, D] of each span, float32.
     """
-    causal_lm = lora.get_base_model()
-    backbone = causal_lm.base_model
-    tokens_BSD = causal_lm.get_input_embeddings()(batch.ids_BS)
-    memory_BSD = tokens.memory(batch.slot_index_BS.clamp(min=0)).to(tokens_BSD.dtype)
-    is_memory_BS1 = (batch.slot_index_BS >= 0).unsqueeze(-1)
-    hidden_BSD = backbone(
-        inputs_embeds=torch.where(is_memory_BS1, memory_BSD, tokens_BSD),
-        attention_mask=torch.ones_like(batch.ids_BS),
-        position_ids=batch.positions_BS,
-        use_cache=False,
-    ).last_hidden_state
-    mean_BKD = batch.chunk_BKS.to(tokens_BSD.dtype) @ tokens_BSD
-    result = []
-    for row, k in enumerate(batch.slots):
-        hidden_KD = hidden_BSD[row][batch.slot_index_BS[row] >= 0]
-        result.append(head(hidden_KD[None], mean_BKD[row, :k][None])[0])
-    return result
+    hidden, mean_BKD = read_memory_tokens(lora, tokens, batch)
+    return [
+        head(hidden_KD[None], mean_BKD[row, :k][None])[0]
+        for row, (hidden_KD, k) in enumerate(zip(hidden, batch.slots, strict=True))
+    ]

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from icae.config import ModelConfig
-from icae.model.encoder import build_batch, encode, wrap_lora
+from icae.model.encoder import build_batch, encode, read_memory_tokens, wrap_lora
 from icae.model.memory_tokens import MemoryTokens, SlotHead, rms
 from icae.model.positions import decoder_positions
 from icae.objectives import DecoderTask
@@ -80,7 +80,6 @@ class IcaeModel(nn.Module):
         self.head = SlotHead(
             config,
             embedding_rms=rms(embedding_VD),
-            hidden_rms=_final_hidden_rms(decoder),
             hidden_size=embedding_VD.shape[1],
         )
         # Held in a tuple: its weights are registered once, through the encoder's tree.
@@ -123,6 +122,20 @@ class IcaeModel(nn.Module):
         """
         batch = build_batch(spans, slots, self.config, self.device)
         return [s.to(self.dtype) for s in encode(self.lora, self.tokens, self.head, batch)]
+
+    @torch.no_grad()
+    def calibrate(self, spans: Sequence[TokenIds], slots: Sequence[int]) -> None:
+        """Fit the slot head's standardisation to the hidden states of sample spans.
+
+        Done once before training; the statistics are saved with the adapter.
+
+        Args:
+            spans: Token ids of typical spans.
+            slots: Slots K_i for each span.
+        """
+        batch = build_batch(spans, slots, self.config, self.device)
+        hidden, _ = read_memory_tokens(self.lora, self.tokens, batch)
+        self.head.calibrate(torch.cat(hidden))
 
     def score(
         self,
@@ -218,11 +231,3 @@ class IcaeModel(nn.Module):
                 spans.append(layout)
                 tasks.append(task)
         return self.score(memories, spans, tasks)
-
-
-@torch.no_grad()
-def _final_hidden_rms(decoder: PreTrainedModel) -> float:
-    """RMS of the final hidden states on a fixed probe of token ids."""
-    vocab = decoder.get_input_embeddings().weight.shape[0]
-    ids = torch.arange(1, 65, device=decoder.get_input_embeddings().weight.device) * 97 % vocab
-    return rms(decoder.base_model(input_ids=ids[None], use_cache=False).last_hidden_state)

@@ -63,25 +63,44 @@ def rms(tensor: Tensor) -> float:
 class SlotHead(nn.Module):
     """Turns last hidden states at the memory tokens into slots, by the named setting.
 
+    Final hidden states have a large part that is the same for every memory token, in a few
+    outlier channels. Scaled to the embeddings as they are, that part drowns what differs
+    from slot to slot. So every head but ``plain`` first standardises each channel with
+    statistics measured once (`calibrate`), then applies a learned gain and shift for each
+    channel. Without calibration the standardisation only multiplies by the embedding scale.
+
     Args:
         config: Architecture; `slot_head` and `residual_scale` are read.
         embedding_rms: RMS of the input embeddings, the scale slots should have.
-        hidden_rms: RMS of the base model's final hidden states.
         hidden_size: D.
     """
 
-    def __init__(
-        self, config: ModelConfig, *, embedding_rms: float, hidden_rms: float, hidden_size: int
-    ) -> None:
+    mean_D: Tensor
+    unit_D: Tensor
+
+    def __init__(self, config: ModelConfig, *, embedding_rms: float, hidden_size: int) -> None:
         super().__init__()
-        unit = embedding_rms / hidden_rms
         self.kind = config.slot_head
-        if self.kind == "gain":
-            self.scale = nn.Parameter(torch.tensor(unit))
-        elif self.kind == "residual":
-            self.scale = nn.Parameter(torch.tensor(unit * config.residual_scale))
-        elif self.kind == "linear":
-            self.weight_DD = nn.Parameter(torch.eye(hidden_size) * unit)
+        self.embedding_rms = embedding_rms
+        if self.kind == "plain":
+            return
+        self.size = embedding_rms * (config.residual_scale if self.kind == "residual" else 1.0)
+        self.register_buffer("mean_D", torch.zeros(hidden_size))
+        self.register_buffer("unit_D", torch.full((hidden_size,), self.size))
+        self.shift_D = nn.Parameter(torch.zeros(hidden_size))
+        if self.kind == "linear":
+            self.weight_DD = nn.Parameter(torch.eye(hidden_size))
+        else:
+            self.gain_D = nn.Parameter(torch.ones(hidden_size))
+
+    @torch.no_grad()
+    def calibrate(self, hidden_ND: Tensor) -> None:
+        """Measure mean and spread of each channel over hidden states [N, D], N >= 2."""
+        if self.kind == "plain":
+            return
+        hidden_ND = hidden_ND.float()
+        self.mean_D.copy_(hidden_ND.mean(dim=0))
+        self.unit_D.copy_(self.size / hidden_ND.std(dim=0).clamp(min=1e-6))
 
     def forward(self, hidden_BKD: Tensor, chunk_mean_BKD: Tensor) -> Tensor:
         """Slots [B, K, D] in float32.
@@ -93,7 +112,8 @@ class SlotHead(nn.Module):
         hidden_BKD = hidden_BKD.float()
         if self.kind == "plain":
             return hidden_BKD
+        scaled_BKD = (hidden_BKD - self.mean_D) * self.unit_D
         if self.kind == "linear":
-            return hidden_BKD @ self.weight_DD.T
-        scaled_BKD = hidden_BKD * self.scale
+            return scaled_BKD @ self.weight_DD.T + self.shift_D * self.embedding_rms
+        scaled_BKD = scaled_BKD * self.gain_D + self.shift_D * self.embedding_rms
         return scaled_BKD + chunk_mean_BKD.float() if self.kind == "residual" else scaled_BKD

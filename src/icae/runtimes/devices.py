@@ -41,6 +41,6 @@ def pick_dtype(name: str | None, device: torch.device) -> torch.dtype:
     if device.type != "cpu":
         return torch.bfloat16
     # Older torch cannot tell; float32 is always right there, only slower.
-    found = getattr(torch.cpu, "get_capabilities", dict)()
+    found: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
     fast = any(found.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))
     return torch.bfloat16 if fast else torch.float32

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
 
 from icae.config import Recipe, to_dict
@@ -25,10 +27,13 @@ from icae.model import (
     save_adapter,
     tokenizer_hash,
 )
+from icae.spans import slot_count
 from icae.training.evaluate import Evaluation
 from icae.training.records import plot_losses
-from icae.training.sampling import SampleSource, load_triplets
+from icae.training.sampling import SampleSource, draw_window, load_triplets
 from icae.training.trainer import Trainer
+
+CALIBRATION_SPANS = 32
 
 Stage = Literal["pretrain", "finetune"]
 
@@ -58,7 +63,7 @@ def train(recipe: Recipe, *, stage: Stage, dry_run_steps: int | None = None) -> 
     Args:
         recipe: The run.
         stage: ``pretrain`` (text) or ``finetune`` (needs an adapter and triplets).
-        dry_run_steps: Run only that many steps, into ``<output>-dry-run``.
+        dry_run_steps: Run only that many steps from the start, into ``<output>-dry-run``.
 
     Returns:
         The adapter and its figures.
@@ -70,9 +75,7 @@ def train(recipe: Recipe, *, stage: Stage, dry_run_steps: int | None = None) -> 
     """
     _check_stage(recipe, stage)
     if dry_run_steps is not None:
-        optim = replace(recipe.optim, steps=dry_run_steps)
-        run = replace(recipe.run, output=f"{recipe.run.output}-dry-run", log_every=1)
-        recipe = replace(recipe, optim=optim, run=run)
+        recipe = _dry_run(recipe, dry_run_steps)
     tokenizer = load_tokenizer(recipe.base)
     token_hash = tokenizer_hash(tokenizer)
     shards = _open_shards(recipe.data.shards, token_hash) if recipe.data.shards else None
@@ -82,6 +85,8 @@ def train(recipe: Recipe, *, stage: Stage, dry_run_steps: int | None = None) -> 
     weights = base_hash(recipe.base, decoder)
     if recipe.init_adapter is not None:
         _start_from(model, recipe, weights)
+    elif shards is not None:
+        _calibrate(model, recipe, shards)
     triplets = []
     if recipe.objective.ft_share > 0:
         longest = max(int(n) for n in recipe.data.context_lengths)
@@ -104,15 +109,25 @@ def train(recipe: Recipe, *, stage: Stage, dry_run_steps: int | None = None) -> 
     )
     result = trainer.run()
     final = {"step": result.steps, "train_hours": result.seconds / 3600, **result.metrics}
-    adapter = save(folder / "adapter", final)
-    plot = plot_losses(folder / "metrics.jsonl", folder / "loss.png")
+    if trainer.accelerator.is_main_process:
+        save(folder / "adapter", final)
+        plot_losses(folder / "metrics.jsonl", folder / "loss.png")
+    trainer.accelerator.wait_for_everyone()
     return TrainResult(
-        adapter=adapter,
-        plot=plot,
+        adapter=folder / "adapter",
+        plot=folder / "loss.png",
         steps=result.steps,
         seconds=result.seconds,
         metrics=result.metrics,
     )
+
+
+def _dry_run(recipe: Recipe, steps: int) -> Recipe:
+    """The recipe of a trial run; what an earlier trial left to resume is removed."""
+    output = f"{recipe.run.output}-dry-run"
+    shutil.rmtree(Path(output) / "checkpoints", ignore_errors=True)
+    run = replace(recipe.run, output=output, log_every=1)
+    return replace(recipe, optim=replace(recipe.optim, steps=steps), run=run)
 
 
 def _check_stage(recipe: Recipe, stage: Stage) -> None:
@@ -164,6 +179,15 @@ def _start_from(model: IcaeModel, recipe: Recipe, weights: str) -> None:
             expected=f"{recipe.base} ({weights[:12]})",
         )
     load_weights(model, recipe.init_adapter)
+
+
+def _calibrate(model: IcaeModel, recipe: Recipe, shards: ShardSet) -> None:
+    """Fit the slot head to a few spans of the training text, at the highest ratio."""
+    rng = np.random.default_rng(recipe.optim.seed)
+    longest = min(recipe.model.span_length, max(int(n) for n in recipe.data.context_lengths))
+    spans = [draw_window(rng, shards, longest, 1)[0] for _ in range(CALIBRATION_SPANS)]
+    ratio = max(float(r) for r in recipe.data.ratio_curriculum[-1].ratios)
+    model.calibrate(spans, [slot_count(len(ids), ratio) for ids in spans])
 
 
 def _info(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import torch
 from torch import Tensor
 
 from icae.config import ObjectiveConfig
@@ -50,25 +51,34 @@ def step_loss(
 
 
 class Tally:
-    """Running sums of losses and correct tokens by objective."""
+    """Running sums of losses and correct tokens by objective.
+
+    Sums stay on the device until they are read, so that counting never waits for it.
+    """
 
     def __init__(self) -> None:
-        self.loss: dict[Objective, float] = dict.fromkeys(OBJECTIVES, 0.0)
-        self.correct: dict[Objective, int] = dict.fromkeys(OBJECTIVES, 0)
+        self.loss: dict[Objective, Tensor] = {}
+        self.correct: dict[Objective, Tensor] = {}
         self.labels: dict[Objective, int] = dict.fromkeys(OBJECTIVES, 0)
 
     def add(self, scores: Sequence[TaskScore]) -> None:
         """Count the scores of one micro-batch."""
-        for score in scores:
-            self.loss[score.objective] += float(score.loss_sum.detach())
-            self.correct[score.objective] += int(score.correct_T.sum())
-            self.labels[score.objective] += score.labels
+        for name in OBJECTIVES:
+            own = [score for score in scores if score.objective == name]
+            if own:
+                loss = torch.stack([score.loss_sum.detach() for score in own]).sum()
+                correct = torch.cat([score.correct_T for score in own]).sum()
+                self.loss[name] = self.loss[name] + loss if name in self.loss else loss
+                self.correct[name] = (
+                    self.correct[name] + correct if name in self.correct else correct
+                )
+                self.labels[name] += sum(score.labels for score in own)
 
     def figures(self) -> dict[str, float]:
         """Mean token loss (nats) and token accuracy of every objective seen."""
         result: dict[str, float] = {}
         for name in OBJECTIVES:
             if self.labels[name]:
-                result[f"{name}_loss"] = self.loss[name] / self.labels[name]
-                result[f"{name}_accuracy"] = self.correct[name] / self.labels[name]
+                result[f"{name}_loss"] = float(self.loss[name]) / self.labels[name]
+                result[f"{name}_accuracy"] = int(self.correct[name]) / self.labels[name]
         return result

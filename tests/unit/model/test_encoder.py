@@ -1,0 +1,171 @@
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from icae.config import ModelConfig
+from icae.errors import BaseModelError
+from icae.model.encoder import build_batch, chunk_means, lora_target_modules
+from icae.types import MEMORY_EMBEDDINGS, POSITION_LAYOUTS, SLOT_HEADS
+
+SETTINGS = list(itertools.product(POSITION_LAYOUTS, SLOT_HEADS, MEMORY_EMBEDDINGS))
+
+
+def slots_of(model: Any, spans: list[Any], counts: list[int]) -> list[torch.Tensor]:
+    with torch.no_grad():
+        return model.encode_spans(spans, counts)
+
+
+def hidden_at_memory_tokens(model: Any, ids: Any, slots: int, mask: Any) -> torch.Tensor:
+    """The encoder written out by hand for one span, with any attention mask."""
+    batch = build_batch([ids], [slots], model.config, model.device)
+    encoder = model.lora.get_base_model()
+    memory = model.tokens.memory(torch.arange(slots)[None])
+    embeds = torch.cat([encoder.get_input_embeddings()(torch.as_tensor(ids)[None]), memory], dim=1)
+    with torch.no_grad():
+        out = encoder.base_model(
+            inputs_embeds=embeds,
+            attention_mask=mask,
+            position_ids=batch.positions_BS,
+            use_cache=False,
+        )
+    return out.last_hidden_state[0, len(ids) :]
+
+
+def test_the_first_context_token_reaches_the_slots_in_every_layout(
+    build_model: Any, random_ids: Any
+) -> None:
+    for layout in POSITION_LAYOUTS:
+        model = build_model(layout=layout, slot_head="plain")
+        ids = random_ids(16)
+        changed = ids.copy()
+        changed[0] += 1
+        one, other = (slots_of(model, [x], [4])[0] for x in (ids, changed))
+
+        assert ((one - other).abs().amax(dim=1) > 1e-3).all(), layout
+
+
+def test_without_a_mask_transformers_cuts_attention_at_position_jumps(
+    build_model: Any, random_ids: Any
+) -> None:
+    """The trap that the mask of ones avoids.
+
+    Positions 0..15, 1, 5, 9, 13 without a mask are read as five packed sequences, so a
+    slot sees nothing but its own memory token. If this fails, transformers has changed
+    and the mask in `encode` and `score` may no longer be needed.
+    """
+    model = build_model(layout="uniform-encoder", slot_head="plain")
+    ids = random_ids(16)
+    changed = ids.copy()
+    changed[0] += 1
+    ones = torch.ones(1, 20, dtype=torch.long)
+
+    cut = [hidden_at_memory_tokens(model, x, 4, None) for x in (ids, changed)]
+    whole = [hidden_at_memory_tokens(model, x, 4, ones) for x in (ids, changed)]
+
+    assert torch.equal(cut[0], cut[1])
+    assert not torch.allclose(whole[0], whole[1], atol=1e-3)
+    assert torch.equal(whole[0], slots_of(model, [ids], [4])[0])
+
+
+def test_plain_slots_are_the_hidden_states_after_the_final_norm(
+    family: str, build_model: Any, random_ids: Any
+) -> None:
+    model = build_model(family, layout="default", slot_head="plain")
+    ids = random_ids(9)
+    encoder = model.lora.get_base_model()
+    norm = encoder.base_model.final_layer_norm if "neox" in family else encoder.base_model.norm
+    seen: list[torch.Tensor] = []
+    handle = norm.register_forward_hook(lambda module, inputs, out: seen.append(out))
+    slots = slots_of(model, [ids], [3])[0]
+    handle.remove()
+
+    assert torch.equal(slots, seen[0][0, 9:])
+    # Default positions are one run of +1 steps: the whole causal LM gives the same states.
+    expected = hidden_at_memory_tokens(model, ids, 3, torch.ones(1, 12, dtype=torch.long))
+    assert torch.equal(slots, expected)
+
+
+@pytest.mark.parametrize(("layout", "head", "embedding"), SETTINGS)
+def test_padding_and_batch_size_leave_slots_unchanged(
+    build_model: Any, random_ids: Any, layout: str, head: str, embedding: str
+) -> None:
+    model = build_model(layout=layout, slot_head=head, memory_embedding=embedding)
+    lengths, counts = [16, 5, 11, 1, 16], [4, 5, 3, 1, 16]
+    spans = [random_ids(n, seed) for seed, n in enumerate(lengths)]
+
+    together = slots_of(model, spans, counts)
+
+    for i, count in enumerate(counts):
+        alone = slots_of(model, [spans[i]], [count])[0]
+        assert together[i].shape == (count, 32)
+        assert torch.allclose(together[i], alone, atol=1e-5, rtol=1e-5), i
+
+
+def test_padding_leaves_slots_unchanged_in_every_family(
+    family: str, build_model: Any, random_ids: Any
+) -> None:
+    model = build_model(family)
+    spans = [random_ids(4), random_ids(16, 1)]
+
+    together = slots_of(model, spans, [2, 4])
+
+    for i, count in enumerate((2, 4)):
+        alone = slots_of(model, [spans[i]], [count])[0]
+        assert torch.allclose(together[i], alone, atol=1e-5, rtol=1e-5)
+
+
+def test_layouts_and_lora_change_the_slots(build_model: Any, random_ids: Any) -> None:
+    ids = random_ids(16)
+    first, second = (slots_of(build_model(layout=x), [ids], [4])[0] for x in POSITION_LAYOUTS[:2])
+    untrained = slots_of(build_model(trained=False, layout="default"), [ids], [4])[0]
+
+    assert not torch.allclose(first, second, atol=1e-3)
+    assert not torch.allclose(first, untrained, atol=1e-3)
+
+
+def test_encoding_twice_gives_the_same_slots(build_model: Any, random_ids: Any) -> None:
+    model = build_model()
+    first, second = (slots_of(model, [random_ids(16)], [4])[0] for _ in range(2))
+
+    assert torch.equal(first, second)
+
+
+def test_a_batch_is_laid_out_as_context_memory_tokens_padding() -> None:
+    config = ModelConfig(layout="uniform-encoder")
+    spans = [np.array([7, 8, 9, 10]), np.array([5])]
+
+    batch = build_batch(spans, [2, 1], config, torch.device("cpu"))
+
+    assert batch.ids_BS.tolist() == [[7, 8, 9, 10, 0, 0], [5, 0, 0, 0, 0, 0]]
+    assert batch.positions_BS.tolist() == [[0, 1, 2, 3, 0, 2], [0, 0, 0, 0, 0, 0]]
+    assert batch.slot_index_BS.tolist() == [[-1, -1, -1, -1, 0, 1], [-1, 0, -1, -1, -1, -1]]
+    assert batch.chunk_BS.tolist() == [[0, 0, 1, 1, 2, 2], [0, 2, 2, 2, 2, 2]]
+    assert batch.slots == (2, 1)
+
+
+def test_chunk_means_match_hand_computed_ones() -> None:
+    tokens = torch.tensor([[[1.0, 0.0], [3.0, 2.0], [5.0, 5.0], [9.0, 9.0]]] * 2)
+    chunks = torch.tensor([[0, 0, 1, 2], [0, 2, 2, 2]])
+
+    means = chunk_means(tokens, chunks, 2)
+
+    assert means[0].tolist() == [[2.0, 1.0], [5.0, 5.0]]
+    assert means[1, 0].tolist() == [1.0, 0.0]
+    assert chunk_means(tokens.bfloat16(), chunks, 2).dtype == torch.float32
+
+
+def test_a_model_with_unknown_projection_names_is_refused() -> None:
+    class Odd(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.c_attn = torch.nn.Linear(2, 2)
+
+    with pytest.raises(BaseModelError, match="query and value projections of Odd") as caught:
+        lora_target_modules(Odd(), ModelConfig())
+
+    assert caught.value.got == "c_attn"

@@ -1,0 +1,163 @@
+"""The decoder is the base model, bit for bit, at any time."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+from icae.model import Sample
+from icae.objectives import autoencoding, continuation, instruction
+
+
+@pytest.fixture
+def samples(random_ids: Callable[..., Any]) -> list[Sample]:
+    """Two contexts, one of them of several spans, with every objective."""
+    context, other = random_ids(12), random_ids(37, 1)
+    return [
+        Sample(
+            context_ids=context,
+            ratio=2.0,
+            tasks=(autoencoding(context), continuation(random_ids(5, 2))),
+        ),
+        Sample(context_ids=other, ratio=4.0, tasks=(instruction(context[:4], context[4:]),)),
+    ]
+
+
+def logits(causal_lm: Any, ids: Any) -> torch.Tensor:
+    with torch.no_grad():
+        return causal_lm(input_ids=torch.as_tensor(ids)[None]).logits
+
+
+def test_decoder_weights_are_bit_identical_after_training(
+    family: str, build_model: Any, build_decoder: Any, samples: Any, train: Any, random_ids: Any
+) -> None:
+    pristine = build_decoder(family)
+    model = build_model(family, decoder=copy.deepcopy(pristine), trained=False)
+    before = {name: p.detach().clone() for name, p in model.trainable().items()}
+
+    train(model, samples)
+
+    after = dict(model.decoder.named_parameters())
+    assert after.keys() == dict(pristine.named_parameters()).keys()
+    for name, weight in pristine.named_parameters():
+        assert torch.equal(weight, after[name]), name
+    moved = [name for name, p in model.trainable().items() if not torch.equal(p, before[name])]
+    assert moved == list(before)
+    assert torch.equal(logits(model.decoder, random_ids(20)), logits(pristine, random_ids(20)))
+
+
+def test_decoder_gradients_stay_none(
+    family: str, build_model: Any, samples: Any, train: Any
+) -> None:
+    model = build_model(family, trained=False)
+
+    train(model, samples, steps=2)
+
+    assert all(p.grad is None for p in model.decoder.parameters())
+    assert all(p.grad is not None for p in model.trainable().values())
+    assert not any(p.requires_grad for p in model.decoder.parameters())
+
+
+def test_training_lowers_the_loss(build_model: Any, samples: Any, train: Any) -> None:
+    losses = train(build_model(trained=False), samples, steps=6)
+
+    assert losses[-1] < losses[0] - 0.05
+
+
+@pytest.mark.parametrize("head", ["plain", "gain", "residual", "linear"])
+def test_only_lora_tokens_and_head_are_trainable(family: str, build_model: Any, head: str) -> None:
+    names = set(build_model(family, slot_head=head).trainable())
+
+    projections = ("query_key_value",) if family == "gpt-neox" else ("q_proj", "v_proj")
+    lora = {n for n in names if n.startswith("lora.")}
+    assert len(lora) == 2 * 2 * len(projections)  # layers, A and B
+    for name in lora:
+        module, matrix = name.split(".")[-4], name.split(".")[-3]
+        assert module in projections, name
+        assert matrix in ("lora_A", "lora_B"), name
+    own = {"plain": set(), "linear": {"head.weight_DD", "head.shift_D"}}.get(
+        head, {"head.gain_D", "head.shift_D"}
+    )
+    assert names - lora == {"tokens.memory_ND", "tokens.objective_ND"} | own
+
+
+def test_all_linear_layers_can_carry_lora_but_never_the_output_layer(build_model: Any) -> None:
+    names = set(build_model(lora_targets="all-linear").trainable())
+
+    modules = {n.split(".")[-4] for n in names if n.startswith("lora.")}
+    assert modules == {
+        *("q_proj", "k_proj", "v_proj", "o_proj"),
+        *("gate_proj", "up_proj", "down_proj"),
+    }
+
+
+def test_encoder_and_decoder_share_one_copy_of_the_weights(family: str, build_model: Any) -> None:
+    model = build_model(family)
+    encoder = model.lora.get_base_model()
+    in_encoder = {
+        name.replace(".base_layer", ""): p.data_ptr()
+        for name, p in encoder.named_parameters()
+        if "lora_" not in name
+    }
+    in_decoder = {name: p.data_ptr() for name, p in model.decoder.named_parameters()}
+
+    assert in_encoder == in_decoder
+    assert sum(p.numel() for p in model.parameters()) == sum(
+        p.numel() for p in (*model.decoder.parameters(), *model.trainable().values())
+    )
+
+
+def test_the_decoder_tree_holds_no_lora_module(family: str, build_model: Any) -> None:
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    model = build_model(family)
+
+    assert not any(isinstance(m, BaseTunerLayer) for m in model.decoder.modules())
+    assert not any("lora" in name for name, _ in model.decoder.named_modules())
+    assert any(isinstance(m, BaseTunerLayer) for m in model.lora.modules())
+
+
+def test_the_encoder_with_lora_off_is_the_base_model_bit_for_bit(
+    family: str, build_model: Any, build_decoder: Any, samples: Any, train: Any, random_ids: Any
+) -> None:
+    model = build_model(family)
+    train(model, samples)
+    ids, base = random_ids(24), logits(build_decoder(family), random_ids(24))
+
+    assert not torch.equal(logits(model.lora.get_base_model(), ids), base)
+    with model.lora.disable_adapter():
+        assert torch.equal(logits(model.lora.get_base_model(), ids), base)
+
+
+def test_the_decoder_stays_in_eval_mode_while_the_encoder_trains(build_model: Any) -> None:
+    model = build_model().train()
+
+    assert model.lora.training
+    assert not any(m.training for m in model.decoder.modules())
+
+
+@pytest.mark.filterwarnings("ignore:.gradient_checkpointing_enable:FutureWarning")
+def test_gradient_checkpointing_recomputes_the_encoder_and_changes_no_gradient(
+    build_model: Any, samples: Any
+) -> None:
+    gradients, calls = [], []
+    for checkpointing in (False, True):
+        model = build_model().train()
+        if checkpointing:
+            model.decoder.gradient_checkpointing_enable({"use_reentrant": False})
+            model.lora.gradient_checkpointing_enable({"use_reentrant": False})
+        seen: list[int] = []
+        layer = model.lora.get_base_model().base_model.layers[0].mlp
+        layer.register_forward_pre_hook(lambda *_, seen=seen: seen.append(1))
+        torch.stack([s.loss_sum for s in model(samples)]).sum().backward()
+        gradients.append({n: p.grad for n, p in model.trainable().items()})
+        calls.append(len(seen))
+
+    assert calls == [1, 2]
+    for name, gradient in gradients[0].items():
+        assert torch.allclose(gradient, gradients[1][name], atol=1e-5), name
+        assert gradient.abs().max() > 0, name

@@ -1,0 +1,169 @@
+"""Teacher-forced scores against a computation written out by hand."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from icae.model import Sample
+from icae.objectives import autoencoding, continuation, instruction
+from icae.types import OBJECTIVES, POSITION_LAYOUTS
+
+
+def by_hand(model: Any, memory: torch.Tensor, positions: list[int], task: Any) -> torch.Tensor:
+    """Log-probabilities [T, V] of one row, from the logits at every place."""
+    decoder = model.decoder
+    marker = model.tokens.objective_ND[OBJECTIVES.index(task.objective)][None]
+    inputs = decoder.get_input_embeddings()(torch.as_tensor(task.input_ids))
+    row = torch.cat([memory, marker, inputs])[None]
+    mask = torch.full((len(positions), len(positions)), -torch.inf).triu(1)
+    with torch.no_grad():
+        logits = decoder(
+            inputs_embeds=row,
+            position_ids=torch.tensor([positions]),
+            attention_mask=mask[None, None],
+            use_cache=False,
+        ).logits
+    return torch.log_softmax(logits[0, len(memory) :], dim=-1)
+
+
+@pytest.mark.parametrize(
+    ("layout", "positions"),
+    [
+        ("default", [*range(16)]),
+        ("uniform-encoder", [*range(16)]),
+        # Spans of 8 and 5 tokens with 2 slots each, then the objective token at 13.
+        ("uniform", [1, 5, 8, 11, *range(13, 25)]),
+    ],
+)
+def test_scores_equal_a_computation_with_all_logits(
+    build_model: Any, random_ids: Any, layout: str, positions: list[int]
+) -> None:
+    model = build_model(layout=layout, span_length=8)
+    context = random_ids(13)
+    task = instruction(random_ids(5, 1), random_ids(7, 2))
+    memory = torch.cat(model.encode_spans([context[:8], context[8:]], [2, 2])).detach()
+
+    sample = Sample(context_ids=context, ratio=4.0, tasks=(task,))
+    with torch.no_grad():
+        score = model([sample])[0]
+
+    log_probs = by_hand(model, memory, positions, task)
+    scored = slice(5, 12)  # exactly the answer
+    targets = torch.as_tensor(task.target_ids[scored])
+    expected = log_probs[scored].gather(1, targets[:, None])[:, 0]
+    assert score.objective == "ft"
+    assert score.labels == 7
+    assert torch.allclose(score.log_probs_T, expected, atol=1e-4)
+    assert float(score.loss_sum) == pytest.approx(-float(expected.sum()), abs=1e-3)
+    assert score.correct_T.tolist() == (log_probs[scored].argmax(dim=1) == targets).tolist()
+
+
+def test_logits_are_computed_only_at_labels(build_model: Any, random_ids: Any) -> None:
+    model = build_model()
+    rows: list[int] = []
+    model.decoder.get_output_embeddings().register_forward_hook(
+        lambda module, inputs, out: rows.append(inputs[0].shape[0])
+    )
+    task = instruction(random_ids(40), random_ids(3, 1))
+
+    model([Sample(context_ids=random_ids(9), ratio=2.0, tasks=(task, autoencoding(random_ids(9))))])
+
+    assert rows == [3 + 9]
+
+
+def test_correct_tokens_are_those_the_decoder_finds_most_likely(
+    build_model: Any, random_ids: Any
+) -> None:
+    model = build_model()
+    memory = model.encode_spans([random_ids(8)], [4])
+    best = by_hand(model, memory[0].detach(), [0, 1, 2, 3, 4], autoencoding(np.array([0])))
+    token = int(best[0].argmax())
+
+    for guess, expected in ((token, True), ((token + 1) % 256, False)):
+        score = model.score(memory, [[(8, 4)]], [continuation(np.array([guess]))])[0]
+        lm_best = by_hand(model, memory[0].detach(), [0, 1, 2, 3, 4], continuation(np.array([0])))
+        assert score.correct_T.tolist() == [int(lm_best[0].argmax()) == guess]
+        ae = model.score(memory, [[(8, 4)]], [autoencoding(np.array([guess]))])[0]
+        assert ae.correct_T.tolist() == [expected]
+
+
+@pytest.mark.parametrize("layout", POSITION_LAYOUTS)
+def test_padding_and_batch_size_leave_scores_unchanged(
+    build_model: Any, random_ids: Any, layout: str
+) -> None:
+    model = build_model(layout=layout)
+    samples = [
+        Sample(
+            context_ids=random_ids(n, seed),
+            ratio=ratio,
+            tasks=(autoencoding(random_ids(n, seed)), continuation(random_ids(3 + seed, 9))),
+        )
+        for seed, (n, ratio) in enumerate([(16, 4.0), (5, 1.0), (37, 2.0), (1, 8.0)])
+    ]
+
+    with torch.no_grad():
+        together = model(samples)
+        alone = [score for sample in samples for score in model([sample])]
+
+    assert [s.objective for s in together] == ["ae", "lm"] * 4
+    assert [s.labels for s in together] == [16, 3, 5, 4, 37, 5, 1, 6]
+    for one, other in zip(together, alone, strict=True):
+        assert torch.allclose(one.log_probs_T, other.log_probs_T, atol=1e-5, rtol=1e-5)
+        assert float(one.loss_sum) == pytest.approx(float(other.loss_sum), abs=1e-3)
+
+
+def test_the_memory_decides_the_scores(build_model: Any, random_ids: Any) -> None:
+    model = build_model()
+    task = continuation(random_ids(4))
+    first, second = (
+        model([Sample(context_ids=random_ids(16, seed), ratio=4.0, tasks=(task,))])[0]
+        for seed in (1, 2)
+    )
+
+    assert not torch.allclose(first.log_probs_T, second.log_probs_T, atol=1e-3)
+
+
+def test_the_objective_token_decides_the_scores(build_model: Any, random_ids: Any) -> None:
+    model, ids = build_model(), random_ids(6)
+    sample = Sample(context_ids=ids, ratio=2.0, tasks=(autoencoding(ids), continuation(ids)))
+
+    ae, lm = model([sample])
+
+    assert not torch.allclose(ae.log_probs_T, lm.log_probs_T, atol=1e-3)
+
+
+def test_every_family_trains_and_generates(
+    family: str, build_model: Any, random_ids: Any, train: Any
+) -> None:
+    from icae.runtimes.base import Prefix
+    from icae.runtimes.torch import TorchRuntime
+
+    model = build_model(family, trained=False)
+    ids = random_ids(20)
+    losses = train(model, [Sample(context_ids=ids, ratio=4.0, tasks=(autoencoding(ids),))], 4)
+    runtime = TorchRuntime(model)
+    slots = np.concatenate(runtime.encode([ids[:16], ids[16:]], [4, 1]))
+    prefix = Prefix(slots_KD=slots, spans=((16, 4), (4, 1)), objective="ft")
+    made = runtime.generate(prefix, random_ids(3), max_new_tokens=5, stop_ids=())
+
+    assert losses[-1] < losses[0]
+    assert slots.shape == (5, 32)
+    assert len(made.token_ids) == 5
+
+
+def test_bfloat16_weights_keep_the_trained_weights_in_float32(
+    build_model: Any, build_decoder: Any, random_ids: Any, train: Any
+) -> None:
+    model = build_model(decoder=build_decoder().bfloat16(), trained=False)
+    ids = random_ids(16)
+
+    losses = train(model, [Sample(context_ids=ids, ratio=4.0, tasks=(autoencoding(ids),))], 3)
+
+    assert {p.dtype for p in model.trainable().values()} == {torch.float32}
+    assert {p.dtype for p in model.decoder.parameters()} == {torch.bfloat16}
+    assert model.encode_spans([ids], [4])[0].dtype == torch.bfloat16
+    assert all(np.isfinite(losses))

@@ -1,0 +1,55 @@
+from __future__ import annotations
+
+import pytest
+
+from icae.model.positions import decoder_positions, encoder_positions
+from icae.types import PositionLayout
+
+# 8 tokens in 2 slots: chunks 0..3 and 4..7, centres 1 and 5.
+# 5 tokens in 2 slots: chunks 0..1 and 2..4, centres 0 and 3.
+
+
+@pytest.mark.parametrize(
+    ("layout", "length", "slots", "memory_tokens"),
+    [
+        ("default", 8, 2, [8, 9]),
+        ("uniform-encoder", 8, 2, [1, 5]),
+        ("uniform", 8, 2, [1, 5]),
+        ("default", 5, 2, [5, 6]),
+        ("uniform-encoder", 5, 2, [0, 3]),
+        ("uniform", 5, 2, [0, 3]),
+        ("uniform-encoder", 3, 3, [0, 1, 2]),
+        ("uniform-encoder", 7, 1, [3]),
+    ],
+)
+def test_encoder_positions_match_hand_computed_ones(
+    layout: PositionLayout, length: int, slots: int, memory_tokens: list[int]
+) -> None:
+    assert encoder_positions(layout, length, slots) == [*range(length), *memory_tokens]
+
+
+@pytest.mark.parametrize(
+    ("layout", "expected"),
+    [
+        ("default", [0, 1, 2, 3, 4, 5, 6]),
+        ("uniform-encoder", [0, 1, 2, 3, 4, 5, 6]),
+        # Second span: centres 0 and 3, behind the 8 tokens of the first; 13 tokens in all.
+        ("uniform", [1, 5, 8, 11, 13, 14, 15]),
+    ],
+)
+def test_decoder_positions_of_two_spans_match_hand_computed_ones(
+    layout: PositionLayout, expected: list[int]
+) -> None:
+    assert decoder_positions(layout, [(8, 2), (5, 2)], 3) == expected
+
+
+@pytest.mark.parametrize("layout", ["default", "uniform-encoder", "uniform"])
+def test_without_a_memory_the_prompt_starts_at_zero(layout: PositionLayout) -> None:
+    assert decoder_positions(layout, (), 4) == [0, 1, 2, 3]
+
+
+def test_decoder_positions_never_decrease() -> None:
+    for layout in ("default", "uniform-encoder", "uniform"):
+        places = decoder_positions(layout, [(9, 4), (1, 1), (7, 2)], 5)
+        assert places == sorted(places)
+        assert len(set(places)) == len(places)

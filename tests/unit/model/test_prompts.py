@@ -1,0 +1,74 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from icae.errors import InputError
+from icae.model.prompts import render_answer, render_prompt, tokenize, tokenize_with_offsets
+
+TEXT = "In the inn: Fluß, 漢字 and 🙂 the end.\n"
+
+
+def test_plain_text_gets_no_special_tokens(tokenizer: Any) -> None:
+    ids = tokenize(tokenizer, TEXT)
+
+    assert ids.dtype == "int64"
+    assert not set(ids.tolist()) & set(tokenizer.all_special_ids)
+    assert tokenizer.decode(ids.tolist()) == TEXT
+
+
+def test_offsets_say_where_each_token_starts(tokenizer: Any) -> None:
+    ids, starts = tokenize_with_offsets(tokenizer, TEXT)
+
+    assert ids.tolist() == tokenize(tokenizer, TEXT).tolist()
+    assert len(starts) == len(ids)
+    assert starts[0] == 0
+    assert starts == sorted(starts)
+    assert tokenize_with_offsets(tokenizer, "in漢x")[1] == [0, 2, 2, 2, 3]
+
+
+@pytest.mark.parametrize("blank", ["", " ", "\n\t \u00a0"])
+def test_blank_text_is_refused(tokenizer: Any, blank: str) -> None:
+    with pytest.raises(InputError, match="nothing to compress"):
+        tokenize_with_offsets(tokenizer, blank)
+
+
+def test_a_lone_surrogate_is_refused_with_its_place(tokenizer: Any) -> None:
+    with pytest.raises(InputError, match="not valid Unicode") as caught:
+        tokenize_with_offsets(tokenizer, "abc\ud800")
+
+    assert "character 3" in str(caught.value.got)
+
+
+def test_a_question_is_rendered_with_the_chat_template(tokenizer: Any) -> None:
+    ids = render_prompt(tokenizer, "Who?")
+
+    assert tokenizer.decode(ids.tolist()) == "<|user|>Who?<|end|><|assistant|>"
+    assert ids[0] == tokenizer.convert_tokens_to_ids("<|user|>")
+
+
+def test_earlier_turns_stand_before_the_question(tokenizer: Any) -> None:
+    ids = render_prompt(tokenizer, "Why?", history=[("Who?", "Me."), ("When?", "Now.")])
+
+    assert tokenizer.decode(ids.tolist()) == (
+        "<|user|>Who?<|end|><|assistant|>Me.<|end|>"
+        "<|user|>When?<|end|><|assistant|>Now.<|end|>"
+        "<|user|>Why?<|end|><|assistant|>"
+    )
+
+
+def test_without_a_chat_template_a_question_is_a_line(build_tokenizer: Any) -> None:
+    tokenizer = build_tokenizer(chat_template=None)
+    ids = render_prompt(tokenizer, "Why?", history=[("Who?", "Me.")])
+
+    assert tokenizer.decode(ids.tolist()) == "Who?\nMe.\nWhy?\n"
+
+
+def test_an_answer_ends_with_the_end_token(tokenizer: Any, build_tokenizer: Any) -> None:
+    ids = render_answer(tokenizer, "Me.")
+    assert ids.tolist() == [*tokenize(tokenizer, "Me."), tokenizer.eos_token_id]
+
+    endless = build_tokenizer()
+    endless.eos_token = None
+    assert render_answer(endless, "Me.").tolist() == tokenize(endless, "Me.").tolist()

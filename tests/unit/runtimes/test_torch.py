@@ -1,0 +1,233 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from icae.runtimes.base import Prefix
+from icae.runtimes.torch import TOKENS_PER_BATCH, TorchRuntime
+from icae.types import OBJECTIVES, POSITION_LAYOUTS
+
+SPANS = ((16, 4), (9, 3))
+
+
+@pytest.fixture
+def build_prefix(random_ids: Callable[..., Any]) -> Callable[..., Prefix]:
+    """Real slots of random spans."""
+
+    def build(
+        runtime: TorchRuntime, spans: Any = SPANS, *, objective: Any = "ft", seed: int = 0
+    ) -> Prefix:
+        ids = [random_ids(tokens, seed + i) for i, (tokens, _) in enumerate(spans)]
+        slots = runtime.encode(ids, [k for _, k in spans])
+        return Prefix(slots_KD=np.concatenate(slots), spans=tuple(spans), objective=objective)
+
+    return build
+
+
+def naive(
+    model: Any, prefix: Prefix | None, prompt: Any, positions: list[int], n: int
+) -> list[int]:
+    """Greedy decoding that reads everything again for each token, masked by hand."""
+    embed = model.decoder.get_input_embeddings()
+    head = []
+    if prefix is not None:
+        marker = model.tokens.objective_ND[OBJECTIVES.index(prefix.objective)][None]
+        head = [torch.from_numpy(prefix.slots_KD), marker]
+    written: list[int] = []
+    with torch.no_grad():
+        for _ in range(n):
+            row = torch.cat([*head, embed(torch.tensor([*prompt, *written], dtype=torch.long))])
+            size = len(row)
+            logits = model.decoder(
+                inputs_embeds=row[None],
+                position_ids=torch.tensor([positions[:size]]),
+                attention_mask=torch.full((size, size), -torch.inf).triu(1)[None, None],
+                use_cache=False,
+            ).logits
+            written.append(int(logits[0, -1].argmax()))
+    return written
+
+
+@pytest.mark.parametrize("layout", POSITION_LAYOUTS)
+def test_greedy_decoding_equals_a_loop_without_cache(
+    family: str, build_model: Any, build_prefix: Any, random_ids: Any, layout: str
+) -> None:
+    model = build_model(family, layout=layout)
+    runtime = TorchRuntime(model)
+    prefix, prompt = build_prefix(runtime), random_ids(5, 7)
+    # Slots at the chunk centres of 16 and 9 tokens; the objective token behind them at 25.
+    positions = list(range(40))
+    if layout == "uniform":
+        positions = [1, 5, 9, 13, 17, 20, 23, *range(25, 60)]
+
+    made = runtime.generate(prefix, prompt, max_new_tokens=8, stop_ids=())
+
+    assert list(made.token_ids) == naive(model, prefix, prompt, positions, 8)
+    assert made.positions == 7 + 1 + 5
+    assert not made.stopped
+    assert 0 < made.first_token_seconds <= made.seconds
+
+
+def test_greedy_decoding_without_a_memory_is_the_base_model(
+    build_model: Any, build_decoder: Any, random_ids: Any
+) -> None:
+    prompt = random_ids(6)
+    made = TorchRuntime(build_model()).generate(None, prompt, max_new_tokens=6, stop_ids=())
+
+    ids = list(prompt)
+    base = build_decoder()
+    with torch.no_grad():
+        for _ in range(6):
+            ids.append(int(base(input_ids=torch.tensor([ids])).logits[0, -1].argmax()))
+    assert list(made.token_ids) == ids[6:]
+    assert made.positions == 6
+
+
+def test_a_stop_token_ends_the_answer_and_is_not_part_of_it(
+    build_model: Any, build_prefix: Any, random_ids: Any
+) -> None:
+    runtime = TorchRuntime(build_model())
+    prefix, prompt = build_prefix(runtime), random_ids(5)
+    free = runtime.generate(prefix, prompt, max_new_tokens=8, stop_ids=()).token_ids
+    stop = free[-1]
+    end = free.index(stop)
+    seen: list[int] = []
+
+    made = runtime.generate(
+        prefix, prompt, max_new_tokens=8, stop_ids=[stop, 287], on_token=seen.append
+    )
+
+    assert made.stopped
+    assert made.token_ids == free[:end]
+    assert tuple(seen) == free[:end]
+
+
+def test_the_objective_token_steers_the_answer(build_model: Any, build_prefix: Any) -> None:
+    runtime = TorchRuntime(build_model())
+    prompt = np.array([], dtype=np.int64)
+    answers = {
+        runtime.generate(
+            build_prefix(runtime, objective=objective), prompt, max_new_tokens=6, stop_ids=()
+        ).token_ids
+        for objective in ("ae", "ft")
+    }
+
+    assert len(answers) == 2
+
+
+@pytest.mark.parametrize("layout", POSITION_LAYOUTS)
+def test_writing_back_together_equals_one_by_one(
+    build_model: Any, build_prefix: Any, layout: str
+) -> None:
+    runtime = TorchRuntime(build_model(layout=layout))
+    shapes = [(16, 4), (5, 2), (16, 4), (16, 8), (5, 2), (1, 1)]
+    prefixes = [
+        build_prefix(runtime, [shape], objective="ae", seed=i) for i, shape in enumerate(shapes)
+    ]
+
+    together = runtime.write_back(prefixes)
+
+    assert [len(ids) for ids in together] == [16, 5, 16, 16, 5, 1]
+    assert together == [runtime.write_back([prefix])[0] for prefix in prefixes]
+    empty = np.array([], dtype=np.int64)
+    for prefix, ids in zip(prefixes, together, strict=True):
+        made = runtime.generate(prefix, empty, max_new_tokens=len(ids), stop_ids=())
+        assert made.token_ids == ids
+
+
+def test_writing_back_more_than_one_batch_holds_keeps_the_order(
+    build_model: Any, build_prefix: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runtime = TorchRuntime(build_model())
+    prefixes = [build_prefix(runtime, [(8, 2)], objective="ae", seed=i) for i in range(5)]
+    whole = runtime.write_back(prefixes)
+
+    monkeypatch.setattr("icae.runtimes.torch.TOKENS_PER_BATCH", 16)
+
+    assert len(set(whole)) > 1
+    assert runtime.write_back(prefixes) == whole
+
+
+@given(lengths=st.lists(st.integers(1, 3000), max_size=60))
+def test_batches_cover_all_spans_in_order_and_stay_within_the_bound(lengths: list[int]) -> None:
+    parts = list(TorchRuntime.batches(None, lengths))  # type: ignore[arg-type]
+
+    covered = [i for part in parts for i in range(len(lengths))[part]]
+    assert covered == list(range(len(lengths)))
+    for part in parts:
+        members = lengths[part]
+        assert len(members) == 1 or max(members) * len(members) <= TOKENS_PER_BATCH
+
+
+def test_batches_are_not_smaller_than_they_need_be(model: Any) -> None:
+    parts = list(TorchRuntime(model).batches([512] * 9))
+
+    assert parts == [slice(0, 4), slice(4, 8), slice(8, 9)]
+    assert list(TorchRuntime(model).batches([])) == []
+
+
+def test_kv_bytes_match_hand_computed_ones(build_model: Any, build_decoder: Any) -> None:
+    # Keys and values, 2 layers, 2 key-value heads of width 8, 4 bytes: 256 a position.
+    assert TorchRuntime(build_model()).kv_bytes(10) == 2560
+    half = build_model(decoder=build_decoder().bfloat16())
+    assert TorchRuntime(half).kv_bytes(10) == 1280
+    # GPT-NeoX has no grouped heads: 4 heads of width 8.
+    assert TorchRuntime(build_model("gpt-neox")).kv_bytes(1) == 512
+
+
+def test_fidelity_is_the_share_of_tokens_most_likely_under_teacher_forcing(
+    build_model: Any, random_ids: Any
+) -> None:
+    model = build_model()
+    runtime = TorchRuntime(model)
+    spans = [random_ids(8), random_ids(3, 1)]
+    slots = runtime.encode(spans, [4, 1])
+
+    fidelity = runtime.fidelity(slots, spans)
+
+    expected = []
+    for ids, memory in zip(spans, slots, strict=True):
+        hits = []
+        prefix = Prefix(slots_KD=memory, spans=((len(ids), len(memory)),), objective="ae")
+        for i in range(len(ids)):
+            best = runtime.generate(prefix, ids[:i], max_new_tokens=1, stop_ids=()).token_ids
+            hits.append(best == (ids[i],))
+        expected.append(sum(hits) / len(ids))
+    assert fidelity == pytest.approx(expected)
+
+
+def test_a_span_written_back_is_reproduced_in_full(build_model: Any, random_ids: Any) -> None:
+    model = build_model()
+    runtime = TorchRuntime(model)
+    slots = runtime.encode([random_ids(8)], [4])
+    prefix = Prefix(slots_KD=slots[0], spans=((8, 4),), objective="ae")
+    written = np.array(runtime.write_back([prefix])[0])
+
+    # What greedy decoding writes is what teacher forcing on it finds most likely.
+    assert runtime.fidelity(slots, [written]) == [1.0]
+
+
+def test_slots_are_float32_on_the_cpu_whatever_the_weights(
+    build_model: Any, build_decoder: Any, random_ids: Any
+) -> None:
+    runtime = TorchRuntime(build_model(decoder=build_decoder().bfloat16()))
+
+    (slots,) = runtime.encode([random_ids(8)], [2])
+
+    assert slots.dtype == np.float32
+    again = torch.from_numpy(slots).bfloat16().float().numpy()
+    assert np.array_equal(slots, again)
+
+
+def test_the_context_window_is_the_base_models(model: Any) -> None:
+    assert TorchRuntime(model).context_window == 256
+
+
+def test_a_runtime_puts_the_model_in_eval_mode(build_model: Any) -> None:
+    assert not TorchRuntime(build_model().train()).model.training
