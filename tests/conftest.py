@@ -201,10 +201,42 @@ def info_for() -> Callable[..., Any]:
 
 
 @pytest.fixture
-def saved_adapter(
-    tmp_path: Path, model: Any, tokenizer: Any, info_for: Callable[..., Any]
-) -> Path:
+def saved_adapter(tmp_path: Path, model: Any, tokenizer: Any, info_for: Callable[..., Any]) -> Path:
     """The folder of the adapter of `model`."""
     from icae.model import save_adapter
 
     return save_adapter(model, info_for(model, tokenizer), tmp_path / "adapter")
+
+
+@pytest.fixture
+def build_engine(
+    build_model: Callable[..., Any], tokenizer: Any, info_for: Callable[..., Any]
+) -> Callable[..., Any]:
+    """``build_engine(adapter_hash=..., tokenizer=..., **config)``: a tiny engine."""
+
+    def build(
+        *, adapter_hash: str = "a" * 64, own_tokenizer: Any = tokenizer, **config: Any
+    ) -> Any:
+        from icae.api import Icae
+        from icae.memory import Provenance
+
+        model = build_model(**config)
+        info = info_for(model, own_tokenizer)
+        provenance = Provenance(
+            base_model=info.base_model,
+            base_hash=info.base_hash,
+            adapter=info.name,
+            adapter_hash=adapter_hash,
+            tokenizer_hash=info.tokenizer_hash,
+            layout=model.config.layout,
+            hidden_size=32,
+            slot_dtype="float32",
+        )
+        return Icae(model, info, own_tokenizer, provenance)
+
+    return build
+
+
+@pytest.fixture
+def engine(build_engine: Callable[..., Any]) -> Any:
+    return build_engine()

@@ -37,6 +37,7 @@ from icae.model import (
     tokenize_with_offsets,
     tokenizer_hash,
 )
+from icae.model.positions import decoder_positions
 from icae.runtimes.base import Prefix
 from icae.runtimes.devices import pick_device, pick_dtype
 from icae.runtimes.text_stream import TextStream
@@ -47,8 +48,7 @@ from icae.types import Answer, FloatArray, Reconstruction, TokenIds
 DEFAULT_ADAPTER = "smollm2-135m"
 """Name of the adapter folder shipped in the package."""
 
-Turn = tuple[str, str]
-"""An earlier turn of a conversation: (question, answer)."""
+Turn = tuple[str, str]  # an earlier question and its answer
 
 
 class Icae:
@@ -182,11 +182,7 @@ class Icae:
         """
         self._require_own(memory)
         prompt_ids = self._prompt(question, history)
-        prefix = Prefix(
-            slots_KD=memory.slots,
-            spans=tuple((s.tokens, s.slots) for s in memory.spans),
-            objective="ft",
-        )
+        prefix = Prefix.of_memory(memory, "ft")
         return self._answer(prefix, prompt_ids, memory.slot_count, max_new_tokens, on_text)
 
     def ask_text(
@@ -210,6 +206,8 @@ class Icae:
         Raises:
             InputError: As for `ask`.
         """
+        if not text.strip():
+            raise InputError("There is no text to answer from.", got="blank text", expected="text")
         if history:
             (first, answer), *rest = history
             turns: list[Turn] = [(f"{text}\n\n{first}", answer), *rest]
@@ -251,7 +249,7 @@ class Icae:
         result: list[Reconstruction] = []
         for part in self.runtime.batches([memory.spans[i].tokens for i in wanted]):
             chosen = wanted[part]
-            written = self.runtime.write_back([_span_prefix(memory, i) for i in chosen])
+            written = self.runtime.write_back([Prefix.of_span(memory, i, "ae") for i in chosen])
             for i, ids in zip(chosen, written, strict=True):
                 result.append(self._reconstruction(memory, i, ids, originals))
             if on_progress is not None:
@@ -304,12 +302,14 @@ class Icae:
         max_new_tokens: int,
         on_text: Callable[[str], None] | None,
     ) -> Answer:
-        slots = 0 if prefix is None else len(prefix.slots_KD) + 1
-        needed = slots + len(prompt_ids) + max_new_tokens
-        if needed > self.runtime.context_window:
+        spans = () if prefix is None else prefix.spans
+        prompt = len(prompt_ids) + (prefix is not None)
+        positions = decoder_positions(self.config.layout, spans, prompt)
+        if positions[-1] + 1 + max_new_tokens > self.runtime.context_window:
+            before = positions[-1] + 1 - prompt
             raise InputError(
                 "Memory, prompt and answer do not fit the decoder's context window.",
-                got=f"{slots} slots + {len(prompt_ids)} prompt + {max_new_tokens} answer tokens",
+                got=f"{before} for the memory + {prompt} prompt + {max_new_tokens} answer",
                 expected=f"at most {self.runtime.context_window} positions",
                 fix="Use a higher ratio, fewer memories or a shorter answer.",
             )
@@ -330,15 +330,6 @@ class Icae:
             first_token_seconds=made.first_token_seconds,
             finished=made.stopped,
         )
-
-
-def _span_prefix(memory: Memory, i: int) -> Prefix:
-    span = memory.spans[i]
-    return Prefix(
-        slots_KD=memory.slots[span.slot_start : span.slot_end],
-        spans=((span.tokens, span.slots),),
-        objective="ae",
-    )
 
 
 def default_adapter() -> Path:

@@ -74,9 +74,12 @@ def tiny_model() -> IcaeModel:
             weight.copy_(0.3 * torch.sin(places * 1.7).reshape(weight.shape))
     model = IcaeModel(decoder, ModelConfig(span_length=16, lora_rank=4, lora_alpha=4))
     with torch.no_grad():
-        for index, weight in enumerate(model.trainable().values()):
-            places = torch.arange(weight.numel(), dtype=torch.float64) + 500 * index
-            weight.copy_(0.1 * torch.cos(places * 2.3).reshape(weight.shape))
+        for index, (name, weight) in enumerate(model.trainable().items()):
+            if not name.startswith("head."):
+                places = torch.arange(weight.numel(), dtype=torch.float64) + 500 * index
+                weight.copy_(0.1 * torch.cos(places * 2.3).reshape(weight.shape))
+    rng = np.random.RandomState(1000)
+    model.calibrate([rng.randint(0, 128, 16) for _ in range(8)], [4] * 8)
     return model
 
 

@@ -8,48 +8,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
-import icae
-from icae import api
 from icae.api import Icae
-from icae.errors import AdapterError, ConfigError, IncompatibleMemoryError, InputError
-from icae.memory import Memory, Provenance, hash_token_ids
-from icae.model import render_prompt, save_adapter, tokenize, tokenizer_hash
+from icae.errors import ConfigError, IncompatibleMemoryError, InputError
+from icae.memory import Memory, hash_token_ids
+from icae.model import render_prompt, tokenize
 
 TEXT = "The inner thing is in the thin tin: a thief ran there, and the end is near.\n" * 2
 UNICODE = "Fluß – 漢字, e\u0301 and 👩‍👩‍👧🙂🙂 at\u00a0the end 🙂"
-
-
-@pytest.fixture
-def build_engine(
-    build_model: Callable[..., Any], tokenizer: Any, info_for: Callable[..., Any]
-) -> Callable[..., Icae]:
-    """``build_engine(adapter_hash=..., tokenizer=..., **config)``: a tiny engine."""
-
-    def build(
-        *, adapter_hash: str = "a" * 64, own_tokenizer: Any = tokenizer, **config: Any
-    ) -> Icae:
-        model = build_model(**config)
-        info = info_for(model, own_tokenizer)
-        provenance = Provenance(
-            base_model=info.base_model,
-            base_hash=info.base_hash,
-            adapter=info.name,
-            adapter_hash=adapter_hash,
-            tokenizer_hash=info.tokenizer_hash,
-            layout=model.config.layout,
-            hidden_size=32,
-            slot_dtype="float32",
-        )
-        return Icae(model, info, own_tokenizer, provenance)
-
-    return build
-
-
-@pytest.fixture
-def engine(build_engine: Callable[..., Icae]) -> Icae:
-    return build_engine()
 
 
 def assert_tiles(memory: Memory, text: str) -> None:
@@ -381,70 +347,20 @@ def test_a_memory_survives_its_file(engine: Icae, tmp_path: Path) -> None:
     )
 
 
-@pytest.fixture
-def folders(
-    tmp_path: Path, model: Any, tokenizer: Any, info_for: Callable[..., Any]
-) -> tuple[Path, Path]:
-    """A base model and an adapter for it, on disk."""
-    base = tmp_path / "base"
-    model.decoder.save_pretrained(base)
-    tokenizer.save_pretrained(base)
-    return base, save_adapter(model, info_for(model, tokenizer, base=str(base)), tmp_path / "a")
-
-
-def test_load_gives_an_engine_that_makes_the_same_memories(
-    folders: tuple[Path, Path], engine: Icae, tokenizer: Any
+def test_the_uniform_layout_counts_the_tokens_that_slots_stand_for(
+    build_engine: Callable[..., Any],
 ) -> None:
-    base, adapter = folders
-    loaded = icae.load(adapter, device="cpu", dtype="float32")
+    text = TEXT * 8
+    contiguous = build_engine(layout="uniform-encoder")
+    uniform = build_engine(layout="uniform")
+    room = contiguous.runtime.context_window
+    assert contiguous.count_tokens(text) > room, "the text must be longer than the window"
 
-    assert loaded.name == "tiny"
-    assert loaded.provenance.base_model == str(base)
-    assert loaded.provenance.tokenizer_hash == tokenizer_hash(tokenizer)
-    assert loaded.provenance.slot_dtype == "float32"
-    memory = loaded.compress(TEXT, ratio=4)
-    np.testing.assert_array_equal(memory.slots, engine.compress(TEXT, ratio=4).slots)
-
-
-def test_load_in_bfloat16_makes_memories_that_say_so(folders: tuple[Path, Path]) -> None:
-    engine = icae.load(folders[1], device="cpu", dtype="bfloat16")
-    memory = engine.compress(TEXT, ratio=4)
-
-    assert engine.runtime.model.dtype == torch.bfloat16
-    assert memory.provenance.slot_dtype == "bfloat16"
-    assert engine.ask(memory, "Who?", max_new_tokens=2).answer_tokens <= 2
+    contiguous.ask(contiguous.compress(text, ratio=16), "the?", max_new_tokens=1)
+    with pytest.raises(InputError, match="context window"):
+        uniform.ask(uniform.compress(text, ratio=16), "the?", max_new_tokens=1)
 
 
-def test_load_refuses_an_adapter_of_another_base(
-    folders: tuple[Path, Path], build_decoder: Callable[..., Any], tokenizer: Any, tmp_path: Path
-) -> None:
-    other = tmp_path / "other"
-    build_decoder(seed=9).save_pretrained(other)
-    tokenizer.save_pretrained(other)
-
-    with pytest.raises(AdapterError, match="another base model") as caught:
-        icae.load(folders[1], base=str(other), device="cpu", dtype="float32")
-    assert str(other) in str(caught.value.got)
-    with pytest.raises(AdapterError, match="not an adapter folder"):
-        icae.load(tmp_path / "none")
-    with pytest.raises(InputError, match="dtype"):
-        icae.load(folders[1], device="cpu", dtype="int8")
-
-
-def test_the_module_functions_load_the_default_adapter_once(
-    engine: Icae, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    loads: list[int] = []
-    monkeypatch.setattr(api, "load", lambda: loads.append(1) or engine)
-    api._default.cache_clear()
-    try:
-        memory = icae.compress(TEXT, ratio=4, name="n")
-        answer = icae.ask(memory, "Who?", max_new_tokens=2)
-        written = icae.reconstruct(memory, spans=[1])
-    finally:
-        api._default.cache_clear()
-
-    assert loads == [1]
-    assert memory == engine.compress(TEXT, ratio=4, name="n")
-    assert answer.text == engine.ask(memory, "Who?", max_new_tokens=2).text
-    assert written == engine.reconstruct(memory, spans=[1])
+def test_asking_a_blank_text_is_refused(engine: Icae) -> None:
+    with pytest.raises(InputError, match="no text"):
+        engine.ask_text(" \n", "the?")

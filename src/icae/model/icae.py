@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 from icae.config import ModelConfig
 from icae.model.encoder import build_batch, encode, read_memory_tokens, wrap_lora
@@ -84,6 +85,7 @@ class IcaeModel(nn.Module):
         )
         # Held in a tuple: its weights are registered once, through the encoder's tree.
         self._decoder = (decoder,)
+        self._checkpointed: list[nn.Module] = []
         device = embedding_VD.device
         self.tokens.to(device)
         self.head.to(device)
@@ -108,10 +110,21 @@ class IcaeModel(nn.Module):
         return {name: p for name, p in self.named_parameters() if p.requires_grad}
 
     def train(self, mode: bool = True) -> IcaeModel:
-        """Set the mode of the encoder; the decoder always stays in eval mode."""
+        """Set the mode of the encoder; the decoder always computes as in eval mode."""
         super().train(mode)
         self.decoder.eval()
+        for layer in self._checkpointed:
+            # Only the layer's own flag, which turns recomputing on; its dropout stays off.
+            layer.training = mode
         return self
+
+    def checkpoint_activations(self) -> None:
+        """Recompute activations in the backward pass of encoder and decoder: less memory."""
+        for part in (self.decoder, self.lora.get_base_model()):
+            part.gradient_checkpointing_enable({"use_reentrant": False})
+        self._checkpointed = [
+            m for m in self.decoder.modules() if isinstance(m, GradientCheckpointingLayer)
+        ]
 
     def encode_spans(self, spans: Sequence[TokenIds], slots: Sequence[int]) -> list[Tensor]:
         """Slots of each span, [K_i, D], in the decoder's dtype.

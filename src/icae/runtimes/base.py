@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from icae.memory import Memory
 from icae.types import FloatArray, Objective, TokenIds
 
 
@@ -22,6 +23,19 @@ class Prefix:
     slots_KD: FloatArray
     spans: tuple[tuple[int, int], ...]
     objective: Objective
+
+    @classmethod
+    def of_memory(cls, memory: Memory, objective: Objective) -> Prefix:
+        """All slots of a memory."""
+        spans = tuple((span.tokens, span.slots) for span in memory.spans)
+        return cls(slots_KD=memory.slots, spans=spans, objective=objective)
+
+    @classmethod
+    def of_span(cls, memory: Memory, index: int, objective: Objective) -> Prefix:
+        """The slots of one span of a memory."""
+        span = memory.spans[index]
+        slots_KD = memory.slots[span.slot_start : span.slot_end]
+        return cls(slots_KD=slots_KD, spans=((span.tokens, span.slots),), objective=objective)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -47,6 +47,7 @@ def save_checkpoint(
         "seconds": seconds,
         "recipe": _same_run(recipe),
         "weights": {name: p.detach().cpu() for name, p in model.trainable().items()},
+        "head": model.head.state_dict(),
         "optimizer": optimizer.state_dict(),
     }
     with scratch.open("wb") as file:
@@ -99,5 +100,6 @@ def load_checkpoint(
     with torch.no_grad():
         for name, parameter in own.items():
             parameter.copy_(state["weights"][name])
+    model.head.load_state_dict(state["head"])  # with its calibration, which is not trained
     optimizer.load_state_dict(state["optimizer"])
     return int(state["step"]), float(state["seconds"])

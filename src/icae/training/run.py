@@ -79,14 +79,7 @@ def train(recipe: Recipe, *, stage: Stage, dry_run_steps: int | None = None) -> 
     tokenizer = load_tokenizer(recipe.base)
     token_hash = tokenizer_hash(tokenizer)
     shards = _open_shards(recipe.data.shards, token_hash) if recipe.data.shards else None
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    decoder = load_decoder(recipe.base, dtype=getattr(torch, recipe.run.dtype), device=device)
-    model = IcaeModel(decoder, recipe.model, seed=recipe.optim.seed)
-    weights = base_hash(recipe.base, decoder)
-    if recipe.init_adapter is not None:
-        _start_from(model, recipe, weights)
-    elif shards is not None:
-        _calibrate(model, recipe, shards)
+    model, weights = _build_model(recipe, shards)
     triplets = []
     if recipe.objective.ft_share > 0:
         longest = max(int(n) for n in recipe.data.context_lengths)
@@ -167,6 +160,19 @@ def _open_shards(folder: str, token_hash: str) -> ShardSet:
             fix="Pack them again with `icae data pack --base` of this base model.",
         )
     return shards
+
+
+def _build_model(recipe: Recipe, shards: ShardSet | None) -> tuple[IcaeModel, str]:
+    """The model with its first weights, and the hash of its base."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    decoder = load_decoder(recipe.base, dtype=getattr(torch, recipe.run.dtype), device=device)
+    model = IcaeModel(decoder, recipe.model, seed=recipe.optim.seed)
+    weights = base_hash(recipe.base, decoder)
+    if recipe.init_adapter is not None:
+        _start_from(model, recipe, weights)
+    elif shards is not None:
+        _calibrate(model, recipe, shards)
+    return model, weights
 
 
 def _start_from(model: IcaeModel, recipe: Recipe, weights: str) -> None:

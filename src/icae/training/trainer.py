@@ -95,8 +95,7 @@ class Trainer:
         self.metrics: dict[str, float] = {}
         self.evaluated = -1
         if recipe.run.gradient_checkpointing:
-            model.decoder.gradient_checkpointing_enable({"use_reentrant": False})
-            model.lora.gradient_checkpointing_enable({"use_reentrant": False})
+            model.checkpoint_activations()
 
     def run(self) -> LoopResult:
         """Train to the last step. Ctrl-C or SIGTERM saves a checkpoint, then raises.

@@ -65,6 +65,22 @@ def test_a_saved_adapter_gives_identical_slots_and_scores(
         assert torch.equal(loaded.tokens.objective(name), model.tokens.objective(name))
 
 
+def test_the_calibration_is_part_of_the_adapter(
+    build_model: Any, tokenizer: Any, info_for: Any, random_ids: Any, tmp_path: Path
+) -> None:
+    model = build_model(slot_head="gain")
+    before = slots_of(model, random_ids(16))
+    model.calibrate([random_ids(16, seed) for seed in range(4)], [8] * 4)
+    folder = save_adapter(model, info_for(model, tokenizer), tmp_path / "a")
+
+    loaded = build_model(slot_head="gain", trained=False)
+    load_weights(loaded, folder)
+
+    slots = slots_of(loaded, random_ids(16))
+    assert torch.equal(slots, slots_of(model, random_ids(16)))
+    assert not torch.allclose(slots, before, atol=1e-2)
+
+
 def test_an_adapter_round_trips_in_every_family(
     family: str,
     build_model: Any,

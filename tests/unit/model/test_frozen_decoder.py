@@ -141,23 +141,25 @@ def test_the_decoder_stays_in_eval_mode_while_the_encoder_trains(build_model: An
 
 
 @pytest.mark.filterwarnings("ignore:.gradient_checkpointing_enable:FutureWarning")
-def test_gradient_checkpointing_recomputes_the_encoder_and_changes_no_gradient(
+def test_gradient_checkpointing_recomputes_both_parts_and_changes_no_gradient(
     build_model: Any, samples: Any
 ) -> None:
     gradients, calls = [], []
     for checkpointing in (False, True):
         model = build_model().train()
         if checkpointing:
-            model.decoder.gradient_checkpointing_enable({"use_reentrant": False})
-            model.lora.gradient_checkpointing_enable({"use_reentrant": False})
-        seen: list[int] = []
-        layer = model.lora.get_base_model().base_model.layers[0].mlp
-        layer.register_forward_pre_hook(lambda *_, seen=seen: seen.append(1))
+            model.checkpoint_activations()
+            model.train()
+        seen: list[str] = []
+        for name, part in (("encoder", model.lora.get_base_model()), ("decoder", model.decoder)):
+            part.base_model.layers[0].mlp.register_forward_pre_hook(
+                lambda *_, seen=seen, name=name: seen.append(name)
+            )
         torch.stack([s.loss_sum for s in model(samples)]).sum().backward()
         gradients.append({n: p.grad for n, p in model.trainable().items()})
-        calls.append(len(seen))
+        calls.append((seen.count("encoder"), seen.count("decoder")))
 
-    assert calls == [1, 2]
+    assert calls == [(1, 1), (2, 2)]
     for name, gradient in gradients[0].items():
         assert torch.allclose(gradient, gradients[1][name], atol=1e-5), name
         assert gradient.abs().max() > 0, name
