@@ -22,7 +22,7 @@ import torch
 
 from icae.config import ModelConfig
 from icae.errors import InputError
-from icae.memory import Memory, MemoryDocument, MemorySpan, Provenance, hash_token_ids
+from icae.memory import Memory, MemoryDocument, Provenance, hash_token_ids, spans_of_document
 from icae.model import (
     AdapterInfo,
     IcaeModel,
@@ -123,22 +123,6 @@ class Icae:
             )
             if on_progress is not None:
                 on_progress(len(slots), len(plans))
-        spans, row = [], 0
-        for i, plan in enumerate(plans):
-            spans.append(
-                MemorySpan(
-                    document=0,
-                    token_start=plan.token_start,
-                    token_end=plan.token_end,
-                    char_start=offsets[plan.token_start] if i else 0,
-                    char_end=offsets[plan.token_end] if i + 1 < len(plans) else len(text),
-                    slot_start=row,
-                    slot_end=row + plan.slots,
-                    ratio=float(ratio),
-                    fidelity=fidelity[i],
-                )
-            )
-            row += plan.slots
         document = MemoryDocument(
             name=name,
             sha256=hashlib.sha256(text.encode()).hexdigest(),
@@ -149,7 +133,7 @@ class Icae:
         )
         return Memory(
             slots=np.concatenate(slots),
-            spans=tuple(spans),
+            spans=spans_of_document(plans, [*offsets, len(text)], fidelity, float(ratio)),
             documents=(document,),
             provenance=self.provenance,
         )

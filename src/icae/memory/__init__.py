@@ -9,7 +9,7 @@ from icae.memory.file_format import load_memory, read_header, save_memory
 from icae.memory.header import MemoryHeader
 from icae.memory.memory import Memory
 from icae.memory.provenance import Provenance
-from icae.memory.spans import MemoryDocument, MemorySpan, hash_token_ids
+from icae.memory.spans import MemoryDocument, MemorySpan, hash_token_ids, spans_of_document
 
 __all__ = [
     "Memory",
@@ -21,4 +21,5 @@ __all__ = [
     "load_memory",
     "read_header",
     "save_memory",
+    "spans_of_document",
 ]

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from icae.memory.checks import check, check_text, is_sha256
-from icae.spans import check_ratio
+from icae.spans import SpanPlan, check_ratio
 from icae.types import TokenIds
 
 
@@ -231,3 +231,39 @@ def _check_order(
             (span.char_start, span.char_end),
             f"not before ({previous.char_start}, {previous.char_end})",
         )
+
+
+def spans_of_document(
+    plans: Sequence[SpanPlan],
+    offsets: Sequence[int],
+    fidelity: Sequence[float | None],
+    ratio: float,
+) -> tuple[MemorySpan, ...]:
+    """The spans of one document that is a memory by itself.
+
+    A span's characters end where the next one's begin, so that spans tile the text.
+
+    Args:
+        plans: Spans of the document's tokens, in order.
+        offsets: Character at which each token starts, then the length of the text.
+        fidelity: Measured fidelity of each span, or None.
+        ratio: Nominal compression ratio.
+    """
+    spans: list[MemorySpan] = []
+    row = 0
+    for plan, measured in zip(plans, fidelity, strict=True):
+        spans.append(
+            MemorySpan(
+                document=0,
+                token_start=plan.token_start,
+                token_end=plan.token_end,
+                char_start=offsets[plan.token_start] if spans else 0,
+                char_end=offsets[plan.token_end],
+                slot_start=row,
+                slot_end=row + plan.slots,
+                ratio=ratio,
+                fidelity=measured,
+            )
+        )
+        row += plan.slots
+    return tuple(spans)
