@@ -109,7 +109,6 @@ def _payload(memory: Memory, target: Path, icae: Icae, seconds: float) -> dict[s
 
 def _show(memory: Memory, payload: dict[str, Any]) -> None:
     """Print the summary, then the fidelity of the spans."""
-    kv = payload["kv_bytes"]
     kv = {name: console.size_text(count) for name, count in payload["kv_bytes"].items()}
     fidelity = memory.fidelity
     mean = "not measured" if fidelity is None else f"{console.percent_text(fidelity)} (mean)"
