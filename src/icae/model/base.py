@@ -102,6 +102,8 @@ def _convert_gguf(gguf: Path, folder: Path) -> None:
         tokenizer = AutoTokenizer.from_pretrained(str(gguf.parent), gguf_file=gguf.name)
     tokenizer.save_pretrained(folder)
     (folder / "weights.sha256").write_text(weight_hash(model))
+    reloaded = AutoTokenizer.from_pretrained(str(folder))
+    (folder / "tokenizer.sha256").write_text(tokenizer_hash(reloaded))
 
 
 @contextmanager
@@ -185,7 +187,13 @@ def base_hash(base: str, model: torch.nn.Module) -> str:
 
 
 def tokenizer_hash(tokenizer: Any) -> str:
-    """SHA-256 of what decides token ids: vocabulary, merges, normalisation, added tokens."""
+    """SHA-256 of what decides token ids: vocabulary, merges, normalisation, added tokens.
+
+    Read from the cache where it was recorded.
+    """
+    recorded = Path(tokenizer.name_or_path) / "tokenizer.sha256"
+    if recorded.is_file():
+        return recorded.read_text().strip()
     state = json.loads(tokenizer.backend_tokenizer.to_str())
     for transient in ("truncation", "padding"):
         state.pop(transient, None)

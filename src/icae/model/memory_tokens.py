@@ -12,6 +12,9 @@ from icae.config import ModelConfig
 from icae.errors import ConfigError
 from icae.types import OBJECTIVES, Objective
 
+SAMPLED_ROWS = 8192
+"""Embedding rows whose mean and spread initialise the learned vectors."""
+
 
 class MemoryTokens(nn.Module):
     """Learned encoder inputs of the memory tokens and decoder inputs of the objectives.
@@ -26,7 +29,8 @@ class MemoryTokens(nn.Module):
     def __init__(self, config: ModelConfig, embedding: Tensor, generator: torch.Generator) -> None:
         super().__init__()
         self.rows = 1 if config.memory_embedding == "shared" else config.max_slots
-        table = embedding.detach().float().cpu()
+        sample = embedding.detach()[:: max(1, len(embedding) // SAMPLED_ROWS)]
+        table = sample.float().cpu()
         mean, std = table.mean(dim=0), table.std(dim=0)
 
         def draw(rows: int) -> nn.Parameter:

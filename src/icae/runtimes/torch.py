@@ -20,8 +20,9 @@ from icae.objectives import autoencoding
 from icae.runtimes.base import Generated, Prefix
 from icae.types import FloatArray, TokenIds
 
-TOKENS_PER_BATCH = 2048
-"""Context tokens encoded or written back in one forward pass; bounds memory."""
+TOKENS_PER_BATCH = 512
+"""Context tokens encoded or written back in one forward pass. Bounds memory: the logits of
+the verification take 8 bytes for each token and vocabulary entry."""
 
 
 class TorchRuntime:

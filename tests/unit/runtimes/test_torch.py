@@ -166,7 +166,7 @@ def test_batches_cover_all_spans_in_order_and_stay_within_the_bound(lengths: lis
 
 
 def test_batches_are_not_smaller_than_they_need_be(model: Any) -> None:
-    parts = list(TorchRuntime(model).batches([512] * 9))
+    parts = list(TorchRuntime(model).batches([TOKENS_PER_BATCH // 4] * 9))
 
     assert parts == [slice(0, 4), slice(4, 8), slice(8, 9)]
     assert list(TorchRuntime(model).batches([])) == []
