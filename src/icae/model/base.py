@@ -182,8 +182,15 @@ def weight_hash(model: torch.nn.Module) -> str:
 
 def base_hash(base: str, model: torch.nn.Module) -> str:
     """The weight hash of a loaded base; read from the cache where it was recorded."""
-    recorded = Path(resolve_base(base)) / "weights.sha256"
-    return recorded.read_text().strip() if recorded.is_file() else weight_hash(model)
+    return _recorded(resolve_base(base), "weights.sha256") or weight_hash(model)
+
+
+def _recorded(folder: str, name: str) -> str | None:
+    """A hash that conversion wrote into our cache; files elsewhere may be stale copies."""
+    file = Path(folder) / name
+    if cache_root() not in file.parents or not file.is_file():
+        return None
+    return file.read_text().strip()
 
 
 def tokenizer_hash(tokenizer: Any) -> str:
@@ -191,9 +198,9 @@ def tokenizer_hash(tokenizer: Any) -> str:
 
     Read from the cache where it was recorded.
     """
-    recorded = Path(tokenizer.name_or_path) / "tokenizer.sha256"
-    if recorded.is_file():
-        return recorded.read_text().strip()
+    recorded = _recorded(tokenizer.name_or_path, "tokenizer.sha256")
+    if recorded is not None:
+        return recorded
     state = json.loads(tokenizer.backend_tokenizer.to_str())
     for transient in ("truncation", "padding"):
         state.pop(transient, None)

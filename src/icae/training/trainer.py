@@ -132,7 +132,7 @@ class Trainer:
     def _loop(
         self, records: Records | None, progress: Progress, interrupted: threading.Event
     ) -> None:
-        run, saved, tally, tokens, started = self.recipe.run, time.monotonic(), Tally(), 0, 0.0
+        run, saved, tally, tokens, elapsed = self.recipe.run, time.monotonic(), Tally(), 0, 0.0
         self.wrapped.train()
         while self.step < self.recipe.optim.steps:
             begin = time.monotonic()
@@ -142,14 +142,14 @@ class Trainer:
             tokens += sum(len(s.context_ids) for s in samples)
             spent = time.monotonic() - begin
             self.seconds += spent
-            started += spent
+            elapsed += spent
             if self.step % run.log_every == 0 or self.step == self.recipe.optim.steps:
                 figures = {**tally.figures(), "learning_rate": rate, "grad_norm": norm}
-                figures |= {"tokens_per_second": tokens / started, "seconds": self.seconds}
+                figures |= {"tokens_per_second": tokens / elapsed, "seconds": self.seconds}
                 progress.update(self.step, figures)
                 if records is not None:
                     records.add("train", self.step, figures)
-                tally, tokens, started = Tally(), 0, 0.0
+                tally, tokens, elapsed = Tally(), 0, 0.0
             if run.eval_every and self.step % run.eval_every == 0:
                 self._evaluate(records)
             stopping = interrupted.is_set() or self.step == self.stop_at

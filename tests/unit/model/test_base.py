@@ -62,12 +62,15 @@ def test_the_adapter_does_not_change_the_hash_of_the_base(
 
 
 def test_the_hash_of_a_base_is_read_where_it_was_recorded(
-    base_folder: Path, build_decoder: Any
+    base_folder: Path, build_decoder: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     decoder = build_decoder()
     assert base_hash(str(base_folder), decoder) == weight_hash(decoder)
 
     (base_folder / "weights.sha256").write_text("recorded\n")
+    monkeypatch.setenv("ICAE_CACHE", str(base_folder / "elsewhere"))
+    assert base_hash(str(base_folder), decoder) == weight_hash(decoder)  # a copy may be stale
+    monkeypatch.setenv("ICAE_CACHE", str(base_folder.parent))
     assert base_hash(str(base_folder), decoder) == "recorded"
 
 
