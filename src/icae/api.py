@@ -11,18 +11,21 @@ memory.save("report.icae")
 from __future__ import annotations
 
 import functools
-import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
+from icae import living
+from icae.adaptive import AdaptiveCompressor, FidelityPolicy
+from icae.answering import Answerer
+from icae.compression import Compressor
 from icae.config import ModelConfig
-from icae.errors import InputError
-from icae.memory import Memory, MemoryDocument, Provenance, hash_token_ids, spans_of_document
+from icae.errors import IncompatibleMemoryError, InputError
+from icae.memory import Memory, Provenance
+from icae.memory_refinement import refine_memory
 from icae.model import (
     AdapterInfo,
     IcaeModel,
@@ -34,16 +37,15 @@ from icae.model import (
     read_info,
     render_prompt,
     tokenize,
-    tokenize_with_offsets,
     tokenizer_hash,
 )
-from icae.model.positions import decoder_positions
+from icae.reconstruction import reconstruct as reconstruct_spans
+from icae.refinement import RefineConfig
 from icae.runtimes.base import Prefix
 from icae.runtimes.devices import pick_device, pick_dtype
-from icae.runtimes.text_stream import TextStream
 from icae.runtimes.torch import TorchRuntime
-from icae.spans import plan_spans
-from icae.types import Answer, FloatArray, Reconstruction, TokenIds
+from icae.teachers import TeacherWriter
+from icae.types import Answer, Reconstruction, TokenIds
 
 DEFAULT_ADAPTER = "smollm2-135m"
 """Name of the adapter folder shipped in the package."""
@@ -70,9 +72,23 @@ class Icae:
         self.provenance = provenance
         self.tokenizer = tokenizer
         self.runtime = TorchRuntime(model)
+        self.compressor = Compressor(
+            runtime=self.runtime,
+            tokenizer=tokenizer,
+            provenance=provenance,
+            span_length=model.config.span_length,
+        )
+        self.adaptive = AdaptiveCompressor(
+            compressor=self.compressor, teachers=TeacherWriter(model=model, tokenizer=tokenizer)
+        )
         stops = model.decoder.generation_config.eos_token_id
         stops = stops if isinstance(stops, list) else [stops]
-        self._stop_ids = {i for i in (*stops, tokenizer.eos_token_id) if i is not None}
+        self._answerer = Answerer(
+            runtime=self.runtime,
+            tokenizer=tokenizer,
+            layout=model.config.layout,
+            stop_ids=sorted({i for i in (*stops, tokenizer.eos_token_id) if i is not None}),
+        )
 
     def count_tokens(self, text: str) -> int:
         """Number of tokens of a text, without special tokens."""
@@ -89,53 +105,95 @@ class Icae:
         ratio: float = 4.0,
         name: str = "text",
         verify: bool = True,
+        policy: FidelityPolicy | None = None,
         on_progress: Callable[[int, int], None] | None = None,
     ) -> Memory:
         """Compress a text into a memory.
 
         The text is cut into spans of at most `config.span_length` tokens; a span of L
-        tokens becomes ceil(L / ratio) slots.
+        tokens becomes ceil(L / ratio) slots. With a policy each span gets the ratio that
+        the policy asks for, or stays verbatim.
 
         Args:
             text: The text, not blank.
             ratio: Context tokens per slot, at least 1.
             name: Name of the document in the memory.
             verify: Measure the fidelity of each span (one more forward pass).
+            policy: What every span must hold and what the whole may cost; it decides the
+                ratios in place of `ratio`, and always measures.
             on_progress: Called with (spans done, spans in all).
 
         Returns:
             A memory of one document; its source text is kept beside the slots.
 
         Raises:
-            InputError: If the text is blank or not valid Unicode.
+            InputError: If the text is blank or not valid Unicode, or exceeds the budget.
             ConfigError: If the ratio is out of range.
         """
-        ids, offsets = tokenize_with_offsets(self.tokenizer, text)
-        plans = plan_spans(len(ids), span_length=self.config.span_length, ratio=ratio)
-        pieces = [ids[p.token_start : p.token_end] for p in plans]
-        slots: list[FloatArray] = []
-        fidelity: list[float | None] = []
-        for part in self.runtime.batches([len(piece) for piece in pieces]):
-            encoded = self.runtime.encode(pieces[part], [p.slots for p in plans[part]])
-            slots += encoded
-            fidelity += (
-                self.runtime.fidelity(encoded, pieces[part]) if verify else [None] * len(encoded)
-            )
-            if on_progress is not None:
-                on_progress(len(slots), len(plans))
-        document = MemoryDocument(
+        tokens = self.compressor.tokenize(text)
+        if policy is not None:
+            return self.adaptive.compress(tokens, policy=policy, name=name, on_progress=on_progress)
+        return self.compressor.compress(
+            tokens,
+            ratio=ratio,
             name=name,
-            sha256=hashlib.sha256(text.encode()).hexdigest(),
-            chars=len(text),
-            tokens=len(ids),
-            source=text,
-            token_ids_sha256=hash_token_ids(ids),
+            verify=verify,
+            on_progress=on_progress,
         )
-        return Memory(
-            slots=np.concatenate(slots),
-            spans=spans_of_document(plans, [*offsets, len(text)], fidelity, float(ratio)),
-            documents=(document,),
-            provenance=self.provenance,
+
+    def verbatim(self, text: str, *, name: str = "text") -> Memory:
+        """A memory that keeps a text as it is: every token takes a decoder position.
+
+        Args:
+            text: The text, not blank.
+            name: Name of the document in the memory.
+
+        Raises:
+            InputError: If the text is blank or not valid Unicode.
+        """
+        return self.compressor.verbatim(self.compressor.tokenize(text), name=name)
+
+    def refine(self, memory: Memory, config: RefineConfig) -> Iterator[Memory]:
+        """Better slots for the spans below a fidelity; see `icae.memory_refinement`."""
+        self._require_own(memory)
+        return refine_memory(self.adaptive, self.tokenizer, memory, config)
+
+    def append(
+        self, memory: Memory, text: str, *, document: int = -1, ratio: float | None = None
+    ) -> Memory:
+        """A memory with more text at the end of a document; see `icae.living.append`."""
+        self._require_own(memory)
+        return living.append(self.compressor, memory, text, document=document, ratio=ratio)
+
+    def replace(
+        self,
+        memory: Memory,
+        char_start: int,
+        char_end: int,
+        text: str,
+        *,
+        document: int = 0,
+        ratio: float | None = None,
+    ) -> Memory:
+        """A memory with other text in place of some; see `icae.living.replace`."""
+        self._require_own(memory)
+        return living.replace(
+            self.compressor, memory, char_start, char_end, text, document=document, ratio=ratio
+        )
+
+    def delete(
+        self,
+        memory: Memory,
+        char_start: int,
+        char_end: int,
+        *,
+        document: int = 0,
+        ratio: float | None = None,
+    ) -> Memory:
+        """A memory without some of the text; see `icae.living.delete`."""
+        self._require_own(memory)
+        return living.delete(
+            self.compressor, memory, char_start, char_end, document=document, ratio=ratio
         )
 
     def ask(
@@ -147,7 +205,7 @@ class Icae:
         max_new_tokens: int = 128,
         on_text: Callable[[str], None] | None = None,
     ) -> Answer:
-        """Answer a question from a memory; the decoder sees the slots, never the text.
+        """Answer a question from a memory: the decoder sees its slots and verbatim tokens.
 
         Args:
             memory: A memory made by this adapter (add memories to ask several at once).
@@ -161,13 +219,19 @@ class Icae:
 
         Raises:
             IncompatibleMemoryError: If the memory was made by another adapter or base.
-            InputError: If the question is blank, or slots, prompt and answer do not fit
+            InputError: If the question is blank, or memory, prompt and answer do not fit
                 the decoder's context window.
         """
         self._require_own(memory)
         prompt_ids = self._prompt(question, history)
         prefix = Prefix.of_memory(memory, "ft")
-        return self._answer(prefix, prompt_ids, memory.slot_count, max_new_tokens, on_text)
+        return self._answerer.answer(
+            prefix,
+            prompt_ids,
+            memory_positions=memory.positions,
+            max_new_tokens=max_new_tokens,
+            on_text=on_text,
+        )
 
     def ask_text(
         self,
@@ -199,7 +263,13 @@ class Icae:
         else:
             self._require_question(question)
             prompt_ids = self._prompt(f"{text}\n\n{question}", ())
-        return self._answer(None, prompt_ids, self.count_tokens(text), max_new_tokens, on_text)
+        return self._answerer.answer(
+            None,
+            prompt_ids,
+            memory_positions=self.count_tokens(text),
+            max_new_tokens=max_new_tokens,
+            on_text=on_text,
+        )
 
     def reconstruct(
         self,
@@ -209,6 +279,8 @@ class Icae:
         on_progress: Callable[[int, int], None] | None = None,
     ) -> list[Reconstruction]:
         """Write spans back out from their slots alone, by greedy decoding.
+
+        Verbatim spans come back as they stand, without the model.
 
         Args:
             memory: A memory made by this adapter.
@@ -223,52 +295,22 @@ class Icae:
             InputError: If a span index is out of range.
         """
         self._require_own(memory)
-        wanted = list(range(len(memory.spans))) if spans is None else list(spans)
-        for i in wanted:
-            if not 0 <= i < len(memory.spans):
-                raise InputError(
-                    "There is no such span.", got=str(i), expected=f"0 to {len(memory.spans) - 1}"
-                )
-        originals = self._original_ids(memory)
-        result: list[Reconstruction] = []
-        for part in self.runtime.batches([memory.spans[i].tokens for i in wanted]):
-            chosen = wanted[part]
-            written = self.runtime.write_back([Prefix.of_span(memory, i, "ae") for i in chosen])
-            for i, ids in zip(chosen, written, strict=True):
-                result.append(self._reconstruction(memory, i, ids, originals))
-            if on_progress is not None:
-                on_progress(len(result), len(wanted))
-        return result
-
-    def _reconstruction(
-        self, memory: Memory, i: int, ids: tuple[int, ...], originals: dict[int, TokenIds]
-    ) -> Reconstruction:
-        span = memory.spans[i]
-        prefix = None
-        if span.document in originals:
-            true = originals[span.document][span.token_start : span.token_end]
-            same = np.asarray(ids) == true
-            prefix = float(np.argmin(same) if not same.all() else len(same)) / len(same)
-        return Reconstruction(
-            span=i,
-            text=self.tokenizer.decode(list(ids)),
-            original=memory.span_source(i),
-            token_ids=ids,
-            exact_prefix=prefix,
+        return reconstruct_spans(
+            self.runtime, self.tokenizer, memory, spans=spans, on_progress=on_progress
         )
-
-    def _original_ids(self, memory: Memory) -> dict[int, TokenIds]:
-        """Token ids of the documents whose source was kept."""
-        return {
-            i: tokenize(self.tokenizer, document.source)
-            for i, document in enumerate(memory.documents)
-            if document.source is not None
-        }
 
     def _require_own(self, memory: Memory) -> None:
         self.provenance.require_match(
             memory.provenance, what_self="the loaded adapter", what_other="the memory"
         )
+        highest = int(memory.verbatim_ids.max(initial=0))
+        if highest >= self.runtime.vocabulary:
+            raise IncompatibleMemoryError(
+                "The memory holds a token that the base model does not have.",
+                got=f"token id {highest}",
+                expected=f"below {self.runtime.vocabulary}",
+                fix="Compress the documents again; the file may have been tampered with.",
+            )
 
     def _require_question(self, question: str) -> None:
         if not question.strip():
@@ -277,43 +319,6 @@ class Icae:
     def _prompt(self, question: str, history: Sequence[Turn]) -> TokenIds:
         self._require_question(question)
         return render_prompt(self.tokenizer, question, history=history)
-
-    def _answer(
-        self,
-        prefix: Prefix | None,
-        prompt_ids: TokenIds,
-        memory_positions: int,
-        max_new_tokens: int,
-        on_text: Callable[[str], None] | None,
-    ) -> Answer:
-        spans = () if prefix is None else prefix.spans
-        prompt = len(prompt_ids) + (prefix is not None)
-        positions = decoder_positions(self.config.layout, spans, prompt)
-        if positions[-1] + 1 + max_new_tokens > self.runtime.context_window:
-            before = positions[-1] + 1 - prompt
-            raise InputError(
-                "Memory, prompt and answer do not fit the decoder's context window.",
-                got=f"{before} for the memory + {prompt} prompt + {max_new_tokens} answer",
-                expected=f"at most {self.runtime.context_window} positions",
-                fix="Use a higher ratio, fewer memories or a shorter answer.",
-            )
-        stream = TextStream(self.tokenizer, on_text)
-        made = self.runtime.generate(
-            prefix,
-            prompt_ids,
-            max_new_tokens=max_new_tokens,
-            stop_ids=sorted(self._stop_ids),
-            on_token=stream.add,
-        )
-        return Answer(
-            text=stream.close(),
-            prompt_tokens=made.positions,
-            memory_positions=memory_positions,
-            answer_tokens=len(made.token_ids),
-            seconds=made.seconds,
-            first_token_seconds=made.first_token_seconds,
-            finished=made.stopped,
-        )
 
 
 def default_adapter() -> Path:

@@ -6,25 +6,24 @@ and values out of range are refused with the name of the key.
 
 from __future__ import annotations
 
-import types
-import typing
 from collections.abc import Mapping
-from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Literal
 
 from icae.errors import ConfigError
+from icae.parsing import from_dict, read_yaml
 from icae.spans import check_ratio
 from icae.types import (
+    ENCODER_READINGS,
     MEMORY_EMBEDDINGS,
     POSITION_LAYOUTS,
     SLOT_HEADS,
+    EncoderReading,
     MemoryEmbedding,
     PositionLayout,
     SlotHead,
 )
-
-T = TypeVar("T")
 
 
 def _check(condition: bool, message: str, got: object, expected: str) -> None:
@@ -46,6 +45,10 @@ class ModelConfig:
             paper's); ``gain``: each channel brought to the embedding scale, with a learned
             gain; ``residual``: the same, smaller, added to the mean input embedding of the
             chunk; ``linear``: brought to scale, then a learned D x D map.
+        reading: What of the encoder becomes a slot. ``memory-tokens``: the last hidden state
+            at an appended memory token (the paper's); ``mean-pool``: the mean of the last
+            hidden states of the chunk, with attention in both directions and no memory
+            tokens.
         memory_embedding: ``shared``: one learned vector for every memory token (any K);
             ``per-slot``: one for each slot index, `max_slots` of them.
         max_slots: Memory embeddings kept with ``per-slot``: the most slots of a span.
@@ -60,6 +63,7 @@ class ModelConfig:
     span_length: int = 512
     layout: PositionLayout = "uniform-encoder"
     slot_head: SlotHead = "residual"
+    reading: EncoderReading = "memory-tokens"
     memory_embedding: MemoryEmbedding = "shared"
     max_slots: int = 512
     lora_rank: int = 32
@@ -83,6 +87,12 @@ class ModelConfig:
             "model.slot_head is not known.",
             self.slot_head,
             ", ".join(SLOT_HEADS),
+        )
+        _check(
+            self.reading in ENCODER_READINGS,
+            "model.reading is not known.",
+            self.reading,
+            ", ".join(ENCODER_READINGS),
         )
         _check(
             self.memory_embedding in MEMORY_EMBEDDINGS,
@@ -159,20 +169,39 @@ class ObjectiveConfig:
 
     Attributes:
         ae_weight: lambda in ``lambda * L_AE + (1 - lambda) * L_LM``; 1.0 is AE alone.
+        ae_weight_end: lambda at the last step, reached linearly from `ae_weight`; None keeps
+            it constant.
+        kl_share: Share of L_LM that is the KL divergence from the decoder that reads the
+            full context (0..1); the rest is the loss on the true tokens.
         ft_share: Share of the samples of a step that are instruction triplets (0..1).
             Those carry the FT loss; the others carry the AE + LM loss.
     """
 
     ae_weight: float = 0.5
+    ae_weight_end: float | None = None
+    kl_share: float = 0.0
     ft_share: float = 0.0
 
     def __post_init__(self) -> None:
-        _check(
-            0 <= self.ae_weight <= 1, "objective.ae_weight is out of range.", self.ae_weight, "0..1"
-        )
-        _check(
-            0 <= self.ft_share <= 1, "objective.ft_share is out of range.", self.ft_share, "0..1"
-        )
+        for name in ("ae_weight", "ae_weight_end", "kl_share", "ft_share"):
+            value = getattr(self, name)
+            good = value is None or 0 <= value <= 1
+            _check(good, f"objective.{name} is out of range.", value, "0..1")
+
+    @property
+    def has_lm(self) -> bool:
+        """Whether the continuation loss ever has weight."""
+        return min(self.ae_weight, self.at(1.0)) < 1
+
+    @property
+    def has_ae(self) -> bool:
+        """Whether the autoencoding loss ever has weight."""
+        return max(self.ae_weight, self.at(1.0)) > 0
+
+    def at(self, progress: float) -> float:
+        """Lambda at a share of the run (0..1)."""
+        end = self.ae_weight if self.ae_weight_end is None else self.ae_weight_end
+        return self.ae_weight + (end - self.ae_weight) * progress
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -267,24 +296,6 @@ class Recipe:
     run: RunConfig = field(default_factory=RunConfig)
 
 
-def read_yaml(path: str | Path) -> Any:
-    """Parse a YAML file, unchecked.
-
-    Raises:
-        ConfigError: If it is missing or is not YAML.
-    """
-    import yaml
-
-    try:
-        return yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(
-            f"Cannot read the recipe {path}.", got=str(error), fix="Give the path of a YAML file."
-        ) from error
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path} is not valid YAML.", got=" ".join(str(error).split())) from error
-
-
 def load_recipe(path: str | Path) -> Recipe:
     """Read a recipe file.
 
@@ -292,109 +303,3 @@ def load_recipe(path: str | Path) -> Recipe:
         ConfigError: If it is missing, is not YAML or does not fit `Recipe`.
     """
     return from_dict(Recipe, read_yaml(path), where=str(path))
-
-
-def to_dict(config: Any) -> dict[str, Any]:
-    """A config dataclass as plain dicts and lists, ready for JSON or YAML."""
-    plain: dict[str, Any] = _plain(asdict(config))
-    return plain
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, tuple | list):
-        return [_plain(item) for item in value]
-    return value
-
-
-def from_dict(cls: type[T], raw: Any, *, where: str) -> T:
-    """Build a config dataclass from parsed YAML or JSON, strictly.
-
-    Args:
-        cls: The dataclass to build.
-        raw: A mapping of its fields.
-        where: Name of the place in messages, for example the recipe's path.
-
-    Raises:
-        ConfigError: On an unknown key, a missing key or a wrong type.
-    """
-    if not isinstance(raw, Mapping):
-        got = type(raw).__name__
-        raise ConfigError(f"{where}: a mapping is needed.", got=got, expected="key: value lines")
-    assert is_dataclass(cls)
-    known = {f.name: f for f in fields(cls)}
-    hints = typing.get_type_hints(cls)
-    unknown = sorted(str(key) for key in raw if key not in known)
-    if unknown:
-        expected = ", ".join(sorted(known))
-        raise ConfigError(f"{where}: unknown key.", got=", ".join(unknown), expected=expected)
-    values = {
-        key: _convert(hints[key], value, where=f"{where}: {key}") for key, value in raw.items()
-    }
-    for name, f in known.items():
-        if name not in values and f.default is MISSING and f.default_factory is MISSING:
-            raise ConfigError(f"{where}: a key is missing.", got="nothing", expected=name)
-    try:
-        return cls(**values)
-    except ConfigError as error:
-        raise ConfigError(
-            f"{where}: {error.message}", got=error.got, expected=error.expected, fix=error.fix
-        ) from error
-
-
-def _convert(hint: Any, value: Any, *, where: str) -> Any:
-    """Check `value` against a type hint; ints pass as floats, lists as tuples."""
-    origin = typing.get_origin(hint)
-    args = typing.get_args(hint)
-    wrong = ConfigError(
-        f"{where}: wrong type or value.",
-        got=repr(value),
-        expected=str(hint).replace("typing.", "")
-        if origin
-        else getattr(hint, "__name__", str(hint)),
-    )
-    if origin is types.UnionType:
-        for option in args:
-            if option is type(None) and value is None:
-                return None
-            if option is not type(None) and value is not None:
-                return _convert(option, value, where=where)
-        raise wrong
-    if origin is Literal:
-        if value not in args:
-            raise wrong
-        return value
-    if origin is tuple:
-        if not isinstance(value, list | tuple):
-            raise wrong
-        return tuple(_convert(args[0], item, where=f"{where}[{i}]") for i, item in enumerate(value))
-    if origin is not None and issubclass(origin, Mapping):
-        if not isinstance(value, Mapping):
-            raise wrong
-        return {
-            _convert(args[0], key if args[0] is str else _number(key), where=where): _convert(
-                args[1], item, where=where
-            )
-            for key, item in value.items()
-        }
-    if hint is Any:
-        return value
-    if is_dataclass(hint):
-        return from_dict(typing.cast(type, hint), value, where=where)
-    if hint is float and isinstance(value, int | float) and not isinstance(value, bool):
-        try:
-            return float(value)
-        except OverflowError:
-            raise wrong from None
-    if not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):
-        raise wrong
-    return value
-
-
-def _number(key: Any) -> Any:
-    """A mapping key that JSON turned into text, as the number it was."""
-    try:
-        return key if not isinstance(key, str) else float(key) if "." in key else int(key)
-    except ValueError:
-        return key

@@ -60,6 +60,10 @@ class IncompatibleMemoryError(IcaeError):
     """A memory was made by another decoder, adapter or tokenizer."""
 
 
+class StoreError(IcaeError):
+    """A memory store is missing, in use, damaged, full or cannot be written."""
+
+
 class TrainingError(IcaeError):
     """A training run cannot start, resume or go on."""
 

@@ -11,12 +11,16 @@ from numpy.typing import NDArray
 PositionLayout = Literal["default", "uniform-encoder", "uniform"]
 SlotHead = Literal["plain", "gain", "residual", "linear"]
 MemoryEmbedding = Literal["shared", "per-slot"]
+EncoderReading = Literal["memory-tokens", "mean-pool"]
 Objective = Literal["ae", "lm", "ft"]
+SpanKind = Literal["slots", "tokens"]
 
 POSITION_LAYOUTS: tuple[PositionLayout, ...] = ("default", "uniform-encoder", "uniform")
 SLOT_HEADS: tuple[SlotHead, ...] = ("plain", "gain", "residual", "linear")
+ENCODER_READINGS: tuple[EncoderReading, ...] = ("memory-tokens", "mean-pool")
 MEMORY_EMBEDDINGS: tuple[MemoryEmbedding, ...] = ("shared", "per-slot")
 OBJECTIVES: tuple[Objective, ...] = ("ae", "lm", "ft")
+SPAN_KINDS: tuple[SpanKind, ...] = ("slots", "tokens")
 
 TokenIds = NDArray[np.int64]
 """A 1-D array of token ids."""
@@ -33,7 +37,8 @@ class Answer:
         text: The answer, without special tokens.
         prompt_tokens: Decoder positions read before the first answer token
             (slots or context tokens, plus the prompt).
-        memory_positions: How many of them stand for the context (slots, or raw tokens).
+        memory_positions: How many of them stand for the context (slots and verbatim
+            tokens of a memory, or the raw tokens).
         answer_tokens: Tokens generated, the end token not counted.
         seconds: Wall time from the call to the last token.
         first_token_seconds: Wall time from the call to the first token.
@@ -51,13 +56,13 @@ class Answer:
 
 @dataclass(frozen=True, kw_only=True)
 class Reconstruction:
-    """One span written back out from its slots alone by greedy decoding.
+    """One span written back out: from its slots alone by greedy decoding, or verbatim.
 
     Attributes:
         span: Index of the span in the memory.
-        text: What the decoder wrote.
+        text: What the decoder wrote; of a verbatim span, its text as it stands.
         original: The source text of the span, or None if it was not kept.
-        token_ids: The ids generated, as many as the span has tokens.
+        token_ids: The ids generated or kept, as many as the span has tokens.
         exact_prefix: Share of leading tokens equal to the original's (0..1), or None.
     """
 

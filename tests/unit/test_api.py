@@ -122,11 +122,8 @@ def test_the_answer_is_the_runtimes_behind_the_instruction_token(engine: Icae) -
     from icae.runtimes.base import Prefix
 
     memory = engine.compress(TEXT, ratio=4)
-    prefix = Prefix(
-        slots_KD=memory.slots,
-        spans=tuple((span.tokens, span.slots) for span in memory.spans),
-        objective="ft",
-    )
+    spans = [(span.tokens, span.slots) for span in memory.spans]
+    prefix = Prefix.of_slots(memory.slots, spans, "ft")
     prompt = render_prompt(engine.tokenizer, "Why?", history=[("Who?", "Me.")])
     made = engine.runtime.generate(prefix, prompt, max_new_tokens=5, stop_ids=())
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-import operator
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -28,9 +26,10 @@ def load_memories(paths: Sequence[Path]) -> Memory:
         MemoryFileError: If a file cannot be read.
         IncompatibleMemoryError: If they were made by different models.
     """
-    from icae.memory import Memory
+    from icae.memory import Memory, merge
 
-    return functools.reduce(operator.add, [Memory.load(path) for path in paths])
+    loaded = [Memory.load(path) for path in paths]
+    return loaded[0] if len(loaded) == 1 else merge(loaded)
 
 
 def require_source(memory: Memory, option: str) -> None:
@@ -89,7 +88,7 @@ def answer_payload(question: str, answer: Answer, mode: Mode) -> dict[str, Any]:
 
 def note_answer(answer: Answer, mode: Mode) -> None:
     """Print one line of figures about an answer on standard error."""
-    what = "slots" if mode == "memory" else "context tokens"
+    what = "of the memory" if mode == "memory" else "context tokens"
     cut = "" if answer.finished else "; cut at --max-new-tokens"
     console.note(
         f"{answer.prompt_tokens} decoder positions ({answer.memory_positions} {what}), "

@@ -10,15 +10,28 @@ import typer
 
 from icae import __version__
 from icae.cli import console
+from icae.cli.append import append
 from icae.cli.ask import ask
 from icae.cli.chat import chat
 from icae.cli.compress import compress
+from icae.cli.data_build import build
 from icae.cli.data_pack import pack
+from icae.cli.edit import edit
+from icae.cli.eval_continuation import continuation
+from icae.cli.eval_random_text import random_text
+from icae.cli.eval_reconstruction import reconstruction
 from icae.cli.finetune import finetune
 from icae.cli.inspect import inspect
+from icae.cli.merge import merge
 from icae.cli.outcome import EXIT_BROKEN_PIPE, EXIT_INTERRUPTED
 from icae.cli.pretrain import pretrain
 from icae.cli.reconstruct import reconstruct
+from icae.cli.refine import refine
+from icae.cli.slice import slice_memory
+from icae.cli.store_add import add
+from icae.cli.store_list import list_memories, show
+from icae.cli.store_search import search
+from icae.cli.store_upkeep import collect, remove, verify
 
 app = typer.Typer(
     name="icae",
@@ -28,6 +41,8 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 data_app = typer.Typer(no_args_is_help=True)
+eval_app = typer.Typer(no_args_is_help=True)
+store_app = typer.Typer(no_args_is_help=True)
 
 
 def _print_version(wanted: bool) -> None:
@@ -54,15 +69,43 @@ def data() -> None:
     """Prepare training data."""
 
 
+@store_app.callback()
+def store() -> None:
+    """Keep many memories in one place: add, find, check and drop them."""
+
+
+@eval_app.callback()
+def evaluation() -> None:
+    """Measure an adapter on held-out text."""
+
+
 app.command("compress")(compress)
 app.command("ask")(ask)
 app.command("reconstruct")(reconstruct)
+app.command("refine")(refine)
 app.command("inspect")(inspect)
 app.command("chat")(chat)
+app.command("append")(append)
+app.command("edit")(edit)
+app.command("slice")(slice_memory)
+app.command("merge")(merge)
+app.add_typer(store_app, name="store")
+store_app.command("add")(add)
+store_app.command("list")(list_memories)
+store_app.command("show")(show)
+store_app.command("search")(search)
+store_app.command("rm")(remove)
+store_app.command("verify")(verify)
+store_app.command("gc")(collect)
 app.command("pretrain")(pretrain)
 app.command("finetune")(finetune)
 app.add_typer(data_app, name="data")
 data_app.command("pack")(pack)
+data_app.command("build")(build)
+app.add_typer(eval_app, name="eval")
+eval_app.command("reconstruction")(reconstruction)
+eval_app.command("continuation")(continuation)
+eval_app.command("random-text")(random_text)
 
 
 def main() -> None:

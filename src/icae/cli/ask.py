@@ -1,34 +1,22 @@
-"""`icae ask`: questions about one or more memories."""
+"""`icae ask`: questions about one or more memories, or about a store of them."""
 
 from __future__ import annotations
 
-import functools
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from icae.cli import console, engine
-from icae.cli.answering import (
-    Mode,
-    answer_payload,
-    load_memories,
-    note_answer,
-    require_source,
-    source_text,
-)
+from icae.cli.answering import Mode, load_memories, require_source
+from icae.cli.ask_store import Answerer, Budget, Store, ask_store
+from icae.cli.asking import Asking
 from icae.cli.options import Adapter, AsJson, Base, Device, Dtype, MaxNewTokens
 from icae.cli.outcome import Outcome, reported
 from icae.errors import InputError, MemoryFileError
-
-if TYPE_CHECKING:
-    from icae.types import Answer
-
-Asker = Callable[..., "Answer"]
-
 
 Questions = Annotated[
     str | None,
@@ -40,20 +28,24 @@ Questions = Annotated[
 ]
 
 FullContext = Annotated[
-    bool, typer.Option("--full-context", help="Answer from the kept text, not from the slots.")
+    bool, typer.Option("--full-context", help="Answer from the kept text, not from the memory.")
 ]
 
 
 @reported
 def ask(
     arguments: Annotated[
-        list[str],
+        list[str] | None,
         typer.Argument(
-            metavar="MEMORY... QUESTION",
-            help="Memory files (.icae), then the question; memories only with --questions.",
+            metavar="[MEMORY...] QUESTION",
+            help="Memory files (.icae), then the question; memories only with --questions. "
+            "No memories with --store.",
+            show_default=False,
         ),
-    ],
+    ] = None,
     questions: Questions = None,
+    store: Store = None,
+    budget: Budget = 512,
     full_context: FullContext = False,
     max_new_tokens: MaxNewTokens = 128,
     adapter: Adapter = None,
@@ -62,59 +54,67 @@ def ask(
     dtype: Dtype = None,
     as_json: AsJson = False,
 ) -> Outcome:
-    """Ask about one or more memories; the answer streams to standard output."""
-    memories, asked = _split(arguments, questions)
-    memory = load_memories(memories)
+    """Ask about one or more memories; the answer streams to standard output.
+
+    With --store, every question is answered from the passages of the store that match it
+    best, and these are cited.
+    """
     mode: Mode = "full-context" if full_context else "memory"
+    asking = Asking(
+        mode=mode,
+        max_new_tokens=max_new_tokens,
+        as_json=as_json,
+        load=lambda: engine.open_engine(adapter=adapter, base=base, device=device, dtype=dtype),
+    )
+    memories, asked = _split(arguments or [], questions, store)
+
+    def answered(answer: Answerer) -> dict[str, Any]:
+        if questions is None:
+            return answer(asked[0])
+        about = {"store": store} if store else {"memories": [str(path) for path in memories]}
+        return _answer_all(answer, asked, as_json=as_json) | {"mode": mode, **about}
+
+    if store is not None:
+        return Outcome(payload=ask_store(store, asking, budget=budget, answered=answered))
+    memory = load_memories(memories)
     if mode == "full-context":
         require_source(memory, "--full-context")
     with console.status("Loading the model"):
-        icae = engine.open_engine(adapter=adapter, base=base, device=device, dtype=dtype)
-    ask_one = (
-        functools.partial(icae.ask_text, source_text(memory), max_new_tokens=max_new_tokens)
-        if mode == "full-context"
-        else functools.partial(icae.ask, memory, max_new_tokens=max_new_tokens)
-    )
-    if questions is None:
-        return Outcome(payload=_ask(ask_one, asked[0], mode, as_json=as_json))
+        icae = asking.load()
+    return Outcome(payload=answered(lambda question: asking.ask(icae, memory, question)))
+
+
+def _answer_all(answer: Answerer, questions: Sequence[str], *, as_json: bool) -> dict[str, Any]:
+    """Answer several questions in order, each on its own."""
     start = time.perf_counter()
-    answers = _ask_all(ask_one, asked, mode, as_json=as_json)
-    return Outcome(
-        payload={
-            "answers": answers,
-            "mode": mode,
-            "memories": [str(path) for path in memories],
-            "seconds": round(time.perf_counter() - start, 3),
-        }
-    )
-
-
-def _ask(ask_one: Asker, question: str, mode: Mode, *, as_json: bool) -> dict[str, Any]:
-    """Ask one question; without JSON, print the answer as it comes."""
-    answer = ask_one(question, on_text=None if as_json else console.write_text)
-    if not as_json:
-        console.write_text("\n")
-        note_answer(answer, mode)
-    return answer_payload(question, answer, mode)
-
-
-def _ask_all(
-    ask_one: Asker, questions: Sequence[str], mode: Mode, *, as_json: bool
-) -> list[dict[str, Any]]:
-    """Ask several questions in order, each on its own."""
     answers = []
     for number, question in enumerate(questions):
         if not as_json:
             console.write_text(("\n" if number else "") + f"Q: {question}\nA: ")
-        answers.append(_ask(ask_one, question, mode, as_json=as_json))
-    return answers
+        answers.append(answer(question))
+    return {"answers": answers, "seconds": round(time.perf_counter() - start, 3)}
 
 
-def _split(arguments: Sequence[str], questions: str | None) -> tuple[list[Path], list[str]]:
+def _split(
+    arguments: Sequence[str], questions: str | None, store: str | None
+) -> tuple[list[Path], list[str]]:
     """Tell the memory files from the questions."""
+    if not arguments and (questions is None or store is None):
+        raise typer.BadParameter(
+            "a question is missing." if questions is None else "a memory file is missing.",
+            param_hint="QUESTION" if questions is None else "MEMORY",
+        )
+    if store is not None and len(arguments) > (questions is None):
+        raise typer.BadParameter(
+            "a store takes the place of memory files; give one question, or --questions.",
+            param_hint="--store",
+        )
     if questions is not None:
         return [Path(argument) for argument in arguments], read_questions(questions)
     *memories, question = arguments
+    if store is not None:
+        _check_unicode(question)
+        return [], [question]
     if _is_memory_file(question):
         raise typer.BadParameter(
             f"{question} is a memory file, and no question follows it. "

@@ -6,7 +6,9 @@ import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
 
 from icae.cli import console, engine
 from icae.cli.answering import answer_payload, load_memories, note_answer
@@ -25,21 +27,34 @@ PROMPT = "> "
 class Conversation:
     """A conversation under way.
 
+    The last turns are read word for word; older ones are compressed into a memory of
+    their own, which grows behind that of the documents.
+
     Attributes:
         icae: The model.
-        memory: What is talked about.
+        documents: What is talked about.
+        keep_turns: Most turns that are read word for word.
         max_new_tokens: Longest answer in tokens.
         as_json: Whether answers are collected instead of printed.
-        history: Turns that the next question builds on, ``(question, answer)``.
+        history: Turns that the next question builds on word for word,
+            ``(question, answer)``.
+        older: The turns before them, compressed, or None.
         turns: Every turn since the start as ``--json`` prints it.
     """
 
     icae: Icae
-    memory: Memory
+    documents: Memory
+    keep_turns: int
     max_new_tokens: int
     as_json: bool
     history: list[tuple[str, str]] = field(default_factory=list)
+    older: Memory | None = None
     turns: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def memory(self) -> Memory:
+        """What the next question is asked: the documents, then the older turns."""
+        return self.documents if self.older is None else self.documents + self.older
 
     def say(self, question: str) -> None:
         """Ask a question that builds on the turns before, and print the answer.
@@ -50,6 +65,7 @@ class Conversation:
         Raises:
             InputError: If the question does not fit beside the turns before it.
         """
+        self._compress_old_turns()
         answer = self.icae.ask(
             self.memory,
             question,
@@ -63,22 +79,51 @@ class Conversation:
         self.history.append((question, answer.text))
         self.turns.append(answer_payload(question, answer, "memory"))
 
+    def forget(self) -> None:
+        """Forget all turns; the documents stay."""
+        self.history.clear()
+        self.older = None
+
+    def _compress_old_turns(self) -> None:
+        """Move turns that are not kept word for word into the memory of older ones."""
+        old = self.history[: max(0, len(self.history) - self.keep_turns)]
+        if not old:
+            return
+        text = "".join(f"User: {asked}\nAssistant: {answer}\n" for asked, answer in old)
+        if self.older is None:
+            self.older = self.icae.compress(text, name="conversation")
+        else:
+            self.older = self.icae.append(self.older, text)
+        del self.history[: len(old)]
+
     def context_line(self) -> str:
         """What the conversation stands on, in one line."""
         memory = self.memory
         full = self.icae.kv_bytes(memory.tokens)
-        held = self.icae.kv_bytes(memory.slot_count)
+        held = self.icae.kv_bytes(memory.positions)
         documents = ", ".join(console.preview(d.name, width=32) for d in memory.documents)
         return (
-            f"{documents}: {memory.tokens} tokens in {memory.slot_count} slots "
+            f"{documents}: {memory.tokens} tokens in {memory.positions} positions "
             f"({memory.ratio:.2f}x), KV cache {console.size_text(held)} instead of "
-            f"{console.size_text(full)}; turns remembered: {len(self.history)}"
+            f"{console.size_text(full)}; turns kept word for word: {len(self.history)}"
         )
+
+
+KeepTurns = Annotated[
+    int,
+    typer.Option(
+        "--keep-turns",
+        min=0,
+        metavar="N",
+        help="Turns kept word for word; older ones are compressed.",
+    ),
+]
 
 
 @reported
 def chat(
     memories: MemoryPaths,
+    keep_turns: KeepTurns = 4,
     max_new_tokens: MaxNewTokens = 128,
     adapter: Adapter = None,
     base: Base = None,
@@ -91,7 +136,11 @@ def chat(
     with console.status("Loading the model"):
         icae = engine.open_engine(adapter=adapter, base=base, device=device, dtype=dtype)
     conversation = Conversation(
-        icae=icae, memory=memory, max_new_tokens=max_new_tokens, as_json=as_json
+        icae=icae,
+        documents=memory,
+        keep_turns=keep_turns,
+        max_new_tokens=max_new_tokens,
+        as_json=as_json,
     )
     if sys.stdin.isatty():
         console.note(conversation.context_line())
@@ -100,12 +149,16 @@ def chat(
         if line == "/quit":
             break
         _turn(conversation, line)
+    older = conversation.older
     return Outcome(
         payload={
             "turns": conversation.turns,
             "memories": [str(path) for path in memories],
             "tokens": memory.tokens,
             "slots": memory.slot_count,
+            "positions": memory.positions,
+            "turns_kept": len(conversation.history),
+            "turns_compressed_tokens": 0 if older is None else older.tokens,
         }
     )
 
@@ -115,7 +168,7 @@ def _turn(conversation: Conversation, line: str) -> None:
     if line == "/context":
         console.note(conversation.context_line())
     elif line == "/reset":
-        conversation.history.clear()
+        conversation.forget()
         console.note("The turns are forgotten.")
     elif line.startswith("/") and line[1:].isalpha():
         console.note(f"There is no {line}; /context, /reset and /quit are.")

@@ -9,9 +9,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from icae.cli import console, engine
+from icae.cli.memory_output import positions_text
 from icae.cli.options import Adapter, AsJson, Base, Device, Dtype, Force
 from icae.cli.outcome import Outcome, reported
 from icae.cli.output_file import check_output
+from icae.cli.refinement import (
+    Prefer,
+    RefineSteps,
+    make_policy,
+    parse_ratios,
+    refine_in_place,
+)
 from icae.cli.span_table import print_spans, span_payload
 from icae.spans import check_ratio
 
@@ -33,6 +41,33 @@ MemoryOutput = Annotated[
 
 Ratio = Annotated[float, typer.Option("--ratio", metavar="N", help="Context tokens per slot.")]
 
+MinFidelity = Annotated[
+    float | None,
+    typer.Option(
+        "--min-fidelity",
+        metavar="F",
+        help="Share of the tokens that every span must hold (0..1): each span gets the highest "
+        "ratio that reaches it, or stays verbatim.",
+    ),
+]
+
+Budget = Annotated[
+    int | None,
+    typer.Option(
+        "--budget", metavar="N", help="Most decoder positions; spent where they hold most."
+    ),
+]
+
+Ratios = Annotated[
+    str | None,
+    typer.Option(
+        "--ratios",
+        metavar="LIST",
+        help="Ratios that --min-fidelity and --budget choose from, such as 16,8,4,2.",
+        show_default="those the adapter was trained at",
+    ),
+]
+
 
 @reported
 def compress(
@@ -41,6 +76,11 @@ def compress(
     ],
     output: MemoryOutput = None,
     ratio: Ratio = 4.0,
+    min_fidelity: MinFidelity = None,
+    budget: Budget = None,
+    ratios: Ratios = None,
+    prefer: Prefer = "size",
+    refine: RefineSteps = None,
     adapter: Adapter = None,
     base: Base = None,
     device: Device = None,
@@ -59,22 +99,38 @@ def compress(
     inputs = [] if file == "-" else [Path(file)]
     check_output(target, if_exists="replace" if force else "refuse", inputs=inputs)
     check_ratio(ratio)
+    ladder = parse_ratios(ratios)
+    adapts = min_fidelity is not None or budget is not None
+    if no_verify and (adapts or refine is not None):
+        raise typer.BadParameter(
+            "a fidelity, a budget or refinement needs measuring.", param_hint="--no-verify"
+        )
     from icae.data.documents import read_document
 
     document = read_document(file)
     with console.status("Loading the model"):
         icae = engine.open_engine(adapter=adapter, base=base, device=device, dtype=dtype)
     start = time.perf_counter()
+    policy = make_policy(
+        min_fidelity=min_fidelity,
+        budget=budget,
+        ratios=ladder or icae.info.ratios,
+        prefer=prefer,
+        steps=refine,
+    )
     with console.progress("Compressing spans") as on_progress:
         memory = icae.compress(
             document.text,
             ratio=ratio,
             name=document.name,
             verify=not no_verify,
+            policy=policy,
             on_progress=on_progress,
         )
     kept = memory.without_source() if no_source else memory
     kept.save(target)
+    if policy is None and refine is not None:
+        memory = refine_in_place(icae, memory, target, steps=refine, keep_source=not no_source)
     payload = _payload(memory, target, icae, time.perf_counter() - start)
     return Outcome(payload=payload, show=lambda: _show(memory, payload))
 
@@ -92,11 +148,13 @@ def _target(file: str, output: Path | None) -> Path:
 
 
 def _payload(memory: Memory, target: Path, icae: Icae, seconds: float) -> dict[str, Any]:
-    full, held = icae.kv_bytes(memory.tokens), icae.kv_bytes(memory.slot_count)
+    full, held = icae.kv_bytes(memory.tokens), icae.kv_bytes(memory.positions)
     return {
         "output": str(target),
         "tokens": memory.tokens,
         "slots": memory.slot_count,
+        "verbatim_tokens": memory.verbatim_tokens,
+        "positions": memory.positions,
         "ratio": memory.ratio,
         "fidelity": memory.fidelity,
         "spans": [span_payload(index, span) for index, span in enumerate(memory.spans)],
@@ -116,7 +174,7 @@ def _show(memory: Memory, payload: dict[str, Any]) -> None:
         {
             "memory": payload["output"],
             "tokens": f"{memory.tokens} in {len(memory.spans)} spans",
-            "slots": f"{memory.slot_count} ({memory.ratio:.2f} tokens each)",
+            "positions": positions_text(memory),
             "KV cache": f"{kv['full']} -> {kv['memory']} ({kv['saved']} saved)",
             "file": console.size_text(payload["file_bytes"]),
             "fidelity": mean,

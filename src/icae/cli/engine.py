@@ -6,12 +6,16 @@ Every import here is inside a function, so that the command line starts at once 
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from icae.api import Icae
     from icae.config import Recipe
+    from icae.evaluation import Finished, Settings
     from icae.training import TrainResult
+    from icae.types import TokenIds
 
 Stage = Literal["pretrain", "finetune"]
 
@@ -54,6 +58,24 @@ def open_tokenizer(base: str) -> tuple[Any, str]:
     return tokenizer, model.tokenizer_hash(tokenizer)
 
 
+def tokenize_with_offsets(tokenizer: Any, text: str) -> tuple[TokenIds, list[int]]:
+    """Tokenize a document as `icae compress` does.
+
+    Args:
+        tokenizer: From `open_tokenizer`.
+        text: The document, not blank.
+
+    Returns:
+        Its token ids, and the character at which each token starts.
+
+    Raises:
+        InputError: If the text is blank or not valid Unicode.
+    """
+    from icae import model
+
+    return model.tokenize_with_offsets(tokenizer, text)
+
+
 def run_training(recipe: Recipe, *, stage: Stage, dry_run_steps: int | None) -> TrainResult:
     """Train an adapter.
 
@@ -69,3 +91,41 @@ def run_training(recipe: Recipe, *, stage: Stage, dry_run_steps: int | None) -> 
     from icae import training
 
     return training.train(recipe, stage=stage, dry_run_steps=dry_run_steps)
+
+
+def run_evaluation(
+    icae: Icae,
+    texts: Sequence[Path],
+    settings: Settings,
+    *,
+    folder: Path,
+    command: str,
+    replace: bool,
+    on_progress: Callable[[int, int], None],
+) -> Finished:
+    """Run an experiment on a loaded model.
+
+    Args:
+        icae: The engine.
+        texts: Held-out corpus files or folders.
+        settings: The experiment.
+        folder: Folder of the result files.
+        command: The command line, for the record.
+        replace: Replace a result of other settings there.
+        on_progress: Called with (done, total).
+
+    Raises:
+        InputError: If texts or folder cannot be used.
+        MissingDependencyError: If the evaluation packages are not installed.
+    """
+    from icae import evaluation
+
+    return evaluation.evaluate(
+        icae,
+        texts,
+        settings,
+        folder=folder,
+        command=command,
+        replace=replace,
+        on_progress=on_progress,
+    )

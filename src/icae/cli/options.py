@@ -52,6 +52,16 @@ MaxNewTokens = Annotated[
     int, typer.Option("--max-new-tokens", min=1, metavar="N", help="Longest answer in tokens.")
 ]
 
+NearRatio = Annotated[
+    float | None,
+    typer.Option(
+        "--ratio",
+        metavar="N",
+        help="Context tokens per slot of the new spans.",
+        show_default="that of the nearest span",
+    ),
+]
+
 AsJson = Annotated[
     bool, typer.Option("--json", help="Print one JSON object instead of text for people.")
 ]

@@ -45,7 +45,7 @@ def reconstruct(
     force: Force = False,
     as_json: AsJson = False,
 ) -> Outcome:
-    """Write the text of a memory back out from its slots alone."""
+    """Write a memory back out as text from its slots alone. Verbatim spans come as they stand."""
     if output is not None:
         check_output(output, if_exists="replace" if force else "refuse", inputs=[memory_path])
     memory = load_memories([memory_path])

@@ -41,11 +41,16 @@ def span_payload(index: int, span: MemorySpan) -> dict[str, Any]:
     """One span as ``--json`` prints it."""
     return {
         "index": index,
+        "kind": span.kind,
         "tokens": span.tokens,
         "slots": span.slots,
+        "positions": span.positions,
+        "ratio": span.ratio,
         "char_start": span.char_start,
         "char_end": span.char_end,
         "fidelity": span.fidelity,
+        "refine_steps": span.refine_steps,
+        "refine_seconds": span.refine_seconds,
     }
 
 
@@ -72,7 +77,7 @@ def _table(
 ) -> Table:
     marked = set(marked_spans(spans))
     table = Table(box=None, pad_edge=False, expand=True)
-    for heading in ("span", "tokens", "slots", "characters"):
+    for heading in ("span", "tokens", "held as", "characters"):
         table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("fidelity", justify="right", no_wrap=True)
     table.add_column("", no_wrap=True)
@@ -83,7 +88,7 @@ def _table(
         table.add_row(
             str(index),
             str(span.tokens),
-            str(span.slots),
+            f"{span.slots} slots" if span.kind == "slots" else "verbatim",
             f"{span.char_start}-{span.char_end}",
             percent_text(span.fidelity),
             "weak" if index in marked else "",

@@ -1,7 +1,9 @@
-"""Text corpora as streams of documents: .txt, .md and .jsonl, plain or compressed.
+"""Text corpora as streams of documents: files and Hugging Face datasets.
 
-Nothing is held in memory but the document being read. Neither a tokenizer nor a
-model is known here.
+Files are .txt, .md and .jsonl, plain or compressed, and .parquet; a dataset is written
+``hf:owner/name`` (see `icae.data.hf_dataset`).
+Nothing is held in memory but the document being read (of Parquet, a batch of rows). Neither
+a tokenizer nor a model is known here.
 """
 
 from __future__ import annotations
@@ -19,13 +21,15 @@ from typing import IO, Any, cast
 
 import zstandard
 
+from icae.data.hf_dataset import is_dataset, parse_dataset, read_dataset
+from icae.data.parquet import read_parquet
 from icae.errors import InputError
 
 TEXT_SUFFIXES = (".txt", ".md")
 COMPRESSIONS = (".xz", ".gz", ".zst")
 
 _DAMAGED = (lzma.LZMAError, zlib.error, zstandard.ZstdError, EOFError, gzip.BadGzipFile)
-_KINDS = "a .txt, .md or .jsonl file, plain or under .xz, .gz or .zst"
+_KINDS = "a .parquet file, or a .txt, .md or .jsonl file, plain or under .xz, .gz or .zst"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,16 +48,17 @@ class CorpusDocument:
 
 
 def read_corpus(
-    paths: Sequence[Path], *, limit_documents: int | None = None
+    paths: Sequence[Path | str], *, limit_documents: int | None = None
 ) -> Iterator[CorpusDocument]:
     """Stream the documents of files and folders, in the order given.
 
     A .txt or .md file is one document; each line of a .jsonl file is one, with the field
-    ``text`` and optionally ``title``; other fields are ignored. A folder stands for the
-    corpus files in it and below, by name; its other files, and hidden ones, are skipped.
+    ``text`` and optionally ``title``; other fields are ignored. So is each row of a .parquet
+    file and of a Hugging Face dataset. A folder stands for the corpus files in it and below,
+    by name; its other files, and hidden ones, are skipped.
 
     Args:
-        paths: Files or folders.
+        paths: Files, folders or datasets (``hf:...``, see `icae.data.hf_dataset`).
         limit_documents: Stop after so many documents.
 
     Yields:
@@ -63,16 +68,68 @@ def read_corpus(
         InputError: At the first step, if a path is missing, a named file is of another type
             or a folder holds no corpus file; when it is reached, if a file cannot be read
             (with the line number in .jsonl).
+        MissingDependencyError: When it is reached, if a file needs a package of the extra
+            ``data`` that is not installed.
     """
-    files = [file for path in paths for file in _corpus_files(Path(path))]
+    files = list_corpus(paths)
     left = limit_documents
     for file in files:
-        for document in _read_file(file):
+        for document in read_source(file):
             if left is not None:
                 if left <= 0:
                     return
                 left -= 1
             yield document
+
+
+def list_corpus(paths: Sequence[Path | str]) -> list[Path | str]:
+    """The corpus files and datasets that paths stand for, in order.
+
+    Args:
+        paths: Files, folders or datasets.
+
+    Returns:
+        Files as `Path`, datasets as text.
+
+    Raises:
+        InputError: As `read_corpus` at its first step.
+    """
+    files: list[Path | str] = []
+    for path in paths:
+        if is_dataset(path):
+            parse_dataset(path)
+            files.append(str(path))
+        else:
+            files.extend(_corpus_files(Path(path)))
+    return files
+
+
+def read_source(file: Path | str) -> Iterator[CorpusDocument]:
+    """Stream the documents of one file or dataset of `list_corpus`.
+
+    Args:
+        file: The file or dataset.
+
+    Yields:
+        Documents with some text.
+
+    Raises:
+        InputError: If it cannot be read.
+        MissingDependencyError: If it needs a package that is not installed.
+    """
+    if is_dataset(file):
+        spec = parse_dataset(file)
+        yield from _documents(read_dataset(spec), spec.source)
+        return
+    path = Path(file)
+    bare = _bare(path)
+    if bare.suffix in TEXT_SUFFIXES:
+        with open_text(path) as stream:
+            yield from _documents([(stream.read(), None)], bare.stem)
+    elif bare.suffix == ".parquet":
+        yield from _documents(read_parquet(path), bare.stem)
+    else:
+        yield from _documents(_json_rows(path), bare.stem)
 
 
 def batched(
@@ -247,7 +304,7 @@ def _bare(path: Path) -> Path:
 
 
 def _is_corpus_file(path: Path) -> bool:
-    return _bare(path).suffix in (*TEXT_SUFFIXES, ".jsonl")
+    return path.suffix == ".parquet" or _bare(path).suffix in (*TEXT_SUFFIXES, ".jsonl")
 
 
 def _corpus_files(path: Path) -> list[Path]:
@@ -269,18 +326,14 @@ def _corpus_files(path: Path) -> list[Path]:
     return [path]
 
 
-def _read_file(path: Path) -> Iterator[CorpusDocument]:
-    bare = _bare(path)
-    if bare.suffix in TEXT_SUFFIXES:
-        with open_text(path) as stream:
-            text = stream.read()
-        if text.strip():
-            yield CorpusDocument(text=text, source=bare.stem)
-        return
+def _json_rows(path: Path) -> Iterator[tuple[str, str | None]]:
     for number, record in read_json_lines(path):
-        text = text_field(record, "text", path=path, number=number)
         title = record.get("title")
+        text = text_field(record, "text", path=path, number=number)
+        yield text, title if isinstance(title, str) else None
+
+
+def _documents(rows: Iterable[tuple[str, str | None]], source: str) -> Iterator[CorpusDocument]:
+    for text, title in rows:
         if text.strip():
-            yield CorpusDocument(
-                text=text, source=bare.stem, title=title if isinstance(title, str) else None
-            )
+            yield CorpusDocument(text=text, source=source, title=title)

@@ -9,7 +9,10 @@ from icae.memory.file_format import load_memory, read_header, save_memory
 from icae.memory.header import MemoryHeader
 from icae.memory.memory import Memory
 from icae.memory.provenance import Provenance
-from icae.memory.spans import MemoryDocument, MemorySpan, hash_token_ids, spans_of_document
+from icae.memory.segments import Segment, memory_of_segments
+from icae.memory.selection import merge
+from icae.memory.spans import MemoryDocument, MemorySpan, hash_token_ids
+from icae.memory.token_fidelity import TokenFidelity
 
 __all__ = [
     "Memory",
@@ -17,9 +20,12 @@ __all__ = [
     "MemoryHeader",
     "MemorySpan",
     "Provenance",
+    "Segment",
+    "TokenFidelity",
     "hash_token_ids",
     "load_memory",
+    "memory_of_segments",
+    "merge",
     "read_header",
     "save_memory",
-    "spans_of_document",
 ]

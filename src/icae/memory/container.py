@@ -21,7 +21,7 @@ from icae.memory.strict_json import read_strict, write_canonical
 MAX_INDEX_BYTES = 100_000_000
 """Longest index that safetensors readers accept."""
 
-ITEM_BYTES = {"F32": 4, "BF16": 2, "U8": 1}
+ITEM_BYTES = {"F32": 4, "U32": 4, "BF16": 2, "U8": 1}
 """Bytes of one item of each dtype that a memory file uses."""
 
 _METADATA = "__metadata__"

@@ -1,7 +1,8 @@
 """The memory file: save, load, and read the header alone.
 
-A file is a safetensors container with the tensor ``slots``, the tensor ``source_zstd``
-if text is kept, and four lines of metadata. ``docs/memory-format.md`` specifies it.
+A file is a safetensors container with the tensor ``slots``, more tensors where there are
+verbatim tokens, measured tokens or text, and four lines of metadata.
+``docs/memory-format.md`` specifies it. Written is version 2; version 1 is read, too.
 """
 
 from __future__ import annotations
@@ -15,11 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-import numpy as np
-
 from icae.errors import ConfigError, MemoryFileError
 from icae.memory.atomic_write import write_atomically
-from icae.memory.bfloat16 import from_bfloat16_bits, to_bfloat16_bits
 from icae.memory.container import (
     Index,
     Tensor,
@@ -33,15 +31,19 @@ from icae.memory.header import HeaderRecord, MemoryHeader, parse_header, write_h
 from icae.memory.memory import Memory
 from icae.memory.source_text import pack_source, unpack_source
 from icae.memory.strict_json import write_canonical
-from icae.types import FloatArray
+from icae.memory.tensors import (
+    expected_arrays,
+    pack_arrays,
+    unpack_fidelity,
+    unpack_slots,
+    unpack_verbatim,
+)
 
 FORMAT = "icae-memory"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
-_SLOTS = "slots"
 _SOURCE = "source_zstd"
 _METADATA_KEYS = {"format", "format_version", "header", "sha256"}
-_STORED_AS = {"bfloat16": "BF16", "float32": "F32"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +55,7 @@ class _OpenFile:
     size: int
     index: Index
     header: HeaderRecord
+    version: int
 
 
 def save_memory(memory: Memory, path: str | Path) -> None:
@@ -70,7 +73,7 @@ def save_memory(memory: Memory, path: str | Path) -> None:
         MemoryFileError: If it cannot be written; a file that was there is untouched.
     """
     path = Path(path)
-    tensors = {_SLOTS: _pack_slots(memory)}
+    tensors = pack_arrays(memory)
     source_bytes = None
     if any(document.source is not None for document in memory.documents):
         data, source_bytes = pack_source([document.source for document in memory.documents])
@@ -80,7 +83,7 @@ def save_memory(memory: Memory, path: str | Path) -> None:
         "format": FORMAT,
         "format_version": str(FORMAT_VERSION),
         "header": header,
-        "sha256": _digest(header, tensors),
+        "sha256": _digest(FORMAT_VERSION, header, tensors),
     }
     index = write_index(metadata, tensors)
     try:
@@ -121,37 +124,49 @@ def load_memory(path: str | Path) -> Memory:
             for name, entry in file.index.tensors.items()
         }
         metadata = file.index.metadata
-        if _digest(metadata["header"], tensors) != metadata["sha256"]:
+        if _digest(file.version, metadata["header"], tensors) != metadata["sha256"]:
             raise MemoryFileError(
                 f"{file.where} was damaged or changed after it was written.",
                 got="content that does not match its SHA-256",
                 fix="Copy the file again, or compress the documents again.",
             )
-        header, sources = file.header, None
         try:
-            if header.source_bytes is not None:
-                sources = unpack_source(
-                    tensors[_SOURCE].data,
-                    source_bytes=header.source_bytes,
-                    documents=len(header.documents),
-                )
-            return Memory(
-                slots=_unpack_slots(tensors[_SLOTS]),
-                spans=header.spans,
-                documents=header.with_sources(sources),
-                provenance=header.provenance,
-                created_by=header.created_by,
-            )
+            return _memory(file.header, tensors)
         except ConfigError as error:
             raise _inconsistent(file.where, error) from error
         except ValueError as error:
             raise damaged(file.where, str(error)) from error
 
 
-def read_header(path: str | Path) -> MemoryHeader:
-    """Read what a memory file says about itself, without its slots or its text.
+def _memory(header: HeaderRecord, tensors: Mapping[str, Tensor]) -> Memory:
+    """The memory in a file whose header fits its tensors.
 
-    Whether slots and text are intact is not checked; `load_memory` does that.
+    Raises:
+        ConfigError: If header and content do not fit together.
+        ValueError: If a tensor is damaged.
+    """
+    sources = None
+    if header.source_bytes is not None:
+        sources = unpack_source(
+            tensors[_SOURCE].data,
+            source_bytes=header.source_bytes,
+            documents=len(header.documents),
+        )
+    return Memory(
+        slots=unpack_slots(tensors),
+        spans=header.spans,
+        documents=header.with_sources(sources),
+        provenance=header.provenance,
+        created_by=header.created_by,
+        verbatim_ids=unpack_verbatim(tensors),
+        token_fidelity=unpack_fidelity(tensors),
+    )
+
+
+def read_header(path: str | Path) -> MemoryHeader:
+    """Read what a memory file says about itself, without its tensors.
+
+    Whether slots, tokens and text are intact is not checked; `load_memory` does that.
 
     Args:
         path: A file that `save_memory` wrote.
@@ -171,8 +186,11 @@ def read_header(path: str | Path) -> MemoryHeader:
             provenance=header.provenance,
             created_by=header.created_by,
             has_source=header.source_bytes is not None,
+            has_token_fidelity=header.token_fidelity,
             slot_count=header.slot_count,
+            verbatim_tokens=header.verbatim_count,
             file_bytes=file.size,
+            format_version=file.version,
         )
 
 
@@ -201,8 +219,10 @@ def _opened(path: Path) -> Iterator[_OpenFile]:
                     fix="Compress the documents again.",
                 )
             index = read_index(stream, size=size, where=where)
-            header = _check_index(index, size=size, where=where)
-            yield _OpenFile(stream=stream, where=where, size=size, index=index, header=header)
+            version, header = _check_index(index, size=size, where=where)
+            yield _OpenFile(
+                stream=stream, where=where, size=size, index=index, header=header, version=version
+            )
     except FileNotFoundError as error:
         raise MemoryFileError(
             f"There is no memory file {where}.",
@@ -217,32 +237,35 @@ def _opened(path: Path) -> Iterator[_OpenFile]:
         ) from error
 
 
-def _check_index(index: Index, *, size: int, where: str) -> HeaderRecord:
-    """Check that an index is that of a sound memory file, and read its header."""
-    _check_format(index, where=where)
+def _check_index(index: Index, *, size: int, where: str) -> tuple[int, HeaderRecord]:
+    """Check that an index is that of a sound memory file, and read its version and header."""
+    version = _check_format(index, where=where)
     metadata = index.metadata
     if set(metadata) != _METADATA_KEYS:
         raise damaged(where, f"its metadata has the keys {', '.join(sorted(metadata))}")
     try:
-        header = parse_header(metadata["header"])
+        header = parse_header(metadata["header"], version=version)
     except ConfigError as error:
         raise _inconsistent(where, error) from error
-    width = header.provenance.hidden_size
-    expected: dict[str, tuple[str, tuple[int, ...]]] = {
-        _SLOTS: (_STORED_AS[header.provenance.slot_dtype], (header.slot_count, width))
-    }
-    if header.source_bytes is not None:
-        source = index.tensors.get(_SOURCE)
-        expected[_SOURCE] = ("U8", (source.end - source.start,) if source else ())
+    expected = _expected_tensors(header, index)
     found = {name: (entry.dtype, entry.shape) for name, entry in index.tensors.items()}
     if found != expected:
         raise damaged(where, f"tensors {_shown(found)} where the header says {_shown(expected)}")
     check_extent(index, size=size, where=where)
-    return header
+    return version, header
 
 
-def _check_format(index: Index, *, where: str) -> None:
-    """Tell foreign files and newer formats from damaged ones."""
+def _expected_tensors(header: HeaderRecord, index: Index) -> dict[str, tuple[str, tuple[int, ...]]]:
+    """Dtype and shape of each tensor that a file with this header has to have."""
+    expected = expected_arrays(header)
+    if header.source_bytes is not None:
+        source = index.tensors.get(_SOURCE)
+        expected[_SOURCE] = ("U8", (source.end - source.start,) if source else ())
+    return expected
+
+
+def _check_format(index: Index, *, where: str) -> int:
+    """The version of the format; foreign files and newer formats are told from damaged ones."""
     name = index.metadata.get("format")
     if name != FORMAT:
         raise MemoryFileError(
@@ -258,14 +281,15 @@ def _check_format(index: Index, *, where: str) -> None:
         raise MemoryFileError(
             f"{where} was written by a newer icae.",
             got=f"format version {version}",
-            expected=f"format version {FORMAT_VERSION}",
+            expected=f"format version {FORMAT_VERSION} or lower",
             fix="Upgrade: pip install --upgrade icae",
         )
+    return int(version)
 
 
-def _digest(header: str, tensors: Mapping[str, Tensor]) -> str:
+def _digest(version: int, header: str, tensors: Mapping[str, Tensor]) -> str:
     """SHA-256 over the header and every tensor, each part preceded by its length."""
-    digest = hashlib.sha256(f"{FORMAT}/{FORMAT_VERSION}\n".encode())
+    digest = hashlib.sha256(f"{FORMAT}/{version}\n".encode())
 
     def add(part: bytes) -> None:
         digest.update(len(part).to_bytes(8, "little"))
@@ -276,28 +300,6 @@ def _digest(header: str, tensors: Mapping[str, Tensor]) -> str:
         add(write_canonical([name, tensor.dtype, list(tensor.shape)]).encode("utf-8"))
         add(tensor.data)
     return digest.hexdigest()
-
-
-def _pack_slots(memory: Memory) -> Tensor:
-    dtype = _STORED_AS[memory.provenance.slot_dtype]
-    if dtype == "F32":
-        data = memory.slots.astype("<f4").tobytes()
-        return Tensor(dtype=dtype, shape=memory.slots.shape, data=data)
-    bits = to_bfloat16_bits(memory.slots)
-    if not np.isfinite(from_bfloat16_bits(bits)).all():
-        raise MemoryFileError(
-            "Some slots are too large for bfloat16.",
-            got=f"up to {float(np.abs(memory.slots).max()):.6g}",
-            expected="below 3.39e38",
-            fix="Store the slots as float32.",
-        )
-    return Tensor(dtype=dtype, shape=memory.slots.shape, data=bits.tobytes())
-
-
-def _unpack_slots(tensor: Tensor) -> FloatArray:
-    if tensor.dtype == "BF16":
-        return from_bfloat16_bits(np.frombuffer(tensor.data, dtype="<u2")).reshape(tensor.shape)
-    return np.frombuffer(tensor.data, dtype="<f4").astype(np.float32).reshape(tensor.shape)
 
 
 def _inconsistent(where: str, error: ConfigError) -> MemoryFileError:

@@ -1,11 +1,11 @@
-"""The header of a memory file: everything about a memory but its slots and its text."""
+"""The header of a memory file: everything about a memory but its tensors."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from typing import Any
 
-from icae.config import from_dict
 from icae.errors import ConfigError
 from icae.memory.checks import check, check_text
 from icae.memory.memory import Memory
@@ -18,11 +18,12 @@ from icae.memory.spans import (
     token_count,
 )
 from icae.memory.strict_json import read_strict, write_canonical
+from icae.parsing import from_dict
 
 
 @dataclass(frozen=True, kw_only=True)
 class MemoryHeader:
-    """What a memory file says about itself; its slots are not read for it.
+    """What a memory file says about itself; its tensors are not read for it.
 
     Attributes:
         documents: The documents, each without its source.
@@ -30,8 +31,11 @@ class MemoryHeader:
         provenance: What made the slots.
         created_by: Program and version that made the memory.
         has_source: Whether the file keeps the text of at least one document.
+        has_token_fidelity: Whether the file holds the fidelity of every token.
         slot_count: Number of slots K.
+        verbatim_tokens: Number of tokens N that are kept as they are.
         file_bytes: Size of the file in bytes.
+        format_version: Version of the format it is written in.
     """
 
     documents: tuple[MemoryDocument, ...]
@@ -39,8 +43,11 @@ class MemoryHeader:
     provenance: Provenance
     created_by: str
     has_source: bool
+    has_token_fidelity: bool
     slot_count: int
+    verbatim_tokens: int
     file_bytes: int
+    format_version: int
 
     @property
     def tokens(self) -> int:
@@ -48,9 +55,14 @@ class MemoryHeader:
         return token_count(self.spans)
 
     @property
+    def positions(self) -> int:
+        """Decoder positions that the memory takes: its slots and its verbatim tokens."""
+        return self.slot_count + self.verbatim_tokens
+
+    @property
     def ratio(self) -> float:
-        """Compression ratio reached: context tokens per slot."""
-        return self.tokens / self.slot_count
+        """Compression ratio reached: context tokens per decoder position."""
+        return self.tokens / self.positions
 
     @property
     def fidelity(self) -> float | None:
@@ -66,7 +78,7 @@ class DocumentRecord:
     sha256: str
     chars: int
     tokens: int
-    token_ids_sha256: str
+    token_ids_sha256: str | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,6 +92,8 @@ class HeaderRecord:
         slot_count: Number of slots K.
         source_bytes: Size of the decompressed source, or None if no text is kept.
         spans: The spans, in order.
+        token_fidelity: Whether the fidelity of every token is kept.
+        verbatim_count: Number of verbatim tokens N.
 
     Raises:
         ConfigError: If the parts do not fit together.
@@ -91,6 +105,8 @@ class HeaderRecord:
     slot_count: int
     source_bytes: int | None
     spans: tuple[MemorySpan, ...]
+    token_fidelity: bool
+    verbatim_count: int
 
     def __post_init__(self) -> None:
         check_text("created_by", self.created_by)
@@ -100,7 +116,17 @@ class HeaderRecord:
             self.source_bytes,
             ">= 0, or null",
         )
-        check_tiling(self.spans, self.with_sources(None), self.slot_count)
+        check_tiling(
+            self.spans,
+            self.with_sources(None),
+            slot_count=self.slot_count,
+            verbatim_count=self.verbatim_count,
+        )
+
+    @property
+    def tokens(self) -> int:
+        """Context tokens T of all documents."""
+        return token_count(self.spans)
 
     def with_sources(self, sources: Sequence[str | None] | None) -> tuple[MemoryDocument, ...]:
         """The documents, with their text put back.
@@ -138,21 +164,74 @@ def write_header(memory: Memory, *, source_bytes: int | None) -> str:
             "slot_count": memory.slot_count,
             "source_bytes": source_bytes,
             "spans": [asdict(span) for span in memory.spans],
+            "token_fidelity": memory.token_fidelity is not None,
+            "verbatim_count": memory.verbatim_tokens,
         }
     )
 
 
-def parse_header(text: str) -> HeaderRecord:
+def parse_header(text: str, *, version: int) -> HeaderRecord:
     """Read a header, strictly.
 
     Args:
         text: JSON.
+        version: Version of the format it is written in, 1 or 2.
 
     Raises:
         ConfigError: If it is not JSON, has a key too many or too few, a value of the
             wrong type or out of range, or parts that do not fit together.
     """
     try:
-        return from_dict(HeaderRecord, read_strict(text), where="header")
+        return from_dict(HeaderRecord, _READERS[version](read_strict(text)), where="header")
     except (ValueError, OverflowError) as error:
         raise ConfigError("header: not valid JSON.", got=str(error)) from error
+
+
+_ADDED_TO_HEADER: dict[str, Any] = {"token_fidelity": False, "verbatim_count": 0}
+_ADDED_TO_SPANS: dict[str, Any] = {
+    "kind": "slots",
+    "verbatim_start": 0,
+    "verbatim_end": 0,
+    "refine_steps": 0,
+    "refine_seconds": 0.0,
+}
+"""What version 2 added, with what it says about a memory of version 1."""
+
+
+def _from_version_1(raw: Any) -> Any:
+    """A header of version 1 as one of version 2: all spans are slots, no token measured."""
+    header = _extended(raw, _ADDED_TO_HEADER, "header")
+    if isinstance(header, dict):
+        spans, documents = header.get("spans"), header.get("documents")
+        if isinstance(spans, list):
+            added = [_extended(s, _ADDED_TO_SPANS, f"spans[{i}]") for i, s in enumerate(spans)]
+            header = {**header, "spans": added}
+        for document in documents if isinstance(documents, list) else ():
+            if isinstance(document, dict) and document.get("token_ids_sha256", "") is None:
+                raise ConfigError("header: wrong type or value.", got="no token_ids_sha256")
+    return header
+
+
+def _from_version_2(raw: Any) -> Any:
+    """A header of version 2, whose spans leave nothing to the defaults."""
+    spans = raw.get("spans") if isinstance(raw, dict) else None
+    for i, span in enumerate(spans if isinstance(spans, list) else ()):
+        missing = sorted(_ADDED_TO_SPANS.keys() - span.keys()) if isinstance(span, dict) else ()
+        if missing:
+            raise ConfigError(
+                f"header: spans[{i}]: a key is missing.", got="nothing", expected=missing[0]
+            )
+    return raw
+
+
+def _extended(raw: Any, added: dict[str, Any], where: str) -> Any:
+    """A record of version 1 with the keys that version 2 added, none of which it may have."""
+    if not isinstance(raw, dict):
+        return raw
+    early = sorted(raw.keys() & added.keys())
+    if early:
+        raise ConfigError(f"header: {where}: unknown key.", got=", ".join(early))
+    return {**raw, **added}
+
+
+_READERS = {1: _from_version_1, 2: _from_version_2}

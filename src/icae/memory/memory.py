@@ -1,15 +1,17 @@
-"""A memory: the slots of one or more documents, with what they are slots of.
+"""A memory: one or more documents as slots and verbatim tokens, with what they stand for.
 
-Shapes: K slots, D hidden.
+Shapes: K slots, D hidden, N verbatim tokens, T context tokens of all documents.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from importlib import import_module
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from icae.errors import InputError
 from icae.memory.checks import check, check_text
@@ -21,7 +23,11 @@ from icae.memory.spans import (
     mean_fidelity,
     token_count,
 )
-from icae.types import FloatArray
+from icae.memory.token_fidelity import TokenFidelity, check_token_fidelity
+from icae.types import FloatArray, TokenIds
+
+MAX_TOKEN_ID = 2**32 - 1
+"""Largest token id that a memory file can hold."""
 
 
 def _this_version() -> str:
@@ -29,21 +35,46 @@ def _this_version() -> str:
     return f"icae {import_module('icae').__version__}"
 
 
+def _no_ids() -> TokenIds:
+    return np.zeros(0, dtype=np.int64)
+
+
+def _check_ids(ids: NDArray[np.int64]) -> None:
+    check(
+        isinstance(ids, np.ndarray) and ids.dtype == np.int64 and ids.ndim == 1,
+        "The verbatim token ids are not a list of int64.",
+        f"{getattr(ids, 'dtype', type(ids).__name__)} {getattr(ids, 'shape', '')}",
+        "a NumPy array, int64 [N]",
+    )
+    if len(ids):
+        lowest, highest = int(ids.min()), int(ids.max())
+        check(
+            lowest >= 0 and highest <= MAX_TOKEN_ID,
+            "A verbatim token id is out of range.",
+            lowest if lowest < 0 else highest,
+            f"0..{MAX_TOKEN_ID}",
+        )
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Memory:
     """Compressed documents.
 
-    Two memories are equal if all their fields are, slots compared by value. A memory has
-    no hash, as its slots can be changed in place.
+    The decoder gets a memory span by span: the slots of one, the token ids of another
+    that is kept verbatim. Two memories are equal if all their fields are, arrays compared
+    by value. A memory has no hash, as its arrays can be changed in place.
 
     Attributes:
-        slots: float32 [K, D], in the input-embedding space of the decoder.
-        spans: What each run of slots stands for, in order; the spans of document i come
-            before those of document i + 1, cover its tokens exactly, and together
-            cover the K slots exactly.
+        slots: float32 [K, D], in the input-embedding space of the decoder; K may be 0.
+        spans: What each run of slots or verbatim tokens stands for, in order; the spans
+            of document i come before those of document i + 1, cover its tokens exactly,
+            and together cover the K slots and the N verbatim tokens exactly.
         documents: The documents, in order.
         provenance: What made the slots.
         created_by: Program and version that made the memory.
+        verbatim_ids: int64 [N], the token ids of the verbatim spans.
+        token_fidelity: How faithfully each of the T tokens is held, or None if that was
+            not measured of all of them.
 
     Raises:
         ConfigError: If the parts do not fit together, or a slot is not finite.
@@ -54,8 +85,23 @@ class Memory:
     documents: tuple[MemoryDocument, ...]
     provenance: Provenance
     created_by: str = field(default_factory=_this_version)
+    verbatim_ids: TokenIds = field(default_factory=_no_ids, repr=False)
+    token_fidelity: TokenFidelity | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
+        self._check_slots()
+        _check_ids(self.verbatim_ids)
+        check_text("memory.created_by", self.created_by)
+        check_tiling(
+            self.spans,
+            self.documents,
+            slot_count=len(self.slots),
+            verbatim_count=len(self.verbatim_ids),
+        )
+        if self.token_fidelity is not None:
+            check_token_fidelity(self.token_fidelity, self.spans)
+
+    def _check_slots(self) -> None:
         slots = self.slots
         check(
             isinstance(slots, np.ndarray) and slots.dtype == np.float32 and slots.ndim == 2,
@@ -76,16 +122,18 @@ class Memory:
             f"{int((~finite).sum())} of {len(slots)} slots",
             "no NaN and no infinity",
         )
-        check_text("memory.created_by", self.created_by)
-        check_tiling(self.spans, self.documents, len(slots))
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Memory):
             return NotImplemented
-        return self._described() == other._described() and np.array_equal(self.slots, other.slots)
+        return (
+            self._described() == other._described()
+            and np.array_equal(self.slots, other.slots)
+            and np.array_equal(self.verbatim_ids, other.verbatim_ids)
+        )
 
     def _described(self) -> tuple[object, ...]:
-        return self.spans, self.documents, self.provenance, self.created_by
+        return self.spans, self.documents, self.provenance, self.created_by, self.token_fidelity
 
     @property
     def tokens(self) -> int:
@@ -98,9 +146,19 @@ class Memory:
         return len(self.slots)
 
     @property
+    def verbatim_tokens(self) -> int:
+        """Number of tokens N that are kept as they are."""
+        return len(self.verbatim_ids)
+
+    @property
+    def positions(self) -> int:
+        """Decoder positions that the memory takes: its slots and its verbatim tokens."""
+        return self.slot_count + self.verbatim_tokens
+
+    @property
     def ratio(self) -> float:
-        """Compression ratio reached: context tokens per slot."""
-        return self.tokens / self.slot_count
+        """Compression ratio reached: context tokens per decoder position."""
+        return self.tokens / self.positions
 
     @property
     def fidelity(self) -> float | None:
@@ -149,26 +207,97 @@ class Memory:
         """
         if not isinstance(other, Memory):
             return NotImplemented
-        self.provenance.require_match(
-            other.provenance,
-            what_self=f"the memory of {_names(self)}",
-            what_other=f"The memory of {_names(other)}",
-        )
-        shifted = tuple(
-            replace(
-                span,
-                document=span.document + len(self.documents),
-                slot_start=span.slot_start + self.slot_count,
-                slot_end=span.slot_end + self.slot_count,
-            )
-            for span in other.spans
-        )
-        return replace(
-            self,
-            slots=np.concatenate([self.slots, other.slots]),
-            spans=self.spans + shifted,
-            documents=self.documents + other.documents,
-        )
+        from icae.memory.selection import merge
+
+        return merge([self, other])
+
+    def select(self, spans: Sequence[int]) -> Memory:
+        """A memory of some of the spans (see `icae.memory.selection.select`).
+
+        Args:
+            spans: Indices of the spans, at least one, in the order wanted.
+
+        Raises:
+            InputError: If there is no such span, or a text that is cut was not kept.
+        """
+        from icae.memory import selection
+
+        return selection.select(self, spans)
+
+    def slice(self, char_start: int, char_end: int, *, document: int = 0) -> Memory:
+        """A memory of the spans that overlap a range of characters.
+
+        Args:
+            char_start: First character (code point).
+            char_end: One past the last.
+            document: Index of the document, from 0; negative from the end.
+
+        Raises:
+            InputError: If there is no such text, or it was not kept.
+        """
+        from icae.memory import selection
+
+        return selection.slice_characters(self, char_start, char_end, document=document)
+
+    def extend(self, document: int, addition: Memory) -> Memory:
+        """A memory with more text at the end of a document (see `editing.extend`).
+
+        Args:
+            document: Index of the document, from 0; negative from the end.
+            addition: A memory of one document: the additional text alone.
+
+        Raises:
+            InputError: If there is no such document, or a text was not kept.
+            IncompatibleMemoryError: If the two were made by different models.
+        """
+        from icae.memory import editing
+
+        return editing.extend(self, document, addition)
+
+    def replace_spans(self, document: int, first: int, end: int, replacement: Memory) -> Memory:
+        """A memory with other text in place of spans (see `editing.replace_spans`).
+
+        Args:
+            document: Index of the document, from 0; negative from the end.
+            first: First span to replace, counted within the document.
+            end: One past the last; `first` to insert before that span.
+            replacement: A memory of one document: the new text alone.
+
+        Raises:
+            InputError: If there are no such spans, or a text was not kept.
+            IncompatibleMemoryError: If the two were made by different models.
+        """
+        from icae.memory import editing
+
+        return editing.replace_spans(self, document, first, end, replacement)
+
+    def drop_spans(self, document: int, first: int, end: int) -> Memory:
+        """A memory without some spans and their text (see `editing.drop_spans`).
+
+        Args:
+            document: Index of the document, from 0; negative from the end.
+            first: First span to drop, counted within the document.
+            end: One past the last.
+
+        Raises:
+            InputError: If there are no such spans, no other, or the text was not kept.
+        """
+        from icae.memory import editing
+
+        return editing.drop_spans(self, document, first, end)
+
+    def delete_document(self, document: int) -> Memory:
+        """A memory without one of its documents.
+
+        Args:
+            document: Index of the document, from 0; negative from the end.
+
+        Raises:
+            InputError: If there is no such document, or it is the only one.
+        """
+        from icae.memory import selection
+
+        return selection.delete_document(self, document)
 
     def save(self, path: str | Path) -> None:
         """Write the memory to a file (see `icae.memory.save_memory`).
@@ -196,8 +325,3 @@ class Memory:
         from icae.memory.file_format import load_memory
 
         return load_memory(path)
-
-
-def _names(memory: Memory) -> str:
-    names = [document.name for document in memory.documents]
-    return names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"

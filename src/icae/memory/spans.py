@@ -12,10 +12,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+from numpy.typing import NDArray
 
 from icae.memory.checks import check, check_text, is_sha256
-from icae.spans import SpanPlan, check_ratio
-from icae.types import TokenIds
+from icae.spans import check_ratio
+from icae.types import SPAN_KINDS, SpanKind, TokenIds
+
+MAX_REFINE_STEPS = 2**31 - 1
+"""Most optimisation steps that a span can record."""
 
 
 def hash_token_ids(ids: TokenIds) -> str:
@@ -33,7 +37,9 @@ class MemoryDocument:
         chars: Length of the text in Unicode code points (``len(text)``).
         tokens: Length of the text in tokens.
         source: The text itself, or None if it is not kept.
-        token_ids_sha256: Digest of its token ids, lower-case hex.
+        token_ids_sha256: Digest of its token ids, lower-case hex, or None where they are
+            not known as a whole: a slice or an edit changes the text, and only a
+            tokenizer could tell the ids of the new one.
 
     Raises:
         ConfigError: If a field is out of range, or `source` is not the text that
@@ -45,7 +51,7 @@ class MemoryDocument:
     chars: int
     tokens: int
     source: str | None = field(repr=False)
-    token_ids_sha256: str
+    token_ids_sha256: str | None
 
     def __post_init__(self) -> None:
         check_text("document.name", self.name)
@@ -53,10 +59,10 @@ class MemoryDocument:
             is_sha256(self.sha256), "document.sha256 is not a digest.", self.sha256, "64 hex digits"
         )
         check(
-            is_sha256(self.token_ids_sha256),
+            self.token_ids_sha256 is None or is_sha256(self.token_ids_sha256),
             "document.token_ids_sha256 is not a digest.",
             self.token_ids_sha256,
-            "64 hex digits",
+            "64 hex digits, or None",
         )
         check(self.chars >= 0, "document.chars is out of range.", self.chars, ">= 0")
         check(self.tokens >= 1, "document.tokens is out of range.", self.tokens, ">= 1")
@@ -80,7 +86,7 @@ class MemoryDocument:
 
 @dataclass(frozen=True, kw_only=True)
 class MemorySpan:
-    """A slice of a document that was compressed in one pass.
+    """A slice of a document that was compressed in one pass, or kept verbatim.
 
     Attributes:
         document: Index of its document in the memory.
@@ -90,10 +96,17 @@ class MemorySpan:
         char_end: One past the last character. A character that two spans share the
             bytes of may belong to both.
         slot_start: First row in the slots of the memory.
-        slot_end: One past the last row.
-        ratio: Nominal compression ratio that was asked for, context tokens per slot.
+        slot_end: One past the last row; of a verbatim span, `slot_start`.
+        ratio: Nominal compression ratio that was asked for, context tokens per slot; of a
+            verbatim span, 1.
         fidelity: Share of the tokens that the decoder reproduces from the slots under
-            teacher forcing (0..1), or None if it was not measured.
+            teacher forcing (0..1), or None if it was not measured; of a verbatim span, 1:
+            its text is there as it is.
+        kind: Whether the decoder gets ``slots`` in place of the span, or its ``tokens``.
+        verbatim_start: First row in the verbatim token ids of the memory.
+        verbatim_end: One past the last row; of a span of slots, `verbatim_start`.
+        refine_steps: Optimisation steps taken on the slots when they were made.
+        refine_seconds: Wall time that these steps took, s.
 
     Raises:
         ConfigError: If a range is empty or reversed, or a number out of range.
@@ -108,13 +121,16 @@ class MemorySpan:
     slot_end: int
     ratio: float
     fidelity: float | None
+    kind: SpanKind = "slots"
+    verbatim_start: int = 0
+    verbatim_end: int = 0
+    refine_steps: int = 0
+    refine_seconds: float = 0.0
 
     def __post_init__(self) -> None:
         check(self.document >= 0, "span.document is out of range.", self.document, ">= 0")
-        tokens, slots = (self.token_start, self.token_end), (self.slot_start, self.slot_end)
-        chars = (self.char_start, self.char_end)
+        tokens, chars = (self.token_start, self.token_end), (self.char_start, self.char_end)
         check(0 <= tokens[0] < tokens[1], "A span has no tokens.", tokens, "0 <= start < end")
-        check(0 <= slots[0] < slots[1], "A span has no slots.", slots, "0 <= start < end")
         check(0 <= chars[0] <= chars[1], "A span has reversed characters.", chars, "start <= end")
         check_ratio(self.ratio)
         check(
@@ -122,6 +138,39 @@ class MemorySpan:
             "span.fidelity is out of range.",
             self.fidelity,
             "0..1, or None",
+        )
+        refined = (self.refine_steps, self.refine_seconds)
+        check(
+            0 <= self.refine_steps <= MAX_REFINE_STEPS
+            and self.refine_seconds >= 0
+            and math.isfinite(self.refine_seconds),
+            "The refinement of a span is out of range.",
+            refined,
+            f"0..{MAX_REFINE_STEPS} steps, seconds >= 0",
+        )
+        check(self.kind in SPAN_KINDS, "span.kind is not known.", self.kind, ", ".join(SPAN_KINDS))
+        slots = (self.slot_start, self.slot_end)
+        verbatim = (self.verbatim_start, self.verbatim_end)
+        if self.kind == "slots":
+            check(0 <= slots[0] < slots[1], "A span has no slots.", slots, "0 <= start < end")
+            _check_empty("A span of slots has verbatim tokens.", verbatim)
+        else:
+            _check_empty("A verbatim span has slots.", slots)
+            self._check_verbatim(verbatim)
+
+    def _check_verbatim(self, rows: tuple[int, int]) -> None:
+        check(
+            rows[0] >= 0 and rows[1] - rows[0] == self.tokens,
+            "A verbatim span does not hold all of its tokens.",
+            rows,
+            f"{self.tokens} rows",
+        )
+        said = (self.ratio, self.fidelity, self.refine_steps, self.refine_seconds)
+        check(
+            said == (1.0, 1.0, 0, 0.0),
+            "A verbatim span says that it was compressed.",
+            said,
+            "ratio 1, fidelity 1, no refinement",
         )
 
     @property
@@ -131,13 +180,32 @@ class MemorySpan:
 
     @property
     def slots(self) -> int:
-        """Number of memory slots K."""
+        """Number of memory slots K; 0 of a verbatim span."""
         return self.slot_end - self.slot_start
+
+    @property
+    def positions(self) -> int:
+        """Decoder positions that it takes: its slots, or its tokens if it is verbatim."""
+        return self.slots + self.verbatim_end - self.verbatim_start
+
+
+def _check_empty(message: str, rows: tuple[int, int]) -> None:
+    check(0 <= rows[0] == rows[1], message, rows, "0 <= start == end")
 
 
 def token_count(spans: Sequence[MemorySpan]) -> int:
     """Context tokens of all spans together."""
     return sum(span.tokens for span in spans)
+
+
+def token_offsets(spans: Sequence[MemorySpan]) -> NDArray[np.int64]:
+    """Where each span's tokens start among the tokens of all spans.
+
+    Returns:
+        [S + 1]: the start of each span, then the number of tokens.
+    """
+    lengths = [span.tokens for span in spans]
+    return np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
 
 
 def mean_fidelity(spans: Sequence[MemorySpan]) -> float | None:
@@ -158,21 +226,26 @@ def mean_fidelity(spans: Sequence[MemorySpan]) -> float | None:
 
 
 def check_tiling(
-    spans: Sequence[MemorySpan], documents: Sequence[MemoryDocument], slot_count: int
+    spans: Sequence[MemorySpan],
+    documents: Sequence[MemoryDocument],
+    *,
+    slot_count: int,
+    verbatim_count: int,
 ) -> None:
-    """Check that spans cover slots and documents exactly once, in order.
+    """Check that spans cover slots, verbatim tokens and documents exactly once, in order.
 
     Args:
         spans: Spans of a memory.
         documents: Its documents.
         slot_count: Its number of slots K.
+        verbatim_count: Its number of verbatim tokens N.
 
     Raises:
-        ConfigError: If the spans leave a gap or overlap in slots or tokens, go back in a
-            document, leave one out, or name one that does not exist.
+        ConfigError: If the spans leave a gap or overlap in slots, verbatim tokens or
+            tokens, go back in a document, leave one out, or name one that does not exist.
     """
     check(bool(spans), "A memory has no spans.", 0, "at least one span")
-    slot = 0
+    slot, row = 0, 0
     at: list[int] = [0] * len(documents)
     previous: MemorySpan | None = None
     for index, span in enumerate(spans):
@@ -190,14 +263,27 @@ def check_tiling(
             str(slot),
         )
         check(
+            span.verbatim_start == row,
+            f"{where} does not start at the verbatim token where the one before it ends.",
+            span.verbatim_start,
+            str(row),
+        )
+        check(
             span.token_start == at[span.document],
             f"{where} does not start at the token where the one before it ends.",
             span.token_start,
             str(at[span.document]),
         )
         _check_order(where, span, previous, documents[span.document])
-        slot, at[span.document], previous = span.slot_end, span.token_end, span
+        slot, row, previous = span.slot_end, span.verbatim_end, span
+        at[span.document] = span.token_end
     check(slot == slot_count, "The spans do not cover the slots.", slot, f"{slot_count} slots")
+    check(
+        row == verbatim_count,
+        "The spans do not cover the verbatim tokens.",
+        row,
+        f"{verbatim_count} tokens",
+    )
     for document, end in zip(documents, at, strict=True):
         check(
             end == document.tokens,
@@ -231,39 +317,3 @@ def _check_order(
             (span.char_start, span.char_end),
             f"not before ({previous.char_start}, {previous.char_end})",
         )
-
-
-def spans_of_document(
-    plans: Sequence[SpanPlan],
-    offsets: Sequence[int],
-    fidelity: Sequence[float | None],
-    ratio: float,
-) -> tuple[MemorySpan, ...]:
-    """The spans of one document that is a memory by itself.
-
-    A span's characters end where the next one's begin, so that spans tile the text.
-
-    Args:
-        plans: Spans of the document's tokens, in order.
-        offsets: Character at which each token starts, then the length of the text.
-        fidelity: Measured fidelity of each span, or None.
-        ratio: Nominal compression ratio.
-    """
-    spans: list[MemorySpan] = []
-    row = 0
-    for plan, measured in zip(plans, fidelity, strict=True):
-        spans.append(
-            MemorySpan(
-                document=0,
-                token_start=plan.token_start,
-                token_end=plan.token_end,
-                char_start=offsets[plan.token_start] if spans else 0,
-                char_end=offsets[plan.token_end],
-                slot_start=row,
-                slot_end=row + plan.slots,
-                ratio=ratio,
-                fidelity=measured,
-            )
-        )
-        row += plan.slots
-    return tuple(spans)

@@ -16,13 +16,16 @@ from icae.model.base import (
     tokenizer_hash,
     weight_hash,
 )
-from icae.model.icae import IcaeModel, Sample, TaskScore
+from icae.model.icae import IcaeModel, Sample
+from icae.model.plain_decoder import PlainRow, plain_logits
 from icae.model.prompts import render_answer, render_prompt, tokenize, tokenize_with_offsets
+from icae.model.scoring import TaskScore, score_task, token_kl
 
 __all__ = [
     "DEFAULT_BASE",
     "AdapterInfo",
     "IcaeModel",
+    "PlainRow",
     "Sample",
     "TaskScore",
     "adapter_hash",
@@ -31,10 +34,13 @@ __all__ = [
     "load_decoder",
     "load_tokenizer",
     "load_weights",
+    "plain_logits",
     "read_info",
     "render_answer",
     "render_prompt",
     "save_adapter",
+    "score_task",
+    "token_kl",
     "tokenize",
     "tokenize_with_offsets",
     "tokenizer_hash",

@@ -15,10 +15,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel
 
-from icae.config import ModelConfig, from_dict, to_dict
+from icae.config import ModelConfig
 from icae.errors import AdapterError, ConfigError
 from icae.model.card import model_card
 from icae.model.icae import IcaeModel
+from icae.parsing import from_dict, to_dict
 
 FORMAT = "icae-adapter"
 VERSION = 1

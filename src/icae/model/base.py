@@ -139,20 +139,26 @@ def load_tokenizer(base: str) -> Any:
     return tokenizer
 
 
-def load_decoder(base: str, *, dtype: torch.dtype, device: torch.device | str) -> PreTrainedModel:
+def load_decoder(
+    base: str, *, dtype: torch.dtype, device: torch.device | str, attention: str = "sdpa"
+) -> PreTrainedModel:
     """The frozen causal LM of a base name, in eval mode.
 
     Args:
         base: As for `resolve_base`.
         dtype: Precision of the weights.
         device: Where they go.
+        attention: Attention implementation of transformers. ``sdpa`` is the fused one;
+            its backward pass is slower on a CPU than ``eager`` (benchmarks/README.md).
 
     Raises:
         BaseModelError: If it cannot be found or is not a causal LM.
     """
     try:
         with quiet_loading():
-            model = AutoModelForCausalLM.from_pretrained(resolve_base(base), dtype=dtype)
+            model = AutoModelForCausalLM.from_pretrained(
+                resolve_base(base), dtype=dtype, attn_implementation=attention
+            )
     except (OSError, ValueError) as error:
         raise _not_loaded(base, error) from error
     return model.to(device).eval().requires_grad_(False)

@@ -26,7 +26,7 @@ from icae.errors import BaseModelError
 from icae.model.memory_tokens import MemoryTokens, SlotHead
 from icae.model.positions import encoder_positions
 from icae.spans import chunk_of_tokens
-from icae.types import TokenIds
+from icae.types import EncoderReading, TokenIds
 
 QV_NAMES = (("q_proj", "v_proj"), ("query_key_value",), ("q_lin", "v_lin"))
 """Names of the query and value projections: the Llama, Qwen2, Mistral, ... families;
@@ -169,15 +169,57 @@ def read_memory_tokens(
     return hidden, chunk_means(tokens_BSD.detach(), batch.chunk_BS, max(batch.slots))
 
 
+def read_chunk_means(lora: PeftModel, batch: EncoderBatch) -> tuple[list[Tensor], Tensor]:
+    """Run the encoder over contexts alone, every token seeing every other of its span.
+
+    The batch's memory places are padding here: no token attends to them.
+
+    Returns:
+        Mean last hidden state [K_i, D] of each span's chunks, and the mean input
+        embedding of every chunk [B, K, D].
+    """
+    causal_lm = lora.get_base_model()
+    tokens_BSD = causal_lm.get_input_embeddings()(batch.ids_BS)
+    slots = max(batch.slots)
+    # Attention masks in 4-D are taken as they are: 0 where a key may be seen.
+    hidden_keys_BS = batch.chunk_BS == slots
+    lowest = torch.finfo(tokens_BSD.dtype).min
+    mask_BS = torch.zeros_like(hidden_keys_BS, dtype=tokens_BSD.dtype)
+    mask_BS = mask_BS.masked_fill(hidden_keys_BS, lowest)
+    size = batch.ids_BS.shape[1]
+    hidden_BSD = causal_lm.base_model(
+        inputs_embeds=tokens_BSD,
+        attention_mask=mask_BS[:, None, None, :].expand(-1, 1, size, size),
+        position_ids=batch.positions_BS,
+        use_cache=False,
+    ).last_hidden_state
+    pooled_BKD = chunk_means(hidden_BSD, batch.chunk_BS, slots)
+    hidden = [pooled_BKD[row, :k] for row, k in enumerate(batch.slots)]
+    return hidden, chunk_means(tokens_BSD.detach(), batch.chunk_BS, slots)
+
+
+def read(
+    lora: PeftModel, tokens: MemoryTokens, batch: EncoderBatch, reading: EncoderReading
+) -> tuple[list[Tensor], Tensor]:
+    """Last hidden states that become slots, and chunk means, as `reading` says."""
+    if reading == "mean-pool":
+        return read_chunk_means(lora, batch)
+    return read_memory_tokens(lora, tokens, batch)
+
+
 def encode(
-    lora: PeftModel, tokens: MemoryTokens, head: SlotHead, batch: EncoderBatch
+    lora: PeftModel,
+    tokens: MemoryTokens,
+    head: SlotHead,
+    batch: EncoderBatch,
+    reading: EncoderReading = "memory-tokens",
 ) -> list[Tensor]:
     """Encode a batch of spans.
 
     Returns:
         Slots [K_i, D] of each span, float32.
     """
-    hidden, mean_BKD = read_memory_tokens(lora, tokens, batch)
+    hidden, mean_BKD = read(lora, tokens, batch, reading)
     return [
         head(hidden_KD[None], mean_BKD[row, :k][None])[0]
         for row, (hidden_KD, k) in enumerate(zip(hidden, batch.slots, strict=True))

@@ -16,12 +16,14 @@ from transformers import PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from icae.config import ModelConfig
-from icae.model.encoder import build_batch, encode, read_memory_tokens, wrap_lora
+from icae.model.encoder import build_batch, encode, read, wrap_lora
 from icae.model.memory_tokens import MemoryTokens, SlotHead, rms
+from icae.model.plain_decoder import PlainRow, plain_logits
 from icae.model.positions import decoder_positions
+from icae.model.scoring import TaskScore, score_task
 from icae.objectives import DecoderTask
 from icae.spans import plan_spans
-from icae.types import Objective, TokenIds
+from icae.types import TokenIds
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,24 +39,6 @@ class Sample:
     context_ids: TokenIds
     ratio: float
     tasks: tuple[DecoderTask, ...]
-
-
-@dataclass(frozen=True, kw_only=True)
-class TaskScore:
-    """How the decoder did on one task under teacher forcing.
-
-    Attributes:
-        loss_sum: Sum of the token losses (nats), a scalar tensor with gradient.
-        labels: Number of scored tokens T.
-        correct_T: Whether the most likely token was the target, [T] bool.
-        log_probs_T: Log-probability of each target (nats), [T] float32, detached.
-    """
-
-    objective: Objective
-    loss_sum: Tensor
-    labels: int
-    correct_T: Tensor
-    log_probs_T: Tensor
 
 
 class IcaeModel(nn.Module):
@@ -77,10 +61,11 @@ class IcaeModel(nn.Module):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.lora = wrap_lora(decoder, config)
+        self.embedding_rms = rms(embedding_VD)
         self.tokens = MemoryTokens(config, embedding_VD, generator)
         self.head = SlotHead(
             config,
-            embedding_rms=rms(embedding_VD),
+            embedding_rms=self.embedding_rms,
             hidden_size=embedding_VD.shape[1],
         )
         # Held in a tuple: its weights are registered once, through the encoder's tree.
@@ -134,7 +119,9 @@ class IcaeModel(nn.Module):
             slots: Slots K_i for each span, at most its length.
         """
         batch = build_batch(spans, slots, self.config, self.device)
-        return [s.to(self.dtype) for s in encode(self.lora, self.tokens, self.head, batch)]
+        reading = self.config.reading
+        encoded = encode(self.lora, self.tokens, self.head, batch, reading)
+        return [slots_KD.to(self.dtype) for slots_KD in encoded]
 
     @torch.no_grad()
     def calibrate(self, spans: Sequence[TokenIds], slots: Sequence[int]) -> None:
@@ -147,16 +134,18 @@ class IcaeModel(nn.Module):
             slots: Slots K_i for each span.
         """
         batch = build_batch(spans, slots, self.config, self.device)
-        hidden, _ = read_memory_tokens(self.lora, self.tokens, batch)
+        hidden, _ = read(self.lora, self.tokens, batch, self.config.reading)
         self.head.calibrate(torch.cat(hidden))
 
-    def score(
+    def label_logits(
         self,
         memories: Sequence[Tensor],
         spans: Sequence[Sequence[tuple[int, int]]],
         tasks: Sequence[DecoderTask],
-    ) -> list[TaskScore]:
+    ) -> list[Tensor]:
         """Teacher-forced pass of the frozen decoder over rows ``[slots ; objective ; ids]``.
+
+        Vocabulary logits are computed only where a label is, all rows in one product.
 
         Args:
             memories: Slots [K_r, D] of each row.
@@ -164,7 +153,7 @@ class IcaeModel(nn.Module):
             tasks: The task of each row.
 
         Returns:
-            One score for each row, in order.
+            Logits [T, V] of each row's scored targets, float32.
         """
         embed = self.decoder.get_input_embeddings()
         sizes = [len(m) + len(t.target_ids) for m, t in zip(memories, tasks, strict=True)]
@@ -187,40 +176,35 @@ class IcaeModel(nn.Module):
             position_ids=torch.from_numpy(positions_RS).to(self.device),
             use_cache=False,
         ).last_hidden_state
-        return self._scores(hidden_RSD, [len(m) for m in memories], tasks)
-
-    def _scores(
-        self, hidden_RSD: Tensor, starts: Sequence[int], tasks: Sequence[DecoderTask]
-    ) -> list[TaskScore]:
-        """Vocabulary logits only where a label is, all rows in one matrix product."""
-        picked, targets = [], []
-        for row, (start, task) in enumerate(zip(starts, tasks, strict=True)):
+        picked = []
+        for row, (memory, task) in enumerate(zip(memories, tasks, strict=True)):
             mask = torch.from_numpy(task.label_mask).to(self.device)
+            start = len(memory)
             picked.append(hidden_RSD[row, start : start + len(task.target_ids)][mask])
-            targets.append(torch.from_numpy(task.target_ids[task.label_mask]).to(self.device))
-        target_T = torch.cat(targets)
         logits_TV = self.decoder.get_output_embeddings()(torch.cat(picked)).float()
-        losses_T = nn.functional.cross_entropy(logits_TV, target_T, reduction="none")
-        correct_T = logits_TV.detach().argmax(dim=-1) == target_T
-        scores, end = [], 0
-        for task in tasks:
-            start, end = end, end + task.labels
-            scores.append(
-                TaskScore(
-                    objective=task.objective,
-                    loss_sum=losses_T[start:end].sum(),
-                    labels=task.labels,
-                    correct_T=correct_T[start:end],
-                    log_probs_T=-losses_T[start:end].detach(),
-                )
-            )
-        return scores
+        return list(logits_TV.split([task.labels for task in tasks]))
 
-    def forward(self, samples: Sequence[Sample]) -> list[TaskScore]:
+    def score(
+        self,
+        memories: Sequence[Tensor],
+        spans: Sequence[Sequence[tuple[int, int]]],
+        tasks: Sequence[DecoderTask],
+    ) -> list[TaskScore]:
+        """Teacher-forced losses of every task; arguments as for `label_logits`.
+
+        Returns:
+            One score for each row, in order.
+        """
+        logits = self.label_logits(memories, spans, tasks)
+        return [score_task(row, task) for row, task in zip(logits, tasks, strict=True)]
+
+    def forward(self, samples: Sequence[Sample], *, kl_share: float = 0.0) -> list[TaskScore]:
         """Encode every context once and score every task on its memory.
 
         Args:
             samples: Samples of any lengths, ratios and numbers of spans.
+            kl_share: Share of the continuation loss that is the KL divergence from the
+                decoder that reads the full context (0..1).
 
         Returns:
             Scores in order of samples, then of their tasks.
@@ -243,4 +227,27 @@ class IcaeModel(nn.Module):
                 memories.append(memory_KD)
                 spans.append(layout)
                 tasks.append(task)
-        return self.score(memories, spans, tasks)
+        logits = self.label_logits(memories, spans, tasks)
+        teachers = self._teachers(samples) if kl_share > 0 else [None] * len(tasks)
+        return [
+            score_task(row_TV, task, teacher_TV=teacher_TV, kl_share=kl_share)
+            for row_TV, task, teacher_TV in zip(logits, tasks, teachers, strict=True)
+        ]
+
+    def _teachers(self, samples: Sequence[Sample]) -> list[Tensor | None]:
+        """For each task, log-probabilities [T, V] of the decoder on the full context.
+
+        Only continuations have a teacher: what it reads is ``[context ; next tokens]``.
+        """
+        rows = [
+            PlainRow(ids=np.concatenate([sample.context_ids, task.target_ids]), scored=task.labels)
+            for sample in samples
+            for task in sample.tasks
+            if task.objective == "lm"
+        ]
+        logits = iter(plain_logits(self.decoder, rows) if rows else ())
+        return [
+            torch.log_softmax(next(logits), dim=-1) if task.objective == "lm" else None
+            for sample in samples
+            for task in sample.tasks
+        ]

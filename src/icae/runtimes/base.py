@@ -1,41 +1,132 @@
-"""What a runtime does: run the frozen decoder behind slots or behind plain tokens."""
+"""What a runtime does: run the frozen decoder behind a memory or behind plain tokens."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from icae.memory import Memory
-from icae.types import FloatArray, Objective, TokenIds
+from icae.types import FloatArray, Objective, SpanKind, TokenIds
+
+Read = TypeVar("Read", covariant=True)
+
+
+class PartReader(Protocol[Read]):
+    """What a runtime does with each kind of part of a prefix."""
+
+    def read_slots(self, slots_KD: FloatArray) -> Read:
+        """Take slots [K, D] as decoder inputs."""
+        ...
+
+    def read_tokens(self, token_ids: TokenIds) -> Read:
+        """Take token ids [N] as decoder inputs."""
+        ...
+
+
+class PrefixPart(Protocol):
+    """A run of decoder inputs of one kind."""
+
+    def __len__(self) -> int:
+        """Number of decoder inputs."""
+        ...
+
+    def read_by(self, reader: PartReader[Read]) -> Read:
+        """Hand the inputs to the method of the reader for their kind."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class SlotsPart:
+    """Slots [K, D], float32, as decoder inputs."""
+
+    slots_KD: FloatArray
+
+    def __len__(self) -> int:
+        return len(self.slots_KD)
+
+    def read_by(self, reader: PartReader[Read]) -> Read:
+        """Hand the slots to the reader."""
+        return reader.read_slots(self.slots_KD)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokensPart:
+    """Token ids [N], int64, as decoder inputs."""
+
+    token_ids: TokenIds
+
+    def __len__(self) -> int:
+        return len(self.token_ids)
+
+    def read_by(self, reader: PartReader[Read]) -> Read:
+        """Hand the token ids to the reader."""
+        return reader.read_tokens(self.token_ids)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Prefix:
-    """What the decoder reads before the prompt: the slots of a memory.
+    """What the decoder reads before the prompt: a memory.
 
     Attributes:
-        slots_KD: Slots [K, D], float32.
-        spans: (context tokens, slots) of each span, in order.
-        objective: Objective token placed behind the slots.
+        parts: Slots and verbatim tokens, in order.
+        spans: (context tokens, decoder positions) of each span, in order; of a verbatim
+            span of L tokens, (L, L).
+        objective: Objective token placed behind them.
     """
 
-    slots_KD: FloatArray
+    parts: tuple[PrefixPart, ...]
     spans: tuple[tuple[int, int], ...]
     objective: Objective
 
+    @property
+    def positions(self) -> int:
+        """Decoder positions of all parts, the objective token not counted."""
+        return sum(positions for _, positions in self.spans)
+
+    @classmethod
+    def of_slots(
+        cls, slots_KD: FloatArray, spans: Sequence[tuple[int, int]], objective: Objective
+    ) -> Prefix:
+        """Slots alone.
+
+        Args:
+            slots_KD: Slots [K, D] of all spans, float32; K may be 0.
+            spans: (context tokens, slots) of each span, in order.
+            objective: Objective token placed behind the slots.
+        """
+        parts = (SlotsPart(slots_KD=slots_KD),)
+        return cls(parts=parts, spans=tuple(spans), objective=objective)
+
     @classmethod
     def of_memory(cls, memory: Memory, objective: Objective) -> Prefix:
-        """All slots of a memory."""
-        spans = tuple((span.tokens, span.slots) for span in memory.spans)
-        return cls(slots_KD=memory.slots, spans=spans, objective=objective)
+        """All of a memory, neighbouring spans of one kind in one part."""
+        return cls._of_spans(memory, 0, len(memory.spans), objective)
 
     @classmethod
     def of_span(cls, memory: Memory, index: int, objective: Objective) -> Prefix:
-        """The slots of one span of a memory."""
-        span = memory.spans[index]
-        slots_KD = memory.slots[span.slot_start : span.slot_end]
-        return cls(slots_KD=slots_KD, spans=((span.tokens, span.slots),), objective=objective)
+        """One span of a memory."""
+        return cls._of_spans(memory, index, index + 1, objective)
+
+    @classmethod
+    def _of_spans(cls, memory: Memory, first: int, end: int, objective: Objective) -> Prefix:
+        spans = memory.spans[first:end]
+        parts: list[PrefixPart] = []
+        for kind, group in itertools.groupby(spans, key=lambda span: span.kind):
+            run = list(group)
+            rows = slice(run[0].slot_start, run[-1].slot_end)
+            verbatim_rows = slice(run[0].verbatim_start, run[-1].verbatim_end)
+            parts.append(_part(kind, memory.slots[rows], memory.verbatim_ids[verbatim_rows]))
+        return cls(
+            parts=tuple(parts),
+            spans=tuple((span.tokens, span.positions) for span in spans),
+            objective=objective,
+        )
+
+
+def _part(kind: SpanKind, slots_KD: FloatArray, token_ids: TokenIds) -> PrefixPart:
+    return SlotsPart(slots_KD=slots_KD) if kind == "slots" else TokensPart(token_ids=token_ids)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,9 +169,9 @@ class Runtime(Protocol):
         stop_ids: Sequence[int],
         on_token: Callable[[int], None] | None = None,
     ) -> Generated:
-        """Greedy decoding of one answer behind ``[slots ; objective ; prompt]``."""
+        """Greedy decoding of one answer behind ``[memory ; objective ; prompt]``."""
         ...
 
     def write_back(self, prefixes: Sequence[Prefix]) -> list[tuple[int, ...]]:
-        """Greedy reconstruction of single-span memories, each to its own length."""
+        """Greedy reconstruction of what each prefix stands for, each to its own length."""
         ...

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
+from icae.memory import TokenFidelity
 from icae.model.icae import IcaeModel
 from icae.model.positions import decoder_positions
 from icae.objectives import autoencoding
@@ -34,6 +35,11 @@ class TorchRuntime:
 
     def __init__(self, model: IcaeModel) -> None:
         self.model = model.eval()
+
+    @property
+    def vocabulary(self) -> int:
+        """Number of token ids that the decoder can read."""
+        return int(self.model.decoder.get_input_embeddings().weight.shape[0])
 
     @property
     def context_window(self) -> int:
@@ -65,17 +71,28 @@ class TorchRuntime:
         return [s.float().cpu().numpy() for s in self.model.encode_spans(spans, slots)]
 
     @torch.inference_mode()
-    def fidelity(self, slots: Sequence[FloatArray], spans: Sequence[TokenIds]) -> list[float]:
-        """Fidelity of each span: share of its tokens reproduced under teacher forcing.
+    def fidelity(
+        self, slots: Sequence[FloatArray], spans: Sequence[TokenIds]
+    ) -> list[TokenFidelity]:
+        """How faithfully each token of each span is held, under teacher forcing.
 
         Args:
             slots: Slots [K_i, D] of each span.
             spans: Its token ids.
+
+        Returns:
+            For each span, whether each token is the most likely one and the probability
+            it gets; the share of the former is the span's fidelity.
         """
         layouts = [[(len(ids), len(s))] for s, ids in zip(slots, spans, strict=True)]
-        memories = [self._tensor(s) for s in slots]
+        memories = [self.read_slots(s) for s in slots]
         scores = self.model.score(memories, layouts, [autoencoding(ids) for ids in spans])
-        return [float(score.correct_T.float().mean()) for score in scores]
+        return [
+            TokenFidelity.of_probabilities(
+                score.correct_T.cpu().numpy(), score.log_probs_T.exp().cpu().numpy()
+            )
+            for score in scores
+        ]
 
     def generate(
         self,
@@ -86,7 +103,7 @@ class TorchRuntime:
         stop_ids: Sequence[int],
         on_token: Callable[[int], None] | None = None,
     ) -> Generated:
-        """Greedy decoding of one answer behind ``[slots ; objective ; prompt]``.
+        """Greedy decoding of one answer behind ``[memory ; objective ; prompt]``.
 
         Args:
             prefix: The memory, or None to read the prompt alone.
@@ -96,12 +113,12 @@ class TorchRuntime:
             on_token: Called with each token as it comes.
         """
         begin, first, stopped = time.perf_counter(), 0.0, False
-        embeds_SD = self._embed(prompt_ids)
+        embeds_SD = self.read_tokens(prompt_ids)
         spans: tuple[tuple[int, int], ...] = ()
         if prefix is not None:
-            embeds_SD = torch.cat([*self._prefix(prefix), embeds_SD])
+            embeds_SD = torch.cat([self.prefix_embeds(prefix), embeds_SD])
             spans = prefix.spans
-        prompt = len(embeds_SD) - sum(k for _, k in spans)
+        prompt = len(embeds_SD) - sum(taken for _, taken in spans)
         positions = decoder_positions(self.model.config.layout, spans, prompt)
         written: list[int] = []
         for token in self._greedy(embeds_SD[None], positions, max_new_tokens):
@@ -121,9 +138,9 @@ class TorchRuntime:
         )
 
     def write_back(self, prefixes: Sequence[Prefix]) -> list[tuple[int, ...]]:
-        """Greedy reconstruction of single-span memories, each to its own length.
+        """Greedy reconstruction of what each prefix stands for, each to its own length.
 
-        Spans of equal length and slots are decoded together, so nothing is padded.
+        Spans of equal length and positions are decoded together, so nothing is padded.
         """
         groups: dict[tuple[tuple[int, int], ...], list[int]] = defaultdict(list)
         for i, prefix in enumerate(prefixes):
@@ -133,26 +150,33 @@ class TorchRuntime:
             length = sum(tokens for tokens, _ in spans)
             for part in self.batches([length] * len(members)):
                 rows = members[part]
-                embeds = torch.stack([torch.cat(self._prefix(prefixes[i])) for i in rows])
+                embeds = torch.stack([self.prefix_embeds(prefixes[i]) for i in rows])
                 positions = decoder_positions(self.model.config.layout, spans, 1)
                 steps = torch.stack(list(self._greedy(embeds, positions, length)), dim=1)
                 for row, ids in zip(rows, steps.tolist(), strict=True):
                     result[row] = tuple(ids)
         return result
 
-    def _tensor(self, slots_KD: FloatArray) -> Tensor:
+    def prefix_embeds(self, prefix: Prefix) -> Tensor:
+        """Decoder inputs ``[memory ; objective]``, [positions + 1, D].
+
+        Verbatim tokens are embedded as in any prompt.
+        """
+        marker = self.model.tokens.objective(prefix.objective).detach().to(self.model.dtype)
+        return torch.cat([*(part.read_by(self) for part in prefix.parts), marker[None]])
+
+    def read_slots(self, slots_KD: FloatArray) -> Tensor:
+        """Slots as decoder inputs, [K, D]."""
         slots = torch.from_numpy(np.ascontiguousarray(slots_KD))
         return slots.to(self.model.device, self.model.dtype)
 
-    def _embed(self, ids: TokenIds) -> Tensor:
+    def read_tokens(self, token_ids: TokenIds) -> Tensor:
+        """Token ids as decoder inputs, [N, D]."""
         with torch.inference_mode():
-            on_device = torch.from_numpy(np.asarray(ids, dtype=np.int64)).to(self.model.device)
-            embedded: Tensor = self.model.decoder.get_input_embeddings()(on_device)
+            on_device = torch.from_numpy(np.asarray(token_ids, dtype=np.int64))
+            embed = self.model.decoder.get_input_embeddings()
+            embedded: Tensor = embed(on_device.to(self.model.device))
             return embedded
-
-    def _prefix(self, prefix: Prefix) -> list[Tensor]:
-        marker = self.model.tokens.objective(prefix.objective).detach().to(self.model.dtype)
-        return [self._tensor(prefix.slots_KD), marker[None]]
 
     def _greedy(self, embeds_RSD: Tensor, positions: Sequence[int], limit: int) -> Iterator[Tensor]:
         """Most likely next token of each row, [R], up to `limit` times."""

@@ -13,9 +13,10 @@ from typing import Any
 
 import torch
 
-from icae.config import Recipe, to_dict
+from icae.config import Recipe
 from icae.errors import TrainingError
 from icae.model import IcaeModel
+from icae.parsing import to_dict
 
 
 def _same_run(recipe: Recipe) -> dict[str, Any]:

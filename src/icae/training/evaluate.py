@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from icae.config import Recipe
+from icae.config import ObjectiveConfig, Recipe
 from icae.data.shards import ShardSet
 from icae.model import IcaeModel, Sample
 from icae.training.sampling import draw_window, text_sample
@@ -16,6 +16,10 @@ from icae.types import TokenIds
 
 SEED = 20240507
 BATCH = 16
+
+
+BOTH = ObjectiveConfig(ae_weight=0.5)
+"""Every held-out context is written back and continued, whatever the recipe weighs."""
 
 
 class Evaluation:
@@ -43,7 +47,7 @@ class Evaluation:
         model.eval()
         figures: dict[str, float] = {}
         for ratio in self.ratios:
-            samples = [text_sample(c, n, ratio, 0.5) for c, n in self.windows]
+            samples = [text_sample(c, n, ratio, BOTH) for c, n in self.windows]
             tally = Tally()
             for batch in _batches(samples):
                 tally.add(model(batch))

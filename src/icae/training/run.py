@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 from collections.abc import Mapping
@@ -12,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from icae.config import Recipe, to_dict
+from icae.config import Recipe
 from icae.data.shards import ShardSet
 from icae.errors import TrainingError
 from icae.model import (
@@ -27,6 +28,7 @@ from icae.model import (
     save_adapter,
     tokenizer_hash,
 )
+from icae.parsing import to_dict
 from icae.spans import slot_count
 from icae.training.evaluate import Evaluation
 from icae.training.records import plot_losses
@@ -162,10 +164,22 @@ def _open_shards(folder: str, token_hash: str) -> ShardSet:
     return shards
 
 
+def training_device() -> torch.device:
+    """This process's GPU (the one that `accelerate launch` gave it), else the CPU."""
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+
+
 def _build_model(recipe: Recipe, shards: ShardSet | None) -> tuple[IcaeModel, str]:
     """The model with its first weights, and the hash of its base."""
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    decoder = load_decoder(recipe.base, dtype=getattr(torch, recipe.run.dtype), device=device)
+    device = training_device()
+    decoder = load_decoder(
+        recipe.base,
+        dtype=getattr(torch, recipe.run.dtype),
+        device=device,
+        attention="eager" if device.type == "cpu" else "sdpa",
+    )
     model = IcaeModel(decoder, recipe.model, seed=recipe.optim.seed)
     weights = base_hash(recipe.base, decoder)
     if recipe.init_adapter is not None:

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from icae.config import DataConfig, Recipe
+from icae.config import DataConfig, ObjectiveConfig, Recipe
 from icae.data.shards import ShardSet
 from icae.data.triplets import read_triplets
 from icae.errors import TrainingError
@@ -135,21 +135,21 @@ class SampleSource:
 
     def _text(self, rng: np.random.Generator, ratio: float) -> Sample:
         assert self.shards is not None
-        data = self.recipe.data
+        data, objective = self.recipe.data, self.recipe.objective
         length = int(_pick(rng, data.context_lengths))
-        after = data.continuation_length if self.recipe.objective.ae_weight < 1 else 1
+        after = data.continuation_length if objective.has_lm else 1
         context_ids, next_ids = draw_window(rng, self.shards, length, after)
-        return text_sample(context_ids, next_ids, ratio, self.recipe.objective.ae_weight)
+        return text_sample(context_ids, next_ids, ratio, objective)
 
 
 def text_sample(
-    context_ids: TokenIds, next_ids: TokenIds, ratio: float, ae_weight: float
+    context_ids: TokenIds, next_ids: TokenIds, ratio: float, objective: ObjectiveConfig
 ) -> Sample:
     """A pretraining sample with the tasks that have weight."""
     tasks = []
-    if ae_weight > 0:
+    if objective.has_ae:
         tasks.append(autoencoding(context_ids))
-    if ae_weight < 1 and len(next_ids):
+    if objective.has_lm and len(next_ids):
         tasks.append(continuation(next_ids))
     return Sample(context_ids=context_ids, ratio=ratio, tasks=tuple(tasks))
 

@@ -13,18 +13,19 @@ from icae.types import OBJECTIVES, Objective
 
 
 def objective_weights(
-    config: ObjectiveConfig, present: Mapping[Objective, int]
+    config: ObjectiveConfig, present: Mapping[Objective, int], *, progress: float = 0.0
 ) -> dict[Objective, float]:
     """Weight of each objective's token mean in ``lambda * L_AE + (1 - lambda) * L_LM`` + FT.
 
     Args:
         config: lambda and the instruction share s; text has weight 1 - s, FT has s.
         present: Scored tokens of each objective in the step.
+        progress: Share of the run that is done (0..1); lambda may be scheduled.
     """
-    text = 1.0 - config.ft_share
+    text, ae_weight = 1.0 - config.ft_share, config.at(progress)
     weights: dict[Objective, float] = {
-        "ae": text * config.ae_weight,
-        "lm": text * (1.0 - config.ae_weight),
+        "ae": text * ae_weight,
+        "lm": text * (1.0 - ae_weight),
         "ft": config.ft_share,
     }
     return {name: weights[name] for name in OBJECTIVES if present.get(name, 0) > 0}
@@ -43,7 +44,7 @@ def step_loss(
     scores: Sequence[TaskScore], weights: Mapping[Objective, float], counts: Mapping[Objective, int]
 ) -> Tensor:
     """A micro-batch's part of the step's loss: its parts add up to the weighted token means."""
-    parts = [s.loss_sum * (weights[s.objective] / counts[s.objective]) for s in scores]
+    parts = [s.minimised * (weights[s.objective] / counts[s.objective]) for s in scores]
     total = parts[0]
     for part in parts[1:]:
         total = total + part

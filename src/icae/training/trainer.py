@@ -169,7 +169,8 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = group["peak"] * share
         counts = count_labels(samples)
-        weights = objective_weights(self.recipe.objective, counts)
+        objective = self.recipe.objective
+        weights = objective_weights(objective, counts, progress=self.step / optim.steps)
         world, rank = self.accelerator.num_processes, self.accelerator.process_index
         mine = [s for i, s in enumerate(samples) if i % world == rank]
         size = max(1, optim.micro_batch_size // world)
@@ -177,7 +178,7 @@ class Trainer:
         for i, batch in enumerate(micro):
             last = i == len(micro) - 1
             with nullcontext() if last else self.accelerator.no_sync(self.wrapped):
-                scores = self.wrapped(batch)
+                scores = self.wrapped(batch, kl_share=objective.kl_share)
                 # DDP averages gradients over processes; the loss is a sum over them.
                 self.accelerator.backward(step_loss(scores, weights, counts) * world)
             tally.add(scores)

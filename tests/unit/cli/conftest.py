@@ -6,8 +6,9 @@ import hashlib
 import logging
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -97,8 +98,12 @@ class FakeEngine:
     name: str = "fake"
     config: ModelConfig = field(default_factory=ModelConfig)
     provenance: Provenance = field(default_factory=make_provenance)
+    info: Any = field(default_factory=lambda: SimpleNamespace(ratios=(2.0, 4.0)))
     asked: list[dict[str, Any]] = field(default_factory=list)
     compressed: list[dict[str, Any]] = field(default_factory=list)
+    policies: list[Any] = field(default_factory=list)
+    refined: list[Any] = field(default_factory=list)
+    edits: list[dict[str, Any]] = field(default_factory=list)
     reply: str = "A fox, I think."
     finished: bool = True
     failure: BaseException | None = None
@@ -110,16 +115,58 @@ class FakeEngine:
         return 1000 * positions
 
     def compress(
-        self, text: str, *, ratio: float, name: str, verify: bool, on_progress: Any
+        self,
+        text: str,
+        *,
+        ratio: float = 4.0,
+        name: str = "text",
+        verify: bool = True,
+        policy: Any = None,
+        on_progress: Any = lambda done, total: None,
     ) -> Memory:
         if self.failure is not None:
             raise self.failure
         self.compressed.append({"text": text, "ratio": ratio, "name": name, "verify": verify})
+        self.policies.append(policy)
         on_progress(1, 1)
         return make_memory(text, name=name, ratio=ratio, verify=verify)
 
+    def refine(self, memory: Memory, config: Any) -> Iterator[Memory]:
+        """Every weak span becomes perfect in 7 steps."""
+        self.refined.append(config)
+        for i, span in enumerate(memory.spans):
+            if span.fidelity is None or span.fidelity < config.target:
+                spans = list(memory.spans)
+                spans[i] = replace(span, fidelity=1.0, refine_steps=7, refine_seconds=0.5)
+                memory = replace(memory, spans=tuple(spans))
+                yield memory
+
+    def append(
+        self, memory: Memory, text: str, *, document: int = -1, ratio: float | None = None
+    ) -> Memory:
+        self.edits.append({"text": text, "document": document, "ratio": ratio})
+        return memory.extend(document, make_memory(text, ratio=ratio or 4.0))
+
+    def replace(
+        self,
+        memory: Memory,
+        char_start: int,
+        char_end: int,
+        text: str,
+        *,
+        document: int = 0,
+        ratio: float | None = None,
+    ) -> Memory:
+        """All of the document is made anew."""
+        where = {"document": document, "ratio": ratio}
+        self.edits.append({"text": text, "range": (char_start, char_end), **where})
+        source = str(memory.documents[document].source)
+        new = make_memory(source[:char_start] + text + source[char_end:])
+        spans = sum(span.document == document % len(memory.documents) for span in memory.spans)
+        return memory.replace_spans(document, 0, spans, new)
+
     def ask(self, memory: Memory, question: str, **options: Any) -> Answer:
-        return self._answer(memory.slot_count, question, memory=memory, **options)
+        return self._answer(memory.positions, question, memory=memory, **options)
 
     def ask_text(self, text: str, question: str, **options: Any) -> Answer:
         return self._answer(self.count_tokens(text), question, text=text, **options)

@@ -15,7 +15,7 @@ def test_answer_is_all_that_stdout_gets(icae, fake, memory_file, capsys) -> None
     result = icae("ask", memory_file, "Who jumps?")
     assert result.exit_code == 0, result.output
     assert result.stdout.removeprefix("a library talks\n") == "A fox, I think.\n"
-    assert "22 decoder positions (15 slots)" in result.stderr
+    assert "22 decoder positions (15 of the memory)" in result.stderr
     assert "5 answer tokens, 1.25 s (first token 0.50 s)" in result.stderr
     assert "cut at --max-new-tokens" in result.stderr
 

@@ -38,6 +38,64 @@ def test_reset_forgets_the_turns(icae, fake, memory_file) -> None:
     assert fake.asked[1]["history"] == []
 
 
+def test_turns_beyond_those_kept_are_compressed_behind_the_documents(
+    icae, fake, memory_file
+) -> None:
+    result = icae("chat", memory_file, "--keep-turns", 1, "--json", stdin="A?\nB?\nC?\nD?\n")
+
+    assert [turn["history"] for turn in fake.asked] == [
+        [],
+        [("A?", fake.reply)],
+        [("B?", fake.reply)],
+        [("C?", fake.reply)],
+    ]
+    assert [d.name for d in fake.asked[1]["memory"].documents] == ["notes.txt"]
+    first, second = (f"User: {question}\nAssistant: {fake.reply}\n" for question in ("A?", "B?"))
+    documents = fake.asked[3]["memory"].documents
+    assert [d.name for d in documents] == ["notes.txt", "conversation"]
+    assert documents[1].source == first + second
+    assert [made["text"] for made in fake.compressed] == [first]
+    assert [made["text"] for made in fake.edits] == [second]
+    payload = json.loads(result.stdout)
+    assert payload["turns_kept"] == 2
+    assert payload["turns_compressed_tokens"] == documents[1].tokens
+    assert len(payload["turns"]) == 4
+
+
+def test_a_real_model_talks_on_about_turns_that_were_compressed(
+    icae, build_engine, monkeypatch, tmp_path
+) -> None:
+    from icae.cli import engine as engines
+
+    engine = build_engine(layout="uniform-encoder")
+    monkeypatch.setattr(engines, "open_engine", lambda **options: engine)
+    engine.compress("the inner thing is in the tin", ratio=4).save(tmp_path / "m.icae")
+
+    lines = "".join(f"the {i}?\n" for i in range(6))
+    result = icae(
+        *("chat", tmp_path / "m.icae", "--keep-turns", 2, "--max-new-tokens", 4, "--json"),
+        stdin=lines,
+    )
+
+    assert result.exit_code == 0, result.output
+    payload = json.loads(result.stdout)
+    read = [turn["tokens"]["memory"] for turn in payload["turns"]]
+    assert read[0] == read[1] == read[2] < read[3] < read[4]
+    assert payload["turns_kept"] == 3
+    assert payload["turns_compressed_tokens"] > 0
+
+
+def test_no_turn_needs_to_be_kept_word_for_word(icae, fake, memory_file) -> None:
+    icae("chat", memory_file, "--keep-turns", 0, stdin="A?\nB?\n")
+    assert [turn["history"] for turn in fake.asked] == [[], []]
+    assert len(fake.asked[1]["memory"].documents) == 2
+
+
+def test_reset_forgets_compressed_turns_too(icae, fake, memory_file) -> None:
+    icae("chat", memory_file, "--keep-turns", 0, stdin="A?\nB?\n/reset\nC?\n")
+    assert len(fake.asked[2]["memory"].documents) == 1
+
+
 def test_quit_ends_before_the_rest_of_the_input(icae, fake, memory_file) -> None:
     assert icae("chat", memory_file, stdin="/quit\nWho?\n").exit_code == 0
     assert fake.asked == []
@@ -45,8 +103,8 @@ def test_quit_ends_before_the_rest_of_the_input(icae, fake, memory_file) -> None
 
 def test_context_is_told_on_stderr(icae, fake, memory_file, other_memory_file) -> None:
     result = icae("chat", memory_file, other_memory_file, stdin="Who?\n/context\n")
-    assert "notes.txt, other.txt: 68 tokens in 17 slots (4.00x)" in result.stderr
-    assert "17 kB instead of 68 kB; turns remembered: 1" in result.stderr
+    assert "notes.txt, other.txt: 68 tokens in 17 positions (4.00x)" in result.stderr
+    assert "17 kB instead of 68 kB; turns kept word for word: 1" in result.stderr
     assert answers(result) == "A fox, I think.\n"
 
 

@@ -31,7 +31,7 @@ def test_memory_is_written_beside_the_document(icae, fake, document) -> None:
 def test_summary_says_what_was_saved_and_how_faithful_it_is(icae, fake, document) -> None:
     text = icae("compress", document).stdout
     assert "45 in 3 spans" in text
-    assert "12 (3.75 tokens each)" in text
+    assert "12 slots (3.75 tokens each)" in text
     assert "45 kB -> 12 kB (33 kB saved)" in text
     assert "Call me Ishmael." in text
     assert "100.0 %" in text
@@ -42,7 +42,8 @@ def test_json_holds_the_figures_and_nothing_else_is_on_stdout(icae, fake, docume
     payload = json.loads(result.stdout)
     target = document.with_suffix(".icae")
     assert set(payload) == {
-        *("output", "tokens", "slots", "ratio", "fidelity", "spans"),
+        *("output", "tokens", "slots", "verbatim_tokens", "positions", "ratio", "fidelity"),
+        "spans",
         *("kv_bytes", "file_bytes", "seconds", "adapter"),
     }
     assert payload["output"] == str(target)
@@ -52,11 +53,16 @@ def test_json_holds_the_figures_and_nothing_else_is_on_stdout(icae, fake, docume
     assert payload["adapter"] == "fake"
     assert payload["spans"][1] == {
         "index": 1,
+        "kind": "slots",
         "tokens": 16,
         "slots": 4,
+        "positions": 4,
+        "ratio": 4.0,
         "char_start": TEXT.index("me Ishmael.", 40),
         "char_end": payload["spans"][2]["char_start"],
         "fidelity": 0.99,
+        "refine_steps": 0,
+        "refine_seconds": 0.0,
     }
 
 

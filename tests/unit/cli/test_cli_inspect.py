@@ -10,7 +10,7 @@ pytestmark = pytest.mark.usefixtures("no_engine")
 def test_figures_documents_and_provenance_are_shown(icae, memory_file) -> None:
     result = icae("inspect", memory_file)
     assert result.exit_code == 0, result.output
-    for expected in ("60 in 4 spans", "15 (4.00 tokens each)", "notes.txt", "aaaa", "fake"):
+    for expected in ("60 in 4 spans", "15 slots (4.00 tokens each)", "notes.txt", "aaaa", "fake"):
         assert expected in result.stdout
     assert "kept" in result.stdout
     assert result.stderr == ""

@@ -6,8 +6,9 @@ import pytest
 import yaml
 
 from icae.cli.recipe_overrides import apply_setting, read_recipe
-from icae.config import Recipe, from_dict, load_recipe, to_dict
+from icae.config import Recipe, load_recipe
 from icae.errors import ConfigError
+from icae.parsing import from_dict, to_dict
 
 
 @pytest.fixture

@@ -29,7 +29,8 @@ def test_page_does_not_depend_on_the_terminal(monkeypatch, columns, term) -> Non
 def test_page_covers_every_command() -> None:
     text = reference()
     names = ("compress", "ask", "reconstruct", "inspect", "chat", "pretrain", "finetune")
-    for name in (*names, "data", "data pack"):
+    evaluations = ("eval", "eval reconstruction", "eval continuation", "eval random-text")
+    for name in (*names, *evaluations, "data", "data pack"):
         assert f"\n## icae {name}\n" in text
 
 

@@ -27,7 +27,7 @@ def test_few_spans_are_all_shown(build_memory, capsys) -> None:
     lines = capsys.readouterr().out.strip().splitlines()
     assert len(memory.spans) == 20
     assert len(lines) == 1 + 20
-    assert lines[0].split()[:5] == ["span", "tokens", "slots", "characters", "fidelity"]
+    assert lines[0].split()[:6] == ["span", "tokens", "held", "as", "characters", "fidelity"]
 
 
 @pytest.mark.parametrize("verify", [True, False])

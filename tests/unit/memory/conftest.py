@@ -12,7 +12,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from icae.memory import Memory, MemoryDocument, MemorySpan, Provenance
+from icae.memory import (
+    Memory,
+    MemoryDocument,
+    MemorySpan,
+    Provenance,
+    Segment,
+    TokenFidelity,
+    memory_of_segments,
+)
 
 # Astral, combining and CJK characters: code points, UTF-8 bytes and UTF-16 units all differ.
 TEXTS = ("Der Fluß 𝔘nd e\u0301in 漢字-Text.\n", 'plain "quoted" text\x00\t🙂')
@@ -92,6 +100,49 @@ def memory(provenance: Provenance) -> Memory:
 
 
 @pytest.fixture
+def build(provenance: Provenance) -> Callable[..., Memory]:
+    """``build("abcdef", "s2 t1 s3", name=...)``: a character is a token.
+
+    Spans in order: ``s3`` is three tokens as slots, ``t1`` one verbatim token. Slots have
+    random values, so that no two are the same.
+    """
+
+    def make(text: str, plan: str, *, name: str = "doc", seed: int = 0) -> Memory:
+        rng = np.random.default_rng(seed)
+        segments, at = [], 0
+        for word in plan.split():
+            length = int(word[1:])
+            ids = np.array([ord(c) for c in text[at : at + length]], dtype=np.int64)
+            at += length
+            if word[0] == "t":
+                segments.append(Segment.of_tokens(ids, hidden_size=3))
+                continue
+            fidelity = TokenFidelity(
+                reproduced=rng.random(length) < 0.5,
+                confidence=rng.integers(0, 256, length).astype(np.uint8),
+            )
+            slots = rng.normal(size=((length + 1) // 2, 3)).astype(np.float32)
+            segments.append(Segment.of_slots(ids, slots, ratio=2.0, token_fidelity=fidelity))
+        return memory_of_segments(
+            segments,
+            text=text,
+            offsets=list(range(len(text))),
+            name=name,
+            provenance=provenance,
+        )
+
+    return make
+
+
+@pytest.fixture
+def mixed(build: Callable[..., Memory]) -> Memory:
+    """Two documents: 3 slots spans and a verbatim one; one of slots between verbatim ones."""
+    return build("abcdefghij", "s3 t2 s4 s1", name="first") + build(
+        "KLMNOP", "t1 s3 t2", name="second", seed=1
+    )
+
+
+@pytest.fixture
 def as_bfloat16() -> Callable[[Memory], Memory]:
     def convert(memory: Memory) -> Memory:
         return replace(memory, provenance=replace(memory.provenance, slot_dtype="bfloat16"))
@@ -130,7 +181,7 @@ def digest_of(header: str, entries: dict[str, Any], data: bytes) -> str:
         start, end = entries[name]["data_offsets"]
         head = json.dumps([name, entries[name]["dtype"], entries[name]["shape"]])
         parts += [head.replace(" ", "").encode("utf-8"), data[start:end]]
-    content = b"icae-memory/1\n"
+    content = b"icae-memory/2\n"
     for part in parts:
         content += len(part).to_bytes(8, "little") + part
     return hashlib.sha256(content).hexdigest()

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -39,6 +40,52 @@ def test_bfloat16_memory_comes_back_rounded_and_then_round_trips_exactly(
     assert np.abs(loaded.slots / memory.slots - 1).max() <= 2**-8
     loaded.save(tmp_path / "again.icae")
     assert Memory.load(tmp_path / "again.icae") == loaded
+
+
+def test_memory_of_slots_and_tokens_round_trips(
+    mixed: Memory, as_bfloat16: Convert, tmp_path: Path
+) -> None:
+    mixed.save(tmp_path / "m.icae")
+    loaded = load_memory(tmp_path / "m.icae")
+    assert loaded == mixed
+    assert loaded.verbatim_ids.dtype == np.int64
+    assert loaded.token_fidelity is not None
+    assert loaded.token_fidelity.confidence.flags.writeable
+    as_bfloat16(mixed).save(tmp_path / "b.icae")
+    assert load_memory(tmp_path / "b.icae").token_fidelity == mixed.token_fidelity
+
+
+def test_memory_without_slots_or_without_measured_tokens_round_trips(
+    mixed: Memory, build: Callable[..., Memory], tmp_path: Path
+) -> None:
+    for memory in (build("abc", "t3"), replace(mixed, token_fidelity=None)):
+        memory.save(tmp_path / "m.icae")
+        assert Memory.load(tmp_path / "m.icae") == memory
+
+
+def test_largest_token_id_round_trips(mixed: Memory, tmp_path: Path) -> None:
+    ids = np.full(5, 2**32 - 1, dtype=np.int64)
+    replace(mixed, verbatim_ids=ids).save(tmp_path / "m.icae")
+    assert Memory.load(tmp_path / "m.icae").verbatim_ids.tolist() == ids.tolist()
+
+
+def test_every_tensor_is_aligned_to_its_items(
+    mixed: Memory, as_bfloat16: Convert, tmp_path: Path, unpacked: Callable[..., Any]
+) -> None:
+    memory = as_bfloat16(mixed)
+    assert memory.slot_count % 2 == 1
+    memory.save(tmp_path / "m.icae")
+    entries = unpacked(tmp_path / "m.icae")[1]
+    assert list(entries) == sorted(entries)  # JSON sorts them; their offsets tell the order
+    starts = {name: entry["data_offsets"][0] for name, entry in entries.items()}
+    assert sorted(starts, key=lambda name: starts[name]) == [
+        "verbatim_ids",
+        "slots",
+        "reproduced",
+        "confidence",
+        "source_zstd",
+    ]
+    assert starts["verbatim_ids"] % 4 == starts["slots"] % 2 == 0
 
 
 def test_memory_without_source_or_with_some_round_trips(memory: Memory, tmp_path: Path) -> None:
@@ -83,6 +130,14 @@ def test_safetensors_library_reads_the_slots(
     assert tensors["source_zstd"]["dtype"] == "U8"
 
 
+def test_safetensors_library_reads_tokens_and_their_fidelity(mixed: Memory, tmp_path: Path) -> None:
+    mixed.save(tmp_path / "m.icae")
+    tensors = dict(safetensors.deserialize((tmp_path / "m.icae").read_bytes()))
+    assert (tensors["verbatim_ids"]["dtype"], tensors["verbatim_ids"]["shape"]) == ("U32", [5])
+    assert bytes(tensors["verbatim_ids"]["data"])[::4] == b"deKOP"
+    assert (tensors["confidence"]["shape"], tensors["reproduced"]["shape"]) == ([16], [2])
+
+
 def test_file_is_readable_without_torch_and_transformers(memory: Memory, tmp_path: Path) -> None:
     memory.save(tmp_path / "m.icae")
     code = (
@@ -118,8 +173,19 @@ def test_header_says_everything_but_slots_and_text(memory: Memory, tmp_path: Pat
     assert header.fidelity == memory.fidelity
     assert header.file_bytes == path.stat().st_size
     assert header.has_source
+    assert (header.verbatim_tokens, header.positions, header.format_version) == (0, 5, 2)
+    assert not header.has_token_fidelity
     memory.without_source().save(path)
     assert not read_header(path).has_source
+
+
+def test_header_of_slots_and_tokens_counts_both(mixed: Memory, tmp_path: Path) -> None:
+    mixed.save(tmp_path / "m.icae")
+    header = read_header(tmp_path / "m.icae")
+    assert header.spans == mixed.spans
+    assert (header.slot_count, header.verbatim_tokens, header.positions) == (7, 5, 12)
+    assert (header.ratio, header.fidelity) == (mixed.ratio, mixed.fidelity)
+    assert header.has_token_fidelity
 
 
 def test_header_is_read_without_reading_slots(
@@ -177,7 +243,8 @@ class TestUnreadable:
         path = tmp_path / "m.icae"
         memory.save(path)
         content = path.read_bytes()
-        for size in range(len(content)):
+        last = len(content) - 1
+        for size in (*range(20), *range(20, last, 9), last):
             path.write_bytes(content[:size])
             with pytest.raises(MemoryFileError, match=r"truncated|empty|not a memory file") as got:
                 read(path)
@@ -194,17 +261,19 @@ class TestUnreadable:
 
 
 @pytest.mark.parametrize("offset", range(8))
-def test_any_flipped_byte_is_refused(memory: Memory, tmp_path: Path, offset: int) -> None:
+def test_any_flipped_byte_is_refused(
+    build: Callable[..., Memory], tmp_path: Path, offset: int
+) -> None:
     path = tmp_path / "m.icae"
-    memory.save(path)
+    build("abcde", "s3 t2").save(path)
     content = bytearray(path.read_bytes())
     for position in range(offset, len(content), 8):
-        for mask in (1 << position % 8, 0xFF):
-            content[position] ^= mask
-            path.write_bytes(content)
-            with pytest.raises(MemoryFileError):
-                load_memory(path)
-            content[position] ^= mask
+        mask = 0xFF if position % 3 == 0 else 1 << position % 8
+        content[position] ^= mask
+        path.write_bytes(content)
+        with pytest.raises(MemoryFileError):
+            load_memory(path)
+        content[position] ^= mask
 
 
 @settings(
@@ -212,10 +281,10 @@ def test_any_flipped_byte_is_refused(memory: Memory, tmp_path: Path, offset: int
 )
 @given(data=st.data())
 def test_overwritten_stretch_gives_an_error_or_the_same_memory(
-    memory: Memory, tmp_path: Path, data: st.DataObject
+    mixed: Memory, tmp_path: Path, data: st.DataObject
 ) -> None:
     path = tmp_path / "m.icae"
-    memory.save(path)
+    mixed.save(path)
     content = path.read_bytes()
     start = data.draw(st.integers(0, len(content) - 1))
     noise = data.draw(st.binary(min_size=1, max_size=40) | st.text(' {}[],:"0e-\\').map(str.encode))
@@ -224,7 +293,7 @@ def test_overwritten_stretch_gives_an_error_or_the_same_memory(
         loaded = load_memory(path)
     except MemoryFileError:
         return
-    assert loaded == memory
+    assert loaded == mixed
 
 
 def test_every_error_says_how_to_fix_it(tmp_path: Path) -> None:

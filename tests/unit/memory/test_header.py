@@ -65,7 +65,7 @@ def test_header_without_any_one_key_is_refused(
     memory: Memory, tmp_path: Path, unpacked: Unpack, rewritten: Rewrite
 ) -> None:
     places = _places(_header(memory, tmp_path, unpacked))
-    assert len(places) == 28
+    assert len(places) == 35
     for place in places:
         path = rewritten(lambda header, p=place: _holder(header, p).pop(p[-1]))  # type: ignore[misc]
         for read in (load_memory, read_header):
@@ -90,8 +90,8 @@ def test_header_with_any_one_value_wrong_gives_no_other_error(
             load_memory(rewritten(change))
         except MemoryFileError:
             refused += 1
-    # Free text (names, digests, created_by) and the nominal ratio take some of the values.
-    free = {"?": 7, "": 2, 1.5: 1}
+    # Free text (names, digests, created_by), ratio and seconds take some of the values.
+    free = {"?": 7, "": 2, 1.5: 2}
     assert refused == len(places) - (free.get(wrong, 0) if isinstance(wrong, str | float) else 0)
 
 
@@ -117,7 +117,14 @@ def test_header_that_declares_less_text_than_there_is_is_refused(rewritten: Rewr
 
 @pytest.mark.parametrize(
     "change",
-    [{"slot_count": 6}, {"source_bytes": None}, {"created_by": "\ud800"}],
+    [
+        {"slot_count": 6},
+        {"verbatim_count": 1},
+        {"verbatim_count": -1},
+        {"token_fidelity": True},
+        {"source_bytes": None},
+        {"created_by": "\ud800"},
+    ],
     ids=ascii,
 )
 def test_header_that_contradicts_the_tensors_is_refused(
@@ -148,9 +155,9 @@ def test_header_that_is_not_the_expected_json_is_refused(
     [
         ({"format": "another"}, "safetensors file, but not a memory"),
         ({"format": None}, "safetensors file, but not a memory"),
-        ({"format_version": "2"}, r"(?s)newer icae.*Upgrade"),
+        ({"format_version": "3"}, r"(?s)newer icae.*Upgrade"),
         ({"format_version": "999"}, r"(?s)newer icae.*Upgrade"),
-        ({"format_version": "2", "header": None, "new": "x"}, r"(?s)newer icae.*Upgrade"),
+        ({"format_version": "3", "header": None, "new": "x"}, r"(?s)newer icae.*Upgrade"),
         ({"format_version": "0"}, "format_version"),
         ({"format_version": "one"}, "format_version"),
         ({"format_version": "²"}, "format_version"),
@@ -193,6 +200,116 @@ def test_slots_that_are_not_finite_are_refused_though_the_digest_is_right(
     repacked(path, metadata, entries, bits.to_bytes(4, "little") + data[4:])
     with pytest.raises(MemoryFileError, match="not finite"):
         load_memory(path)
+
+
+@pytest.fixture
+def resealed(mixed: Memory, tmp_path: Path, unpacked: Unpack, repacked: Repack) -> Any:
+    """Save a memory of slots and tokens, change header and tensors, and seal it again."""
+
+    def reseal(
+        change: Callable[[dict[str, Any]], object] = lambda header: None,
+        **tensors: tuple[int, int],
+    ) -> Path:
+        path = tmp_path / "m.icae"
+        mixed.save(path)
+        metadata, entries, data = unpacked(path)
+        header = json.loads(metadata["header"])
+        change(header)
+        content = bytearray(data)
+        for name, (offset, value) in tensors.items():
+            content[entries[name]["data_offsets"][0] + offset] = value
+        repacked(path, {**metadata, "header": json.dumps(header)}, entries, bytes(content))
+        return path
+
+    return reseal
+
+
+def test_sealed_memory_of_slots_and_tokens_is_read(mixed: Memory, resealed: Any) -> None:
+    assert load_memory(resealed()) == mixed
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"verbatim_count": 4},
+        {"token_fidelity": False},
+        {"slot_count": 8},
+    ],
+    ids=str,
+)
+def test_header_that_contradicts_tensors_of_tokens_is_refused(
+    resealed: Any, change: dict[str, Any]
+) -> None:
+    path = resealed(lambda header: header.update(change))
+    for read in (load_memory, read_header):
+        with pytest.raises(MemoryFileError, match="damaged"):
+            read(path)
+
+
+@pytest.mark.parametrize(
+    ("index", "change"),
+    [
+        (0, {"kind": "tokens"}),
+        (0, {"verbatim_start": 1}),
+        (1, {"kind": "slots"}),
+        (1, {"verbatim_start": 1}),
+        (1, {"ratio": 3.0}),
+        (1, {"fidelity": None}),
+    ],
+    ids=str,
+)
+def test_span_that_contradicts_its_kind_is_refused(
+    resealed: Any, index: int, change: dict[str, Any]
+) -> None:
+    path = resealed(lambda header: header["spans"][index].update(change))
+    for read in (load_memory, read_header):
+        with pytest.raises(MemoryFileError, match="damaged"):
+            read(path)
+
+
+def test_token_that_contradicts_its_span_is_refused(mixed: Memory, resealed: Any) -> None:
+    fidelity = mixed.token_fidelity
+    assert fidelity is not None
+    first = sum(int(bit) << i for i, bit in enumerate(fidelity.reproduced[:8]))
+    with pytest.raises(MemoryFileError, match="another fidelity"):
+        load_memory(resealed(reproduced=(0, first ^ 1)))
+    with pytest.raises(MemoryFileError, match="not certain"):
+        load_memory(resealed(confidence=(3, 254)))
+
+
+def test_bit_of_a_token_that_does_not_exist_is_refused(
+    build: Callable[..., Memory], tmp_path: Path, unpacked: Unpack, repacked: Repack
+) -> None:
+    path = tmp_path / "m.icae"
+    build("abc", "t3").save(path)
+    metadata, entries, data = unpacked(path)
+    start = entries["reproduced"]["data_offsets"][0]
+    assert data[start] == 0b111
+    repacked(path, metadata, entries, data[:start] + b"\x0f" + data[start + 1 :])
+    with pytest.raises(MemoryFileError, match="does not exist"):
+        load_memory(path)
+
+
+@pytest.mark.parametrize("key", ["kind", "verbatim_start", "token_fidelity", "verbatim_count"])
+def test_version_1_knows_nothing_of_what_version_2_added(
+    memory: Memory, tmp_path: Path, unpacked: Unpack, key: str
+) -> None:
+    path = tmp_path / "m.icae"
+    memory.save(path)
+    metadata, entries, data = unpacked(path)
+    header = json.loads(metadata["header"])
+    for added in ("token_fidelity", "verbatim_count"):
+        if added != key:
+            del header[added]
+    for span in header["spans"]:
+        for added in ("kind", "verbatim_start", "verbatim_end", "refine_steps", "refine_seconds"):
+            if added != key:
+                del span[added]
+    changed = {**metadata, "format_version": "1", "header": json.dumps(header)}
+    index = json.dumps({"__metadata__": changed, **entries}).encode()
+    path.write_bytes(len(index).to_bytes(8, "little") + index + data)
+    with pytest.raises(MemoryFileError, match=f"(?s)unknown key.*{key}"):
+        read_header(path)
 
 
 def test_bomb_in_a_sealed_file_is_refused(

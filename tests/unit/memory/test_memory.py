@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import FrozenInstanceError, replace
 
 import numpy as np
@@ -127,3 +128,36 @@ def test_slots_of_another_kind_are_refused(memory: Memory, slots: object) -> Non
 def test_repr_shows_neither_text_nor_slots(memory: Memory) -> None:
     assert "Fluß" not in repr(memory)
     assert "slots=array" not in repr(memory)
+
+
+@pytest.mark.parametrize(
+    "ids",
+    [
+        np.zeros(5, dtype=np.int32),
+        np.zeros((5, 1), dtype=np.int64),
+        np.array([1, 2, 3, 4, -1]),
+        np.array([1, 2, 3, 4, 2**32]),
+        [1, 2, 3, 4, 5],
+    ],
+    ids=["int32", "two axes", "negative", "too large", "a list"],
+)
+def test_verbatim_ids_of_another_kind_are_refused(mixed: Memory, ids: object) -> None:
+    with pytest.raises(ConfigError, match="verbatim token id"):
+        replace(mixed, verbatim_ids=ids)
+
+
+def test_memory_may_be_all_verbatim(build: Callable[..., Memory]) -> None:
+    memory = build("abcde", "t2 t3")
+    assert (memory.slot_count, memory.positions, memory.ratio, memory.fidelity) == (0, 5, 1.0, 1.0)
+    assert memory.slots.shape == (0, 3)
+
+
+def test_memories_with_other_verbatim_tokens_or_confidence_differ(mixed: Memory) -> None:
+    fidelity = mixed.token_fidelity
+    assert fidelity is not None
+    assert mixed == replace(mixed, verbatim_ids=mixed.verbatim_ids.copy())
+    assert mixed != replace(mixed, verbatim_ids=mixed.verbatim_ids + 1)
+    confidence = fidelity.confidence.copy()
+    confidence[0] ^= 1
+    assert mixed != replace(mixed, token_fidelity=replace(fidelity, confidence=confidence))
+    assert mixed != replace(mixed, token_fidelity=None)

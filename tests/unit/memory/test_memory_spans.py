@@ -3,6 +3,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from icae.errors import ConfigError
@@ -23,12 +24,72 @@ from icae.memory import Memory
         {"ratio": float("nan")},
         {"fidelity": 1.1},
         {"fidelity": float("nan")},
+        {"kind": "words"},
+        {"verbatim_end": 1},
+        {"verbatim_start": -1, "verbatim_end": -1},
+        {"refine_steps": -1},
+        {"refine_steps": 2**31},
+        {"refine_seconds": -0.5},
+        {"refine_seconds": float("inf")},
     ],
     ids=str,
 )
 def test_span_out_of_range_is_refused(memory: Memory, change: dict[str, Any]) -> None:
     with pytest.raises(ConfigError):
         replace(memory.spans[0], **change)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"slot_end": 3},
+        {"slot_start": -1, "slot_end": -1},
+        {"verbatim_end": 1},
+        {"verbatim_end": 3},
+        {"verbatim_start": -2, "verbatim_end": 0},
+        {"ratio": 2.0},
+        {"fidelity": 0.5},
+        {"fidelity": None},
+        {"refine_steps": 1},
+        {"refine_seconds": 0.5},
+    ],
+    ids=str,
+)
+def test_verbatim_span_that_is_no_longer_verbatim_is_refused(
+    mixed: Memory, change: dict[str, Any]
+) -> None:
+    assert mixed.spans[1].kind == "tokens"
+    with pytest.raises(ConfigError):
+        replace(mixed.spans[1], **change)
+
+
+@pytest.mark.parametrize(
+    ("index", "change"),
+    [
+        (1, {"verbatim_start": 1, "verbatim_end": 3}),
+        (1, {"slot_start": 1, "slot_end": 1}),
+        (2, {"verbatim_start": 0, "verbatim_end": 0}),
+        (6, {"verbatim_start": 4, "verbatim_end": 6}),
+    ],
+    ids=str,
+)
+def test_verbatim_rows_that_do_not_tile_are_refused(
+    mixed: Memory, index: int, change: dict[str, Any]
+) -> None:
+    spans = list(mixed.spans)
+    spans[index] = replace(spans[index], **change)
+    with pytest.raises(ConfigError, match="does not start at"):
+        replace(mixed, spans=tuple(spans))
+
+
+def test_verbatim_tokens_that_no_span_covers_are_refused(mixed: Memory) -> None:
+    ids = np.append(mixed.verbatim_ids, 7)
+    with pytest.raises(ConfigError, match="do not cover the verbatim tokens"):
+        replace(mixed, verbatim_ids=ids)
+
+
+def test_slice_may_do_without_a_digest_of_its_ids(memory: Memory) -> None:
+    assert replace(memory.documents[0], token_ids_sha256=None).token_ids_sha256 is None
 
 
 @pytest.mark.parametrize(

@@ -147,7 +147,7 @@ def test_every_family_trains_and_generates(
     losses = train(model, [Sample(context_ids=ids, ratio=4.0, tasks=(autoencoding(ids),))], 4)
     runtime = TorchRuntime(model)
     slots = np.concatenate(runtime.encode([ids[:16], ids[16:]], [4, 1]))
-    prefix = Prefix(slots_KD=slots, spans=((16, 4), (4, 1)), objective="ft")
+    prefix = Prefix.of_slots(slots, ((16, 4), (4, 1)), "ft")
     made = runtime.generate(prefix, random_ids(3), max_new_tokens=5, stop_ids=())
 
     assert losses[-1] < losses[0]

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from icae.runtimes.base import Prefix
+from icae.runtimes.base import Prefix, SlotsPart, TokensPart
 from icae.runtimes.torch import TOKENS_PER_BATCH, TorchRuntime
 from icae.types import OBJECTIVES, POSITION_LAYOUTS
 
@@ -25,9 +25,22 @@ def build_prefix(random_ids: Callable[..., Any]) -> Callable[..., Prefix]:
     ) -> Prefix:
         ids = [random_ids(tokens, seed + i) for i, (tokens, _) in enumerate(spans)]
         slots = runtime.encode(ids, [k for _, k in spans])
-        return Prefix(slots_KD=np.concatenate(slots), spans=tuple(spans), objective=objective)
+        return Prefix.of_slots(np.concatenate(slots), spans, objective)
 
     return build
+
+
+class ByHand:
+    """Decoder inputs of each kind of part, without a runtime."""
+
+    def __init__(self, embed: Any) -> None:
+        self.embed = embed
+
+    def read_slots(self, slots_KD: Any) -> torch.Tensor:
+        return torch.from_numpy(slots_KD)
+
+    def read_tokens(self, token_ids: Any) -> torch.Tensor:
+        return self.embed(torch.from_numpy(token_ids))  # type: ignore[no-any-return]
 
 
 def naive(
@@ -38,7 +51,7 @@ def naive(
     head = []
     if prefix is not None:
         marker = model.tokens.objective_ND[OBJECTIVES.index(prefix.objective)][None]
-        head = [torch.from_numpy(prefix.slots_KD), marker]
+        head = [*(part.read_by(ByHand(embed)) for part in prefix.parts), marker]
     written: list[int] = []
     with torch.no_grad():
         for _ in range(n):
@@ -72,6 +85,48 @@ def test_greedy_decoding_equals_a_loop_without_cache(
     assert made.positions == 7 + 1 + 5
     assert not made.stopped
     assert 0 < made.first_token_seconds <= made.seconds
+
+
+@pytest.mark.parametrize("layout", POSITION_LAYOUTS)
+def test_verbatim_tokens_stand_between_slots_where_their_span_does(
+    family: str, build_model: Any, random_ids: Any, layout: str
+) -> None:
+    model = build_model(family, layout=layout)
+    runtime = TorchRuntime(model)
+    first, last = runtime.encode([random_ids(16), random_ids(9, 2)], [4, 3])
+    prefix = Prefix(
+        parts=(
+            SlotsPart(slots_KD=first),
+            TokensPart(token_ids=random_ids(6, 1)),
+            SlotsPart(slots_KD=last),
+        ),
+        spans=((16, 4), (6, 6), (9, 3)),
+        objective="ft",
+    )
+    prompt = random_ids(5, 7)
+    # In the uniform layout the tokens stand at their own places, 16 to 21.
+    positions = list(range(50))
+    if layout == "uniform":
+        positions = [1, 5, 9, 13, *range(16, 22), 23, 26, 29, *range(31, 60)]
+
+    made = runtime.generate(prefix, prompt, max_new_tokens=6, stop_ids=())
+
+    assert list(made.token_ids) == naive(model, prefix, prompt, positions, 6)
+    assert made.positions == prefix.positions + 1 + 5 == 13 + 1 + 5
+
+
+def test_a_memory_that_is_all_verbatim_is_read_like_a_prompt(
+    build_model: Any, random_ids: Any
+) -> None:
+    runtime = TorchRuntime(build_model())
+    ids, prompt = random_ids(7), random_ids(4, 3)
+    prefix = Prefix(parts=(TokensPart(token_ids=ids),), spans=((7, 7),), objective="ft")
+
+    embeds = runtime.prefix_embeds(prefix)
+
+    assert embeds.shape == (8, 32)
+    assert torch.equal(embeds[:7], runtime.read_tokens(ids))
+    assert len(runtime.generate(prefix, prompt, max_new_tokens=3, stop_ids=()).token_ids) == 3
 
 
 def test_greedy_decoding_without_a_memory_is_the_base_model(
@@ -181,7 +236,7 @@ def test_kv_bytes_match_hand_computed_ones(build_model: Any, build_decoder: Any)
     assert TorchRuntime(build_model("gpt-neox")).kv_bytes(1) == 512
 
 
-def test_fidelity_is_the_share_of_tokens_most_likely_under_teacher_forcing(
+def test_fidelity_tells_of_each_token_what_teacher_forcing_makes_of_it(
     build_model: Any, random_ids: Any
 ) -> None:
     model = build_model()
@@ -189,28 +244,32 @@ def test_fidelity_is_the_share_of_tokens_most_likely_under_teacher_forcing(
     spans = [random_ids(8), random_ids(3, 1)]
     slots = runtime.encode(spans, [4, 1])
 
-    fidelity = runtime.fidelity(slots, spans)
+    measured = runtime.fidelity(slots, spans)
 
-    expected = []
-    for ids, memory in zip(spans, slots, strict=True):
-        hits = []
-        prefix = Prefix(slots_KD=memory, spans=((len(ids), len(memory)),), objective="ae")
+    for ids, memory, fidelity in zip(spans, slots, measured, strict=True):
+        prefix = Prefix.of_slots(memory, [(len(ids), len(memory))], "ae")
+        hits, probabilities = [], []
         for i in range(len(ids)):
             best = runtime.generate(prefix, ids[:i], max_new_tokens=1, stop_ids=()).token_ids
             hits.append(best == (ids[i],))
-        expected.append(sum(hits) / len(ids))
-    assert fidelity == pytest.approx(expected)
+            head = torch.cat([runtime.prefix_embeds(prefix), runtime.read_tokens(ids[:i])])
+            with torch.no_grad():
+                logits = model.decoder(inputs_embeds=head[None]).logits[0, -1]
+            probabilities.append(float(logits.softmax(dim=-1)[ids[i]]))
+        assert fidelity.reproduced.tolist() == hits
+        assert fidelity.share == sum(hits) / len(hits)
+        np.testing.assert_allclose(fidelity.probabilities, probabilities, atol=0.5 / 255 + 1e-4)
 
 
 def test_a_span_written_back_is_reproduced_in_full(build_model: Any, random_ids: Any) -> None:
     model = build_model()
     runtime = TorchRuntime(model)
     slots = runtime.encode([random_ids(8)], [4])
-    prefix = Prefix(slots_KD=slots[0], spans=((8, 4),), objective="ae")
+    prefix = Prefix.of_slots(slots[0], [(8, 4)], "ae")
     written = np.array(runtime.write_back([prefix])[0])
 
     # What greedy decoding writes is what teacher forcing on it finds most likely.
-    assert runtime.fidelity(slots, [written]) == [1.0]
+    assert runtime.fidelity(slots, [written])[0].share == 1.0
 
 
 def test_slots_are_float32_on_the_cpu_whatever_the_weights(

@@ -9,9 +9,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from icae.config import Recipe, to_dict
+from icae.config import Recipe
 from icae.errors import AdapterError, BaseModelError, InputError, TrainingError
 from icae.model import load_adapter, load_decoder, load_tokenizer, read_info, tokenizer_hash
+from icae.parsing import to_dict
 from icae.training import train
 from icae.training.checkpoint import newest_checkpoint
 from icae.training.records import read_records

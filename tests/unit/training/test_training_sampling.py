@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from icae.config import RatioStage
+from icae.config import ObjectiveConfig, RatioStage
 from icae.errors import TrainingError
 from icae.model import Sample
 from icae.objectives import instruction
@@ -148,7 +148,7 @@ def test_curriculum_stages_switch_at_their_share_of_the_run(
     ("weight", "objectives"), [(1.0, ["ae"]), (0.0, ["lm"]), (0.5, ["ae", "lm"])]
 )
 def test_only_objectives_with_weight_become_tasks(weight: float, objectives: list[str]) -> None:
-    sample = text_sample(IDS[:10], IDS[10:], 2.0, weight)
+    sample = text_sample(IDS[:10], IDS[10:], 2.0, ObjectiveConfig(ae_weight=weight))
     assert [t.objective for t in sample.tasks] == objectives
 
 

@@ -15,6 +15,7 @@ def score(objective: str, losses: list[float], correct: list[bool] | None = None
     return TaskScore(
         objective=objective,  # type: ignore[arg-type]
         loss_sum=values.sum(),
+        minimised=values.sum(),
         labels=len(losses),
         correct_T=torch.tensor(correct or [False] * len(losses)),
         log_probs_T=-values,

@@ -1,0 +1,81 @@
+"""One answer of the decoder behind a memory or behind plain text."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from icae.errors import InputError
+from icae.model.positions import decoder_positions
+from icae.runtimes.base import Prefix
+from icae.runtimes.text_stream import TextStream
+from icae.runtimes.torch import TorchRuntime
+from icae.types import Answer, PositionLayout, TokenIds
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answerer:
+    """Checks that a prompt fits, lets the decoder answer, and counts.
+
+    Attributes:
+        runtime: Runs the decoder.
+        tokenizer: The base model's tokenizer.
+        layout: Where slots stand on the position axis.
+        stop_ids: Tokens that end an answer.
+    """
+
+    runtime: TorchRuntime
+    tokenizer: Any
+    layout: PositionLayout
+    stop_ids: Sequence[int]
+
+    def answer(
+        self,
+        prefix: Prefix | None,
+        prompt_ids: TokenIds,
+        *,
+        memory_positions: int,
+        max_new_tokens: int,
+        on_text: Callable[[str], None] | None,
+    ) -> Answer:
+        """Answer a rendered prompt by greedy decoding.
+
+        Args:
+            prefix: The memory in front, or None.
+            prompt_ids: Rendered prompt.
+            memory_positions: Positions that stand for the context, for the record.
+            max_new_tokens: Most tokens of the answer.
+            on_text: Called with each piece of text as it is written.
+
+        Raises:
+            InputError: If it does not fit the decoder's context window.
+        """
+        spans = () if prefix is None else prefix.spans
+        prompt = len(prompt_ids) + (prefix is not None)
+        positions = decoder_positions(self.layout, spans, prompt)
+        if positions[-1] + 1 + max_new_tokens > self.runtime.context_window:
+            before = positions[-1] + 1 - prompt
+            raise InputError(
+                "Memory, prompt and answer do not fit the decoder's context window.",
+                got=f"{before} for the memory + {prompt} prompt + {max_new_tokens} answer",
+                expected=f"at most {self.runtime.context_window} positions",
+                fix="Use a higher ratio, fewer memories or a shorter answer.",
+            )
+        stream = TextStream(self.tokenizer, on_text)
+        made = self.runtime.generate(
+            prefix,
+            prompt_ids,
+            max_new_tokens=max_new_tokens,
+            stop_ids=self.stop_ids,
+            on_token=stream.add,
+        )
+        return Answer(
+            text=stream.close(),
+            prompt_tokens=made.positions,
+            memory_positions=memory_positions,
+            answer_tokens=len(made.token_ids),
+            seconds=made.seconds,
+            first_token_seconds=made.first_token_seconds,
+            finished=made.stopped,
+        )

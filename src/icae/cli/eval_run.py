@@ -1,0 +1,213 @@
+"""What the `icae eval` commands share: their options, progress and result."""
+
+from __future__ import annotations
+
+import math
+import shlex
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from icae.cli import console, engine
+from icae.cli.outcome import Outcome
+from icae.errors import ConfigError
+
+if TYPE_CHECKING:
+    from icae.evaluation import Finished, Settings
+
+SECONDS_BETWEEN_LINES = 30.0
+"""Between two lines of progress where standard error is not a terminal."""
+
+Texts = Annotated[
+    list[Path], typer.Argument(metavar="TEXTS", help="Held-out corpus files or folders.")
+]
+
+Lengths = Annotated[
+    str | None,
+    typer.Option(
+        "--lengths",
+        metavar="N,N,...",
+        help="Context lengths in tokens.",
+        show_default="100,200,300,400,500 and the adapter's span length",
+    ),
+]
+
+Ratios = Annotated[
+    str,
+    typer.Option("--ratios", metavar="R,R,...", help="Compression ratios: context tokens a slot."),
+]
+
+Samples = Annotated[
+    int, typer.Option("--samples", min=2, metavar="N", help="Contexts at each length.")
+]
+
+Greedy = Annotated[
+    int,
+    typer.Option(
+        "--greedy", min=0, metavar="N", help="Contexts of these that are also written back freely."
+    ),
+]
+
+Seed = Annotated[
+    int, typer.Option("--seed", min=0, metavar="N", help="Seed of the draw of contexts.")
+]
+
+ResultFolder = Annotated[
+    Path, typer.Option("--output", "-o", metavar="DIR", help="Folder of the result files.")
+]
+
+Replace = Annotated[
+    bool, typer.Option("--force", help="Replace a result of other settings in that folder.")
+]
+
+
+def whole_numbers(text: str, option: str) -> tuple[int, ...]:
+    """Numbers of a list such as ``100,200``, sorted, each once.
+
+    Raises:
+        ConfigError: If something else stands there.
+    """
+    return tuple(int(n) for n in _numbers(text, option, lambda n: n == int(n), "whole numbers"))
+
+
+def ratio_numbers(text: str) -> tuple[float, ...]:
+    """Compression ratios of a list such as ``2,4``, sorted, each once.
+
+    Raises:
+        ConfigError: If something else stands there.
+    """
+    return _numbers(text, "--ratios", lambda n: n >= 1, "ratios of at least 1")
+
+
+def _numbers(
+    text: str, option: str, fits: Callable[[float], bool], expected: str
+) -> tuple[float, ...]:
+    try:
+        numbers = {float(part) for part in text.split(",")}
+    except ValueError:
+        numbers = {math.nan}
+    if not all(math.isfinite(n) and fits(n) for n in numbers):
+        raise ConfigError(
+            f"{option} cannot be read.",
+            got=repr(text),
+            expected=f"{expected}, separated by commas",
+        )
+    return tuple(sorted(numbers))
+
+
+def run_experiment(
+    texts: list[Path],
+    settings: Callable[[int], Settings],
+    *,
+    output: Path,
+    replace: bool,
+    adapter: str | None,
+    base: str | None,
+    device: str | None,
+    dtype: str | None,
+) -> Outcome:
+    """Load a model, run an experiment on it and write its files.
+
+    Args:
+        texts: Held-out corpus files or folders.
+        settings: The experiment, given the adapter's span length.
+        output: Folder of the result files.
+        replace: Replace a result of other settings there.
+        adapter: Adapter folder, or None for the default.
+        base: Base model, or None for the adapter's.
+        device: Torch device, or None for the best found.
+        dtype: Precision, or None for the device's usual one.
+
+    Raises:
+        IcaeError: If the texts, the settings or the model cannot be used.
+        KeyboardInterrupt: After Ctrl-C; the finished cells are kept.
+    """
+    with console.status("Loading the model"):
+        icae = engine.open_engine(adapter=adapter, base=base, device=device, dtype=dtype)
+    wanted = settings(icae.config.span_length)
+    try:
+        with eta_progress(f"Measuring {wanted.name}") as on_progress:
+            finished = engine.run_evaluation(
+                icae,
+                texts,
+                wanted,
+                folder=output,
+                command=shlex.join(["icae", *sys.argv[1:]]),
+                replace=replace,
+                on_progress=on_progress,
+            )
+    except KeyboardInterrupt:
+        console.note(f"What was measured is kept in {output}; the same command goes on from there.")
+        raise
+    payload = {**finished.payload, "files": [str(path) for path in finished.files]}
+    return Outcome(payload=payload, show=lambda: _show(finished))
+
+
+def _show(finished: Finished) -> None:
+    from icae.evaluation.tables import short_cell_text, table_texts
+
+    table = Table(box=None, pad_edge=False)
+    for column in finished.columns:
+        table.add_column(column.title.partition(" (")[0], justify="right", no_wrap=True)
+    for texts in table_texts(finished.rows, finished.columns, show=short_cell_text):
+        table.add_row(*texts)
+    out = console.results()
+    wide = out.measure(table, options=out.options.update(width=1000)).maximum
+    out.width = max(out.width, wide)  # a figure is never cut; a narrow terminal wraps the line
+    out.print(table)
+    for path in finished.files:
+        out.print(str(path), soft_wrap=True)
+
+
+@contextmanager
+def eta_progress(label: str) -> Iterator[console.ProgressCallback]:
+    """Show how far the work is and how long it still takes, on standard error.
+
+    A bar on a terminal, elsewhere a line every half minute.
+
+    Args:
+        label: What is being done.
+
+    Yields:
+        A function to call with (done, total).
+    """
+    out = console.messages()
+    with Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        TimeRemainingColumn(),
+        console=out,
+        transient=True,
+        redirect_stdout=False,
+        disable=not out.is_terminal,
+    ) as bar:
+        task = bar.add_task(label, total=None)
+        begin = said = time.monotonic()
+
+        def show(done: int, total: int) -> None:
+            nonlocal said
+            bar.update(task, completed=done, total=total)
+            now = time.monotonic()
+            if not out.is_terminal and done and now - said >= SECONDS_BETWEEN_LINES:
+                said = now
+                left = (now - begin) * (total - done) / done
+                console.note(f"{label}: {done / total:.0%}, about {time_text(left)} left")
+
+        yield show
+
+
+def time_text(seconds: float) -> str:
+    """A duration for people: ``time_text(90) == "1 min 30 s"``."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"

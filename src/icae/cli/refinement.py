@@ -1,0 +1,141 @@
+"""What `icae compress` and `icae refine` share: options, policies, saving on the way."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from icae.cli import console
+from icae.spans import check_ratio
+
+if TYPE_CHECKING:
+    from icae.adaptive import FidelityPolicy
+    from icae.api import Icae
+    from icae.memory import Memory
+
+DEFAULT_STEPS = 100
+DEFAULT_TARGET = 0.98
+SAVE_SECONDS = 20.0
+"""Time between two saves of a memory that is being refined."""
+
+Preference = Literal["size", "speed"]
+
+Prefer = Annotated[
+    Preference,
+    typer.Option(
+        "--prefer",
+        help="size: spans that fall short of --min-fidelity are refined before a lower ratio is "
+        "tried; speed: they get the lower ratio at once.",
+    ),
+]
+
+RefineSteps = Annotated[
+    int | None,
+    typer.Option(
+        "--refine",
+        min=1,
+        metavar="STEPS",
+        help="Optimise the slots of weak spans against the decoder, so many steps at most.",
+        show_default=f"{DEFAULT_STEPS} with --min-fidelity and --prefer size, else none",
+    ),
+]
+
+
+def parse_ratios(text: str | None) -> tuple[float, ...]:
+    """Compression ratios separated by commas; nothing for None.
+
+    Raises:
+        typer.BadParameter: If one is not a number.
+        ConfigError: If one is out of range.
+    """
+    if text is None:
+        return ()
+    try:
+        return tuple(check_ratio(float(part)) for part in text.split(","))
+    except ValueError:
+        raise typer.BadParameter(
+            f"{text!r} is not a list of numbers such as 16,8,4,2.", param_hint="--ratios"
+        ) from None
+
+
+def make_policy(
+    *,
+    min_fidelity: float | None,
+    budget: int | None,
+    ratios: Sequence[float],
+    prefer: Preference,
+    steps: int | None,
+) -> FidelityPolicy | None:
+    """The policy that the options ask for, or None if every span gets one ratio.
+
+    Args:
+        min_fidelity: Fidelity that every span must reach, or None.
+        budget: Most decoder positions, or None.
+        ratios: Ratios to choose from.
+        prefer: Whether weak spans are refined first.
+        steps: Most refinement steps, or None for the default.
+
+    Raises:
+        ConfigError: If a value is out of range.
+    """
+    if min_fidelity is None and budget is None:
+        return None
+    from icae.adaptive import FidelityPolicy
+    from icae.refinement import RefineConfig
+
+    automatic = prefer == "size" and min_fidelity is not None
+    refine = None
+    if steps is not None or automatic:
+        refine = RefineConfig(steps=DEFAULT_STEPS if steps is None else steps)
+    return FidelityPolicy(
+        min_fidelity=min_fidelity, budget=budget, ratios=tuple(ratios), refine=refine
+    )
+
+
+def refine_in_place(
+    icae: Icae,
+    memory: Memory,
+    target: Path,
+    *,
+    steps: int,
+    fidelity: float = DEFAULT_TARGET,
+    keep_source: bool = True,
+) -> Memory:
+    """Refine the weak spans of a memory; the file is brought up to date on the way.
+
+    Args:
+        icae: The engine that made the memory.
+        memory: The memory, with its text.
+        target: File to write; it always holds a whole memory, also after an interrupt.
+        steps: Most steps for each span.
+        fidelity: Fidelity at which a span is done.
+        keep_source: Whether the file keeps the text.
+
+    Raises:
+        InputError: If the text of a weak span was not kept.
+    """
+    from icae.memory_refinement import weak_spans
+    from icae.refinement import RefineConfig
+
+    weak = len(weak_spans(memory, fidelity))
+    best, saved = memory, time.monotonic()
+
+    def save() -> None:
+        (best if keep_source else best.without_source()).save(target)
+
+    try:
+        with console.progress("Refining spans") as on_progress:
+            config = RefineConfig(steps=steps, target=fidelity)
+            for done, better in enumerate(icae.refine(memory, config), start=1):
+                best = better
+                on_progress(done, weak)
+                if time.monotonic() - saved > SAVE_SECONDS:
+                    save()
+                    saved = time.monotonic()
+    finally:
+        save()
+    return best

@@ -1,0 +1,143 @@
+"""From text to memory: tokenize, cut into spans, encode each, measure what is held.
+
+Shapes: L context tokens of a span, K slots, D hidden.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from icae.memory import Memory, Provenance, Segment, TokenFidelity, memory_of_segments
+from icae.model import tokenize_with_offsets
+from icae.runtimes.torch import TorchRuntime
+from icae.spans import plan_spans
+from icae.types import TokenIds
+
+OnProgress = Callable[[int, int], None]
+"""Called with (spans done, spans in all)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenizedText:
+    """A text and its tokens.
+
+    Attributes:
+        text: The text.
+        ids: Its token ids, int64.
+        offsets: Character at which each token starts.
+    """
+
+    text: str
+    ids: TokenIds
+    offsets: Sequence[int]
+
+    def part(self, first: int, end: int, *, char_start: int, char_end: int) -> TokenizedText:
+        """A stretch of the text, with the tokens that it has in the whole.
+
+        Args:
+            first: Its first token.
+            end: One past its last token.
+            char_start: Its first character.
+            char_end: One past its last character.
+        """
+        length = char_end - char_start
+        inside = [min(max(at - char_start, 0), length) for at in self.offsets[first:end]]
+        return TokenizedText(
+            text=self.text[char_start:char_end], ids=self.ids[first:end], offsets=inside
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compressor:
+    """Makes memories of texts.
+
+    Attributes:
+        runtime: Encodes spans and measures how they are held.
+        tokenizer: The base model's tokenizer.
+        provenance: What the memories are keyed by.
+        span_length: Longest span in tokens.
+    """
+
+    runtime: TorchRuntime
+    tokenizer: Any
+    provenance: Provenance
+    span_length: int
+
+    def tokenize(self, text: str) -> TokenizedText:
+        """Tokenize a text.
+
+        Raises:
+            InputError: If the text is blank or not valid Unicode.
+        """
+        ids, offsets = tokenize_with_offsets(self.tokenizer, text)
+        return TokenizedText(text=text, ids=ids, offsets=offsets)
+
+    def compress(
+        self,
+        text: TokenizedText,
+        *,
+        ratio: float,
+        name: str,
+        verify: bool = True,
+        on_progress: OnProgress | None = None,
+    ) -> Memory:
+        """Make a memory of slots.
+
+        Args:
+            text: The text.
+            ratio: Context tokens per slot, at least 1.
+            name: Name of the document in the memory.
+            verify: Measure how faithfully each token is held (one more forward pass).
+            on_progress: Called with (spans done, spans in all).
+
+        Raises:
+            ConfigError: If the ratio is out of range.
+        """
+        plans = plan_spans(len(text.ids), span_length=self.span_length, ratio=ratio)
+        pieces = [text.ids[p.token_start : p.token_end] for p in plans]
+        segments: list[Segment] = []
+        for part in self.runtime.batches([len(piece) for piece in pieces]):
+            encoded = self.runtime.encode(pieces[part], [p.slots for p in plans[part]])
+            measured: Sequence[TokenFidelity | None] = [None] * len(encoded)
+            if verify:
+                measured = self.runtime.fidelity(encoded, pieces[part])
+            segments += [
+                Segment.of_slots(ids, slots_KD, ratio=ratio, token_fidelity=fidelity)
+                for ids, slots_KD, fidelity in zip(pieces[part], encoded, measured, strict=True)
+            ]
+            if on_progress is not None:
+                on_progress(len(segments), len(plans))
+        return self.memory(text, segments, name=name)
+
+    def verbatim(self, text: TokenizedText, *, name: str) -> Memory:
+        """Make a memory of verbatim tokens, without slots.
+
+        Args:
+            text: The text.
+            name: Name of the document in the memory.
+        """
+        plans = plan_spans(len(text.ids), span_length=self.span_length, ratio=1)
+        width = self.provenance.hidden_size
+        segments = [
+            Segment.of_tokens(text.ids[p.token_start : p.token_end], hidden_size=width)
+            for p in plans
+        ]
+        return self.memory(text, segments, name=name)
+
+    def memory(self, text: TokenizedText, segments: Sequence[Segment], *, name: str) -> Memory:
+        """Lay segments out as a memory of one document.
+
+        Args:
+            text: The text.
+            segments: What stands for each span of its tokens, in order.
+            name: Name of the document.
+        """
+        return memory_of_segments(
+            segments,
+            text=text.text,
+            offsets=text.offsets,
+            name=name,
+            provenance=self.provenance,
+        )

@@ -1,0 +1,198 @@
+"""Exact and near duplicates in a corpus: of each group, the first document is kept.
+
+Exact: the same words in the same order. Near: MinHash over all runs of `shingle_words`
+words estimates the Jaccard similarity of two documents; banded LSH finds the pairs to
+compare. Documents of any length are sketched whole, in pieces, so that a book takes no more
+memory than a page; two books are near duplicates only as wholes, and a chapter that stands
+on its own does not make its book one.
+
+Memory: 4 bytes a permutation and 16 bytes of key for each document (272 bytes at 64
+permutations), and while the bands are compared 8 bytes a band (80 bytes). Only documents
+that share a band with another enter the LSH index. Needs datasketch (the ``data`` extra).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from icae.data.words import Hashes, ngram_hashes, scramble
+from icae.errors import ConfigError, MissingDependencyError
+
+KEPT, EXACT, NEAR = 0, 1, 2
+
+Signatures = NDArray[np.uint32]
+Verdicts = NDArray[np.uint8]
+
+_SCHEME = "affine32"
+_PIECE = 4096
+_RECALL = 0.95
+
+
+@dataclass(frozen=True, kw_only=True)
+class DedupConfig:
+    """What counts as a near duplicate.
+
+    Attributes:
+        threshold: Estimated Jaccard similarity from which on it is one (0..1]. A pair at the
+            threshold is found with a probability of at least .95.
+        permutations: Values in a signature; the estimate at .8 has a standard error of
+            ``sqrt(.16 / permutations)``, .05 at 64.
+        shingle_words: Words in a run.
+    """
+
+    threshold: float = 0.8
+    permutations: int = 64
+    shingle_words: int = 5
+
+    def __post_init__(self) -> None:
+        fits = 0.2 <= self.threshold <= 1 and 16 <= self.permutations <= 1024
+        if not fits or self.shingle_words < 1:
+            raise ConfigError(
+                "dedup is out of range.",
+                got=repr(self),
+                expected="threshold .2..1, permutations 16..1024, shingle_words >= 1",
+            )
+
+    @property
+    def bands(self) -> tuple[int, int]:
+        """Bands of the LSH and rows in each: the longest rows that keep the recall."""
+        rows = next(
+            rows
+            for rows in range(self.permutations // 2, 0, -1)
+            if rows == 1 or 1 - (1 - self.threshold**rows) ** (self.permutations // rows) >= _RECALL
+        )
+        return self.permutations // rows, rows
+
+
+class Sketcher:
+    """Computes MinHash signatures.
+
+    Args:
+        config: Permutations and shingles.
+        seed: Seed of the permutations.
+
+    Raises:
+        MissingDependencyError: If datasketch is not installed.
+    """
+
+    def __init__(self, config: DedupConfig, *, seed: int) -> None:
+        self._config = config
+        self._sketch = _datasketch().MinHash(
+            num_perm=config.permutations,
+            seed=seed % 2**32,
+            scheme=_SCHEME,
+            hashfunc=_same,
+        )
+
+    def __call__(self, words: Hashes) -> Signatures:
+        """Sketch a document.
+
+        Args:
+            words: uint64 ``[W]``, hashes of its words. With fewer words than a shingle, all
+                of them together are the one shingle.
+
+        Returns:
+            uint32 ``[permutations]``.
+        """
+        n = max(1, min(self._config.shingle_words, len(words)))
+        shingles = ngram_hashes(words, n) >> np.uint64(32)
+        self._sketch.clear()
+        for start in range(0, len(shingles), _PIECE):
+            self._sketch.update_batch(shingles[start : start + _PIECE].astype(np.uint32))
+        return np.array(self._sketch.hashvalues, dtype=np.uint32)
+
+
+def find_duplicates(keys: Hashes, signatures: Signatures, config: DedupConfig) -> Verdicts:
+    """Decide which documents of a corpus go.
+
+    Documents are taken in order; one goes if it has the key of an earlier one (`EXACT`), or
+    its signature is as similar as the threshold to that of an earlier one that was kept
+    (`NEAR`).
+
+    Args:
+        keys: uint64 ``[N, 2]``, keys of the texts.
+        signatures: uint32 ``[N, permutations]``.
+        config: The threshold.
+
+    Returns:
+        uint8 ``[N]``: `KEPT`, `EXACT` or `NEAR`.
+
+    Raises:
+        MissingDependencyError: If datasketch is not installed.
+    """
+    datasketch = _datasketch()
+    verdicts = np.full(len(keys), EXACT, dtype=np.uint8)
+    if len(keys):
+        verdicts[np.unique(keys, axis=0, return_index=True)[1]] = KEPT
+    bands, rows = config.bands
+    unique = np.flatnonzero(verdicts == KEPT)
+    index = datasketch.MinHashLSH(
+        num_perm=config.permutations, params=(bands, rows), threshold=config.threshold
+    )
+    template = datasketch.MinHash(num_perm=config.permutations, scheme=_SCHEME)
+    for document in unique[_shares_a_band(signatures, unique, bands=bands, rows=rows)]:
+        sketch = template.copy()
+        sketch.hashvalues = signatures[document]
+        found = index.query(sketch)
+        if found and similarities(signatures, document, found).max() >= config.threshold:
+            verdicts[document] = NEAR
+        else:
+            index.insert(int(document), sketch, check_duplication=False)
+    return verdicts
+
+
+def similarities(
+    signatures: Signatures, document: int, others: Sequence[int]
+) -> NDArray[np.float64]:
+    """Estimated Jaccard similarity of one document to others.
+
+    Args:
+        signatures: uint32 ``[N, permutations]``.
+        document: Its row.
+        others: Their rows.
+
+    Returns:
+        float64 ``[len(others)]``, 0..1.
+    """
+    agree = signatures[np.asarray(others)] == signatures[document]
+    return np.asarray(agree.mean(axis=1), dtype=np.float64)
+
+
+def _shares_a_band(
+    signatures: Signatures, documents: NDArray[np.int64], *, bands: int, rows: int
+) -> NDArray[np.bool_]:
+    """Which documents have some band in common with another one."""
+    shared = np.zeros(len(documents), dtype=bool)
+    for band in range(bands):
+        values = np.zeros(len(documents), dtype=np.uint64)
+        for column in range(band * rows, (band + 1) * rows):
+            values = scramble(values) ^ signatures[documents, column]
+        values = scramble(values)
+        order = np.argsort(values, kind="stable")
+        same = np.flatnonzero(values[order[1:]] == values[order[:-1]])
+        shared[order[same]] = True
+        shared[order[same + 1]] = True
+    return shared
+
+
+def _same(value: int) -> int:
+    """Shingles are hashes already."""
+    return value
+
+
+def _datasketch() -> Any:
+    try:
+        import datasketch
+    except ImportError as error:
+        raise MissingDependencyError(
+            "Finding near duplicates needs datasketch.",
+            got="datasketch is not installed",
+            expected="the extra 'data'",
+            fix='pip install ".[data]" in the checkout, or pip install datasketch',
+        ) from error
+    return datasketch

@@ -1,0 +1,68 @@
+"""Parquet files as text rows, read batch by batch. Needs pyarrow (the ``data`` extra)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from icae.errors import InputError, MissingDependencyError
+
+_ROWS = 256
+
+
+def read_parquet(path: Path) -> Iterator[tuple[str, str | None]]:
+    """Stream the column ``text``, and ``title`` if there is one; the others are not read.
+
+    Args:
+        path: A .parquet file.
+
+    Yields:
+        ``(text, title or None)`` for each row that has text; a null is skipped.
+
+    Raises:
+        MissingDependencyError: If pyarrow is not installed.
+        InputError: If the file cannot be read or has no column ``text`` of strings.
+    """
+    pyarrow, parquet = _pyarrow()
+    try:
+        with parquet.ParquetFile(path, pre_buffer=False) as file:
+            names = file.schema_arrow.names
+            if "text" not in names or not _is_text(pyarrow, file.schema_arrow.field("text")):
+                raise InputError(
+                    f"{path} has no text.",
+                    got=f"columns {', '.join(names) or 'none'}",
+                    expected="a column 'text' of strings",
+                    fix="rename or convert that column",
+                )
+            titled = "title" in names and _is_text(pyarrow, file.schema_arrow.field("title"))
+            columns = ["text", "title"] if titled else ["text"]
+            for batch in file.iter_batches(batch_size=_ROWS, columns=columns):
+                texts = batch.column("text").to_pylist()
+                titles = batch.column("title").to_pylist() if titled else [None] * len(texts)
+                yield from (pair for pair in zip(texts, titles, strict=True) if pair[0] is not None)
+    except (pyarrow.ArrowException, OSError) as error:
+        raise InputError(
+            f"{path} cannot be read.",
+            got=" ".join(str(error).split())[:200],
+            expected="a complete Parquet file",
+        ) from error
+
+
+def _is_text(pyarrow: Any, field: Any) -> bool:
+    types = pyarrow.types
+    return bool(types.is_string(field.type) or types.is_large_string(field.type))
+
+
+def _pyarrow() -> tuple[Any, Any]:
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError as error:
+        raise MissingDependencyError(
+            "Parquet files need pyarrow.",
+            got="pyarrow is not installed",
+            expected="the extra 'data'",
+            fix='pip install ".[data]" in the checkout, or pip install pyarrow',
+        ) from error
+    return pyarrow, pyarrow.parquet

@@ -1,0 +1,17 @@
+"""Experiments: what an adapter's memories hold, with baselines and intervals."""
+
+from icae.evaluation.continuation import ContinuationSettings
+from icae.evaluation.experiment import Settings, default_lengths
+from icae.evaluation.random_text import RandomTextSettings
+from icae.evaluation.reconstruction import ReconstructionSettings
+from icae.evaluation.run import Finished, evaluate
+
+__all__ = [
+    "ContinuationSettings",
+    "Finished",
+    "RandomTextSettings",
+    "ReconstructionSettings",
+    "Settings",
+    "default_lengths",
+    "evaluate",
+]

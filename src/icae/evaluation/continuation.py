@@ -1,0 +1,181 @@
+"""Text continuation: how well the slots stand for the context when it goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from icae.api import Icae
+from icae.errors import ConfigError
+from icae.evaluation.contexts import Window
+from icae.evaluation.experiment import Cell, Column, Grid, Panel, Row, plain, require_fit
+from icae.evaluation.memories import Tick, encode_contexts, score_tasks
+from icae.evaluation.metrics import mean_estimate, perplexity_estimate
+from icae.evaluation.plain_decoder import PlainRow, plain_losses
+from icae.objectives import DecoderTask, continuation
+from icae.types import TokenIds
+
+
+@dataclass(frozen=True, kw_only=True)
+class ContinuationSettings(Grid):
+    """Settings of the experiment.
+
+    Attributes:
+        tokens: Scored tokens of the continuation.
+    """
+
+    tokens: int = 128
+
+    name = "continuation"
+    title = "Perplexity of the continuation behind context and slots"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.tokens < 1:
+            raise ConfigError(
+                "The continuation is out of range.", got=str(self.tokens), expected=">= 1 token"
+            )
+
+    @property
+    def window(self) -> int:
+        """The longest context, the token that leads over, and the scored tokens."""
+        return max(self.lengths) + 1 + self.tokens
+
+    def build(self, engine: Icae, windows: Sequence[Window]) -> Continuation:
+        """The experiment on a loaded model and drawn windows."""
+        return Continuation(engine, self, windows)
+
+
+class Continuation:
+    """Full context, slots, the last raw tokens and no context, by length and ratio.
+
+    The token after the context is read by every row and scored in none: without a context
+    there would be nothing to predict it from. The `tokens` after it are the same for every
+    row, length and ratio.
+
+    Args:
+        engine: Adapter and base model.
+        settings: Lengths, ratios, numbers of contexts.
+        windows: Contexts and what follows them.
+    """
+
+    columns = (
+        Column(title="length", key="length"),
+        Column(title="ratio", key="ratio"),
+        Column(title="behind", key="kind"),
+        Column(title="positions", key="positions"),
+        Column(title="loss (nats/token)", key="loss", digits=3),
+        Column(title="perplexity", key="perplexity", digits=2),
+        Column(title="perplexity / full", key="over_full", digits=3),
+    )
+    panels = (
+        Panel(key="perplexity", title="perplexity of the continuation"),
+        Panel(key="over_full", title="perplexity / perplexity behind the full context", level=1.0),
+    )
+    notes = (
+        "Every row reads the token after the context and is scored on the same tokens after "
+        "that, under teacher forcing; they are the same at every length.",
+        "Last tokens: as many of the context's last raw tokens as there are slots. "
+        "Slots: slots and [LM] token. The other rows have no objective token.",
+        "The ratio to the full context is paired: its interval is over contexts.",
+    )
+
+    def __init__(
+        self, engine: Icae, settings: ContinuationSettings, windows: Sequence[Window]
+    ) -> None:
+        self.engine, self.settings, self.windows = engine, settings, windows
+        require_fit(engine, settings.window + 1)
+
+    def cells(self) -> list[Cell]:
+        """For each length the rows without slots, then every ratio."""
+        ratios = (None, *self.settings.ratios)
+        return [Cell(length=n, ratio=ratio) for n in self.settings.lengths for ratio in ratios]
+
+    def cost(self, cell: Cell) -> int:
+        """About how many tokens go through the model for a cell."""
+        samples, after = self.settings.samples, self.settings.tokens + 1
+        if cell.ratio is None:
+            return samples * (cell.length + 2 * after)
+        slots = int(cell.length / cell.ratio)
+        return samples * (cell.length + 3 * slots + 2 * after)
+
+    def measure(self, cell: Cell, rows: Sequence[Row], tick: Tick) -> list[Row]:
+        """The rows of a cell: full and no context; or slots and last raw tokens."""
+        after = self.settings.tokens + 1
+        contexts = [window.context(cell.length, after=after) for window in self.windows]
+        following = [window.context(after) for window in self.windows]
+        if cell.ratio is None:
+            full = self._plain(contexts, following, tick)
+            nothing = self._plain([ids[:0] for ids in contexts], following, tick)
+            return [
+                {"kind": "full context", "series": "full context", "positions": cell.length}
+                | self._figures(full, full),
+                {"kind": "no context", "series": "no context", "positions": 0}
+                | self._figures(nothing, full),
+            ]
+        full = _stored(rows, cell.length)
+        slots, count = self._slots(contexts, following, cell.ratio, tick)
+        last = self._plain([ids[-count:] for ids in contexts], following, tick)
+        name = f"{cell.ratio:g}x"
+        return [
+            {"kind": "slots", "series": f"{name} slots", "positions": count + 1}
+            | self._figures(slots, full),
+            {"kind": "last tokens", "series": f"{name}, as many last tokens", "positions": count}
+            | self._figures(last, full),
+        ]
+
+    def _plain(
+        self, contexts: Sequence[TokenIds], following: Sequence[TokenIds], tick: Tick
+    ) -> NDArray[np.float64]:
+        """Mean loss of each context behind raw tokens."""
+        rows = [
+            PlainRow(ids=np.concatenate([context, ids]), scored=self.settings.tokens)
+            for context, ids in zip(contexts, following, strict=True)
+        ]
+        return np.array([x.mean() for x in plain_losses(self.engine.runtime, rows, tick=tick)])
+
+    def _slots(
+        self,
+        contexts: Sequence[TokenIds],
+        following: Sequence[TokenIds],
+        ratio: float,
+        tick: Tick,
+    ) -> tuple[NDArray[np.float64], int]:
+        """Mean loss of each context behind its slots and [LM], and the number of slots."""
+        runtime = self.engine.runtime
+        memories = encode_contexts(runtime, contexts, ratio=ratio, tick=tick)
+        tasks = [led_continuation(ids) for ids in following]
+        scores = score_tasks(runtime, memories, tasks, tick=tick)
+        losses = np.array([score.losses_T.mean() for score in scores])
+        return losses, len(memories[0].slots_KD)
+
+    def _figures(self, losses: NDArray[np.float64], full: NDArray[np.float64]) -> Row:
+        seed = self.settings.seed
+        return {
+            "samples": len(losses),
+            "loss": plain(mean_estimate(losses, seed=seed)),
+            "perplexity": plain(perplexity_estimate(losses, seed=seed)),
+            "over_full": plain(perplexity_estimate(losses - full, seed=seed)),
+            "per_context": {"loss": losses.tolist()},
+        }
+
+
+def led_continuation(ids: TokenIds) -> DecoderTask:
+    """The continuation task whose first token is read but not scored.
+
+    Args:
+        ids: The token after the context, then the tokens to score.
+    """
+    task = continuation(ids)
+    mask = task.label_mask.copy()
+    mask[0] = False
+    return replace(task, label_mask=mask)
+
+
+def _stored(rows: Sequence[Row], length: int) -> NDArray[np.float64]:
+    """Losses behind the full context, measured before."""
+    found = next(r for r in rows if r["length"] == length and r["kind"] == "full context")
+    return np.array(found["per_context"]["loss"])

@@ -1,0 +1,115 @@
+"""Rows as a picture: one panel a figure, by context length, one line a series."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from typing import Any
+
+from icae.evaluation.experiment import Panel, Row
+from icae.evaluation.metrics import missing_eval_extra
+
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f3c8d")
+GREYS = ("#222222", "#888888")
+STYLES = ("-", "--", ":", "-.")
+
+
+def require_matplotlib() -> Any:
+    """The class `matplotlib.figure.Figure`.
+
+    Raises:
+        MissingDependencyError: If matplotlib is not installed.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise missing_eval_extra("matplotlib") from error
+    return Figure
+
+
+def plot(rows: Sequence[Row], panels: Sequence[Panel], *, title: str) -> bytes:
+    """Draw every panel that has a figure.
+
+    Rows of one ``series`` make a line; its colour tells the ratio (grey: none), its stroke
+    the ``kind``. Bands, or bars where there is one length only, are 95 % intervals.
+
+    Args:
+        rows: Rows with ``length``, ``ratio``, ``kind`` and ``series``.
+        panels: What to draw.
+        title: Headline.
+
+    Returns:
+        A PNG file.
+
+    Raises:
+        MissingDependencyError: If matplotlib is not installed.
+    """
+    shown = [p for p in panels if any(row.get(p.key) is not None for row in rows)]
+    wide = min(2, len(shown))
+    tall = -(-len(shown) // wide)
+    figure = require_matplotlib()(figsize=(5 * wide + 0.5, 3.4 * tall + 1), layout="constrained")
+    axes = figure.subplots(tall, wide, squeeze=False).flatten()
+    for axis in axes[len(shown) :]:
+        axis.set_axis_off()
+    handles: dict[str, Any] = {}
+    for axis, panel in zip(axes, shown, strict=False):
+        for series, look in _looks(rows).items():
+            points = [r for r in rows if r["series"] == series and r.get(panel.key) is not None]
+            if points:
+                handles.setdefault(series, _line(axis, points, panel.key, look))
+        _dress(axis, panel, sorted({r["length"] for r in rows}))
+    figure.suptitle(title, fontsize=12)
+    figure.legend(
+        handles.values(),
+        handles.keys(),
+        loc="outside lower center",
+        ncols=min(4, len(handles)),
+        fontsize=8,
+        frameon=False,
+        handlelength=3,
+    )
+    stream = io.BytesIO()
+    figure.savefig(stream, format="png", dpi=120, metadata={"Software": None})
+    return stream.getvalue()
+
+
+def _looks(rows: Sequence[Row]) -> dict[str, dict[str, Any]]:
+    """Colour by ratio and stroke by kind, for each series in order."""
+    ratios = sorted({row["ratio"] for row in rows if row["ratio"] is not None})
+    several = len(ratios) > 1
+    kinds = list(dict.fromkeys(row["kind"] for row in rows if row["ratio"] is not None))
+    bare = list(dict.fromkeys(row["kind"] for row in rows if row["ratio"] is None))
+    looks: dict[str, dict[str, Any]] = {}
+    for row in rows:
+        if row["ratio"] is None:
+            colour, style = GREYS[bare.index(row["kind"]) % len(GREYS)], "-"
+        else:
+            place = kinds.index(row["kind"])
+            colour = COLOURS[(ratios.index(row["ratio"]) if several else place) % len(COLOURS)]
+            style = STYLES[place % len(STYLES)]
+        looks[row["series"]] = {"color": colour, "linestyle": style}
+    return looks
+
+
+def _line(axis: Any, points: Sequence[Row], key: str, look: dict[str, Any]) -> Any:
+    points = sorted(points, key=lambda row: int(row["length"]))
+    x = [row["length"] for row in points]
+    value, low, high = ([row[key][end] for row in points] for end in ("value", "low", "high"))
+    (line,) = axis.plot(x, value, marker="o", markersize=4, linewidth=1.5, **look)
+    if len(x) == 1:
+        axis.vlines(x, low, high, color=look["color"], linewidth=1.2, alpha=0.6)
+    else:
+        axis.fill_between(x, low, high, color=look["color"], alpha=0.13, linewidth=0)
+    return line
+
+
+def _dress(axis: Any, panel: Panel, lengths: Sequence[int]) -> None:
+    axis.set_title(panel.title, fontsize=10)
+    axis.set_xlabel("context length (tokens)", fontsize=9)
+    axis.set_xticks(lengths, [str(n) for n in lengths])
+    axis.tick_params(labelsize=8)
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.grid(alpha=0.25, linewidth=0.6)
+    axis.set_ylim(*panel.limits)
+    if panel.level is not None:
+        axis.axhline(panel.level, color="black", linewidth=0.8, linestyle=(0, (1, 2)))

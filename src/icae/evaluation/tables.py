@@ -1,0 +1,81 @@
+"""Rows as text: cells of a table, and the Markdown page."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from icae.evaluation.experiment import Column, Row
+
+
+def cell_text(value: Any, digits: int) -> str:
+    """A value for people: ``2.350 [2.210, 2.490]`` for a figure with its interval."""
+    if value is None:
+        return "-"
+    if isinstance(value, Mapping):
+        low, high = value["low"], value["high"]
+        return f"{value['value']:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
+    if isinstance(value, float):
+        return f"{value:g}"
+    return str(value)
+
+
+def short_cell_text(value: Any, digits: int) -> str:
+    """The same with half the width of the interval: ``2.350 ±0.140``."""
+    if isinstance(value, Mapping):
+        half = (value["high"] - value["low"]) / 2
+        return f"{value['value']:.{digits}f} ±{half:.{digits}f}"
+    return cell_text(value, digits)
+
+
+def table_texts(
+    rows: Sequence[Row],
+    columns: Sequence[Column],
+    *,
+    show: Callable[[Any, int], str] = cell_text,
+) -> list[list[str]]:
+    """The rows as texts; a key that a row lacks is a dash.
+
+    Args:
+        rows: Rows of a result.
+        columns: Columns of its table.
+        show: Turns a value and a number of digits into text.
+    """
+    return [[show(row.get(c.key), c.digits) for c in columns] for row in rows]
+
+
+def markdown(
+    head: Mapping[str, Any],
+    rows: Sequence[Row],
+    columns: Sequence[Column],
+    notes: Sequence[str],
+) -> str:
+    """The Markdown page of a result.
+
+    Args:
+        head: What made it.
+        rows: Its rows.
+        columns: Columns of the table.
+        notes: How to read it.
+    """
+    lines = [f"# {head['title']}", "", f"![{head['title']}]({head['experiment']}.png)", ""]
+    lines.append("| " + " | ".join(c.title for c in columns) + " |")
+    lines.append("|" + "---:|" * len(columns))
+    lines += ["| " + " | ".join(texts) + " |" for texts in table_texts(rows, columns)]
+    lines += ["", *(f"- {note}" for note in notes)]
+    lines.append(f"- Figures in brackets: {head['intervals']}.")
+    lines += ["", *_made_by(head), ""]
+    return "\n".join(lines)
+
+
+def _made_by(head: Mapping[str, Any]) -> list[str]:
+    data = ", ".join(f"{d['file']} ({(d['sha256'] or 'unhashed')[:12]})" for d in head["data"])
+    adapter, base = head["adapter"], head["base"]
+    return [
+        f"`{head['command']}`",
+        "",
+        f"icae {head['icae']}, commit {head['commit'] or 'unknown'}; "
+        f"adapter {adapter['name']} ({adapter['hash'][:12]}) "
+        f"on {base['name']} ({base['hash'][:12]}), {head['dtype']}; seed {head['seed']}; "
+        f"texts {data}; {head['hardware']}.",
+    ]

@@ -1,0 +1,88 @@
+"""Words whose loss does the most harm: numbers, names and code, told by their looks.
+
+A rule of thumb without a model, for marking what to look at first.
+"""
+
+from __future__ import annotations
+
+import bisect
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+CriticalKind = Literal["number", "name", "code"]
+
+_WORD = re.compile(r"\S+")
+_EDGE = "\"'“”‘’«»„()[]{}<>.,;:!?…*"
+_CODE = re.compile(r"[_\\=|{}#@`^~$]|::|->|\(\)|\w[./]\w|[a-z][A-Z]")
+_SENTENCE_END = re.compile(r"[.!?:…][\"'”’»)\]]*$")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CriticalWord:
+    """A word that should not be lost.
+
+    Attributes:
+        start: First character in the text.
+        end: One past the last.
+        kind: What it looks like.
+    """
+
+    start: int
+    end: int
+    kind: CriticalKind
+
+
+def critical_words(text: str) -> list[CriticalWord]:
+    """Find the words of a text that look like numbers, names or code.
+
+    Args:
+        text: Any text; a word is a run of characters that are not white space.
+
+    Returns:
+        Words in order, without the punctuation around them. A number has a digit; code
+        has a sign that prose has not, or a capital inside; a name starts with a capital
+        where no sentence starts.
+    """
+    found = []
+    end, previous = 0, ""
+    for match in _WORD.finditer(text):
+        word = match.group()
+        starts = _starts_sentence(text[end : match.start()], previous)
+        kind = _kind(word, starts_sentence=starts)
+        if kind is not None:
+            start = match.start() + len(word) - len(word.lstrip(_EDGE))
+            found.append(CriticalWord(start=start, end=start + len(word.strip(_EDGE)), kind=kind))
+        end, previous = match.end(), word
+    return found
+
+
+def overlapping_word(words: Sequence[CriticalWord], start: int, end: int) -> CriticalWord | None:
+    """The first critical word that shares a character with a stretch of text.
+
+    Args:
+        words: Critical words, in order.
+        start: First character of the stretch.
+        end: One past the last.
+    """
+    index = bisect.bisect_right(words, start, key=lambda word: word.end)
+    return words[index] if index < len(words) and words[index].start < end else None
+
+
+def _starts_sentence(gap: str, previous: str) -> bool:
+    """Whether a word comes first: of the text, of a paragraph or line, or after a full stop."""
+    return not previous or "\n" in gap or _SENTENCE_END.search(previous) is not None
+
+
+def _kind(word: str, *, starts_sentence: bool) -> CriticalKind | None:
+    core = word.strip(_EDGE)
+    if not core:
+        return None
+    if any(character.isdigit() for character in core):
+        return "number"
+    if _CODE.search(core) or word.endswith("()"):
+        return "code"
+    if core[:1].isupper() and core != "I" and not starts_sentence:
+        return "name"
+    return None

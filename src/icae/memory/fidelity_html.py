@@ -1,0 +1,186 @@
+"""The text of a memory as one HTML page, shaded by how faithfully each token is held.
+
+The page stands alone: no script, no external resource, everything escaped.
+"""
+
+from __future__ import annotations
+
+import html
+import itertools
+from collections.abc import Iterator, Sequence
+
+from icae.memory.critical_words import CriticalWord, critical_words, overlapping_word
+from icae.memory.memory import Memory
+from icae.memory.shading import Stretch, shaded_spans
+from icae.memory.spans import MemoryDocument, MemorySpan
+
+LEVELS = 10
+"""Steps of the shading."""
+
+# Control characters cannot stand in HTML, and marks of direction could reorder the page.
+_CONTROLS = (*range(9), 11, 12, *range(14, 32), *range(127, 160))
+_DIRECTIONS = (*range(0x202A, 0x202F), *range(0x2066, 0x206A))
+_UNSAFE = dict.fromkeys((*_CONTROLS, *_DIRECTIONS), "\N{REPLACEMENT CHARACTER}")
+
+_STYLE = """\
+:root{color-scheme:light}
+body{font:15px/1.65 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;
+color:#1b1b1f;background:#fff}
+h1{font-size:1.3rem}h2{font-size:1.1rem;margin-top:2.5rem}
+table{border-collapse:collapse;font-size:13px;margin:.8rem 0}
+td,th{padding:.15rem .7rem;text-align:right;border-bottom:1px solid #e4e4ea}
+td.w,th.w{text-align:left}
+.text{white-space:pre-wrap;overflow-wrap:anywhere;unicode-bidi:isolate;border:1px solid #e4e4ea;
+border-radius:6px;padding:1rem}
+.s{border-left:2px solid #c9c9d4}
+.v{background:#e3f1e5}.n{background:#eeeef2}
+.l{color:#a40000;font-weight:600}
+.u{text-decoration:underline wavy #a40000;text-underline-offset:3px}
+.key span{padding:.1rem .4rem;margin-right:.6rem;border-radius:3px;white-space:nowrap}
+details{margin:.8rem 0}
+"""
+
+
+def fidelity_page(memory: Memory, offsets: Sequence[Sequence[int] | None], *, title: str) -> str:
+    """Write the page.
+
+    Lost tokens stand out; those in numbers, names and code are underlined, too.
+
+    Args:
+        memory: A memory that keeps its text.
+        offsets: For each document, the character at which each of its tokens starts, or
+            None if that is not known: its spans are then shaded as a whole.
+        title: Title of the page.
+
+    Returns:
+        HTML.
+
+    Raises:
+        InputError: If the text of a document was not kept.
+    """
+    parts = [
+        "<!DOCTYPE html>\n",
+        '<html lang="und"><head><meta charset="utf-8">\n',
+        '<meta http-equiv="Content-Security-Policy" '
+        "content=\"default-src 'none'; style-src 'unsafe-inline'\">\n",
+        '<meta name="viewport" content="width=device-width">\n',
+        f"<title>{_escaped(title)}</title>\n<style>{_STYLE}{_shades()}</style></head><body>\n",
+        f"<h1>{_escaped(title)}</h1>\n",
+        _summary(memory),
+        _legend(),
+    ]
+    for index, (document, starts) in enumerate(zip(memory.documents, offsets, strict=True)):
+        parts += _document(memory, index, document, starts)
+    parts.append("</body></html>\n")
+    return "".join(parts)
+
+
+def _escaped(text: str) -> str:
+    return html.escape(text.translate(_UNSAFE))
+
+
+def _shades() -> str:
+    """One rule for each level: from white, certain, to red, lost."""
+    rules = []
+    for level in range(LEVELS + 1):
+        strength = round(0.55 * (1 - level / LEVELS), 3)
+        rules.append(f".c{level}{{background:rgba(225,60,40,{strength})}}\n")
+    return "".join(rules)
+
+
+def _percent(share: float | None) -> str:
+    return "–" if share is None else f"{100 * share:.1f} %"
+
+
+def _summary(memory: Memory) -> str:
+    figures = {
+        "tokens": str(memory.tokens),
+        "decoder positions": str(memory.positions),
+        "slots": str(memory.slot_count),
+        "verbatim tokens": str(memory.verbatim_tokens),
+        "tokens per position": f"{memory.ratio:.2f}",
+        "fidelity": _percent(memory.fidelity),
+    }
+    head = "".join(f"<th>{name}</th>" for name in figures)
+    cells = "".join(f"<td>{value}</td>" for value in figures.values())
+    return f"<table><tr>{head}</tr><tr>{cells}</tr></table>\n"
+
+
+def _legend() -> str:
+    shades = "".join(
+        f'<span class="c{level}">{10 * level} %</span>' for level in range(0, LEVELS + 1, 2)
+    )
+    return (
+        f'<p class="key">Probability of the right token: {shades}<br>'
+        '<span class="v">verbatim, exact</span><span class="n">not measured</span>'
+        '<span class="l">lost: another token is likelier</span>'
+        '<span class="l u">lost number, name or code</span></p>\n'
+    )
+
+
+def _document(
+    memory: Memory, index: int, document: MemoryDocument, offsets: Sequence[int] | None
+) -> Iterator[str]:
+    """Heading, table of spans and shaded text of one document."""
+    source = document.source or ""
+    words = critical_words(source)
+    body, rows, lost_words = [], [], set()
+    for span_index, stretches in shaded_spans(memory, index, offsets):
+        span = memory.spans[span_index]
+        lost = [overlapping_word(words, s.start, s.end) for s in stretches if s.lost]
+        lost_words |= {word.start for word in lost if word is not None}
+        rows.append(_row(span_index, span, len(lost), sum(word is not None for word in lost)))
+        body.append(_shaded(span_index, span, stretches, source, words))
+    yield f"<h2>{_escaped(document.name)}</h2>\n"
+    if offsets is None or memory.token_fidelity is None:
+        yield "<p>Fidelity is known for whole spans only.</p>\n"
+    elif lost_words:
+        yield f"<p>{len(lost_words)} numbers, names or pieces of code have lost tokens.</p>\n"
+    yield f'<div class="text">{"".join(body)}</div>\n'
+    yield (
+        "<details><summary>Spans</summary><table><tr><th>span</th><th>characters</th>"
+        '<th>tokens</th><th>positions</th><th class="w">held as</th><th>fidelity</th>'
+        f"<th>lost</th><th>in numbers, names, code</th></tr>\n{''.join(rows)}</table></details>\n"
+    )
+
+
+def _held_as(span: MemorySpan) -> str:
+    return "verbatim" if span.kind == "tokens" else f"slots, {span.ratio:g}x"
+
+
+def _row(index: int, span: MemorySpan, lost: int, critical: int) -> str:
+    return (
+        f"<tr><td>{index}</td><td>{span.char_start}–{span.char_end}</td><td>{span.tokens}</td>"
+        f'<td>{span.positions}</td><td class="w">{_held_as(span)}</td>'
+        f"<td>{_percent(span.fidelity)}</td><td>{lost}</td><td>{critical}</td></tr>\n"
+    )
+
+
+def _shaded(
+    index: int,
+    span: MemorySpan,
+    stretches: Sequence[Stretch],
+    source: str,
+    words: Sequence[CriticalWord],
+) -> str:
+    """The text of one span; neighbours of one look share an element."""
+    parts = []
+    classes = [(_classes(span, s, words), s) for s in stretches]
+    for name, group in itertools.groupby(classes, key=lambda item: item[0]):
+        alike = [stretch for _, stretch in group]
+        text = _escaped(source[alike[0].start : alike[-1].end])
+        parts.append(f'<span class="{name}">{text}</span>')
+    title = f"span {index}: {_held_as(span)}, fidelity {_percent(span.fidelity)}"
+    return f'<span class="s" title="{title}">{"".join(parts)}</span>'
+
+
+def _classes(span: MemorySpan, stretch: Stretch, words: Sequence[CriticalWord]) -> str:
+    if span.kind == "tokens":
+        return "v"
+    if stretch.confidence is None:
+        return "n"
+    shade = f"c{int(stretch.confidence * LEVELS)}"
+    if not stretch.lost:
+        return shade
+    critical = overlapping_word(words, stretch.start, stretch.end) is not None
+    return f"{shade} l u" if critical else f"{shade} l"

@@ -1,0 +1,158 @@
+"""How faithfully each single token is held.
+
+Shapes: T context tokens of all spans of a memory, in order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from icae.memory.checks import check
+from icae.memory.spans import MemorySpan, token_offsets
+from icae.types import FloatArray
+
+CERTAIN = 255
+"""A confidence of 1: it is stored in steps of 1/255."""
+
+_TOLERANCE = 1e-6
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class TokenFidelity:
+    """What the decoder makes of each token under teacher forcing.
+
+    Two are equal if their arrays are.
+
+    Attributes:
+        reproduced: bool [T], whether its most likely token was the right one. A verbatim
+            token always is.
+        confidence: uint8 [T], the probability it gave the right token, in steps of 1/255,
+            so that a file keeps it exactly. A verbatim token has 255.
+
+    Raises:
+        ConfigError: If they are not two arrays of these types and of one length.
+    """
+
+    reproduced: NDArray[np.bool_] = field(repr=False)
+    confidence: NDArray[np.uint8] = field(repr=False)
+
+    def __post_init__(self) -> None:
+        for name, dtype in (("reproduced", np.bool_), ("confidence", np.uint8)):
+            array = getattr(self, name)
+            check(
+                isinstance(array, np.ndarray) and array.dtype == dtype and array.ndim == 1,
+                f"token_fidelity.{name} is not a list of {np.dtype(dtype)}.",
+                f"{getattr(array, 'dtype', type(array).__name__)} {getattr(array, 'shape', '')}",
+                f"a NumPy array, {np.dtype(dtype)} [T]",
+            )
+        check(
+            len(self.reproduced) == len(self.confidence),
+            "token_fidelity is of two lengths.",
+            (len(self.reproduced), len(self.confidence)),
+            "one value of each for every token",
+        )
+
+    @classmethod
+    def of_probabilities(
+        cls, reproduced: NDArray[np.bool_], probabilities: FloatArray
+    ) -> TokenFidelity:
+        """Round measured probabilities to steps of 1/255.
+
+        Args:
+            reproduced: bool [T].
+            probabilities: Probability of each right token, float [T], 0..1.
+        """
+        steps = np.rint(np.clip(probabilities, 0.0, 1.0) * CERTAIN)
+        return cls(reproduced=reproduced, confidence=steps.astype(np.uint8))
+
+    @classmethod
+    def of_verbatim(cls, tokens: int) -> TokenFidelity:
+        """The fidelity of tokens that are kept as they are."""
+        return cls(
+            reproduced=np.ones(tokens, dtype=np.bool_),
+            confidence=np.full(tokens, CERTAIN, dtype=np.uint8),
+        )
+
+    def __len__(self) -> int:
+        return len(self.reproduced)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, TokenFidelity):
+            return NotImplemented
+        return np.array_equal(self.reproduced, other.reproduced) and np.array_equal(
+            self.confidence, other.confidence
+        )
+
+    @property
+    def share(self) -> float:
+        """Share of the tokens that are reproduced (0..1): the fidelity of a span."""
+        return float(self.reproduced.mean())
+
+    @property
+    def probabilities(self) -> FloatArray:
+        """The confidence as probabilities (0..1), float32 [T]."""
+        return (self.confidence / CERTAIN).astype(np.float32)
+
+    def tokens(self, start: int, end: int) -> TokenFidelity:
+        """The fidelity of the tokens ``start..end``, end exclusive."""
+        return TokenFidelity(
+            reproduced=self.reproduced[start:end], confidence=self.confidence[start:end]
+        )
+
+
+def join_token_fidelity(parts: Sequence[TokenFidelity | None]) -> TokenFidelity | None:
+    """The fidelity of tokens one after the other.
+
+    Args:
+        parts: Fidelity of consecutive tokens, at least one part.
+
+    Returns:
+        All of them, or None if one was not measured.
+    """
+    known = [part for part in parts if part is not None]
+    if len(known) < len(parts):
+        return None
+    return TokenFidelity(
+        reproduced=np.concatenate([part.reproduced for part in known]),
+        confidence=np.concatenate([part.confidence for part in known]),
+    )
+
+
+def check_token_fidelity(fidelity: TokenFidelity, spans: Sequence[MemorySpan]) -> None:
+    """Check that the fidelity of tokens fits that of their spans.
+
+    Args:
+        fidelity: Of all tokens of the spans.
+        spans: Spans of a memory.
+
+    Raises:
+        ConfigError: If there are more or fewer tokens, a span states another share than
+            its tokens have, or a verbatim token is not certain.
+    """
+    offsets = token_offsets(spans)
+    check(
+        len(fidelity) == offsets[-1],
+        "token_fidelity does not cover the tokens.",
+        len(fidelity),
+        f"{offsets[-1]} tokens",
+    )
+    shares = np.add.reduceat(fidelity.reproduced, offsets[:-1], dtype=np.int64) / np.diff(offsets)
+    lowest = np.minimum.reduceat(fidelity.confidence, offsets[:-1])
+    measured = zip(spans, shares.tolist(), lowest.tolist(), strict=True)
+    for index, (span, share, confidence) in enumerate(measured):
+        check(
+            span.fidelity is None or abs(span.fidelity - share) <= _TOLERANCE,
+            f"Span {index} has another fidelity than its tokens.",
+            span.fidelity,
+            str(share),
+        )
+        check(
+            span.kind == "slots" or confidence == CERTAIN,
+            f"Span {index} is verbatim, but its tokens are not certain.",
+            confidence,
+            str(CERTAIN),
+        )

@@ -1,0 +1,109 @@
+"""Writing spans back out: from their slots by greedy decoding, or verbatim as they stand."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from icae.errors import InputError
+from icae.memory import Memory, hash_token_ids
+from icae.model import tokenize
+from icae.runtimes.base import Prefix
+from icae.runtimes.torch import TorchRuntime
+from icae.types import Reconstruction, TokenIds
+
+
+def reconstruct(
+    runtime: TorchRuntime,
+    tokenizer: Any,
+    memory: Memory,
+    *,
+    spans: Sequence[int] | None,
+    on_progress: Callable[[int, int], None] | None,
+) -> list[Reconstruction]:
+    """Write spans back out; the decoder sees nothing but the slots of each.
+
+    Args:
+        runtime: Runs the decoder.
+        tokenizer: The base model's tokenizer.
+        memory: A memory made by this model.
+        spans: Indices of the spans, or None for all.
+        on_progress: Called with (spans done, spans in all).
+
+    Returns:
+        One reconstruction for each span, in the order asked for.
+
+    Raises:
+        InputError: If a span index is out of range.
+    """
+    wanted = list(range(len(memory.spans))) if spans is None else list(spans)
+    for i in wanted:
+        if not 0 <= i < len(memory.spans):
+            raise InputError(
+                "There is no such span.", got=str(i), expected=f"0 to {len(memory.spans) - 1}"
+            )
+    report = on_progress or (lambda done, total: None)
+    originals = original_ids(tokenizer, memory)
+    made: dict[int, Reconstruction] = {}
+    coded = []
+    for i in dict.fromkeys(wanted):
+        if memory.spans[i].kind == "tokens":
+            made[i] = _verbatim(tokenizer, memory, i)
+        else:
+            coded.append(i)
+    for part in runtime.batches([memory.spans[i].tokens for i in coded]):
+        chosen = coded[part]
+        report(sum(i in made for i in wanted), len(wanted))
+        written = runtime.write_back([Prefix.of_span(memory, i, "ae") for i in chosen])
+        for i, ids in zip(chosen, written, strict=True):
+            made[i] = _from_slots(tokenizer, memory, i, ids, originals)
+    report(len(wanted), len(wanted))
+    return [made[i] for i in wanted]
+
+
+def _verbatim(tokenizer: Any, memory: Memory, i: int) -> Reconstruction:
+    """A verbatim span: its source where it was kept, else its token ids as text."""
+    span, original = memory.spans[i], memory.span_source(i)
+    ids = tuple(memory.verbatim_ids[span.verbatim_start : span.verbatim_end].tolist())
+    text = original
+    if text is None:
+        text = tokenizer.decode(list(ids), clean_up_tokenization_spaces=False)
+    return Reconstruction(span=i, text=text, original=original, token_ids=ids, exact_prefix=1.0)
+
+
+def _from_slots(
+    tokenizer: Any,
+    memory: Memory,
+    i: int,
+    ids: tuple[int, ...],
+    originals: dict[int, TokenIds],
+) -> Reconstruction:
+    span = memory.spans[i]
+    prefix = None
+    if span.document in originals:
+        true = originals[span.document][span.token_start : span.token_end]
+        same = np.asarray(ids) == true
+        prefix = float(np.argmin(same) if not same.all() else len(same)) / len(same)
+    return Reconstruction(
+        span=i,
+        text=tokenizer.decode(list(ids)),
+        original=memory.span_source(i),
+        token_ids=ids,
+        exact_prefix=prefix,
+    )
+
+
+def original_ids(tokenizer: Any, memory: Memory) -> dict[int, TokenIds]:
+    """Token ids of the documents whose source was kept and whose ids it gives."""
+    found = {
+        i: tokenize(tokenizer, document.source)
+        for i, document in enumerate(memory.documents)
+        if document.source is not None and document.token_ids_sha256 is not None
+    }
+    return {
+        i: ids
+        for i, ids in found.items()
+        if hash_token_ids(ids) == memory.documents[i].token_ids_sha256
+    }

@@ -1,0 +1,163 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from icae.cli import engine, eval_run
+from icae.errors import ConfigError, InputError
+
+pytest.importorskip("icae.evaluation")
+
+
+@pytest.fixture
+def ran(monkeypatch: pytest.MonkeyPatch, fake: Any, tmp_path: Path) -> dict[str, Any]:
+    """What the experiment was called with; it gives two rows."""
+    from icae.evaluation import Finished
+    from icae.evaluation.experiment import Column
+
+    calls: dict[str, Any] = {}
+
+    def run_evaluation(icae: Any, texts: Any, settings: Any, **options: Any) -> Finished:
+        calls.update(icae=icae, texts=texts, settings=settings, **options)
+        if "failure" in calls:
+            raise calls["failure"]
+        options["on_progress"](1, 2)
+        rows = ({"length": 32, "loss": {"value": 2.35, "low": 2.2, "high": 2.5}}, {"length": 64})
+        return Finished(
+            payload={"rows": list(rows), "seconds": 1.5},
+            rows=rows,
+            columns=(
+                Column(title="length", key="length"),
+                Column(title="loss (nats/token)", key="loss", digits=2),
+            ),
+            files=(options["folder"] / "x.json",),
+        )
+
+    monkeypatch.setattr(engine, "run_evaluation", run_evaluation)
+    return calls
+
+
+@pytest.mark.parametrize(
+    ("command", "ratios"),
+    [
+        ("reconstruction", (2.0, 4.0, 8.0, 16.0)),
+        ("continuation", (2.0, 4.0, 8.0, 16.0)),
+        ("random-text", (4.0,)),
+    ],
+)
+def test_defaults_are_the_papers_lengths_and_the_span_length(icae, ran, command, ratios) -> None:
+    result = icae("eval", command, "texts")
+    assert result.exit_code == 0, result.output
+    settings = ran["settings"]
+    assert settings.name == command
+    assert settings.lengths == (100, 200, 300, 400, 500, 512)
+    assert settings.ratios == ratios
+    assert settings.samples == 64
+    assert ran["texts"] == [Path("texts")]
+    assert ran["folder"] == Path("eval")
+    assert ran["replace"] is False
+
+
+def test_options_reach_the_experiment(icae, ran, fake, tmp_path) -> None:
+    options = ("--lengths", "128,32,32", "--ratios", "8,2.5", "--samples", 6, "--tokens", 16)
+    more = ("--seed", 3, "-o", tmp_path, "--force", "--adapter", "a", "--dtype", "float32")
+    result = icae("eval", "continuation", "x", "y", *options, *more)
+    assert result.exit_code == 0, result.output
+    settings = ran["settings"]
+    assert settings.lengths == (32, 128)
+    assert settings.ratios == (2.5, 8.0)
+    assert (settings.samples, settings.tokens, settings.seed) == (6, 16, 3)
+    assert ran["texts"] == [Path("x"), Path("y")]
+    assert ran["folder"] == tmp_path
+    assert ran["replace"] is True
+    assert fake.opened == {"adapter": "a", "base": None, "device": None, "dtype": "float32"}
+
+
+def test_few_samples_lower_the_number_written_back(icae, ran) -> None:
+    icae("eval", "reconstruction", "x", "--samples", 4)
+    assert ran["settings"].greedy == 4
+
+
+def test_table_and_files_are_shown(icae, ran) -> None:
+    lines = icae("eval", "random-text", "x").stdout.splitlines()
+    assert lines[0].split() == ["length", "loss"]
+    assert lines[1].split() == ["32", "2.35", "±0.15"]
+    assert lines[2].split() == ["64", "-"]
+    assert lines[3] == "eval/x.json"
+
+
+def test_a_wide_table_is_never_cut(icae, ran, monkeypatch) -> None:
+    monkeypatch.setenv("COLUMNS", "12")
+    line = icae("eval", "random-text", "x").stdout.splitlines()[1]
+    assert line.split() == ["32", "2.35", "±0.15"]
+
+
+def test_json_is_the_result_and_its_files(icae, ran) -> None:
+    payload = json.loads(icae("eval", "reconstruction", "x", "--json").stdout)
+    assert payload["files"] == ["eval/x.json"]
+    assert payload["seconds"] == 1.5
+
+
+def test_errors_are_reported(icae, ran) -> None:
+    ran["failure"] = InputError("The texts are too short.", got="3 tokens")
+    result = icae("eval", "reconstruction", "x", "--json")
+    assert result.exit_code == 1
+    assert json.loads(result.stdout)["error"]["got"] == "3 tokens"
+
+
+def test_a_stopped_run_says_how_to_go_on(icae, ran) -> None:
+    ran["failure"] = KeyboardInterrupt()
+    result = icae("eval", "continuation", "x")
+    assert result.exit_code == 130
+    assert "same command goes on" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("option", "text"),
+    [
+        ("--lengths", "a"),
+        ("--lengths", "2.5"),
+        ("--lengths", "100,"),
+        ("--ratios", "0.5"),
+        ("--ratios", "nan"),
+        ("--ratios", ""),
+    ],
+)
+def test_lists_that_cannot_be_read_are_refused_before_a_model_is_loaded(
+    icae, no_engine, option, text
+) -> None:
+    result = icae("eval", "reconstruction", "x", option, text)
+    assert result.exit_code == 1
+    assert f"{option} cannot be read" in result.stderr
+    assert repr(text) in result.stderr
+
+
+def test_numbers_are_sorted_and_each_counts_once() -> None:
+    assert eval_run.whole_numbers("300,100,100", "--lengths") == (100, 300)
+    assert eval_run.ratio_numbers("4, 2") == (2.0, 4.0)
+    with pytest.raises(ConfigError):
+        eval_run.ratio_numbers("inf")
+
+
+def test_time_left_is_said_where_there_is_no_terminal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clock = iter([0.0, 10.0, 40.0, 50.0, 80.0])
+    monkeypatch.setattr(eval_run, "time", type("T", (), {"monotonic": lambda: next(clock)}))
+    with eval_run.eta_progress("Measuring") as show:
+        for done in (5, 25, 30, 50):
+            show(done, 100)
+    lines = capsys.readouterr().err.splitlines()
+    assert lines == [
+        "Measuring: 25%, about 2 min 0 s left",
+        "Measuring: 50%, about 1 min 20 s left",
+    ]
+
+
+def test_times_are_for_people() -> None:
+    assert eval_run.time_text(9.4) == "9 s"
+    assert eval_run.time_text(90) == "1 min 30 s"
+    assert eval_run.time_text(7260) == "2 h 1 min"

@@ -1,0 +1,84 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from icae.errors import InputError
+from icae.memory import Memory, Provenance, Segment, TokenFidelity, memory_of_segments
+from icae.memory.shading import shaded_spans
+
+
+def test_stretches_tile_the_text_of_every_span(build: Callable[..., Memory]) -> None:
+    memory = build("abcdefghij", "s3 t2 s4 s1")
+    fidelity = memory.token_fidelity
+    assert fidelity is not None
+    seen = []
+    for index, stretches in shaded_spans(memory, 0, range(10)):
+        assert {s.span for s in stretches} == {index}
+        seen += stretches
+    assert [(s.start, s.end) for s in seen] == [(i, i + 1) for i in range(10)]
+    assert [s.lost for s in seen] == (~fidelity.reproduced).tolist()
+    assert [s.confidence for s in seen] == fidelity.probabilities.tolist()
+
+
+def test_tokens_of_another_document_are_not_mixed_up(build: Callable[..., Memory]) -> None:
+    memory = build("abc", "s3") + build("defg", "s2 s2", seed=1)
+    fidelity = memory.token_fidelity
+    assert fidelity is not None
+    seen = [s for _, stretches in shaded_spans(memory, 1, range(4)) for s in stretches]
+    assert [s.confidence for s in seen] == fidelity.probabilities[3:].tolist()
+    assert [s.span for s in seen] == [1, 1, 2, 2]
+
+
+def test_tokens_that_share_a_character_are_as_weak_as_the_weakest(
+    provenance: Provenance,
+) -> None:
+    # Tokens: "a", then three bytes of one character, the last in the second span, then "b".
+    measured = TokenFidelity(
+        reproduced=np.array([True, False, True]), confidence=np.array([255, 51, 102], np.uint8)
+    )
+    rest = TokenFidelity(
+        reproduced=np.array([True, True]), confidence=np.array([204, 255], np.uint8)
+    )
+    slots = np.ones((1, 3), np.float32)
+    segments = [
+        Segment.of_slots(np.arange(3), slots, ratio=3, token_fidelity=measured),
+        Segment.of_slots(np.arange(2), slots, ratio=2, token_fidelity=rest),
+    ]
+    memory = memory_of_segments(
+        segments, text="a🙂b", offsets=[0, 1, 1, 1, 2], name="x", provenance=provenance
+    )
+
+    spans = dict(shaded_spans(memory, 0, [0, 1, 1, 1, 2]))
+
+    told = [(s.start, s.end, s.confidence, s.lost) for s in (*spans[0], *spans[1])]
+    assert told == [
+        (0, 1, 1.0, False),
+        (1, 2, pytest.approx(0.2), True),
+        (2, 3, 1.0, False),
+    ]
+
+
+def test_spans_are_shaded_as_a_whole_where_tokens_are_not_known(
+    build: Callable[..., Memory],
+) -> None:
+    memory = build("abcde", "s3 t2")
+    unmeasured = replace(memory, token_fidelity=None)
+    for one, offsets in ((memory, None), (unmeasured, range(5))):
+        spans = dict(shaded_spans(one, 0, offsets))
+        assert [len(stretches) for stretches in spans.values()] == [1, 1]
+        assert spans[0][0].confidence == memory.spans[0].fidelity
+
+
+def test_places_that_do_not_fit_the_spans_stay_within_them(build: Callable[..., Memory]) -> None:
+    memory = build("abcdef", "s3 s3")
+    for _, stretches in shaded_spans(memory, 0, [0, 9, 9, 0, 0, 1]):
+        assert all(0 <= s.start < s.end <= 6 for s in stretches)
+
+
+def test_text_that_was_not_kept_is_refused(build: Callable[..., Memory]) -> None:
+    with pytest.raises(InputError, match="no source text"):
+        list(shaded_spans(build("abc", "s3").without_source(), 0, range(3)))

@@ -1,0 +1,95 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from icae.errors import ConfigError
+from icae.memory import Memory, TokenFidelity
+from icae.memory.token_fidelity import join_token_fidelity
+
+
+def fidelity(*reproduced: bool, confidence: int = 100) -> TokenFidelity:
+    return TokenFidelity(
+        reproduced=np.array(reproduced, dtype=np.bool_),
+        confidence=np.full(len(reproduced), confidence, dtype=np.uint8),
+    )
+
+
+def test_probabilities_are_kept_in_steps_of_one_in_255() -> None:
+    probabilities = np.array([0.0, 0.5, 1.0, 1.0000001, 1 / 255, 0.9979], dtype=np.float32)
+    made = TokenFidelity.of_probabilities(np.ones(6, dtype=np.bool_), probabilities)
+
+    assert made.confidence.tolist() == [0, 128, 255, 255, 1, 254]
+    assert made.probabilities.dtype == np.float32
+    np.testing.assert_allclose(made.probabilities, probabilities, atol=0.5 / 255 + 1e-6)
+    again = TokenFidelity.of_probabilities(made.reproduced, made.probabilities)
+    assert again == made
+
+
+def test_verbatim_tokens_are_reproduced_for_certain() -> None:
+    made = TokenFidelity.of_verbatim(3)
+    assert (made.share, made.probabilities.tolist()) == (1.0, [1.0] * 3)
+
+
+def test_share_is_that_of_the_tokens_reproduced() -> None:
+    assert fidelity(True, False, True, True).share == 0.75
+
+
+def test_parts_join_unless_one_was_not_measured() -> None:
+    first, second = fidelity(True, False), fidelity(True)
+    assert join_token_fidelity([first, second]) == fidelity(True, False, True)
+    assert join_token_fidelity([first, None]) is None
+    assert fidelity(True, False, True).tokens(1, 3) == fidelity(False, True)
+
+
+def test_fidelities_are_equal_by_value() -> None:
+    assert fidelity(True) == fidelity(True)
+    assert fidelity(True) != fidelity(False)
+    assert fidelity(True) != fidelity(True, confidence=99)
+    assert fidelity(True) != "certain"
+
+
+@pytest.mark.parametrize(
+    ("reproduced", "confidence"),
+    [
+        (np.ones(2, np.uint8), np.ones(2, np.uint8)),
+        (np.ones(2, np.bool_), np.ones(2, np.float32)),
+        (np.ones(2, np.bool_), np.ones(3, np.uint8)),
+        (np.ones((2, 1), np.bool_), np.ones((2, 1), np.uint8)),
+        ([True], [1]),
+    ],
+    ids=["no bools", "no bytes", "two lengths", "two axes", "lists"],
+)
+def test_arrays_of_another_kind_are_refused(reproduced: object, confidence: object) -> None:
+    with pytest.raises(ConfigError, match="token_fidelity"):
+        TokenFidelity(reproduced=reproduced, confidence=confidence)  # type: ignore[arg-type]
+
+
+def test_memory_refuses_the_fidelity_of_another_number_of_tokens(mixed: Memory) -> None:
+    with pytest.raises(ConfigError, match="does not cover the tokens"):
+        replace(mixed, token_fidelity=TokenFidelity.of_verbatim(15))
+
+
+def test_memory_refuses_tokens_that_contradict_their_span(mixed: Memory) -> None:
+    known = mixed.token_fidelity
+    assert known is not None
+    flipped = known.reproduced.copy()
+    flipped[0] = not flipped[0]
+    with pytest.raises(ConfigError, match="Span 0 has another fidelity"):
+        replace(mixed, token_fidelity=replace(known, reproduced=flipped))
+
+
+def test_memory_refuses_a_verbatim_token_that_is_not_certain(mixed: Memory) -> None:
+    known = mixed.token_fidelity
+    assert known is not None
+    confidence = known.confidence.copy()
+    confidence[4] = 254
+    with pytest.raises(ConfigError, match="Span 1 is verbatim"):
+        replace(mixed, token_fidelity=replace(known, confidence=confidence))
+
+
+def test_span_that_was_not_measured_is_not_contradicted(mixed: Memory) -> None:
+    first = replace(mixed.spans[0], fidelity=None)
+    assert replace(mixed, spans=(first, *mixed.spans[1:])).fidelity is None
