@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from icae.errors import InputError
-from icae.model.positions import decoder_positions
 from icae.runtimes.base import Prefix
 from icae.runtimes.text_stream import TextStream
 from icae.runtimes.torch import TorchRuntime
-from icae.types import Answer, PositionLayout, TokenIds
+from icae.types import Answer, TokenIds
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,13 +20,11 @@ class Answerer:
     Attributes:
         runtime: Runs the decoder.
         tokenizer: The base model's tokenizer.
-        layout: Where slots stand on the position axis.
         stop_ids: Tokens that end an answer.
     """
 
     runtime: TorchRuntime
     tokenizer: Any
-    layout: PositionLayout
     stop_ids: Sequence[int]
 
     def answer(
@@ -51,11 +48,10 @@ class Answerer:
         Raises:
             InputError: If it does not fit the decoder's context window.
         """
-        spans = () if prefix is None else prefix.spans
-        prompt = len(prompt_ids) + (prefix is not None)
-        positions = decoder_positions(self.layout, spans, prompt)
-        if positions[-1] + 1 + max_new_tokens > self.runtime.context_window:
-            before = positions[-1] + 1 - prompt
+        taken = self.runtime.positions(prefix, len(prompt_ids))[-1] + 1
+        if taken + max_new_tokens > self.runtime.context_window:
+            prompt = len(prompt_ids)
+            before = taken - prompt
             raise InputError(
                 "Memory, prompt and answer do not fit the decoder's context window.",
                 got=f"{before} for the memory + {prompt} prompt + {max_new_tokens} answer",

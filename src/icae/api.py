@@ -86,7 +86,6 @@ class Icae:
         self._answerer = Answerer(
             runtime=self.runtime,
             tokenizer=tokenizer,
-            layout=model.config.layout,
             stop_ids=sorted({i for i in (*stops, tokenizer.eos_token_id) if i is not None}),
         )
 

@@ -16,10 +16,12 @@ from icae.parsing import from_dict, read_yaml
 from icae.spans import check_ratio
 from icae.types import (
     ENCODER_READINGS,
+    FRAMINGS,
     MEMORY_EMBEDDINGS,
     POSITION_LAYOUTS,
     SLOT_HEADS,
     EncoderReading,
+    Framing,
     MemoryEmbedding,
     PositionLayout,
     SlotHead,
@@ -49,6 +51,10 @@ class ModelConfig:
             at an appended memory token (the paper's); ``mean-pool``: the mean of the last
             hidden states of the chunk, with attention in both directions and no memory
             tokens.
+        objective_tokens: Learned vectors of each objective token: [AE] may be several in a row.
+        framing: Where the decoder reads them. ``behind`` the memory (the paper's); ``around``:
+            also before it, so that what followed them once (the first slot) is what the
+            decoder's copying heads look for when they come again.
         memory_embedding: ``shared``: one learned vector for every memory token (any K);
             ``per-slot``: one for each slot index, `max_slots` of them.
         max_slots: Memory embeddings kept with ``per-slot``: the most slots of a span.
@@ -64,6 +70,8 @@ class ModelConfig:
     layout: PositionLayout = "uniform-encoder"
     slot_head: SlotHead = "residual"
     reading: EncoderReading = "memory-tokens"
+    objective_tokens: int = 1
+    framing: Framing = "behind"
     memory_embedding: MemoryEmbedding = "shared"
     max_slots: int = 512
     lora_rank: int = 32
@@ -73,6 +81,18 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         _check(self.span_length >= 1, "model.span_length is out of range.", self.span_length, ">=1")
+        _check(
+            self.objective_tokens >= 1,
+            "model.objective_tokens is out of range.",
+            self.objective_tokens,
+            ">= 1",
+        )
+        _check(
+            self.framing in FRAMINGS,
+            "model.framing is not known.",
+            self.framing,
+            ", ".join(FRAMINGS),
+        )
         _check(self.max_slots >= 1, "model.max_slots is out of range.", self.max_slots, ">= 1")
         _check(self.lora_rank >= 1, "model.lora_rank is out of range.", self.lora_rank, ">= 1")
         _check(self.lora_alpha > 0, "model.lora_alpha is out of range.", self.lora_alpha, "> 0")
@@ -100,6 +120,11 @@ class ModelConfig:
             self.memory_embedding,
             ", ".join(MEMORY_EMBEDDINGS),
         )
+
+    @property
+    def front(self) -> int:
+        """Decoder places before the memory: the objective tokens that frame it."""
+        return self.objective_tokens if self.framing == "around" else 0
 
 
 @dataclass(frozen=True, kw_only=True)

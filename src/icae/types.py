@@ -11,12 +11,14 @@ from numpy.typing import NDArray
 PositionLayout = Literal["default", "uniform-encoder", "uniform"]
 SlotHead = Literal["plain", "gain", "residual", "linear"]
 MemoryEmbedding = Literal["shared", "per-slot"]
+Framing = Literal["behind", "around"]
 EncoderReading = Literal["memory-tokens", "mean-pool"]
 Objective = Literal["ae", "lm", "ft"]
 SpanKind = Literal["slots", "tokens"]
 
 POSITION_LAYOUTS: tuple[PositionLayout, ...] = ("default", "uniform-encoder", "uniform")
 SLOT_HEADS: tuple[SlotHead, ...] = ("plain", "gain", "residual", "linear")
+FRAMINGS: tuple[Framing, ...] = ("behind", "around")
 ENCODER_READINGS: tuple[EncoderReading, ...] = ("memory-tokens", "mean-pool")
 MEMORY_EMBEDDINGS: tuple[MemoryEmbedding, ...] = ("shared", "per-slot")
 OBJECTIVES: tuple[Objective, ...] = ("ae", "lm", "ft")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -142,8 +142,18 @@ def load_adapter(
     return model, info
 
 
-def load_weights(model: IcaeModel, folder: str | Path) -> None:
+def load_weights(
+    model: IcaeModel,
+    folder: str | Path,
+    *,
+    adapt: Callable[[dict[str, torch.Tensor]], dict[str, torch.Tensor]] = dict,
+) -> None:
     """Load an adapter's weights into a model of the same architecture, strictly.
+
+    Args:
+        model: The model.
+        folder: Adapter folder.
+        adapt: Changes the weights outside the LoRA (by name) before they are checked.
 
     Raises:
         AdapterError: If a file is missing or damaged, or a tensor is missing, unknown or
@@ -152,7 +162,7 @@ def load_weights(model: IcaeModel, folder: str | Path) -> None:
     folder = Path(folder)
     try:
         lora = load_file(str(folder / "lora" / "adapter_model.safetensors"))
-        own = load_file(str(folder / "icae.safetensors"))
+        own = adapt(load_file(str(folder / "icae.safetensors")))
     except (OSError, SafetensorError) as error:
         raise AdapterError(f"The adapter {folder} is damaged.", got=str(error)) from error
     expected = dict(get_peft_model_state_dict(model.lora, save_embedding_layers=False))
@@ -183,9 +193,15 @@ def _require_same_shapes(
 
 
 def adapter_hash(folder: str | Path) -> str:
-    """SHA-256 over the adapter's weights and architecture; what a memory is keyed by."""
+    """SHA-256 over the adapter's weights and architecture; what a memory is keyed by.
+
+    The architecture counts as it was written, so that settings added later, at their
+    defaults, leave old adapters and their memories what they were.
+    """
     folder = Path(folder)
-    digest = hashlib.sha256(json.dumps(to_dict(read_info(folder).model), sort_keys=True).encode())
+    read_info(folder)
+    architecture = json.loads((folder / "icae.json").read_text(encoding="utf-8"))["model"]
+    digest = hashlib.sha256(json.dumps(architecture, sort_keys=True).encode())
     for part in ("lora/adapter_model.safetensors", "icae.safetensors"):
         try:
             digest.update((folder / part).read_bytes())

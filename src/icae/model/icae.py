@@ -23,7 +23,7 @@ from icae.model.positions import decoder_positions
 from icae.model.scoring import TaskScore, score_task
 from icae.objectives import DecoderTask
 from icae.spans import plan_spans
-from icae.types import TokenIds
+from icae.types import Objective, TokenIds
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,20 +156,23 @@ class IcaeModel(nn.Module):
             Logits [T, V] of each row's scored targets, float32.
         """
         embed = self.decoder.get_input_embeddings()
-        sizes = [len(m) + len(t.target_ids) for m, t in zip(memories, tasks, strict=True)]
+        front, markers = self.config.front, self.config.objective_tokens
+        # The output at the last objective token predicts the first target.
+        starts = [front + len(memory) + markers - 1 for memory in memories]
+        sizes = [at + len(t.target_ids) for at, t in zip(starts, tasks, strict=True)]
         ids_RS = np.zeros((len(tasks), max(sizes)), dtype=np.int64)
         positions_RS = np.zeros_like(ids_RS)
-        for row, (memory, task) in enumerate(zip(memories, tasks, strict=True)):
-            ids_RS[row, len(memory) + 1 : sizes[row]] = task.input_ids
+        for row, (at, task) in enumerate(zip(starts, tasks, strict=True)):
+            ids_RS[row, at + 1 : sizes[row]] = task.input_ids
             positions_RS[row, : sizes[row]] = decoder_positions(
-                self.config.layout, spans[row], len(task.target_ids)
+                self.config.layout, spans[row], markers - 1 + len(task.target_ids), front=front
             )
         ids = torch.from_numpy(ids_RS).to(self.device)
         tokens_RSD = embed(ids)
         rows = []
         for row, (memory, task) in enumerate(zip(memories, tasks, strict=True)):
-            marker = self.tokens.objective(task.objective).to(self.dtype)[None]
-            rows.append(torch.cat([memory, marker, tokens_RSD[row, len(memory) + 1 :]]))
+            framed = self.frame(memory, task.objective)
+            rows.append(torch.cat([framed, tokens_RSD[row, starts[row] + 1 :]]))
         hidden_RSD = self.decoder.base_model(
             inputs_embeds=torch.stack(rows),
             attention_mask=torch.ones_like(ids),
@@ -177,12 +180,16 @@ class IcaeModel(nn.Module):
             use_cache=False,
         ).last_hidden_state
         picked = []
-        for row, (memory, task) in enumerate(zip(memories, tasks, strict=True)):
+        for row, (at, task) in enumerate(zip(starts, tasks, strict=True)):
             mask = torch.from_numpy(task.label_mask).to(self.device)
-            start = len(memory)
-            picked.append(hidden_RSD[row, start : start + len(task.target_ids)][mask])
+            picked.append(hidden_RSD[row, at : at + len(task.target_ids)][mask])
         logits_TV = self.decoder.get_output_embeddings()(torch.cat(picked)).float()
         return list(logits_TV.split([task.labels for task in tasks]))
+
+    def frame(self, memory_KD: Tensor, objective: Objective) -> Tensor:
+        """A memory with its objective tokens, as the decoder reads it: [front + K + M, D]."""
+        marker_MD = self.tokens.objective(objective).to(self.dtype)
+        return torch.cat([marker_MD[: self.config.front], memory_KD, marker_MD])
 
     def score(
         self,

@@ -38,7 +38,8 @@ class MemoryTokens(nn.Module):
             return nn.Parameter(mean + std * noise)
 
         self.memory_ND = draw(self.rows)
-        self.objective_ND = draw(len(OBJECTIVES))
+        self.objective_tokens = config.objective_tokens
+        self.objective_ND = draw(len(OBJECTIVES) * config.objective_tokens)
 
     def memory(self, slot_index_BK: Tensor) -> Tensor:
         """Memory-token embeddings for slot indices [B, K]: [B, K, D], float32."""
@@ -55,8 +56,9 @@ class MemoryTokens(nn.Module):
         return self.memory_ND[slot_index_BK]
 
     def objective(self, objective: Objective) -> Tensor:
-        """The embedding [D] of the [AE], [LM] or [FT] token, float32."""
-        return self.objective_ND[OBJECTIVES.index(objective)]
+        """The embeddings [M, D] of the [AE], [LM] or [FT] tokens, float32."""
+        first = OBJECTIVES.index(objective) * self.objective_tokens
+        return self.objective_ND[first : first + self.objective_tokens]
 
 
 def rms(tensor: Tensor) -> float:

@@ -30,14 +30,19 @@ def encoder_positions(layout: PositionLayout, length: int, slots: int) -> list[i
 
 
 def decoder_positions(
-    layout: PositionLayout, spans: Sequence[tuple[int, int]], prompt_length: int
+    layout: PositionLayout,
+    spans: Sequence[tuple[int, int]],
+    prompt_length: int,
+    *,
+    front: int = 0,
 ) -> list[int]:
-    """Positions of ``[slots of all spans ; prompt]`` in the decoder.
+    """Positions of ``[front ; slots of all spans ; prompt]`` in the decoder.
 
     Args:
         layout: Position layout.
         spans: (context tokens, slots) of each span in order.
-        prompt_length: Decoder inputs after the slots, the objective token included.
+        prompt_length: Decoder inputs after the slots, the objective tokens included.
+        front: Decoder inputs before the slots.
 
     Returns:
         One position for each decoder input. Contiguous from 0 except in the
@@ -45,9 +50,9 @@ def decoder_positions(
         document and the prompt starts behind its last token.
     """
     if layout != "uniform":
-        return list(range(sum(slots for _, slots in spans) + prompt_length))
-    positions: list[int] = []
-    start = 0
+        return list(range(front + sum(slots for _, slots in spans) + prompt_length))
+    positions = list(range(front))
+    start = front
     for length, slots in spans:
         positions += [start + centre for centre in chunk_centres(length, slots)]
         start += length

@@ -114,12 +114,9 @@ class TorchRuntime:
         """
         begin, first, stopped = time.perf_counter(), 0.0, False
         embeds_SD = self.read_tokens(prompt_ids)
-        spans: tuple[tuple[int, int], ...] = ()
         if prefix is not None:
             embeds_SD = torch.cat([self.prefix_embeds(prefix), embeds_SD])
-            spans = prefix.spans
-        prompt = len(embeds_SD) - sum(taken for _, taken in spans)
-        positions = decoder_positions(self.model.config.layout, spans, prompt)
+        positions = self.positions(prefix, len(prompt_ids))
         written: list[int] = []
         for token in self._greedy(embeds_SD[None], positions, max_new_tokens):
             first = first or time.perf_counter() - begin
@@ -151,19 +148,32 @@ class TorchRuntime:
             for part in self.batches([length] * len(members)):
                 rows = members[part]
                 embeds = torch.stack([self.prefix_embeds(prefixes[i]) for i in rows])
-                positions = decoder_positions(self.model.config.layout, spans, 1)
+                positions = self.positions(prefixes[rows[0]], 0)
                 steps = torch.stack(list(self._greedy(embeds, positions, length)), dim=1)
                 for row, ids in zip(rows, steps.tolist(), strict=True):
                     result[row] = tuple(ids)
         return result
 
+    def positions(self, prefix: Prefix | None, prompt_length: int) -> list[int]:
+        """Position of every decoder input of ``[front ; memory ; objective ; prompt]``.
+
+        Args:
+            prefix: The memory, or None for the prompt alone.
+            prompt_length: Tokens of the prompt.
+        """
+        config = self.model.config
+        if prefix is None:
+            return list(range(prompt_length))
+        prompt = config.objective_tokens + prompt_length
+        return decoder_positions(config.layout, prefix.spans, prompt, front=config.front)
+
     def prefix_embeds(self, prefix: Prefix) -> Tensor:
-        """Decoder inputs ``[memory ; objective]``, [positions + 1, D].
+        """Decoder inputs ``[front ; memory ; objective]``, [front + positions + M, D].
 
         Verbatim tokens are embedded as in any prompt.
         """
-        marker = self.model.tokens.objective(prefix.objective).detach().to(self.model.dtype)
-        return torch.cat([*(part.read_by(self) for part in prefix.parts), marker[None]])
+        memory = torch.cat([part.read_by(self) for part in prefix.parts])
+        return self.model.frame(memory, prefix.objective).detach()
 
     def read_slots(self, slots_KD: FloatArray) -> Tensor:
         """Slots as decoder inputs, [K, D]."""

@@ -34,6 +34,7 @@ from icae.training.evaluate import Evaluation
 from icae.training.records import plot_losses
 from icae.training.sampling import SampleSource, draw_window, load_triplets
 from icae.training.trainer import Trainer
+from icae.types import OBJECTIVES
 
 CALIBRATION_SPANS = 32
 
@@ -198,7 +199,27 @@ def _start_from(model: IcaeModel, recipe: Recipe, weights: str) -> None:
             got=f"{info.base_model} ({info.base_hash[:12]})",
             expected=f"{recipe.base} ({weights[:12]})",
         )
-    load_weights(model, recipe.init_adapter)
+    load_weights(model, recipe.init_adapter, adapt=lambda own: grow_objectives(own, model))
+
+
+def grow_objectives(own: dict[str, torch.Tensor], model: IcaeModel) -> dict[str, torch.Tensor]:
+    """Weights of an adapter for a model with more objective tokens.
+
+    The trained vectors of each objective become its last ones; those before them stay as
+    the model initialised them.
+
+    Args:
+        own: Weights outside the LoRA by name.
+        model: The model that will load them.
+    """
+    name = "tokens.objective_ND"
+    old, new = own[name], model.tokens.objective_ND.detach().clone()
+    if len(old) >= len(new) or len(new) % len(old):
+        return own
+    new.unflatten(0, (len(OBJECTIVES), -1))[:, -len(old) // len(OBJECTIVES) :] = old.to(
+        new
+    ).unflatten(0, (len(OBJECTIVES), -1))
+    return {**own, name: new}
 
 
 def _calibrate(model: IcaeModel, recipe: Recipe, shards: ShardSet) -> None:

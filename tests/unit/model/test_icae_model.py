@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -9,14 +10,15 @@ import pytest
 import torch
 
 from icae.model import Sample
+from icae.model.positions import decoder_positions
 from icae.objectives import autoencoding, continuation, instruction
-from icae.types import OBJECTIVES, POSITION_LAYOUTS
+from icae.types import POSITION_LAYOUTS
 
 
 def by_hand(model: Any, memory: torch.Tensor, positions: list[int], task: Any) -> torch.Tensor:
     """Log-probabilities [T, V] of one row, from the logits at every place."""
     decoder = model.decoder
-    marker = model.tokens.objective_ND[OBJECTIVES.index(task.objective)][None]
+    marker = model.tokens.objective(task.objective)
     inputs = decoder.get_input_embeddings()(torch.as_tensor(task.input_ids))
     row = torch.cat([memory, marker, inputs])[None]
     mask = torch.full((len(positions), len(positions)), -torch.inf).triu(1)
@@ -167,3 +169,23 @@ def test_bfloat16_weights_keep_the_trained_weights_in_float32(
     assert {p.dtype for p in model.decoder.parameters()} == {torch.bfloat16}
     assert model.encode_spans([ids], [4])[0].dtype == torch.bfloat16
     assert all(np.isfinite(losses))
+
+
+@pytest.mark.parametrize("layout", ["uniform-encoder", "uniform"])
+def test_framed_memory_scores_as_the_decoder_called_by_hand(
+    build_model: Callable[..., Any], random_ids: Callable[..., Any], layout: str
+) -> None:
+    model = build_model(objective_tokens=2, framing="around", layout=layout)
+    ids = random_ids(8)
+    with torch.no_grad():
+        (slots,) = model.encode_spans([ids], [4])
+        marker = model.tokens.objective("ae")
+        embeds = model.decoder.get_input_embeddings()(torch.from_numpy(ids[:-1]))
+        places = decoder_positions(layout, [(8, 4)], 9, front=2)
+        logits = model.decoder(
+            inputs_embeds=torch.cat([marker, slots, marker, embeds])[None],
+            attention_mask=torch.ones(1, 15, dtype=torch.long),
+            position_ids=torch.tensor(places)[None],
+        ).logits[0, 7:]
+        (scored,) = model.label_logits([slots], [[(8, 4)]], [autoencoding(ids)])
+    torch.testing.assert_close(scored, logits, atol=1e-5, rtol=1e-4)

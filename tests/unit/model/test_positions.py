@@ -53,3 +53,8 @@ def test_decoder_positions_never_decrease() -> None:
         places = decoder_positions(layout, [(9, 4), (1, 1), (7, 2)], 5)
         assert places == sorted(places)
         assert len(set(places)) == len(places)
+
+
+def test_front_places_shift_the_slots_and_the_prompt() -> None:
+    assert decoder_positions("uniform-encoder", [(8, 2)], 2, front=3) == [0, 1, 2, 3, 4, 5, 6]
+    assert decoder_positions("uniform", [(8, 2)], 2, front=3) == [0, 1, 2, 4, 8, 11, 12]

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from icae.runtimes.base import Prefix, SlotsPart, TokensPart
 from icae.runtimes.torch import TOKENS_PER_BATCH, TorchRuntime
-from icae.types import OBJECTIVES, POSITION_LAYOUTS
+from icae.types import POSITION_LAYOUTS
 
 SPANS = ((16, 4), (9, 3))
 
@@ -50,7 +50,7 @@ def naive(
     embed = model.decoder.get_input_embeddings()
     head = []
     if prefix is not None:
-        marker = model.tokens.objective_ND[OBJECTIVES.index(prefix.objective)][None]
+        marker = model.tokens.objective(prefix.objective)
         head = [*(part.read_by(ByHand(embed)) for part in prefix.parts), marker]
     written: list[int] = []
     with torch.no_grad():
