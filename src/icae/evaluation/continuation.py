@@ -14,7 +14,8 @@ from icae.evaluation.contexts import Window
 from icae.evaluation.experiment import Cell, Column, Grid, Panel, Row, plain, require_fit
 from icae.evaluation.memories import Tick, encode_contexts, score_tasks
 from icae.evaluation.metrics import mean_estimate, perplexity_estimate
-from icae.evaluation.plain_decoder import PlainRow, plain_losses
+from icae.evaluation.plain_decoder import plain_losses
+from icae.model import PlainRow
 from icae.objectives import DecoderTask, continuation
 from icae.types import TokenIds
 

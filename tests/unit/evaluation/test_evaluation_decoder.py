@@ -11,7 +11,8 @@ from torch.nn.functional import cross_entropy
 
 from icae.errors import InputError
 from icae.evaluation.memories import encode_contexts, no_memory, score_tasks, write_back
-from icae.evaluation.plain_decoder import PlainRow, plain_losses
+from icae.evaluation.plain_decoder import plain_losses
+from icae.model import PlainRow
 from icae.objectives import autoencoding, continuation
 from icae.runtimes.base import Prefix
 from icae.runtimes.torch import TorchRuntime
@@ -102,7 +103,7 @@ def test_without_memory_the_decoder_reads_the_objective_token_alone(
 
     embed = model.decoder.get_input_embeddings()
     with torch.no_grad():
-        row = torch.cat([model.tokens.objective("ae")[None], embed(torch.tensor(ids[:-1]))])
+        row = torch.cat([model.tokens.objective("ae"), embed(torch.tensor(ids[:-1]))])
         logits = model.decoder(inputs_embeds=row[None]).logits[0]
         expected = cross_entropy(logits, torch.tensor(ids), reduction="none")
     assert score.losses_T == pytest.approx(expected.numpy(), abs=1e-4)
