@@ -5,6 +5,7 @@ Unknown keys, wrong types and missing keys are refused with the name of the plac
 
 from __future__ import annotations
 
+import functools
 import types
 import typing
 from collections.abc import Mapping
@@ -65,7 +66,7 @@ def from_dict(cls: type[T], raw: Any, *, where: str) -> T:
         raise ConfigError(f"{where}: a mapping is needed.", got=got, expected="key: value lines")
     assert is_dataclass(cls)
     known = {f.name: f for f in fields(cls)}
-    hints = typing.get_type_hints(cls)
+    hints = _type_hints(cls)
     unknown = sorted(str(key) for key in raw if key not in known)
     if unknown:
         expected = ", ".join(sorted(known))
@@ -82,6 +83,12 @@ def from_dict(cls: type[T], raw: Any, *, where: str) -> T:
         raise ConfigError(
             f"{where}: {error.message}", got=error.got, expected=error.expected, fix=error.fix
         ) from error
+
+
+@functools.cache
+def _type_hints(cls: type) -> dict[str, Any]:
+    """Resolved annotations of a class; looked up once, as memories have many spans."""
+    return typing.get_type_hints(cls)
 
 
 def _convert(hint: Any, value: Any, *, where: str) -> Any:

@@ -1,0 +1,41 @@
+"""Memory stores: many memories under the user's names, stored once each and searchable.
+
+A store is one SQLite file, or, with the extra ``lance``, a folder or bucket whose name
+ends in ``.lance``. Needs no model: torch and transformers are never imported.
+"""
+
+from __future__ import annotations
+
+from icae.store.base import (
+    Added,
+    Collected,
+    MemoryStore,
+    NewMemory,
+    Problem,
+    SearchHit,
+    Settings,
+    StoredMemory,
+)
+from icae.store.keys import compressor_settings, memory_key
+from icae.store.opening import create_store, open_store
+from icae.store.retrieval import Citation, Retrieved, retrieve
+from icae.store.sqlite import SqliteStore
+
+__all__ = [
+    "Added",
+    "Citation",
+    "Collected",
+    "MemoryStore",
+    "NewMemory",
+    "Problem",
+    "Retrieved",
+    "SearchHit",
+    "Settings",
+    "SqliteStore",
+    "StoredMemory",
+    "compressor_settings",
+    "create_store",
+    "memory_key",
+    "open_store",
+    "retrieve",
+]

@@ -1,0 +1,283 @@
+"""What a memory store is: the interface that every backend has, and its values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Protocol, Self
+
+from icae.memory import Memory, Provenance
+
+Setting = str | int | float | bool
+Settings = Mapping[str, Setting]
+"""What was asked of the compressor, for example ``{"ratio": 4.0, "verify": True}``."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class NewMemory:
+    """A memory to put into a store.
+
+    Attributes:
+        name: What the user calls it; the name moves here if another memory had it.
+        memory: The memory.
+        settings: What was asked of the compressor, or None to derive it from the memory.
+    """
+
+    name: str
+    memory: Memory
+    settings: Settings | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Added:
+    """What adding a memory did.
+
+    Attributes:
+        name: The name that now stands for the memory.
+        key: Content address of the memory.
+        new: Whether the memory was not in the store before.
+        replaced: Key of the memory that the name stood for before, or None.
+    """
+
+    name: str
+    key: str
+    new: bool
+    replaced: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredMemory:
+    """What a store knows about a memory without reading it.
+
+    Attributes:
+        key: Content address: SHA-256 over text, models and settings.
+        names: The user's names for it, sorted; without any, `collect` drops it.
+        text_sha256: Digest of the text, or of the digests of several documents.
+        provenance: What made the slots.
+        settings: What was asked of the compressor.
+        documents: Number of documents.
+        passages: Number of passages that can be found; 0 if no text was kept.
+        tokens: Context tokens.
+        positions: Decoder positions that the memory takes.
+        fidelity: Share of the tokens that the decoder reproduces (0..1), or None.
+        bytes: Size as an ``.icae`` file.
+        sha256: Digest of those bytes.
+        added_at: When it was added, ISO 8601, UTC.
+    """
+
+    key: str
+    names: tuple[str, ...]
+    text_sha256: str
+    provenance: Provenance
+    settings: Settings
+    documents: int
+    passages: int
+    tokens: int
+    positions: int
+    fidelity: float | None
+    bytes: int
+    sha256: str
+    added_at: str
+
+    @property
+    def references(self) -> int:
+        """How many names stand for it."""
+        return len(self.names)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchHit:
+    """A passage that was found.
+
+    Attributes:
+        key: Content address of its memory.
+        document: What to cite: the name of the memory; of several documents in one
+            memory, with the document's own name after a slash.
+        document_index: Index of the document in the memory.
+        span_first: First span of the passage in the memory.
+        span_end: One past its last span.
+        char_start: First character (code point) in the document.
+        char_end: One past the last character.
+        positions: Decoder positions that the passage takes.
+        score: How well it matches; higher is better, comparable within one search only.
+        snippet: Some of its text around the first word that was found.
+    """
+
+    key: str
+    document: str
+    document_index: int
+    span_first: int
+    span_end: int
+    char_start: int
+    char_end: int
+    positions: int
+    score: float
+    snippet: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Problem:
+    """Something that `verify` found wrong.
+
+    Attributes:
+        key: The memory that is concerned, or None for the store as a whole.
+        message: What is wrong.
+    """
+
+    key: str | None
+    message: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Collected:
+    """What `collect` dropped.
+
+    Attributes:
+        memories: Number of memories.
+        bytes: By how many bytes the store became smaller.
+    """
+
+    memories: int
+    bytes: int
+
+
+class MemoryStore(Protocol):
+    """Memories under the user's names, each stored once, with search over their text.
+
+    A reference is a name, a key, or the first digits of one key (at least 8). Every
+    method raises StoreError if the store cannot be read or written; the store is then
+    as it was before.
+    """
+
+    @property
+    def location(self) -> str:
+        """Where the store is, for messages."""
+        ...
+
+    def add(self, items: Sequence[NewMemory]) -> list[Added]:
+        """Put memories into the store, all of them or none.
+
+        Args:
+            items: The memories, in order.
+
+        Returns:
+            What became of each.
+        """
+        ...
+
+    def link(self, key: str, *, name: str) -> Added | None:
+        """Give a stored memory a name.
+
+        Args:
+            key: Its content address.
+            name: The name; it moves here if another memory had it.
+
+        Returns:
+            What was done, or None if the store has no such memory.
+        """
+        ...
+
+    def records(self) -> list[StoredMemory]:
+        """All memories, those with names first, in order of their names."""
+        ...
+
+    def get(self, reference: str) -> StoredMemory:
+        """What the store knows about a memory.
+
+        Args:
+            reference: A name, a key, or the first digits of one key.
+
+        Raises:
+            StoreError: If there is none, or more than one.
+        """
+        ...
+
+    def load(self, reference: str) -> Memory:
+        """Read a memory and check all of it.
+
+        Args:
+            reference: A name, a key, or the first digits of one key.
+
+        Raises:
+            StoreError: If there is none, more than one, or it is damaged.
+        """
+        ...
+
+    def export(self, reference: str, path: Path) -> None:
+        """Write a memory to an ``.icae`` file.
+
+        Args:
+            reference: A name, a key, or the first digits of one key.
+            path: The file; one that exists is replaced.
+
+        Raises:
+            StoreError: If there is none, more than one, or it is damaged.
+            MemoryFileError: If the file cannot be written.
+        """
+        ...
+
+    def search(
+        self, query: str, *, limit: int = 10, made_by: Provenance | None = None
+    ) -> list[SearchHit]:
+        """Find passages by their words.
+
+        Args:
+            query: Any text; passages with more and rarer words of it come first.
+            limit: Most passages to return.
+            made_by: Only memories that fit this, or None for all.
+
+        Returns:
+            Passages of memories that have a name, best first.
+
+        Raises:
+            InputError: If the query has no word.
+        """
+        ...
+
+    def remove_name(self, name: str) -> str:
+        """Drop a name; the memory stays until `collect`.
+
+        Returns:
+            Key of the memory that it stood for.
+
+        Raises:
+            StoreError: If there is no such name.
+        """
+        ...
+
+    def remove(self, key: str) -> StoredMemory:
+        """Drop a memory and all of its names.
+
+        Args:
+            key: A key, or the first digits of one.
+
+        Returns:
+            What the store knew about it.
+
+        Raises:
+            StoreError: If there is no such key, or more than one.
+        """
+        ...
+
+    def collect(self) -> Collected:
+        """Drop the memories that have no name and give their space back."""
+        ...
+
+    def verify(self) -> list[Problem]:
+        """Read everything and report what is wrong; nothing is changed."""
+        ...
+
+    def close(self) -> None:
+        """Let go of the store; it cannot be used afterwards."""
+        ...
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None: ...

@@ -1,0 +1,161 @@
+"""From a question to a small memory: the best passages of a store that fit a budget."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from icae.errors import InputError, StoreError
+from icae.memory import Memory, Provenance, merge
+from icae.store.base import MemoryStore, SearchHit
+
+MOST_HITS = 256
+"""Most passages that are considered for one question."""
+
+LOWEST_SHARE = 0.1
+"""Passages that score less than this share of the best one are left out: what they have
+in common with the question are words that every text has."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Citation:
+    """A part of a document that an answer was read from.
+
+    Attributes:
+        document: What to cite; see `SearchHit.document`.
+        key: Content address of its memory.
+        char_start: First character (code point) in the document.
+        char_end: One past the last character.
+        positions: Decoder positions that it takes.
+        score: How well its best passage matches.
+        snippet: Some of its text.
+    """
+
+    document: str
+    key: str
+    char_start: int
+    char_end: int
+    positions: int
+    score: float
+    snippet: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Retrieved:
+    """What a store has for a question.
+
+    Attributes:
+        memory: The passages as one memory: documents in order of their best passage,
+            each with its passages in the order of the text.
+        citations: What the memory is made of, in the same order.
+    """
+
+    memory: Memory
+    citations: tuple[Citation, ...]
+
+
+def retrieve(
+    store: MemoryStore, question: str, *, budget: int, made_by: Provenance | None = None
+) -> Retrieved:
+    """Make a memory of the passages that match a question best.
+
+    Passages are taken in order of their score, down to a tenth of the best one's, as long
+    as they fit; one that does not fit any more is left out, and shorter ones may follow.
+
+    Args:
+        store: The store.
+        question: The question.
+        budget: Most decoder positions that the memory may take.
+        made_by: Only memories that fit this, or None for all, which then have to fit each
+            other.
+
+    Raises:
+        InputError: If the question has no word, or the budget is too small for a passage.
+        StoreError: If nothing was found, or the store cannot be read.
+        IncompatibleMemoryError: If memories of different models were found.
+    """
+    hits = store.search(question, limit=MOST_HITS, made_by=made_by)
+    if not hits:
+        raise _nothing_found(store, question, made_by)
+    chosen = _fitting(hits, budget)
+    if not chosen:
+        raise InputError(
+            "The budget is too small for any passage that was found.",
+            got=f"{budget} decoder positions",
+            expected=f"at least {min(hit.positions for hit in hits)}",
+            fix="Give a larger --budget.",
+        )
+    memories, citations = [], []
+    for hits_of_one in _by_memory(chosen):
+        memory = store.load(hits_of_one[0].key)
+        spans = [i for hit in hits_of_one for i in range(hit.span_first, hit.span_end)]
+        memories.append(memory.select(spans))
+        citations += _citations(hits_of_one)
+    return Retrieved(memory=merge(memories), citations=tuple(citations))
+
+
+def _fitting(hits: Sequence[SearchHit], budget: int) -> list[SearchHit]:
+    """The best hits that fit a budget together."""
+    chosen, left = [], budget
+    lowest = LOWEST_SHARE * hits[0].score
+    for hit in hits:
+        if hit.positions <= left and hit.score >= lowest:
+            chosen.append(hit)
+            left -= hit.positions
+    return chosen
+
+
+def _by_memory(hits: Sequence[SearchHit]) -> list[list[SearchHit]]:
+    """Hits of each memory in order of the text; memories in order of their best hit."""
+    groups: dict[str, list[SearchHit]] = {}
+    for hit in hits:
+        groups.setdefault(hit.key, []).append(hit)
+    return [sorted(group, key=lambda hit: hit.span_first) for group in groups.values()]
+
+
+def _citations(hits: Sequence[SearchHit]) -> list[Citation]:
+    """One citation for each run of hits that follow each other in a document."""
+    runs: list[list[SearchHit]] = []
+    for hit in hits:
+        before = runs[-1][-1] if runs else None
+        if (
+            before is not None
+            and before.span_end == hit.span_first
+            and before.document_index == hit.document_index
+        ):
+            runs[-1].append(hit)
+        else:
+            runs.append([hit])
+    citations = []
+    for run in runs:
+        best = max(run, key=lambda hit: hit.score)
+        citations.append(
+            Citation(
+                document=best.document,
+                key=best.key,
+                char_start=run[0].char_start,
+                char_end=run[-1].char_end,
+                positions=sum(hit.positions for hit in run),
+                score=best.score,
+                snippet=best.snippet,
+            )
+        )
+    return citations
+
+
+def _nothing_found(store: MemoryStore, question: str, made_by: Provenance | None) -> StoreError:
+    """The error for no hit; whether other models' memories have one decides the advice."""
+    others = store.search(question, limit=1) if made_by is not None else []
+    if others:
+        made = store.get(others[0].key).provenance
+        return StoreError(
+            f"Nothing in {store.location} that the loaded adapter can read matches the question.",
+            got=f"matches made by adapter {made.adapter} on {made.base_model}",
+            expected="memories made by the loaded adapter",
+            fix="Load that adapter with --adapter, or add the documents again with this one.",
+        )
+    return StoreError(
+        f"Nothing in {store.location} matches the question.",
+        got=f"no passage with a word of {question[:80]!r}",
+        fix="Ask with words that the documents use; see `icae store search`.",
+    )

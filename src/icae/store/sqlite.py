@@ -1,0 +1,375 @@
+"""A memory store in one SQLite file, safe for several processes.
+
+A memory, its names, its passages and their words change in one transaction, so a store
+is sound whenever a process is killed. One object serves one thread at a time; every
+process and thread opens its own.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from icae.errors import MemoryFileError, StoreError
+from icae.memory import Memory, Provenance
+from icae.store import sqlite_check, sqlite_file
+from icae.store.base import (
+    Added,
+    Collected,
+    NewMemory,
+    Problem,
+    SearchHit,
+    StoredMemory,
+)
+from icae.store.codec import decode_memory
+from icae.store.keys import MIN_PREFIX, canonical_json, maker_hash
+from icae.store.prepared import Prepared, check_name, prepare
+from icae.store.query import fts_query, snippet_of
+
+LOCK_TIMEOUT_S = 30.0
+"""How long a store waits for another process before it gives up, s."""
+
+_RECORD = """
+    SELECT *,
+        (SELECT count(*) FROM passages WHERE memory_id = memories.id) AS passages,
+        (SELECT json_group_array(name)
+         FROM (SELECT name FROM names WHERE memory_id = memories.id ORDER BY name)) AS names
+    FROM memories
+"""
+_SEARCH = """
+    SELECT key, documents, document, document_name, span_first, span_end, char_start,
+        char_end, passages.positions AS positions, -score AS score, text,
+        (SELECT min(name) FROM names WHERE memory_id = memories.id) AS name
+    FROM (
+        SELECT passage_words.rowid AS passage_id, bm25(passage_words) AS score
+        FROM passage_words
+        JOIN passages ON passages.id = passage_words.rowid
+        JOIN memories ON memories.id = passages.memory_id
+        WHERE passage_words MATCH :query
+            AND (:maker IS NULL OR maker = :maker)
+            AND EXISTS (SELECT 1 FROM names WHERE names.memory_id = memories.id)
+        ORDER BY score, passage_id LIMIT :limit
+    )
+    JOIN passages ON passages.id = passage_id
+    JOIN memories ON memories.id = passages.memory_id
+    ORDER BY score DESC, passage_id
+"""
+
+
+class SqliteStore:
+    """A `MemoryStore` in one SQLite file; open one with `open` or `create`."""
+
+    def __init__(self, path: Path, db: sqlite3.Connection, *, timeout_s: float) -> None:
+        self._path = path
+        self._db = db
+        self._timeout_s = timeout_s
+
+    @classmethod
+    def open(cls, path: str | Path, *, timeout_s: float = LOCK_TIMEOUT_S) -> Self:
+        """Open a store that exists.
+
+        Args:
+            path: Its file.
+            timeout_s: Longest wait for another process, s.
+
+        Raises:
+            StoreError: If there is none, it is another file or of a newer version.
+        """
+        path = Path(path)
+        return cls(path, sqlite_file.connect(path, timeout_s=timeout_s), timeout_s=timeout_s)
+
+    @classmethod
+    def create(cls, path: str | Path, *, timeout_s: float = LOCK_TIMEOUT_S) -> Self:
+        """Open a store, which is made if there is none.
+
+        Args:
+            path: Its file.
+            timeout_s: Longest wait for another process, s.
+
+        Raises:
+            StoreError: As for `open`, or if it cannot be made.
+        """
+        sqlite_file.create(Path(path), timeout_s=timeout_s)
+        return cls.open(path, timeout_s=timeout_s)
+
+    @property
+    def location(self) -> str:
+        """Path of the file."""
+        return str(self._path)
+
+    def add(self, items: Sequence[NewMemory]) -> list[Added]:
+        """Put memories into the store in one transaction; see `MemoryStore.add`."""
+        prepared = [prepare(item) for item in items]
+        with self._writing():
+            return [self._add(item) for item in prepared]
+
+    def link(self, key: str, *, name: str) -> Added | None:
+        """Give a stored memory a name; see `MemoryStore.link`."""
+        check_name(name)
+        with self._translated():
+            if self._id_of(key) is None:
+                return None
+        with self._writing():
+            memory_id = self._id_of(key)
+            if memory_id is None:
+                return None
+            return Added(name=name, key=key, new=False, replaced=self._name(name, memory_id, key))
+
+    def records(self) -> list[StoredMemory]:
+        """All memories, those with names first; see `MemoryStore.records`."""
+        with self._translated():
+            rows = self._db.execute(_RECORD).fetchall()
+        records = [_record(row) for row in rows]
+        return sorted(records, key=lambda record: (not record.names, record.names, record.key))
+
+    def get(self, reference: str) -> StoredMemory:
+        """What the store knows about a memory; see `MemoryStore.get`."""
+        with self._reading():
+            row = self._db.execute(f"{_RECORD} WHERE id = ?", [self._resolve(reference)]).fetchone()
+        return _record(row)
+
+    def load(self, reference: str) -> Memory:
+        """Read a memory and check all of it; see `MemoryStore.load`."""
+        key, data = self._content(reference)
+        try:
+            return decode_memory(data, where=f"memory {key} of {self.location}")
+        except MemoryFileError as error:
+            raise self._damaged(key, str(error.got or error.message)) from error
+
+    def export(self, reference: str, path: Path) -> None:
+        """Write a memory to an ``.icae`` file; see `MemoryStore.export`."""
+        self.load(reference).save(path)
+
+    def search(
+        self, query: str, *, limit: int = 10, made_by: Provenance | None = None
+    ) -> list[SearchHit]:
+        """Find passages by their words; see `MemoryStore.search`."""
+        parameters = {
+            "query": fts_query(query),
+            "maker": None if made_by is None else maker_hash(made_by),
+            "limit": limit,
+        }
+        with self._translated():
+            rows = self._db.execute(_SEARCH, parameters).fetchall()
+        return [_hit(row, query) for row in rows]
+
+    def remove_name(self, name: str) -> str:
+        """Drop a name; see `MemoryStore.remove_name`."""
+        check_name(name)
+        with self._writing():
+            key = self._key_named(name)
+            if key is None:
+                raise self._absent(f"name {name!r}", "a name that `icae store list` shows")
+            self._db.execute("DELETE FROM names WHERE name = ?", [name])
+        return key
+
+    def remove(self, key: str) -> StoredMemory:
+        """Drop a memory and its names; see `MemoryStore.remove`."""
+        with self._writing():
+            memory_id = self._id_of_prefix(key)
+            row = self._db.execute(f"{_RECORD} WHERE id = ?", [memory_id]).fetchone()
+            self._db.execute("DELETE FROM names WHERE memory_id = ?", [memory_id])
+            self._db.execute("DELETE FROM memories WHERE id = ?", [memory_id])
+        return _record(row)
+
+    def collect(self) -> Collected:
+        """Drop the memories without a name; see `MemoryStore.collect`."""
+        with self._translated():
+            before = self._size()
+        with self._writing():
+            dropped = self._db.execute(
+                "DELETE FROM memories WHERE id NOT IN (SELECT memory_id FROM names)"
+            ).rowcount
+        with self._translated():
+            # A script, since `execute` stops after the first page that is given back.
+            self._db.executescript("PRAGMA incremental_vacuum")
+            after = self._size()
+            # Only what is in the log already moves; another process at work may prevent it.
+            self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        return Collected(memories=dropped, bytes=before - after)
+
+    def verify(self) -> list[Problem]:
+        """Read everything and report what is wrong; see `MemoryStore.verify`."""
+        with self._translated():
+            return sqlite_check.problems_of(self._db)
+
+    def close(self) -> None:
+        """Close the file."""
+        self._db.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        with sqlite_file.translated(self._path, self._timeout_s):
+            yield
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        with self._translated(), sqlite_file.writing(self._db):
+            yield
+
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
+        with self._translated(), sqlite_file.reading(self._db):
+            yield
+
+    def _add(self, item: Prepared) -> Added:
+        memory_id = self._id_of(item.key)
+        new = memory_id is None
+        if memory_id is None:
+            memory_id = self._insert(item)
+        replaced = self._name(item.name, memory_id, item.key)
+        return Added(name=item.name, key=item.key, new=new, replaced=replaced)
+
+    def _insert(self, item: Prepared) -> int:
+        """Store a memory with its bytes and passages; the index follows by trigger."""
+        row = {
+            "key": item.key,
+            "text_sha256": item.text_sha256,
+            "maker": maker_hash(item.memory.provenance),
+            "provenance": canonical_json(asdict(item.memory.provenance)),
+            "settings": canonical_json(dict(item.settings)),
+            "documents": len(item.memory.documents),
+            "tokens": item.memory.tokens,
+            "positions": item.memory.positions,
+            "fidelity": item.memory.fidelity,
+            "bytes": len(item.data),
+            "sha256": item.sha256,
+            "added_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        }
+        memory_id = self._db.execute(
+            f"INSERT INTO memories ({', '.join(row)}) VALUES (:{', :'.join(row)})", row
+        ).lastrowid
+        assert memory_id is not None  # an INSERT that did not raise has one
+        self._db.execute("INSERT INTO contents VALUES (?, ?)", [memory_id, item.data])
+        self._db.executemany(
+            "INSERT INTO passages (memory_id, document, document_name, span_first, span_end,"
+            " char_start, char_end, positions, text)"
+            " VALUES (:memory_id, :document, :document_name, :span_first, :span_end,"
+            " :char_start, :char_end, :positions, :text)",
+            [{"memory_id": memory_id, **asdict(passage)} for passage in item.passages],
+        )
+        return memory_id
+
+    def _name(self, name: str, memory_id: int, key: str) -> str | None:
+        """Let a name stand for a memory; the key of the one before, if another."""
+        before = self._key_named(name)
+        if before == key:
+            return None
+        self._db.execute("INSERT OR REPLACE INTO names VALUES (?, ?)", [name, memory_id])
+        return before
+
+    def _key_named(self, name: str) -> str | None:
+        row = self._db.execute(
+            "SELECT key FROM names JOIN memories ON memories.id = memory_id WHERE name = ?", [name]
+        ).fetchone()
+        return None if row is None else str(row["key"])
+
+    def _id_of(self, key: str) -> int | None:
+        row = self._db.execute("SELECT id FROM memories WHERE key = ?", [key]).fetchone()
+        return None if row is None else int(row["id"])
+
+    def _resolve(self, reference: str) -> int:
+        """Id of a memory by a name or key."""
+        check_name(reference)
+        key = self._key_named(reference)
+        return self._id_of_prefix(reference if key is None else key)
+
+    def _id_of_prefix(self, key: str) -> int:
+        """Id of the one memory whose key starts like this."""
+        check_name(key)
+        expected = f"a name, or at least {MIN_PREFIX} digits of a key, as `icae store list` shows"
+        if len(key) < MIN_PREFIX or not all(c in "0123456789abcdef" for c in key):
+            raise self._absent(repr(key), expected)
+        rows = self._db.execute(
+            "SELECT id FROM memories WHERE key >= ? AND key < ? LIMIT 2", [key, key + "g"]
+        ).fetchall()
+        if not rows:
+            raise self._absent(repr(key), expected)
+        if len(rows) > 1:
+            raise StoreError(
+                "The start of the key fits several memories.", got=key, fix="Give more digits."
+            )
+        return int(rows[0]["id"])
+
+    def _content(self, reference: str) -> tuple[str, bytes]:
+        """Key and bytes of a memory."""
+        with self._reading():
+            row = self._db.execute(
+                "SELECT key, data FROM memories LEFT JOIN contents ON memory_id = id WHERE id = ?",
+                [self._resolve(reference)],
+            ).fetchone()
+        if row["data"] is None:
+            raise self._damaged(row["key"], "its bytes are missing")
+        return row["key"], row["data"]
+
+    def _size(self) -> int:
+        """Bytes of the database, without its log."""
+        pages = self._db.execute("PRAGMA page_count").fetchone()[0]
+        return int(pages * self._db.execute("PRAGMA page_size").fetchone()[0])
+
+    def _absent(self, got: str, expected: str) -> StoreError:
+        return StoreError(
+            f"There is no such memory in {self.location}.",
+            got=got,
+            expected=expected,
+            fix="Look it up with `icae store list`.",
+        )
+
+    def _damaged(self, key: str, detail: str) -> StoreError:
+        return StoreError(
+            f"A memory in {self.location} is damaged.",
+            got=f"{key}: {detail}",
+            fix="Drop it with `icae store rm --key` and add the document again.",
+        )
+
+
+def _record(row: sqlite3.Row) -> StoredMemory:
+    return StoredMemory(
+        key=row["key"],
+        names=tuple(json.loads(row["names"])),
+        text_sha256=row["text_sha256"],
+        provenance=Provenance(**json.loads(row["provenance"])),
+        settings=json.loads(row["settings"]),
+        documents=row["documents"],
+        passages=row["passages"],
+        tokens=row["tokens"],
+        positions=row["positions"],
+        fidelity=row["fidelity"],
+        bytes=row["bytes"],
+        sha256=row["sha256"],
+        added_at=row["added_at"],
+    )
+
+
+def _hit(row: sqlite3.Row, query: str) -> SearchHit:
+    name = row["name"] if row["documents"] == 1 else f"{row['name']}/{row['document_name']}"
+    return SearchHit(
+        key=row["key"],
+        document=name,
+        document_index=row["document"],
+        span_first=row["span_first"],
+        span_end=row["span_end"],
+        char_start=row["char_start"],
+        char_end=row["char_end"],
+        positions=row["positions"],
+        score=row["score"],
+        snippet=snippet_of(row["text"], query),
+    )

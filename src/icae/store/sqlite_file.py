@@ -1,0 +1,279 @@
+"""The file of a SQLite store: create it whole, open it, translate what SQLite says.
+
+Nothing is written outside a transaction that was begun as a write transaction, and
+every commit reaches the disk before it returns (WAL, ``synchronous = FULL``).
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+from icae.errors import StoreError
+from icae.store.migrations import (
+    APPLICATION_ID,
+    SCHEMA_VERSION,
+    application_id,
+    migrate,
+    schema_version,
+)
+
+_MAGIC = b"SQLite format 3\x00"
+_KEPT_LOG_BYTES = 16_000_000
+_BUSY = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
+_READ_ONLY = {sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM, sqlite3.SQLITE_AUTH}
+_DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_FORMAT}
+
+
+def create(path: Path, *, timeout_s: float) -> None:
+    """Make an empty store, unless there is a file already.
+
+    The store is made under another name and linked to its place, so that it is there as
+    a whole or not at all, whenever the process ends and whoever else creates it.
+
+    Args:
+        path: Where it goes.
+        timeout_s: Longest wait for a lock, s.
+
+    Raises:
+        StoreError: If it cannot be made.
+    """
+    if path.exists():
+        return
+    _require_no_log(path)
+    temporary = path.parent / f".icae-{secrets.token_hex(8)}.tmp"
+    try:
+        with translated(path, timeout_s):
+            with closing(_connect(temporary, "rwc", timeout_s)) as db:
+                db.execute("PRAGMA auto_vacuum = INCREMENTAL")
+                db.execute("PRAGMA journal_mode = WAL")
+                db.execute("PRAGMA synchronous = FULL")
+                with writing(db):
+                    migrate(db)
+            os.link(temporary, path)
+            _flush_folder(path.parent)
+    except FileExistsError:
+        return  # another process was faster
+    except OSError as error:
+        raise StoreError(
+            f"The store {path} cannot be created.",
+            got=str(error.strerror or error),
+            expected="a folder that exists, can be written to, and has hard links",
+            fix="Choose another place for the store.",
+        ) from error
+    finally:
+        for suffix in ("", "-wal", "-shm"):
+            Path(f"{temporary}{suffix}").unlink(missing_ok=True)
+
+
+def _require_no_log(path: Path) -> None:
+    """Refuse to put a new store beside the log of another one: SQLite would apply it."""
+    log = Path(f"{path}-wal")
+    if log.exists():
+        raise StoreError(
+            f"The store {path} is missing, but its log is there.",
+            got=f"{log} without {path.name}",
+            fix=f"Put {path.name} back, or delete {log.name} to start an empty store.",
+        )
+
+
+def _flush_folder(folder: Path) -> None:
+    """Make a new name durable where the system can."""
+    if os.name == "posix":
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def connect(path: Path, *, timeout_s: float) -> sqlite3.Connection:
+    """Open a store.
+
+    Args:
+        path: A store.
+        timeout_s: Longest wait for a lock, s.
+
+    Raises:
+        StoreError: If there is none, it is another file, is of a newer version, or
+            cannot be opened.
+    """
+    _require_sqlite(path)
+    with translated(path, timeout_s):
+        db = _connect(path, "rw", timeout_s)
+        try:
+            try:
+                found = application_id(db)
+            except sqlite3.OperationalError:
+                if not _is_frozen(path):
+                    raise
+                # SQLite cannot put its lock file beside it, and nobody can write it.
+                db.close()
+                db = _connect(path, "ro&immutable=1", timeout_s)
+                found = application_id(db)
+            db.execute("PRAGMA synchronous = FULL")
+            _require_store(path, found, schema_version(db))
+            if schema_version(db) < SCHEMA_VERSION:
+                with writing(db):
+                    migrate(db)
+        except BaseException:
+            db.close()
+            raise
+    return db
+
+
+def _connect(path: Path, mode: str, timeout_s: float) -> sqlite3.Connection:
+    db = sqlite3.connect(
+        f"{path.absolute().as_uri()}?mode={mode}",
+        uri=True,
+        timeout=timeout_s,
+        isolation_level=None,
+        check_same_thread=False,
+    )
+    db.row_factory = sqlite3.Row
+    db.execute("PRAGMA foreign_keys = ON")
+    db.execute(f"PRAGMA journal_size_limit = {_KEPT_LOG_BYTES}")
+    return db
+
+
+def _is_frozen(path: Path) -> bool:
+    """Whether this user cannot write beside the store, and nobody is writing it now."""
+    beside = [Path(f"{path}{suffix}") for suffix in ("-wal", "-shm")]
+    return not os.access(path.parent, os.W_OK) and not any(file.exists() for file in beside)
+
+
+def _require_sqlite(path: Path) -> None:
+    """Refuse what is missing or no SQLite file at all."""
+    fix = "Check the path, or make a store with `icae store add`."
+    try:
+        if not path.exists():
+            raise StoreError(f"There is no store {path}.", got="no such file", fix=fix)
+        if not path.is_file():
+            raise StoreError(
+                f"{path} is not a store.", got="a folder or device", expected="a file", fix=fix
+            )
+        with path.open("rb") as stream:
+            start = stream.read(len(_MAGIC))
+    except OSError as error:
+        raise StoreError(
+            f"The store {path} cannot be opened.", got=str(error.strerror or error), fix=fix
+        ) from error
+    if start != _MAGIC:
+        raise StoreError(
+            f"{path} is not a store.",
+            got=f"a file that starts with {start!r}" if start else "an empty file",
+            expected="a SQLite file",
+            fix=fix,
+        )
+
+
+def _require_store(path: Path, found: int, version: int) -> None:
+    """Refuse a SQLite file of another program or of a newer version."""
+    if found != APPLICATION_ID or version < 1:
+        raise StoreError(
+            f"{path} is not a store.",
+            got=f"a SQLite file of another program (application id {found})",
+            expected=f"application id {APPLICATION_ID}",
+            fix="Give the path of a store that `icae store add` made.",
+        )
+    if version > SCHEMA_VERSION:
+        raise StoreError(
+            f"The store {path} was written by a newer icae.",
+            got=f"store version {version}",
+            expected=f"store version {SCHEMA_VERSION} or lower",
+            fix="Upgrade: pip install --upgrade icae",
+        )
+
+
+@contextmanager
+def writing(db: sqlite3.Connection) -> Iterator[None]:
+    """A write transaction: all that the block does, or nothing."""
+    db.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        db.execute("COMMIT")
+    except BaseException:
+        rollback(db)
+        raise
+
+
+@contextmanager
+def reading(db: sqlite3.Connection) -> Iterator[None]:
+    """A read transaction: the block sees the store as it is at its first read."""
+    db.execute("BEGIN")
+    try:
+        yield
+    finally:
+        rollback(db)
+
+
+def rollback(db: sqlite3.Connection) -> None:
+    """End a transaction without effect; SQLite may have done so itself."""
+    if db.in_transaction:
+        db.execute("ROLLBACK")
+
+
+@contextmanager
+def translated(path: Path, timeout_s: float) -> Iterator[None]:
+    """Turn the errors of SQLite into StoreError.
+
+    Args:
+        path: The store, for messages.
+        timeout_s: The longest wait for a lock, for messages.
+    """
+    try:
+        yield
+    except sqlite3.Error as error:
+        code = getattr(error, "sqlite_errorcode", None)
+        if code is None:  # a misuse of the module, not something that happened to the store
+            raise
+        raise _store_error(path, timeout_s, code & 0xFF, str(error)) from error
+
+
+def _store_error(path: Path, timeout_s: float, code: int, reason: str) -> StoreError:
+    """The error for a result code of SQLite."""
+    if code in _BUSY:
+        return StoreError(
+            f"The store {path} is in use by another process.",
+            got=f"locked for more than {timeout_s:g} s",
+            expected="to get the lock",
+            fix="Try again when the other process is done; nothing was changed.",
+        )
+    if code == sqlite3.SQLITE_FULL:
+        return StoreError(
+            f"There is no space left for the store {path}.",
+            got=reason,
+            expected="space for what is added and for a log of it",
+            fix="Free some disk space; nothing was changed.",
+        )
+    if code in _READ_ONLY:
+        return StoreError(
+            f"The store {path} cannot be written.",
+            got=reason,
+            expected="a file and a folder that you may write to",
+            fix="Change their permissions, or copy the store; nothing was changed.",
+        )
+    if code in _DAMAGED:
+        return StoreError(
+            f"The store {path} is damaged.",
+            got=reason,
+            expected="a sound SQLite file",
+            fix="Restore it from a copy, or make it again from the documents.",
+        )
+    if code == sqlite3.SQLITE_TOOBIG:
+        return StoreError(
+            "The memory is too large for the store.",
+            got=reason,
+            expected="less than 1 GB in one memory",
+            fix="Cut the document into parts and add each.",
+        )
+    return StoreError(
+        f"The store {path} cannot be read or written.",
+        got=reason,
+        expected="a file and a folder that you may read and write",
+        fix="Check path, permissions and disk; nothing was changed.",
+    )

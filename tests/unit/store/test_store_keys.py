@@ -1,0 +1,81 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from icae.memory import Memory
+from icae.store.keys import (
+    compressor_settings,
+    maker_hash,
+    memory_key,
+    settings_of,
+    text_digest,
+)
+
+PLAIN = compressor_settings(ratio=4, verify=True)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"base_hash": "x"},
+        {"adapter_hash": "x"},
+        {"tokenizer_hash": "x"},
+        {"layout": "uniform"},
+        {"hidden_size": 4},
+        {"slot_dtype": "bfloat16"},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_another_model_gives_another_key(provenance, change) -> None:
+    one, other = provenance(), replace(provenance(), **change)
+    assert memory_key("t", one, PLAIN) != memory_key("t", other, PLAIN)
+    assert maker_hash(one) != maker_hash(other)
+
+
+def test_names_of_models_are_not_in_the_key(provenance) -> None:
+    renamed = replace(provenance(), base_model="moved", adapter="renamed")
+    assert memory_key("t", provenance(), PLAIN) == memory_key("t", renamed, PLAIN)
+
+
+def test_text_and_settings_are_in_the_key(provenance) -> None:
+    key = memory_key("t", provenance(), PLAIN)
+    assert key != memory_key("u", provenance(), PLAIN)
+    assert key != memory_key("t", provenance(), compressor_settings(ratio=8, verify=True))
+    assert key == memory_key("t", provenance(), {"verify": True, "ratio": 4.0})
+
+
+def test_a_key_never_changes(provenance) -> None:
+    # Stores outlive versions: another result here would store everything twice.
+    assert memory_key("0" * 64, provenance(), PLAIN) == (
+        "fedc210b08fbbd9d28f661aab095b379d20c5042d4840f2bd5b0d3f3dc45766b"
+    )
+
+
+def test_a_plain_memory_shows_what_was_asked_of_the_compressor(build, text_of) -> None:
+    assert settings_of(build(text_of(80)), "0") == PLAIN
+
+
+def edited(memory: Memory) -> Memory:
+    return memory.drop_spans(0, 0, 1)
+
+
+def merged(memory: Memory) -> Memory:
+    return memory + memory
+
+
+def refined(memory: Memory) -> Memory:
+    first, *rest = memory.spans
+    return replace(memory, spans=(replace(first, refine_steps=5), *rest))
+
+
+@pytest.mark.parametrize("change", [edited, merged, refined, Memory.without_source])
+def test_any_other_memory_is_addressed_by_its_content(build, text_of, change) -> None:
+    assert settings_of(change(build(text_of(80))), "abc") == {"content": "abc"}
+
+
+def test_order_of_documents_is_in_the_digest_of_their_text(build) -> None:
+    one, two = build("one word"), build("two words")
+    assert text_digest(one) == one.documents[0].sha256
+    assert text_digest(one + two) != text_digest(two + one)

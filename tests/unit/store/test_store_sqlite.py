@@ -1,0 +1,205 @@
+from __future__ import annotations
+
+import pytest
+
+from icae.errors import IcaeError, InputError, StoreError
+from icae.memory import Memory
+from icae.store import NewMemory, SqliteStore, create_store, open_store
+
+
+def put(store: SqliteStore, name: str, memory: Memory):
+    return store.add([NewMemory(name=name, memory=memory)])[0]
+
+
+def test_memory_comes_back_as_it_was(store, build, text_of) -> None:
+    memory = build(text_of(100))
+    added = put(store, "report", memory)
+    assert (added.name, added.new, added.replaced) == ("report", True, None)
+    for reference in ("report", added.key, added.key[:8]):
+        assert store.load(reference) == memory
+
+
+def test_record_says_what_is_stored(store, build, text_of) -> None:
+    memory = build(text_of(300))
+    added = put(store, "report", memory)
+    record = store.get("report")
+    assert (record.key, record.names, record.references) == (added.key, ("report",), 1)
+    assert record.text_sha256 == memory.documents[0].sha256
+    assert record.provenance == memory.provenance
+    assert record.settings == {"ratio": 4.0, "verify": True}
+    figures = (record.documents, record.passages, record.tokens, record.positions, record.fidelity)
+    assert figures == (1, 3, 300, 75, 1.0)
+
+
+def test_same_memory_is_stored_once_under_both_names(store, build) -> None:
+    first, second = put(store, "b", build("one text")), put(store, "a", build("one text"))
+    assert second.key == first.key
+    assert (first.new, second.new) == (True, False)
+    assert [record.names for record in store.records()] == [("a", "b")]
+
+
+def test_other_ratio_text_or_adapter_is_stored_apart(store, build, provenance) -> None:
+    put(store, "one", build("one text here"))
+    put(store, "two", build("one text here", ratio=2.0))
+    put(store, "three", build("one text there"))
+    put(store, "four", build("one text here", provenance=provenance("c" * 64)))
+    assert len(store.records()) == 4
+
+
+def test_name_moves_to_the_new_version_of_a_document(store, build) -> None:
+    old = put(store, "report", build("old text"))
+    new = put(store, "report", build("new text"))
+    assert new.replaced == old.key
+    assert store.get("report").key == new.key
+    assert store.get(old.key).names == ()
+
+
+def test_several_memories_are_added_together_or_not_at_all(store, build) -> None:
+    items = [NewMemory(name="good", memory=build("a")), NewMemory(name=" ", memory=build("b"))]
+    with pytest.raises(InputError, match="no name for a memory"):
+        store.add(items)
+    assert store.records() == []
+    assert [one.name for one in store.add(items[:1])] == ["good"]
+
+
+def test_link_names_what_is_there_and_nothing_else(store, build) -> None:
+    added = put(store, "report", build("one text"))
+    linked = store.link(added.key, name="copy")
+    assert linked is not None
+    assert (linked.new, linked.replaced) == (False, None)
+    assert store.link("0" * 64, name="copy") is None
+    assert store.get("copy").names == ("copy", "report")
+
+
+@pytest.mark.parametrize("name", ["", " ", "two\nlines", "caf\udce9", "x" * 5000])
+def test_name_that_cannot_be_shown_is_refused(store, build, name) -> None:
+    with pytest.raises(InputError, match="no name for a memory"):
+        put(store, name, build("text"))
+
+
+def test_removed_name_hides_the_memory_until_it_is_collected(store, build) -> None:
+    added = put(store, "report", build("golden needle"))
+    assert store.remove_name("report") == added.key
+    assert store.search("needle") == []
+    assert [record.names for record in store.records()] == [()]
+    collected = store.collect()
+    assert collected.memories == 1
+    assert store.records() == []
+
+
+def test_collect_spares_what_still_has_a_name(store, build) -> None:
+    put(store, "a", build("one text"))
+    put(store, "b", build("one text"))
+    store.remove_name("a")
+    assert store.collect().memories == 0
+    assert store.get("b").names == ("b",)
+
+
+def test_collect_gives_the_space_back(store, path, build, text_of) -> None:
+    put(store, "small", build("stays"))
+    put(store, "large", build(text_of(30_000)))
+    store.remove_name("large")
+    before = path.stat().st_size + path.with_name("memories.db-wal").stat().st_size
+    collected = store.collect()
+    assert collected.bytes > 300_000
+    assert path.stat().st_size < before - 300_000
+    assert store.verify() == []
+
+
+def test_memory_is_removed_with_all_its_names(store, build) -> None:
+    added = put(store, "a", build("golden needle"))
+    put(store, "b", build("golden needle"))
+    assert store.remove(added.key[:12]).names == ("a", "b")
+    assert store.records() == []
+    assert store.verify() == []
+
+
+@pytest.mark.parametrize("reference", ["absent", "0" * 64, "0123", "x" * 64])
+def test_unknown_reference_is_an_error_that_says_so(store, build, reference) -> None:
+    put(store, "report", build("text"))
+    for act in (store.get, store.load, store.remove):
+        with pytest.raises(StoreError, match="no such memory"):
+            act(reference)
+    with pytest.raises(StoreError, match="no such memory"):
+        store.remove_name(reference)
+
+
+def test_start_of_a_key_that_fits_two_memories_is_refused(store, build) -> None:
+    for word in "ab":
+        put(store, word, build(word))
+    store._db.execute("UPDATE memories SET key = '01234567' || substr(key, 9)")
+    with pytest.raises(StoreError, match="several memories"):
+        store.get("01234567")
+
+
+def test_name_comes_before_a_key(store, build) -> None:
+    key = put(store, "report", build("one text")).key
+    other = put(store, key, build("other text")).key
+    assert store.get(key).key == other
+
+
+def test_best_passage_comes_first(store, build, text_of) -> None:
+    text = text_of(150) + " the golden needle " + text_of(150, word="more")
+    put(store, "hay", build(text_of(300) + " golden straw"))
+    put(store, "stack", build(text))
+    hits = store.search("Where is the golden needle?", limit=5)
+    best = hits[0]
+    assert best.document == "stack"
+    assert "golden needle" in text[best.char_start : best.char_end]
+    assert "golden needle" in best.snippet
+    assert (best.span_first, best.span_end) == (4, 8)
+    assert [hit.document for hit in hits] == ["stack", "hay"]
+    assert hits[0].score > hits[1].score
+
+
+def test_search_finds_other_forms_and_accents(store, build) -> None:
+    put(store, "doc", build("She signed the contract in Zürich"))
+    assert store.search("signing contracts")
+    assert store.search("Zurich")
+
+
+def test_search_shows_at_most_the_limit(store, build) -> None:
+    for i in range(5):
+        put(store, f"doc{i}", build(f"needle number{i}"))
+    assert len(store.search("needle", limit=3)) == 3
+
+
+def test_search_can_be_kept_to_one_adapter(store, build, provenance) -> None:
+    other = provenance("c" * 64)
+    put(store, "mine", build("golden needle"))
+    put(store, "theirs", build("golden needle", provenance=other))
+    assert [hit.document for hit in store.search("needle", made_by=other)] == ["theirs"]
+
+
+def test_documents_in_one_memory_are_told_apart(store, build) -> None:
+    put(store, "both", build("first text", name="a.txt") + build("golden needle", name="b.txt"))
+    (hit,) = store.search("needle")
+    assert (hit.document, hit.document_index) == ("both/b.txt", 1)
+
+
+def test_memory_without_text_is_kept_and_not_found(store, build) -> None:
+    put(store, "bare", build("golden needle").without_source())
+    assert store.search("needle") == []
+    assert store.get("bare").passages == 0
+    assert store.verify() == []
+
+
+def test_exported_memory_is_an_ordinary_file(store, build, tmp_path) -> None:
+    memory = build("one text")
+    put(store, "report", memory)
+    store.export("report", tmp_path / "out.icae")
+    assert Memory.load(tmp_path / "out.icae") == memory
+
+
+def test_store_is_there_for_the_next_process(path, build) -> None:
+    with create_store(str(path)) as store:
+        put(store, "report", build("golden needle"))
+    assert [file.name for file in path.parent.iterdir()] == [path.name]
+    with open_store(str(path)) as store:
+        assert store.location == str(path)
+        assert store.search("needle")
+        assert store.verify() == []
+
+
+def test_every_error_is_of_the_one_tree() -> None:
+    assert issubclass(StoreError, IcaeError)
