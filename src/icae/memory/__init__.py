@@ -5,7 +5,13 @@ Needs NumPy and Zstandard only; torch and transformers are never imported.
 
 from __future__ import annotations
 
-from icae.memory.file_format import load_memory, read_header, save_memory
+from icae.memory.file_format import (
+    load_memory,
+    memory_bytes,
+    memory_from_bytes,
+    read_header,
+    save_memory,
+)
 from icae.memory.header import MemoryHeader
 from icae.memory.memory import Memory
 from icae.memory.provenance import Provenance
@@ -24,6 +30,8 @@ __all__ = [
     "TokenFidelity",
     "hash_token_ids",
     "load_memory",
+    "memory_bytes",
+    "memory_from_bytes",
     "memory_of_segments",
     "merge",
     "read_header",

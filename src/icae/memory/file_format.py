@@ -8,6 +8,7 @@ verbatim tokens, measured tokens or text, and four lines of metadata.
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import stat
 from collections.abc import Iterator, Mapping
@@ -73,6 +74,36 @@ def save_memory(memory: Memory, path: str | Path) -> None:
         MemoryFileError: If it cannot be written; a file that was there is untouched.
     """
     path = Path(path)
+    parts = _parts(memory)
+    try:
+        if path.exists() and not path.is_file():
+            raise MemoryFileError(
+                f"Cannot write the memory to {path}.",
+                got="a folder or device",
+                expected="the path of a file",
+                fix="Name a file, for example notes.icae.",
+            )
+        write_atomically(path, parts)
+    except (OSError, ValueError) as error:
+        raise MemoryFileError(
+            f"Cannot write the memory to {path}.", got=_reason(error), fix=_write_fix(path, error)
+        ) from error
+
+
+def memory_bytes(memory: Memory) -> bytes:
+    """The bytes that `save_memory` would write.
+
+    Args:
+        memory: The memory.
+
+    Raises:
+        MemoryFileError: If it cannot be written.
+    """
+    return b"".join(_parts(memory))
+
+
+def _parts(memory: Memory) -> list[bytes]:
+    """The content of the file of a memory, in order."""
     tensors = pack_arrays(memory)
     source_bytes = None
     if any(document.source is not None for document in memory.documents):
@@ -85,20 +116,7 @@ def save_memory(memory: Memory, path: str | Path) -> None:
         "header": header,
         "sha256": _digest(FORMAT_VERSION, header, tensors),
     }
-    index = write_index(metadata, tensors)
-    try:
-        if path.exists() and not path.is_file():
-            raise MemoryFileError(
-                f"Cannot write the memory to {path}.",
-                got="a folder or device",
-                expected="the path of a file",
-                fix="Name a file, for example notes.icae.",
-            )
-        write_atomically(path, [index, *(tensor.data for tensor in tensors.values())])
-    except (OSError, ValueError) as error:
-        raise MemoryFileError(
-            f"Cannot write the memory to {path}.", got=_reason(error), fix=_write_fix(path, error)
-        ) from error
+    return [write_index(metadata, tensors), *(tensor.data for tensor in tensors.values())]
 
 
 def load_memory(path: str | Path) -> Memory:
@@ -115,27 +133,45 @@ def load_memory(path: str | Path) -> Memory:
             truncated or changed, or is of a newer format.
     """
     with _opened(Path(path)) as file:
-        tensors = {
-            name: Tensor(
-                dtype=entry.dtype,
-                shape=entry.shape,
-                data=read_tensor(file.stream, file.index, name, where=file.where),
-            )
-            for name, entry in file.index.tensors.items()
-        }
-        metadata = file.index.metadata
-        if _digest(file.version, metadata["header"], tensors) != metadata["sha256"]:
-            raise MemoryFileError(
-                f"{file.where} was damaged or changed after it was written.",
-                got="content that does not match its SHA-256",
-                fix="Copy the file again, or compress the documents again.",
-            )
-        try:
-            return _memory(file.header, tensors)
-        except ConfigError as error:
-            raise _inconsistent(file.where, error) from error
-        except ValueError as error:
-            raise damaged(file.where, str(error)) from error
+        return _read(file)
+
+
+def memory_from_bytes(data: bytes, *, where: str) -> Memory:
+    """Read a memory from the content of a file and check all of it.
+
+    Args:
+        data: What `memory_bytes` returned or `save_memory` wrote.
+        where: Where it is from, for messages.
+
+    Raises:
+        MemoryFileError: As for `load_memory`.
+    """
+    return _read(_checked(io.BytesIO(data), size=len(data), where=where))
+
+
+def _read(file: _OpenFile) -> Memory:
+    """The memory in a file, all of it checked."""
+    tensors = {
+        name: Tensor(
+            dtype=entry.dtype,
+            shape=entry.shape,
+            data=read_tensor(file.stream, file.index, name, where=file.where),
+        )
+        for name, entry in file.index.tensors.items()
+    }
+    metadata = file.index.metadata
+    if _digest(file.version, metadata["header"], tensors) != metadata["sha256"]:
+        raise MemoryFileError(
+            f"{file.where} was damaged or changed after it was written.",
+            got="content that does not match its SHA-256",
+            fix="Copy the file again, or compress the documents again.",
+        )
+    try:
+        return _memory(file.header, tensors)
+    except ConfigError as error:
+        raise _inconsistent(file.where, error) from error
+    except ValueError as error:
+        raise damaged(file.where, str(error)) from error
 
 
 def _memory(header: HeaderRecord, tensors: Mapping[str, Tensor]) -> Memory:
@@ -211,18 +247,7 @@ def _opened(path: Path) -> Iterator[_OpenFile]:
             )
         with path.open("rb") as stream:
             size = os.fstat(stream.fileno()).st_size
-            if size == 0:
-                raise MemoryFileError(
-                    f"{where} is empty.",
-                    got="0 bytes",
-                    expected="a memory file",
-                    fix="Compress the documents again.",
-                )
-            index = read_index(stream, size=size, where=where)
-            version, header = _check_index(index, size=size, where=where)
-            yield _OpenFile(
-                stream=stream, where=where, size=size, index=index, header=header, version=version
-            )
+            yield _checked(stream, size=size, where=where)
     except FileNotFoundError as error:
         raise MemoryFileError(
             f"There is no memory file {where}.",
@@ -235,6 +260,22 @@ def _opened(path: Path) -> Iterator[_OpenFile]:
             got=_reason(error),
             fix="Check the path and its permissions.",
         ) from error
+
+
+def _checked(stream: BinaryIO, *, size: int, where: str) -> _OpenFile:
+    """The index and header of a file, read and checked."""
+    if size == 0:
+        raise MemoryFileError(
+            f"{where} is empty.",
+            got="0 bytes",
+            expected="a memory file",
+            fix="Compress the documents again.",
+        )
+    index = read_index(stream, size=size, where=where)
+    version, header = _check_index(index, size=size, where=where)
+    return _OpenFile(
+        stream=stream, where=where, size=size, index=index, header=header, version=version
+    )
 
 
 def _check_index(index: Index, *, size: int, where: str) -> tuple[int, HeaderRecord]:

@@ -18,9 +18,8 @@ from types import TracebackType
 from typing import Any, Self
 
 from icae.errors import IcaeError, MemoryFileError, MissingDependencyError, StoreError
-from icae.memory import Memory, Provenance
+from icae.memory import Memory, Provenance, memory_from_bytes
 from icae.store.base import Added, Collected, NewMemory, Problem, SearchHit, StoredMemory
-from icae.store.codec import decode_memory
 from icae.store.keys import MIN_PREFIX, maker_hash, memory_key, text_digest
 from icae.store.lance_rows import (
     COLUMNS,
@@ -159,7 +158,7 @@ class LanceStore:
         key = self.get(reference).key
         (row,) = self._rows(f"id = '{key}'", ["data"])
         try:
-            return decode_memory(row["data"] or b"", where=f"memory {key} of {self.location}")
+            return memory_from_bytes(row["data"] or b"", where=f"memory {key} of {self.location}")
         except MemoryFileError as error:
             raise StoreError(
                 f"A memory in {self.location} is damaged.",
@@ -260,7 +259,7 @@ class LanceStore:
             yield "its bytes do not match their digest"
             return
         try:
-            memory = decode_memory(data, where="the memory")
+            memory = memory_from_bytes(data, where="the memory")
         except IcaeError as error:
             yield f"{error.message} ({error.got})"
             return

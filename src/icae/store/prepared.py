@@ -6,9 +6,8 @@ import hashlib
 from dataclasses import dataclass
 
 from icae.errors import InputError
-from icae.memory import Memory
+from icae.memory import Memory, memory_bytes
 from icae.store.base import NewMemory, Settings
-from icae.store.codec import encode_memory
 from icae.store.keys import memory_key, settings_of, text_digest
 from icae.store.passages import Passage, passages_of
 
@@ -52,7 +51,7 @@ def prepare(item: NewMemory) -> Prepared:
         MemoryFileError: If the memory cannot be written as bytes.
     """
     check_name(item.name)
-    data = encode_memory(item.memory)
+    data = memory_bytes(item.memory)
     sha256 = hashlib.sha256(data).hexdigest()
     text = text_digest(item.memory)
     settings = settings_of(item.memory, sha256) if item.settings is None else item.settings

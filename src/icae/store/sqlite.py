@@ -18,7 +18,7 @@ from types import TracebackType
 from typing import Self
 
 from icae.errors import MemoryFileError, StoreError
-from icae.memory import Memory, Provenance
+from icae.memory import Memory, Provenance, memory_from_bytes
 from icae.store import sqlite_check, sqlite_file
 from icae.store.base import (
     Added,
@@ -28,7 +28,6 @@ from icae.store.base import (
     SearchHit,
     StoredMemory,
 )
-from icae.store.codec import decode_memory
 from icae.store.keys import MIN_PREFIX, canonical_json, maker_hash
 from icae.store.prepared import Prepared, check_name, prepare
 from icae.store.query import fts_query, snippet_of
@@ -139,7 +138,7 @@ class SqliteStore:
         """Read a memory and check all of it; see `MemoryStore.load`."""
         key, data = self._content(reference)
         try:
-            return decode_memory(data, where=f"memory {key} of {self.location}")
+            return memory_from_bytes(data, where=f"memory {key} of {self.location}")
         except MemoryFileError as error:
             raise self._damaged(key, str(error.got or error.message)) from error
 

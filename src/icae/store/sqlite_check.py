@@ -9,9 +9,8 @@ from collections.abc import Iterator
 from dataclasses import asdict
 
 from icae.errors import IcaeError
-from icae.memory import Memory
+from icae.memory import Memory, memory_from_bytes
 from icae.store.base import Problem
-from icae.store.codec import decode_memory
 from icae.store.keys import canonical_json, maker_hash, memory_key, text_digest
 from icae.store.passages import passages_of
 from icae.store.sqlite_file import reading, rollback
@@ -68,7 +67,7 @@ def _check_memory(db: sqlite3.Connection, row: sqlite3.Row) -> Iterator[str]:
         yield "its bytes do not match their digest"
         return
     try:
-        memory = decode_memory(data, where="the memory")
+        memory = memory_from_bytes(data, where="the memory")
     except IcaeError as error:
         yield f"{error.message} ({error.got})"
         return
