@@ -64,6 +64,8 @@ class ModelConfig:
             ``all-linear``: every linear layer.
         residual_scale: Initial size of the hidden-state term of the ``residual`` head,
             as a share of the embedding scale.
+        residual_decay: Weight of each further token of a chunk in the ``residual`` head's
+            mean, relative to the token before it; 1 is the plain mean, 0 the first token.
     """
 
     span_length: int = 512
@@ -78,6 +80,7 @@ class ModelConfig:
     lora_alpha: float = 32.0
     lora_targets: Literal["qv", "all-linear"] = "qv"
     residual_scale: float = 0.5
+    residual_decay: float = 1.0
 
     def __post_init__(self) -> None:
         _check(self.span_length >= 1, "model.span_length is out of range.", self.span_length, ">=1")

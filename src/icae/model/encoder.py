@@ -25,8 +25,8 @@ from icae.config import ModelConfig
 from icae.errors import BaseModelError
 from icae.model.memory_tokens import MemoryTokens, SlotHead
 from icae.model.positions import encoder_positions
-from icae.spans import chunk_of_tokens
-from icae.types import EncoderReading, TokenIds
+from icae.spans import chunk_bounds, chunk_of_tokens
+from icae.types import EncoderReading, FloatArray, TokenIds
 
 QV_NAMES = (("q_proj", "v_proj"), ("query_key_value",), ("q_lin", "v_lin"))
 """Names of the query and value projections: the Llama, Qwen2, Mistral, ... families;
@@ -85,6 +85,7 @@ class EncoderBatch:
         positions_BS: Position of every place (padding repeats 0).
         slot_index_BS: Index of the slot at memory places, -1 elsewhere.
         chunk_BS: Index of the chunk at context places, K (one past the last) elsewhere.
+        weight_BS: Weight of each context place in the mean embedding of its chunk.
         slots: K_i of each span.
     """
 
@@ -92,6 +93,7 @@ class EncoderBatch:
     positions_BS: Tensor
     slot_index_BS: Tensor
     chunk_BS: Tensor
+    weight_BS: Tensor
     slots: tuple[int, ...]
 
 
@@ -103,7 +105,7 @@ def build_batch(
     Args:
         spans: Token ids of each span.
         slots: Slots K_i of each span.
-        config: Architecture (the layout is read).
+        config: Architecture (layout and residual decay are read).
         device: Where the tensors go.
     """
     size = max(len(ids) + k for ids, k in zip(spans, slots, strict=True))
@@ -111,8 +113,10 @@ def build_batch(
     positions_BS = np.zeros((len(spans), size), dtype=np.int64)
     slot_index_BS = np.full((len(spans), size), -1, dtype=np.int64)
     chunk_BS = np.full((len(spans), size), max(slots), dtype=np.int64)
+    weight_BS = np.ones((len(spans), size), dtype=np.float32)
     for row, (ids, k) in enumerate(zip(spans, slots, strict=True)):
         length = len(ids)
+        weight_BS[row, :length] = chunk_weights(length, k, config.residual_decay)
         ids_BS[row, :length] = ids
         positions_BS[row, : length + k] = encoder_positions(config.layout, length, k)
         slot_index_BS[row, length : length + k] = np.arange(k)
@@ -122,24 +126,36 @@ def build_batch(
         positions_BS=torch.from_numpy(positions_BS).to(device),
         slot_index_BS=torch.from_numpy(slot_index_BS).to(device),
         chunk_BS=torch.from_numpy(chunk_BS).to(device),
+        weight_BS=torch.from_numpy(weight_BS).to(device),
         slots=tuple(slots),
     )
 
 
-def chunk_means(tokens_BSD: Tensor, chunk_BS: Tensor, slots: int) -> Tensor:
-    """Mean input embedding of every chunk, [B, K, D] float32.
+def chunk_weights(length: int, slots: int, decay: float) -> FloatArray:
+    """Weight decay^i of the i-th token of its chunk, [length] float32; see `chunk_bounds`."""
+    offsets = [i for start, end in chunk_bounds(length, slots) for i in range(end - start)]
+    return np.power(np.float32(decay), np.asarray(offsets, dtype=np.float32))
+
+
+def chunk_means(
+    tokens_BSD: Tensor, chunk_BS: Tensor, slots: int, weight_BS: Tensor | None = None
+) -> Tensor:
+    """Mean vector of every chunk, [B, K, D] float32.
 
     Args:
-        tokens_BSD: Input embeddings of all places.
+        tokens_BSD: A vector of each place.
         chunk_BS: Chunk of each place; K where it lies in none.
         slots: The largest K of the batch.
+        weight_BS: Weight of each place; None weighs all alike.
     """
     rows, _, width = tokens_BSD.shape
+    weights = torch.ones_like(chunk_BS, dtype=torch.float32) if weight_BS is None else weight_BS
     sums = tokens_BSD.new_zeros(rows, slots + 1, width, dtype=torch.float32)
-    sums.scatter_add_(1, chunk_BS[..., None].expand(-1, -1, width), tokens_BSD.float())
-    counts = sums.new_zeros(rows, slots + 1)
-    counts.scatter_add_(1, chunk_BS, torch.ones_like(chunk_BS, dtype=torch.float32))
-    return sums[:, :slots] / counts[:, :slots, None].clamp(min=1)
+    weighted_BSD = tokens_BSD.float() * weights[..., None]
+    sums.scatter_add_(1, chunk_BS[..., None].expand(-1, -1, width), weighted_BSD)
+    totals = sums.new_zeros(rows, slots + 1).scatter_add_(1, chunk_BS, weights)
+    # A slot index past a row's own K has no places; its mean is never read.
+    return sums[:, :slots] / totals[:, :slots, None].clamp(min=1e-6)
 
 
 def read_memory_tokens(
@@ -166,7 +182,9 @@ def read_memory_tokens(
         use_cache=False,
     ).last_hidden_state
     hidden = [hidden_BSD[row][is_memory_BS[row]] for row in range(len(batch.slots))]
-    return hidden, chunk_means(tokens_BSD.detach(), batch.chunk_BS, max(batch.slots))
+    return hidden, chunk_means(
+        tokens_BSD.detach(), batch.chunk_BS, max(batch.slots), batch.weight_BS
+    )
 
 
 def read_chunk_means(lora: PeftModel, batch: EncoderBatch) -> tuple[list[Tensor], Tensor]:
@@ -195,7 +213,7 @@ def read_chunk_means(lora: PeftModel, batch: EncoderBatch) -> tuple[list[Tensor]
     ).last_hidden_state
     pooled_BKD = chunk_means(hidden_BSD, batch.chunk_BS, slots)
     hidden = [pooled_BKD[row, :k] for row, k in enumerate(batch.slots)]
-    return hidden, chunk_means(tokens_BSD.detach(), batch.chunk_BS, slots)
+    return hidden, chunk_means(tokens_BSD.detach(), batch.chunk_BS, slots, batch.weight_BS)
 
 
 def read(

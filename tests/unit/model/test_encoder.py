@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ import torch
 
 from icae.config import ModelConfig
 from icae.errors import BaseModelError
-from icae.model.encoder import build_batch, chunk_means, lora_target_modules
+from icae.model.encoder import build_batch, chunk_means, chunk_weights, lora_target_modules
 from icae.types import MEMORY_EMBEDDINGS, POSITION_LAYOUTS, SLOT_HEADS
 
 SETTINGS = list(itertools.product(POSITION_LAYOUTS, SLOT_HEADS, MEMORY_EMBEDDINGS))
@@ -169,3 +170,33 @@ def test_a_model_with_unknown_projection_names_is_refused() -> None:
         lora_target_modules(Odd(), ModelConfig())
 
     assert caught.value.got == "c_attn"
+
+
+def test_decay_weighs_the_tokens_of_each_chunk_by_their_place() -> None:
+    assert chunk_weights(5, 2, 0.5).tolist() == [1.0, 0.5, 1.0, 0.5, 0.25]
+    assert chunk_weights(4, 2, 1.0).tolist() == [1.0, 1.0, 1.0, 1.0]
+    assert chunk_weights(4, 2, 0.0).tolist() == [1.0, 0.0, 1.0, 0.0]
+
+
+def test_weighted_chunk_means_match_hand_computed_ones() -> None:
+    places = torch.tensor([[[1.0], [3.0], [5.0], [9.0]]])
+    chunks = torch.tensor([[0, 0, 1, 1]])
+    weights = torch.tensor([[1.0, 0.5, 1.0, 0.0]])
+    means = chunk_means(places, chunks, 2, weights)
+    assert means.flatten().tolist() == pytest.approx([2.5 / 1.5, 5.0])
+
+
+def test_mean_pooled_slots_see_the_whole_span_and_no_padding(
+    build_model: Callable[..., Any], random_ids: Callable[..., Any]
+) -> None:
+    model = build_model(reading="mean-pool", slot_head="plain")
+    ids, other = random_ids(8), random_ids(12, seed=1)
+    changed = ids.copy()
+    changed[-1] = (changed[-1] + 1) % 256
+    with torch.no_grad():
+        (alone,) = model.encode_spans([ids], [4])
+        padded, _ = model.encode_spans([ids, other], [4, 6])
+        (moved,) = model.encode_spans([changed], [4])
+    torch.testing.assert_close(padded, alone, atol=1e-5, rtol=1e-4)
+    # The last token changes the first slot: attention runs in both directions.
+    assert (moved[0] - alone[0]).abs().max() > 1e-4
