@@ -26,7 +26,7 @@ PROMPTS = (
     "List the names, places and numbers in the text.",
     "Ask a question about the text and answer it.",
 )
-"""General questions that any text can answer; each teaches one answer."""
+"""General questions that any text can answer; each used in `TeacherWriter` costs one answer."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +45,7 @@ class TeacherWriter:
     model: IcaeModel
     tokenizer: Any
     continuations: int = 1
-    prompts: Sequence[str] = PROMPTS[:1]
+    prompts: Sequence[str] = ()
     length: int = 32
     seed: int = 0
 

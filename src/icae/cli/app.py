@@ -20,6 +20,7 @@ from icae.cli.edit import edit
 from icae.cli.eval_continuation import continuation
 from icae.cli.eval_random_text import random_text
 from icae.cli.eval_reconstruction import reconstruction
+from icae.cli.eval_refinement import refinement
 from icae.cli.finetune import finetune
 from icae.cli.inspect import inspect
 from icae.cli.merge import merge
@@ -106,6 +107,7 @@ app.add_typer(eval_app, name="eval")
 eval_app.command("reconstruction")(reconstruction)
 eval_app.command("continuation")(continuation)
 eval_app.command("random-text")(random_text)
+eval_app.command("refinement")(refinement)
 
 
 def main() -> None:

@@ -4,6 +4,7 @@ from icae.evaluation.continuation import ContinuationSettings
 from icae.evaluation.experiment import Settings, default_lengths
 from icae.evaluation.random_text import RandomTextSettings
 from icae.evaluation.reconstruction import ReconstructionSettings
+from icae.evaluation.refinement import RefinementSettings
 from icae.evaluation.run import Finished, evaluate
 
 __all__ = [
@@ -11,6 +12,7 @@ __all__ = [
     "Finished",
     "RandomTextSettings",
     "ReconstructionSettings",
+    "RefinementSettings",
     "Settings",
     "default_lengths",
     "evaluate",

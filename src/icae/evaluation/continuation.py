@@ -12,11 +12,12 @@ from icae.api import Icae
 from icae.errors import ConfigError
 from icae.evaluation.contexts import Window
 from icae.evaluation.experiment import Cell, Column, Grid, Panel, Row, plain, require_fit
-from icae.evaluation.memories import Tick, encode_contexts, score_tasks
+from icae.evaluation.memories import ContextMemory, Tick, encode_contexts, score_tasks
 from icae.evaluation.metrics import mean_estimate, perplexity_estimate
 from icae.evaluation.plain_decoder import plain_losses
 from icae.model import PlainRow
 from icae.objectives import DecoderTask, continuation
+from icae.runtimes.torch import TorchRuntime
 from icae.types import TokenIds
 
 
@@ -109,8 +110,9 @@ class Continuation:
         contexts = [window.context(cell.length, after=after) for window in self.windows]
         following = [window.context(after) for window in self.windows]
         if cell.ratio is None:
-            full = self._plain(contexts, following, tick)
-            nothing = self._plain([ids[:0] for ids in contexts], following, tick)
+            full = token_losses(self.engine.runtime, contexts, following, tick=tick)
+            empty = [ids[:0] for ids in contexts]
+            nothing = token_losses(self.engine.runtime, empty, following, tick=tick)
             return [
                 {"kind": "full context", "series": "full context", "positions": cell.length}
                 | self._figures(full, full),
@@ -118,8 +120,11 @@ class Continuation:
                 | self._figures(nothing, full),
             ]
         full = _stored(rows, cell.length)
-        slots, count = self._slots(contexts, following, cell.ratio, tick)
-        last = self._plain([ids[-count:] for ids in contexts], following, tick)
+        memories = encode_contexts(self.engine.runtime, contexts, ratio=cell.ratio, tick=tick)
+        slots = slot_losses(self.engine.runtime, memories, following, tick=tick)
+        count = len(memories[0].slots_KD)
+        ends = [ids[-count:] for ids in contexts]
+        last = token_losses(self.engine.runtime, ends, following, tick=tick)
         name = f"{cell.ratio:g}x"
         return [
             {"kind": "slots", "series": f"{name} slots", "positions": count + 1}
@@ -127,31 +132,6 @@ class Continuation:
             {"kind": "last tokens", "series": f"{name}, as many last tokens", "positions": count}
             | self._figures(last, full),
         ]
-
-    def _plain(
-        self, contexts: Sequence[TokenIds], following: Sequence[TokenIds], tick: Tick
-    ) -> NDArray[np.float64]:
-        """Mean loss of each context behind raw tokens."""
-        rows = [
-            PlainRow(ids=np.concatenate([context, ids]), scored=self.settings.tokens)
-            for context, ids in zip(contexts, following, strict=True)
-        ]
-        return np.array([x.mean() for x in plain_losses(self.engine.runtime, rows, tick=tick)])
-
-    def _slots(
-        self,
-        contexts: Sequence[TokenIds],
-        following: Sequence[TokenIds],
-        ratio: float,
-        tick: Tick,
-    ) -> tuple[NDArray[np.float64], int]:
-        """Mean loss of each context behind its slots and [LM], and the number of slots."""
-        runtime = self.engine.runtime
-        memories = encode_contexts(runtime, contexts, ratio=ratio, tick=tick)
-        tasks = [led_continuation(ids) for ids in following]
-        scores = score_tasks(runtime, memories, tasks, tick=tick)
-        losses = np.array([score.losses_T.mean() for score in scores])
-        return losses, len(memories[0].slots_KD)
 
     def _figures(self, losses: NDArray[np.float64], full: NDArray[np.float64]) -> Row:
         seed = self.settings.seed
@@ -162,6 +142,51 @@ class Continuation:
             "over_full": plain(perplexity_estimate(losses - full, seed=seed)),
             "per_context": {"loss": losses.tolist()},
         }
+
+
+def token_losses(
+    runtime: TorchRuntime,
+    contexts: Sequence[TokenIds],
+    following: Sequence[TokenIds],
+    *,
+    tick: Tick,
+) -> NDArray[np.float64]:
+    """Mean loss (nats) of what follows each context, behind its raw tokens; float64 [contexts].
+
+    Args:
+        runtime: Holds the decoder.
+        contexts: The raw tokens of each context; may be none.
+        following: The token after each context, then the tokens to score.
+        tick: Called with the tokens of each forward pass.
+    """
+    rows = [
+        PlainRow(ids=np.concatenate([context, ids]), scored=len(ids) - 1)
+        for context, ids in zip(contexts, following, strict=True)
+    ]
+    return np.array([x.mean() for x in plain_losses(runtime, rows, tick=tick)])
+
+
+def slot_losses(
+    runtime: TorchRuntime,
+    memories: Sequence[ContextMemory],
+    following: Sequence[TokenIds],
+    *,
+    tick: Tick,
+) -> NDArray[np.float64]:
+    """Mean loss (nats) of what follows each context, behind its slots and [LM].
+
+    Args:
+        runtime: Holds the decoder.
+        memories: The memory of each context.
+        following: The token after each context, then the tokens to score.
+        tick: Called with the tokens of each forward pass.
+
+    Returns:
+        Losses, float64 [contexts].
+    """
+    tasks = [led_continuation(ids) for ids in following]
+    scores = score_tasks(runtime, memories, tasks, tick=tick)
+    return np.array([score.losses_T.mean() for score in scores])
 
 
 def led_continuation(ids: TokenIds) -> DecoderTask:

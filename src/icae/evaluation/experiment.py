@@ -45,20 +45,33 @@ class Column:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Axis:
+    """What a plot runs along: the key of whole numbers in the rows, and its label."""
+
+    key: str
+    label: str
+
+
+BY_LENGTH = Axis(key="length", label="context length (tokens)")
+
+
+@dataclass(frozen=True, kw_only=True)
 class Panel:
-    """One plot by context length.
+    """One plot.
 
     Attributes:
         key: Key of the figure in the rows.
         title: Title, with the unit.
         limits: Fixed ends of the axis, each or both None.
         level: A level to mark with a thin line, or None.
+        axis: What it runs along.
     """
 
     key: str
     title: str
     limits: tuple[float | None, float | None] = (None, None)
     level: float | None = None
+    axis: Axis = BY_LENGTH
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import platform
-import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -70,22 +69,3 @@ def _processor() -> str:
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     return platform.processor() or platform.machine()
-
-
-def commit() -> str | None:
-    """Commit of the code, with ``+`` if the tree was changed; None outside a checkout."""
-    here = Path(__file__).parents[1]
-
-    def git(*args: str) -> str:
-        done = subprocess.run(
-            ["git", "-C", str(here), *args], capture_output=True, text=True, check=False
-        )
-        return done.stdout.strip()
-
-    try:
-        tracked = git("ls-files", "--", str(here / "__init__.py"))
-        head = git("rev-parse", "--short=12", "HEAD") if tracked else ""
-        changed = bool(head) and bool(git("status", "--porcelain", "--", str(here)))
-    except OSError:
-        return None
-    return head + "+" * changed if head else None

@@ -1,4 +1,4 @@
-"""Rows as a picture: one panel a figure, by context length, one line a series."""
+"""Rows as a picture: one panel a figure, one line a series."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from icae.evaluation.metrics import missing_eval_extra
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f3c8d")
 GREYS = ("#222222", "#888888")
-STYLES = ("-", "--", ":", "-.")
+STYLES: tuple[Any, ...] = ("-", "--", ":", "-.", (0, (6, 1)), (0, (3, 1, 1, 1, 1, 1)))
 
 
 def require_matplotlib() -> Any:
@@ -31,10 +31,10 @@ def plot(rows: Sequence[Row], panels: Sequence[Panel], *, title: str) -> bytes:
     """Draw every panel that has a figure.
 
     Rows of one ``series`` make a line; its colour tells the ratio (grey: none), its stroke
-    the ``kind``. Bands, or bars where there is one length only, are 95 % intervals.
+    the ``kind``. Bands, or bars where a line is one point, are 95 % intervals.
 
     Args:
-        rows: Rows with ``length``, ``ratio``, ``kind`` and ``series``.
+        rows: Rows with ``ratio``, ``kind``, ``series`` and what the panels run along.
         panels: What to draw.
         title: Headline.
 
@@ -56,8 +56,8 @@ def plot(rows: Sequence[Row], panels: Sequence[Panel], *, title: str) -> bytes:
         for series, look in _looks(rows).items():
             points = [r for r in rows if r["series"] == series and r.get(panel.key) is not None]
             if points:
-                handles.setdefault(series, _line(axis, points, panel.key, look))
-        _dress(axis, panel, sorted({r["length"] for r in rows}))
+                handles.setdefault(series, _line(axis, points, panel, look))
+        _dress(axis, panel, sorted({r[panel.axis.key] for r in rows}))
     figure.suptitle(title, fontsize=12)
     figure.legend(
         handles.values(),
@@ -91,10 +91,10 @@ def _looks(rows: Sequence[Row]) -> dict[str, dict[str, Any]]:
     return looks
 
 
-def _line(axis: Any, points: Sequence[Row], key: str, look: dict[str, Any]) -> Any:
-    points = sorted(points, key=lambda row: int(row["length"]))
-    x = [row["length"] for row in points]
-    value, low, high = ([row[key][end] for row in points] for end in ("value", "low", "high"))
+def _line(axis: Any, points: Sequence[Row], panel: Panel, look: dict[str, Any]) -> Any:
+    points = sorted(points, key=lambda row: int(row[panel.axis.key]))
+    x = [row[panel.axis.key] for row in points]
+    value, low, high = ([row[panel.key][end] for row in points] for end in ("value", "low", "high"))
     (line,) = axis.plot(x, value, marker="o", markersize=4, linewidth=1.5, **look)
     if len(x) == 1:
         axis.vlines(x, low, high, color=look["color"], linewidth=1.2, alpha=0.6)
@@ -103,10 +103,10 @@ def _line(axis: Any, points: Sequence[Row], key: str, look: dict[str, Any]) -> A
     return line
 
 
-def _dress(axis: Any, panel: Panel, lengths: Sequence[int]) -> None:
+def _dress(axis: Any, panel: Panel, places: Sequence[int]) -> None:
     axis.set_title(panel.title, fontsize=10)
-    axis.set_xlabel("context length (tokens)", fontsize=9)
-    axis.set_xticks(lengths, [str(n) for n in lengths])
+    axis.set_xlabel(panel.axis.label, fontsize=9)
+    axis.set_xticks(places, [str(n) for n in places])
     axis.tick_params(labelsize=8)
     axis.spines[["top", "right"]].set_visible(False)
     axis.grid(alpha=0.25, linewidth=0.6)

@@ -10,9 +10,10 @@ from typing import Any
 
 import icae
 from icae.api import Icae
+from icae.checkout import commit
 from icae.evaluation.contexts import Windows, draw_windows, read_documents
 from icae.evaluation.experiment import Cell, Column, Experiment, Row, Settings
-from icae.evaluation.metadata import commit, data_hashes, hardware, model_record
+from icae.evaluation.metadata import data_hashes, hardware, model_record
 from icae.evaluation.metrics import LEVEL, RESAMPLES, bleu_signature
 from icae.evaluation.plots import plot, require_matplotlib
 from icae.evaluation.report import SCHEMA, Report, ReportFile

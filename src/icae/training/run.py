@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
+from icae.checkout import commit
 from icae.config import Recipe
 from icae.data.shards import ShardSet
 from icae.errors import TrainingError
@@ -254,23 +254,6 @@ def _info(
         ratios=tuple(sorted(ratios)),
         recipe=to_dict(recipe),
         data=data,
-        commit=_commit(),
+        commit=commit() or "",
         metrics=dict(metrics),
     )
-
-
-def _commit() -> str:
-    """Commit of the code, with ``+`` if the tree was changed; "" outside a checkout."""
-    here = Path(__file__).parent
-
-    def git(*args: str) -> str:
-        done = subprocess.run(
-            ["git", "-C", str(here), *args], capture_output=True, text=True, check=False
-        )
-        return done.stdout.strip()
-
-    try:
-        head = git("rev-parse", "--short=12", "HEAD")
-        return head + ("+" if head and git("status", "--porcelain", "--", str(here)) else "")
-    except OSError:
-        return ""

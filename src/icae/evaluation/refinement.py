@@ -1,0 +1,378 @@
+"""Refinement: how faithful slots become with optimiser steps, and what that costs.
+
+Shape legend: K slots, D hidden size, L context tokens.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from icae.api import Icae
+from icae.errors import ConfigError, InputError
+from icae.evaluation.contexts import Window
+from icae.evaluation.continuation import slot_losses, token_losses
+from icae.evaluation.experiment import Axis, Cell, Column, Grid, Panel, Row, plain, require_fit
+from icae.evaluation.memories import STEP_COST, ContextMemory, Tick, encode_contexts, write_back
+from icae.evaluation.metrics import mean_estimate
+from icae.evaluation.reconstruction import check_greedy, reading_cost, text_figures, writing_cost
+from icae.model import IcaeModel
+from icae.model.encoder import chunk_means
+from icae.refinement import RefineConfig, Refined, RefineTask, Teacher, refine
+from icae.spans import chunk_of_tokens, slot_count
+from icae.teachers import TeacherWriter
+from icae.types import FloatArray, TokenIds
+
+STARTS = ("encoder", "chunk-means", "noise")
+"""What slots are refined from."""
+CONTINUATION = 32
+"""Scored tokens of the true continuation."""
+BACKWARD_COST = 2
+"""Forward passes that take about as long as one backward pass."""
+BY_STEP = Axis(key="step", label="refinement steps")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RefinementSettings(Grid):
+    """Settings of the experiment.
+
+    Attributes:
+        starts: What the slots are refined from, of `STARTS`.
+        steps: Optimiser steps for each span.
+        every: Steps between two rows.
+        greedy: Spans, of the samples, that are also decoded freely, before and after.
+        kl: Weight of the KL term; 0 refines for writing back alone.
+        learning_rate: Adam learning rate as a share of the RMS of the input embeddings.
+    """
+
+    starts: tuple[str, ...] = STARTS
+    steps: int = 60
+    every: int = 10
+    samples: int = 8
+    greedy: int = 8
+    kl: float = 1.0
+    learning_rate: float = 0.3
+
+    name = "refinement"
+    title = "Fidelity of slots by refinement steps"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_greedy(self.greedy, self.samples)
+        unknown = [start for start in self.starts if start not in STARTS]
+        if unknown or not self.starts:
+            raise ConfigError(
+                "The slots cannot be started from that.",
+                got=", ".join(map(repr, unknown)) or "nothing",
+                expected="one or more of " + ", ".join(STARTS),
+            )
+        if self.every < 1:
+            raise ConfigError(
+                "The steps between two rows are out of range.", got=str(self.every), expected=">= 1"
+            )
+        assert self.config.target == 1.0  # and its own checks of the other values have passed
+
+    @property
+    def config(self) -> RefineConfig:
+        """Every step is taken, unless a span is written back without an error."""
+        return RefineConfig(
+            steps=self.steps,
+            target=1.0,
+            learning_rate=self.learning_rate,
+            kl_weight=self.kl,
+            patience=self.steps,
+        )
+
+    @property
+    def window(self) -> int:
+        """The longest span, the token that leads over, and the scored tokens."""
+        return max(self.lengths) + 1 + CONTINUATION
+
+    @property
+    def places(self) -> tuple[int, ...]:
+        """The steps that get a row: the first, every so many, and the last."""
+        return tuple(sorted({*range(0, self.steps, self.every), self.steps}))
+
+    def fixed(self) -> dict[str, Any]:
+        """The settings besides lengths, ratios, starts and seed."""
+        rest = super().fixed()
+        del rest["starts"]
+        return rest
+
+    def build(self, engine: Icae, windows: Sequence[Window]) -> Refinement:
+        """The experiment on a loaded model and drawn windows."""
+        return Refinement(engine, self, windows)
+
+
+class Refinement:
+    """Slots refined from several starts, by length, ratio and optimiser step.
+
+    Args:
+        engine: Adapter and base model.
+        settings: Lengths, ratios, starts, steps, numbers of spans.
+        windows: Spans and what follows them.
+
+    Raises:
+        InputError: If a length is above the adapter's span length, or does not fit the
+            decoder.
+    """
+
+    columns = (
+        Column(title="length", key="length"),
+        Column(title="ratio", key="ratio"),
+        Column(title="start", key="text"),
+        Column(title="slots", key="slots"),
+        Column(title="step", key="step"),
+        Column(title="token accuracy", key="accuracy", digits=3),
+        Column(title="best so far", key="best_accuracy", digits=3),
+        Column(title="greedy BLEU-4", key="bleu", digits=1),
+        Column(title="exact prefix", key="prefix_share", digits=3),
+        Column(title="next-token loss (nats/token)", key="loss", digits=3),
+        Column(title="behind full context", key="full_loss", digits=3),
+        Column(title="behind no context", key="bare_loss", digits=3),
+        Column(title="seconds a span", key="seconds", digits=2),
+    )
+    panels = (
+        Panel(key="accuracy", title="token accuracy, teacher-forced", limits=(0, 1), axis=BY_STEP),
+        Panel(key="loss", title="loss of the continuation (nats per token)", axis=BY_STEP),
+        Panel(key="bleu", title="BLEU-4 of greedy text", limits=(0, None), axis=BY_STEP),
+        Panel(
+            key="prefix_share",
+            title="share of tokens before the first error",
+            limits=(0, None),
+            axis=BY_STEP,
+        ),
+    )
+    notes = (
+        "Token accuracy: teacher-forced, of the slots after that many steps; a span that is "
+        "written back without an error stops and stays at 1. Best so far: of the best slots met.",
+        "Greedy BLEU-4 (corpus; sacrebleu), exact prefix and next-token loss are of the start "
+        "slots in the first row of a start and of the best slots met in its last row.",
+        f"Next-token loss: the true continuation behind slots and [LM] token, {CONTINUATION} "
+        "tokens under teacher forcing. The token after the span is read by all and scored by "
+        "none; behind full and no context there is no objective token.",
+        "Chunk-means: the mean input embedding of each slot's chunk. Noise: normal, of the RMS "
+        "of the input embeddings. Seconds: refinement and writing its teachers, not the start.",
+    )
+
+    def __init__(
+        self, engine: Icae, settings: RefinementSettings, windows: Sequence[Window]
+    ) -> None:
+        self.engine, self.settings, self.windows = engine, settings, windows
+        longest, most = max(settings.lengths), engine.config.span_length
+        if longest > most:
+            raise InputError(
+                "Only single spans are refined here.",
+                got=f"a length of {longest} tokens",
+                expected=f"at most the adapter's span length, {most}",
+                fix="Lower --lengths.",
+            )
+        require_fit(engine, max(2 * longest, settings.window) + 1)
+
+    def cells(self) -> list[Cell]:
+        """Every length, ratio and start."""
+        return [
+            Cell(length=length, ratio=ratio, text=start)
+            for length in self.settings.lengths
+            for ratio in self.settings.ratios
+            for start in self.settings.starts
+        ]
+
+    def cost(self, cell: Cell) -> int:
+        """About how many tokens go through the model for a cell."""
+        settings, after = self.settings, CONTINUATION + 1
+        scored = settings.samples * (3 * cell.length + 4 * after)
+        refined = settings.samples * self._span_cost(cell)
+        encoded = reading_cost(cell, settings.samples, passes=0)
+        return encoded + scored + refined + 2 * writing_cost(cell, settings.greedy)
+
+    def _span_cost(self, cell: Cell) -> int:
+        """The reading that would take as long as refining one span."""
+        assert cell.ratio is not None
+        slots, taught = slot_count(cell.length, cell.ratio), self.settings.kl > 0
+        places = slots + cell.length + (slots + CONTINUATION) * taught
+        passes = self.settings.steps * (1 + BACKWARD_COST) + 1
+        return places * passes + STEP_COST * CONTINUATION * taught
+
+    def measure(self, cell: Cell, rows: Sequence[Row], tick: Tick) -> list[Row]:
+        """The rows of a cell, one for each reported step."""
+        assert cell.ratio is not None
+        assert cell.text is not None
+        settings, after = self.settings, CONTINUATION + 1
+        contexts = [window.context(cell.length, after=after) for window in self.windows]
+        before = start_memories(
+            self.engine, contexts, cell.text, ratio=cell.ratio, seed=settings.seed, tick=tick
+        )
+        span_cost = self._span_cost(cell)
+        refined, seconds = self._refined(contexts, before, lambda: tick(span_cost))
+        best = [
+            replace(memory, slots_KD=r.slots_KD) for memory, r in zip(before, refined, strict=True)
+        ]
+        following = [window.context(after) for window in self.windows]
+        raw = self._raw_losses(contexts, following, tick)
+        ends = {
+            0: self._slot_figures(contexts, following, before, tick),
+            settings.steps: self._slot_figures(contexts, following, best, tick)
+            | {"seconds": plain(mean_estimate(seconds, seed=settings.seed))},
+        }
+        named = {
+            "kind": f"{cell.length} tokens, {cell.text}",
+            "series": f"{cell.length} tokens, {cell.ratio:g}x, {cell.text}",
+            "slots": len(before[0].slots_KD),
+        }
+        made = []
+        for step in settings.places:
+            row = {**named, "step": step, **self._accuracy(refined, step)}
+            if step in ends:
+                end = raw | ends[step]
+                row |= end | {"per_context": row["per_context"] | end["per_context"]}
+            made.append(row)
+        return made
+
+    def _refined(
+        self,
+        contexts: Sequence[TokenIds],
+        starts: Sequence[ContextMemory],
+        on_span: Callable[[], None],
+    ) -> tuple[list[Refined], NDArray[np.float64]]:
+        """Every span refined, and the seconds that took, with the writing of its teachers."""
+        model, settings = self.engine.runtime.model, self.settings
+        writer = TeacherWriter(
+            model=model, tokenizer=self.engine.tokenizer, length=CONTINUATION, seed=settings.seed
+        )
+        seconds = np.zeros(len(contexts))
+
+        def taught(index: int) -> Callable[[], Sequence[Teacher]]:
+            def write() -> Sequence[Teacher]:
+                begin = time.perf_counter()
+                teachers = writer.write(contexts[index])
+                seconds[index] += time.perf_counter() - begin
+                return teachers
+
+            return write
+
+        tasks = [
+            RefineTask(token_ids=ids, slots_KD=start.slots_KD, teachers=taught(i))
+            for i, (ids, start) in enumerate(zip(contexts, starts, strict=True))
+        ]
+        done: dict[int, Refined] = {}
+        for index, refined in refine(model, tasks, settings.config):
+            done[index] = refined
+            seconds[index] += refined.seconds
+            on_span()
+        return [done[i] for i in range(len(tasks))], seconds
+
+    def _accuracy(self, refined: Sequence[Refined], step: int) -> Row:
+        """Figures of all spans after so many steps."""
+        shares = [share_after(r.history, step) for r in refined]
+        best = [max(r.history[: step + 1]) for r in refined]
+        return {
+            "samples": len(refined),
+            "accuracy": plain(mean_estimate(shares, seed=self.settings.seed)),
+            "best_accuracy": plain(mean_estimate(best, seed=self.settings.seed)),
+            "per_context": {"accuracy": shares},
+        }
+
+    def _raw_losses(
+        self, contexts: Sequence[TokenIds], following: Sequence[TokenIds], tick: Tick
+    ) -> Row:
+        """The next-token loss behind the full context and behind none."""
+        runtime, seed = self.engine.runtime, self.settings.seed
+        full = token_losses(runtime, contexts, following, tick=tick)
+        bare = token_losses(runtime, [ids[:0] for ids in contexts], following, tick=tick)
+        return {
+            "full_loss": plain(mean_estimate(full, seed=seed)),
+            "bare_loss": plain(mean_estimate(bare, seed=seed)),
+        }
+
+    def _slot_figures(
+        self,
+        contexts: Sequence[TokenIds],
+        following: Sequence[TokenIds],
+        memories: Sequence[ContextMemory],
+        tick: Tick,
+    ) -> Row:
+        """What is measured of finished slots: next-token loss and free greedy decoding."""
+        runtime, seed, greedy = self.engine.runtime, self.settings.seed, self.settings.greedy
+        losses = slot_losses(runtime, memories, following, tick=tick)
+        figures: Row = {
+            "loss": plain(mean_estimate(losses, seed=seed)),
+            "per_context": {"loss": losses.tolist()},
+        }
+        written = write_back(runtime, memories[:greedy], tick=tick)
+        if not written:
+            return figures
+        text = text_figures(self.engine, contexts[:greedy], written, seed)
+        return {**text, **figures, "per_context": text["per_context"] | figures["per_context"]}
+
+
+def share_after(history: Sequence[float], step: int) -> float:
+    """Fidelity after so many steps; a span that stopped before keeps its last one.
+
+    Args:
+        history: Fidelity before the first step and after each one.
+        step: Steps taken.
+    """
+    return history[min(step, len(history) - 1)]
+
+
+def start_memories(
+    engine: Icae, contexts: Sequence[TokenIds], start: str, *, ratio: float, seed: int, tick: Tick
+) -> list[ContextMemory]:
+    """Slots to refine from, of spans that are not cut.
+
+    Args:
+        engine: Adapter and base model.
+        contexts: Token ids of each span.
+        start: One of `STARTS`.
+        ratio: Context tokens per slot.
+        seed: Seed of the noise; each span has its own.
+        tick: Called with the tokens of each encoder pass.
+    """
+    if start == "encoder":
+        return encode_contexts(engine.runtime, contexts, ratio=ratio, tick=tick)
+    make = {"chunk-means": mean_slots, "noise": noise_slots}[start]
+    memories = []
+    for i, ids in enumerate(contexts):
+        slots = slot_count(len(ids), ratio)
+        slots_KD = make(engine.runtime.model, ids, slots, np.random.default_rng([seed, i]))
+        memories.append(ContextMemory(slots_KD=slots_KD, spans=((len(ids), slots),)))
+    return memories
+
+
+@torch.inference_mode()
+def mean_slots(model: IcaeModel, ids: TokenIds, slots: int, rng: np.random.Generator) -> FloatArray:
+    """The mean input embedding of each chunk of a span, float32 [K, D].
+
+    Args:
+        model: Holds the embeddings.
+        ids: Token ids of the span, int64 [L].
+        slots: Slots K.
+        rng: Not used; nothing here is random.
+    """
+    tokens_LD = model.decoder.get_input_embeddings()(torch.from_numpy(ids).to(model.device))
+    chunk_L = torch.from_numpy(chunk_of_tokens(len(ids), slots)).to(model.device)
+    means: FloatArray = chunk_means(tokens_LD[None], chunk_L[None], slots)[0].cpu().numpy()
+    return means
+
+
+def noise_slots(
+    model: IcaeModel, ids: TokenIds, slots: int, rng: np.random.Generator
+) -> FloatArray:
+    """Normal noise of the RMS of the input embeddings, float32 [K, D].
+
+    Args:
+        model: Holds the embeddings.
+        ids: Not used; noise knows nothing of the span.
+        slots: Slots K.
+        rng: Source of randomness.
+    """
+    width = model.decoder.get_input_embeddings().weight.shape[1]
+    noise_KD = rng.standard_normal((slots, width), dtype=np.float32)
+    return noise_KD * np.float32(model.embedding_rms)
