@@ -13,8 +13,8 @@ Model FLOP of a step, without padding, recomputation or the optimizer:
 P: weights of the matrices in the layers of the base model (no embedding, no vocabulary
 head). They are frozen, so a token costs 2 P forward and 2 P for the gradient of its input;
 there is no gradient of the weights. Encoder tokens: L + K for each span. Decoder tokens:
-K + 1 + (T - 1) for each task of T targets (slots, objective token, inputs). The vocabulary
-head (D x V) is computed at scored tokens only, forward and for the gradient of its input.
+K + M + (T - 1) for each task of T targets (slots, objective tokens on either side, inputs).
+The vocabulary head (D x V) is computed at scored tokens only, forward and for the gradient of its input.
 
 `processors_used` well below the number of threads (CPU runs) means that something else kept
 the processors busy: measure again on an idle machine.
@@ -41,11 +41,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from icae.config import Recipe, load_recipe
+from icae.config import ModelConfig, Recipe, load_recipe
 from icae.evaluation.metadata import hardware
-from icae.model import IcaeModel, Sample, load_decoder
+from icae.model import IcaeModel, Sample
 from icae.spans import plan_spans
 from icae.training.records import read_records
+from icae.training.run import load_training_decoder
 from icae.training.sampling import SampleSource
 from icae.training.trainer import Trainer
 
@@ -100,15 +101,18 @@ class RecordingSource(SampleSource):
         return self.drawn[step]
 
 
-def count_work(samples: Sequence[Sample], span_length: int) -> Work:
+def count_work(samples: Sequence[Sample], config: ModelConfig) -> Work:
     """Tokens that samples put through encoder, decoder and vocabulary head."""
     encoder, decoder, scored = [], [], 0
     for sample in samples:
-        plans = plan_spans(len(sample.context_ids), span_length=span_length, ratio=sample.ratio)
+        plans = plan_spans(
+            len(sample.context_ids), span_length=config.span_length, ratio=sample.ratio
+        )
         encoder += [plan.length + plan.slots for plan in plans]
         slots = sum(plan.slots for plan in plans)
         for task in sample.tasks:
-            decoder.append(slots + 1 + len(task.input_ids))
+            markers = config.front + config.objective_tokens
+            decoder.append(markers + slots + len(task.input_ids))
             scored += task.labels
     return Work(
         context=sum(len(sample.context_ids) for sample in samples),
@@ -174,7 +178,7 @@ def _wait(device: torch.device) -> None:
 
 def measure_ceiling(model: IcaeModel, micro_batch: Sequence[Sample]) -> dict[str, Any]:
     """Rates of one large product, and of the model's own over a micro batch."""
-    work = count_work(micro_batch, model.config.span_length)
+    work = count_work(micro_batch, model.config)
     tokens = len(work.encoder_rows) * max(work.encoder_rows)
     size = LARGE.get(model.device.type, 4096)
     place = {"dtype": model.dtype, "device": model.device}
@@ -226,7 +230,7 @@ def measure_training(recipe: Recipe, model: IcaeModel) -> dict[str, Any]:
     steps = range(WARMUP_STEPS, recipe.optim.steps)
     seconds = [ends[step + 1] - ends[step] for step in steps]
     samples = [sample for step in steps for sample in drawn[step]]
-    work = count_work(samples, model.config.span_length)
+    work = count_work(samples, model.config)
     flop = model_flop(model, work)
     counted = flop["encoder"] + flop["decoder"] + flop["vocabulary_head"]
     total = sum(seconds)
@@ -296,7 +300,6 @@ def main() -> None:
     arguments = parse_arguments()
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
     with tempfile.TemporaryDirectory() as folder:
         steps = WARMUP_STEPS + arguments.steps
         recipe = trial_recipe(
@@ -305,7 +308,7 @@ def main() -> None:
             micro_batch=arguments.micro_batch,
             folder=Path(folder) / "measured",
         )
-        decoder = load_decoder(recipe.base, dtype=getattr(torch, recipe.run.dtype), device=device)
+        decoder = load_training_decoder(recipe)
         model = IcaeModel(decoder, recipe.model, seed=recipe.optim.seed)
         shards: Any = RandomText(decoder.get_input_embeddings().weight.shape[0])
         first = SampleSource(recipe, shards, ()).draw(0)
