@@ -14,7 +14,8 @@ P: weights of the matrices in the layers of the base model (no embedding, no voc
 head). They are frozen, so a token costs 2 P forward and 2 P for the gradient of its input;
 there is no gradient of the weights. Encoder tokens: L + K for each span. Decoder tokens:
 K + M + (T - 1) for each task of T targets (slots, objective tokens on either side, inputs).
-The vocabulary head (D x V) is computed at scored tokens only, forward and for the gradient of its input.
+The vocabulary head (D x V) is computed at scored tokens only, forward and for the gradient
+of its input.
 
 `processors_used` well below the number of threads (CPU runs) means that something else kept
 the processors busy: measure again on an idle machine.
