@@ -1,7 +1,4 @@
-"""Refinement: how faithful slots become with optimiser steps, and what that costs.
-
-Shape legend: K slots, D hidden size, L context tokens.
-"""
+"""Refinement: how faithful slots become with optimiser steps, and what that costs."""
 
 from __future__ import annotations
 
@@ -11,7 +8,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from icae.api import Icae
@@ -19,18 +15,15 @@ from icae.errors import ConfigError, InputError
 from icae.evaluation.contexts import Window
 from icae.evaluation.continuation import slot_losses, token_losses
 from icae.evaluation.experiment import Axis, Cell, Column, Grid, Panel, Row, plain, require_fit
-from icae.evaluation.memories import STEP_COST, ContextMemory, Tick, encode_contexts, write_back
+from icae.evaluation.memories import STEP_COST, ContextMemory, Tick, write_back
 from icae.evaluation.metrics import mean_estimate
 from icae.evaluation.reconstruction import check_greedy, reading_cost, text_figures, writing_cost
-from icae.model import IcaeModel
-from icae.model.encoder import chunk_means
+from icae.evaluation.starts import STARTS, start_memories
 from icae.refinement import RefineConfig, Refined, RefineTask, Teacher, refine
-from icae.spans import chunk_of_tokens, slot_count
+from icae.spans import slot_count
 from icae.teachers import TeacherWriter
-from icae.types import FloatArray, TokenIds
+from icae.types import TokenIds
 
-STARTS = ("encoder", "chunk-means", "noise")
-"""What slots are refined from."""
 CONTINUATION = 32
 """Scored tokens of the true continuation."""
 BACKWARD_COST = 2
@@ -76,11 +69,14 @@ class RefinementSettings(Grid):
             raise ConfigError(
                 "The steps between two rows are out of range.", got=str(self.every), expected=">= 1"
             )
-        assert self.config.target == 1.0  # and its own checks of the other values have passed
+        self.config()  # checks the other values
 
-    @property
     def config(self) -> RefineConfig:
-        """Every step is taken, unless a span is written back without an error."""
+        """How spans are refined: to the last step, or until written back without an error.
+
+        Raises:
+            ConfigError: If a value is out of range.
+        """
         return RefineConfig(
             steps=self.steps,
             target=1.0,
@@ -207,7 +203,12 @@ class Refinement:
         settings, after = self.settings, CONTINUATION + 1
         contexts = [window.context(cell.length, after=after) for window in self.windows]
         before = start_memories(
-            self.engine, contexts, cell.text, ratio=cell.ratio, seed=settings.seed, tick=tick
+            self.engine.runtime,
+            contexts,
+            cell.text,
+            ratio=cell.ratio,
+            seed=settings.seed,
+            tick=tick,
         )
         span_cost = self._span_cost(cell)
         refined, seconds = self._refined(contexts, before, lambda: tick(span_cost))
@@ -262,7 +263,7 @@ class Refinement:
             for i, (ids, start) in enumerate(zip(contexts, starts, strict=True))
         ]
         done: dict[int, Refined] = {}
-        for index, refined in refine(model, tasks, settings.config):
+        for index, refined in refine(model, tasks, settings.config()):
             done[index] = refined
             seconds[index] += refined.seconds
             on_span()
@@ -320,59 +321,3 @@ def share_after(history: Sequence[float], step: int) -> float:
         step: Steps taken.
     """
     return history[min(step, len(history) - 1)]
-
-
-def start_memories(
-    engine: Icae, contexts: Sequence[TokenIds], start: str, *, ratio: float, seed: int, tick: Tick
-) -> list[ContextMemory]:
-    """Slots to refine from, of spans that are not cut.
-
-    Args:
-        engine: Adapter and base model.
-        contexts: Token ids of each span.
-        start: One of `STARTS`.
-        ratio: Context tokens per slot.
-        seed: Seed of the noise; each span has its own.
-        tick: Called with the tokens of each encoder pass.
-    """
-    if start == "encoder":
-        return encode_contexts(engine.runtime, contexts, ratio=ratio, tick=tick)
-    make = {"chunk-means": mean_slots, "noise": noise_slots}[start]
-    memories = []
-    for i, ids in enumerate(contexts):
-        slots = slot_count(len(ids), ratio)
-        slots_KD = make(engine.runtime.model, ids, slots, np.random.default_rng([seed, i]))
-        memories.append(ContextMemory(slots_KD=slots_KD, spans=((len(ids), slots),)))
-    return memories
-
-
-@torch.inference_mode()
-def mean_slots(model: IcaeModel, ids: TokenIds, slots: int, rng: np.random.Generator) -> FloatArray:
-    """The mean input embedding of each chunk of a span, float32 [K, D].
-
-    Args:
-        model: Holds the embeddings.
-        ids: Token ids of the span, int64 [L].
-        slots: Slots K.
-        rng: Not used; nothing here is random.
-    """
-    tokens_LD = model.decoder.get_input_embeddings()(torch.from_numpy(ids).to(model.device))
-    chunk_L = torch.from_numpy(chunk_of_tokens(len(ids), slots)).to(model.device)
-    means: FloatArray = chunk_means(tokens_LD[None], chunk_L[None], slots)[0].cpu().numpy()
-    return means
-
-
-def noise_slots(
-    model: IcaeModel, ids: TokenIds, slots: int, rng: np.random.Generator
-) -> FloatArray:
-    """Normal noise of the RMS of the input embeddings, float32 [K, D].
-
-    Args:
-        model: Holds the embeddings.
-        ids: Not used; noise knows nothing of the span.
-        slots: Slots K.
-        rng: Source of randomness.
-    """
-    width = model.decoder.get_input_embeddings().weight.shape[1]
-    noise_KD = rng.standard_normal((slots, width), dtype=np.float32)
-    return noise_KD * np.float32(model.embedding_rms)

@@ -76,6 +76,36 @@ def test_options_reach_the_experiment(icae, ran, fake, tmp_path) -> None:
     assert fake.opened == {"adapter": "a", "base": None, "device": None, "dtype": "float32"}
 
 
+def test_refinement_has_its_own_defaults(icae, ran) -> None:
+    result = icae("eval", "refinement", "texts")
+    assert result.exit_code == 0, result.output
+    settings = ran["settings"]
+    assert settings.name == "refinement"
+    assert (settings.lengths, settings.ratios) == ((32,), (4.0, 8.0, 16.0))
+    assert settings.starts == ("encoder", "chunk-means", "noise")
+    assert (settings.steps, settings.every, settings.samples, settings.greedy) == (60, 10, 8, 8)
+    assert (settings.kl, settings.learning_rate, settings.seed) == (1.0, 0.3, 0)
+
+
+def test_refinement_options_reach_the_experiment(icae, ran) -> None:
+    options = ("--starts", "noise, encoder,noise", "--steps", 9, "--every", 4, "--samples", 3)
+    more = ("--kl", 0, "--learning-rate", 0.1, "--lengths", "16", "--ratios", "2")
+    result = icae("eval", "refinement", "x", *options, *more)
+    assert result.exit_code == 0, result.output
+    settings = ran["settings"]
+    assert settings.starts == ("noise", "encoder")
+    assert settings.places == (0, 4, 8, 9)
+    assert (settings.samples, settings.greedy) == (3, 3)
+    assert (settings.kl, settings.learning_rate) == (0.0, 0.1)
+    assert (settings.lengths, settings.ratios) == ((16,), (2.0,))
+
+
+def test_an_unknown_start_is_refused_before_a_model_is_loaded(icae, no_engine) -> None:
+    result = icae("eval", "refinement", "x", "--starts", "encoder,zeros")
+    assert result.exit_code == 1
+    assert "'zeros'" in result.stderr
+
+
 def test_few_samples_lower_the_number_written_back(icae, ran) -> None:
     icae("eval", "reconstruction", "x", "--samples", 4)
     assert ran["settings"].greedy == 4

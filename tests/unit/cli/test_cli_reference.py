@@ -30,7 +30,7 @@ def test_page_covers_every_command() -> None:
     text = reference()
     names = ("compress", "ask", "reconstruct", "inspect", "chat", "pretrain", "finetune")
     evaluations = ("eval", "eval reconstruction", "eval continuation", "eval random-text")
-    for name in (*names, *evaluations, "data", "data pack"):
+    for name in (*names, *evaluations, "eval refinement", "data", "data pack"):
         assert f"\n## icae {name}\n" in text
 
 

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from icae.evaluation.experiment import Column, Panel
-from icae.evaluation.plots import plot
+from icae.evaluation.experiment import Axis, Column, Panel
+from icae.evaluation.plots import plot, require_matplotlib
 from icae.evaluation.tables import cell_text, markdown, short_cell_text, table_texts
 
 COLUMNS = (Column(title="ratio", key="ratio"), Column(title="loss", key="loss", digits=2))
@@ -54,3 +54,24 @@ def test_a_plot_is_drawn_for_one_length_and_for_several(lengths: tuple[int, ...]
     ]
     panels = (Panel(key="loss", title="loss", level=1.0), Panel(key="absent", title="absent"))
     assert plot(rows, panels, title="T").startswith(PNG)
+
+
+def test_a_plot_runs_along_the_axis_of_its_panels(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = []
+    figures = require_matplotlib()
+
+    def figure(**options: object) -> object:
+        drawn.append(figures(**options))
+        return drawn[-1]
+
+    monkeypatch.setattr("icae.evaluation.plots.require_matplotlib", lambda: figure)
+    rows = [
+        {"length": 8, "step": n, "ratio": 2.0, "kind": "own", "series": "own", "loss": FIGURE}
+        for n in (10, 0, 5)
+    ]
+    by_step = Panel(key="loss", title="loss", axis=Axis(key="step", label="steps"))
+    plot(rows, (by_step, Panel(key="loss", title="loss")), title="T")
+    left, right = drawn[0].axes
+    assert left.get_xlabel() == "steps"
+    assert left.lines[0].get_xdata().tolist() == [0, 5, 10]
+    assert right.get_xlabel() == "context length (tokens)"
