@@ -20,7 +20,7 @@ from icae.compression import Compressor, TokenizedText
 from icae.errors import ConfigError, InputError
 from icae.memory import Memory, Segment
 from icae.refinement import RefineConfig, RefineTask, refine
-from icae.spans import check_ratio, plan_spans, slot_count
+from icae.spans import check_ratio
 from icae.teachers import TeacherWriter
 from icae.types import TokenIds
 
@@ -110,8 +110,7 @@ class AdaptiveCompressor:
         Raises:
             InputError: If not even the highest ratio fits the budget.
         """
-        plans = plan_spans(len(text.ids), span_length=self.compressor.span_length, ratio=1)
-        pieces = [text.ids[p.token_start : p.token_end] for p in plans]
+        pieces = self.compressor.cut(text)
         report = on_progress or (lambda done, total: None)
         if policy.budget is None:
             segments = self._reach(pieces, policy, report)
@@ -135,7 +134,8 @@ class AdaptiveCompressor:
 
         for ratio in policy.ladder:
             short = [i for i in range(len(pieces)) if i not in settled]
-            encoded = self._encode(pieces, short, ratio)
+            segments = self.compressor.encode([pieces[i] for i in short], ratio=ratio)
+            encoded = dict(zip(short, segments, strict=True))
             keep(encoded)
             if policy.refine is not None:
                 config = replace(policy.refine, target=target)
@@ -144,7 +144,7 @@ class AdaptiveCompressor:
                     keep({i: refined})
         for i, ids in enumerate(pieces):
             if i not in settled:
-                keep({i: self._verbatim(ids)})
+                keep({i: self.compressor.keep(ids)})
         return [settled[i] for i in range(len(pieces))]
 
     def _spend(
@@ -152,14 +152,15 @@ class AdaptiveCompressor:
     ) -> list[Segment]:
         """The best segments for a number of positions, refined afterwards if asked for."""
         assert policy.budget is not None
-        everything = range(len(pieces))
         offers: list[list[Segment]] = [[] for _ in pieces]
         for step, ratio in enumerate(policy.ladder):
-            for i, segment in self._encode(pieces, everything, ratio).items():
-                offers[i].append(segment)
+            for own, segment in zip(
+                offers, self.compressor.encode(pieces, ratio=ratio), strict=True
+            ):
+                own.append(segment)
             report(len(pieces) * step // len(policy.ladder), len(pieces))
         for i, ids in enumerate(pieces):
-            offers[i].append(self._verbatim(ids))
+            offers[i].append(self.compressor.keep(ids))
         cap = 1.0 if policy.min_fidelity is None else policy.min_fidelity
         chosen = spend(offers, policy.budget, enough=cap)
         if policy.refine is not None:
@@ -202,25 +203,6 @@ class AdaptiveCompressor:
                     refine_seconds=before.refine_seconds + result.seconds,
                 ),
             )
-
-    def _encode(
-        self, pieces: Sequence[TokenIds], indices: Sequence[int], ratio: float
-    ) -> dict[int, Segment]:
-        """Encoded and measured segments of some spans at one ratio."""
-        runtime = self.compressor.runtime
-        result: dict[int, Segment] = {}
-        for part in runtime.batches([len(pieces[i]) for i in indices]):
-            ids = [pieces[i] for i in indices[part]]
-            slots = runtime.encode(ids, [slot_count(len(piece), ratio) for piece in ids])
-            measured = runtime.fidelity(slots, ids)
-            for i, piece, slots_KD, fidelity in zip(
-                indices[part], ids, slots, measured, strict=True
-            ):
-                result[i] = Segment.of_slots(piece, slots_KD, ratio=ratio, token_fidelity=fidelity)
-        return result
-
-    def _verbatim(self, ids: TokenIds) -> Segment:
-        return Segment.of_tokens(ids, hidden_size=self.compressor.provenance.hidden_size)
 
 
 def spend(offers: Sequence[Sequence[Segment]], budget: int, *, enough: float) -> list[Segment]:

@@ -12,7 +12,7 @@ from typing import Any
 from icae.memory import Memory, Provenance, Segment, TokenFidelity, memory_of_segments
 from icae.model import tokenize_with_offsets
 from icae.runtimes.torch import TorchRuntime
-from icae.spans import plan_spans
+from icae.spans import plan_spans, slot_count
 from icae.types import TokenIds
 
 OnProgress = Callable[[int, int], None]
@@ -95,21 +95,52 @@ class Compressor:
         Raises:
             ConfigError: If the ratio is out of range.
         """
-        plans = plan_spans(len(text.ids), span_length=self.span_length, ratio=ratio)
-        pieces = [text.ids[p.token_start : p.token_end] for p in plans]
+        pieces = self.cut(text)
+        segments = self.encode(pieces, ratio=ratio, verify=verify, on_progress=on_progress)
+        return self.memory(text, segments, name=name)
+
+    def cut(self, text: TokenizedText) -> list[TokenIds]:
+        """Token ids of each span of a text, in order."""
+        plans = plan_spans(len(text.ids), span_length=self.span_length, ratio=1)
+        return [text.ids[p.token_start : p.token_end] for p in plans]
+
+    def encode(
+        self,
+        pieces: Sequence[TokenIds],
+        *,
+        ratio: float,
+        verify: bool = True,
+        on_progress: OnProgress | None = None,
+    ) -> list[Segment]:
+        """Encode spans at one ratio, in forward passes of bounded size.
+
+        Args:
+            pieces: Token ids of each span.
+            ratio: Context tokens per slot, at least 1.
+            verify: Measure how faithfully each token is held (one more forward pass).
+            on_progress: Called with (spans done, spans in all).
+
+        Raises:
+            ConfigError: If the ratio is out of range.
+        """
         segments: list[Segment] = []
         for part in self.runtime.batches([len(piece) for piece in pieces]):
-            encoded = self.runtime.encode(pieces[part], [p.slots for p in plans[part]])
+            own = pieces[part]
+            encoded = self.runtime.encode(own, [slot_count(len(ids), ratio) for ids in own])
             measured: Sequence[TokenFidelity | None] = [None] * len(encoded)
             if verify:
-                measured = self.runtime.fidelity(encoded, pieces[part])
+                measured = self.runtime.fidelity(encoded, own)
             segments += [
                 Segment.of_slots(ids, slots_KD, ratio=ratio, token_fidelity=fidelity)
-                for ids, slots_KD, fidelity in zip(pieces[part], encoded, measured, strict=True)
+                for ids, slots_KD, fidelity in zip(own, encoded, measured, strict=True)
             ]
             if on_progress is not None:
-                on_progress(len(segments), len(plans))
-        return self.memory(text, segments, name=name)
+                on_progress(len(segments), len(pieces))
+        return segments
+
+    def keep(self, ids: TokenIds) -> Segment:
+        """A span that stays verbatim."""
+        return Segment.of_tokens(ids, hidden_size=self.provenance.hidden_size)
 
     def verbatim(self, text: TokenizedText, *, name: str) -> Memory:
         """Make a memory of verbatim tokens, without slots.
@@ -118,13 +149,7 @@ class Compressor:
             text: The text.
             name: Name of the document in the memory.
         """
-        plans = plan_spans(len(text.ids), span_length=self.span_length, ratio=1)
-        width = self.provenance.hidden_size
-        segments = [
-            Segment.of_tokens(text.ids[p.token_start : p.token_end], hidden_size=width)
-            for p in plans
-        ]
-        return self.memory(text, segments, name=name)
+        return self.memory(text, [self.keep(ids) for ids in self.cut(text)], name=name)
 
     def memory(self, text: TokenizedText, segments: Sequence[Segment], *, name: str) -> Memory:
         """Lay segments out as a memory of one document.

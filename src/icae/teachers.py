@@ -21,13 +21,6 @@ from icae.objectives import continuation, instruction
 from icae.refinement import Teacher
 from icae.types import TokenIds
 
-PROMPTS = (
-    "What is this text about?",
-    "List the names, places and numbers in the text.",
-    "Ask a question about the text and answer it.",
-)
-"""General questions that any text can answer; each used in `TeacherWriter` costs one answer."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class TeacherWriter:
@@ -37,7 +30,7 @@ class TeacherWriter:
         model: Its frozen decoder reads and writes.
         tokenizer: The base model's tokenizer.
         continuations: Sampled continuations of each context.
-        prompts: Questions it answers.
+        prompts: General questions that any text can answer; each costs one answer.
         length: Tokens of each text.
         seed: Seed of the sampling.
     """

@@ -25,7 +25,7 @@ from icae.config import ModelConfig
 from icae.errors import BaseModelError
 from icae.model.memory_tokens import MemoryTokens, SlotHead
 from icae.model.positions import encoder_positions
-from icae.spans import chunk_bounds, chunk_of_tokens
+from icae.spans import chunk_of_tokens
 from icae.types import EncoderReading, FloatArray, TokenIds
 
 QV_NAMES = (("q_proj", "v_proj"), ("query_key_value",), ("q_lin", "v_lin"))
@@ -133,8 +133,9 @@ def build_batch(
 
 def chunk_weights(length: int, slots: int, decay: float) -> FloatArray:
     """Weight decay^i of the i-th token of its chunk, [length] float32; see `chunk_bounds`."""
-    offsets = [i for start, end in chunk_bounds(length, slots) for i in range(end - start)]
-    return np.power(np.float32(decay), np.asarray(offsets, dtype=np.float32))
+    starts = np.arange(slots) * length // slots
+    offsets = np.arange(length) - starts[chunk_of_tokens(length, slots)]
+    return np.power(np.float32(decay), offsets.astype(np.float32))
 
 
 def chunk_means(
