@@ -13,6 +13,7 @@ SlotHead = Literal["plain", "gain", "residual", "linear"]
 MemoryEmbedding = Literal["shared", "per-slot"]
 Framing = Literal["behind", "around"]
 EncoderReading = Literal["memory-tokens", "mean-pool"]
+Compilation = Literal["none", "layers"]
 Objective = Literal["ae", "lm", "ft"]
 SpanKind = Literal["slots", "tokens"]
 
@@ -21,6 +22,7 @@ SLOT_HEADS: tuple[SlotHead, ...] = ("plain", "gain", "residual", "linear")
 FRAMINGS: tuple[Framing, ...] = ("behind", "around")
 ENCODER_READINGS: tuple[EncoderReading, ...] = ("memory-tokens", "mean-pool")
 MEMORY_EMBEDDINGS: tuple[MemoryEmbedding, ...] = ("shared", "per-slot")
+COMPILATIONS: tuple[Compilation, ...] = ("none", "layers")
 OBJECTIVES: tuple[Objective, ...] = ("ae", "lm", "ft")
 SPAN_KINDS: tuple[SpanKind, ...] = ("slots", "tokens")
 

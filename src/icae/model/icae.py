@@ -111,6 +111,17 @@ class IcaeModel(nn.Module):
             m for m in self.decoder.modules() if isinstance(m, GradientCheckpointingLayer)
         ]
 
+    def compile_layers(self, backend: str = "inductor") -> None:
+        """Compile each transformer layer of encoder and decoder, once for every batch shape.
+
+        Args:
+            backend: A compiler known to `torch.compile`.
+        """
+        for part in (self.decoder, self.lora.get_base_model()):
+            for layer in part.modules():
+                if isinstance(layer, GradientCheckpointingLayer):
+                    layer.compile(backend=backend, dynamic=False)
+
     def encode_spans(self, spans: Sequence[TokenIds], slots: Sequence[int]) -> list[Tensor]:
         """Slots of each span, [K_i, D], in the decoder's dtype.
 

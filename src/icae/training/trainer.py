@@ -39,14 +39,17 @@ def learning_rate_share(config: OptimConfig, step: int) -> float:
 
 
 def build_optimizer(model: IcaeModel, config: OptimConfig) -> torch.optim.AdamW:
-    """AdamW with the LoRA weights at one rate and tokens and slot head at another."""
-    named = model.trainable()
-    lora = [p for name, p in named.items() if name.startswith("lora.")]
-    own = [p for name, p in named.items() if not name.startswith("lora.")]
-    groups = [
-        {"params": lora, "lr": config.learning_rate, "peak": config.learning_rate},
-        {"params": own, "lr": config.token_learning_rate, "peak": config.token_learning_rate},
-    ]
+    """AdamW; LoRA A, LoRA B, and tokens with slot head, each at its own rate."""
+    rates = {
+        "lora_A": config.learning_rate,
+        "lora_B": config.learning_rate * config.lora_b_multiplier,
+        "own": config.token_learning_rate,
+    }
+    members: dict[str, list[torch.nn.Parameter]] = {kind: [] for kind in rates}
+    for name, parameter in model.trainable().items():
+        kind = next((kind for kind in ("lora_A", "lora_B") if f".{kind}." in name), "own")
+        members[kind].append(parameter)
+    groups = [{"params": members[k], "lr": rate, "peak": rate} for k, rate in rates.items()]
     return torch.optim.AdamW(groups, weight_decay=config.weight_decay, betas=(0.9, 0.98))
 
 
@@ -96,6 +99,8 @@ class Trainer:
         self.evaluated = -1
         if recipe.run.gradient_checkpointing:
             model.checkpoint_activations()
+        if recipe.run.compile == "layers":
+            model.compile_layers()
 
     def run(self) -> LoopResult:
         """Train to the last step. Ctrl-C or SIGTERM saves a checkpoint, then raises.
@@ -197,7 +202,8 @@ class Trainer:
     def _evaluate(self, records: Records | None) -> None:
         if self.evaluation is None or not self.accelerator.is_main_process:
             return
-        self.metrics, self.evaluated = self.evaluation.run(self.model), self.step
+        with torch.compiler.set_stance("force_eager"):
+            self.metrics, self.evaluated = self.evaluation.run(self.model), self.step
         self.wrapped.train()
         if records is not None:
             records.add("eval", self.step, self.metrics)

@@ -189,3 +189,21 @@ def test_framed_memory_scores_as_the_decoder_called_by_hand(
         ).logits[0, 7:]
         (scored,) = model.label_logits([slots], [[(8, 4)]], [autoencoding(ids)])
     torch.testing.assert_close(scored, logits, atol=1e-5, rtol=1e-4)
+
+
+def test_compiled_layers_leave_losses_and_gradients_as_they_are(
+    build_model: Any, random_ids: Any
+) -> None:
+    ids = random_ids(12)
+    sample = Sample(context_ids=ids, ratio=4.0, tasks=(autoencoding(ids),))
+    found = []
+    for compiled in (False, True):
+        model = build_model().train()
+        if compiled:
+            model.compile_layers(backend="eager")
+        (score,) = model([sample])
+        score.loss_sum.backward()
+        found.append({name: p.grad for name, p in model.trainable().items()})
+        found[-1]["loss"] = score.loss_sum.detach()
+    for name, value in found[0].items():
+        torch.testing.assert_close(found[1][name], value)

@@ -65,21 +65,24 @@ def test_both_rates_follow_the_schedule(
     trainer.run()
     shares = [0.5, 1.0, 1.0, 0.5]
     assert [s["rates"][0] for s in seen] == pytest.approx([1e-3 * s for s in shares])
-    assert [s["rates"][1] for s in seen] == pytest.approx([5e-3 * s for s in shares])
+    assert [s["rates"][1] for s in seen] == pytest.approx([1e-3 * s for s in shares])
+    assert [s["rates"][2] for s in seen] == pytest.approx([5e-3 * s for s in shares])
 
 
-def test_lora_has_one_rate_and_tokens_and_head_another(build_model: Any) -> None:
+def test_lora_a_and_b_and_tokens_with_head_have_their_own_rates(build_model: Any) -> None:
     model = build_model()
-    config = OptimConfig(learning_rate=1e-4, token_learning_rate=1e-3)
-    lora, own = build_optimizer(model, config).param_groups
+    config = OptimConfig(learning_rate=1e-4, lora_b_multiplier=8.0, token_learning_rate=1e-3)
+    down, up, own = build_optimizer(model, config).param_groups
     named = model.trainable()
-    assert (lora["lr"], own["lr"]) == (1e-4, 1e-3)
+    assert [down["lr"], up["lr"], own["lr"]] == pytest.approx([1e-4, 8e-4, 1e-3])
     assert {id(p) for p in own["params"]} == {
         id(named[n])
         for n in ("tokens.memory_ND", "tokens.objective_ND", "head.gain_D", "head.shift_D")
     }
-    assert len(lora["params"]) + len(own["params"]) == len(named)
-    assert len(lora["params"]) == 2 * 2 * 2  # two layers, two projections, A and B
+    b_matrices = {id(p) for n, p in named.items() if "lora_B" in n}
+    assert {id(p) for p in up["params"]} == b_matrices
+    assert len(down["params"]) == len(up["params"]) == 2 * 2  # two layers, two projections
+    assert sum(len(group["params"]) for group in (down, up, own)) == len(named)
 
 
 def test_micro_batches_give_the_update_of_one_batch(
@@ -123,6 +126,17 @@ def test_gradient_checkpointing_gives_the_same_update(
         grads.append(seen[0]["grads"])
     for name, grad in grads[0].items():
         torch.testing.assert_close(grads[1][name], grad)
+
+
+def test_recipe_says_whether_layers_are_compiled(
+    build_recipe: Any, build_model: Any, build_sample: Any, fixed_source: Any
+) -> None:
+    compiled = []
+    for setting in ("none", "layers"):
+        model = build_model()
+        Trainer(build_recipe(run={"compile": setting}), model, fixed_source([build_sample()]))
+        compiled.append(sum(m._compiled_call_impl is not None for m in model.modules()))
+    assert compiled == [0, 2]
 
 
 def test_decoder_has_no_gradient_and_the_same_weights_after_a_run(
