@@ -36,6 +36,10 @@ class TrainedModel(Protocol):
         """Set the mode."""
         ...
 
+    def eval(self) -> Any:
+        """Set the mode for measuring."""
+        ...
+
     def checkpoint_activations(self) -> None:
         """Recompute activations in the backward pass."""
         ...
