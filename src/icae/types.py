@@ -16,6 +16,7 @@ EncoderReading = Literal["memory-tokens", "mean-pool"]
 Compilation = Literal["none", "layers"]
 Objective = Literal["ae", "lm", "ft"]
 SpanKind = Literal["slots", "tokens"]
+TrainedReader = Literal["memory", "full-context"]
 
 POSITION_LAYOUTS: tuple[PositionLayout, ...] = ("default", "uniform-encoder", "uniform")
 SLOT_HEADS: tuple[SlotHead, ...] = ("plain", "gain", "residual", "linear")

@@ -2,14 +2,17 @@
 
 from icae.evaluation.continuation import ContinuationSettings
 from icae.evaluation.experiment import Settings, default_lengths
+from icae.evaluation.qa import READERS, QaSettings
 from icae.evaluation.random_text import RandomTextSettings
 from icae.evaluation.reconstruction import ReconstructionSettings
 from icae.evaluation.refinement import RefinementSettings
 from icae.evaluation.run import Finished, evaluate
 
 __all__ = [
+    "READERS",
     "ContinuationSettings",
     "Finished",
+    "QaSettings",
     "RandomTextSettings",
     "ReconstructionSettings",
     "RefinementSettings",
