@@ -140,6 +140,7 @@ class EndpointWriter:
                         raise self._unreachable(failures[-1].reason)
             except BaseException:
                 self._stop.set()
+                logger.warning("Stopping: the requests in flight are waited for and kept.")
                 pool.shutdown(wait=True, cancel_futures=True)
                 raise
         return failures

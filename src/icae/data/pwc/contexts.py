@@ -226,9 +226,7 @@ def _take(
     """Paragraphs up to a number of tokens, and what follows them in the section."""
     taken: list[str] = []
     size = 0
-    for index, (block, length) in enumerate(
-        zip(blocks, _lengths(tokenizer, blocks), strict=True)
-    ):
+    for index, (block, length) in enumerate(zip(blocks, _lengths(tokenizer, blocks), strict=True)):
         if taken and (_is_heading(block) or size >= target):
             return "\n\n".join(taken), None if _is_heading(block) else block
         if size + length + 2 > most or (size + length > target and length > target):
@@ -242,9 +240,7 @@ def _take(
     return "\n\n".join(taken), None
 
 
-def _first_sentences(
-    block: str, tokenizer: TokenizerLike, *, most: int
-) -> tuple[str, str | None]:
+def _first_sentences(block: str, tokenizer: TokenizerLike, *, most: int) -> tuple[str, str | None]:
     """As many sentences of a paragraph as fit, and the rest of it."""
     parts = sentences(block)
     ends = np.cumsum([length + 1 for length in _lengths(tokenizer, parts)])

@@ -134,8 +134,7 @@ def _texts(entry: Any, *names: str) -> tuple[str | None, ...]:
         return (None,) * len(names)
     values = (entry.get(name) for name in names)
     return tuple(
-        value.strip() if isinstance(value, str) and _is_unicode(value) else None
-        for value in values
+        value.strip() if isinstance(value, str) and _is_unicode(value) else None for value in values
     )
 
 

@@ -151,9 +151,7 @@ class Failure:
 class Writer(Protocol[Asked]):
     """Writes replies: a service behind a URL, or the frozen decoder."""
 
-    def write(
-        self, requests: Sequence[Asked], *, record: Callable[[Reply], None]
-    ) -> list[Failure]:
+    def write(self, requests: Sequence[Asked], *, record: Callable[[Reply], None]) -> list[Failure]:
         """Write a reply to each request, in any order.
 
         Args:
