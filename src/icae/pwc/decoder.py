@@ -42,7 +42,7 @@ class DecoderWriter:
     def write(
         self, requests: Sequence[AnswerRequest], *, record: Callable[[Reply], None]
     ) -> list[Failure]:
-        """Answer every request greedily, those of like length together.
+        """Answer every request greedily, in order: what is done after a stop is a beginning.
 
         Args:
             requests: The requests.
@@ -54,9 +54,8 @@ class DecoderWriter:
         Raises:
             InputError: If a text, prompt and answer do not fit the decoder's window.
         """
-        by_length = sorted(requests, key=lambda request: request.context.tokens)
-        for start in range(0, len(by_length), BATCH):
-            batch = by_length[start : start + BATCH]
+        for start in range(0, len(requests), BATCH):
+            batch = requests[start : start + BATCH]
             answers = self._reader.ask_many(
                 [(request.context.text, request.prompt.text) for request in batch],
                 max_new_tokens=self._max_new_tokens,

@@ -13,14 +13,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from icae.data.pwc.prompts import Prompt, context_generator
+from icae.data.pwc.prompts import ABOUT, Prompt, context_generator
 from icae.data.pwc.records import Context, Pair, Written
 from icae.data.pwc.sentences import is_sentence, sentences
 from icae.data.words import hash_words
 
 BLANK = "____"
-ABOUT = "about"
-"""Task of prompts about a name in the text; their answers are a model's."""
 
 _ABOUT_TOKENS = 50
 _LONGEST_NEXT = 60

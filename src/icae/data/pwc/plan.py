@@ -9,7 +9,7 @@ from icae.data.contamination import ContaminationConfig, NgramIndex, evaluation_
 from icae.data.corpus import read_corpus
 from icae.data.pwc.contexts import ContextConfig, ContextSample, sample_contexts
 from icae.data.pwc.corpus_prompts import about_prompts
-from icae.data.pwc.prompts import choose_general
+from icae.data.pwc.prompts import DECODER_TASKS, choose_general
 from icae.data.pwc.records import Context
 from icae.data.pwc.requests import AnswerRequest, PairsRequest, Sent
 from icae.data.shards import TokenizerLike
@@ -116,6 +116,6 @@ def answer_requests(
         for context in contexts
         for prompt in (
             *about_prompts(context, count=config.specific, seed=config.seed),
-            *choose_general(context, count=config.general, seed=config.seed),
+            *choose_general(context, count=config.general, seed=config.seed, tasks=DECODER_TASKS),
         )
     )

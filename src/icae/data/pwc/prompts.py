@@ -29,12 +29,14 @@ class AnswerRules:
         min_words: Fewest words.
         max_words: Most words.
         most_copied: Largest share of its words that stand in runs copied from the text, 0..1.
+        most_foreign: Largest share of its names and numbers that the text lacks, 0..1.
         ending: ``sentence``: it must end like one.
     """
 
     min_words: int = 1
     max_words: int = 400
     most_copied: float = 1.0
+    most_foreign: float = 1.0
     ending: Ending = "anywhere"
 
 
@@ -55,7 +57,7 @@ class Task:
     tokens: int = 60
 
 
-_PROSE = AnswerRules(min_words=8, most_copied=0.6, ending="sentence")
+_PROSE = AnswerRules(min_words=8, most_copied=0.6, most_foreign=0.2, ending="sentence")
 
 GENERAL_TASKS = (
     Task(
@@ -75,7 +77,9 @@ GENERAL_TASKS = (
             "Give a brief summary of the text.",
             "What does the text say, in short?",
         ),
-        rules=AnswerRules(min_words=8, max_words=150, most_copied=0.6, ending="sentence"),
+        rules=AnswerRules(
+            min_words=8, max_words=150, most_copied=0.6, most_foreign=0.2, ending="sentence"
+        ),
         tokens=60,
     ),
     Task(
@@ -84,7 +88,7 @@ GENERAL_TASKS = (
             "Extract a few keywords for the above text, separated by commas.",
             "List three to six keywords of the text, separated by commas.",
         ),
-        rules=AnswerRules(min_words=2, max_words=30),
+        rules=AnswerRules(min_words=2, max_words=30, most_foreign=0.2),
         tokens=20,
     ),
     Task(
@@ -94,7 +98,7 @@ GENERAL_TASKS = (
             "Write the text again in other words.",
             "Paraphrase the text.",
         ),
-        rules=AnswerRules(min_words=20, most_copied=0.5, ending="sentence"),
+        rules=AnswerRules(min_words=20, most_copied=0.5, most_foreign=0.2, ending="sentence"),
         tokens=200,
     ),
     Task(
@@ -121,7 +125,9 @@ GENERAL_TASKS = (
             "What is the main topic of the text? Answer in one sentence.",
             "In one sentence, what is this text about?",
         ),
-        rules=AnswerRules(min_words=4, max_words=60, most_copied=0.8, ending="sentence"),
+        rules=AnswerRules(
+            min_words=4, max_words=60, most_copied=0.8, most_foreign=0.2, ending="sentence"
+        ),
         tokens=30,
     ),
     Task(
@@ -130,7 +136,7 @@ GENERAL_TASKS = (
             "List the most important facts stated in the text.",
             "What are the key points of the text?",
         ),
-        rules=AnswerRules(min_words=8, most_copied=0.8),
+        rules=AnswerRules(min_words=8, most_copied=0.8, most_foreign=0.2),
         tokens=120,
     ),
     Task(
@@ -144,7 +150,19 @@ GENERAL_TASKS = (
     ),
 )
 
+ABOUT = "about"
+"""Task of prompts about a name in the text, for a decoder that makes up no good prompts."""
+
+DECODER_TASKS = tuple(
+    task
+    for task in GENERAL_TASKS
+    if task.name in ("title", "summary", "rephrase", "explain", "topic", "style")
+)
+"""General tasks whose answers by a small decoder are worth asking for: its lists and
+continuations are mostly loops or do not end (docs/pwc.md)."""
+
 SPECIFIC_RULES = AnswerRules()
+_ABOUT_RULES = AnswerRules(min_words=5, most_foreign=0.2, ending="sentence")
 SPECIFIC_TOKENS = 50
 
 
@@ -152,8 +170,10 @@ def rules_for(task: str) -> AnswerRules:
     """What the answers to a task must be like.
 
     Args:
-        task: Name of a general task; any other name has the rules of specific prompts.
+        task: Name of a general task or `ABOUT`; any other has the rules of specific prompts.
     """
+    if task == ABOUT:
+        return _ABOUT_RULES
     found = (one.rules for one in GENERAL_TASKS if one.name == task)
     return next(found, SPECIFIC_RULES)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -23,10 +24,20 @@ _LEAST_FOR_ECHO = 4
 _REFUSAL = re.compile(
     r"\b(?:as an ai\b|as a language model|i(?:'m| am) sorry|i apologi[sz]e|i can(?:'|no)t (?:help|"
     r"assist|provide|answer)|i(?:'m| am) (?:not able|unable) to|i do(?:n't| not) have (?:access|"
-    r"enough information)|(?:no|without) (?:text|context) (?:was|is|has been) (?:given|provided))",
+    r"enough information)|(?:no|without) (?:text|context) (?:was|is|has been) (?:given|provided)|"
+    r"text (?:does(?:n't| not)|did(?:n't| not)) (?:\w+ )?(?:provide|specify|mention|say|state))",
     re.IGNORECASE,
 )
 _LEFTOVER = re.compile(r"<\|[a-z_]+\|>|</?text>|\[(?:your|insert)\b|```", re.IGNORECASE)
+_PREAMBLE = re.compile(
+    r"(?:sure|certainly|of course)[,!.]|here(?:'s| is| are)\b|i'(?:m|d|ll)\b|"
+    r"[^.!?\n]{0,30}\btext (?:is|reads|says|goes|contains|includes)[^.!?\n]{0,40}:|"
+    r"[^.!?\n]{0,60}:\s*\n",
+    re.IGNORECASE,
+)
+_NAME_OR_NUMBER = re.compile(r"(?<=[a-z,;] )[A-Z]\w*[a-z]\w*|(?<!\w)\d+(?:[.,]\d+)*")
+_LIST_MARK = re.compile(r"^\s*\d{1,2}[.)] ", re.MULTILINE)
+_LEAST_ITEMS = 4
 
 
 def flaw(
@@ -43,44 +54,63 @@ def flaw(
 
     Returns:
         ``empty``, ``unterminated`` (cut off, or no end of a sentence where the task asks for
-        one), ``refusal``, ``leftover`` (special tokens, placeholders), ``short``, ``long``,
-        ``repeating``, ``echo`` (the prompt said again) or ``copied`` (from the text, beyond
-        the share that the task allows).
+        one), ``refusal``, ``leftover`` (special tokens, placeholders), ``preamble`` (talk before
+        the answer), ``short``, ``long``, ``repeating``, ``echo`` (the prompt said again),
+        ``copied`` or ``foreign`` (copied words, or names and numbers that the text lacks,
+        beyond the share that the task allows).
     """
     words = hash_words(answer)
     if not len(words):
         return "empty"
     if finish != "stop" or (rules.ending == "sentence" and not ends_like_a_sentence(answer)):
         return "unterminated"
-    if _REFUSAL.search(answer):
-        return "refusal"
-    if _LEFTOVER.search(answer):
-        return "leftover"
-    if len(words) < rules.min_words:
-        return "short"
-    if len(words) > rules.max_words:
-        return "long"
-    if repeated_share(answer) > MOST_REPEATED:
-        return "repeating"
-    if is_echo(prompt, answer):
-        return "echo"
-    if copied_share(context.text, answer) > rules.most_copied:
-        return "copied"
-    return None
+    found = (
+        ("refusal", _REFUSAL.search(answer) is not None),
+        ("leftover", _LEFTOVER.search(answer) is not None),
+        ("preamble", _PREAMBLE.match(answer) is not None),
+        ("short", len(words) < rules.min_words),
+        ("long", len(words) > rules.max_words),
+        ("repeating", repeated_share(answer) > MOST_REPEATED),
+        ("echo", is_echo(prompt, answer)),
+        ("copied", copied_share(context.text, answer) > rules.most_copied),
+        ("foreign", foreign_share(context.text, answer) > rules.most_foreign),
+    )
+    return next((reason for reason, wrong in found if wrong), None)
 
 
 def repeated_share(text: str) -> float:
     """How much of a text says again what it said before.
 
     Returns:
-        The larger of the share of four-word runs and the share of sentences that occurred
-        before, 0..1.
+        The largest of the shares of four-word runs, of sentences and of the items of a list
+        (by commas or lines) that occurred before, 0..1.
     """
     runs = ngram_hashes(hash_words(text), _REPEAT_RUN)
     by_runs = 1 - len(np.unique(runs)) / len(runs) if len(runs) else 0.0
-    said = [" ".join(one.lower().split()) for one in sentences(text)]
-    by_sentences = 1 - len(set(said)) / len(said) if said else 0.0
-    return max(by_runs, by_sentences)
+    items = [one.strip(" -*•.\t").lower() for one in re.split(r"[,\n]", text)]
+    items = [one for one in items if one]
+    return max(
+        by_runs,
+        _said_before([" ".join(one.lower().split()) for one in sentences(text)]),
+        _said_before(items) if len(items) >= _LEAST_ITEMS else 0.0,
+    )
+
+
+def _said_before(parts: Sequence[str]) -> float:
+    return 1 - len(set(parts)) / len(parts) if parts else 0.0
+
+
+def foreign_share(text: str, answer: str) -> float:
+    """Share of the names and numbers of an answer that the text lacks, 0..1.
+
+    Names are capitalised words inside a sentence; the numbers of a list do not count.
+    """
+    found = _NAME_OR_NUMBER.findall(_LIST_MARK.sub("", answer))
+    if not found:
+        return 0.0
+    known = set(re.findall(r"\w+", text.lower()))
+    foreign = [one for one in found if not set(re.findall(r"\w+", one.lower())) <= known]
+    return len(foreign) / len(found)
 
 
 def copied_share(text: str, answer: str) -> float:
