@@ -25,9 +25,10 @@ _LONGEST_NEXT = 60
 _SENTENCE_WORDS = (7, 40)
 _YEAR = r"\b(?:1[0-9]{3}|20[0-2][0-9])\b(?!['’.,]?\d)"
 _NUMBER = r"(?<![\w.,])\d{1,3}(?:,\d{3})+\b|(?<![\w.,-])\d+(?:\.\d+)?\b(?![.,-]?\d)"
+# Behind a word in lower case, so that no sentence starts with it and no part of it is left out.
 _NAME = (
-    r"(?<=[a-z,;] )(?:[A-Z][\w-]*[a-z])\b"
-    r"(?:(?: (?:of|the|de|van|von|du|da|la|le))* [A-Z][\w-]*[a-z]\b){0,4}"
+    r"\b[a-z][\w’'-]*[,;]? ([A-Z][\w-]*[a-z]\b"
+    r"(?:(?: (?:of|the|de|van|von|du|da|la|le))* [A-Z][\w-]*[a-z]\b){0,4})(?! [A-Z])"
 )
 
 
@@ -123,17 +124,19 @@ def _rest_of_sentence(context: Context, random: np.random.Generator) -> Offers:
 def _blank(
     pattern: str, *, excluded: Callable[[str], object] = lambda found: False
 ) -> Callable[[Context, np.random.Generator], Offers]:
-    """Fill-in prompts for whatever a pattern finds, once in a sentence."""
+    """Fill-in prompts for what a pattern (its group, if it has one) finds once in a sentence."""
 
     def offers(context: Context, random: np.random.Generator) -> Offers:
         for sentence in _quotable(context):
-            found = [one for one in re.finditer(pattern, sentence) if not excluded(one.group())]
-            if not found:
+            matches = re.finditer(pattern, sentence)
+            spans = [match.span(match.re.groups) for match in matches]
+            spans = [(a, b) for a, b in spans if not excluded(sentence[a:b])]
+            if not spans:
                 continue
-            match = found[random.integers(len(found))]
-            if len(re.findall(rf"\b{re.escape(match.group())}\b", sentence)) == 1:
-                start, end = match.span()
-                yield sentence[:start] + BLANK + sentence[end:], match.group()
+            start, end = spans[random.integers(len(spans))]
+            answer = sentence[start:end]
+            if len(re.findall(rf"\b{re.escape(answer)}\b", sentence)) == 1:
+                yield sentence[:start] + BLANK + sentence[end:], answer
 
     return offers
 
