@@ -35,25 +35,28 @@ class Act:
     error: dict[str, Any] | None = None
 
 
+def made_up_words(text: str, count: int) -> list[str]:
+    """Words without digits that depend on a text, all different."""
+    letters = str.maketrans("0123456789", "ghijklmnop")
+    digests = (hashlib.sha256(f"{i}:{text}".encode()).hexdigest() for i in range(count))
+    return [digest[:8].translate(letters) for digest in digests]
+
+
 def proper_answer(user: str) -> str:
     """The JSON that the prompt asks for, with other words for every text."""
-    text = user.split("</text>")[0]
-    mark = hashlib.sha256(text.encode()).hexdigest()
-    words = [mark[i : i + 4] for i in range(0, 64, 4)]
-    asked = re.search(r"Make up (\d+) prompts", user)
-    specific = [
-        {
-            "prompt": f"What is said about {words[i]} and {words[i + 1]} in number {i}?",
-            "answer": f"It says {words[i]} of {words[i + 2]}.",
-        }
-        for i in range(int(asked[1]) if asked else 0)
-    ]
-    numbered = re.findall(r"^(\d+)\. .", user.split("Also answer each")[-1], re.MULTILINE)
-    general = [
-        {"number": int(n), "answer": " ".join(words[:12] + words[14 - int(n) :]) + "."}
-        for n in numbered
-        if "Also answer each" in user
-    ]
+    text, _, orders = user.partition("</text>")
+    asked = re.search(r"Make up (\d+) prompts", orders)
+    specific = []
+    for number in range(int(asked[1]) if asked else 0):
+        first, second, third = made_up_words(f"{text}{number}", 3)
+        specific.append(
+            {"prompt": f"What is said of {first} and {second}?", "answer": f"It is {third}."}
+        )
+    general = []
+    for number, prompt in re.findall(r"^(\d+)\. (.+)$", orders, re.MULTILINE):
+        count = 6 if "title" in prompt or "keywords" in prompt else 24
+        words = made_up_words(f"{text}{prompt}", count)
+        general.append({"number": int(number), "answer": " ".join(words) + "."})
     return json.dumps({"specific": specific, "general": general})
 
 

@@ -134,7 +134,7 @@ def _triplets(written: Written, *, model: str) -> Iterator[PwcTriplet]:
             prompt=pair.prompt,
             answer=pair.answer,
             dataset=DATASET,
-            id=f"{context.id[:16]}-{number}",
+            id=f"{context.id}-{number}",
             task=pair.task,
             source=context.source,
             title=context.title or "",
