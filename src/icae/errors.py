@@ -68,5 +68,9 @@ class TrainingError(IcaeError):
     """A training run cannot start, resume or go on."""
 
 
+class ServiceError(IcaeError):
+    """A service on the network refuses requests or cannot be reached."""
+
+
 class MissingDependencyError(IcaeError):
     """An optional dependency is not installed."""

@@ -27,6 +27,7 @@ from icae.cli.inspect import inspect
 from icae.cli.merge import merge
 from icae.cli.outcome import EXIT_BROKEN_PIPE, EXIT_INTERRUPTED
 from icae.cli.pretrain import pretrain
+from icae.cli.pwc_build import build as build_pwc
 from icae.cli.reconstruct import reconstruct
 from icae.cli.refine import refine
 from icae.cli.slice import slice_memory
@@ -44,6 +45,7 @@ app = typer.Typer(
 )
 data_app = typer.Typer(no_args_is_help=True)
 eval_app = typer.Typer(no_args_is_help=True)
+pwc_app = typer.Typer(no_args_is_help=True)
 store_app = typer.Typer(no_args_is_help=True)
 
 
@@ -69,6 +71,11 @@ def icae(
 @data_app.callback()
 def data() -> None:
     """Prepare training data."""
+
+
+@pwc_app.callback()
+def pwc() -> None:
+    """Make instruction data: prompts and answers about texts."""
 
 
 @store_app.callback()
@@ -104,6 +111,8 @@ app.command("finetune")(finetune)
 app.add_typer(data_app, name="data")
 data_app.command("pack")(pack)
 data_app.command("build")(build)
+app.add_typer(pwc_app, name="pwc")
+pwc_app.command("build")(build_pwc)
 app.add_typer(eval_app, name="eval")
 eval_app.command("reconstruction")(reconstruction)
 eval_app.command("continuation")(continuation)

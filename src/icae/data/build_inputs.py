@@ -82,12 +82,17 @@ def identify(config: BuildConfig, *, tokenizer_hash: str) -> Identity:
         config_sha256=hashlib.sha256(text.encode()).hexdigest(),
         tokenizer_hash=tokenizer_hash,
         inputs=tuple(
-            InputFile(role=role, path=path, sha256=_digest(path)) for role, path in listed
+            InputFile(role=role, path=path, sha256=source_digest(path)) for role, path in listed
         ),
     )
 
 
-def _digest(path: str) -> str | None:
+def source_digest(path: str) -> str | None:
+    """SHA-256 of a corpus file or local dataset; None for a dataset on the hub.
+
+    Args:
+        path: As `icae.data.corpus.list_corpus` gives it.
+    """
     if not is_dataset(path):
         return _file_digest(Path(path))
     spec = parse_dataset(path)

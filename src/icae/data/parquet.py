@@ -1,8 +1,9 @@
-"""Parquet files as text rows, read batch by batch. Needs pyarrow (the ``data`` extra)."""
+"""Parquet files as rows, read batch by batch. Needs pyarrow (the ``data`` extra)."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,22 +26,63 @@ def read_parquet(path: Path) -> Iterator[tuple[str, str | None]]:
         InputError: If the file cannot be read or has no column ``text`` of strings.
     """
     pyarrow, parquet = _pyarrow()
+    with _reading(path, pyarrow), parquet.ParquetFile(path, pre_buffer=False) as file:
+        names = file.schema_arrow.names
+        if "text" not in names or not _is_text(pyarrow, file.schema_arrow.field("text")):
+            raise InputError(
+                f"{path} has no text.",
+                got=f"columns {', '.join(names) or 'none'}",
+                expected="a column 'text' of strings",
+                fix="rename or convert that column",
+            )
+        titled = "title" in names and _is_text(pyarrow, file.schema_arrow.field("title"))
+        columns = ["text", "title"] if titled else ["text"]
+        for batch in file.iter_batches(batch_size=_ROWS, columns=columns):
+            texts = batch.column("text").to_pylist()
+            titles = batch.column("title").to_pylist() if titled else [None] * len(texts)
+            yield from (pair for pair in zip(texts, titles, strict=True) if pair[0] is not None)
+
+
+def read_rows(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    """Stream whole rows.
+
+    Args:
+        path: A .parquet file.
+
+    Yields:
+        ``(row number from 1, column -> value)``; a null is left out of its row.
+
+    Raises:
+        MissingDependencyError: If pyarrow is not installed.
+        InputError: If the file cannot be read.
+    """
+    pyarrow, parquet = _pyarrow()
+    number = 0
+    with _reading(path, pyarrow), parquet.ParquetFile(path, pre_buffer=False) as file:
+        for batch in file.iter_batches(batch_size=_ROWS):
+            for row in batch.to_pylist():
+                number += 1
+                yield number, {name: value for name, value in row.items() if value is not None}
+
+
+def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write rows with the same columns, compressed.
+
+    Args:
+        path: A .parquet file; one that exists is replaced.
+        rows: Column -> value, at least one row.
+
+    Raises:
+        MissingDependencyError: If pyarrow is not installed.
+    """
+    pyarrow, parquet = _pyarrow()
+    parquet.write_table(pyarrow.Table.from_pylist(list(rows)), path, compression="zstd")
+
+
+@contextmanager
+def _reading(path: Path, pyarrow: Any) -> Iterator[None]:
     try:
-        with parquet.ParquetFile(path, pre_buffer=False) as file:
-            names = file.schema_arrow.names
-            if "text" not in names or not _is_text(pyarrow, file.schema_arrow.field("text")):
-                raise InputError(
-                    f"{path} has no text.",
-                    got=f"columns {', '.join(names) or 'none'}",
-                    expected="a column 'text' of strings",
-                    fix="rename or convert that column",
-                )
-            titled = "title" in names and _is_text(pyarrow, file.schema_arrow.field("title"))
-            columns = ["text", "title"] if titled else ["text"]
-            for batch in file.iter_batches(batch_size=_ROWS, columns=columns):
-                texts = batch.column("text").to_pylist()
-                titles = batch.column("title").to_pylist() if titled else [None] * len(texts)
-                yield from (pair for pair in zip(texts, titles, strict=True) if pair[0] is not None)
+        yield
     except (pyarrow.ArrowException, OSError) as error:
         raise InputError(
             f"{path} cannot be read.",

@@ -1,4 +1,4 @@
-"""Instruction data: (context, prompt, answer) triplets as JSON lines."""
+"""Instruction data: (context, prompt, answer) triplets as JSON lines or Parquet."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from icae.data.corpus import bad_line, read_json_lines, text_field
+from icae.data.parquet import read_rows
 from icae.errors import InputError
 
 
@@ -33,9 +34,9 @@ class Triplet:
 
 
 def read_triplets(path: Path) -> Iterator[Triplet]:
-    """Stream the triplets of a .jsonl file, plain or under .xz, .gz or .zst.
+    """Stream the triplets of a .jsonl file, plain or under .xz, .gz or .zst, or of a .parquet.
 
-    Each line is an object with ``context``, ``prompt``, ``answer`` and optionally
+    Each line (or row) is an object with ``context``, ``prompt``, ``answer`` and optionally
     ``answers`` (a list of references), ``dataset`` (else the file stem) and ``id``.
 
     Args:
@@ -47,15 +48,17 @@ def read_triplets(path: Path) -> Iterator[Triplet]:
     Raises:
         InputError: If the file cannot be read or holds no triplet, or a line lacks a field
             or has a blank one; the error names file and line.
+        MissingDependencyError: If Parquet is to be read and pyarrow is not installed.
     """
     path = Path(path)
-    stem = path.name.split(".jsonl")[0]
+    stem = path.name.split(".jsonl")[0].removesuffix(".parquet")
     empty = True
-    for number, record in read_json_lines(path):
+    rows = read_rows(path) if path.suffix == ".parquet" else read_json_lines(path)
+    for number, record in rows:
         empty = False
         yield _triplet(record, path=path, number=number, stem=stem)
     if empty:
-        raise InputError("The file holds no triplet.", got=str(path), expected="JSON lines")
+        raise InputError("The file holds no triplet.", got=str(path), expected="JSON lines or rows")
 
 
 def _triplet(record: Mapping[str, Any], *, path: Path, number: int, stem: str) -> Triplet:

@@ -1,0 +1,286 @@
+"""Contexts cut from a corpus: whole paragraphs, a length in tokens, chosen by a seed.
+
+Every document offers up to ``per_document`` windows in disjoint sections of it. Which of all
+windows are taken, where each begins and how long it becomes follows from hashes of the
+document and the seed: not from the order of the corpus, nor from how many are taken (a larger
+sample holds the smaller one, but for those that fall out as duplicates).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import heapq
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from icae.data.cleaning import CleaningConfig, clean
+from icae.data.contamination import NgramIndex
+from icae.data.corpus import CorpusDocument
+from icae.data.dedup import EXACT, KEPT, DedupConfig, Sketcher, find_duplicates
+from icae.data.pwc.records import Context
+from icae.data.pwc.sentences import sentences
+from icae.data.shards import TokenizerLike
+from icae.data.words import hash_words, text_key
+from icae.errors import ConfigError
+
+OPENING_SHARE = 0.5
+"""Share of the documents whose first window starts with the document."""
+
+_POOL = 2
+_CHARACTERS_PER_TOKEN = 8
+_HEADING_WORDS = 8
+_HEADING = re.compile(r"#{1,6} +\S|[A-Z0-9][^.!?:;,|=<>{}]*$")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ContextConfig:
+    """Which contexts to cut.
+
+    Attributes:
+        count: How many.
+        min_tokens: Shortest, in tokens.
+        max_tokens: Longest, in tokens. Target lengths are drawn evenly between the two.
+        per_document: Most windows of one document.
+        cleaning: When a window is dropped.
+        dedup: Which windows are near duplicates.
+    """
+
+    count: int = 1000
+    min_tokens: int = 64
+    max_tokens: int = 512
+    per_document: int = 4
+    cleaning: CleaningConfig = field(default_factory=lambda: CleaningConfig(min_characters=1))
+    dedup: DedupConfig = field(default_factory=lambda: DedupConfig(threshold=0.6))
+
+    def __post_init__(self) -> None:
+        if self.count < 1 or self.per_document < 1 or not 1 <= self.min_tokens <= self.max_tokens:
+            raise ConfigError(
+                "The contexts are out of range.",
+                got=f"{self.count} of {self.min_tokens} to {self.max_tokens} tokens, "
+                f"{self.per_document} per document",
+                expected="at least 1 of each, and the shortest no longer than the longest",
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ContextSample:
+    """The contexts of a build.
+
+    Attributes:
+        contexts: The contexts, in the order of their hashed numbers.
+        documents: Documents read.
+        dropped: Reason -> windows looked at and not taken: ``few_tokens``, the reasons of
+            `icae.data.cleaning`, ``contaminated``, ``exact``, ``near``.
+    """
+
+    contexts: tuple[Context, ...]
+    documents: int
+    dropped: Mapping[str, int]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Window:
+    """A piece of a document in which a context begins."""
+
+    document: str
+    text: str
+    source: str
+    title: str | None
+    opening: bool
+    target: float
+
+
+def sample_contexts(
+    documents: Iterable[CorpusDocument],
+    tokenizer: TokenizerLike,
+    config: ContextConfig,
+    *,
+    seed: int,
+    against: NgramIndex,
+) -> ContextSample:
+    """Cut and choose contexts.
+
+    Args:
+        documents: The corpus.
+        tokenizer: Measures lengths.
+        config: Number and lengths.
+        seed: Seed of the choice.
+        against: N-grams of evaluation sets; a context with one of them is dropped.
+
+    Returns:
+        At most ``config.count`` contexts, no two of them near duplicates.
+
+    Raises:
+        MissingDependencyError: If datasketch is not installed.
+    """
+    dropped: Counter[str] = Counter()
+    read, windows = _choose(documents, config, seed=seed)
+    found: list[Context] = []
+    for window in windows:
+        outcome = _cut(window, tokenizer, config)
+        if isinstance(outcome, str):
+            dropped[outcome] += 1
+        elif len(against.find(hash_words(outcome.text))):
+            dropped["contaminated"] += 1
+        else:
+            found.append(outcome)
+    unique = _without_duplicates(found, config, seed=seed, dropped=dropped)
+    return ContextSample(
+        contexts=tuple(unique[: config.count]), documents=read, dropped=dict(dropped)
+    )
+
+
+def _choose(
+    documents: Iterable[CorpusDocument], config: ContextConfig, *, seed: int
+) -> tuple[int, list[_Window]]:
+    """Number of documents, and the windows with the lowest hashed numbers, lowest first."""
+    pool = _POOL * config.count + 64
+    heap: list[tuple[int, int, _Window]] = []
+    read = 0
+    for document in documents:
+        read += 1
+        for number, (priority, window) in enumerate(_windows(document, config, seed=seed)):
+            entry = (-priority, -(read * config.per_document + number), window)
+            if len(heap) < pool:
+                heapq.heappush(heap, entry)
+            elif entry > heap[0]:
+                heapq.heapreplace(heap, entry)
+    return read, [window for _, _, window in sorted(heap, reverse=True)]
+
+
+def _windows(
+    document: CorpusDocument, config: ContextConfig, *, seed: int
+) -> Iterator[tuple[int, _Window]]:
+    """Windows of a document, each with a number that decides whether it is taken."""
+    text = document.text
+    size = config.max_tokens * _CHARACTERS_PER_TOKEN
+    sections = max(1, min(config.per_document, len(text) // (4 * size)))
+    digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+    for section in range(sections):
+        salt = digest + f"{seed}:{section}".encode()
+        bits = hashlib.blake2b(salt, digest_size=32).digest()
+        priority, place, coin, length = (
+            int.from_bytes(bits[at : at + 8], "big") for at in range(0, 32, 8)
+        )
+        first, last = (len(text) * edge // sections for edge in (section, section + 1))
+        start = first + int(max(0, last - first - 2 * size) * (place / 2**64))
+        opening = section == 0 and coin / 2**64 < OPENING_SHARE
+        start = 0 if opening else _paragraph_start(text, start)
+        yield (
+            priority,
+            _Window(
+                document=digest.hex(),
+                text=text[start : start + 3 * size],
+                source=document.source,
+                title=document.title,
+                opening=text[:start].strip() == "",
+                target=length / 2**64,
+            ),
+        )
+
+
+def _paragraph_start(text: str, near: int) -> int:
+    """Where the next paragraph starts; the start of the text if `near` is in its first one."""
+    if near == 0:
+        return 0
+    found = text.find("\n\n", near)
+    return len(text) if found < 0 else found + 2
+
+
+def _cut(window: _Window, tokenizer: TokenizerLike, config: ContextConfig) -> Context | str:
+    """The context that begins with a window, or the reason why there is none."""
+    cleaned = clean(window.text, config.cleaning)
+    if cleaned.text is None:
+        return str(cleaned.reason)
+    blocks = [block for block in re.split(r"\n{2,}", cleaned.text) if block.strip()]
+    heading, opening = None, window.opening
+    while len(blocks) > 1 and _is_heading(blocks[0]):
+        if blocks[0] != window.title:
+            heading = blocks[0].lstrip("# ").strip()
+        blocks = blocks[1:]
+    target = config.min_tokens + window.target * (config.max_tokens - config.min_tokens)
+    body, rest = _take(blocks, tokenizer, target=round(target), most=config.max_tokens)
+    tokens = _lengths(tokenizer, [body])[0] if body else 0
+    if not config.min_tokens <= tokens <= config.max_tokens:
+        return "few_tokens"
+    return Context(
+        id=text_key(hash_words(body)).astype(">u8").tobytes().hex(),
+        document=window.document,
+        text=body,
+        tokens=tokens,
+        source=window.source,
+        title=window.title,
+        opening=opening,
+        heading=heading,
+        following=rest,
+    )
+
+
+def _take(
+    blocks: Sequence[str], tokenizer: TokenizerLike, *, target: int, most: int
+) -> tuple[str, str | None]:
+    """Paragraphs up to a number of tokens, and what follows them in the section."""
+    taken: list[str] = []
+    size = 0
+    for index, (block, length) in enumerate(zip(blocks, _lengths(tokenizer, blocks), strict=True)):
+        if taken and (_is_heading(block) or size >= target):
+            return "\n\n".join(taken), None if _is_heading(block) else block
+        if size + length + 2 > most or (size + length > target and length > target):
+            part, rest = _first_sentences(block, tokenizer, most=min(target, most - 2) - size)
+            if part:
+                return "\n\n".join([*taken, part]), rest
+            following = None if _is_heading(block) else block
+            return "\n\n".join(taken), following if taken or index else None
+        taken.append(block)
+        size += length + 2
+    return "\n\n".join(taken), None
+
+
+def _first_sentences(block: str, tokenizer: TokenizerLike, *, most: int) -> tuple[str, str | None]:
+    """As many sentences of a paragraph as fit, and the rest of it."""
+    parts = sentences(block)
+    ends = np.cumsum([length + 1 for length in _lengths(tokenizer, parts)])
+    count = int(np.searchsorted(ends, most, side="right"))
+    if not count:
+        return "", None
+    start = 0
+    for part in parts[:count]:
+        start = block.index(part, start) + len(part)
+    return block[:start].strip(), block[start:].strip() or None
+
+
+def _is_heading(block: str) -> bool:
+    """Whether a paragraph is a heading: one short line that is no sentence."""
+    short = "\n" not in block and len(block.split()) <= _HEADING_WORDS
+    return short and _HEADING.match(block) is not None
+
+
+def _lengths(tokenizer: TokenizerLike, texts: Sequence[str]) -> list[int]:
+    ids = tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"]
+    return [len(one) for one in ids]
+
+
+def _without_duplicates(
+    contexts: Sequence[Context], config: ContextConfig, *, seed: int, dropped: Counter[str]
+) -> list[Context]:
+    """Of texts that are near duplicates, the first."""
+    if not contexts:
+        return []
+    sketch = Sketcher(config.dedup, seed=seed)
+    words = [hash_words(context.text) for context in contexts]
+    verdicts = find_duplicates(
+        np.array([text_key(one) for one in words]),
+        np.array([sketch(one) for one in words]),
+        config.dedup,
+    )
+    kept = []
+    for context, verdict in zip(contexts, verdicts, strict=True):
+        if verdict == KEPT:
+            kept.append(context)
+        else:
+            dropped["exact" if verdict == EXACT else "near"] += 1
+    return kept

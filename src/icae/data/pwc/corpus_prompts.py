@@ -1,0 +1,274 @@
+"""Self-supervised pairs: prompts whose answer stands in the corpus. No model is asked.
+
+Whatever is asked here has one answer that a person wrote: the title of a document, the
+heading of a section, the first sentence, what follows, the words that were taken out of a
+sentence. The answer is exact, so a memory that gives it holds the text.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from icae.data.pwc.prompts import ABOUT, Prompt, context_generator
+from icae.data.pwc.records import Context, Pair, Written
+from icae.data.pwc.sentences import is_sentence, sentences
+from icae.data.words import hash_words
+
+BLANK = "____"
+
+_ABOUT_TOKENS = 50
+_LONGEST_NEXT = 60
+_SENTENCE_WORDS = (7, 40)
+_YEAR = r"\b(?:1[0-9]{3}|20[0-2][0-9])\b(?!['’.,]?\d)"
+_NUMBER = r"(?<![\w.,])\d{1,3}(?:,\d{3})+\b|(?<![\w.,-])\d+(?:\.\d+)?\b(?![.,-]?\d)"
+# Behind a word in lower case, so that no sentence starts with it and no part of it is left out.
+_NAME = (
+    r"\b[a-z][\w’'-]*[,;]? ([A-Z][\w-]*[a-z]\b"
+    r"(?:(?: (?:of|the|de|van|von|du|da|la|le))* [A-Z][\w-]*[a-z]\b){0,4})(?! [A-Z])"
+)
+
+
+def corpus_pairs(context: Context, *, count: int, seed: int) -> Written:
+    """Make pairs about a context from the corpus alone.
+
+    Args:
+        context: The context.
+        count: Most pairs; a text that offers more gets as many as this, chosen at random,
+            every task once before one comes a second time.
+        seed: Seed of the choice.
+
+    Returns:
+        The pairs; nothing is rejected.
+    """
+    random = context_generator(context, seed=seed, purpose="corpus")
+    offers = [list(task.offers(context, random)) for task in _TASKS]
+    chosen: list[Pair] = []
+    while len(chosen) < count and any(offers):
+        for index in random.permutation(len(_TASKS)):
+            if offers[index] and len(chosen) < count:
+                task = _TASKS[index]
+                prompt, answer = offers[index].pop(random.integers(len(offers[index])))
+                wording = task.wordings[random.integers(len(task.wordings))]
+                pair = Pair(task=task.name, prompt=wording.format(prompt), answer=answer)
+                chosen.append(pair)
+        if len(chosen) >= count:
+            break
+    return Written(context=context, pairs=tuple(chosen), rejections=())
+
+
+Offers = Iterator[tuple[str, str]]
+"""What a text offers for a task: (what goes into the wording, answer)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _CorpusTask:
+    name: str
+    wordings: tuple[str, ...]
+    offers: Callable[[Context, np.random.Generator], Offers]
+
+
+def _title(context: Context, random: np.random.Generator) -> Offers:
+    """The title of a document that starts with the context, if the text speaks of it."""
+    if context.title and context.opening and _speaks_of(context.text, context.title):
+        yield "", context.title
+
+
+def _heading(context: Context, random: np.random.Generator) -> Offers:
+    if context.heading and re.search(r"[a-z]{3}", context.heading):
+        yield "", context.heading
+
+
+def _speaks_of(text: str, title: str) -> bool:
+    """Whether at least half of the words of a title stand in the text."""
+    words = hash_words(title)
+    return bool(len(words)) and float(np.isin(words, hash_words(text)).mean()) >= 0.5
+
+
+def _first_sentence(context: Context, random: np.random.Generator) -> Offers:
+    first = sentences(context.text)[0]
+    if is_sentence(first) and _has_length(first):
+        yield "", first
+
+
+def _last_sentence(context: Context, random: np.random.Generator) -> Offers:
+    last = sentences(context.text)[-1]
+    if is_sentence(last) and _has_length(last):
+        yield "", last
+
+
+def _next_sentences(context: Context, random: np.random.Generator) -> Offers:
+    """Whole sentences that follow the context, up to a number of words."""
+    taken: list[str] = []
+    for sentence in sentences(context.following or ""):
+        if not is_sentence(sentence) or _words([*taken, sentence]) > _LONGEST_NEXT:
+            break
+        taken.append(sentence)
+    if _words(taken) >= _SENTENCE_WORDS[0]:
+        yield "", " ".join(taken)
+
+
+def _rest_of_sentence(context: Context, random: np.random.Generator) -> Offers:
+    """The second part of a sentence whose beginning is given."""
+    for sentence in _quotable(context):
+        words = sentence.split()
+        cut = int(random.integers(len(words) // 3, 2 * len(words) // 3 + 1))
+        begin = " ".join(words[:cut])
+        if cut >= 3 and context.text.count(begin) == 1:
+            yield begin, " ".join(words[cut:])
+
+
+def _blank(
+    pattern: str, *, excluded: Callable[[str], object] = lambda found: False
+) -> Callable[[Context, np.random.Generator], Offers]:
+    """Fill-in prompts for what a pattern (its group, if it has one) finds once in a sentence."""
+
+    def offers(context: Context, random: np.random.Generator) -> Offers:
+        for sentence in _quotable(context):
+            matches = re.finditer(pattern, sentence)
+            spans = [match.span(match.re.groups) for match in matches]
+            spans = [(a, b) for a, b in spans if not excluded(sentence[a:b])]
+            if not spans:
+                continue
+            start, end = spans[random.integers(len(spans))]
+            answer = sentence[start:end]
+            if len(re.findall(rf"\b{re.escape(answer)}\b", sentence)) == 1:
+                yield sentence[:start] + BLANK + sentence[end:], answer
+
+    return offers
+
+
+def _years(context: Context, random: np.random.Generator) -> Offers:
+    found = list(dict.fromkeys(re.findall(_YEAR, context.text)))
+    if 2 <= len(found) <= 12:
+        yield "", ", ".join(found)
+
+
+def _quotable(context: Context) -> Iterator[str]:
+    for sentence in sentences(context.text):
+        if is_sentence(sentence) and _has_length(sentence) and '"' not in sentence:
+            yield sentence
+
+
+def _has_length(sentence: str) -> bool:
+    return _SENTENCE_WORDS[0] <= len(sentence.split()) <= _SENTENCE_WORDS[1]
+
+
+def _words(parts: list[str]) -> int:
+    return sum(len(part.split()) for part in parts)
+
+
+_FILL_IN = (
+    "Fill in the blank as in the text: {}",
+    'What stands in the text in place of the blank? "{}"',
+    'Complete with the words of the text: "{}"',
+)
+
+_TASKS = (
+    _CorpusTask(
+        name="corpus-title",
+        wordings=(
+            "What is the title of this text?",
+            "Whom or what is this text about? Answer with its title.",
+            "Give the title of the article.",
+        ),
+        offers=_title,
+    ),
+    _CorpusTask(
+        name="corpus-heading",
+        wordings=(
+            "Under which heading does this section stand?",
+            "Give the heading of this section.",
+        ),
+        offers=_heading,
+    ),
+    _CorpusTask(
+        name="corpus-first-sentence",
+        wordings=(
+            "What is the first sentence of the text?",
+            "Quote the sentence with which the text begins.",
+        ),
+        offers=_first_sentence,
+    ),
+    _CorpusTask(
+        name="corpus-last-sentence",
+        wordings=(
+            "What is the last sentence of the text?",
+            "Quote the sentence with which the text ends.",
+        ),
+        offers=_last_sentence,
+    ),
+    _CorpusTask(
+        name="corpus-next",
+        wordings=("How does the text go on?", "What comes next after this text?"),
+        offers=_next_sentences,
+    ),
+    _CorpusTask(
+        name="corpus-rest-of-sentence",
+        wordings=(
+            'Complete this sentence from the text: "{} ..."',
+            'How does the sentence go on that begins with "{}"?',
+        ),
+        offers=_rest_of_sentence,
+    ),
+    _CorpusTask(
+        name="corpus-year",
+        wordings=(
+            *_FILL_IN,
+            'In which year? "{}"',
+            "Which year belongs in the blank? {}",
+        ),
+        offers=_blank(_YEAR),
+    ),
+    _CorpusTask(
+        name="corpus-number",
+        wordings=(*_FILL_IN, "Which number belongs in the blank? {}"),
+        offers=_blank(_NUMBER, excluded=re.compile(_YEAR).fullmatch),
+    ),
+    _CorpusTask(
+        name="corpus-name",
+        wordings=(*_FILL_IN, "Which name belongs in the blank? {}"),
+        offers=_blank(_NAME),
+    ),
+    _CorpusTask(
+        name="corpus-years",
+        wordings=(
+            "Which years does the text mention? List them in order of appearance.",
+            "List the years that are named in the text.",
+        ),
+        offers=_years,
+    ),
+)
+
+CORPUS_TASKS = tuple(task.name for task in _TASKS)
+"""Names of the self-supervised tasks."""
+
+_ABOUT = (
+    "What does the text say about {}?",
+    "What do you learn from the text about {}?",
+    "According to the text, who or what is {}?",
+)
+
+
+def about_prompts(context: Context, *, count: int, seed: int) -> tuple[Prompt, ...]:
+    """Prompts about names that occur in a text, for a model to answer.
+
+    Args:
+        context: The context.
+        count: Most prompts, each about another name.
+        seed: Seed of names and wordings.
+    """
+    random = context_generator(context, seed=seed, purpose="about")
+    names = list(dict.fromkeys(re.findall(_NAME, context.text)))
+    chosen = random.permutation(len(names))[:count]
+    return tuple(
+        Prompt(
+            task=ABOUT,
+            text=_ABOUT[random.integers(len(_ABOUT))].format(names[i]),
+            tokens=_ABOUT_TOKENS,
+        )
+        for i in chosen
+    )

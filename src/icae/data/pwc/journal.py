@@ -1,0 +1,143 @@
+"""The journal of a PWC build: every reply that was paid for, one JSON object a line.
+
+A reply counts once its line is on disk (fsync). A process killed while it writes leaves a
+cut line at the end, which the next one takes off. Nothing is ever rewritten, so the journal of
+a stopped, changed or enlarged build is reused for every request that stayed the same.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import BinaryIO
+
+import filelock
+
+from icae.data.pwc.records import Reply
+from icae.errors import ConfigError, InputError
+from icae.parsing import from_dict
+
+logger = logging.getLogger(__name__)
+
+_HEADER = b'{"format": "icae-pwc-journal", "version": 1}\n'
+
+
+class Journal:
+    """An open journal; see `open_journal`."""
+
+    def __init__(self, stream: BinaryIO, replies: dict[str, list[Reply]]) -> None:
+        self._stream = stream
+        self._replies = replies
+        self._lock = threading.Lock()
+
+    @property
+    def replies(self) -> Mapping[str, list[Reply]]:
+        """Request id -> its replies, in the order in which they came."""
+        return self._replies
+
+    def append(self, reply: Reply) -> None:
+        """Write a reply; it is on disk when this returns. Threads may call it at once.
+
+        Args:
+            reply: The reply.
+        """
+        line = json.dumps(asdict(reply), ensure_ascii=True).encode("ascii") + b"\n"
+        with self._lock:
+            self._stream.write(line)
+            self._stream.flush()
+            os.fsync(self._stream.fileno())
+            self._replies.setdefault(reply.request, []).append(reply)
+
+
+@contextmanager
+def open_journal(path: Path) -> Iterator[Journal]:
+    """Open a journal, or start one; no other process can while the block runs.
+
+    Args:
+        path: Its file.
+
+    Yields:
+        The journal.
+
+    Raises:
+        InputError: If the file is in use by another process, cannot be written, is no
+            journal, or is damaged before its last line.
+    """
+    lock = filelock.FileLock(path.with_name(f".{path.name}.lock"), timeout=0)
+    try:
+        with lock, path.open("a+b") as stream:
+            yield Journal(stream, _recover(stream, path))
+    except filelock.Timeout as error:
+        raise InputError(
+            "The journal is in use.",
+            got=f"{path}: another process writes to it",
+            fix="wait for that build to end, or name another output",
+        ) from error
+    except OSError as error:
+        raise InputError(
+            "The journal cannot be written.", got=f"{path}: {error.strerror or error}"
+        ) from error
+
+
+def read_journal(path: Path) -> dict[str, list[Reply]]:
+    """Read the replies of a journal without changing or locking it.
+
+    Args:
+        path: Its file; one that is missing holds no replies.
+
+    Raises:
+        InputError: If it is no journal, or damaged before its last line.
+    """
+    if not path.exists():
+        return {}
+    return _parse(path.read_bytes(), path)[0]
+
+
+def _recover(stream: BinaryIO, path: Path) -> dict[str, list[Reply]]:
+    """Read an open journal, take off a cut last line, and sign a new one."""
+    stream.seek(0)
+    data = stream.read()
+    replies, whole = _parse(data, path)
+    if whole < len(data):
+        logger.warning("%s: the last line was cut off by a stop and is dropped", path)
+        stream.truncate(whole)
+    if not whole:
+        stream.write(_HEADER)
+    stream.flush()
+    os.fsync(stream.fileno())
+    return replies
+
+
+def _parse(data: bytes, path: Path) -> tuple[dict[str, list[Reply]], int]:
+    """Replies, and the bytes up to the end of the last whole line."""
+    replies: dict[str, list[Reply]] = {}
+    if _HEADER.startswith(data):
+        return replies, len(_HEADER) if data == _HEADER else 0
+    if not data.startswith(_HEADER):
+        raise _damaged(path, 1, "no header of a journal of this version")
+    whole = len(_HEADER)
+    for number, line in enumerate(data[whole:].split(b"\n")[:-1], start=2):
+        try:
+            reply = from_dict(Reply, json.loads(line), where=f"line {number}")
+        except (ValueError, ConfigError) as error:
+            if whole + len(line) + 1 < len(data):
+                raise _damaged(path, number, " ".join(str(error).split())) from error
+            break
+        replies.setdefault(reply.request, []).append(reply)
+        whole += len(line) + 1
+    return replies, whole
+
+
+def _damaged(path: Path, number: int, got: str) -> InputError:
+    return InputError(
+        "The journal cannot be used.",
+        got=f"line {number} of {path}: {got}",
+        expected="a journal written by `icae pwc build`",
+        fix="move the file away to start over, or remove that line if you know why it is there",
+    )

@@ -1,0 +1,99 @@
+from __future__ import annotations
+
+import pytest
+
+from icae.data.pwc.corpus_prompts import BLANK, CORPUS_TASKS, about_prompts, corpus_pairs
+from icae.data.pwc.sentences import is_sentence, sentences
+
+
+@pytest.fixture
+def pairs(make_context):
+    """task -> (prompt, answer) of everything that a context offers, over a few seeds."""
+
+    def run(**fields):
+        context = make_context(**fields)
+        found = [
+            pair for seed in range(8) for pair in corpus_pairs(context, count=30, seed=seed).pairs
+        ]
+        return {
+            task: {(p.prompt, p.answer) for p in found if p.task == task} for task in CORPUS_TASKS
+        }
+
+    return run
+
+
+def answers(found):
+    return {answer for _, answer in found}
+
+
+def test_answers_are_what_the_text_says(pairs) -> None:
+    found = pairs()
+    assert answers(found["corpus-first-sentence"]) == {"Ada Lovelace was born in London in 1815."}
+    assert answers(found["corpus-last-sentence"]) == {
+        "Her notes of 1843 describe how the engine would compute Bernoulli numbers."
+    }
+    assert answers(found["corpus-year"]) == {"1815", "1843"}
+    assert answers(found["corpus-name"]) == {"London", "Charles Babbage", "Bernoulli"}
+    assert answers(found["corpus-years"]) == {"1815, 1843"}
+
+
+def test_blank_put_back_gives_the_sentence(pairs, make_context) -> None:
+    for prompt, answer in pairs()["corpus-name"] | pairs()["corpus-year"]:
+        quoted = prompt.split(": ")[-1].split("? ")[-1].strip('"')
+        assert quoted.replace(BLANK, answer) in make_context().text
+
+
+def test_two_parts_of_a_sentence_join_to_it(pairs, make_context) -> None:
+    for prompt, answer in pairs()["corpus-rest-of-sentence"]:
+        begin = prompt.split('"')[1].removesuffix(" ...")
+        assert f"{begin} {answer}" in make_context().text
+
+
+def test_title_is_asked_for_only_where_the_text_speaks_of_it(pairs) -> None:
+    assert answers(pairs(title="Ada Lovelace", opening=True)["corpus-title"]) == {"Ada Lovelace"}
+    assert not pairs(title="Grace Hopper", opening=True)["corpus-title"]
+    assert not pairs(title="Ada Lovelace", opening=False)["corpus-title"]
+
+
+def test_what_follows_is_answered_with_whole_sentences(pairs) -> None:
+    after = "She died in London at the age of thirty six. The rest of it is cut"
+    found = pairs(heading="Life", following=after)
+    assert answers(found["corpus-next"]) == {"She died in London at the age of thirty six."}
+    assert answers(found["corpus-heading"]) == {"Life"}
+
+
+def test_number_of_pairs_is_bounded_and_every_task_comes_before_a_second(make_context) -> None:
+    few = corpus_pairs(make_context(), count=4, seed=3).pairs
+    assert len(few) == 4
+    assert len({pair.task for pair in few}) == 4
+    assert corpus_pairs(make_context(), count=4, seed=3).pairs == few
+
+
+def test_text_without_anything_to_ask_for_gives_nothing(make_context) -> None:
+    assert corpus_pairs(make_context("lower case only"), count=9, seed=0).pairs == ()
+
+
+def test_about_prompts_name_what_occurs_in_the_text(make_context) -> None:
+    found = about_prompts(make_context(), count=9, seed=0)
+    assert len(found) == 3
+    assert all(
+        any(name in one.text for name in ("London", "Charles Babbage", "Bernoulli"))
+        for one in found
+    )
+
+
+def test_sentences_do_not_end_at_abbreviations_and_initials() -> None:
+    text = 'Mr. A. B. Smith met Dr. Jones at 3.5 p.m. today. "Was it good?" she asked. Yes!'
+    assert sentences(text) == [
+        "Mr. A. B. Smith met Dr. Jones at 3.5 p.m. today.",
+        '"Was it good?" she asked.',
+        "Yes!",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "whole"),
+    [("He left.", True), ("he left.", False), ("Early life", False), ('He said "no.', False)],
+)
+def test_whole_sentences_are_told_from_pieces(text, whole) -> None:
+    assert is_sentence(text) is whole
