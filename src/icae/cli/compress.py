@@ -13,6 +13,7 @@ from icae.cli.memory_output import positions_text
 from icae.cli.options import Adapter, AsJson, Base, Device, Dtype, Force
 from icae.cli.outcome import Outcome, reported
 from icae.cli.output_file import check_output
+from icae.cli.progress import eta_progress
 from icae.cli.refinement import (
     Prefer,
     RefineSteps,
@@ -118,7 +119,7 @@ def compress(
         prefer=prefer,
         steps=refine,
     )
-    with console.progress("Compressing spans") as on_progress:
+    with eta_progress("Compressing spans") as on_progress:
         memory = icae.compress(
             document.text,
             ratio=ratio,

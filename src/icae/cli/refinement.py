@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from icae.cli import console
+from icae.cli.progress import eta_progress
 from icae.spans import check_ratio
 
 if TYPE_CHECKING:
@@ -118,21 +118,18 @@ def refine_in_place(
     Raises:
         InputError: If the text of a weak span was not kept.
     """
-    from icae.memory_refinement import weak_spans
     from icae.refinement import RefineConfig
 
-    weak = len(weak_spans(memory, fidelity))
     best, saved = memory, time.monotonic()
 
     def save() -> None:
         (best if keep_source else best.without_source()).save(target)
 
     try:
-        with console.progress("Refining spans") as on_progress:
+        with eta_progress("Refining spans") as on_step:
             config = RefineConfig(steps=steps, target=fidelity)
-            for done, better in enumerate(icae.refine(memory, config), start=1):
+            for better in icae.refine(memory, config, on_step=on_step):
                 best = better
-                on_progress(done, weak)
                 if time.monotonic() - saved > SAVE_SECONDS:
                     save()
                     saved = time.monotonic()

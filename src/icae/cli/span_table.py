@@ -51,6 +51,7 @@ def span_payload(index: int, span: MemorySpan) -> dict[str, Any]:
         "fidelity": span.fidelity,
         "refine_steps": span.refine_steps,
         "refine_seconds": span.refine_seconds,
+        "written_back": span.written_back,
     }
 
 
@@ -91,11 +92,18 @@ def _table(
             f"{span.slots} slots" if span.kind == "slots" else "verbatim",
             f"{span.char_start}-{span.char_end}",
             percent_text(span.fidelity),
-            "weak" if index in marked else "",
+            "weak" if index in marked else _written_back_text(span),
             "" if text is None else preview(text),
             style="yellow" if index in marked else None,
         )
     return table
+
+
+def _written_back_text(span: MemorySpan) -> str:
+    """What is known of writing the span back freely: nothing, exact, or drifts."""
+    if span.is_exact:
+        return "exact"
+    return "drifts" if span.written_back is False else ""
 
 
 def _rows(spans: Sequence[MemorySpan]) -> tuple[list[int], str | None]:

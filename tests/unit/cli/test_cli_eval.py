@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from icae.cli import engine, eval_run
+from icae.cli import engine, eval_run, progress
 from icae.errors import ConfigError, InputError
 
 pytest.importorskip("icae.evaluation")
@@ -176,8 +176,8 @@ def test_time_left_is_said_where_there_is_no_terminal(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     clock = iter([0.0, 10.0, 40.0, 50.0, 80.0])
-    monkeypatch.setattr(eval_run, "time", type("T", (), {"monotonic": lambda: next(clock)}))
-    with eval_run.eta_progress("Measuring") as show:
+    monkeypatch.setattr(progress, "time", type("T", (), {"monotonic": lambda: next(clock)}))
+    with progress.eta_progress("Measuring") as show:
         for done in (5, 25, 30, 50):
             show(done, 100)
     lines = capsys.readouterr().err.splitlines()
@@ -188,6 +188,6 @@ def test_time_left_is_said_where_there_is_no_terminal(
 
 
 def test_times_are_for_people() -> None:
-    assert eval_run.time_text(9.4) == "9 s"
-    assert eval_run.time_text(90) == "1 min 30 s"
-    assert eval_run.time_text(7260) == "2 h 1 min"
+    assert progress.time_text(9.4) == "9 s"
+    assert progress.time_text(90) == "1 min 30 s"
+    assert progress.time_text(7260) == "2 h 1 min"
