@@ -69,10 +69,10 @@ class RefineConfig:
         ConfigError: If a value is out of range.
     """
 
-    steps: int = 100
+    steps: int = 60
     target: float = 0.98
     margin: float = 1.0
-    learning_rate: float = 0.3
+    learning_rate: float = 0.12
     kl_weight: float = 1.0
     probe: int = 8
     slack: float = 1.0

@@ -37,6 +37,18 @@ def marked_spans(spans: Sequence[MemorySpan]) -> list[int]:
     return [i for i in weakest_spans(spans, MARKED) if spans[i].fidelity != best]
 
 
+def exact_text(spans: Sequence[MemorySpan]) -> str | None:
+    """How many spans are known to come back exactly, for people; None if none was tried."""
+    written = sum(span.written_back is True for span in spans)
+    verbatim = sum(span.kind == "tokens" for span in spans)
+    if not any(span.written_back is not None for span in spans) and not verbatim:
+        return None
+    return (
+        f"{written + verbatim} of {len(spans)} spans "
+        f"({written} written back freely without an error, {verbatim} verbatim)"
+    )
+
+
 def span_payload(index: int, span: MemorySpan) -> dict[str, Any]:
     """One span as ``--json`` prints it."""
     return {
