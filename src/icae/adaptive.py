@@ -118,13 +118,33 @@ class AdaptiveCompressor:
         Raises:
             InputError: If not even the highest ratio fits the budget.
         """
-        pieces = self.compressor.cut(text)
+        segments = self.segments(self.compressor.cut(text), policy=policy, on_progress=on_progress)
+        return self.compressor.memory(text, segments, name=name)
+
+    def segments(
+        self,
+        pieces: Sequence[TokenIds],
+        *,
+        policy: FidelityPolicy,
+        on_progress: OnProgress | None = None,
+    ) -> list[Segment]:
+        """Compress spans as a policy asks.
+
+        Args:
+            pieces: Token ids of each span.
+            policy: What every span must reach and what all of them may cost.
+            on_progress: As for `compress`.
+
+        Returns:
+            One segment of slots or verbatim tokens for each span.
+
+        Raises:
+            InputError: If not even the highest ratio fits the budget.
+        """
         report = on_progress or (lambda done, total: None)
         if policy.budget is None:
-            segments = self._reach(pieces, policy, report)
-        else:
-            segments = self._spend(pieces, policy, report)
-        return self.compressor.memory(text, segments, name=name)
+            return self._reach(pieces, policy, report)
+        return self._spend(pieces, policy, report)
 
     def _reach(
         self, pieces: Sequence[TokenIds], policy: FidelityPolicy, report: OnProgress

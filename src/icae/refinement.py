@@ -72,7 +72,7 @@ class RefineConfig:
     steps: int = 60
     target: float = 0.98
     margin: float = 1.0
-    learning_rate: float = 0.12
+    learning_rate: float = 0.08
     kl_weight: float = 1.0
     probe: int = 8
     slack: float = 1.0

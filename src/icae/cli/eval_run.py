@@ -81,6 +81,17 @@ def ratio_numbers(text: str) -> tuple[float, ...]:
     return _numbers(text, "--ratios", lambda n: n >= 1, "ratios of at least 1")
 
 
+def shares(text: str, option: str) -> tuple[float, ...]:
+    """Shares (above 0, at most 1) of a list such as ``0.5,0.9``; none for ``-``.
+
+    Raises:
+        ConfigError: If something else stands there.
+    """
+    if text.strip() == "-":
+        return ()
+    return _numbers(text, option, lambda n: 0 < n <= 1, "shares above 0, at most 1")
+
+
 def _numbers(
     text: str, option: str, fits: Callable[[float], bool], expected: str
 ) -> tuple[float, ...]:

@@ -1,5 +1,6 @@
 """Experiments: what an adapter's memories hold, with baselines and intervals."""
 
+from icae.evaluation.adaptive import AdaptiveSettings
 from icae.evaluation.continuation import ContinuationSettings
 from icae.evaluation.experiment import Settings, default_lengths
 from icae.evaluation.random_text import RandomTextSettings
@@ -8,6 +9,7 @@ from icae.evaluation.refinement import RefinementSettings
 from icae.evaluation.run import Finished, evaluate
 
 __all__ = [
+    "AdaptiveSettings",
     "ContinuationSettings",
     "Finished",
     "RandomTextSettings",

@@ -74,7 +74,17 @@ def plot(rows: Sequence[Row], panels: Sequence[Panel], *, title: str) -> bytes:
 
 
 def _looks(rows: Sequence[Row]) -> dict[str, dict[str, Any]]:
-    """Colour by ratio and stroke by kind, for each series in order."""
+    """Colour by ratio and stroke by kind, for each series in order.
+
+    Where a series runs over several ratios, colours tell the series.
+    """
+    runs = dict.fromkeys((row["series"], row["ratio"]) for row in rows)
+    names = list(dict.fromkeys(row["series"] for row in rows))
+    if len(runs) > len(names):
+        return {
+            name: {"color": COLOURS[i % len(COLOURS)], "linestyle": STYLES[i % len(STYLES)]}
+            for i, name in enumerate(names)
+        }
     ratios = sorted({row["ratio"] for row in rows if row["ratio"] is not None})
     several = len(ratios) > 1
     kinds = list(dict.fromkeys(row["kind"] for row in rows if row["ratio"] is not None))

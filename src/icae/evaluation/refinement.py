@@ -50,7 +50,7 @@ class RefinementSettings(Grid):
     samples: int = 8
     greedy: int = 8
     kl: float = 1.0
-    learning_rate: float = 0.12
+    learning_rate: float = 0.08
 
     name = "refinement"
     title = "Fidelity of slots by refinement steps"
