@@ -21,8 +21,8 @@ Shapes: N spans at work, K slots, D hidden, T scored targets, V vocabulary.
 
 from __future__ import annotations
 
-import time
 import math
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass

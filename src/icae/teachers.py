@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from transformers import LogitsProcessor, LogitsProcessorList
 
-from icae.model import IcaeModel, PlainRow, plain_logits, render_prompt
+from icae.model import IcaeModel, PlainRow, plain_logits, render_full_prompt, render_prompt
 from icae.objectives import DecoderTask, continuation, instruction
 from icae.refinement import Teacher
 from icae.types import TokenIds
@@ -62,9 +62,7 @@ class TeacherWriter:
             for order, ids in zip(orders, written, strict=True)
         ]
         teachers = [
-            Teacher(
-                task=order.task(ids), log_probs_TV=torch.log_softmax(logits_TV, dim=-1).half()
-            )
+            Teacher(task=order.task(ids), log_probs_TV=torch.log_softmax(logits_TV, dim=-1).half())
             for order, ids, logits_TV in zip(
                 orders, written, plain_logits(self.model.decoder, rows), strict=True
             )
@@ -80,7 +78,7 @@ class TeacherWriter:
         text = self.tokenizer.decode(context_ids.tolist())
         answered = [
             _Order(
-                read_ids=render_prompt(self.tokenizer, f"{text}\n\n{prompt}"),
+                read_ids=render_full_prompt(self.tokenizer, text, prompt),
                 prompt_ids=render_prompt(self.tokenizer, prompt),
             )
             for prompt in self.prompts

@@ -125,9 +125,7 @@ def test_teachers_are_asked_for_once_for_all_spans_behind_the_probe(
     assert asked == [3]
 
 
-def test_every_step_is_reported_and_what_a_finished_span_saved(
-    model: Any, random_ids: Any
-) -> None:
+def test_every_step_is_reported_and_what_a_finished_span_saved(model: Any, random_ids: Any) -> None:
     seen: list[tuple[int, int]] = []
     tasks = [task(model, random_ids(8, i)) for i in range(2)]
     config = RefineConfig(steps=6, target=1.0, kl_weight=0.0, probe=6)

@@ -46,6 +46,7 @@ MemoryOutput = Annotated[
 
 Ratio = Annotated[float, typer.Option("--ratio", metavar="N", help="Context tokens per slot.")]
 
+
 @reported
 def compress(
     file: Annotated[

@@ -8,15 +8,13 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
-import numpy as np
-
 from icae.adaptive import FidelityPolicy
 from icae.api import Icae
 from icae.errors import ConfigError
 from icae.evaluation.contexts import Window
 from icae.evaluation.continuation import slot_losses
 from icae.evaluation.experiment import Axis, Cell, Column, Grid, Panel, Row, plain, require_fit
-from icae.evaluation.memories import ContextMemory, Tick
+from icae.evaluation.memories import Tick, segment_memory
 from icae.evaluation.metrics import mean_estimate
 from icae.memory import Segment
 from icae.refinement import RefineConfig
@@ -158,9 +156,7 @@ class Adaptive:
         "tokens under teacher forcing. Seconds: compressing and measuring.",
     )
 
-    def __init__(
-        self, engine: Icae, settings: AdaptiveSettings, windows: Sequence[Window]
-    ) -> None:
+    def __init__(self, engine: Icae, settings: AdaptiveSettings, windows: Sequence[Window]) -> None:
         self.engine, self.settings, self.windows = engine, settings, windows
         self._cases = {case.text: case for case in settings.cases()}
         require_fit(engine, 2 * settings.window)
@@ -194,7 +190,7 @@ class Adaptive:
         seconds = (time.perf_counter() - begin) / len(contexts)
         tick(self.cost(cell) // 2)
         following = [window.context(after) for window in self.windows]
-        memories = [self._memory(segments) for segments in made]
+        memories = [segment_memory(self.engine.runtime, segments) for segments in made]
         losses = slot_losses(self.engine.runtime, memories, following, tick=tick)
         figures = self._figures(made, losses)
         kind = "fixed ratio" if cell.ratio is not None else self._cases[cell.text or ""].kind
@@ -231,20 +227,6 @@ class Adaptive:
             return [adaptive.segments(own, policy=policy) for own in cut]
         found = iter(adaptive.segments(pieces, policy=policy))
         return [[next(found) for _ in own] for own in cut]
-
-    def _memory(self, segments: Sequence[Segment]) -> ContextMemory:
-        """Segments as decoder inputs; verbatim tokens as their embeddings."""
-        read = self.engine.runtime.read_tokens
-        inputs = [
-            segment.slots_KD
-            if segment.kind == "slots"
-            else read(segment.token_ids).float().cpu().numpy()
-            for segment in segments
-        ]
-        return ContextMemory(
-            slots_KD=np.concatenate(inputs),
-            spans=tuple((len(segment.token_ids), segment.positions) for segment in segments),
-        )
 
     def _figures(self, made: Sequence[Sequence[Segment]], losses: Any) -> Row:
         """What the segments of each context cost and hold."""

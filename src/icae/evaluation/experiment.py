@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 from icae.api import Icae
 from icae.errors import ConfigError, InputError
-from icae.evaluation.contexts import Window
+from icae.evaluation.contexts import Window, draw_windows, read_documents
 from icae.evaluation.memories import Tick
-from icae.evaluation.metrics import Estimate
+from icae.evaluation.metrics import Estimate, bleu_signature
 from icae.spans import check_ratio
 
 Row = dict[str, Any]
@@ -25,14 +27,22 @@ class Cell:
     """The unit that is measured, written and resumed.
 
     Attributes:
-        length: Context tokens.
+        length: Context tokens; 0 where the contexts have lengths of their own.
         ratio: Compression ratio, or None for what does not depend on it.
         text: Kind of text, where an experiment has several.
+        dataset: Data set, where an experiment has several.
+        reader: Who reads, where an experiment has several.
     """
 
-    length: int
+    length: int = 0
     ratio: float | None = None
     text: str | None = None
+    dataset: str | None = None
+    reader: str | None = None
+
+    def __str__(self) -> str:
+        known = {key: value for key, value in asdict(self).items() if value}
+        return ", ".join(f"{key} {value}" for key, value in known.items())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +63,7 @@ class Axis:
 
 
 BY_LENGTH = Axis(key="length", label="context length (tokens)")
+BY_RATIO = Axis(key="ratio", label="compression ratio (context tokens per slot)")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +75,8 @@ class Panel:
         title: Title, with the unit.
         limits: Fixed ends of the axis, each or both None.
         level: A level to mark with a thin line, or None.
-        axis: What it runs along.
+        axis: What it runs along; a row without a value there is a level line.
+        dataset: The data set whose rows are drawn; None draws all.
     """
 
     key: str
@@ -72,11 +84,12 @@ class Panel:
     limits: tuple[float | None, float | None] = (None, None)
     level: float | None = None
     axis: Axis = BY_LENGTH
+    dataset: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
-class Grid:
-    """What every experiment is told.
+class Grid(ABC):
+    """What every experiment on windows of held-out text is told.
 
     Attributes:
         lengths: Context lengths in tokens.
@@ -107,6 +120,28 @@ class Grid:
     def window(self) -> int:
         """Tokens of a window: the longest context and what must follow it."""
         return max(self.lengths)
+
+    @abstractmethod
+    def build(self, engine: Icae, windows: Sequence[Window]) -> Experiment:
+        """The experiment on a loaded model and drawn windows."""
+
+    def prepare(self, engine: Icae, texts: Sequence[Path]) -> Prepared:
+        """Draw the windows and build the experiment on them."""
+        signature = bleu_signature()
+        drawn = draw_windows(
+            read_documents(texts, engine.tokenizer),
+            size=self.window,
+            samples=self.samples,
+            seed=self.seed,
+        )
+        record = {
+            "documents": drawn.documents,
+            "overlapping_windows": drawn.overlapping,
+            "lengths": list(self.lengths),
+            "ratios": list(self.ratios),
+            "bleu": signature,
+        }
+        return Prepared(experiment=self.build(engine, drawn.windows), record=record)
 
     def fixed(self) -> dict[str, Any]:
         """The settings besides lengths, ratios and seed: those that make results comparable."""
@@ -153,6 +188,36 @@ class Experiment(Protocol):
         ...
 
 
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """What is worked out from the rows of all cells once they are there.
+
+    Attributes:
+        title: Headline of its table.
+        columns: Columns of its table.
+        compare: (rows of the result) -> rows of the comparison.
+    """
+
+    title: str
+    columns: tuple[Column, ...]
+    compare: Callable[[Sequence[Row]], list[Row]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """An experiment that is ready to be measured.
+
+    Attributes:
+        experiment: The experiment.
+        record: What the result says about its material.
+        comparison: What is worked out from all rows, or None.
+    """
+
+    experiment: Experiment
+    record: Mapping[str, Any]
+    comparison: Comparison | None = None
+
+
 class Settings(Protocol):
     """Settings that know their experiment; see `Grid`."""
 
@@ -167,36 +232,21 @@ class Settings(Protocol):
         ...
 
     @property
-    def lengths(self) -> tuple[int, ...]:
-        """Context lengths in tokens."""
-        ...
-
-    @property
-    def ratios(self) -> tuple[float, ...]:
-        """Compression ratios."""
-        ...
-
-    @property
-    def samples(self) -> int:
-        """Contexts at each length."""
-        ...
-
-    @property
     def seed(self) -> int:
         """Seed of contexts and bootstrap."""
         ...
 
-    @property
-    def window(self) -> int:
-        """Tokens of a window."""
-        ...
-
     def fixed(self) -> Mapping[str, Any]:
-        """The settings besides lengths, ratios and seed."""
+        """The settings besides the seed and what more cells may be added for."""
         ...
 
-    def build(self, engine: Icae, windows: Sequence[Window]) -> Experiment:
-        """The experiment on a loaded model and drawn windows."""
+    def prepare(self, engine: Icae, texts: Sequence[Path]) -> Prepared:
+        """Read the material and build the experiment.
+
+        Raises:
+            IcaeError: If texts or settings cannot be used with this engine.
+            MissingDependencyError: If the `[eval]` extra is not installed.
+        """
         ...
 
 

@@ -44,7 +44,7 @@ def plot(rows: Sequence[Row], panels: Sequence[Panel], *, title: str) -> bytes:
     Raises:
         MissingDependencyError: If matplotlib is not installed.
     """
-    shown = [p for p in panels if any(row.get(p.key) is not None for row in rows)]
+    shown = [p for p in panels if _points(rows, p)]
     wide = min(2, len(shown))
     tall = -(-len(shown) // wide)
     figure = require_matplotlib()(figsize=(5 * wide + 0.5, 3.4 * tall + 1), layout="constrained")
@@ -54,10 +54,11 @@ def plot(rows: Sequence[Row], panels: Sequence[Panel], *, title: str) -> bytes:
     handles: dict[str, Any] = {}
     for axis, panel in zip(axes, shown, strict=False):
         for series, look in _looks(rows).items():
-            points = [r for r in rows if r["series"] == series and r.get(panel.key) is not None]
+            points = [row for row in _points(rows, panel) if row["series"] == series]
             if points:
                 handles.setdefault(series, _line(axis, points, panel, look))
-        _dress(axis, panel, sorted({r[panel.axis.key] for r in rows}))
+        places = {row[panel.axis.key] for row in rows} - {None}
+        _dress(axis, panel, sorted(places))
     figure.suptitle(title, fontsize=12)
     figure.legend(
         handles.values(),
@@ -73,18 +74,32 @@ def plot(rows: Sequence[Row], panels: Sequence[Panel], *, title: str) -> bytes:
     return stream.getvalue()
 
 
-def _looks(rows: Sequence[Row]) -> dict[str, dict[str, Any]]:
-    """Colour by ratio and stroke by kind, for each series in order.
+def _points(rows: Sequence[Row], panel: Panel) -> list[Row]:
+    """The rows that a panel shows."""
+    own = [row for row in rows if panel.dataset is None or row.get("dataset") == panel.dataset]
+    return [row for row in own if row.get(panel.key) is not None]
 
-    Where a series runs over several ratios, colours tell the series.
+
+def _looks(rows: Sequence[Row]) -> dict[str, dict[str, Any]]:
+    """How each series looks, in order.
+
+    Colour by ratio and stroke by kind; where a series runs over several ratios, a colour
+    for each series, with a broken stroke where the ratio does not matter.
     """
-    runs = dict.fromkeys((row["series"], row["ratio"]) for row in rows)
-    names = list(dict.fromkeys(row["series"] for row in rows))
-    if len(runs) > len(names):
+    runs = {(row["series"], row["ratio"]) for row in rows if row["ratio"] is not None}
+    if len(runs) > len({series for series, _ in runs}):
+        named = dict.fromkeys(row["series"] for row in rows)
         return {
-            name: {"color": COLOURS[i % len(COLOURS)], "linestyle": STYLES[i % len(STYLES)]}
-            for i, name in enumerate(names)
+            series: {
+                "color": COLOURS[i % len(COLOURS)],
+                "linestyle": "-" if any(series == own for own, _ in runs) else "--",
+            }
+            for i, series in enumerate(named)
         }
+    return _looks_by_ratio(rows)
+
+
+def _looks_by_ratio(rows: Sequence[Row]) -> dict[str, dict[str, Any]]:
     ratios = sorted({row["ratio"] for row in rows if row["ratio"] is not None})
     several = len(ratios) > 1
     kinds = list(dict.fromkeys(row["kind"] for row in rows if row["ratio"] is not None))
@@ -102,7 +117,9 @@ def _looks(rows: Sequence[Row]) -> dict[str, dict[str, Any]]:
 
 
 def _line(axis: Any, points: Sequence[Row], panel: Panel, look: dict[str, Any]) -> Any:
-    points = sorted(points, key=lambda row: int(row[panel.axis.key]))
+    if points[0][panel.axis.key] is None:
+        return _level(axis, points[0][panel.key], look)
+    points = sorted(points, key=lambda row: float(row[panel.axis.key]))
     x = [row[panel.axis.key] for row in points]
     value, low, high = ([row[panel.key][end] for row in points] for end in ("value", "low", "high"))
     (line,) = axis.plot(x, value, marker="o", markersize=4, linewidth=1.5, **look)
@@ -113,10 +130,16 @@ def _line(axis: Any, points: Sequence[Row], panel: Panel, look: dict[str, Any]) 
     return line
 
 
-def _dress(axis: Any, panel: Panel, places: Sequence[int]) -> None:
+def _level(axis: Any, figure: dict[str, float], look: dict[str, Any]) -> Any:
+    """A line across the panel, with its interval."""
+    axis.axhspan(figure["low"], figure["high"], color=look["color"], alpha=0.08, linewidth=0)
+    return axis.axhline(figure["value"], linewidth=1.5, **look)
+
+
+def _dress(axis: Any, panel: Panel, places: Sequence[float]) -> None:
     axis.set_title(panel.title, fontsize=10)
     axis.set_xlabel(panel.axis.label, fontsize=9)
-    axis.set_xticks(places, [str(n) for n in places])
+    axis.set_xticks(places, [f"{n:g}" for n in places])
     axis.tick_params(labelsize=8)
     axis.spines[["top", "right"]].set_visible(False)
     axis.grid(alpha=0.25, linewidth=0.6)

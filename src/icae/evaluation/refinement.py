@@ -19,7 +19,7 @@ from icae.evaluation.memories import STEP_COST, ContextMemory, Tick, write_back
 from icae.evaluation.metrics import mean_estimate
 from icae.evaluation.reconstruction import check_greedy, reading_cost, text_figures, writing_cost
 from icae.evaluation.starts import STARTS, start_memories
-from icae.refinement import RefineConfig, Refined, RefineTask, Teacher, refine
+from icae.refinement import RefineConfig, Refined, RefineTask, refine
 from icae.spans import slot_count
 from icae.teachers import TeacherWriter
 from icae.types import TokenIds

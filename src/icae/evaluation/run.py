@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import icae
 from icae.api import Icae
 from icae.checkout import commit
-from icae.evaluation.contexts import Windows, draw_windows, read_documents
-from icae.evaluation.experiment import Cell, Column, Experiment, Row, Settings
+from icae.evaluation.experiment import Cell, Experiment, Row, Settings
 from icae.evaluation.metadata import data_hashes, hardware, model_record
-from icae.evaluation.metrics import LEVEL, RESAMPLES, bleu_signature
+from icae.evaluation.metrics import LEVEL, RESAMPLES
 from icae.evaluation.plots import plot, require_matplotlib
 from icae.evaluation.report import SCHEMA, Report, ReportFile
-from icae.evaluation.tables import markdown
+from icae.evaluation.tables import Table, markdown
 
 Progress = Callable[[int, int], None]
 """Called with (work done, work in all), in tokens that go through the model."""
@@ -29,15 +28,18 @@ class Finished:
 
     Attributes:
         payload: The JSON object of the result file.
-        rows: Its rows.
-        columns: Columns of its table.
+        tables: Its tables.
         files: The files written: JSON, Markdown, PNG.
     """
 
     payload: dict[str, Any]
-    rows: tuple[Row, ...]
-    columns: tuple[Column, ...]
+    tables: tuple[Table, ...]
     files: tuple[Path, ...]
+
+    @property
+    def rows(self) -> Sequence[Row]:
+        """The rows that were measured."""
+        return self.tables[0].rows
 
 
 def evaluate(
@@ -68,26 +70,25 @@ def evaluate(
         MissingDependencyError: If the `[eval]` extra is not installed.
     """
     require_matplotlib()
-    signature = bleu_signature()
-    windows = draw_windows(
-        read_documents(texts, engine.tokenizer),
-        size=settings.window,
-        samples=settings.samples,
-        seed=settings.seed,
-    )
-    experiment = settings.build(engine, windows.windows)
-    head = _head(engine, texts, settings, windows) | {"bleu": signature, "command": command}
+    prepared = settings.prepare(engine, texts)
+    experiment, comparison = prepared.experiment, prepared.comparison
+    head = _head(engine, texts, settings) | {**prepared.record, "command": command}
     file = ReportFile(folder=folder, name=settings.name)
     stored = file.resume(head, experiment.cells(), replace=replace)
     report = _measure(experiment, stored, file, on_progress)
+    tables = [Table(rows=report.rows, columns=experiment.columns)]
+    if comparison is not None:
+        report = report.compared(comparison.compare(report.rows))
+        tables.append(
+            Table(title=comparison.title, rows=report.comparisons, columns=comparison.columns)
+        )
     file.save(report)
-    page = markdown(report.head, report.rows, experiment.columns, experiment.notes)
+    page = markdown(report.head, tables, experiment.notes)
     file.write(".md", page.encode())
     file.write(".png", plot(report.rows, experiment.panels, title=settings.title))
     return Finished(
         payload=report.payload(),
-        rows=report.rows,
-        columns=experiment.columns,
+        tables=tuple(tables),
         files=tuple(file.beside(suffix) for suffix in file.suffixes),
     )
 
@@ -112,8 +113,8 @@ def _measure(
 
 
 def _keyed(cell: Cell, rows: Sequence[Row]) -> list[Row]:
-    text = {} if cell.text is None else {"text": cell.text}
-    return [{"length": cell.length, "ratio": cell.ratio, **text, **row} for row in rows]
+    named = {k: v for k, v in asdict(cell).items() if v is not None or k == "ratio"}
+    return [{**named, **row} for row in rows]
 
 
 class _Ticker:
@@ -129,9 +130,7 @@ class _Ticker:
         self.on_progress(self.before + self.inside, self.total)
 
 
-def _head(
-    engine: Icae, texts: Sequence[Path], settings: Settings, windows: Windows
-) -> dict[str, Any]:
+def _head(engine: Icae, texts: Sequence[Path], settings: Settings) -> dict[str, Any]:
     return {
         "schema": SCHEMA,
         "experiment": settings.name,
@@ -140,11 +139,7 @@ def _head(
         "commit": commit(),
         **model_record(engine),
         "data": data_hashes(texts),
-        "documents": windows.documents,
-        "overlapping_windows": windows.overlapping,
         "seed": settings.seed,
-        "lengths": list(settings.lengths),
-        "ratios": list(settings.ratios),
         "settings": dict(settings.fixed()),
         "intervals": f"{LEVEL:.0%} percentile bootstrap over contexts, {RESAMPLES} resamples",
         "hardware": hardware(engine.runtime.model.device),

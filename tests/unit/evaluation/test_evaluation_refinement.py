@@ -150,7 +150,9 @@ def test_teachers_are_written_only_for_a_kl_term(
     monkeypatch.setattr(experiment.TeacherWriter, "write", write)
     run(settings, folder="alone")
     assert lengths == []
-    assert len(run(replace(settings, kl=1.0, steps=10, every=10, greedy=0), folder="both").rows) == 2
+    assert (
+        len(run(replace(settings, kl=1.0, steps=10, every=10, greedy=0), folder="both").rows) == 2
+    )
     assert lengths == [12, 12]
 
 

@@ -327,7 +327,7 @@ def test_version_2_knows_nothing_of_writing_back(
     metadata, entries, data = unpacked(path)
     index = json.dumps({"__metadata__": {**metadata, "format_version": "2"}, **entries}).encode()
     path.write_bytes(len(index).to_bytes(8, "little") + index + data)
-    with pytest.raises(MemoryFileError, match="(?s)unknown key.*written_back"):
+    with pytest.raises(MemoryFileError, match=r"(?s)unknown key.*written_back"):
         read_header(path)
 
 
