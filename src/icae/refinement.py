@@ -74,7 +74,7 @@ class RefineConfig:
     margin: float = 1.0
     learning_rate: float = 0.08
     kl_weight: float = 1.0
-    probe: int = 8
+    probe: int = 4
     slack: float = 1.0
     patience: int = 30
     tokens_per_batch: int = 768

@@ -164,5 +164,5 @@ class _Sampling(LogitsProcessor):  # type: ignore[misc]
 
 def _up_to(ids: TokenIds, stop: int | None) -> TokenIds:
     """The tokens before and with the first one that ends a turn."""
-    ends = np.flatnonzero(ids == stop) if stop is not None else ()
+    ends = [] if stop is None else np.flatnonzero(ids == stop).tolist()
     return ids[: ends[0] + 1] if len(ends) else ids

@@ -272,7 +272,9 @@ def share_of_fixed(rows: Sequence[Row], fidelity: float) -> float | None:
         several have it, None if it is below that of the highest ratio.
     """
     fixed = [row for row in rows if row["kind"] == "fixed ratio"]
-    points = sorted((r["positions_share"]["value"], r["fidelity"]["value"]) for r in fixed)
+    points = sorted(
+        (float(r["positions_share"]["value"]), float(r["fidelity"]["value"])) for r in fixed
+    )
     points = [point for point in points if point[0] < 1] + [(1.0, 1.0)]
     if fidelity < points[0][1]:
         return None

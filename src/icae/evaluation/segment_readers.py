@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from icae.adaptive import FidelityPolicy
 from icae.api import Icae
@@ -169,15 +170,15 @@ class NotedReader(MemoryReader):
         return notes
 
 
-def words_at_risk(text: str, starts: Sequence[int], reproduced: Sequence[bool]) -> list[str]:
+def words_at_risk(text: str, starts: Sequence[int], reproduced: NDArray[np.bool_]) -> list[str]:
     """Numbers, names and code of a text that its slots lose, each once, in order.
 
     Args:
         text: The text.
         starts: Character at which each of its tokens starts.
-        reproduced: Whether each token is reproduced from the slots.
+        reproduced: Whether each token is reproduced from the slots, [L].
     """
-    lost = np.flatnonzero(~np.asarray(reproduced))
+    lost = np.flatnonzero(~reproduced).tolist()
     ends = [*starts[1:], len(text)]
     words = critical_words(text)
     risky = [

@@ -93,6 +93,6 @@ def test_note_stands_before_the_question_and_its_tokens_are_counted(
 def test_words_are_at_risk_if_one_of_their_tokens_is_lost() -> None:
     text = "In 1861 Anna saw Bert, and Anna left."
     starts = [0, 3, 5, 8, 13, 17, 23, 27, 32]
-    reproduced = [False, True, False, True, False, True, True, False, True]
+    reproduced = np.array([False, True, False, True, False, True, True, False, True])
     assert words_at_risk(text, starts, reproduced) == ["1861", "Anna"]
-    assert words_at_risk(text, starts, [True] * 9) == []
+    assert words_at_risk(text, starts, np.ones(9, dtype=np.bool_)) == []
