@@ -3,7 +3,9 @@
 A span can be bought at several prices: slots at 16x, 8x, 4x, 2x, slots refined at
 compress time, or its verbatim tokens. `FidelityPolicy` says what is wanted:
 
-- ``min_fidelity``: for each span the highest ratio that reaches it, verbatim if none does;
+- ``min_fidelity``: for each span the highest ratio that reaches it, verbatim if none does.
+  Where that leaves room for no error at all, the decoder must also write the span back
+  freely without one: under teacher forcing a token may lead by a hair and be lost later;
 - ``budget``: the best use of a number of decoder positions;
 - both: reach the fidelity where the budget allows, and go no further.
 
@@ -12,6 +14,7 @@ Shapes: L context tokens of a span, K slots, D hidden.
 
 from __future__ import annotations
 
+import functools
 import heapq
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -20,12 +23,15 @@ from icae.compression import Compressor, TokenizedText
 from icae.errors import ConfigError, InputError
 from icae.memory import Memory, Segment
 from icae.refinement import RefineConfig, RefineTask, refine
-from icae.spans import check_ratio
+from icae.spans import check_ratio, needs_every_token
 from icae.teachers import TeacherWriter
 from icae.types import TokenIds
 
 OnProgress = Callable[[int, int], None]
-"""Called with (spans settled, spans in all)."""
+"""Called with (work done, work in all); the unit is the policy's own."""
+
+CHECKED_AT_ONCE = 4
+"""Refined spans that are written back together, to see whether they come back exactly."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +39,8 @@ class FidelityPolicy:
     """What a compressed text must hold, and what it may cost.
 
     Attributes:
-        min_fidelity: Fidelity that every span must reach (0..1), or None.
+        min_fidelity: Fidelity that every span must reach (0..1), or None. A span of which
+            it allows no token to be wrong must also be written back freely without error.
         budget: Most decoder positions of the whole text, or None.
         ratios: Compression ratios to try; verbatim is always tried last.
         refine: How slots that fall short are refined before a lower ratio or verbatim is
@@ -102,21 +109,42 @@ class AdaptiveCompressor:
             text: The text.
             policy: What every span must reach and what the whole may cost.
             name: Name of the document in the memory.
-            on_progress: Called with (spans settled, spans in all).
+            on_progress: Called with (work done, work in all), at each refinement step, too.
 
         Returns:
-            A memory of slot spans and verbatim spans; every fidelity in it is measured.
+            A memory of slot spans and verbatim spans; every fidelity in it is measured,
+            and whether a span with no error left is written back freely.
 
         Raises:
             InputError: If not even the highest ratio fits the budget.
         """
-        pieces = self.compressor.cut(text)
+        segments = self.segments(self.compressor.cut(text), policy=policy, on_progress=on_progress)
+        return self.compressor.memory(text, segments, name=name)
+
+    def segments(
+        self,
+        pieces: Sequence[TokenIds],
+        *,
+        policy: FidelityPolicy,
+        on_progress: OnProgress | None = None,
+    ) -> list[Segment]:
+        """Compress spans as a policy asks.
+
+        Args:
+            pieces: Token ids of each span.
+            policy: What every span must reach and what all of them may cost.
+            on_progress: As for `compress`.
+
+        Returns:
+            One segment of slots or verbatim tokens for each span.
+
+        Raises:
+            InputError: If not even the highest ratio fits the budget.
+        """
         report = on_progress or (lambda done, total: None)
         if policy.budget is None:
-            segments = self._reach(pieces, policy, report)
-        else:
-            segments = self._spend(pieces, policy, report)
-        return self.compressor.memory(text, segments, name=name)
+            return self._reach(pieces, policy, report)
+        return self._spend(pieces, policy, report)
 
     def _reach(
         self, pieces: Sequence[TokenIds], policy: FidelityPolicy, report: OnProgress
@@ -125,27 +153,25 @@ class AdaptiveCompressor:
         target = policy.min_fidelity
         assert target is not None
         settled: dict[int, Segment] = {}
-
-        def keep(found: dict[int, Segment]) -> None:
-            for i, segment in found.items():
-                if _fidelity(segment) >= target:
-                    settled[i] = segment
-            report(len(settled), len(pieces))
-
-        for ratio in policy.ladder:
+        progress = _LadderProgress(len(pieces), policy, report)
+        for rung, ratio in enumerate(policy.ladder):
             short = [i for i in range(len(pieces)) if i not in settled]
             segments = self.compressor.encode([pieces[i] for i in short], ratio=ratio)
-            encoded = dict(zip(short, segments, strict=True))
-            keep(encoded)
+            encoded = dict(zip(short, self.compressor.written_back(segments), strict=True))
+            settled |= {i: s for i, s in encoded.items() if holds(s, target)}
+            progress.show(rung, len(settled), 0.0)
             if policy.refine is not None:
                 config = replace(policy.refine, target=target)
                 rest = {i: segment for i, segment in encoded.items() if i not in settled}
-                for i, refined in self.refined(rest, config):
-                    keep({i: refined})
-        for i, ids in enumerate(pieces):
-            if i not in settled:
-                keep({i: self.compressor.keep(ids)})
-        return [settled[i] for i in range(len(pieces))]
+                on_step = functools.partial(progress.step, rung, len(settled))
+                for i, refined in self.refined(rest, config, on_step=on_step):
+                    if holds(refined, target):
+                        settled[i] = refined
+        report(1, 1)
+        return [
+            settled[i] if i in settled else self.compressor.keep(ids)
+            for i, ids in enumerate(pieces)
+        ]
 
     def _spend(
         self, pieces: Sequence[TokenIds], policy: FidelityPolicy, report: OnProgress
@@ -163,46 +189,92 @@ class AdaptiveCompressor:
             offers[i].append(self.compressor.keep(ids))
         cap = 1.0 if policy.min_fidelity is None else policy.min_fidelity
         chosen = spend(offers, policy.budget, enough=cap)
+        slots = [i for i, segment in enumerate(chosen) if segment.kind == "slots"]
+        tried = self.compressor.written_back([chosen[i] for i in slots])
+        found = dict(zip(slots, tried, strict=True))
         if policy.refine is not None:
-            short = {i: s for i, s in enumerate(chosen) if _fidelity(s) < cap}
-            for i, refined in self.refined(short, replace(policy.refine, target=cap)):
-                chosen[i] = refined
-        report(len(pieces), len(pieces))
-        return chosen
+            short = {i: s for i, s in found.items() if not holds(s, cap)}
+            found |= self.refined(short, replace(policy.refine, target=cap), on_step=report)
+        report(1, 1)
+        return [found.get(i, segment) for i, segment in enumerate(chosen)]
 
     def refined(
-        self, segments: Mapping[int, Segment], config: RefineConfig
+        self,
+        segments: Mapping[int, Segment],
+        config: RefineConfig,
+        *,
+        on_step: OnProgress = lambda done, total: None,
     ) -> Iterator[tuple[int, Segment]]:
-        """Refine segments of slots.
+        """Refine segments of slots, and see which are then written back without an error.
 
         Args:
             segments: Index -> segment of slots.
             config: When to stop and what to weigh.
+            on_step: Called after each step, with (steps taken or saved, most steps).
 
         Yields:
-            (index, refined segment) in the order in which they finish.
+            (index, refined segment), about in the order in which they finish.
         """
         indices = list(segments)
         tasks = [
             RefineTask(
                 token_ids=segments[i].token_ids,
                 slots_KD=segments[i].slots_KD,
-                teachers=self.teachers.later(segments[i].token_ids),
             )
             for i in indices
         ]
-        for position, result in refine(self.compressor.runtime.model, tasks, config):
-            before = segments[indices[position]]
-            yield (
-                indices[position],
-                replace(
-                    before,
-                    slots_KD=result.slots_KD,
-                    token_fidelity=result.token_fidelity,
-                    refine_steps=before.refine_steps + result.steps,
-                    refine_seconds=before.refine_seconds + result.seconds,
-                ),
+        model, teach = self.compressor.runtime.model, self.teachers.write
+        unchecked: dict[int, Segment] = {}
+        for position, result in refine(model, tasks, config, teach=teach, on_step=on_step):
+            i = indices[position]
+            unchecked[i] = replace(
+                segments[i],
+                slots_KD=result.slots_KD,
+                token_fidelity=result.token_fidelity,
+                refine_steps=segments[i].refine_steps + result.steps,
+                refine_seconds=segments[i].refine_seconds + result.seconds,
             )
+            if len(unchecked) == CHECKED_AT_ONCE:
+                yield from self._checked(unchecked)
+                unchecked = {}
+        yield from self._checked(unchecked)
+
+    def _checked(self, segments: Mapping[int, Segment]) -> Iterator[tuple[int, Segment]]:
+        return zip(segments, self.compressor.written_back(list(segments.values())), strict=True)
+
+
+def holds(segment: Segment, target: float) -> bool:
+    """Whether a measured segment of slots has a fidelity, beyond doubt.
+
+    Where the fidelity leaves room for no wrong token, teacher forcing is not enough: the
+    decoder must have written the span back freely.
+
+    Args:
+        segment: The segment; whether it is written back was tried.
+        target: Fidelity wanted (0..1).
+    """
+    if needs_every_token(len(segment.token_ids), target):
+        return segment.written_back is True
+    return _fidelity(segment) >= target
+
+
+@dataclass(frozen=True)
+class _LadderProgress:
+    """How far the work on a ladder of ratios is: every span may need every step of each."""
+
+    spans: int
+    policy: FidelityPolicy
+    report: OnProgress
+
+    def show(self, rung: int, settled: int, part: float) -> None:
+        """Report a share of one rung's work on the spans that were not settled before."""
+        rungs = len(self.policy.ladder)
+        done = settled * rungs + (self.spans - settled) * (rung + part)
+        self.report(round(100 * done), 100 * self.spans * rungs)
+
+    def step(self, rung: int, settled: int, done: int, total: int) -> None:
+        """Report refinement steps on one rung."""
+        self.show(rung, settled, done / max(1, total))
 
 
 def spend(offers: Sequence[Sequence[Segment]], budget: int, *, enough: float) -> list[Segment]:

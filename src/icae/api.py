@@ -121,7 +121,7 @@ class Icae:
             verify: Measure the fidelity of each span (one more forward pass).
             policy: What every span must hold and what the whole may cost; it decides the
                 ratios in place of `ratio`, and always measures.
-            on_progress: Called with (spans done, spans in all).
+            on_progress: Called with (work done, work in all).
 
         Returns:
             A memory of one document; its source text is kept beside the slots.
@@ -153,10 +153,16 @@ class Icae:
         """
         return self.compressor.verbatim(self.compressor.tokenize(text), name=name)
 
-    def refine(self, memory: Memory, config: RefineConfig) -> Iterator[Memory]:
+    def refine(
+        self,
+        memory: Memory,
+        config: RefineConfig,
+        *,
+        on_step: Callable[[int, int], None] = lambda done, total: None,
+    ) -> Iterator[Memory]:
         """Better slots for the spans below a fidelity; see `icae.memory_refinement`."""
         self._require_own(memory)
-        return refine_memory(self.adaptive, self.tokenizer, memory, config)
+        return refine_memory(self.adaptive, self.tokenizer, memory, config, on_step=on_step)
 
     def append(
         self, memory: Memory, text: str, *, document: int = -1, ratio: float | None = None

@@ -6,11 +6,14 @@ Shapes: L context tokens of a span, K slots, D hidden.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
+
+import numpy as np
 
 from icae.memory import Memory, Provenance, Segment, TokenFidelity, memory_of_segments
 from icae.model import tokenize_with_offsets
+from icae.runtimes.base import Prefix
 from icae.runtimes.torch import TorchRuntime
 from icae.spans import plan_spans, slot_count
 from icae.types import TokenIds
@@ -138,6 +141,29 @@ class Compressor:
                 on_progress(len(segments), len(pieces))
         return segments
 
+    def written_back(self, segments: Sequence[Segment]) -> list[Segment]:
+        """Segments of slots, with whether the decoder, writing freely, gives them back.
+
+        Only those are tried whose every token is reproduced under teacher forcing; of
+        others it is known that free writing goes wrong.
+
+        Args:
+            segments: Segments of slots, their fidelity measured.
+        """
+        tried = [replace(segment, written_back=False) for segment in segments]
+        faultless = [
+            i
+            for i, segment in enumerate(segments)
+            if segment.token_fidelity is not None and segment.token_fidelity.share == 1.0
+        ]
+        for part in self.runtime.batches([len(segments[i].token_ids) for i in faultless]):
+            own = faultless[part]
+            written = self.runtime.write_back([_prefix(segments[i]) for i in own])
+            for i, ids in zip(own, written, strict=True):
+                exact = np.array_equal(ids, segments[i].token_ids)
+                tried[i] = replace(segments[i], written_back=exact)
+        return tried
+
     def keep(self, ids: TokenIds) -> Segment:
         """A span that stays verbatim."""
         return Segment.of_tokens(ids, hidden_size=self.provenance.hidden_size)
@@ -166,3 +192,9 @@ class Compressor:
             name=name,
             provenance=self.provenance,
         )
+
+
+def _prefix(segment: Segment) -> Prefix:
+    """A segment of slots as the decoder reads it to write it back."""
+    layout = [(len(segment.token_ids), len(segment.slots_KD))]
+    return Prefix.of_slots(segment.slots_KD, layout, "ae")

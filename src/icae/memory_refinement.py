@@ -12,25 +12,44 @@ from typing import Any
 
 import numpy as np
 
-from icae.adaptive import AdaptiveCompressor
+from icae.adaptive import AdaptiveCompressor, OnProgress
 from icae.errors import InputError
-from icae.memory import Memory, Segment, TokenFidelity
+from icae.memory import Memory, MemorySpan, Segment, TokenFidelity
 from icae.memory.spans import token_offsets
 from icae.reconstruction import original_ids
 from icae.refinement import RefineConfig
+from icae.spans import needs_every_token
 
 
 def weak_spans(memory: Memory, target: float) -> list[int]:
-    """Indices of the slot spans below a fidelity, or not measured."""
+    """Indices of the slot spans of which it is not known that they have a fidelity.
+
+    Where that leaves room for no wrong token, they must have been written back freely.
+
+    Args:
+        memory: The memory.
+        target: Fidelity wanted (0..1).
+    """
     return [
         i
         for i, span in enumerate(memory.spans)
-        if span.kind == "slots" and (span.fidelity is None or span.fidelity < target)
+        if span.kind == "slots" and not _holds(span, target)
     ]
 
 
+def _holds(span: MemorySpan, target: float) -> bool:
+    if needs_every_token(span.tokens, target):
+        return span.written_back is True
+    return span.fidelity is not None and span.fidelity >= target
+
+
 def refine_memory(
-    adaptive: AdaptiveCompressor, tokenizer: Any, memory: Memory, config: RefineConfig
+    adaptive: AdaptiveCompressor,
+    tokenizer: Any,
+    memory: Memory,
+    config: RefineConfig,
+    *,
+    on_step: OnProgress = lambda done, total: None,
 ) -> Iterator[Memory]:
     """Refine the slots of the spans that fall short of `config.target`.
 
@@ -39,6 +58,7 @@ def refine_memory(
         tokenizer: The base model's tokenizer.
         memory: A memory made by this model; its text must be kept.
         config: When to stop and what to weigh.
+        on_step: Called after each step, with (steps taken or saved, most steps).
 
     Yields:
         The memory after each span that is done, so that it can be saved.
@@ -66,7 +86,7 @@ def refine_memory(
             refine_steps=span.refine_steps,
             refine_seconds=span.refine_seconds,
         )
-    for i, segment in adaptive.refined(segments, config):
+    for i, segment in adaptive.refined(segments, config, on_step=on_step):
         memory = _with_segment(memory, i, segment)
         yield memory
 
@@ -83,6 +103,7 @@ def _with_segment(memory: Memory, index: int, segment: Segment) -> Memory:
         fidelity=segment.token_fidelity.share,
         refine_steps=segment.refine_steps,
         refine_seconds=segment.refine_seconds,
+        written_back=segment.written_back,
     )
     tokens = memory.token_fidelity
     if tokens is not None:

@@ -11,15 +11,21 @@ it continues with, and what it answers to general questions. Nothing but the con
 needed. Source: measured in docs/training-log.md; design of the objective after
 Ge et al. 2024, section 2.2 (autoencoding and continuation belong together).
 
+A span is done when enough of its tokens lead the runner-up by a margin: decoding token by
+token rounds differently from one pass over the whole text, so a token that leads by a
+hair may be lost. A span that will not get there is told early and cheaply: its first steps
+are of AE alone, and the pace of their loss is carried on to the last step.
+
 Shapes: N spans at work, K slots, D hidden, T scored targets, V vocabulary.
 """
 
 from __future__ import annotations
 
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -30,6 +36,18 @@ from icae.model import IcaeModel, score_task, token_kl
 from icae.objectives import DecoderTask, autoencoding
 from icae.types import FloatArray, TokenIds
 
+BETAS = (0.7, 0.9)
+"""Decay rates of Adam's moments; (0.9, 0.95) takes half as many steps again [measured]."""
+FIRM_LOSS = 0.2
+"""AE loss (nats per token) at which about every token leads by a margin of 1 [measured]."""
+LOSS_OF_MISSES = 4.0
+"""By how much the AE loss may be higher for each share of tokens that may be missed."""
+PACE = 10
+"""Steps over which the pace of the loss is taken."""
+
+OnStep = Callable[[int, int], None]
+"""Called with (optimiser steps taken or saved, most steps of all spans)."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class RefineConfig:
@@ -38,8 +56,12 @@ class RefineConfig:
     Attributes:
         steps: Most optimiser steps for a span.
         target: Fidelity at which a span is done (0..1).
+        margin: Logits by which a token must lead the runner-up to count for that.
         learning_rate: Adam learning rate as a share of the RMS of the input embeddings.
         kl_weight: Weight of the KL term; 0 refines for writing back alone.
+        probe: First steps of a span, of AE alone; after them, and at every later step, it
+            is given up if the pace of its loss would not reach the target in time.
+        slack: Times `steps` that count as in time; infinite gives no span up for its pace.
         patience: Steps without a better fidelity after which a span is given up.
         tokens_per_batch: Decoder places in one forward pass; bounds memory.
 
@@ -47,10 +69,13 @@ class RefineConfig:
         ConfigError: If a value is out of range.
     """
 
-    steps: int = 100
+    steps: int = 60
     target: float = 0.98
-    learning_rate: float = 0.3
+    margin: float = 1.0
+    learning_rate: float = 0.08
     kl_weight: float = 1.0
+    probe: int = 4
+    slack: float = 1.0
     patience: int = 30
     tokens_per_batch: int = 768
 
@@ -58,7 +83,10 @@ class RefineConfig:
         for name, good, expected in (
             ("steps", self.steps >= 1, ">= 1"),
             ("target", 0 < self.target <= 1, "above 0, at most 1"),
+            ("margin", self.margin >= 0, ">= 0"),
             ("learning_rate", self.learning_rate > 0, "> 0"),
+            ("probe", self.probe >= 0, ">= 0"),
+            ("slack", self.slack > 0, "> 0"),
             ("kl_weight", self.kl_weight >= 0, ">= 0"),
             ("patience", self.patience >= 1, ">= 1"),
             ("tokens_per_batch", self.tokens_per_batch >= 1, ">= 1"),
@@ -91,12 +119,19 @@ class RefineTask:
     Attributes:
         token_ids: The span's token ids, int64 [L].
         slots_KD: The slots to start from, float32 [K, D].
-        teachers: What else the slots must be good for; read only if `kl_weight` > 0.
     """
 
     token_ids: TokenIds
     slots_KD: FloatArray
-    teachers: Callable[[], Sequence[Teacher]] = field(default=lambda: ())
+
+
+Teach = Callable[[Sequence[TokenIds]], Sequence[Sequence[Teacher]]]
+"""Writes what else the slots of each of some contexts must be good for."""
+
+
+def no_teachers(contexts: Sequence[TokenIds]) -> list[Sequence[Teacher]]:
+    """Nothing else: for refinement without a KL term."""
+    return [() for _ in contexts]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -128,58 +163,79 @@ class _Work:
         start = torch.from_numpy(task.slots_KD).to(model.device, torch.float32)
         self.slots_KD = nn.Parameter(start.clone())
         rate = config.learning_rate * model.embedding_rms
-        self.optimizer = torch.optim.Adam([self.slots_KD], lr=rate, betas=(0.9, 0.95))
-        self.rate = rate
-        self.teachers = tuple(task.teachers()) if config.kl_weight > 0 else ()
-        self.best: tuple[float, float] | None = None
+        self.optimizer = torch.optim.Adam([self.slots_KD], lr=rate, betas=BETAS)
+        self.rate, self.config, self.token_ids = rate, config, task.token_ids
+        self.teachers: tuple[Teacher, ...] | None = None
+        self.best: tuple[float, float, float] | None = None
         self.steps, self.seconds, self.best_step = 0, 0.0, 0
         self.history: list[float] = []
+        self.losses: list[float] = []
+
+    @property
+    def lacks_teachers(self) -> bool:
+        """Whether its steps are to be of AE and KL from now on."""
+        passed = len(self.history) > self.config.probe
+        return passed and self.config.kl_weight > 0 and self.teachers is None
 
     @property
     def tasks(self) -> tuple[DecoderTask, ...]:
         """Everything the decoder does behind these slots: AE first, then the teachers'."""
-        return (self.task, *(teacher.task for teacher in self.teachers))
+        return (self.task, *(teacher.task for teacher in self.teachers or ()))
 
     @property
     def places(self) -> int:
-        """Decoder places of one step."""
-        return sum(len(self.slots_KD) + len(task.target_ids) for task in self.tasks)
+        """Decoder places of one step; as many again are kept for teachers to come."""
+        places = sum(len(self.slots_KD) + len(task.target_ids) for task in self.tasks)
+        to_come = self.teachers is None and self.config.kl_weight > 0
+        return places * (2 if to_come else 1)
 
-    def note(self, logits_TV: Tensor) -> float:
-        """Take down how faithful the slots are now; returns the fidelity."""
-        score = score_task(logits_TV.detach(), self.task)
+    def note(self, logits_TV: Tensor) -> bool:
+        """Take down how faithful the slots are now; returns whether they are good enough.
+
+        The best slots are those that reproduce most tokens, then those with most of them
+        by the margin; slots that are good enough are the best.
+        """
+        logits_TV = logits_TV.detach()
+        score = score_task(logits_TV, self.task)
         share = float(score.correct_T.float().mean())
+        lead_T = target_leads(logits_TV, self.task)
+        firm = float((score.correct_T & (lead_T >= self.config.margin)).float().mean())
+        loss = float(score.loss_sum) / self.length
         self.history.append(share)
-        reached = (share, -float(score.loss_sum))
-        if self.best is None or reached > self.best:
-            if self.best is None or share > self.best[0]:
+        self.losses.append(loss)
+        enough = firm >= self.config.target
+        reached = (share, firm, -loss)
+        if self.best is None or enough or reached > self.best:
+            if self.best is None or reached[:2] > self.best[:2]:
                 self.best_step = self.steps
             self.best = reached
             self.best_slots_KD = self.slots_KD.detach().clone()
             self.best_fidelity = TokenFidelity.of_probabilities(
                 score.correct_T.cpu().numpy(), score.log_probs_T.exp().float().cpu().numpy()
             )
-        return share
+        return enough
 
-    def is_over(self, config: RefineConfig) -> bool:
+    def is_over(self) -> bool:
         """Whether no step is left to take: none allowed, or no hope of the target.
 
         There is no hope after `patience` steps without a better fidelity, nor when the
-        pace since the start, kept up to the last step, would not reach the target.
+        loss, falling on at its pace, would not be low enough by the last step.
         """
+        config = self.config
         if self.steps >= config.steps or self.steps - self.best_step >= config.patience:
             return True
-        if self.steps < config.patience:
+        if self.steps < max(config.probe, 1):
             return False
-        start, best = self.history[0], max(self.history)
-        return start + (best - start) * config.steps / self.steps < config.target
+        needed = self.steps + steps_left(self.losses, config.target)
+        return needed > config.slack * config.steps
 
     def loss(self, logits: Sequence[Tensor], kl_weight: float) -> Tensor:
         """AE token mean + kl_weight times the mean over teachers of the KL per token."""
         total = score_task(logits[0], self.task).loss_sum / self.task.labels
-        for teacher, logits_TV in zip(self.teachers, logits[1:], strict=True):
+        teachers = self.teachers or ()
+        for teacher, logits_TV in zip(teachers, logits[1:], strict=True):
             kl = token_kl(teacher.log_probs_TV, logits_TV).mean()
-            total = total + kl * (kl_weight / len(self.teachers))
+            total = total + kl * (kl_weight / len(teachers))
         return total
 
     def step(self, most: int) -> None:
@@ -200,18 +256,57 @@ class _Work:
         )
 
 
+def steps_left(losses: Sequence[float], target: float) -> float:
+    """How many more steps a span needs if its loss falls on as in its last steps.
+
+    Args:
+        losses: AE loss before the first step and after each one, nats per token.
+        target: Fidelity wanted (0..1).
+
+    Returns:
+        Steps; infinite if the loss did not fall.
+    """
+    enough = FIRM_LOSS + LOSS_OF_MISSES * (1.0 - target)
+    now, before = losses[-1], losses[max(0, len(losses) - 1 - PACE)]
+    if now <= enough:
+        return 0.0
+    steps = min(PACE, len(losses) - 1)
+    pace = math.log(before / now) / steps if steps and now < before else 0.0
+    return math.log(now / enough) / pace if pace > 0 else math.inf
+
+
+def target_leads(logits_TV: Tensor, task: DecoderTask) -> Tensor:
+    """By how much each target leads the best other token, [T] logits; negative if behind.
+
+    Args:
+        logits_TV: Logits of the scored targets.
+        task: The task that they are of.
+    """
+    target_T1 = torch.from_numpy(task.target_ids[task.label_mask]).to(logits_TV.device)[:, None]
+    own_T = logits_TV.gather(1, target_T1)[:, 0]
+    others_TV = logits_TV.scatter(1, target_T1, float("-inf"))
+    return own_T - others_TV.amax(dim=1)
+
+
 def refine(
-    model: IcaeModel, tasks: Sequence[RefineTask], config: RefineConfig
+    model: IcaeModel,
+    tasks: Sequence[RefineTask],
+    config: RefineConfig,
+    *,
+    teach: Teach = no_teachers,
+    on_step: OnStep = lambda done, total: None,
 ) -> Iterator[tuple[int, Refined]]:
     """Refine the slots of spans; each leaves as soon as it reaches the target.
 
-    Spans are worked on side by side, as many as `tokens_per_batch` allows; when one is
-    done the next takes its place, so memory stays bounded for any number of spans.
+    Spans are worked on side by side, as many as `tokens_per_batch` allows; when half of
+    them are done others take their places, so memory stays bounded for any number of spans.
 
     Args:
         model: The model whose frozen decoder reads the slots; no weight of it changes.
         tasks: The spans.
         config: When to stop and what to weigh.
+        teach: Writes the teachers of spans that are worth it; asked only for a KL term.
+        on_step: Called after each step of the spans at work.
 
     Yields:
         (index into `tasks`, result) in the order in which spans finish. A span that never
@@ -219,11 +314,12 @@ def refine(
     """
     waiting = deque(enumerate(tasks))
     active: list[_Work] = []
+    settled, total = 0, len(tasks) * config.steps
     while waiting or active:
-        while waiting and (not active or sum(w.places for w in active) < config.tokens_per_batch):
-            index, task = waiting.popleft()
-            active.append(_Work(index, task, model, config))
+        if sum(work.places for work in active) <= config.tokens_per_batch / 2:
+            _admit(model, waiting, active, config)
         begin = time.perf_counter()
+        _ask_teachers(active, teach)
         done = _step(model, active, config)
         spent = time.perf_counter() - begin
         places = sum(work.places for work in active)
@@ -231,7 +327,32 @@ def refine(
             work.seconds += spent * work.places / places
         for work in done:
             active.remove(work)
+        settled += len(done) * config.steps
+        on_step(settled + sum(work.steps for work in active), total)
+        for work in done:
             yield work.index, work.result()
+
+
+def _admit(
+    model: IcaeModel,
+    waiting: deque[tuple[int, RefineTask]],
+    active: list[_Work],
+    config: RefineConfig,
+) -> None:
+    """Take up waiting spans until the places are filled; at least one."""
+    while waiting and (not active or sum(w.places for w in active) < config.tokens_per_batch):
+        index, task = waiting.popleft()
+        active.append(_Work(index, task, model, config))
+
+
+def _ask_teachers(active: Sequence[_Work], teach: Teach) -> None:
+    """Have the teachers written, all at once, of the spans that lack them."""
+    lacking = [work for work in active if work.lacks_teachers]
+    if not lacking:
+        return
+    written = teach([work.token_ids for work in lacking])
+    for work, teachers in zip(lacking, written, strict=True):
+        work.teachers = tuple(teachers)
 
 
 def _step(model: IcaeModel, active: Sequence[_Work], config: RefineConfig) -> list[_Work]:
@@ -250,7 +371,7 @@ def _step(model: IcaeModel, active: Sequence[_Work], config: RefineConfig) -> li
         going = []
         for work in active:
             own = [next(logits) for _ in work.tasks]
-            if work.note(own[0]) >= config.target or work.is_over(config):
+            if work.note(own[0]) or work.is_over():
                 done.append(work)
                 continue
             going.append(work)

@@ -128,3 +128,8 @@ def chunk_of_tokens(length: int, slots: int) -> TokenIds:
 def chunk_centres(length: int, slots: int) -> tuple[int, ...]:
     """Position of the token at the centre of each chunk (rounded down)."""
     return tuple((start + end - 1) // 2 for start, end in chunk_bounds(length, slots))
+
+
+def needs_every_token(length: int, fidelity: float) -> bool:
+    """Whether a fidelity leaves room for no wrong token in a span of ``length`` tokens."""
+    return fidelity * length > length - 1

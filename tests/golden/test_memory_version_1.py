@@ -103,12 +103,12 @@ def test_header_of_version_1_says_the_same(name: str, memory: Memory) -> None:
 
 
 @pytest.mark.parametrize(("name", "memory"), FILES)
-def test_file_of_version_1_is_written_as_version_2(
+def test_file_of_version_1_is_written_as_the_version_of_now(
     name: str, memory: Memory, tmp_path: Path
 ) -> None:
     Memory.load(FOLDER / name).save(tmp_path / "m.icae")
 
-    assert read_header(tmp_path / "m.icae").format_version == 2
+    assert read_header(tmp_path / "m.icae").format_version == 3
     assert Memory.load(tmp_path / "m.icae") == memory
 
 

@@ -13,6 +13,7 @@ from icae.errors import ConfigError, InputError
 from icae.memory import Segment, TokenFidelity
 from icae.memory_refinement import refine_memory, weak_spans
 from icae.refinement import RefineConfig
+from icae.spans import needs_every_token
 from icae.teachers import TeacherWriter
 
 TEXT = "The quick brown fox jumps over the lazy dog, 17 times in a row. " * 2
@@ -60,6 +61,83 @@ def test_span_takes_the_highest_ratio_that_is_enough(
 def test_every_span_has_the_fidelity_asked_for(adaptive: AdaptiveCompressor) -> None:
     memory = make(adaptive, min_fidelity=0.3)
     assert all(span.fidelity >= 0.3 for span in memory.spans)
+
+
+@pytest.fixture
+def faultless(adaptive: AdaptiveCompressor, monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    """Teacher forcing finds every token; writing back freely does so while this says True."""
+    runtime, exact, written = adaptive.compressor.runtime, [True], {}
+
+    def fidelity(slots: Any, spans: Any) -> Any:
+        written.update({s.tobytes(): ids for s, ids in zip(slots, spans, strict=True)})
+        return [TokenFidelity.of_verbatim(len(ids)) for ids in spans]
+
+    def write_back(prefixes: Any) -> Any:
+        true = [written[prefix.parts[0].slots_KD.tobytes()] for prefix in prefixes]
+        return [tuple(ids.tolist() if exact[0] else [0, *ids.tolist()[1:]]) for ids in true]
+
+    monkeypatch.setattr(runtime, "fidelity", fidelity)
+    monkeypatch.setattr(runtime, "write_back", write_back)
+    return exact
+
+
+@pytest.mark.parametrize("goal", [0.99, 1.0])
+def test_span_without_room_for_an_error_must_be_written_back_freely(
+    adaptive: AdaptiveCompressor, faultless: list[bool], goal: float
+) -> None:
+    kept = make(adaptive, min_fidelity=goal, ratios=(4.0,))
+    assert [span.written_back for span in kept.spans] == [True] * len(kept.spans)
+    assert all(span.is_exact for span in kept.spans)
+    faultless[0] = False
+    drifting = make(adaptive, min_fidelity=goal, ratios=(4.0,))
+    assert {span.kind for span in drifting.spans} == {"tokens"}
+
+
+def test_span_with_room_for_an_error_is_kept_and_its_drift_recorded(
+    adaptive: AdaptiveCompressor, faultless: list[bool]
+) -> None:
+    faultless[0] = False
+    memory = make(adaptive, min_fidelity=0.5, ratios=(4.0,))
+    assert {span.kind for span in memory.spans} == {"slots"}
+    assert {span.written_back for span in memory.spans} == {False}
+    assert not any(span.is_exact for span in memory.spans)
+    assert weak_spans(memory, 0.5) == []
+    assert weak_spans(memory, 1.0) == list(range(len(memory.spans)))
+
+
+def test_drifting_span_is_refined_until_it_is_firm(
+    adaptive: AdaptiveCompressor, faultless: list[bool]
+) -> None:
+    faultless[0] = False
+    config = RefineConfig(steps=2, kl_weight=0.0, slack=np.inf)
+    segments = adaptive.compressor.encode([np.arange(16)], ratio=4)
+    ((_, refined),) = adaptive.refined(dict(enumerate(segments)), config)
+    assert refined.refine_steps == 2
+    assert refined.written_back is False
+
+
+@pytest.mark.parametrize(
+    ("tokens", "fidelity", "needed"),
+    [(32, 0.98, True), (32, 0.96, False), (4, 0.8, True), (4, 0.75, False), (1, 0.1, True)],
+)
+def test_fidelity_that_leaves_room_for_no_error_needs_every_token(
+    tokens: int, fidelity: float, needed: bool
+) -> None:
+    assert needs_every_token(tokens, fidelity) is needed
+
+
+def test_progress_only_grows_and_ends_at_the_whole(adaptive: AdaptiveCompressor) -> None:
+    seen: list[float] = []
+    policy = FidelityPolicy(
+        min_fidelity=0.6, ratios=(2.0, 4.0), refine=RefineConfig(steps=4, kl_weight=0.0)
+    )
+    text = adaptive.compressor.tokenize(TEXT)
+    adaptive.compress(
+        text, policy=policy, name="t", on_progress=lambda done, total: seen.append(done / total)
+    )
+    assert seen == sorted(seen)
+    assert len({round(share, 3) for share in seen}) > 4
+    assert seen[-1] == 1.0
 
 
 def test_refinement_is_tried_before_verbatim(adaptive: AdaptiveCompressor) -> None:

@@ -17,6 +17,7 @@ from icae.cli.compress import compress
 from icae.cli.data_build import build
 from icae.cli.data_pack import pack
 from icae.cli.edit import edit
+from icae.cli.eval_adaptive import adaptive
 from icae.cli.eval_continuation import continuation
 from icae.cli.eval_qa import qa
 from icae.cli.eval_random_text import random_text
@@ -118,6 +119,7 @@ eval_app.command("reconstruction")(reconstruction)
 eval_app.command("continuation")(continuation)
 eval_app.command("random-text")(random_text)
 eval_app.command("refinement")(refinement)
+eval_app.command("adaptive")(adaptive)
 eval_app.command("qa")(qa)
 
 

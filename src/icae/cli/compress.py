@@ -13,14 +13,19 @@ from icae.cli.memory_output import positions_text
 from icae.cli.options import Adapter, AsJson, Base, Device, Dtype, Force
 from icae.cli.outcome import Outcome, reported
 from icae.cli.output_file import check_output
+from icae.cli.progress import eta_progress
 from icae.cli.refinement import (
+    Budget,
+    MinFidelity,
+    PolicyRatios,
     Prefer,
     RefineSteps,
+    check_measuring,
     make_policy,
     parse_ratios,
     refine_in_place,
 )
-from icae.cli.span_table import print_spans, span_payload
+from icae.cli.span_table import exact_text, print_spans, span_payload
 from icae.spans import check_ratio
 
 if TYPE_CHECKING:
@@ -41,33 +46,6 @@ MemoryOutput = Annotated[
 
 Ratio = Annotated[float, typer.Option("--ratio", metavar="N", help="Context tokens per slot.")]
 
-MinFidelity = Annotated[
-    float | None,
-    typer.Option(
-        "--min-fidelity",
-        metavar="F",
-        help="Share of the tokens that every span must hold (0..1): each span gets the highest "
-        "ratio that reaches it, or stays verbatim.",
-    ),
-]
-
-Budget = Annotated[
-    int | None,
-    typer.Option(
-        "--budget", metavar="N", help="Most decoder positions; spent where they hold most."
-    ),
-]
-
-Ratios = Annotated[
-    str | None,
-    typer.Option(
-        "--ratios",
-        metavar="LIST",
-        help="Ratios that --min-fidelity and --budget choose from, such as 16,8,4,2.",
-        show_default="those the adapter was trained at",
-    ),
-]
-
 
 @reported
 def compress(
@@ -78,7 +56,7 @@ def compress(
     ratio: Ratio = 4.0,
     min_fidelity: MinFidelity = None,
     budget: Budget = None,
-    ratios: Ratios = None,
+    ratios: PolicyRatios = None,
     prefer: Prefer = "size",
     refine: RefineSteps = None,
     adapter: Adapter = None,
@@ -100,11 +78,7 @@ def compress(
     check_output(target, if_exists="replace" if force else "refuse", inputs=inputs)
     check_ratio(ratio)
     ladder = parse_ratios(ratios)
-    adapts = min_fidelity is not None or budget is not None
-    if no_verify and (adapts or refine is not None):
-        raise typer.BadParameter(
-            "a fidelity, a budget or refinement needs measuring.", param_hint="--no-verify"
-        )
+    check_measuring(no_verify, min_fidelity, budget, refine)
     from icae.data.documents import read_document
 
     document = read_document(file)
@@ -118,7 +92,7 @@ def compress(
         prefer=prefer,
         steps=refine,
     )
-    with console.progress("Compressing spans") as on_progress:
+    with eta_progress("Compressing spans") as on_progress:
         memory = icae.compress(
             document.text,
             ratio=ratio,
@@ -178,6 +152,7 @@ def _show(memory: Memory, payload: dict[str, Any]) -> None:
             "KV cache": f"{kv['full']} -> {kv['memory']} ({kv['saved']} saved)",
             "file": console.size_text(payload["file_bytes"]),
             "fidelity": mean,
+            "exact": exact_text(memory.spans) or "not tried",
             "adapter": payload["adapter"],
             "time": f"{payload['seconds']:.1f} s",
         }

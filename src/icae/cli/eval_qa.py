@@ -49,8 +49,10 @@ Readers = Annotated[
         "--readers",
         metavar="R,R,...",
         help="Who answers: memory, full context, no context, first tokens (the context cut off "
-        "after as many tokens as slots), own summary (the decoder's, of as many tokens).",
-        show_default="all",
+        "after as many tokens as slots), own summary (the decoder's, of as many tokens); and "
+        "where named: refined memory, adaptive memory (as many positions, chosen span by span), "
+        "memory with note (of figures, names and code that the slots lose).",
+        show_default="the first five",
     ),
 ]
 
@@ -61,6 +63,13 @@ UpperBound = Annotated[
         metavar="DIR",
         help="Folder of a full-context reader, trained with objective.reader: full-context, to "
         "answer from the whole context as well as a LoRA of that size can.",
+    ),
+]
+
+RefineSteps = Annotated[
+    int,
+    typer.Option(
+        "--refine", min=1, metavar="STEPS", help="Most steps of a span, for the refined memory."
     ),
 ]
 
@@ -76,6 +85,7 @@ def qa(
     questions: Questions = 200,
     readers: Readers = "memory,full context,no context,first tokens,own summary",
     upper_bound: UpperBound = None,
+    refine: RefineSteps = 60,
     max_new_tokens: AnswerLimit = 64,
     max_context: MaxContext = None,
     seed: Seed = 0,
@@ -103,6 +113,7 @@ def qa(
         max_context=max_context,
         readers=tuple(dict.fromkeys(name.strip() for name in readers.split(","))),
         upper_bound=upper_bound,
+        refine_steps=refine,
         seed=seed,
     )
     return run_experiment(

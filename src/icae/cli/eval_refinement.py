@@ -79,7 +79,7 @@ def refinement(
     samples: Samples = 8,
     greedy: Greedy = 8,
     kl: KlWeight = 1.0,
-    learning_rate: LearningRate = 0.3,
+    learning_rate: LearningRate = 0.08,
     seed: Seed = 0,
     output: ResultFolder = Path("eval"),
     adapter: Adapter = None,

@@ -5,25 +5,20 @@ from __future__ import annotations
 import math
 import shlex
 import sys
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from icae.cli import console, engine
 from icae.cli.outcome import Outcome
+from icae.cli.progress import eta_progress
 from icae.errors import ConfigError
 
 if TYPE_CHECKING:
     from icae.evaluation import Finished, Settings
-
-SECONDS_BETWEEN_LINES = 30.0
-"""Between two lines of progress where standard error is not a terminal."""
 
 Texts = Annotated[
     list[Path], typer.Argument(metavar="TEXTS", help="Held-out corpus files or folders.")
@@ -84,6 +79,17 @@ def ratio_numbers(text: str) -> tuple[float, ...]:
         ConfigError: If something else stands there.
     """
     return _numbers(text, "--ratios", lambda n: n >= 1, "ratios of at least 1")
+
+
+def shares(text: str, option: str) -> tuple[float, ...]:
+    """Shares (above 0, at most 1) of a list such as ``0.5,0.9``; none for ``-``.
+
+    Raises:
+        ConfigError: If something else stands there.
+    """
+    if text.strip() == "-":
+        return ()
+    return _numbers(text, option, lambda n: 0 < n <= 1, "shares above 0, at most 1")
 
 
 def _numbers(
@@ -165,50 +171,3 @@ def _show(finished: Finished) -> None:
         out.print(table)
     for path in finished.files:
         out.print(str(path), soft_wrap=True)
-
-
-@contextmanager
-def eta_progress(label: str) -> Iterator[console.ProgressCallback]:
-    """Show how far the work is and how long it still takes, on standard error.
-
-    A bar on a terminal, elsewhere a line every half minute.
-
-    Args:
-        label: What is being done.
-
-    Yields:
-        A function to call with (done, total).
-    """
-    out = console.messages()
-    with Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TaskProgressColumn(),
-        TimeRemainingColumn(),
-        console=out,
-        transient=True,
-        redirect_stdout=False,
-        disable=not out.is_terminal,
-    ) as bar:
-        task = bar.add_task(label, total=None)
-        begin = said = time.monotonic()
-
-        def show(done: int, total: int) -> None:
-            nonlocal said
-            bar.update(task, completed=done, total=total)
-            now = time.monotonic()
-            if not out.is_terminal and done and now - said >= SECONDS_BETWEEN_LINES:
-                said = now
-                left = (now - begin) * (total - done) / done
-                console.note(f"{label}: {done / total:.0%}, about {time_text(left)} left")
-
-        yield show
-
-
-def time_text(seconds: float) -> str:
-    """A duration for people: ``time_text(90) == "1 min 30 s"``."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours} h {minutes} min"
-    return f"{minutes} min {rest} s" if minutes else f"{rest} s"

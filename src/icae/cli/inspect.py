@@ -17,7 +17,7 @@ from icae.cli.options import AsJson, Base, Force, MemoryPath
 from icae.cli.outcome import Outcome, reported
 from icae.cli.output_file import check_output
 from icae.cli.passages import print_passages, weakest_passages
-from icae.cli.span_table import marked_spans, print_spans, span_payload
+from icae.cli.span_table import exact_text, marked_spans, print_spans, span_payload
 from icae.cli.token_places import token_places
 from icae.errors import InputError
 
@@ -131,6 +131,7 @@ def _show(
             "tokens": f"{header.tokens} in {len(header.spans)} spans",
             "positions": positions_text(header),
             "fidelity": "not measured" if fidelity is None else console.percent_text(fidelity),
+            "exact": exact_text(header.spans) or "not tried",
             "source text": "kept" if header.has_source else "not kept",
             "created by": f"{header.created_by} (format version {header.format_version})",
         }

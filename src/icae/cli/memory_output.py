@@ -10,6 +10,7 @@ import typer
 from icae.cli import console
 from icae.cli.outcome import Outcome
 from icae.cli.output_file import check_output
+from icae.cli.span_table import exact_text
 
 if TYPE_CHECKING:
     from icae.memory import Memory, MemoryHeader
@@ -105,6 +106,7 @@ def _show(memory: Memory, payload: dict[str, Any]) -> None:
         "fidelity": "not measured" if fidelity is None else console.percent_text(fidelity),
     }
     if "refined_spans" in payload:
+        figures["exact"] = exact_text(memory.spans) or "not tried"
         figures["refined"] = f"{payload['refined_spans']} spans in {payload['seconds']:.1f} s"
     if "encoded_spans" in payload:
         figures["encoded"] = f"{payload['encoded_spans']} spans in {payload['seconds']:.1f} s"

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from icae.cli import console
+from icae.cli.progress import eta_progress
 from icae.spans import check_ratio
 
 if TYPE_CHECKING:
     from icae.adaptive import FidelityPolicy
     from icae.api import Icae
     from icae.memory import Memory
+    from icae.refinement import RefineConfig
 
-DEFAULT_STEPS = 100
+DEFAULT_STEPS = 60
 DEFAULT_TARGET = 0.98
 SAVE_SECONDS = 20.0
 """Time between two saves of a memory that is being refined."""
@@ -43,6 +45,46 @@ RefineSteps = Annotated[
         show_default=f"{DEFAULT_STEPS} with --min-fidelity and --prefer size, else none",
     ),
 ]
+
+
+MinFidelity = Annotated[
+    float | None,
+    typer.Option(
+        "--min-fidelity",
+        metavar="F",
+        help="Share of the tokens that every span must hold (0..1): each span gets the highest "
+        "ratio that reaches it, or stays verbatim.",
+    ),
+]
+
+Budget = Annotated[
+    int | None,
+    typer.Option(
+        "--budget", metavar="N", help="Most decoder positions; spent where they hold most."
+    ),
+]
+
+PolicyRatios = Annotated[
+    str | None,
+    typer.Option(
+        "--ratios",
+        metavar="LIST",
+        help="Ratios that --min-fidelity and --budget choose from, such as 16,8,4,2.",
+        show_default="those the adapter was trained at",
+    ),
+]
+
+
+def check_measuring(no_verify: bool, *goals: float | None) -> None:
+    """Refuse ``--no-verify`` beside a goal that needs measuring.
+
+    Raises:
+        typer.BadParameter: If there is one.
+    """
+    if no_verify and any(goal is not None for goal in goals):
+        raise typer.BadParameter(
+            "a fidelity, a budget or refinement needs measuring.", param_hint="--no-verify"
+        )
 
 
 def parse_ratios(text: str | None) -> tuple[float, ...]:
@@ -96,6 +138,28 @@ def make_policy(
     )
 
 
+def policy_settings(
+    policy: FidelityPolicy | None, refine: RefineConfig | None
+) -> dict[str, str | int | float | bool]:
+    """What a policy or refinement asks of the compressor, flat, as a store records it.
+
+    Args:
+        policy: The policy, or None if every span gets one ratio.
+        refine: How slots are refined without a policy, or None.
+    """
+    found: dict[str, str | int | float | bool] = {}
+    if policy is not None:
+        refine = policy.refine
+        found["ratios"] = ",".join(f"{ratio:g}" for ratio in policy.ladder)
+        if policy.min_fidelity is not None:
+            found["min_fidelity"] = policy.min_fidelity
+        if policy.budget is not None:
+            found["budget"] = policy.budget
+    if refine is not None:
+        found |= {f"refine.{name}": value for name, value in asdict(refine).items()}
+    return found
+
+
 def refine_in_place(
     icae: Icae,
     memory: Memory,
@@ -118,21 +182,18 @@ def refine_in_place(
     Raises:
         InputError: If the text of a weak span was not kept.
     """
-    from icae.memory_refinement import weak_spans
     from icae.refinement import RefineConfig
 
-    weak = len(weak_spans(memory, fidelity))
     best, saved = memory, time.monotonic()
 
     def save() -> None:
         (best if keep_source else best.without_source()).save(target)
 
     try:
-        with console.progress("Refining spans") as on_progress:
+        with eta_progress("Refining spans") as on_step:
             config = RefineConfig(steps=steps, target=fidelity)
-            for done, better in enumerate(icae.refine(memory, config), start=1):
+            for better in icae.refine(memory, config, on_step=on_step):
                 best = better
-                on_progress(done, weak)
                 if time.monotonic() - saved > SAVE_SECONDS:
                     save()
                     saved = time.monotonic()

@@ -37,6 +37,18 @@ def marked_spans(spans: Sequence[MemorySpan]) -> list[int]:
     return [i for i in weakest_spans(spans, MARKED) if spans[i].fidelity != best]
 
 
+def exact_text(spans: Sequence[MemorySpan]) -> str | None:
+    """How many spans are known to come back exactly, for people; None if none was tried."""
+    written = sum(span.written_back is True for span in spans)
+    verbatim = sum(span.kind == "tokens" for span in spans)
+    if not any(span.written_back is not None for span in spans) and not verbatim:
+        return None
+    return (
+        f"{written + verbatim} of {len(spans)} spans "
+        f"({written} written back freely without an error, {verbatim} verbatim)"
+    )
+
+
 def span_payload(index: int, span: MemorySpan) -> dict[str, Any]:
     """One span as ``--json`` prints it."""
     return {
@@ -51,6 +63,7 @@ def span_payload(index: int, span: MemorySpan) -> dict[str, Any]:
         "fidelity": span.fidelity,
         "refine_steps": span.refine_steps,
         "refine_seconds": span.refine_seconds,
+        "written_back": span.written_back,
     }
 
 
@@ -91,11 +104,18 @@ def _table(
             f"{span.slots} slots" if span.kind == "slots" else "verbatim",
             f"{span.char_start}-{span.char_end}",
             percent_text(span.fidelity),
-            "weak" if index in marked else "",
+            "weak" if index in marked else _written_back_text(span),
             "" if text is None else preview(text),
             style="yellow" if index in marked else None,
         )
     return table
+
+
+def _written_back_text(span: MemorySpan) -> str:
+    """What is known of writing the span back freely: nothing, exact, or drifts."""
+    if span.is_exact:
+        return "exact"
+    return "drifts" if span.written_back is False else ""
 
 
 def _rows(spans: Sequence[MemorySpan]) -> tuple[list[int], str | None]:

@@ -15,11 +15,26 @@ from icae.cli import console, engine
 from icae.cli.compress import Ratio
 from icae.cli.options import Adapter, AsJson, Base, Device, Dtype
 from icae.cli.outcome import Outcome, reported
+from icae.cli.progress import eta_progress
+from icae.cli.refinement import (
+    DEFAULT_TARGET,
+    Budget,
+    MinFidelity,
+    PolicyRatios,
+    Prefer,
+    RefineSteps,
+    check_measuring,
+    make_policy,
+    parse_ratios,
+    policy_settings,
+)
 from icae.cli.store_options import KEY_DIGITS, StorePath, added_payload
 from icae.spans import check_ratio
 
 if TYPE_CHECKING:
+    from icae.adaptive import FidelityPolicy
     from icae.api import Icae
+    from icae.refinement import RefineConfig
     from icae.store import Added, MemoryStore
 
 Files = Annotated[
@@ -44,6 +59,11 @@ def add(
     store: StorePath,
     name: Name = None,
     ratio: Ratio = 4.0,
+    min_fidelity: MinFidelity = None,
+    budget: Budget = None,
+    ratios: PolicyRatios = None,
+    prefer: Prefer = "size",
+    refine: RefineSteps = None,
     no_verify: Annotated[
         bool, typer.Option("--no-verify", help="Skip measuring the fidelity of each span.")
     ] = False,
@@ -60,6 +80,8 @@ def add(
     """
     names = _names(files, name)
     check_ratio(ratio)
+    ladder = parse_ratios(ratios)
+    check_measuring(no_verify, min_fidelity, budget, refine)
     from icae.store import create_store
 
     start = time.perf_counter()
@@ -67,6 +89,14 @@ def add(
     adding = _Adding(
         ratio=ratio,
         verify=not no_verify,
+        policy=lambda icae: make_policy(
+            min_fidelity=min_fidelity,
+            budget=budget,
+            ratios=ladder or icae.info.ratios,
+            prefer=prefer,
+            steps=refine,
+        ),
+        refine=refine,
         load=lambda: engine.open_engine(adapter=adapter, base=base, device=device, dtype=dtype),
     )
     with create_store(store) as opened:
@@ -89,12 +119,16 @@ class _Adding:
     Attributes:
         ratio: Context tokens per slot.
         verify: Whether fidelity is measured.
+        policy: The policy that the options ask for, given the model; or None.
+        refine: Most refinement steps without a policy, or None.
         load: Loads the model.
         loaded: The model, once it was needed.
     """
 
     ratio: float
     verify: bool
+    policy: Callable[[Icae], FidelityPolicy | None]
+    refine: int | None
     load: Callable[[], Icae]
     loaded: list[Icae] = field(default_factory=list)
 
@@ -114,20 +148,37 @@ class _Adding:
 
         document = read_document(file)
         icae = self._engine()
-        settings = compressor_settings(ratio=self.ratio, verify=self.verify)
+        policy = self.policy(icae)
+        refine = None if policy is not None else self._refine_config()
+        settings = {
+            **(compressor_settings(ratio=self.ratio, verify=self.verify) if not policy else {}),
+            **policy_settings(policy, refine),
+        }
         digest = hashlib.sha256(document.text.encode()).hexdigest()
         linked = store.link(memory_key(digest, icae.provenance, settings), name=name)
         if linked is not None:
             return linked
-        with console.progress(f"Compressing {console.preview(name)}") as on_progress:
+        with eta_progress(f"Compressing {console.preview(name)}") as on_progress:
             memory = icae.compress(
                 document.text,
                 ratio=self.ratio,
                 name=document.name,
                 verify=self.verify,
+                policy=policy,
                 on_progress=on_progress,
             )
+            if refine is not None:
+                for better in icae.refine(memory, refine, on_step=on_progress):
+                    memory = better
         return store.add([NewMemory(name=name, memory=memory, settings=settings)])[0]
+
+    def _refine_config(self) -> RefineConfig | None:
+        """How the slots of weak spans are refined without a policy."""
+        if self.refine is None:
+            return None
+        from icae.refinement import RefineConfig
+
+        return RefineConfig(steps=self.refine, target=DEFAULT_TARGET)
 
     def _engine(self) -> Icae:
         if not self.loaded:

@@ -1,5 +1,6 @@
 """Experiments: what an adapter's memories hold, with baselines and intervals."""
 
+from icae.evaluation.adaptive import AdaptiveSettings
 from icae.evaluation.continuation import ContinuationSettings
 from icae.evaluation.experiment import Settings, default_lengths
 from icae.evaluation.qa import READERS, QaSettings
@@ -10,6 +11,7 @@ from icae.evaluation.run import Finished, evaluate
 
 __all__ = [
     "READERS",
+    "AdaptiveSettings",
     "ContinuationSettings",
     "Finished",
     "QaSettings",

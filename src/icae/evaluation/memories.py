@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from icae.memory import Segment
 from icae.objectives import DecoderTask
 from icae.runtimes.base import Prefix
 from icae.runtimes.torch import TorchRuntime
@@ -27,11 +28,11 @@ STEP_COST = 32
 
 @dataclass(frozen=True, kw_only=True)
 class ContextMemory:
-    """The slots of one context.
+    """What the decoder reads in place of one context.
 
     Attributes:
-        slots_KD: Slots [K, D] of all its spans, float32.
-        spans: (context tokens, slots) of each span, in order.
+        slots_KD: Slots, or embeddings of verbatim tokens, [K, D] of all its spans, float32.
+        spans: (context tokens, decoder positions) of each span, in order.
     """
 
     slots_KD: FloatArray
@@ -103,6 +104,25 @@ def encode_contexts(
         )
         for spans in plans
     ]
+
+
+def segment_memory(runtime: TorchRuntime, segments: Sequence[Segment]) -> ContextMemory:
+    """Segments of one context as decoder inputs; verbatim tokens as their embeddings.
+
+    Args:
+        runtime: Holds the embeddings.
+        segments: Slots or verbatim tokens of each span, in order.
+    """
+    inputs = [
+        runtime.read_tokens(segment.token_ids).float().cpu().numpy()
+        if segment.kind == "tokens"
+        else segment.slots_KD
+        for segment in segments
+    ]
+    return ContextMemory(
+        slots_KD=np.concatenate(inputs),
+        spans=tuple((len(segment.token_ids), segment.positions) for segment in segments),
+    )
 
 
 def no_memory(runtime: TorchRuntime) -> ContextMemory:

@@ -36,16 +36,28 @@ from icae.evaluation.readers import (
     answer_cost,
     upper_bound_reader,
 )
+from icae.evaluation.segment_readers import (
+    BudgetShaper,
+    NotedReader,
+    RefinedShaper,
+    SegmentReader,
+)
 from icae.model import load_reader, reader_hash, render_answer
+from icae.refinement import RefineConfig
 from icae.spans import check_ratio
 
 MEMORY, FULL, UPPER = "memory", "full context", "upper bound"
 NOTHING, FIRST, SUMMARY = "no context", "first tokens", "own summary"
 
-READERS = (MEMORY, FULL, NOTHING, FIRST, SUMMARY)
-"""What may be asked for by name; the upper bound comes with its folder."""
+REFINED, ADAPTIVE, NOTED = "refined memory", "adaptive memory", "memory with note"
 
-BY_SLOTS = (MEMORY, FIRST, SUMMARY)
+READERS = (MEMORY, FULL, NOTHING, FIRST, SUMMARY)
+"""Who answers unless others are named; the upper bound comes with its folder."""
+
+ALL_READERS = (*READERS, REFINED, ADAPTIVE, NOTED)
+"""What may be asked for by name."""
+
+BY_SLOTS = (MEMORY, FIRST, SUMMARY, REFINED, ADAPTIVE, NOTED)
 """Readers of which each ratio is measured by itself: they read as many positions as slots."""
 
 
@@ -58,7 +70,8 @@ class QaSettings:
         questions: Questions drawn from each file; None takes all.
         max_new_tokens: Most tokens of an answer.
         max_context: Longest context in tokens; None: what the decoder's window holds.
-        readers: Who answers, of `READERS`.
+        readers: Who answers, of `ALL_READERS`.
+        refine_steps: Most refinement steps of a span, for the refined memory.
         upper_bound: Folder of a full-context reader, or None to leave the upper bound out.
         seed: Seed of the draw and of the bootstrap.
     """
@@ -69,6 +82,7 @@ class QaSettings:
     max_context: int | None = None
     readers: tuple[str, ...] = READERS
     upper_bound: Path | None = None
+    refine_steps: int = 60
     seed: int = 0
 
     name = "qa"
@@ -87,13 +101,17 @@ class QaSettings:
             raise ConfigError(
                 "Answers have no room.", got=str(self.max_new_tokens), expected=">= 1 token"
             )
-        unknown = [reader for reader in self.readers if reader not in READERS]
+        unknown = [reader for reader in self.readers if reader not in ALL_READERS]
         if unknown or not self.readers:
             raise ConfigError(
                 "This reader is not known." if unknown else "There is no reader.",
                 got=", ".join(map(repr, unknown)) or None,
-                expected=", ".join(READERS),
+                expected=", ".join(ALL_READERS),
             )
+        self._refine()  # checks the steps
+
+    def _refine(self) -> RefineConfig:
+        return RefineConfig(steps=self.refine_steps)
 
     def fixed(self) -> Mapping[str, Any]:
         """The settings that make answers comparable; ratios and readers may be added."""
@@ -101,6 +119,7 @@ class QaSettings:
             "questions": self.questions,
             "max_new_tokens": self.max_new_tokens,
             "max_context": self.max_context,
+            "refine_steps": self.refine_steps,
         }
 
     def prepare(self, engine: Icae, texts: Sequence[Path]) -> Prepared:
@@ -142,8 +161,11 @@ class QaSettings:
             NOTHING: PlainReader(engine.answerer, NoText()),
             FIRST: PlainReader(engine.answerer, FirstTokens(engine=engine)),
             SUMMARY: PlainReader(engine.answerer, OwnSummary(engine=engine)),
+            REFINED: SegmentReader(engine, RefinedShaper(engine=engine, config=self._refine())),
+            ADAPTIVE: SegmentReader(engine, BudgetShaper(engine=engine)),
+            NOTED: NotedReader(engine),
         }
-        chosen = {name: known[name] for name in READERS if name in self.readers}
+        chosen = {name: known[name] for name in ALL_READERS if name in self.readers}
         if self.upper_bound is None:
             return chosen, {"upper_bound": None}
         base = engine.provenance
@@ -228,6 +250,9 @@ class QuestionAnswering:
             "Memory: the slots of the context. First tokens: the context cut off after as many "
             "tokens as there are slots. Own summary: the frozen decoder's summary of at most as "
             "many tokens. Upper bound: the whole context read through a LoRA tuned for it.",
+            "Refined memory: the slots after gradient steps against the decoder. Adaptive memory: "
+            "the ratio of each span, or verbatim, chosen within as many positions. Memory with "
+            "note: the slots, and in the prompt the figures, names and code that they lose.",
             "Positions: decoder positions read before the answer, prompt included (mean).",
             f"Answers: greedy, up to {self.settings.max_new_tokens} tokens. EM and F1 as in "
             "SQuAD, ROUGE by rouge-score, the best reference counts. Loss: mean over questions "

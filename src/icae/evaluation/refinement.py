@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import time
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -19,7 +19,7 @@ from icae.evaluation.memories import STEP_COST, ContextMemory, Tick, write_back
 from icae.evaluation.metrics import mean_estimate
 from icae.evaluation.reconstruction import check_greedy, reading_cost, text_figures, writing_cost
 from icae.evaluation.starts import STARTS, start_memories
-from icae.refinement import RefineConfig, Refined, RefineTask, Teacher, refine
+from icae.refinement import RefineConfig, Refined, RefineTask, refine
 from icae.spans import slot_count
 from icae.teachers import TeacherWriter
 from icae.types import TokenIds
@@ -50,7 +50,7 @@ class RefinementSettings(Grid):
     samples: int = 8
     greedy: int = 8
     kl: float = 1.0
-    learning_rate: float = 0.3
+    learning_rate: float = 0.08
 
     name = "refinement"
     title = "Fidelity of slots by refinement steps"
@@ -83,6 +83,7 @@ class RefinementSettings(Grid):
             learning_rate=self.learning_rate,
             kl_weight=self.kl,
             patience=self.steps,
+            slack=math.inf,
         )
 
     @property
@@ -247,27 +248,16 @@ class Refinement:
         writer = TeacherWriter(
             model=model, tokenizer=self.engine.tokenizer, length=CONTINUATION, seed=settings.seed
         )
-        seconds = np.zeros(len(contexts))
-
-        def taught(index: int) -> Callable[[], Sequence[Teacher]]:
-            def write() -> Sequence[Teacher]:
-                begin = time.perf_counter()
-                teachers = writer.write(contexts[index])
-                seconds[index] += time.perf_counter() - begin
-                return teachers
-
-            return write
-
         tasks = [
-            RefineTask(token_ids=ids, slots_KD=start.slots_KD, teachers=taught(i))
-            for i, (ids, start) in enumerate(zip(contexts, starts, strict=True))
+            RefineTask(token_ids=ids, slots_KD=start.slots_KD)
+            for ids, start in zip(contexts, starts, strict=True)
         ]
         done: dict[int, Refined] = {}
-        for index, refined in refine(model, tasks, settings.config()):
+        for index, refined in refine(model, tasks, settings.config(), teach=writer.write):
             done[index] = refined
-            seconds[index] += refined.seconds
             on_span()
-        return [done[i] for i in range(len(tasks))], seconds
+        ordered = [done[i] for i in range(len(tasks))]
+        return ordered, np.array([refined.seconds for refined in ordered])
 
     def _accuracy(self, refined: Sequence[Refined], step: int) -> Row:
         """Figures of all spans after so many steps."""

@@ -2,7 +2,7 @@
 
 A file is a safetensors container with the tensor ``slots``, more tensors where there are
 verbatim tokens, measured tokens or text, and four lines of metadata.
-``docs/memory-format.md`` specifies it. Written is version 2; version 1 is read, too.
+``docs/memory-format.md`` specifies it. Written is version 3; versions 1 and 2 are read, too.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from icae.memory.tensors import (
 )
 
 FORMAT = "icae-memory"
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 
 _SOURCE = "source_zstd"
 _METADATA_KEYS = {"format", "format_version", "header", "sha256"}

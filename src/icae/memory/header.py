@@ -175,7 +175,7 @@ def parse_header(text: str, *, version: int) -> HeaderRecord:
 
     Args:
         text: JSON.
-        version: Version of the format it is written in, 1 or 2.
+        version: Version of the format it is written in, 1 to 3.
 
     Raises:
         ConfigError: If it is not JSON, has a key too many or too few, a value of the
@@ -188,6 +188,9 @@ def parse_header(text: str, *, version: int) -> HeaderRecord:
 
 
 _ADDED_TO_HEADER: dict[str, Any] = {"token_fidelity": False, "verbatim_count": 0}
+_ADDED_BY_3: dict[str, Any] = {"written_back": None}
+"""What version 3 added to spans, with what it says about a span of version 2."""
+
 _ADDED_TO_SPANS: dict[str, Any] = {
     "kind": "slots",
     "verbatim_start": 0,
@@ -199,13 +202,11 @@ _ADDED_TO_SPANS: dict[str, Any] = {
 
 
 def _from_version_1(raw: Any) -> Any:
-    """A header of version 1 as one of version 2: all spans are slots, no token measured."""
+    """A header of version 1 as one of now: all spans are slots, no token measured."""
     header = _extended(raw, _ADDED_TO_HEADER, "header")
     if isinstance(header, dict):
-        spans, documents = header.get("spans"), header.get("documents")
-        if isinstance(spans, list):
-            added = [_extended(s, _ADDED_TO_SPANS, f"spans[{i}]") for i, s in enumerate(spans)]
-            header = {**header, "spans": added}
+        header = _with_spans_extended(header, _ADDED_TO_SPANS | _ADDED_BY_3)
+        documents = header.get("documents")
         for document in documents if isinstance(documents, list) else ():
             if isinstance(document, dict) and document.get("token_ids_sha256", "") is None:
                 raise ConfigError("header: wrong type or value.", got="no token_ids_sha256")
@@ -213,10 +214,16 @@ def _from_version_1(raw: Any) -> Any:
 
 
 def _from_version_2(raw: Any) -> Any:
-    """A header of version 2, whose spans leave nothing to the defaults."""
+    """A header of version 2 as one of now: no span was written back."""
+    return _complete(_with_spans_extended(raw, _ADDED_BY_3))
+
+
+def _complete(raw: Any) -> Any:
+    """A header whose spans leave nothing to the defaults."""
     spans = raw.get("spans") if isinstance(raw, dict) else None
+    required = _ADDED_TO_SPANS.keys() | _ADDED_BY_3.keys()
     for i, span in enumerate(spans if isinstance(spans, list) else ()):
-        missing = sorted(_ADDED_TO_SPANS.keys() - span.keys()) if isinstance(span, dict) else ()
+        missing = sorted(required - span.keys()) if isinstance(span, dict) else ()
         if missing:
             raise ConfigError(
                 f"header: spans[{i}]: a key is missing.", got="nothing", expected=missing[0]
@@ -224,8 +231,16 @@ def _from_version_2(raw: Any) -> Any:
     return raw
 
 
+def _with_spans_extended(raw: Any, added: dict[str, Any]) -> Any:
+    """A header with the keys that later versions added to its spans."""
+    spans = raw.get("spans") if isinstance(raw, dict) else None
+    if not isinstance(spans, list):
+        return raw
+    return {**raw, "spans": [_extended(s, added, f"spans[{i}]") for i, s in enumerate(spans)]}
+
+
 def _extended(raw: Any, added: dict[str, Any], where: str) -> Any:
-    """A record of version 1 with the keys that version 2 added, none of which it may have."""
+    """A record of an old version with the keys added later, none of which it may have."""
     if not isinstance(raw, dict):
         return raw
     early = sorted(raw.keys() & added.keys())
@@ -234,4 +249,4 @@ def _extended(raw: Any, added: dict[str, Any], where: str) -> Any:
     return {**raw, **added}
 
 
-_READERS = {1: _from_version_1, 2: _from_version_2}
+_READERS = {1: _from_version_1, 2: _from_version_2, 3: _complete}

@@ -33,6 +33,8 @@ class Segment:
         token_fidelity: How faithfully each of the L tokens is held, or None.
         refine_steps: Optimisation steps taken on the slots.
         refine_seconds: Wall time that these steps took, s.
+        written_back: Whether the decoder, writing freely, gave every token back; None if
+            that was not tried.
     """
 
     kind: SpanKind
@@ -42,6 +44,7 @@ class Segment:
     token_fidelity: TokenFidelity | None
     refine_steps: int = 0
     refine_seconds: float = 0.0
+    written_back: bool | None = None
 
     @classmethod
     def of_slots(
@@ -141,6 +144,7 @@ def memory_of_segments(
             verbatim_end=row + len(segment.verbatim_ids),
             refine_steps=segment.refine_steps,
             refine_seconds=segment.refine_seconds,
+            written_back=segment.written_back,
         )
         token, slot, row = span.token_end, span.slot_end, span.verbatim_end
         spans.append(span)

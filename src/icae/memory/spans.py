@@ -107,6 +107,8 @@ class MemorySpan:
         verbatim_end: One past the last row; of a span of slots, `verbatim_start`.
         refine_steps: Optimisation steps taken on the slots when they were made.
         refine_seconds: Wall time that these steps took, s.
+        written_back: Whether the decoder, writing freely, gave every token back when the
+            slots were made; None if that was not tried, and of a verbatim span.
 
     Raises:
         ConfigError: If a range is empty or reversed, or a number out of range.
@@ -126,6 +128,7 @@ class MemorySpan:
     verbatim_end: int = 0
     refine_steps: int = 0
     refine_seconds: float = 0.0
+    written_back: bool | None = None
 
     def __post_init__(self) -> None:
         check(self.document >= 0, "span.document is out of range.", self.document, ">= 0")
@@ -165,12 +168,13 @@ class MemorySpan:
             rows,
             f"{self.tokens} rows",
         )
-        said = (self.ratio, self.fidelity, self.refine_steps, self.refine_seconds)
+        refined = (self.refine_steps, self.refine_seconds, self.written_back)
+        said = (self.ratio, self.fidelity, *refined)
         check(
-            said == (1.0, 1.0, 0, 0.0),
+            said == (1.0, 1.0, 0, 0.0, None),
             "A verbatim span says that it was compressed.",
             said,
-            "ratio 1, fidelity 1, no refinement",
+            "ratio 1, fidelity 1, no refinement, not written back",
         )
 
     @property
@@ -182,6 +186,11 @@ class MemorySpan:
     def slots(self) -> int:
         """Number of memory slots K; 0 of a verbatim span."""
         return self.slot_end - self.slot_start
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether its text is known to come back exactly: verbatim, or written back freely."""
+        return self.kind == "tokens" or self.written_back is True
 
     @property
     def positions(self) -> int:

@@ -131,13 +131,15 @@ class FakeEngine:
         on_progress(1, 1)
         return make_memory(text, name=name, ratio=ratio, verify=verify)
 
-    def refine(self, memory: Memory, config: Any) -> Iterator[Memory]:
+    def refine(self, memory: Memory, config: Any, *, on_step: Any) -> Iterator[Memory]:
         """Every weak span becomes perfect in 7 steps."""
         self.refined.append(config)
+        on_step(7, 9)
         for i, span in enumerate(memory.spans):
             if span.fidelity is None or span.fidelity < config.target:
                 spans = list(memory.spans)
                 spans[i] = replace(span, fidelity=1.0, refine_steps=7, refine_seconds=0.5)
+                spans[i] = replace(spans[i], written_back=True)
                 memory = replace(memory, spans=tuple(spans))
                 yield memory
 

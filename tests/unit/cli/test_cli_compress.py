@@ -63,6 +63,7 @@ def test_json_holds_the_figures_and_nothing_else_is_on_stdout(icae, fake, docume
         "fidelity": 0.99,
         "refine_steps": 0,
         "refine_seconds": 0.0,
+        "written_back": None,
     }
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from icae.cli import engine, eval_run
+from icae.cli import engine, eval_run, progress
 from icae.errors import ConfigError, InputError
 
 pytest.importorskip("icae.evaluation")
@@ -86,7 +86,7 @@ def test_refinement_has_its_own_defaults(icae, ran) -> None:
     assert (settings.lengths, settings.ratios) == ((32,), (4.0, 8.0, 16.0))
     assert settings.starts == ("encoder", "chunk-means", "noise")
     assert (settings.steps, settings.every, settings.samples, settings.greedy) == (60, 10, 8, 8)
-    assert (settings.kl, settings.learning_rate, settings.seed) == (1.0, 0.3, 0)
+    assert (settings.kl, settings.learning_rate, settings.seed) == (1.0, 0.08, 0)
 
 
 def test_refinement_options_reach_the_experiment(icae, ran) -> None:
@@ -100,6 +100,22 @@ def test_refinement_options_reach_the_experiment(icae, ran) -> None:
     assert (settings.samples, settings.greedy) == (3, 3)
     assert (settings.kl, settings.learning_rate) == (0.0, 0.1)
     assert (settings.lengths, settings.ratios) == ((16,), (2.0,))
+
+
+def test_adaptive_options_reach_the_experiment(icae, ran) -> None:
+    options = ("--min-fidelities", "0.9,0.5", "--budgets", "-", "--refined", "0.99")
+    result = icae("eval", "adaptive", "x", *options, "--steps", 9, "--ratios", "4,8")
+    assert result.exit_code == 0, result.output
+    settings = ran["settings"]
+    assert (settings.name, settings.lengths, settings.ratios) == ("adaptive", (128,), (4.0, 8.0))
+    assert (settings.min_fidelities, settings.budgets) == ((0.5, 0.9), ())
+    assert (settings.refined, settings.steps) == ((0.99,), 9)
+
+
+def test_a_share_above_one_is_refused_before_a_model_is_loaded(icae, no_engine) -> None:
+    result = icae("eval", "adaptive", "x", "--budgets", "0.5,90")
+    assert result.exit_code == 1
+    assert "--budgets cannot be read" in result.stderr
 
 
 def test_qa_has_its_own_defaults(icae, ran) -> None:
@@ -208,8 +224,8 @@ def test_time_left_is_said_where_there_is_no_terminal(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     clock = iter([0.0, 10.0, 40.0, 50.0, 80.0])
-    monkeypatch.setattr(eval_run, "time", type("T", (), {"monotonic": lambda: next(clock)}))
-    with eval_run.eta_progress("Measuring") as show:
+    monkeypatch.setattr(progress, "time", type("T", (), {"monotonic": lambda: next(clock)}))
+    with progress.eta_progress("Measuring") as show:
         for done in (5, 25, 30, 50):
             show(done, 100)
     lines = capsys.readouterr().err.splitlines()
@@ -220,6 +236,6 @@ def test_time_left_is_said_where_there_is_no_terminal(
 
 
 def test_times_are_for_people() -> None:
-    assert eval_run.time_text(9.4) == "9 s"
-    assert eval_run.time_text(90) == "1 min 30 s"
-    assert eval_run.time_text(7260) == "2 h 1 min"
+    assert progress.time_text(9.4) == "9 s"
+    assert progress.time_text(90) == "1 min 30 s"
+    assert progress.time_text(7260) == "2 h 1 min"

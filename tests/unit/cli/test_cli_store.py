@@ -70,6 +70,43 @@ def test_document_that_is_there_is_not_compressed_again(icae, fake, files, fille
     assert len(fake.compressed) == 2
 
 
+@pytest.mark.parametrize(
+    "more",
+    [
+        ["--min-fidelity", "0.9", "--prefer", "speed"],
+        ["--min-fidelity", "0.95", "--prefer", "speed"],
+        ["--min-fidelity", "0.9"],
+        ["--budget", "30"],
+        ["--refine", "5"],
+        ["--ratio", "2"],
+    ],
+)
+def test_policy_is_part_of_the_address(icae, fake, files, filled, more) -> None:
+    first = payload(icae("store", "add", files.hay, "-s", filled, "--json", *more))["added"][0]
+    again = payload(icae("store", "add", files.hay, "-s", filled, "--json", *more))["added"][0]
+    assert first["replaced"] is not None  # the memory made without these options
+    assert (again["new"], again["key"]) == (False, first["key"])
+    assert len(fake.compressed) == 3
+    assert len(fake.refined) == (more[0] == "--refine")
+
+
+def test_policy_of_a_stored_document_reaches_the_compressor_and_is_shown(
+    icae, fake, files, at
+) -> None:
+    icae("store", "add", files.hay, "-s", at, "--min-fidelity", "0.9", "--budget", "30")
+    (policy,) = fake.policies
+    assert (policy.min_fidelity, policy.budget, policy.ladder) == (0.9, 30, (4.0, 2.0))
+    settings = payload(icae("store", "show", files.hay, "-s", at, "--json"))["settings"]
+    assert (settings["min_fidelity"], settings["budget"], settings["ratios"]) == (0.9, 30, "4,2")
+    assert settings["refine.steps"] == policy.refine.steps
+
+
+def test_stored_policy_needs_measuring(icae, fake, files, at) -> None:
+    result = icae("store", "add", files.hay, "-s", at, "--no-verify", "--budget", "9")
+    assert result.exit_code == 2
+    assert "measuring" in result.stderr
+
+
 def test_changed_document_takes_the_name_over(icae, fake, files, filled) -> None:
     Path(files.hay).write_text("Another text.")
     result = icae("store", "add", files.hay, "--store", filled)

@@ -98,7 +98,7 @@ def test_a_span_that_was_written_back_stays_where_it_was(
 ) -> None:
     histories = [(0.25, 1.0), (0.5, 0.75, 0.5, 0.75, 0.25)]
 
-    def refine(model: Any, tasks: Any, config: Any) -> Any:
+    def refine(model: Any, tasks: Any, config: Any, *, teach: Any) -> Any:
         for i in (1, 0):
             slots_KD = tasks[i].slots_KD
             (fidelity,) = engine.runtime.fidelity([slots_KD], [tasks[i].token_ids])
@@ -125,8 +125,8 @@ def test_spans_are_refined_for_every_step_and_get_better(
 ) -> None:
     taken: list[Any] = []
 
-    def refine(*args: Any) -> Any:
-        for index, refined in real(*args):
+    def refine(*args: Any, **more: Any) -> Any:
+        for index, refined in real(*args, **more):
             taken.append(refined)
             yield index, refined
 
@@ -142,15 +142,17 @@ def test_teachers_are_written_only_for_a_kl_term(
 ) -> None:
     lengths: list[int] = []
 
-    def write(self: Any, context_ids: Any) -> Any:
-        lengths.append(len(context_ids))
-        return real(self, context_ids)
+    def write(self: Any, contexts: Any) -> Any:
+        lengths.extend(len(ids) for ids in contexts)
+        return real(self, contexts)
 
     real = experiment.TeacherWriter.write
     monkeypatch.setattr(experiment.TeacherWriter, "write", write)
     run(settings, folder="alone")
     assert lengths == []
-    assert len(run(replace(settings, kl=1.0, steps=1, greedy=0), folder="both").rows) == 2
+    assert (
+        len(run(replace(settings, kl=1.0, steps=10, every=10, greedy=0), folder="both").rows) == 2
+    )
     assert lengths == [12, 12]
 
 

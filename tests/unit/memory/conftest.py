@@ -181,7 +181,7 @@ def digest_of(header: str, entries: dict[str, Any], data: bytes) -> str:
         start, end = entries[name]["data_offsets"]
         head = json.dumps([name, entries[name]["dtype"], entries[name]["shape"]])
         parts += [head.replace(" ", "").encode("utf-8"), data[start:end]]
-    content = b"icae-memory/2\n"
+    content = b"icae-memory/3\n"
     for part in parts:
         content += len(part).to_bytes(8, "little") + part
     return hashlib.sha256(content).hexdigest()

@@ -173,7 +173,7 @@ def test_header_says_everything_but_slots_and_text(memory: Memory, tmp_path: Pat
     assert header.fidelity == memory.fidelity
     assert header.file_bytes == path.stat().st_size
     assert header.has_source
-    assert (header.verbatim_tokens, header.positions, header.format_version) == (0, 5, 2)
+    assert (header.verbatim_tokens, header.positions, header.format_version) == (0, 5, 3)
     assert not header.has_token_fidelity
     memory.without_source().save(path)
     assert not read_header(path).has_source

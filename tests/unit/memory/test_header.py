@@ -65,7 +65,7 @@ def test_header_without_any_one_key_is_refused(
     memory: Memory, tmp_path: Path, unpacked: Unpack, rewritten: Rewrite
 ) -> None:
     places = _places(_header(memory, tmp_path, unpacked))
-    assert len(places) == 35
+    assert len(places) == 36
     for place in places:
         path = rewritten(lambda header, p=place: _holder(header, p).pop(p[-1]))  # type: ignore[misc]
         for read in (load_memory, read_header):
@@ -90,9 +90,9 @@ def test_header_with_any_one_value_wrong_gives_no_other_error(
             load_memory(rewritten(change))
         except MemoryFileError:
             refused += 1
-    # Free text (names, digests, created_by), ratio and seconds take some of the values.
-    free = {"?": 7, "": 2, 1.5: 2}
-    assert refused == len(places) - (free.get(wrong, 0) if isinstance(wrong, str | float) else 0)
+    # Free text (names, digests, created_by), ratio, seconds and a flag take some of the values.
+    free = {"'?'": 7, "''": 2, "1.5": 2, "True": 1}
+    assert refused == len(places) - free.get(repr(wrong), 0)
 
 
 @pytest.mark.parametrize("section", ["documents", "provenance", "spans", None])
@@ -155,9 +155,9 @@ def test_header_that_is_not_the_expected_json_is_refused(
     [
         ({"format": "another"}, "safetensors file, but not a memory"),
         ({"format": None}, "safetensors file, but not a memory"),
-        ({"format_version": "3"}, r"(?s)newer icae.*Upgrade"),
+        ({"format_version": "4"}, r"(?s)newer icae.*Upgrade"),
         ({"format_version": "999"}, r"(?s)newer icae.*Upgrade"),
-        ({"format_version": "3", "header": None, "new": "x"}, r"(?s)newer icae.*Upgrade"),
+        ({"format_version": "4", "header": None, "new": "x"}, r"(?s)newer icae.*Upgrade"),
         ({"format_version": "0"}, "format_version"),
         ({"format_version": "one"}, "format_version"),
         ({"format_version": "²"}, "format_version"),
@@ -302,13 +302,32 @@ def test_version_1_knows_nothing_of_what_version_2_added(
         if added != key:
             del header[added]
     for span in header["spans"]:
-        for added in ("kind", "verbatim_start", "verbatim_end", "refine_steps", "refine_seconds"):
+        for added in (
+            "kind",
+            "verbatim_start",
+            "verbatim_end",
+            "refine_steps",
+            "refine_seconds",
+            "written_back",
+        ):
             if added != key:
                 del span[added]
     changed = {**metadata, "format_version": "1", "header": json.dumps(header)}
     index = json.dumps({"__metadata__": changed, **entries}).encode()
     path.write_bytes(len(index).to_bytes(8, "little") + index + data)
     with pytest.raises(MemoryFileError, match=f"(?s)unknown key.*{key}"):
+        read_header(path)
+
+
+def test_version_2_knows_nothing_of_writing_back(
+    memory: Memory, tmp_path: Path, unpacked: Unpack
+) -> None:
+    path = tmp_path / "m.icae"
+    memory.save(path)
+    metadata, entries, data = unpacked(path)
+    index = json.dumps({"__metadata__": {**metadata, "format_version": "2"}, **entries}).encode()
+    path.write_bytes(len(index).to_bytes(8, "little") + index + data)
+    with pytest.raises(MemoryFileError, match=r"(?s)unknown key.*written_back"):
         read_header(path)
 
 

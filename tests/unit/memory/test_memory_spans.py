@@ -52,6 +52,7 @@ def test_span_out_of_range_is_refused(memory: Memory, change: dict[str, Any]) ->
         {"fidelity": None},
         {"refine_steps": 1},
         {"refine_seconds": 0.5},
+        {"written_back": True},
     ],
     ids=str,
 )

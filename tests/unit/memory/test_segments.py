@@ -51,7 +51,7 @@ def test_refinement_is_recorded_and_one_unmeasured_segment_leaves_all_unknown(
 ) -> None:
     slots = np.ones((1, 3), dtype=np.float32)
     segment = Segment.of_slots(IDS, slots, ratio=3, token_fidelity=None)
-    refined = replace(segment, refine_steps=7, refine_seconds=0.25)
+    refined = replace(segment, refine_steps=7, refine_seconds=0.25, written_back=True)
     verbatim = Segment.of_tokens(IDS, hidden_size=3)
 
     memory = memory_of_segments(
@@ -59,6 +59,7 @@ def test_refinement_is_recorded_and_one_unmeasured_segment_leaves_all_unknown(
     )
 
     assert (memory.spans[0].refine_steps, memory.spans[0].refine_seconds) == (7, 0.25)
+    assert memory.spans[0].written_back is True
     assert (memory.spans[0].ratio, memory.spans[0].fidelity) == (3.0, None)
     assert memory.spans[1].fidelity == 1.0
     assert memory.token_fidelity is None

@@ -1,0 +1,189 @@
+"""Readers behind memories that are more than one ratio for all spans: refined, adaptive, noted."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from icae.adaptive import FidelityPolicy
+from icae.api import Icae
+from icae.evaluation.memories import ContextMemory, Tick, segment_memory
+from icae.evaluation.questions import Question
+from icae.evaluation.readers import MemoryReader, Reading, slot_budget
+from icae.memory import Segment
+from icae.memory.critical_words import critical_words
+from icae.model import render_full_prompt, tokenize, tokenize_with_offsets
+from icae.refinement import RefineConfig
+from icae.runtimes.base import Request
+from icae.spans import plan_spans
+from icae.types import TokenIds
+
+STEP_COST = 3
+"""Forward passes that take about as long as one refinement step."""
+
+
+class Shaper(Protocol):
+    """Makes the segments of contexts in its own way."""
+
+    def segments(
+        self, questions: Sequence[Question], cut: Sequence[Sequence[TokenIds]], ratio: float
+    ) -> list[list[Segment]]:
+        """The segments of each context.
+
+        Args:
+            questions: A question about each context, which has its text.
+            cut: Token ids of the spans of each context.
+            ratio: Compression ratio that the cell is measured at.
+        """
+        ...
+
+
+class SegmentReader(MemoryReader):
+    """The frozen decoder behind memories that a shaper makes.
+
+    Args:
+        engine: Adapter and base model.
+        shaper: Makes the segments.
+    """
+
+    def __init__(self, engine: Icae, shaper: Shaper) -> None:
+        super().__init__(engine)
+        self.shaper = shaper
+
+    def read(self, questions: Sequence[Question], ratio: float | None, tick: Tick) -> list[Reading]:
+        """Make each memory once, whatever the number of questions about its context."""
+        assert ratio is not None
+        asked = {question.group: question for question in questions}
+        contexts = list(asked.values())
+        span_length = self.engine.config.span_length
+        cut = [
+            [
+                question.context_ids[p.token_start : p.token_end]
+                for p in plan_spans(len(question.context_ids), span_length=span_length, ratio=1)
+            ]
+            for question in contexts
+        ]
+        made = self.shaper.segments(contexts, cut, ratio)
+        tick(2 * sum(len(question.context_ids) for question in contexts))
+        memories: dict[int, ContextMemory] = {
+            group: segment_memory(self.engine.runtime, segments)
+            for group, segments in zip(asked, made, strict=True)
+        }
+        return [self._reading(question, memories[question.group]) for question in questions]
+
+
+def _grouped(made: Sequence[Segment], cut: Sequence[Sequence[TokenIds]]) -> list[list[Segment]]:
+    """Segments of all spans, by context."""
+    rest = iter(made)
+    return [[next(rest) for _ in own] for own in cut]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RefinedShaper:
+    """Slots at one ratio, refined where they fall short.
+
+    Attributes:
+        engine: Adapter and base model.
+        config: When to stop and what to weigh.
+    """
+
+    engine: Icae
+    config: RefineConfig
+
+    def segments(
+        self, questions: Sequence[Question], cut: Sequence[Sequence[TokenIds]], ratio: float
+    ) -> list[list[Segment]]:
+        """Every span refined until it is held or given up."""
+        pieces = [piece for own in cut for piece in own]
+        made = dict(enumerate(self.engine.compressor.encode(pieces, ratio=ratio)))
+        made |= self.engine.adaptive.refined(made, self.config)
+        return _grouped([made[i] for i in range(len(pieces))], cut)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BudgetShaper:
+    """Ratios and verbatim spans within as many positions as one ratio would take.
+
+    Attributes:
+        engine: Adapter and base model; its trained ratios are chosen from.
+    """
+
+    engine: Icae
+
+    def segments(
+        self, questions: Sequence[Question], cut: Sequence[Sequence[TokenIds]], ratio: float
+    ) -> list[list[Segment]]:
+        """The best use of the positions of each context."""
+        span_length = self.engine.config.span_length
+        ratios = tuple({*self.engine.info.ratios, ratio})
+        return [
+            self.engine.adaptive.segments(
+                own,
+                policy=FidelityPolicy(
+                    budget=slot_budget(question, span_length, ratio), ratios=ratios
+                ),
+            )
+            for question, own in zip(questions, cut, strict=True)
+        ]
+
+
+class NotedReader(MemoryReader):
+    """The memory at one ratio, and in the prompt a note of the words at risk.
+
+    Args:
+        engine: Adapter and base model.
+    """
+
+    def read(self, questions: Sequence[Question], ratio: float | None, tick: Tick) -> list[Reading]:
+        """As for a memory; the note counts as positions of the context."""
+        assert ratio is not None
+        plain = super().read(questions, ratio, tick)
+        notes = self._notes(questions, ratio)
+        tokenizer = self.engine.tokenizer
+        return [
+            replace(
+                reading,
+                request=Request(
+                    prefix=reading.request.prefix,
+                    prompt_ids=render_full_prompt(
+                        tokenizer, notes[question.group], question.prompt
+                    ),
+                ),
+                context_positions=reading.context_positions
+                + len(tokenize(tokenizer, notes[question.group])),
+            )
+            for question, reading in zip(questions, plain, strict=True)
+        ]
+
+    def _notes(self, questions: Sequence[Question], ratio: float) -> dict[int, str]:
+        notes: dict[int, str] = {}
+        for question in {question.group: question for question in questions}.values():
+            memory = self.engine.compress(question.context, ratio=ratio)
+            assert memory.token_fidelity is not None
+            _, starts = tokenize_with_offsets(self.engine.tokenizer, question.context)
+            words = words_at_risk(question.context, starts, memory.token_fidelity.reproduced)
+            notes[question.group] = "Words in the text: " + ", ".join(words) if words else ""
+        return notes
+
+
+def words_at_risk(text: str, starts: Sequence[int], reproduced: NDArray[np.bool_]) -> list[str]:
+    """Numbers, names and code of a text that its slots lose, each once, in order.
+
+    Args:
+        text: The text.
+        starts: Character at which each of its tokens starts.
+        reproduced: Whether each token is reproduced from the slots, [L].
+    """
+    lost = np.flatnonzero(~reproduced).tolist()
+    ends = [*starts[1:], len(text)]
+    words = critical_words(text)
+    risky = [
+        text[word.start : word.end]
+        for word in words
+        if any(starts[i] < word.end and ends[i] > word.start for i in lost)
+    ]
+    return list(dict.fromkeys(risky))
