@@ -21,6 +21,7 @@ from icae.cli.eval_continuation import continuation
 from icae.cli.eval_random_text import random_text
 from icae.cli.eval_reconstruction import reconstruction
 from icae.cli.eval_refinement import refinement
+from icae.cli.eval_slots import slots
 from icae.cli.finetune import finetune
 from icae.cli.inspect import inspect
 from icae.cli.merge import merge
@@ -108,6 +109,7 @@ eval_app.command("reconstruction")(reconstruction)
 eval_app.command("continuation")(continuation)
 eval_app.command("random-text")(random_text)
 eval_app.command("refinement")(refinement)
+eval_app.command("slots")(slots)
 
 
 def main() -> None:

@@ -6,6 +6,7 @@ from icae.evaluation.random_text import RandomTextSettings
 from icae.evaluation.reconstruction import ReconstructionSettings
 from icae.evaluation.refinement import RefinementSettings
 from icae.evaluation.run import Finished, evaluate
+from icae.evaluation.slots import SlotsSettings
 
 __all__ = [
     "ContinuationSettings",
@@ -14,6 +15,7 @@ __all__ = [
     "ReconstructionSettings",
     "RefinementSettings",
     "Settings",
+    "SlotsSettings",
     "default_lengths",
     "evaluate",
 ]

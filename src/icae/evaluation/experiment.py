@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 from icae.api import Icae
 from icae.errors import ConfigError, InputError
 from icae.evaluation.contexts import Window
 from icae.evaluation.memories import Tick
 from icae.evaluation.metrics import Estimate
+from icae.evaluation.panels import BY_LENGTH as BY_LENGTH
+from icae.evaluation.panels import Axis as Axis
+from icae.evaluation.panels import Drawing
+from icae.evaluation.panels import Panel as Panel
 from icae.spans import check_ratio
 
 Row = dict[str, Any]
@@ -44,34 +48,8 @@ class Column:
     digits: int = 0
 
 
-@dataclass(frozen=True, kw_only=True)
-class Axis:
-    """What a plot runs along: the key of whole numbers in the rows, and its label."""
-
-    key: str
-    label: str
-
-
-BY_LENGTH = Axis(key="length", label="context length (tokens)")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Panel:
-    """One plot.
-
-    Attributes:
-        key: Key of the figure in the rows.
-        title: Title, with the unit.
-        limits: Fixed ends of the axis, each or both None.
-        level: A level to mark with a thin line, or None.
-        axis: What it runs along.
-    """
-
-    key: str
-    title: str
-    limits: tuple[float | None, float | None] = (None, None)
-    level: float | None = None
-    axis: Axis = BY_LENGTH
+Exhibit = Callable[[Sequence[Row]], str]
+"""Turns the rows of a result into a piece of HTML that a table cannot say."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,6 +62,9 @@ class Grid:
         samples: Contexts at each length, the same for all ratios.
         seed: Seed of the draw of contexts and of the bootstrap.
     """
+
+    exhibits: ClassVar[tuple[Exhibit, ...]] = ()
+    """What its HTML page shows beside the table; without any there is no page."""
 
     lengths: tuple[int, ...]
     ratios: tuple[float, ...]
@@ -125,7 +106,7 @@ class Experiment(Protocol):
         ...
 
     @property
-    def panels(self) -> tuple[Panel, ...]:
+    def panels(self) -> tuple[Drawing, ...]:
         """Plots."""
         ...
 
@@ -189,6 +170,11 @@ class Settings(Protocol):
     @property
     def window(self) -> int:
         """Tokens of a window."""
+        ...
+
+    @property
+    def exhibits(self) -> tuple[Exhibit, ...]:
+        """What its HTML page shows beside the table; without any there is no page."""
         ...
 
     def fixed(self) -> Mapping[str, Any]:

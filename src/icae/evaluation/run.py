@@ -15,6 +15,7 @@ from icae.evaluation.contexts import Windows, draw_windows, read_documents
 from icae.evaluation.experiment import Cell, Column, Experiment, Row, Settings
 from icae.evaluation.metadata import data_hashes, hardware, model_record
 from icae.evaluation.metrics import LEVEL, RESAMPLES, bleu_signature
+from icae.evaluation.pages import result_page
 from icae.evaluation.plots import plot, require_matplotlib
 from icae.evaluation.report import SCHEMA, Report, ReportFile
 from icae.evaluation.tables import markdown
@@ -31,13 +32,15 @@ class Finished:
         payload: The JSON object of the result file.
         rows: Its rows.
         columns: Columns of its table.
-        files: The files written: JSON, Markdown, PNG.
+        files: The files written: JSON, Markdown, PNG, and HTML where there are exhibits.
+        notes: How to read it.
     """
 
     payload: dict[str, Any]
     rows: tuple[Row, ...]
     columns: tuple[Column, ...]
     files: tuple[Path, ...]
+    notes: tuple[str, ...] = ()
 
 
 def evaluate(
@@ -50,7 +53,7 @@ def evaluate(
     replace: bool = False,
     on_progress: Progress = lambda done, total: None,
 ) -> Finished:
-    """Run an experiment and write ``<name>.json``, ``.md`` and ``.png``.
+    """Run an experiment and write ``<name>.json``, ``.md`` and ``.png``; or ``.html``, too.
 
     The JSON file is written after each cell; an equal run goes on where it was.
 
@@ -77,19 +80,39 @@ def evaluate(
     )
     experiment = settings.build(engine, windows.windows)
     head = _head(engine, texts, settings, windows) | {"bleu": signature, "command": command}
-    file = ReportFile(folder=folder, name=settings.name)
+    suffixes = (".json", ".md", ".png", *((".html",) if settings.exhibits else ()))
+    file = ReportFile(folder=folder, name=settings.name, suffixes=suffixes)
     stored = file.resume(head, experiment.cells(), replace=replace)
     report = _measure(experiment, stored, file, on_progress)
     file.save(report)
-    page = markdown(report.head, report.rows, experiment.columns, experiment.notes)
-    file.write(".md", page.encode())
-    file.write(".png", plot(report.rows, experiment.panels, title=settings.title))
+    _write_pages(file, report, experiment, settings)
     return Finished(
         payload=report.payload(),
         rows=report.rows,
         columns=experiment.columns,
         files=tuple(file.beside(suffix) for suffix in file.suffixes),
+        notes=experiment.notes,
     )
+
+
+def _write_pages(
+    file: ReportFile, report: Report, experiment: Experiment, settings: Settings
+) -> None:
+    """Write what people read of a result."""
+    page = markdown(report.head, report.rows, experiment.columns, experiment.notes)
+    file.write(".md", page.encode())
+    picture = plot(report.rows, experiment.panels, title=settings.title)
+    file.write(".png", picture)
+    if settings.exhibits:
+        html = result_page(
+            report.head,
+            report.rows,
+            experiment.columns,
+            experiment.notes,
+            picture=picture,
+            exhibits=settings.exhibits,
+        )
+        file.write(".html", html.encode())
 
 
 def _measure(

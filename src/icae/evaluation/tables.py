@@ -64,11 +64,12 @@ def markdown(
     lines += ["| " + " | ".join(texts) + " |" for texts in table_texts(rows, columns)]
     lines += ["", *(f"- {note}" for note in notes)]
     lines.append(f"- Figures in brackets: {head['intervals']}.")
-    lines += ["", *_made_by(head), ""]
+    lines += ["", *made_by(head), ""]
     return "\n".join(lines)
 
 
-def _made_by(head: Mapping[str, Any]) -> list[str]:
+def made_by(head: Mapping[str, Any]) -> list[str]:
+    """The command of a result, and code, model, data and machine behind it, as lines."""
     data = ", ".join(f"{d['file']} ({(d['sha256'] or 'unhashed')[:12]})" for d in head["data"])
     adapter, base = head["adapter"], head["base"]
     return [
