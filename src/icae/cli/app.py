@@ -18,6 +18,7 @@ from icae.cli.data_build import build
 from icae.cli.data_pack import pack
 from icae.cli.edit import edit
 from icae.cli.eval_continuation import continuation
+from icae.cli.eval_memorisation import memorisation
 from icae.cli.eval_random_text import random_text
 from icae.cli.eval_reconstruction import reconstruction
 from icae.cli.eval_refinement import refinement
@@ -110,6 +111,7 @@ eval_app.command("continuation")(continuation)
 eval_app.command("random-text")(random_text)
 eval_app.command("refinement")(refinement)
 eval_app.command("slots")(slots)
+eval_app.command("memorisation")(memorisation)
 
 
 def main() -> None:

@@ -8,7 +8,6 @@ from typing import Annotated
 import typer
 
 from icae.cli.eval_run import (
-    Lengths,
     Ratios,
     Replace,
     ResultFolder,

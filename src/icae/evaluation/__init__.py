@@ -2,6 +2,7 @@
 
 from icae.evaluation.continuation import ContinuationSettings
 from icae.evaluation.experiment import Settings, default_lengths
+from icae.evaluation.memorisation import MemorisationSettings
 from icae.evaluation.random_text import RandomTextSettings
 from icae.evaluation.reconstruction import ReconstructionSettings
 from icae.evaluation.refinement import RefinementSettings
@@ -11,6 +12,7 @@ from icae.evaluation.slots import SlotsSettings
 __all__ = [
     "ContinuationSettings",
     "Finished",
+    "MemorisationSettings",
     "RandomTextSettings",
     "ReconstructionSettings",
     "RefinementSettings",

@@ -87,6 +87,20 @@ def median_estimate(values: ArrayLike, *, seed: int) -> Estimate:
     return _interval(float(np.median(array)), np.median(array[picks], axis=1))
 
 
+def ratio_estimate(parts: ArrayLike, totals: ArrayLike, *, seed: int) -> Estimate:
+    """Sum of parts over sum of totals, contexts resampled, with its interval.
+
+    Args:
+        parts: What counts in each context, for example right words.
+        totals: What it is counted of in each context, for example words; not all 0.
+        seed: Seed of the bootstrap. A resample whose totals are all 0 is left out.
+    """
+    part, total = np.asarray(parts, dtype=np.float64), np.asarray(totals, dtype=np.float64)
+    picks = resample(len(part), seed=seed)
+    sums, bases = part[picks].sum(axis=1), total[picks].sum(axis=1)
+    return _interval(part.sum() / total.sum(), sums[bases > 0] / bases[bases > 0])
+
+
 def perplexity_estimate(losses: ArrayLike, *, seed: int) -> Estimate:
     """Perplexity over contexts of equally many scored tokens, with its interval.
 
