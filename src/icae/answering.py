@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from icae.errors import InputError
-from icae.runtimes.base import Prefix
+from icae.runtimes.base import Generated, Prefix, Request
 from icae.runtimes.text_stream import TextStream
 from icae.runtimes.torch import TorchRuntime
 from icae.types import Answer, TokenIds
@@ -48,6 +48,50 @@ class Answerer:
         Raises:
             InputError: If it does not fit the decoder's context window.
         """
+        self._require_room(prefix, prompt_ids, max_new_tokens)
+        stream = TextStream(self.tokenizer, on_text)
+        made = self.runtime.generate(
+            prefix,
+            prompt_ids,
+            max_new_tokens=max_new_tokens,
+            stop_ids=self.stop_ids,
+            on_token=stream.add,
+        )
+        return _answer(stream.close(), made, memory_positions)
+
+    def answer_many(
+        self,
+        requests: Sequence[Request],
+        *,
+        memory_positions: Sequence[int],
+        max_new_tokens: int,
+    ) -> list[Answer]:
+        """Answer several rendered prompts together, by greedy decoding.
+
+        Args:
+            requests: Memories and rendered prompts.
+            memory_positions: Positions that stand for each context, for the record.
+            max_new_tokens: Most tokens of each answer.
+
+        Raises:
+            InputError: If one does not fit the decoder's context window.
+        """
+        for request in requests:
+            self._require_room(request.prefix, request.prompt_ids, max_new_tokens)
+        written = self.runtime.generate_many(
+            requests, max_new_tokens=max_new_tokens, stop_ids=self.stop_ids
+        )
+        answers = []
+        for made, positions in zip(written, memory_positions, strict=True):
+            stream = TextStream(self.tokenizer, None)
+            for token in made.token_ids:
+                stream.add(token)
+            answers.append(_answer(stream.close(), made, positions))
+        return answers
+
+    def _require_room(
+        self, prefix: Prefix | None, prompt_ids: TokenIds, max_new_tokens: int
+    ) -> None:
         taken = self.runtime.positions(prefix, len(prompt_ids))[-1] + 1
         if taken + max_new_tokens > self.runtime.context_window:
             prompt = len(prompt_ids)
@@ -58,20 +102,15 @@ class Answerer:
                 expected=f"at most {self.runtime.context_window} positions",
                 fix="Use a higher ratio, fewer memories or a shorter answer.",
             )
-        stream = TextStream(self.tokenizer, on_text)
-        made = self.runtime.generate(
-            prefix,
-            prompt_ids,
-            max_new_tokens=max_new_tokens,
-            stop_ids=self.stop_ids,
-            on_token=stream.add,
-        )
-        return Answer(
-            text=stream.close(),
-            prompt_tokens=made.positions,
-            memory_positions=memory_positions,
-            answer_tokens=len(made.token_ids),
-            seconds=made.seconds,
-            first_token_seconds=made.first_token_seconds,
-            finished=made.stopped,
-        )
+
+
+def _answer(text: str, made: Generated, memory_positions: int) -> Answer:
+    return Answer(
+        text=text,
+        prompt_tokens=made.positions,
+        memory_positions=memory_positions,
+        answer_tokens=len(made.token_ids),
+        seconds=made.seconds,
+        first_token_seconds=made.first_token_seconds,
+        finished=made.stopped,
+    )

@@ -361,3 +361,39 @@ def test_the_uniform_layout_counts_the_tokens_that_slots_stand_for(
 def test_asking_a_blank_text_is_refused(engine: Icae) -> None:
     with pytest.raises(InputError, match="no text"):
         engine.ask_text(" \n", "the?")
+
+
+def test_many_questions_get_the_answers_that_each_gets_alone(engine: Icae) -> None:
+    one, other = engine.compress(TEXT, ratio=4), engine.compress("the thing in a shed", ratio=2)
+    asked: list[tuple[Any, str]] = [
+        (one, "Who ran?"),
+        ("the thing", "Who?"),
+        (other, "Where is the thing?"),
+        (one, "Why did they?"),
+    ]
+
+    together = engine.ask_many(asked, max_new_tokens=6)
+
+    alone = [
+        engine.ask_text(context, question, max_new_tokens=6)
+        if isinstance(context, str)
+        else engine.ask(context, question, max_new_tokens=6)
+        for context, question in asked
+    ]
+
+    def untimed(answer: Any) -> Any:
+        return dataclasses.replace(answer, seconds=0.0, first_token_seconds=0.0)
+
+    assert [untimed(a) for a in together] == [untimed(a) for a in alone]
+    assert engine.ask_many([]) == []
+
+
+def test_many_questions_are_checked_like_one(engine: Icae) -> None:
+    memory = engine.compress("the thing", ratio=4)
+
+    with pytest.raises(InputError, match="question is blank"):
+        engine.ask_many([(memory, "Who?"), (memory, " ")])
+    with pytest.raises(InputError, match="no text to answer from"):
+        engine.ask_many([(" ", "Who?")])
+    with pytest.raises(InputError, match="context window"):
+        engine.ask_many([(memory, "Who?"), (TEXT * 4, "Who?")])

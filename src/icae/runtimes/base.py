@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import functools
+import hashlib
 import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
+
+import numpy as np
 
 from icae.memory import Memory
 from icae.types import FloatArray, Objective, SpanKind, TokenIds
@@ -85,6 +89,16 @@ class Prefix:
         """Decoder positions of all parts, the objective token not counted."""
         return sum(positions for _, positions in self.spans)
 
+    @functools.cached_property
+    def digest(self) -> str:
+        """SHA-256 of all that the decoder reads: two prefixes with one digest are the same."""
+        digest = hashlib.sha256(repr((self.spans, self.objective)).encode())
+        for part in self.parts:
+            kind, data = part.read_by(_PartBytes())
+            digest.update(f"{kind}{len(data)}:".encode())
+            digest.update(data)
+        return digest.hexdigest()
+
     @classmethod
     def of_slots(
         cls, slots_KD: FloatArray, spans: Sequence[tuple[int, int]], objective: Objective
@@ -125,8 +139,31 @@ class Prefix:
         )
 
 
+class _PartBytes:
+    """The bytes of a part, behind the name of its kind."""
+
+    def read_slots(self, slots_KD: FloatArray) -> tuple[str, bytes]:
+        return "slots", np.ascontiguousarray(slots_KD, dtype="<f4").tobytes()
+
+    def read_tokens(self, token_ids: TokenIds) -> tuple[str, bytes]:
+        return "tokens", np.ascontiguousarray(token_ids, dtype="<i8").tobytes()
+
+
 def _part(kind: SpanKind, slots_KD: FloatArray, token_ids: TokenIds) -> PrefixPart:
     return SlotsPart(slots_KD=slots_KD) if kind == "slots" else TokensPart(token_ids=token_ids)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """One answer to write.
+
+    Attributes:
+        prefix: The memory that is read first, or None to read the prompt alone.
+        prompt_ids: Rendered prompt.
+    """
+
+    prefix: Prefix | None
+    prompt_ids: TokenIds
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,8 +174,9 @@ class Generated:
         token_ids: The ids, without the stop token.
         stopped: Whether a stop token ended it (else the limit did).
         positions: Decoder positions read before the first token.
-        first_token_seconds: Wall time to the first token.
-        seconds: Wall time in all.
+        first_token_seconds: Wall time to the first token; of answers that were written
+            together, the time from the start of their batch.
+        seconds: Wall time in all, from the same start.
     """
 
     token_ids: tuple[int, ...]
@@ -170,6 +208,15 @@ class Runtime(Protocol):
         on_token: Callable[[int], None] | None = None,
     ) -> Generated:
         """Greedy decoding of one answer behind ``[memory ; objective ; prompt]``."""
+        ...
+
+    def generate_many(
+        self, requests: Sequence[Request], *, max_new_tokens: int, stop_ids: Sequence[int]
+    ) -> list[Generated]:
+        """Greedy decoding of many answers together, in the order of the requests.
+
+        A memory that several requests share is read once.
+        """
         ...
 
     def write_back(self, prefixes: Sequence[Prefix]) -> list[tuple[int, ...]]:

@@ -6,7 +6,7 @@ Shape legend: R rows, S decoder places, K slots, D hidden size, V vocabulary.
 from __future__ import annotations
 
 import time
-from collections import defaultdict
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
@@ -18,7 +18,9 @@ from icae.memory import TokenFidelity
 from icae.model.icae import IcaeModel
 from icae.model.positions import decoder_positions
 from icae.objectives import autoencoding
-from icae.runtimes.base import Generated, Prefix
+from icae.runtimes.base import Generated, Prefix, Request
+from icae.runtimes.batching import RowClock, row_batches
+from icae.runtimes.torch_rows import KeyValues, Row, greedy_rows, read_fronts
 from icae.types import FloatArray, TokenIds
 
 TOKENS_PER_BATCH = 512
@@ -113,9 +115,7 @@ class TorchRuntime:
             on_token: Called with each token as it comes.
         """
         begin, first, stopped = time.perf_counter(), 0.0, False
-        embeds_SD = self.read_tokens(prompt_ids)
-        if prefix is not None:
-            embeds_SD = torch.cat([self.prefix_embeds(prefix), embeds_SD])
+        embeds_SD = self._inputs(prefix, prompt_ids)
         positions = self.positions(prefix, len(prompt_ids))
         written: list[int] = []
         for token in self._greedy(embeds_SD[None], positions, max_new_tokens):
@@ -134,25 +134,92 @@ class TorchRuntime:
             seconds=time.perf_counter() - begin,
         )
 
-    def write_back(self, prefixes: Sequence[Prefix]) -> list[tuple[int, ...]]:
-        """Greedy reconstruction of what each prefix stands for, each to its own length.
+    def generate_many(
+        self, requests: Sequence[Request], *, max_new_tokens: int, stop_ids: Sequence[int]
+    ) -> list[Generated]:
+        """Greedy decoding of many answers together, in the order of the requests.
 
-        Spans of equal length and positions are decoded together, so nothing is padded.
+        A memory that several requests of one batch share is read once. In float32 every
+        request gets the tokens that `generate` would give it.
+
+        Args:
+            requests: What to answer.
+            max_new_tokens: Most tokens of each answer.
+            stop_ids: Tokens that end an answer.
         """
-        groups: dict[tuple[tuple[int, int], ...], list[int]] = defaultdict(list)
-        for i, prefix in enumerate(prefixes):
-            groups[prefix.spans].append(i)
-        result: list[tuple[int, ...]] = [()] * len(prefixes)
-        for spans, members in groups.items():
-            length = sum(tokens for tokens, _ in spans)
-            for part in self.batches([length] * len(members)):
-                rows = members[part]
-                embeds = torch.stack([self.prefix_embeds(prefixes[i]) for i in rows])
-                positions = self.positions(prefixes[rows[0]], 0)
-                steps = torch.stack(list(self._greedy(embeds, positions, length)), dim=1)
-                for row, ids in zip(rows, steps.tolist(), strict=True):
-                    result[row] = tuple(ids)
-        return result
+        limits = [max_new_tokens] * len(requests)
+        return self._generate_rows(requests, limits, frozenset(stop_ids))
+
+    def write_back(self, prefixes: Sequence[Prefix]) -> list[tuple[int, ...]]:
+        """Greedy reconstruction of what each prefix stands for, each to its own length."""
+        nothing = np.zeros(0, dtype=np.int64)
+        requests = [Request(prefix=prefix, prompt_ids=nothing) for prefix in prefixes]
+        limits = [sum(tokens for tokens, _ in prefix.spans) for prefix in prefixes]
+        return [made.token_ids for made in self._generate_rows(requests, limits, frozenset())]
+
+    def _generate_rows(
+        self, requests: Sequence[Request], limits: Sequence[int], stop_ids: frozenset[int]
+    ) -> list[Generated]:
+        positions = [self.positions(r.prefix, len(r.prompt_ids)) for r in requests]
+        sizes = [len(own) + limit for own, limit in zip(positions, limits, strict=True)]
+        result: dict[int, Generated] = {}
+        for members in row_batches(requests, sizes, pads=self._may_pad(max(sizes, default=0))):
+            begin = time.perf_counter()
+            rows = self._rows(
+                [requests[i] for i in members],
+                [positions[i] for i in members],
+                [limits[i] for i in members],
+            )
+            clocks = [RowClock(begin=begin) for _ in members]
+            for step in greedy_rows(self.model.decoder, rows, stop_ids):
+                for row, token in zip(step.rows, step.tokens, strict=True):
+                    clocks[row].take(token, stop_ids)
+            for i, clock in zip(members, clocks, strict=True):
+                result[i] = clock.generated(positions=len(positions[i]))
+        return [result[i] for i in range(len(requests))]
+
+    def _rows(
+        self,
+        requests: Sequence[Request],
+        positions: Sequence[Sequence[int]],
+        limits: Sequence[int],
+    ) -> list[Row]:
+        """Rows of one batch; a memory that several share is read here, once."""
+        uses = Counter(r.prefix.digest for r in requests if r.prefix is not None)
+        shared: dict[str, tuple[Prefix, Sequence[int]]] = {
+            r.prefix.digest: (r.prefix, own)
+            for r, own in zip(requests, positions, strict=True)
+            if r.prefix is not None and uses[r.prefix.digest] > 1
+        }
+        fronts: dict[str, KeyValues] = {}
+        if shared:
+            # The last objective token is read with the prompt, which may be empty.
+            embeds = [self.prefix_embeds(prefix)[:-1] for prefix, _ in shared.values()]
+            places = [own[: len(e)] for e, (_, own) in zip(embeds, shared.values(), strict=True)]
+            read = read_fronts(self.model.decoder, embeds, places)
+            fronts = dict(zip(shared, read, strict=True))
+        rows = []
+        for request, own, limit in zip(requests, positions, limits, strict=True):
+            embeds_SD = self._inputs(request.prefix, request.prompt_ids)
+            front = None if request.prefix is None else fronts.get(request.prefix.digest)
+            start = 0 if front is None else front[0][0].shape[2]
+            rows.append(
+                Row(front=front, tail_SD=embeds_SD[start:], positions=own[start:], limit=limit)
+            )
+        return rows
+
+    def _may_pad(self, longest: int) -> bool:
+        """Whether rows of different lengths may share a batch.
+
+        A sliding window counts padding as places, so there only equal lengths go together.
+        """
+        window = getattr(self.model.decoder.config, "sliding_window", None)
+        return window is None or longest <= window
+
+    def _inputs(self, prefix: Prefix | None, prompt_ids: TokenIds) -> Tensor:
+        """Decoder inputs ``[front ; memory ; objective ; prompt]``, [S, D]."""
+        embeds_SD = self.read_tokens(prompt_ids)
+        return embeds_SD if prefix is None else torch.cat([self.prefix_embeds(prefix), embeds_SD])
 
     def positions(self, prefix: Prefix | None, prompt_length: int) -> list[int]:
         """Position of every decoder input of ``[front ; memory ; objective ; prompt]``.

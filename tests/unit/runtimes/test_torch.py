@@ -9,7 +9,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from icae.runtimes.base import Prefix, SlotsPart, TokensPart
+from icae.runtimes.base import Prefix, Request, SlotsPart, TokensPart
+from icae.runtimes.batching import POSITIONS_PER_BATCH, ROWS_PER_BATCH, row_batches
 from icae.runtimes.torch import TOKENS_PER_BATCH, TorchRuntime
 from icae.types import POSITION_LAYOUTS
 
@@ -290,3 +291,124 @@ def test_the_context_window_is_the_base_models(model: Any) -> None:
 
 def test_a_runtime_puts_the_model_in_eval_mode(build_model: Any) -> None:
     assert not TorchRuntime(build_model().train()).model.training
+
+
+def build_requests(build_prefix: Any, runtime: TorchRuntime, random_ids: Any) -> list[Request]:
+    """Two memories, one of them asked three times, and two prompts without a memory."""
+    shared, alone = build_prefix(runtime), build_prefix(runtime, [(5, 2)], seed=3)
+    prefixes = [shared, None, alone, shared, None, shared]
+    return [
+        Request(prefix=prefix, prompt_ids=random_ids(3 + 2 * i, 20 + i))
+        for i, prefix in enumerate(prefixes)
+    ]
+
+
+@pytest.mark.parametrize("layout", POSITION_LAYOUTS)
+def test_answers_written_together_equal_those_written_one_by_one(
+    family: str, build_model: Any, build_prefix: Any, random_ids: Any, layout: str
+) -> None:
+    runtime = TorchRuntime(build_model(family, layout=layout))
+    requests = build_requests(build_prefix, runtime, random_ids)
+    free = [
+        runtime.generate(r.prefix, r.prompt_ids, max_new_tokens=8, stop_ids=()).token_ids
+        for r in requests
+    ]
+    stops = [free[0][2], free[3][5]]
+
+    for stop_ids in ((), stops):
+        together = runtime.generate_many(requests, max_new_tokens=8, stop_ids=stop_ids)
+        for request, made in zip(requests, together, strict=True):
+            alone = runtime.generate(
+                request.prefix, request.prompt_ids, max_new_tokens=8, stop_ids=stop_ids
+            )
+            assert made.token_ids == alone.token_ids
+            assert (made.stopped, made.positions) == (alone.stopped, alone.positions)
+            assert 0 < made.first_token_seconds <= made.seconds
+    assert len({made.token_ids for made in together}) > 1
+    assert any(made.stopped for made in together)
+
+
+def test_a_row_that_ended_is_not_computed_any_more(
+    build_model: Any, build_prefix: Any, random_ids: Any
+) -> None:
+    runtime = TorchRuntime(build_model())
+    requests = build_requests(build_prefix, runtime, random_ids)
+    first = runtime.generate_many(requests[:1], max_new_tokens=1, stop_ids=())[0].token_ids[0]
+    rows: list[int] = []
+    hook = runtime.model.decoder.base_model.register_forward_hook(
+        lambda module, args, output: rows.append(output.last_hidden_state.shape[0])
+    )
+
+    made = runtime.generate_many(requests, max_new_tokens=4, stop_ids=[first])
+    hook.remove()
+
+    ended = sum(m.stopped and not m.token_ids for m in made)
+    assert ended >= 1
+    assert rows[:3] == [1, 6, 6 - ended]  # the shared memory, then all rows, then the rest
+
+
+def test_a_memory_of_several_requests_is_read_once(
+    build_model: Any, build_prefix: Any, random_ids: Any
+) -> None:
+    runtime = TorchRuntime(build_model())
+    prefix = build_prefix(runtime)
+    places: list[int] = []
+    hook = runtime.model.decoder.base_model.register_forward_hook(
+        lambda module, args, output: places.append(output.last_hidden_state.shape[1])
+    )
+    requests = [Request(prefix=prefix, prompt_ids=random_ids(4, i)) for i in range(5)]
+
+    runtime.generate_many(requests, max_new_tokens=1, stop_ids=())
+    hook.remove()
+
+    assert places == [7, 1 + 4]  # 7 slots; then the objective token and the prompt
+
+
+def test_a_sliding_window_batches_only_rows_of_one_length(
+    build_model: Any, build_decoder: Any, build_prefix: Any, random_ids: Any
+) -> None:
+    decoder = build_decoder("mistral")
+    decoder.config.sliding_window = 6
+    runtime = TorchRuntime(build_model(decoder=decoder))
+    requests = build_requests(build_prefix, runtime, random_ids)
+
+    together = runtime.generate_many(requests, max_new_tokens=8, stop_ids=())
+
+    for request, made in zip(requests, together, strict=True):
+        alone = runtime.generate(request.prefix, request.prompt_ids, max_new_tokens=8, stop_ids=())
+        assert made.token_ids == alone.token_ids
+
+
+@given(
+    sizes=st.lists(st.integers(1, 9000), max_size=60),
+    pads=st.booleans(),
+)
+def test_row_batches_hold_every_request_once_and_stay_within_the_bounds(
+    sizes: list[int], pads: bool
+) -> None:
+    requests = [Request(prefix=None, prompt_ids=np.zeros(n, dtype=np.int64)) for n in sizes]
+
+    batches = list(row_batches(requests, sizes, pads=pads))
+
+    assert sorted(i for batch in batches for i in batch) == list(range(len(sizes)))
+    for batch in batches:
+        own = [sizes[i] for i in batch]
+        assert len(own) <= ROWS_PER_BATCH
+        assert len(own) == 1 or max(own) * len(own) <= POSITIONS_PER_BATCH
+        assert pads or len(set(own)) == 1
+
+
+def test_two_prefixes_have_one_digest_exactly_if_the_decoder_reads_the_same(
+    random_ids: Any,
+) -> None:
+    slots = np.arange(12, dtype=np.float32).reshape(3, 4)
+    one = Prefix.of_slots(slots, [(9, 3)], "ft")
+
+    assert one.digest == Prefix.of_slots(slots.copy(), [(9, 3)], "ft").digest
+    others = [
+        Prefix.of_slots(slots + 1, [(9, 3)], "ft"),
+        Prefix.of_slots(slots, [(8, 3)], "ft"),
+        Prefix.of_slots(slots, [(9, 3)], "ae"),
+        Prefix(parts=(TokensPart(token_ids=random_ids(3)),), spans=((9, 3),), objective="ft"),
+    ]
+    assert len({prefix.digest for prefix in [one, *others]}) == 5
