@@ -17,8 +17,10 @@ from icae.cli.compress import compress
 from icae.cli.data_build import build
 from icae.cli.data_pack import pack
 from icae.cli.edit import edit
+from icae.cli.eval_compare import compare
 from icae.cli.eval_continuation import continuation
 from icae.cli.eval_memorisation import memorisation
+from icae.cli.eval_multi_span import multi_span
 from icae.cli.eval_random_text import random_text
 from icae.cli.eval_reconstruction import reconstruction
 from icae.cli.eval_refinement import refinement
@@ -112,6 +114,8 @@ eval_app.command("random-text")(random_text)
 eval_app.command("refinement")(refinement)
 eval_app.command("slots")(slots)
 eval_app.command("memorisation")(memorisation)
+eval_app.command("multi-span")(multi_span)
+eval_app.command("compare")(compare)
 
 
 def main() -> None:

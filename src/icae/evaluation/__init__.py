@@ -3,6 +3,7 @@
 from icae.evaluation.continuation import ContinuationSettings
 from icae.evaluation.experiment import Settings, default_lengths
 from icae.evaluation.memorisation import MemorisationSettings
+from icae.evaluation.multi_span import MultiSpanSettings
 from icae.evaluation.random_text import RandomTextSettings
 from icae.evaluation.reconstruction import ReconstructionSettings
 from icae.evaluation.refinement import RefinementSettings
@@ -13,6 +14,7 @@ __all__ = [
     "ContinuationSettings",
     "Finished",
     "MemorisationSettings",
+    "MultiSpanSettings",
     "RandomTextSettings",
     "ReconstructionSettings",
     "RefinementSettings",

@@ -5,6 +5,7 @@ Shape legend: W words, D hidden size.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -21,8 +22,11 @@ PAIRS = 2000
 SHORTEST, LONGEST = 4, 24
 """Characters of words that can be alike: shorter ones are mostly grammar, longer ones no words."""
 GRAMMAR = frozenset(
-    "about also been could from have into more most only should some such than that their them "
-    "then there these they this those were what when which will with would".split()
+    re.findall(
+        r"\w+",
+        "about also been could from have into more most only should some such than that their them "
+        "then there these they this those were what when which will with would",
+    )
 )
 """Longer English words of grammar, each of which is close to all others."""
 

@@ -57,7 +57,13 @@ def resample(count: int, *, seed: int) -> NDArray[np.int64]:
     return np.random.default_rng(seed).integers(0, count, (RESAMPLES, count))
 
 
-def _interval(value: float, statistics_R: NDArray[np.float64]) -> Estimate:
+def interval(value: float, statistics_R: NDArray[np.float64]) -> Estimate:
+    """A statistic with the interval that its resamples give.
+
+    Args:
+        value: The statistic of all contexts.
+        statistics_R: The same of each resample.
+    """
     tail = 100 * (1 - LEVEL) / 2
     low, high = np.percentile(statistics_R, [tail, 100 - tail])
     return Estimate(value=float(value), low=float(low), high=float(high))
@@ -72,7 +78,7 @@ def mean_estimate(values: ArrayLike, *, seed: int) -> Estimate:
     """
     array = np.asarray(values, dtype=np.float64)
     picks = resample(len(array), seed=seed)
-    return _interval(float(array.mean()), array[picks].mean(axis=1))
+    return interval(float(array.mean()), array[picks].mean(axis=1))
 
 
 def median_estimate(values: ArrayLike, *, seed: int) -> Estimate:
@@ -84,7 +90,7 @@ def median_estimate(values: ArrayLike, *, seed: int) -> Estimate:
     """
     array = np.asarray(values, dtype=np.float64)
     picks = resample(len(array), seed=seed)
-    return _interval(float(np.median(array)), np.median(array[picks], axis=1))
+    return interval(float(np.median(array)), np.median(array[picks], axis=1))
 
 
 def ratio_estimate(parts: ArrayLike, totals: ArrayLike, *, seed: int) -> Estimate:
@@ -98,7 +104,7 @@ def ratio_estimate(parts: ArrayLike, totals: ArrayLike, *, seed: int) -> Estimat
     part, total = np.asarray(parts, dtype=np.float64), np.asarray(totals, dtype=np.float64)
     picks = resample(len(part), seed=seed)
     sums, bases = part[picks].sum(axis=1), total[picks].sum(axis=1)
-    return _interval(part.sum() / total.sum(), sums[bases > 0] / bases[bases > 0])
+    return interval(part.sum() / total.sum(), sums[bases > 0] / bases[bases > 0])
 
 
 def perplexity_estimate(losses: ArrayLike, *, seed: int) -> Estimate:
@@ -180,7 +186,7 @@ def corpus_bleu_estimate(counts: Sequence[BleuCounts], *, seed: int) -> Estimate
     table = _table(counts)
     picks = resample(len(table), seed=seed)
     resampled = [_bleu_of_sums(sums) for sums in table[picks].sum(axis=1)]
-    return _interval(corpus_bleu(counts), np.array(resampled))
+    return interval(corpus_bleu(counts), np.array(resampled))
 
 
 def sentence_bleu(written: str, true: str) -> float:
