@@ -61,6 +61,7 @@ class Icae:
         config: Architecture of the adapter.
         info: Everything the adapter records about itself.
         provenance: What memories made by this engine are keyed by.
+        answerer: Lets the decoder answer rendered prompts.
     """
 
     def __init__(
@@ -83,7 +84,7 @@ class Icae:
         )
         stops = model.decoder.generation_config.eos_token_id
         stops = stops if isinstance(stops, list) else [stops]
-        self._answerer = Answerer(
+        self.answerer = Answerer(
             runtime=self.runtime,
             tokenizer=tokenizer,
             stop_ids=sorted({i for i in (*stops, tokenizer.eos_token_id) if i is not None}),
@@ -224,7 +225,7 @@ class Icae:
         self._require_own(memory)
         prompt_ids = self._prompt(question, history)
         prefix = Prefix.of_memory(memory, "ft")
-        return self._answerer.answer(
+        return self.answerer.answer(
             prefix,
             prompt_ids,
             memory_positions=memory.positions,
@@ -267,7 +268,7 @@ class Icae:
                 taken = self.count_tokens(context)
             requests.append(Request(prefix=prefix, prompt_ids=prompt_ids))
             positions.append(taken)
-        return self._answerer.answer_many(
+        return self.answerer.answer_many(
             requests, memory_positions=positions, max_new_tokens=max_new_tokens
         )
 
@@ -293,7 +294,7 @@ class Icae:
             InputError: As for `ask`.
         """
         prompt_ids = self._text_prompt(text, question, history)
-        return self._answerer.answer(
+        return self.answerer.answer(
             None,
             prompt_ids,
             memory_positions=self.count_tokens(text),

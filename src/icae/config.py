@@ -23,9 +23,14 @@ from icae.types import (
     EncoderReading,
     Framing,
     MemoryEmbedding,
+    Objective,
     PositionLayout,
     SlotHead,
+    TrainedReader,
 )
+
+UNTRAINED = "untrained"
+"""What `Recipe.init_adapter` says to fine-tune fresh weights."""
 
 
 def _check(condition: bool, message: str, got: object, expected: str) -> None:
@@ -151,13 +156,44 @@ class RatioStage:
 
 
 @dataclass(frozen=True, kw_only=True)
+class TripletFile:
+    """A file of instruction triplets, and how much of it is used.
+
+    In a recipe the path alone stands for the file with the defaults.
+
+    Attributes:
+        path: JSON lines, plain or under xz, gz or zst.
+        cap: Most triplets taken from it, drawn by the recipe's seed; None takes all.
+        weight: How often it is drawn from, relative to the weights of the other files;
+            None: the number of triplets taken from it, so that all are equally likely.
+    """
+
+    path: str
+    cap: int | None = None
+    weight: float | None = None
+
+    def __post_init__(self) -> None:
+        cap, weight = self.cap, self.weight
+        _check(cap is None or cap >= 1, f"The cap of {self.path} is out of range.", cap, ">= 1")
+        good = weight is None or 0 < weight < float("inf")
+        _check(good, f"The weight of {self.path} is out of range.", weight, "> 0")
+
+    @classmethod
+    def from_text(cls, text: str) -> TripletFile:
+        """The file of that path, with the defaults."""
+        return cls(path=text)
+
+
+@dataclass(frozen=True, kw_only=True)
 class DataConfig:
     """What training samples are drawn from and how they are cut.
 
     Attributes:
         shards: Folder of packed token shards (`icae data pack`).
         eval_shards: Folder of packed shards for held-out evaluation, or None.
-        triplets: Files of instruction triplets (JSON lines, also under xz, gz or zst).
+        triplets: Files of instruction triplets: paths, or `TripletFile` settings.
+        triplet_context: Longest context of a triplet in tokens; longer ones are left out, not
+            cut. None: the longest of `context_lengths`.
         context_lengths: Context length in tokens -> sampling weight. A context longer
             than the span length becomes a multi-span sample.
         continuation_length: Tokens after the context that the LM objective predicts.
@@ -166,7 +202,8 @@ class DataConfig:
 
     shards: str = ""
     eval_shards: str | None = None
-    triplets: tuple[str, ...] = ()
+    triplets: tuple[TripletFile, ...] = ()
+    triplet_context: int | None = None
     context_lengths: Mapping[int, float] = field(default_factory=lambda: {512: 1.0})
     continuation_length: int = 128
     ratio_curriculum: tuple[RatioStage, ...] = (RatioStage(),)
@@ -182,6 +219,13 @@ class DataConfig:
             self.continuation_length,
             ">= 1",
         )
+        longest = self.triplet_context
+        _check(
+            longest is None or longest >= 2,
+            "data.triplet_context is out of range.",
+            longest,
+            ">= 2 tokens",
+        )
         ends = [stage.until for stage in self.ratio_curriculum]
         _check(
             bool(ends) and ends == sorted(ends) and ends[-1] == 1.0,
@@ -189,6 +233,11 @@ class DataConfig:
             ends,
             "rising `until`, the last one 1.0",
         )
+
+    @property
+    def longest_triplet(self) -> int:
+        """Longest context of a triplet in tokens."""
+        return self.triplet_context or max(int(n) for n in self.context_lengths)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -201,20 +250,34 @@ class ObjectiveConfig:
             it constant.
         kl_share: Share of L_LM that is the KL divergence from the decoder that reads the
             full context (0..1); the rest is the loss on the true tokens.
+        ft_kl_share: The same for the FT loss; that decoder reads the prompt with the whole
+            context in it, and both are compared on the tokens of the answer.
         ft_share: Share of the samples of a step that are instruction triplets (0..1).
             Those carry the FT loss; the others carry the AE + LM loss.
+        reader: Who answers the instructions in training. ``memory``: the frozen decoder
+            behind a memory, which trains an adapter; ``full-context``: the decoder with a
+            LoRA of the same size and the whole context in its prompt, nothing compressed:
+            the upper bound of `icae eval qa`. It takes `ft_share` 1.0.
     """
 
     ae_weight: float = 0.5
     ae_weight_end: float | None = None
     kl_share: float = 0.0
+    ft_kl_share: float = 0.0
     ft_share: float = 0.0
+    reader: TrainedReader = "memory"
 
     def __post_init__(self) -> None:
-        for name in ("ae_weight", "ae_weight_end", "kl_share", "ft_share"):
+        for name in ("ae_weight", "ae_weight_end", "kl_share", "ft_kl_share", "ft_share"):
             value = getattr(self, name)
             good = value is None or 0 <= value <= 1
             _check(good, f"objective.{name} is out of range.", value, "0..1")
+
+    @property
+    def kl_shares(self) -> Mapping[Objective, float]:
+        """Share of each objective's loss that is a KL divergence, where there is any."""
+        shares: dict[Objective, float] = {"lm": self.kl_share, "ft": self.ft_kl_share}
+        return {name: share for name, share in shares.items() if share > 0}
 
     @property
     def has_lm(self) -> bool:
@@ -311,6 +374,8 @@ class Recipe:
         description: What the run is for, with hardware, hours and the expected figures.
         base: Base model: ``smollm2-135m-instruct``, a Hugging Face hub id or a folder.
         init_adapter: Adapter folder to start from (required to fine-tune), or None.
+            ``untrained`` fine-tunes fresh weights on purpose, to measure what pretraining
+            is worth.
     """
 
     name: str

@@ -8,7 +8,7 @@ Source: Ge et al. 2024, sections 2.2 and 2.3.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,17 +26,25 @@ class DecoderTask:
         input_ids: T - 1 token ids read after the objective token.
         target_ids: T token ids to predict.
         label_mask: [T] bool; only True targets are scored.
+        full_prompt_ids: Of an instruction, the prompt with the whole context in it: what the
+            plain decoder reads before the scored targets; None where it is not needed.
     """
 
     objective: Objective
     input_ids: TokenIds
     target_ids: TokenIds
     label_mask: NDArray[np.bool_]
+    full_prompt_ids: TokenIds | None = None
 
     @property
     def labels(self) -> int:
         """Number of scored targets."""
         return int(self.label_mask.sum())
+
+    @property
+    def scored_ids(self) -> TokenIds:
+        """The targets that are scored, [labels]."""
+        return self.target_ids[self.label_mask]
 
 
 def _task(objective: Objective, ids: TokenIds, unscored: int) -> DecoderTask:
@@ -76,17 +84,22 @@ def continuation(next_ids: TokenIds) -> DecoderTask:
     return _task("lm", next_ids, 0)
 
 
-def instruction(prompt_ids: TokenIds, answer_ids: TokenIds) -> DecoderTask:
+def instruction(
+    prompt_ids: TokenIds, answer_ids: TokenIds, *, full_prompt_ids: TokenIds | None = None
+) -> DecoderTask:
     """FT: answer a prompt. Exactly the prompt is unscored, the answer (with its end) is.
 
     Args:
         prompt_ids: The rendered prompt.
         answer_ids: The answer, ending in the token that ends a turn.
+        full_prompt_ids: The rendered prompt with the whole context in it, for a teacher or a
+            reader that sees the context itself.
 
     Raises:
         InputError: If the answer is empty.
     """
-    return _task("ft", np.concatenate([prompt_ids, answer_ids]), len(prompt_ids))
+    task = _task("ft", np.concatenate([prompt_ids, answer_ids]), len(prompt_ids))
+    return replace(task, full_prompt_ids=full_prompt_ids)
 
 
 def combine(ae_loss: float, lm_loss: float, ae_weight: float) -> float:

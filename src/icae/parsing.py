@@ -129,6 +129,8 @@ def _convert(hint: Any, value: Any, *, where: str) -> Any:
     if hint is Any:
         return value
     if is_dataclass(hint):
+        if isinstance(value, str) and hasattr(hint, "from_text"):
+            return hint.from_text(value)
         return from_dict(typing.cast(type, hint), value, where=where)
     if hint is float and isinstance(value, int | float) and not isinstance(value, bool):
         try:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from icae.model import IcaeModel, PlainRow, plain_logits, render_prompt
+from icae.model import IcaeModel, PlainRow, plain_logits, render_full_prompt, render_prompt
 from icae.objectives import continuation, instruction
 from icae.refinement import Teacher
 from icae.types import TokenIds
@@ -63,7 +63,7 @@ class TeacherWriter:
             rows.append(PlainRow(ids=np.concatenate([context_ids, written]), scored=len(written)))
             tasks.append(continuation(written))
         for prompt in self.prompts:
-            full_ids = render_prompt(self.tokenizer, f"{text}\n\n{prompt}")
+            full_ids = render_full_prompt(self.tokenizer, text, prompt)
             written = self._generate(full_ids, seed=None)
             rows.append(PlainRow(ids=np.concatenate([full_ids, written]), scored=len(written)))
             tasks.append(instruction(render_prompt(self.tokenizer, prompt), written))

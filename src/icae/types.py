@@ -15,6 +15,7 @@ Framing = Literal["behind", "around"]
 EncoderReading = Literal["memory-tokens", "mean-pool"]
 Objective = Literal["ae", "lm", "ft"]
 SpanKind = Literal["slots", "tokens"]
+TrainedReader = Literal["memory", "full-context"]
 
 POSITION_LAYOUTS: tuple[PositionLayout, ...] = ("default", "uniform-encoder", "uniform")
 SLOT_HEADS: tuple[SlotHead, ...] = ("plain", "gain", "residual", "linear")

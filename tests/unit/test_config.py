@@ -16,6 +16,7 @@ from icae.config import (
     OptimConfig,
     RatioStage,
     Recipe,
+    TripletFile,
     load_recipe,
 )
 from icae.errors import ConfigError
@@ -132,7 +133,9 @@ def test_a_complete_recipe_survives_yaml(tmp_path: Path) -> None:
         name="all",
         init_adapter="runs/a",
         model=ModelConfig(layout="uniform", slot_head="linear", memory_embedding="per-slot"),
-        data=DataConfig(shards="s", triplets=("a.jsonl", "b.jsonl.xz")),
+        data=DataConfig(
+            shards="s", triplets=(TripletFile(path="a.jsonl"), TripletFile(path="b.xz", cap=3))
+        ),
         objective=ObjectiveConfig(ae_weight=0.4, ft_share=0.5),
         optim=OptimConfig(steps=7, batch_size=8, micro_batch_size=4),
     )

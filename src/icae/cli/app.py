@@ -21,6 +21,7 @@ from icae.cli.eval_compare import compare
 from icae.cli.eval_continuation import continuation
 from icae.cli.eval_memorisation import memorisation
 from icae.cli.eval_multi_span import multi_span
+from icae.cli.eval_qa import qa
 from icae.cli.eval_random_text import random_text
 from icae.cli.eval_reconstruction import reconstruction
 from icae.cli.eval_refinement import refinement
@@ -116,6 +117,7 @@ eval_app.command("slots")(slots)
 eval_app.command("memorisation")(memorisation)
 eval_app.command("multi-span")(multi_span)
 eval_app.command("compare")(compare)
+eval_app.command("qa")(qa)
 
 
 def main() -> None:

@@ -153,15 +153,16 @@ def run_experiment(
 def _show(finished: Finished) -> None:
     from icae.evaluation.tables import short_cell_text, table_texts
 
-    table = Table(box=None, pad_edge=False)
-    for column in finished.columns:
-        table.add_column(column.title.partition(" (")[0], justify="right", no_wrap=True)
-    for texts in table_texts(finished.rows, finished.columns, show=short_cell_text):
-        table.add_row(*texts)
     out = console.results()
-    wide = out.measure(table, options=out.options.update(width=1000)).maximum
-    out.width = max(out.width, wide)  # a figure is never cut; a narrow terminal wraps the line
-    out.print(table)
+    for made in finished.tables:
+        table = Table(box=None, pad_edge=False, title=made.title, title_justify="left")
+        for column in made.filled:
+            table.add_column(column.title.partition(" (")[0], justify="right", no_wrap=True)
+        for texts in table_texts(made.rows, made.filled, show=short_cell_text):
+            table.add_row(*texts)
+        wide = out.measure(table, options=out.options.update(width=1000)).maximum
+        out.width = max(out.width, wide)  # a figure is never cut; a narrow terminal wraps the line
+        out.print(table)
     for path in finished.files:
         out.print(str(path), soft_wrap=True)
 

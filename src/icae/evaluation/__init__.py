@@ -4,6 +4,7 @@ from icae.evaluation.continuation import ContinuationSettings
 from icae.evaluation.experiment import Settings, default_lengths
 from icae.evaluation.memorisation import MemorisationSettings
 from icae.evaluation.multi_span import MultiSpanSettings
+from icae.evaluation.qa import READERS, QaSettings
 from icae.evaluation.random_text import RandomTextSettings
 from icae.evaluation.reconstruction import ReconstructionSettings
 from icae.evaluation.refinement import RefinementSettings
@@ -11,10 +12,12 @@ from icae.evaluation.run import Finished, evaluate
 from icae.evaluation.slots import SlotsSettings
 
 __all__ = [
+    "READERS",
     "ContinuationSettings",
     "Finished",
     "MemorisationSettings",
     "MultiSpanSettings",
+    "QaSettings",
     "RandomTextSettings",
     "ReconstructionSettings",
     "RefinementSettings",

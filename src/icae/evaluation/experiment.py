@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
 from icae.api import Icae
 from icae.errors import ConfigError, InputError
-from icae.evaluation.contexts import Window
+from icae.evaluation.contexts import Window, draw_windows, read_documents
 from icae.evaluation.memories import Tick
-from icae.evaluation.metrics import Estimate
+from icae.evaluation.metrics import Estimate, bleu_signature
 from icae.evaluation.panels import BY_LENGTH as BY_LENGTH
+from icae.evaluation.panels import BY_RATIO as BY_RATIO
 from icae.evaluation.panels import Axis as Axis
 from icae.evaluation.panels import Drawing
 from icae.evaluation.panels import Panel as Panel
@@ -29,14 +32,22 @@ class Cell:
     """The unit that is measured, written and resumed.
 
     Attributes:
-        length: Context tokens.
+        length: Context tokens; 0 where the contexts have lengths of their own.
         ratio: Compression ratio, or None for what does not depend on it.
         text: Kind of text, where an experiment has several.
+        dataset: Data set, where an experiment has several.
+        reader: Who reads, where an experiment has several.
     """
 
-    length: int
+    length: int = 0
     ratio: float | None = None
     text: str | None = None
+    dataset: str | None = None
+    reader: str | None = None
+
+    def __str__(self) -> str:
+        known = {key: value for key, value in asdict(self).items() if value}
+        return ", ".join(f"{key} {value}" for key, value in known.items())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,8 +64,8 @@ Exhibit = Callable[[Sequence[Row]], str]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Grid:
-    """What every experiment is told.
+class Grid(ABC):
+    """What every experiment on windows of held-out text is told.
 
     Attributes:
         lengths: Context lengths in tokens.
@@ -64,7 +75,7 @@ class Grid:
     """
 
     exhibits: ClassVar[tuple[Exhibit, ...]] = ()
-    """What its HTML page shows beside the table; without any there is no page."""
+    """What its HTML page shows beside the table."""
 
     lengths: tuple[int, ...]
     ratios: tuple[float, ...]
@@ -88,6 +99,29 @@ class Grid:
     def window(self) -> int:
         """Tokens of a window: the longest context and what must follow it."""
         return max(self.lengths)
+
+    @abstractmethod
+    def build(self, engine: Icae, windows: Sequence[Window]) -> Experiment:
+        """The experiment on a loaded model and drawn windows."""
+
+    def prepare(self, engine: Icae, texts: Sequence[Path]) -> Prepared:
+        """Draw the windows and build the experiment on them."""
+        signature = bleu_signature()
+        drawn = draw_windows(
+            read_documents(texts, engine.tokenizer),
+            size=self.window,
+            samples=self.samples,
+            seed=self.seed,
+        )
+        record = {
+            "documents": drawn.documents,
+            "overlapping_windows": drawn.overlapping,
+            "lengths": list(self.lengths),
+            "ratios": list(self.ratios),
+            "bleu": signature,
+        }
+        experiment = self.build(engine, drawn.windows)
+        return Prepared(experiment=experiment, record=record, exhibits=self.exhibits)
 
     def fixed(self) -> dict[str, Any]:
         """The settings besides lengths, ratios and seed: those that make results comparable."""
@@ -134,6 +168,38 @@ class Experiment(Protocol):
         ...
 
 
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """What is worked out from the rows of all cells once they are there.
+
+    Attributes:
+        title: Headline of its table.
+        columns: Columns of its table.
+        compare: (rows of the result) -> rows of the comparison.
+    """
+
+    title: str
+    columns: tuple[Column, ...]
+    compare: Callable[[Sequence[Row]], list[Row]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """An experiment that is ready to be measured.
+
+    Attributes:
+        experiment: The experiment.
+        record: What the result says about its material.
+        comparison: What is worked out from all rows, or None.
+        exhibits: What its HTML page shows beside the tables; without any there is no page.
+    """
+
+    experiment: Experiment
+    record: Mapping[str, Any]
+    comparison: Comparison | None = None
+    exhibits: tuple[Exhibit, ...] = ()
+
+
 class Settings(Protocol):
     """Settings that know their experiment; see `Grid`."""
 
@@ -148,41 +214,21 @@ class Settings(Protocol):
         ...
 
     @property
-    def lengths(self) -> tuple[int, ...]:
-        """Context lengths in tokens."""
-        ...
-
-    @property
-    def ratios(self) -> tuple[float, ...]:
-        """Compression ratios."""
-        ...
-
-    @property
-    def samples(self) -> int:
-        """Contexts at each length."""
-        ...
-
-    @property
     def seed(self) -> int:
         """Seed of contexts and bootstrap."""
         ...
 
-    @property
-    def window(self) -> int:
-        """Tokens of a window."""
-        ...
-
-    @property
-    def exhibits(self) -> tuple[Exhibit, ...]:
-        """What its HTML page shows beside the table; without any there is no page."""
-        ...
-
     def fixed(self) -> Mapping[str, Any]:
-        """The settings besides lengths, ratios and seed."""
+        """The settings besides the seed and what more cells may be added for."""
         ...
 
-    def build(self, engine: Icae, windows: Sequence[Window]) -> Experiment:
-        """The experiment on a loaded model and drawn windows."""
+    def prepare(self, engine: Icae, texts: Sequence[Path]) -> Prepared:
+        """Read the material and build the experiment.
+
+        Raises:
+            IcaeError: If texts or settings cannot be used with this engine.
+            MissingDependencyError: If the `[eval]` extra is not installed.
+        """
         ...
 
 

@@ -81,6 +81,56 @@ def mean_estimate(values: ArrayLike, *, seed: int) -> Estimate:
     return interval(float(array.mean()), array[picks].mean(axis=1))
 
 
+def grouped_mean_estimate(values: ArrayLike, groups: Sequence[int], *, seed: int) -> Estimate:
+    """Mean over questions, with the interval over their contexts.
+
+    Questions about one context are drawn together, so that they do not count as
+    independent.
+
+    Args:
+        values: One value for each question.
+        groups: The context of each question.
+        seed: Seed of the bootstrap.
+    """
+    array = np.asarray(values, dtype=np.float64)
+    sums_G, counts_G = _group_sums(array, groups)
+    picks = resample(len(sums_G), seed=seed)
+    means_R = sums_G[picks].sum(axis=1) / counts_G[picks].sum(axis=1)
+    return interval(float(array.mean()), means_R)
+
+
+def grouped_ratio_estimate(
+    values: ArrayLike, others: ArrayLike, groups: Sequence[int], *, seed: int
+) -> Estimate | None:
+    """Ratio of two means over the same questions, paired; see `grouped_mean_estimate`.
+
+    Args:
+        values: One value for each question.
+        others: One value for each question, for what is divided by.
+        groups: The context of each question.
+        seed: Seed of the bootstrap.
+
+    Returns:
+        The ratio, or None if what is divided by is zero in a resample.
+    """
+    above_G, _ = _group_sums(np.asarray(values, dtype=np.float64), groups)
+    below_G, _ = _group_sums(np.asarray(others, dtype=np.float64), groups)
+    picks = resample(len(above_G), seed=seed)
+    below_R = below_G[picks].sum(axis=1)
+    if not below_G.sum() or not below_R.all():
+        return None
+    return interval(float(above_G.sum() / below_G.sum()), above_G[picks].sum(axis=1) / below_R)
+
+
+def _group_sums(
+    values: NDArray[np.float64], groups: Sequence[int]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Sum and number of the values of each group."""
+    _, places = np.unique(np.asarray(groups), return_inverse=True)
+    sums = np.bincount(places, weights=values).astype(np.float64)
+    return sums, np.bincount(places).astype(np.float64)
+
+
 def median_estimate(values: ArrayLike, *, seed: int) -> Estimate:
     """Median over contexts, with its interval.
 

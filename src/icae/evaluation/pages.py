@@ -6,8 +6,7 @@ import base64
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from icae.evaluation.experiment import Column, Exhibit, Row
-from icae.evaluation.tables import made_by, table_texts
+from icae.evaluation.tables import Table, made_by, table_texts
 from icae.memory.html_page import escaped, html_page
 
 STYLE = """\
@@ -22,35 +21,19 @@ table.t td,table.t th{white-space:nowrap;padding:.15rem .5rem}
 """CSS of result pages; exhibits add their own in a style attribute or by these classes."""
 
 
-def result_page(
-    head: Mapping[str, Any],
-    rows: Sequence[Row],
-    columns: Sequence[Column],
-    notes: Sequence[str],
-    *,
-    picture: bytes,
-    exhibits: Sequence[Exhibit],
-) -> str:
+def result_page(section: str, *, title: str) -> str:
     """The HTML page of one result.
 
     Args:
-        head: What made it.
-        rows: Its rows.
-        columns: Columns of the table.
-        notes: How to read it.
-        picture: Its plots, a PNG file.
-        exhibits: What else is shown of the rows.
+        section: From `result_section`.
+        title: Its headline, plain text.
     """
-    section = result_section(
-        head, rows, columns, notes, picture=picture, shown=[show(rows) for show in exhibits]
-    )
-    return html_page([section], title=str(head["title"]), style=STYLE)
+    return html_page([section], title=title, style=STYLE)
 
 
 def result_section(
     head: Mapping[str, Any],
-    rows: Sequence[Row],
-    columns: Sequence[Column],
+    tables: Sequence[Table],
     notes: Sequence[str],
     *,
     picture: bytes,
@@ -60,24 +43,21 @@ def result_section(
 
     Args:
         head: What made it.
-        rows: Its rows.
-        columns: Columns of the table.
-        notes: How to read it.
+        tables: Its tables.
+        notes: How to read them.
         picture: Its plots, a PNG file.
         shown: HTML of its exhibits.
     """
+    parts = [data_image(picture, str(head["title"]))]
+    for table in tables:
+        parts += [] if table.title is None else [f"<h3>{escaped(table.title)}</h3>\n"]
+        lines = table_texts(table.rows, table.filled)
+        parts.append(html_table([c.title for c in table.filled], lines))
     said = [*notes, f"Figures in brackets: {head['intervals']}."]
     items = "".join(f"<li>{escaped(note)}</li>" for note in said)
     made = "<br>".join(escaped(line) for line in made_by(head) if line)
-    return "".join(
-        [
-            data_image(picture, str(head["title"])),
-            html_table([c.title for c in columns], table_texts(rows, columns)),
-            *shown,
-            f'<ul class="notes">{items}</ul>',
-            f'<p class="made">{made}</p>\n',
-        ]
-    )
+    notes_html = f'<ul class="notes">{items}</ul>'
+    return "".join([*parts, *shown, notes_html, f'<p class="made">{made}</p>\n'])
 
 
 def data_image(picture: bytes, title: str) -> str:

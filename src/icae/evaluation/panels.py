@@ -43,6 +43,7 @@ class Axis:
 
 
 BY_LENGTH = Axis(key="length", label="context length (tokens)")
+BY_RATIO = Axis(key="ratio", label="compression ratio (context tokens per slot)")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,14 +51,16 @@ class Panel:
     """Lines: one figure of every series, with its interval as a band.
 
     Rows of one ``series`` make a line; its colour tells the ratio (grey: none), its stroke
-    the ``kind``. Where a line is one point, the interval is a bar.
+    the ``kind``; where a series runs over several ratios, each has its own colour. Where a
+    line is one point, the interval is a bar.
 
     Attributes:
         key: Key of the figure in the rows.
         title: Title, with the unit.
         limits: Fixed ends of the axis, each or both None.
         level: A level to mark with a thin line, or None.
-        axis: What it runs along.
+        axis: What it runs along; a row without a value there is a level line.
+        dataset: The data set whose rows are drawn; None draws all.
     """
 
     key: str
@@ -65,29 +68,37 @@ class Panel:
     limits: tuple[float | None, float | None] = (None, None)
     level: float | None = None
     axis: Axis = BY_LENGTH
+    dataset: str | None = None
 
     def has(self, rows: Sequence[Mapping[str, Any]]) -> bool:
         """Whether a row holds the figure."""
-        return any(row.get(self.key) is not None for row in rows)
+        return bool(self._points(rows))
 
     def draw(self, axis: Any, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         """Draw a line for each series, all of which the legend names."""
         handles: dict[str, Any] = {}
         for series, look in _looks(rows).items():
-            points = [r for r in rows if r["series"] == series and r.get(self.key) is not None]
+            points = [row for row in self._points(rows) if row["series"] == series]
             if points:
                 handles[series] = self._line(axis, points, look)
         dress(axis, self.title)
-        places = sorted({row[self.axis.key] for row in rows})
+        places = sorted({row[self.axis.key] for row in rows} - {None})
         axis.set_xlabel(self.axis.label, fontsize=9)
-        axis.set_xticks(places, [str(n) for n in places])
+        axis.set_xticks(places, [f"{n:g}" for n in places])
         axis.set_ylim(*self.limits)
         if self.level is not None:
             axis.axhline(self.level, color="black", linewidth=0.8, linestyle=(0, (1, 2)))
         return handles
 
+    def _points(self, rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+        """The rows that are shown."""
+        own = [row for row in rows if self.dataset is None or row.get("dataset") == self.dataset]
+        return [row for row in own if row.get(self.key) is not None]
+
     def _line(self, axis: Any, points: Sequence[Mapping[str, Any]], look: dict[str, Any]) -> Any:
-        points = sorted(points, key=lambda row: int(row[self.axis.key]))
+        if points[0][self.axis.key] is None:
+            return _level(axis, points[0][self.key], look)
+        points = sorted(points, key=lambda row: float(row[self.axis.key]))
         x = [row[self.axis.key] for row in points]
         value, low, high = ([r[self.key][end] for r in points] for end in ("value", "low", "high"))
         (line,) = axis.plot(x, value, marker="o", markersize=4, linewidth=1.5, **look)
@@ -182,8 +193,33 @@ def dress(axis: Any, title: str) -> None:
     axis.set_axisbelow(True)
 
 
+def _level(axis: Any, figure: Mapping[str, float], look: dict[str, Any]) -> Any:
+    """A line across the panel, with its interval."""
+    axis.axhspan(figure["low"], figure["high"], color=look["color"], alpha=0.08, linewidth=0)
+    return axis.axhline(figure["value"], linewidth=1.5, **look)
+
+
 def _looks(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Colour by ratio and stroke by kind, for each series in order."""
+    """How each series looks, in order.
+
+    Colour by ratio and stroke by kind; where a series runs over several ratios, a colour
+    for each series, with a broken stroke where the ratio does not matter.
+    """
+    runs = {(row["series"], row["ratio"]) for row in rows if row["ratio"] is not None}
+    if len(runs) > len({series for series, _ in runs}):
+        named = dict.fromkeys(row["series"] for row in rows)
+        return {
+            series: {
+                "color": COLOURS[i % len(COLOURS)],
+                "linestyle": "-" if any(series == own for own, _ in runs) else "--",
+            }
+            for i, series in enumerate(named)
+        }
+    return _looks_by_ratio(rows)
+
+
+def _looks_by_ratio(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Colour by ratio and stroke by kind."""
     ratios = sorted({row["ratio"] for row in rows if row["ratio"] is not None})
     several = len(ratios) > 1
     kinds = list(dict.fromkeys(row["kind"] for row in rows if row["ratio"] is not None))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +28,14 @@ class Report:
         cells: The cells that were measured, each with its seconds and commit.
         rows: Their rows, in the same order.
         complete: Whether every cell asked for is there.
+        comparisons: Rows worked out from those of all cells.
     """
 
     head: Mapping[str, Any]
     cells: tuple[Mapping[str, Any], ...] = ()
     rows: tuple[Row, ...] = ()
     complete: bool = False
+    comparisons: tuple[Row, ...] = ()
 
     def has(self, cell: Cell) -> bool:
         """Whether a cell was measured."""
@@ -54,14 +56,20 @@ class Report:
         rows = tuple(row for cell in order for row in self.rows if _is(row, cell))
         return Report(head=self.head, cells=cells, rows=rows, complete=True)
 
+    def compared(self, rows: Sequence[Row]) -> Report:
+        """The report with rows worked out from its own."""
+        return replace(self, comparisons=tuple(rows))
+
     def payload(self) -> dict[str, Any]:
         """The JSON object of the file."""
+        compared = {"comparisons": list(self.comparisons)} if self.comparisons else {}
         return {
             **self.head,
             "complete": self.complete,
             "seconds": round(sum(record["seconds"] for record in self.cells), 3),
             "cells": list(self.cells),
             "rows": list(self.rows),
+            **compared,
         }
 
 
@@ -148,6 +156,7 @@ class ReportFile:
     def _read(self) -> Report:
         try:
             raw = json.loads(self.path.read_text(encoding="utf-8"))
+            raw.pop("comparisons", None)  # worked out anew
             body = {key: raw.pop(key) for key in ("complete", "seconds", "cells", "rows")}
             return Report(
                 head=raw,
@@ -167,8 +176,9 @@ class ReportFile:
     def _require_wanted(self, stored: Report, wanted: Sequence[Cell]) -> None:
         extra = [r for r in stored.cells if not any(_is(r, cell) for cell in wanted)]
         if extra:
-            more = f"a cell of length {extra[0]['length']}, ratio {extra[0]['ratio']}"
-            raise self._conflict(more, "no other lengths and ratios than asked for")
+            known = {f.name for f in fields(Cell)}
+            cell = Cell(**{key: value for key, value in extra[0].items() if key in known})
+            raise self._conflict(f"a cell of {cell}", "no other cells than asked for")
 
     def _conflict(self, got: str, expected: str) -> InputError:
         return InputError(
@@ -181,9 +191,10 @@ class ReportFile:
 
 def encode(payload: Mapping[str, Any]) -> str:
     """A report as JSON text: indented, but each cell and row on one line."""
-    head = {key: value for key, value in payload.items() if key not in ("cells", "rows")}
+    listed = [key for key in ("cells", "rows", "comparisons") if key in payload]
+    head = {key: value for key, value in payload.items() if key not in listed}
     text = json.dumps(head, indent=2, ensure_ascii=False, allow_nan=False).removesuffix("\n}")
-    for key in ("cells", "rows"):
+    for key in listed:
         lines = [json.dumps(r, ensure_ascii=False, allow_nan=False) for r in payload[key]]
         inside = "".join(f"\n    {line}," for line in lines).removesuffix(",")
         text += f',\n  "{key}": [{inside}' + ("\n  ]" if lines else "]")

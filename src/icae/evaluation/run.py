@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import icae
 from icae.api import Icae
 from icae.checkout import commit
-from icae.evaluation.contexts import Windows, draw_windows, read_documents
-from icae.evaluation.experiment import Cell, Column, Experiment, Row, Settings
+from icae.evaluation.experiment import Cell, Experiment, Row, Settings
 from icae.evaluation.metadata import data_hashes, hardware, model_record
-from icae.evaluation.metrics import LEVEL, RESAMPLES, bleu_signature
-from icae.evaluation.pages import result_page
+from icae.evaluation.metrics import LEVEL, RESAMPLES
+from icae.evaluation.pages import result_page, result_section
 from icae.evaluation.plots import plot, require_matplotlib
 from icae.evaluation.report import SCHEMA, Report, ReportFile
-from icae.evaluation.tables import markdown
+from icae.evaluation.tables import Table, markdown
 
 Progress = Callable[[int, int], None]
 """Called with (work done, work in all), in tokens that go through the model."""
@@ -30,17 +29,20 @@ class Finished:
 
     Attributes:
         payload: The JSON object of the result file.
-        rows: Its rows.
-        columns: Columns of its table.
+        tables: Its tables.
         files: The files written: JSON, Markdown, PNG, and HTML where there are exhibits.
-        notes: How to read it.
+        section: The result as a piece of HTML, without its headline.
     """
 
     payload: dict[str, Any]
-    rows: tuple[Row, ...]
-    columns: tuple[Column, ...]
+    tables: tuple[Table, ...]
     files: tuple[Path, ...]
-    notes: tuple[str, ...] = ()
+    section: str = ""
+
+    @property
+    def rows(self) -> Sequence[Row]:
+        """The rows that were measured."""
+        return self.tables[0].rows
 
 
 def evaluate(
@@ -53,7 +55,7 @@ def evaluate(
     replace: bool = False,
     on_progress: Progress = lambda done, total: None,
 ) -> Finished:
-    """Run an experiment and write ``<name>.json``, ``.md`` and ``.png``; or ``.html``, too.
+    """Run an experiment and write ``<name>.json``, ``.md`` and ``.png``, perhaps ``.html``.
 
     The JSON file is written after each cell; an equal run goes on where it was.
 
@@ -71,48 +73,34 @@ def evaluate(
         MissingDependencyError: If the `[eval]` extra is not installed.
     """
     require_matplotlib()
-    signature = bleu_signature()
-    windows = draw_windows(
-        read_documents(texts, engine.tokenizer),
-        size=settings.window,
-        samples=settings.samples,
-        seed=settings.seed,
-    )
-    experiment = settings.build(engine, windows.windows)
-    head = _head(engine, texts, settings, windows) | {"bleu": signature, "command": command}
-    suffixes = (".json", ".md", ".png", *((".html",) if settings.exhibits else ()))
+    prepared = settings.prepare(engine, texts)
+    experiment, comparison = prepared.experiment, prepared.comparison
+    head = _head(engine, texts, settings) | {**prepared.record, "command": command}
+    suffixes = (".json", ".md", ".png", *((".html",) if prepared.exhibits else ()))
     file = ReportFile(folder=folder, name=settings.name, suffixes=suffixes)
     stored = file.resume(head, experiment.cells(), replace=replace)
     report = _measure(experiment, stored, file, on_progress)
+    tables = [Table(rows=report.rows, columns=experiment.columns)]
+    if comparison is not None:
+        report = report.compared(comparison.compare(report.rows))
+        tables.append(
+            Table(title=comparison.title, rows=report.comparisons, columns=comparison.columns)
+        )
     file.save(report)
-    _write_pages(file, report, experiment, settings)
-    return Finished(
-        payload=report.payload(),
-        rows=report.rows,
-        columns=experiment.columns,
-        files=tuple(file.beside(suffix) for suffix in file.suffixes),
-        notes=experiment.notes,
-    )
-
-
-def _write_pages(
-    file: ReportFile, report: Report, experiment: Experiment, settings: Settings
-) -> None:
-    """Write what people read of a result."""
-    page = markdown(report.head, report.rows, experiment.columns, experiment.notes)
+    page = markdown(report.head, tables, experiment.notes)
     file.write(".md", page.encode())
     picture = plot(report.rows, experiment.panels, title=settings.title)
     file.write(".png", picture)
-    if settings.exhibits:
-        html = result_page(
-            report.head,
-            report.rows,
-            experiment.columns,
-            experiment.notes,
-            picture=picture,
-            exhibits=settings.exhibits,
-        )
-        file.write(".html", html.encode())
+    shown = [show(report.rows) for show in prepared.exhibits]
+    section = result_section(report.head, tables, experiment.notes, picture=picture, shown=shown)
+    if shown:
+        file.write(".html", result_page(section, title=settings.title).encode())
+    return Finished(
+        payload=report.payload(),
+        tables=tuple(tables),
+        files=tuple(file.beside(suffix) for suffix in file.suffixes),
+        section=section,
+    )
 
 
 def _measure(
@@ -135,8 +123,8 @@ def _measure(
 
 
 def _keyed(cell: Cell, rows: Sequence[Row]) -> list[Row]:
-    text = {} if cell.text is None else {"text": cell.text}
-    return [{"length": cell.length, "ratio": cell.ratio, **text, **row} for row in rows]
+    named = {k: v for k, v in asdict(cell).items() if v is not None or k == "ratio"}
+    return [{**named, **row} for row in rows]
 
 
 class _Ticker:
@@ -152,9 +140,7 @@ class _Ticker:
         self.on_progress(self.before + self.inside, self.total)
 
 
-def _head(
-    engine: Icae, texts: Sequence[Path], settings: Settings, windows: Windows
-) -> dict[str, Any]:
+def _head(engine: Icae, texts: Sequence[Path], settings: Settings) -> dict[str, Any]:
     return {
         "schema": SCHEMA,
         "experiment": settings.name,
@@ -163,11 +149,7 @@ def _head(
         "commit": commit(),
         **model_record(engine),
         "data": data_hashes(texts),
-        "documents": windows.documents,
-        "overlapping_windows": windows.overlapping,
         "seed": settings.seed,
-        "lengths": list(settings.lengths),
-        "ratios": list(settings.ratios),
         "settings": dict(settings.fixed()),
         "intervals": f"{LEVEL:.0%} percentile bootstrap over contexts, {RESAMPLES} resamples",
         "hardware": hardware(engine.runtime.model.device),

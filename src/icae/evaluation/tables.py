@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from icae.evaluation.experiment import Column, Row
@@ -44,25 +45,44 @@ def table_texts(
     return [[show(row.get(c.key), c.digits) for c in columns] for row in rows]
 
 
-def markdown(
-    head: Mapping[str, Any],
-    rows: Sequence[Row],
-    columns: Sequence[Column],
-    notes: Sequence[str],
-) -> str:
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """Rows and the columns that are shown of them.
+
+    Attributes:
+        rows: The rows.
+        columns: The columns; one that no row has is left out.
+        title: Headline, or None.
+    """
+
+    rows: Sequence[Row]
+    columns: Sequence[Column]
+    title: str | None = None
+
+    @property
+    def filled(self) -> list[Column]:
+        """The columns that some row has."""
+        return [c for c in self.columns if any(row.get(c.key) is not None for row in self.rows)]
+
+
+def markdown(head: Mapping[str, Any], tables: Sequence[Table], notes: Sequence[str]) -> str:
     """The Markdown page of a result.
 
     Args:
         head: What made it.
-        rows: Its rows.
-        columns: Columns of the table.
-        notes: How to read it.
+        tables: Its tables.
+        notes: How to read them.
     """
     lines = [f"# {head['title']}", "", f"![{head['title']}]({head['experiment']}.png)", ""]
-    lines.append("| " + " | ".join(c.title for c in columns) + " |")
-    lines.append("|" + "---:|" * len(columns))
-    lines += ["| " + " | ".join(texts) + " |" for texts in table_texts(rows, columns)]
-    lines += ["", *(f"- {note}" for note in notes)]
+    for table in tables:
+        if table.title is not None:
+            lines += [f"## {table.title}", ""]
+        lines.append("| " + " | ".join(c.title for c in table.filled) + " |")
+        lines.append("|" + "---:|" * len(table.filled))
+        rows = table_texts(table.rows, table.filled)
+        lines += ["| " + " | ".join(texts) + " |" for texts in rows]
+        lines.append("")
+    lines += [f"- {note}" for note in notes]
     lines.append(f"- Figures in brackets: {head['intervals']}.")
     lines += ["", *made_by(head), ""]
     return "\n".join(lines)

@@ -22,6 +22,7 @@ from icae.model.icae import IcaeModel
 from icae.parsing import from_dict, to_dict
 
 FORMAT = "icae-adapter"
+RECORD = "icae.json"
 VERSION = 1
 
 
@@ -77,7 +78,7 @@ def save_adapter(model: IcaeModel, info: AdapterInfo, folder: str | Path) -> Pat
     )
     record = {"format": FORMAT, "version": VERSION, **to_dict(info)}
     text = json.dumps(record, indent=2, sort_keys=True, ensure_ascii=False)
-    (folder / "icae.json").write_text(text + "\n", encoding="utf-8")
+    (folder / RECORD).write_text(text + "\n", encoding="utf-8")
     (folder / "README.md").write_text(model_card(to_dict(info)), encoding="utf-8")
     return folder
 
@@ -88,7 +89,7 @@ def read_info(folder: str | Path) -> AdapterInfo:
     Raises:
         AdapterError: If the folder is not an adapter, or of another version.
     """
-    path = Path(folder) / "icae.json"
+    path = Path(folder) / RECORD
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -96,7 +97,7 @@ def read_info(folder: str | Path) -> AdapterInfo:
             f"{folder} is not an adapter folder.",
             got=str(error),
             expected="a folder with icae.json, icae.safetensors and lora/",
-            fix="Give the folder that `icae pretrain` wrote.",
+            fix=_where_from(Path(folder)),
         ) from error
     except ValueError as error:
         raise AdapterError(f"{path} is damaged.", got=str(error), expected="JSON") from error
@@ -113,6 +114,12 @@ def read_info(folder: str | Path) -> AdapterInfo:
         raise AdapterError(
             error.message, got=error.got, expected=error.expected, fix=error.fix
         ) from error
+
+
+def _where_from(folder: Path) -> str:
+    if (folder / "reader.json").is_file():
+        return "This is a reader of the full context: it goes to `icae eval qa --upper-bound`."
+    return "Give the folder that `icae pretrain` wrote."
 
 
 def load_adapter(
@@ -166,19 +173,24 @@ def load_weights(
     except (OSError, SafetensorError) as error:
         raise AdapterError(f"The adapter {folder} is damaged.", got=str(error)) from error
     expected = dict(get_peft_model_state_dict(model.lora, save_embedding_layers=False))
-    _require_same_shapes(folder, lora, expected)
+    require_same_shapes(folder, lora, expected)
     tokens = {k.removeprefix("tokens."): v for k, v in own.items() if k.startswith("tokens.")}
     head = {k.removeprefix("head."): v for k, v in own.items() if k.startswith("head.")}
-    _require_same_shapes(folder, tokens, model.tokens.state_dict())
-    _require_same_shapes(folder, head, model.head.state_dict())
+    require_same_shapes(folder, tokens, model.tokens.state_dict())
+    require_same_shapes(folder, head, model.head.state_dict())
     set_peft_model_state_dict(model.lora, lora)
     model.tokens.load_state_dict(tokens)
     model.head.load_state_dict(head)
 
 
-def _require_same_shapes(
+def require_same_shapes(
     folder: Path, got: Mapping[str, torch.Tensor], expected: Mapping[str, torch.Tensor]
 ) -> None:
+    """Refuse weights that are not, name by name, those of the model.
+
+    Raises:
+        AdapterError: If a tensor is missing, unknown or of another shape.
+    """
     shapes_got = {k: tuple(v.shape) for k, v in got.items()}
     shapes_expected = {k: tuple(v.shape) for k, v in expected.items()}
     if shapes_got == shapes_expected:
@@ -200,7 +212,7 @@ def adapter_hash(folder: str | Path) -> str:
     """
     folder = Path(folder)
     read_info(folder)
-    architecture = json.loads((folder / "icae.json").read_text(encoding="utf-8"))["model"]
+    architecture = json.loads((folder / RECORD).read_text(encoding="utf-8"))["model"]
     digest = hashlib.sha256(json.dumps(architecture, sort_keys=True).encode())
     for part in ("lora/adapter_model.safetensors", "icae.safetensors"):
         try:

@@ -42,15 +42,8 @@ def model_card(info: Mapping[str, Any]) -> str:
         "## Measured",
         "",
     ]
-    metrics = info.get("metrics", {})
-    if metrics:
-        lines += ["| figure | value |", "|---|---|"]
-        lines += [f"| {key} | {value:.4g} |" for key, value in sorted(metrics.items())]
-    else:
-        lines.append("Nothing was measured for this adapter.")
-    lines += ["", "## Training data", ""]
-    data = info.get("data", {})
-    lines += [f"- {key}: {value}" for key, value in sorted(data.items())] or ["Not recorded."]
+    lines += list_figures(info.get("metrics", {}))
+    lines += ["", "## Training data", "", *list_sources(info.get("data", {}))]
     lines += [
         "",
         "## Limits",
@@ -60,3 +53,16 @@ def model_card(info: Mapping[str, Any]) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def list_figures(metrics: Mapping[str, float]) -> list[str]:
+    """Measured figures as the lines of a table, or a line that says there are none."""
+    if not metrics:
+        return ["Nothing was measured for this adapter."]
+    rows = [f"| {key} | {value:.4g} |" for key, value in sorted(metrics.items())]
+    return ["| figure | value |", "|---|---|", *rows]
+
+
+def list_sources(data: Mapping[str, Any]) -> list[str]:
+    """Sources of the training data as the lines of a list."""
+    return [f"- {key}: {value}" for key, value in sorted(data.items())] or ["Not recorded."]

@@ -6,7 +6,7 @@ K slots, T scored targets, D hidden size, V vocabulary.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +16,7 @@ from transformers import PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from icae.config import ModelConfig
+from icae.errors import ConfigError
 from icae.model.encoder import build_batch, encode, read, wrap_lora
 from icae.model.memory_tokens import MemoryTokens, SlotHead, rms
 from icae.model.plain_decoder import PlainRow, plain_logits
@@ -24,6 +25,9 @@ from icae.model.scoring import TaskScore, score_task
 from icae.objectives import DecoderTask
 from icae.spans import plan_spans
 from icae.types import Objective, TokenIds
+
+NO_KL: Mapping[Objective, float] = {}
+"""Every loss is on the true tokens alone."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,6 +97,14 @@ class IcaeModel(nn.Module):
     def trainable(self) -> dict[str, nn.Parameter]:
         """The trained weights by name: LoRA, memory and objective tokens, slot head."""
         return {name: p for name, p in self.named_parameters() if p.requires_grad}
+
+    def fixed_state(self) -> dict[str, Tensor]:
+        """State that is not all trained but belongs to the weights: the slot head's."""
+        return self.head.state_dict()
+
+    def load_fixed_state(self, state: Mapping[str, Tensor]) -> None:
+        """Restore what `fixed_state` gave."""
+        self.head.load_state_dict(state)
 
     def train(self, mode: bool = True) -> IcaeModel:
         """Set the mode of the encoder; the decoder always computes as in eval mode."""
@@ -205,13 +217,15 @@ class IcaeModel(nn.Module):
         logits = self.label_logits(memories, spans, tasks)
         return [score_task(row, task) for row, task in zip(logits, tasks, strict=True)]
 
-    def forward(self, samples: Sequence[Sample], *, kl_share: float = 0.0) -> list[TaskScore]:
+    def forward(
+        self, samples: Sequence[Sample], *, kl_shares: Mapping[Objective, float] = NO_KL
+    ) -> list[TaskScore]:
         """Encode every context once and score every task on its memory.
 
         Args:
             samples: Samples of any lengths, ratios and numbers of spans.
-            kl_share: Share of the continuation loss that is the KL divergence from the
-                decoder that reads the full context (0..1).
+            kl_shares: For each objective that has one, the share of its loss (0..1) that is
+                the KL divergence from the decoder that reads the full context.
 
         Returns:
             Scores in order of samples, then of their tasks.
@@ -235,26 +249,52 @@ class IcaeModel(nn.Module):
                 spans.append(layout)
                 tasks.append(task)
         logits = self.label_logits(memories, spans, tasks)
-        teachers = self._teachers(samples) if kl_share > 0 else [None] * len(tasks)
+        teachers = self._teachers(samples, kl_shares)
         return [
-            score_task(row_TV, task, teacher_TV=teacher_TV, kl_share=kl_share)
+            score_task(
+                row_TV,
+                task,
+                teacher_TV=teacher_TV,
+                kl_share=kl_shares.get(task.objective, 0.0),
+            )
             for row_TV, task, teacher_TV in zip(logits, tasks, teachers, strict=True)
         ]
 
-    def _teachers(self, samples: Sequence[Sample]) -> list[Tensor | None]:
-        """For each task, log-probabilities [T, V] of the decoder on the full context.
+    def _teachers(
+        self, samples: Sequence[Sample], kl_shares: Mapping[Objective, float]
+    ) -> list[Tensor | None]:
+        """For each task, log-probabilities [T, V] of the decoder on the full context, or None.
 
-        Only continuations have a teacher: what it reads is ``[context ; next tokens]``.
+        A continuation's teacher reads ``[context ; next tokens]``, an instruction's reads
+        ``[prompt with the context ; answer]``.
         """
+        taught = [
+            [kl_shares.get(task.objective, 0.0) > 0 for task in sample.tasks] for sample in samples
+        ]
         rows = [
-            PlainRow(ids=np.concatenate([sample.context_ids, task.target_ids]), scored=task.labels)
-            for sample in samples
-            for task in sample.tasks
-            if task.objective == "lm"
+            full_context_row(sample, task)
+            for sample, wanted in zip(samples, taught, strict=True)
+            for task, has in zip(sample.tasks, wanted, strict=True)
+            if has
         ]
         logits = iter(plain_logits(self.decoder, rows) if rows else ())
         return [
-            torch.log_softmax(next(logits), dim=-1) if task.objective == "lm" else None
-            for sample in samples
-            for task in sample.tasks
+            torch.log_softmax(next(logits), dim=-1) if has else None
+            for wanted in taught
+            for has in wanted
         ]
+
+
+def full_context_row(sample: Sample, task: DecoderTask) -> PlainRow:
+    """What a decoder without a memory reads for a task: the context itself, then the targets.
+
+    Raises:
+        ConfigError: If the task is an instruction that does not carry its full prompt.
+    """
+    before = sample.context_ids if task.objective == "lm" else task.full_prompt_ids
+    if before is None:
+        raise ConfigError(
+            f"A {task.objective} task has no reading of the full context.",
+            expected="a continuation, or an instruction with its full prompt",
+        )
+    return PlainRow(ids=np.concatenate([before, task.scored_ids]), scored=task.labels)

@@ -1,4 +1,4 @@
-"""The frozen decoder behind raw tokens, without slots and without an objective token.
+"""A decoder behind raw tokens, without slots and without an objective token.
 
 Shape legend: R rows, S places of the longest row, T scored tokens, D hidden size,
 V vocabulary.
@@ -39,7 +39,6 @@ class PlainRow:
             )
 
 
-@torch.no_grad()
 def plain_logits(decoder: PreTrainedModel, rows: Sequence[PlainRow]) -> list[Tensor]:
     """Logits that predict the scored tokens of each row, in one forward pass.
 
@@ -48,7 +47,7 @@ def plain_logits(decoder: PreTrainedModel, rows: Sequence[PlainRow]) -> list[Ten
     sequences. Vocabulary logits are computed at scored tokens only.
 
     Args:
-        decoder: The frozen causal LM.
+        decoder: The causal LM; frozen, or with a LoRA, to which gradients flow.
         rows: What to read and to score.
 
     Returns:

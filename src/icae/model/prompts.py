@@ -70,6 +70,17 @@ def render_prompt(
     return tokenize(tokenizer, text)
 
 
+def render_full_prompt(tokenizer: Any, context: str, question: str) -> TokenIds:
+    """Token ids of a question with the whole context before it, ready for the answer.
+
+    Args:
+        tokenizer: The base model's tokenizer.
+        context: The text; a blank one leaves the question alone.
+        question: What is asked about it.
+    """
+    return render_prompt(tokenizer, f"{context}\n\n{question}" if context.strip() else question)
+
+
 def render_answer(tokenizer: Any, answer: str) -> TokenIds:
     """Token ids of an answer followed by the token that ends a turn."""
     ids = tokenize(tokenizer, answer)

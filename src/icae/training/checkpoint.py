@@ -14,9 +14,9 @@ from typing import Any
 import torch
 
 from icae.config import Recipe
-from icae.errors import TrainingError
-from icae.model import IcaeModel
-from icae.parsing import to_dict
+from icae.errors import ConfigError, TrainingError
+from icae.parsing import from_dict, to_dict
+from icae.training.trained_model import TrainedModel
 
 
 def _same_run(recipe: Recipe) -> dict[str, Any]:
@@ -27,8 +27,18 @@ def _same_run(recipe: Recipe) -> dict[str, Any]:
     return plain
 
 
+def _changed(stored: dict[str, Any], recipe: Recipe) -> list[str]:
+    """Parts of a stored recipe that differ; settings added since count at their defaults."""
+    try:
+        known = _same_run(from_dict(Recipe, {"name": recipe.name, **stored}, where="checkpoint"))
+    except ConfigError:
+        known = stored
+    wanted = _same_run(recipe)
+    return sorted(key for key in wanted if known.get(key) != wanted[key])
+
+
 def save_checkpoint(
-    folder: Path, model: IcaeModel, optimizer: Any, *, step: int, recipe: Recipe, seconds: float
+    folder: Path, model: TrainedModel, optimizer: Any, *, step: int, recipe: Recipe, seconds: float
 ) -> Path:
     """Write ``step-XXXXXXXX.pt`` atomically and drop the oldest beyond `keep_checkpoints`.
 
@@ -48,7 +58,7 @@ def save_checkpoint(
         "seconds": seconds,
         "recipe": _same_run(recipe),
         "weights": {name: p.detach().cpu() for name, p in model.trainable().items()},
-        "head": model.head.state_dict(),
+        "head": model.fixed_state(),
         "optimizer": optimizer.state_dict(),
     }
     with scratch.open("wb") as file:
@@ -68,7 +78,7 @@ def newest_checkpoint(folder: Path) -> Path | None:
 
 
 def load_checkpoint(
-    path: Path, model: IcaeModel, optimizer: Any, recipe: Recipe
+    path: Path, model: TrainedModel, optimizer: Any, recipe: Recipe
 ) -> tuple[int, float]:
     """Restore a checkpoint.
 
@@ -86,8 +96,7 @@ def load_checkpoint(
             got=str(error),
             fix="Delete it to use an older one.",
         ) from error
-    wanted = _same_run(recipe)
-    changed = sorted(k for k in wanted if state["recipe"].get(k) != wanted[k])
+    changed = _changed(state["recipe"], recipe)
     if changed:
         raise TrainingError(
             f"The checkpoint {path} belongs to another recipe.",
@@ -101,6 +110,6 @@ def load_checkpoint(
     with torch.no_grad():
         for name, parameter in own.items():
             parameter.copy_(state["weights"][name])
-    model.head.load_state_dict(state["head"])  # with its calibration, which is not trained
+    model.load_fixed_state(state["head"])  # the calibration, which is not trained
     optimizer.load_state_dict(state["optimizer"])
     return int(state["step"]), float(state["seconds"])

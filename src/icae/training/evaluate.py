@@ -9,9 +9,10 @@ import torch
 
 from icae.config import ObjectiveConfig, Recipe
 from icae.data.shards import ShardSet
-from icae.model import IcaeModel, Sample
+from icae.model import Sample
 from icae.training.sampling import draw_window, text_sample
 from icae.training.scores import Tally
+from icae.training.trained_model import TrainedModel
 from icae.types import TokenIds
 
 SEED = 20240507
@@ -42,7 +43,7 @@ class Evaluation:
         self.ratios = sorted(float(r) for r in recipe.data.ratio_curriculum[-1].ratios)
 
     @torch.no_grad()
-    def run(self, model: IcaeModel) -> dict[str, float]:
+    def run(self, model: TrainedModel) -> dict[str, float]:
         """Mean figures over all ratios, and each by ratio (``ae_accuracy_4x`` and so on)."""
         model.eval()
         figures: dict[str, float] = {}

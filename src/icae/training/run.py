@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -14,12 +14,14 @@ import torch
 from transformers import PreTrainedModel
 
 from icae.checkout import commit
-from icae.config import Recipe
+from icae.config import UNTRAINED, Recipe
 from icae.data.shards import ShardSet
 from icae.errors import TrainingError
 from icae.model import (
     AdapterInfo,
+    FullContextModel,
     IcaeModel,
+    ReaderInfo,
     adapter_hash,
     base_hash,
     load_decoder,
@@ -27,15 +29,18 @@ from icae.model import (
     load_weights,
     read_info,
     save_adapter,
+    save_reader,
     tokenizer_hash,
 )
 from icae.parsing import to_dict
 from icae.spans import slot_count
 from icae.training.evaluate import Evaluation
+from icae.training.instructions import InstructionSource, TripletSet, load_instructions
 from icae.training.records import plot_losses
-from icae.training.sampling import SampleSource, draw_window, load_triplets
+from icae.training.sampling import SampleSource, draw_window
+from icae.training.trained_model import TrainedModel
 from icae.training.trainer import Trainer
-from icae.types import OBJECTIVES
+from icae.types import OBJECTIVES, TrainedReader
 
 CALIBRATION_SPANS = 32
 
@@ -47,7 +52,7 @@ class TrainResult:
     """What a run made.
 
     Attributes:
-        adapter: The adapter folder.
+        adapter: The adapter folder; of a full-context reader, its PEFT folder.
         plot: The loss plot (PNG).
         steps: Optimizer steps done in all.
         seconds: Training seconds in all, resumed parts included.
@@ -83,31 +88,36 @@ def train(recipe: Recipe, *, stage: Stage, dry_run_steps: int | None = None) -> 
     tokenizer = load_tokenizer(recipe.base)
     token_hash = tokenizer_hash(tokenizer)
     shards = _open_shards(recipe.data.shards, token_hash) if recipe.data.shards else None
-    model, weights = _build_model(recipe, shards)
-    triplets = []
+    triplets: list[TripletSet] = []
     if recipe.objective.ft_share > 0:
-        longest = max(int(n) for n in recipe.data.context_lengths)
-        triplets = load_triplets(recipe.data.triplets, tokenizer, max_context=longest)
+        triplets = load_instructions(
+            recipe.data.triplets,
+            tokenizer,
+            max_context=recipe.data.longest_triplet,
+            seed=recipe.optim.seed,
+            full_prompts=bool(recipe.objective.ft_kl_share) or _of_full_context(recipe),
+        )
+    record = _Record(
+        recipe=recipe,
+        tokenizer_hash=token_hash,
+        data=_sources(recipe, shards, triplets),
+    )
+    trainee = TRAINEES[recipe.objective.reader](recipe, record, shards)
     evaluation = None
-    if recipe.data.eval_shards:
+    if recipe.data.eval_shards and not _of_full_context(recipe):
         evaluation = Evaluation(recipe, _open_shards(recipe.data.eval_shards, token_hash))
     folder = Path(recipe.run.output)
-
-    def save(target: Path, metrics: Mapping[str, float]) -> Path:
-        info = _info(recipe, weights, token_hash, shards, metrics)
-        return save_adapter(model, info, target)
-
     trainer = Trainer(
         recipe,
-        model,
-        SampleSource(recipe, shards, triplets),
+        trainee.model,
+        SampleSource(recipe, shards, InstructionSource(triplets) if triplets else None),
         evaluation=evaluation,
-        on_best=lambda step, metrics: save(folder / "best", {"step": step, **metrics}),
+        on_best=lambda step, metrics: trainee.save(folder / "best", {"step": step, **metrics}),
     )
     result = trainer.run()
     final = {"step": result.steps, "train_hours": result.seconds / 3600, **result.metrics}
     if trainer.accelerator.is_main_process:
-        save(folder / "adapter", final)
+        trainee.save(folder / "adapter", final)
         plot_losses(folder / "metrics.jsonl", folder / "loss.png")
     trainer.accelerator.wait_for_everyone()
     return TrainResult(
@@ -146,11 +156,37 @@ def _check_stage(recipe: Recipe, stage: Stage) -> None:
             expected="data.shards: a folder made by `icae data pack`",
             fix="Set it in the recipe or with --set data.shards=DIR.",
         )
-    if stage == "finetune" and recipe.init_adapter is None:
+    if _of_full_context(recipe):
+        _check_full_context(recipe)
+    elif stage == "finetune" and recipe.init_adapter is None:
         raise TrainingError(
             "Fine-tuning starts from a pretrained adapter.",
             expected="init_adapter: an adapter folder",
-            fix="Set it in the recipe or with --set init_adapter=DIR.",
+            fix=f"Set it in the recipe or with --set init_adapter=DIR; {UNTRAINED} starts from "
+            "fresh weights.",
+        )
+
+
+def _of_full_context(recipe: Recipe) -> bool:
+    return recipe.objective.reader == "full-context"
+
+
+def _check_full_context(recipe: Recipe) -> None:
+    """A reader of the full context has no memory to write back, to continue or to start from."""
+    objective = recipe.objective
+    if objective.ft_share < 1:
+        raise TrainingError(
+            "A reader of the full context is trained on instructions alone.",
+            got=f"objective.ft_share {objective.ft_share}",
+            expected="1.0",
+            fix="--set objective.ft_share=1.0 (and a batch size with as many triplets).",
+        )
+    if objective.ft_kl_share > 0 or recipe.init_adapter is not None:
+        raise TrainingError(
+            "A reader of the full context starts from the base model and has no teacher.",
+            got=f"init_adapter {recipe.init_adapter}, objective.ft_kl_share "
+            f"{objective.ft_kl_share}",
+            expected="init_adapter: null, objective.ft_kl_share: 0.0",
         )
 
 
@@ -193,7 +229,7 @@ def _build_model(recipe: Recipe, shards: ShardSet | None) -> tuple[IcaeModel, st
     decoder = load_training_decoder(recipe)
     model = IcaeModel(decoder, recipe.model, seed=recipe.optim.seed)
     weights = base_hash(recipe.base, decoder)
-    if recipe.init_adapter is not None:
+    if recipe.init_adapter not in (None, UNTRAINED):
         _start_from(model, recipe, weights)
     elif shards is not None:
         _calibrate(model, recipe, shards)
@@ -241,29 +277,81 @@ def _calibrate(model: IcaeModel, recipe: Recipe, shards: ShardSet) -> None:
     model.calibrate(spans, [slot_count(len(ids), ratio) for ids in spans])
 
 
-def _info(
-    recipe: Recipe,
-    weights: str,
-    token_hash: str,
-    shards: ShardSet | None,
-    metrics: Mapping[str, float],
-) -> AdapterInfo:
+@dataclass(frozen=True, kw_only=True)
+class _Record:
+    """What the folder of any trained model records."""
+
+    recipe: Recipe
+    tokenizer_hash: str
+    data: Mapping[str, Any]
+
+    def fields(self, base_hash: str, metrics: Mapping[str, float]) -> dict[str, Any]:
+        """The fields that `AdapterInfo` and `ReaderInfo` share."""
+        return {
+            "name": self.recipe.name,
+            "base_model": self.recipe.base,
+            "base_hash": base_hash,
+            "tokenizer_hash": self.tokenizer_hash,
+            "recipe": to_dict(self.recipe),
+            "data": self.data,
+            "commit": commit() or "",
+            "metrics": dict(metrics),
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Trainee:
+    """A model to train, and how its folder is written: (target, figures) -> folder."""
+
+    model: TrainedModel
+    save: Callable[[Path, Mapping[str, float]], Path]
+
+
+def _memory_trainee(recipe: Recipe, record: _Record, shards: ShardSet | None) -> _Trainee:
+    model, weights = _build_model(recipe, shards)
     ratios = {float(r) for stage in recipe.data.ratio_curriculum for r in stage.ratios}
-    data: dict[str, Any] = {}
+
+    def save(target: Path, metrics: Mapping[str, float]) -> Path:
+        info = AdapterInfo(
+            model=recipe.model, ratios=tuple(sorted(ratios)), **record.fields(weights, metrics)
+        )
+        return save_adapter(model, info, target)
+
+    return _Trainee(model=model, save=save)
+
+
+def _full_context_trainee(recipe: Recipe, record: _Record, shards: ShardSet | None) -> _Trainee:
+    decoder = load_training_decoder(recipe)
+    model = FullContextModel(decoder, recipe.model, seed=recipe.optim.seed)
+    weights = base_hash(recipe.base, decoder)
+
+    def save(target: Path, metrics: Mapping[str, float]) -> Path:
+        info = ReaderInfo(
+            lora_rank=recipe.model.lora_rank,
+            lora_alpha=recipe.model.lora_alpha,
+            lora_targets=recipe.model.lora_targets,
+            **record.fields(weights, metrics),
+        )
+        return save_reader(model, info, target)
+
+    return _Trainee(model=model, save=save)
+
+
+TRAINEES: Mapping[TrainedReader, Callable[[Recipe, _Record, ShardSet | None], _Trainee]] = {
+    "memory": _memory_trainee,
+    "full-context": _full_context_trainee,
+}
+"""What `objective.reader` trains."""
+
+
+def _sources(
+    recipe: Recipe, shards: ShardSet | None, triplets: Sequence[TripletSet]
+) -> dict[str, str]:
+    """What the model is trained on, for its card."""
+    data: dict[str, str] = {}
     if shards is not None:
         data |= {source: f"{tokens} tokens" for source, tokens in shards.sources.items()}
-    data |= {Path(path).name: "triplets" for path in recipe.data.triplets}
-    if recipe.init_adapter is not None:
-        data["started from adapter"] = adapter_hash(recipe.init_adapter)[:16]
-    return AdapterInfo(
-        name=recipe.name,
-        base_model=recipe.base,
-        base_hash=weights,
-        tokenizer_hash=token_hash,
-        model=recipe.model,
-        ratios=tuple(sorted(ratios)),
-        recipe=to_dict(recipe),
-        data=data,
-        commit=commit() or "",
-        metrics=dict(metrics),
-    )
+    data |= {taken.name: str(taken) for taken in triplets}
+    if recipe.init_adapter not in (None, UNTRAINED):
+        data["started from adapter"] = adapter_hash(str(recipe.init_adapter))[:16]
+    return data

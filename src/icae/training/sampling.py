@@ -7,61 +7,20 @@ same batch at the same step.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from icae.config import DataConfig, ObjectiveConfig, Recipe
 from icae.data.shards import ShardSet
-from icae.data.triplets import read_triplets
 from icae.errors import TrainingError
-from icae.model import Sample, render_answer, render_prompt, tokenize
-from icae.objectives import DecoderTask, autoencoding, continuation, instruction
+from icae.model import Sample
+from icae.objectives import autoencoding, continuation
+from icae.training.instructions import MIN_CONTEXT, InstructionSource
 from icae.types import TokenIds
 
-MIN_CONTEXT = 8
-"""Shortest context worth a sample, in tokens."""
 DRAWS = 1000
-
-
-@dataclass(frozen=True, kw_only=True)
-class TokenizedTriplet:
-    """An instruction triplet as token ids."""
-
-    context_ids: TokenIds
-    task: DecoderTask
-
-
-def load_triplets(
-    paths: Sequence[str], tokenizer: Any, *, max_context: int
-) -> list[TokenizedTriplet]:
-    """Read and tokenize triplets; those with a longer context are left out, not cut.
-
-    Raises:
-        TrainingError: If nothing is left.
-    """
-    result = []
-    for path in paths:
-        for triplet in read_triplets(Path(path)):
-            context_ids = tokenize(tokenizer, triplet.context)
-            if not MIN_CONTEXT <= len(context_ids) <= max_context:
-                continue
-            task = instruction(
-                render_prompt(tokenizer, triplet.prompt),
-                render_answer(tokenizer, triplet.answers[0]),
-            )
-            result.append(TokenizedTriplet(context_ids=context_ids, task=task))
-    if not result:
-        raise TrainingError(
-            "No triplet has a context that fits.",
-            got=f"{len(paths)} files",
-            expected=f"contexts of {MIN_CONTEXT} to {max_context} tokens",
-            fix="Raise data.context_lengths or name other triplet files.",
-        )
-    return result
 
 
 def _pick(rng: np.random.Generator, weights: Mapping[Any, float]) -> Any:
@@ -104,15 +63,18 @@ class SampleSource:
     Args:
         recipe: The run.
         shards: Packed pretraining tokens; needed unless every sample is a triplet.
-        triplets: Tokenized triplets; needed if `objective.ft_share` > 0.
+        instructions: Where triplets come from; needed if `objective.ft_share` > 0.
     """
 
     def __init__(
-        self, recipe: Recipe, shards: ShardSet | None, triplets: Sequence[TokenizedTriplet]
+        self,
+        recipe: Recipe,
+        shards: ShardSet | None,
+        instructions: InstructionSource | None = None,
     ) -> None:
         self.recipe = recipe
         self.shards = shards
-        self.triplets = triplets
+        self.instructions = instructions
 
     def draw(self, step: int) -> list[Sample]:
         """The samples of one optimizer step, over all processes.
@@ -130,8 +92,8 @@ class SampleSource:
         return samples
 
     def _instruction(self, rng: np.random.Generator, ratio: float) -> Sample:
-        triplet = self.triplets[int(rng.integers(len(self.triplets)))]
-        return Sample(context_ids=triplet.context_ids, ratio=ratio, tasks=(triplet.task,))
+        assert self.instructions is not None
+        return self.instructions.draw(rng, ratio)
 
     def _text(self, rng: np.random.Generator, ratio: float) -> Sample:
         assert self.shards is not None

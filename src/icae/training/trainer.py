@@ -17,13 +17,14 @@ import torch
 
 from icae.config import OptimConfig, Recipe
 from icae.errors import TrainingError
-from icae.model import IcaeModel, Sample
+from icae.model import Sample
 from icae.training.checkpoint import load_checkpoint, newest_checkpoint, save_checkpoint
 from icae.training.evaluate import Evaluation
 from icae.training.progress import Progress
 from icae.training.records import Records, missing_train_extra, read_records
 from icae.training.sampling import SampleSource
 from icae.training.scores import Tally, count_labels, objective_weights, step_loss
+from icae.training.trained_model import TrainedModel
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +39,7 @@ def learning_rate_share(config: OptimConfig, step: int) -> float:
     return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * progress))
 
 
-def build_optimizer(model: IcaeModel, config: OptimConfig) -> torch.optim.AdamW:
+def build_optimizer(model: TrainedModel, config: OptimConfig) -> torch.optim.AdamW:
     """AdamW with the LoRA weights at one rate and tokens and slot head at another."""
     named = model.trainable()
     lora = [p for name, p in named.items() if name.startswith("lora.")]
@@ -74,7 +75,7 @@ class Trainer:
     def __init__(
         self,
         recipe: Recipe,
-        model: IcaeModel,
+        model: TrainedModel,
         source: SampleSource,
         *,
         evaluation: Evaluation | None = None,
@@ -178,7 +179,7 @@ class Trainer:
         for i, batch in enumerate(micro):
             last = i == len(micro) - 1
             with nullcontext() if last else self.accelerator.no_sync(self.wrapped):
-                scores = self.wrapped(batch, kl_share=objective.kl_share)
+                scores = self.wrapped(batch, kl_shares=objective.kl_shares)
                 # DDP averages gradients over processes; the loss is a sum over them.
                 self.accelerator.backward(step_loss(scores, weights, counts) * world)
             tally.add(scores)

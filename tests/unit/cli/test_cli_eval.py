@@ -17,6 +17,7 @@ def ran(monkeypatch: pytest.MonkeyPatch, fake: Any, tmp_path: Path) -> dict[str,
     """What the experiment was called with; it gives two rows."""
     from icae.evaluation import Finished
     from icae.evaluation.experiment import Column
+    from icae.evaluation.tables import Table
 
     calls: dict[str, Any] = {}
 
@@ -25,14 +26,15 @@ def ran(monkeypatch: pytest.MonkeyPatch, fake: Any, tmp_path: Path) -> dict[str,
         if "failure" in calls:
             raise calls["failure"]
         options["on_progress"](1, 2)
+        columns = (
+            Column(title="length", key="length"),
+            Column(title="loss (nats/token)", key="loss", digits=2),
+            Column(title="of no row", key="missing"),
+        )
         rows = ({"length": 32, "loss": {"value": 2.35, "low": 2.2, "high": 2.5}}, {"length": 64})
         return Finished(
             payload={"rows": list(rows), "seconds": 1.5},
-            rows=rows,
-            columns=(
-                Column(title="length", key="length"),
-                Column(title="loss (nats/token)", key="loss", digits=2),
-            ),
+            tables=(Table(rows=rows, columns=columns),),
             files=(options["folder"] / "x.json",),
         )
 
@@ -98,6 +100,36 @@ def test_refinement_options_reach_the_experiment(icae, ran) -> None:
     assert (settings.samples, settings.greedy) == (3, 3)
     assert (settings.kl, settings.learning_rate) == (0.0, 0.1)
     assert (settings.lengths, settings.ratios) == ((16,), (2.0,))
+
+
+def test_qa_has_its_own_defaults(icae, ran) -> None:
+    result = icae("eval", "qa", "triplets")
+    assert result.exit_code == 0, result.output
+    settings = ran["settings"]
+    assert settings.name == "qa"
+    assert settings.ratios == (2.0, 4.0, 8.0, 16.0)
+    assert (settings.questions, settings.max_new_tokens, settings.max_context) == (200, 64, None)
+    assert len(settings.readers) == 5
+    assert settings.upper_bound is None
+    assert ran["texts"] == [Path("triplets")]
+
+
+def test_qa_options_reach_the_experiment(icae, ran) -> None:
+    options = ("--questions", 0, "--readers", "memory, no context,memory", "--ratios", "4")
+    more = ("--upper-bound", "runs/u", "--max-new-tokens", 9, "--max-context", 99, "--seed", 2)
+    result = icae("eval", "qa", "x", "y", *options, *more)
+    assert result.exit_code == 0, result.output
+    settings = ran["settings"]
+    assert settings.questions is None
+    assert settings.readers == ("memory", "no context")
+    assert settings.upper_bound == Path("runs/u")
+    assert (settings.max_new_tokens, settings.max_context, settings.seed) == (9, 99, 2)
+
+
+def test_an_unknown_reader_is_refused_before_a_model_is_loaded(icae, no_engine) -> None:
+    result = icae("eval", "qa", "x", "--readers", "memory,oracle")
+    assert result.exit_code == 1
+    assert "'oracle'" in result.stderr
 
 
 def test_an_unknown_start_is_refused_before_a_model_is_loaded(icae, no_engine) -> None:

@@ -22,7 +22,7 @@ def asked(monkeypatch: pytest.MonkeyPatch, fake: Any) -> dict[str, Any]:
 
     def run_evaluation(icae: Any, texts: Any, settings: Any, **options: Any) -> Finished:
         calls.update(settings=settings, **options)
-        return Finished(payload={"rows": []}, rows=(), columns=(), files=())
+        return Finished(payload={"rows": []}, tables=(), files=())
 
     monkeypatch.setattr(engine, "run_evaluation", run_evaluation)
     return calls

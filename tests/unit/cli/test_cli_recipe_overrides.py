@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from icae.cli.recipe_overrides import apply_setting, read_recipe
-from icae.config import Recipe, load_recipe
+from icae.config import Recipe, TripletFile, load_recipe
 from icae.errors import ConfigError
 from icae.parsing import from_dict, to_dict
 
@@ -38,7 +38,7 @@ def test_recipe_without_settings_is_the_recipe(recipe_file) -> None:
             "data.ratio_curriculum.0.ratios={2: 1}",
             lambda r: r.data.ratio_curriculum[0].ratios == {2.0: 1.0},
         ),
-        ("data.triplets=[a.jsonl]", lambda r: r.data.triplets == ("a.jsonl",)),
+        ("data.triplets=[a.jsonl]", lambda r: r.data.triplets == (TripletFile(path="a.jsonl"),)),
     ],
 )
 def test_setting_takes_effect(recipe_file, setting, read) -> None:

@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import pytest
 
-from icae.evaluation.experiment import Axis, Column, Panel
+from icae.evaluation.experiment import BY_RATIO, Axis, Column, Panel
 from icae.evaluation.plots import plot, require_matplotlib
-from icae.evaluation.tables import cell_text, markdown, short_cell_text, table_texts
+from icae.evaluation.tables import Table, cell_text, markdown, short_cell_text, table_texts
 
 COLUMNS = (Column(title="ratio", key="ratio"), Column(title="loss", key="loss", digits=2))
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -38,7 +38,8 @@ def test_page_holds_table_notes_and_command() -> None:
         "data": [{"file": "x.txt", "sha256": "e" * 64}],
         "hardware": "a machine",
     }
-    page = markdown(head, [{"ratio": 2.0, "loss": FIGURE}], COLUMNS, ["Read it so."])
+    table = Table(rows=[{"ratio": 2.0, "loss": FIGURE}], columns=COLUMNS)
+    page = markdown(head, [table], ["Read it so."])
     assert "| ratio | loss |\n|---:|---:|\n| 2 | 2.35 [2.10, 2.50] |\n" in page
     assert "- Read it so." in page
     assert "commit unknown" in page
@@ -54,6 +55,31 @@ def test_a_plot_is_drawn_for_one_length_and_for_several(lengths: tuple[int, ...]
     ]
     panels = (Panel(key="loss", title="loss", level=1.0), Panel(key="absent", title="absent"))
     assert plot(rows, panels, title="T").startswith(PNG)
+
+
+def test_a_plot_over_ratios_has_a_line_for_each_series_and_levels_for_the_rest(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    drawn = []
+    figures = require_matplotlib()
+
+    def figure(**options: object) -> object:
+        drawn.append(figures(**options))
+        return drawn[-1]
+
+    monkeypatch.setattr("icae.evaluation.plots.require_matplotlib", lambda: figure)
+    rows = [
+        {"dataset": name, "ratio": ratio, "kind": kind, "series": kind, "f1": FIGURE}
+        for name in ("squad", "boolq")
+        for kind, ratio in (("full", None), ("none", None), ("memory", 2.0), ("memory", 4.0))
+    ]
+    panels = [Panel(key="f1", title=n, axis=BY_RATIO, dataset=n) for n in ("squad", "boolq")]
+    assert plot(rows, panels, title="T").startswith(PNG)
+    for axis in drawn[0].axes:
+        looks = {(line.get_color(), line.get_linestyle()) for line in axis.lines}
+        assert len(looks) == 3
+        assert [label.get_text() for label in axis.get_xticklabels()] == ["2", "4"]
+        assert sorted(len(line.get_xdata()) for line in axis.lines) == [2, 2, 2]
 
 
 def test_a_plot_runs_along_the_axis_of_its_panels(monkeypatch: pytest.MonkeyPatch) -> None:

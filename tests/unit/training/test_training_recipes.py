@@ -31,4 +31,4 @@ def test_recipe_names_the_files_it_needs(path: Path) -> None:
     assert recipe.data.shards or recipe.objective.ft_share == 1
     if recipe.objective.ft_share > 0:
         assert recipe.data.triplets
-        assert recipe.init_adapter
+        assert (recipe.init_adapter is None) == (recipe.objective.reader == "full-context")

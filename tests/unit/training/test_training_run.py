@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +10,17 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from icae.config import Recipe
+from icae.config import Recipe, TripletFile
 from icae.errors import AdapterError, BaseModelError, InputError, TrainingError
-from icae.model import load_adapter, load_decoder, load_tokenizer, read_info, tokenizer_hash
+from icae.model import (
+    load_adapter,
+    load_decoder,
+    load_reader,
+    load_tokenizer,
+    read_info,
+    read_reader_info,
+    tokenizer_hash,
+)
 from icae.parsing import to_dict
 from icae.training import train
 from icae.training.checkpoint import newest_checkpoint
@@ -114,7 +123,7 @@ def test_fine_tuning_starts_from_the_pretrained_adapter(
     first = train(pretraining(), stage="pretrain")
     recipe = pretraining(
         init_adapter=str(first.adapter),
-        data={"triplets": (triplets,)},
+        data={"triplets": (TripletFile(path=triplets),)},
         objective={"ft_share": 0.5},
         optim={"learning_rate": 1e-12, "token_learning_rate": 1e-12},
         run={"output": str(tmp_path / "tuned")},
@@ -126,7 +135,7 @@ def test_fine_tuning_starts_from_the_pretrained_adapter(
         torch.testing.assert_close(after[name], weight, rtol=0, atol=1e-9)
     assert any(w.abs().max() > 1e-4 for n, w in before.items() if "lora_B" in n)
     data = read_info(second.adapter).data
-    assert data["questions.jsonl"] == "triplets"
+    assert data["questions.jsonl"] == "4 triplets"
     assert len(data["started from adapter"]) == 16
     last = read_records(tmp_path / "tuned" / "metrics.jsonl")[0]
     assert {"ae_loss", "lm_loss", "ft_loss"} <= last.keys()
@@ -138,7 +147,7 @@ def test_fine_tuning_on_triplets_alone_needs_no_shards(
     first = train(pretraining(), stage="pretrain")
     recipe = pretraining(
         init_adapter=str(first.adapter),
-        data={"shards": "", "eval_shards": None, "triplets": (triplets,)},
+        data={"shards": "", "eval_shards": None, "triplets": (TripletFile(path=triplets),)},
         objective={"ft_share": 1.0},
         run={"output": str(tmp_path / "tuned")},
     )
@@ -200,7 +209,9 @@ def test_missing_base_is_refused(pretraining: Callable[..., Recipe], tmp_path: P
 def test_pretraining_with_instructions_is_refused(
     pretraining: Callable[..., Recipe], triplets: str
 ) -> None:
-    recipe = pretraining(data={"triplets": (triplets,)}, objective={"ft_share": 0.5})
+    recipe = pretraining(
+        data={"triplets": (TripletFile(path=triplets),)}, objective={"ft_share": 0.5}
+    )
     with pytest.raises(TrainingError, match="has instruction samples"):
         train(recipe, stage="pretrain")
 
@@ -208,7 +219,9 @@ def test_pretraining_with_instructions_is_refused(
 def test_fine_tuning_without_an_adapter_is_refused(
     pretraining: Callable[..., Recipe], triplets: str
 ) -> None:
-    recipe = pretraining(data={"triplets": (triplets,)}, objective={"ft_share": 0.5})
+    recipe = pretraining(
+        data={"triplets": (TripletFile(path=triplets),)}, objective={"ft_share": 0.5}
+    )
     with pytest.raises(TrainingError, match="starts from a pretrained adapter"):
         train(recipe, stage="finetune")
 
@@ -217,7 +230,7 @@ def test_fine_tuning_without_an_adapter_is_refused(
 def test_fine_tuning_without_instructions_is_refused(
     pretraining: Callable[..., Recipe], triplets: str, share: float
 ) -> None:
-    paths = (triplets,) if share == 0 else ()
+    paths = (TripletFile(path=triplets),) if share == 0 else ()
     recipe = pretraining(
         init_adapter="unused", data={"triplets": paths}, objective={"ft_share": share}
     )
@@ -239,3 +252,93 @@ def test_adapter_of_another_base_is_refused(
 def test_missing_adapter_is_refused(pretraining: Callable[..., Recipe], tmp_path: Path) -> None:
     with pytest.raises(AdapterError, match="not an adapter folder"):
         train(pretraining(init_adapter=str(tmp_path / "nothing")), stage="pretrain")
+
+
+@pytest.fixture
+def reading(
+    pretraining: Callable[..., Recipe], triplets: str, tmp_path: Path
+) -> Callable[..., Recipe]:
+    """``reading(objective={...})``: a recipe that trains a full-context reader."""
+
+    def build(*, objective: Any = None, **sections: Any) -> Recipe:
+        return pretraining(
+            data={"triplets": (TripletFile(path=triplets),), "shards": ""},
+            objective={"ft_share": 1.0, "reader": "full-context", **(objective or {})},
+            run={"output": str(tmp_path / "upper")},
+            **sections,
+        )
+
+    return build
+
+
+def test_a_full_context_reader_is_trained_on_the_same_triplets(
+    reading: Callable[..., Recipe], tiny_base: str, tmp_path: Path
+) -> None:
+    result = train(reading(optim={"steps": 8, "learning_rate": 0.02}), stage="finetune")
+    info = read_reader_info(result.adapter)
+    assert info.data == {"questions.jsonl": "4 triplets"}
+    assert info.metrics["step"] == 8
+    losses = [r["ft_loss"] for r in read_records(tmp_path / "upper" / "metrics.jsonl")]
+    assert len(losses) == 8
+    assert losses[-1] < losses[0] - 0.1
+    decoder = load_decoder(tiny_base, dtype=torch.float32, device="cpu")
+    model, _ = load_reader(result.adapter, decoder, base_model=tiny_base, base_hash=info.base_hash)
+    assert any(p.abs().max() > 1e-3 for n, p in model.lora.named_parameters() if "lora_B" in n)
+    with pytest.raises(AdapterError, match="not an adapter folder"):
+        read_info(result.adapter)
+
+
+def test_a_full_context_reader_resumes_from_its_checkpoint(
+    reading: Callable[..., Recipe], tmp_path: Path
+) -> None:
+    recipe = reading()
+    weights = load_file(train(recipe, stage="finetune").adapter / "adapter_model.safetensors")
+    again = load_file(train(recipe, stage="finetune").adapter / "adapter_model.safetensors")
+    assert all(torch.equal(weight, again[name]) for name, weight in weights.items())
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"objective": {"ft_share": 0.5}}, "on instructions alone"),
+        ({"objective": {"ft_kl_share": 0.5}}, "has no teacher"),
+        ({"init_adapter": "somewhere"}, "starts from the base model"),
+    ],
+)
+def test_a_full_context_reader_with_what_it_cannot_use_is_refused(
+    reading: Callable[..., Recipe], change: dict[str, Any], message: str
+) -> None:
+    recipe = reading(**change)
+    shards = {"shards": recipe.data.eval_shards} if recipe.objective.ft_share < 1 else {}
+    recipe = replace(recipe, data=replace(recipe.data, **shards))
+    with pytest.raises(TrainingError, match=message):
+        train(recipe, stage="finetune")
+
+
+def test_fresh_weights_are_fine_tuned_only_on_purpose(
+    pretraining: Callable[..., Recipe], triplets: str
+) -> None:
+    recipe = pretraining(
+        init_adapter="untrained",
+        data={"triplets": (TripletFile(path=triplets),)},
+        objective={"ft_share": 0.5, "ft_kl_share": 0.5},
+    )
+    result = train(recipe, stage="finetune")
+    assert "started from adapter" not in read_info(result.adapter).data
+
+
+def test_a_checkpoint_from_before_a_setting_existed_still_belongs_to_its_run(
+    pretraining: Callable[..., Recipe],
+) -> None:
+    recipe = pretraining()
+    train(recipe, stage="pretrain")
+    newest = newest_checkpoint(Path(recipe.run.output) / "checkpoints")
+    assert newest is not None
+    state = torch.load(newest, weights_only=True)
+    for name in ("reader", "ft_kl_share"):
+        del state["recipe"]["objective"][name]
+    torch.save(state, newest)
+    assert train(recipe, stage="pretrain").steps == 2
+    other = replace(recipe, objective=replace(recipe.objective, ft_kl_share=0.5))
+    with pytest.raises(TrainingError, match="belongs to another recipe"):
+        train(other, stage="pretrain")

@@ -1,8 +1,6 @@
 from __future__ import annotations
 
-import json
 from collections import Counter
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,14 +11,13 @@ from icae.errors import TrainingError
 from icae.model import Sample
 from icae.objectives import instruction
 from icae.spans import plan_spans
-from icae.training.sampling import (
+from icae.training.instructions import (
     MIN_CONTEXT,
-    SampleSource,
+    InstructionSource,
     TokenizedTriplet,
-    draw_window,
-    load_triplets,
-    text_sample,
+    TripletSet,
 )
+from icae.training.sampling import SampleSource, draw_window, text_sample
 
 IDS = np.arange(2, 22)
 
@@ -32,21 +29,25 @@ def flat(samples: list[Sample]) -> list[Any]:
     ]
 
 
-def triplet(seed: int = 0) -> TokenizedTriplet:
-    return TokenizedTriplet(context_ids=IDS + seed, task=instruction(IDS[:3], IDS[:2]))
+def triplets(count: int) -> InstructionSource:
+    found = tuple(
+        TokenizedTriplet(context_ids=IDS + seed, tasks=(instruction(IDS[:3], IDS[:2]),))
+        for seed in range(count)
+    )
+    return InstructionSource([TripletSet(name="t", weight=1.0, triplets=found)])
 
 
 def test_same_seed_and_step_give_the_same_samples(build_recipe: Any, build_shards: Any) -> None:
     shards = build_shards()
-    first, second = (SampleSource(build_recipe(), shards, []) for _ in range(2))
+    first, second = (SampleSource(build_recipe(), shards) for _ in range(2))
     first.draw(0)  # a source that has drawn before must not drift
     assert flat(first.draw(3)) == flat(second.draw(3))
 
 
 def test_steps_and_seeds_give_different_samples(build_recipe: Any, build_shards: Any) -> None:
     shards = build_shards()
-    source = SampleSource(build_recipe(), shards, [])
-    reseeded = SampleSource(build_recipe(optim={"seed": 1}), shards, [])
+    source = SampleSource(build_recipe(), shards)
+    reseeded = SampleSource(build_recipe(optim={"seed": 1}), shards)
     assert flat(source.draw(0)) != flat(source.draw(1))
     assert flat(source.draw(0)) != flat(reseeded.draw(0))
 
@@ -56,7 +57,7 @@ def test_instruction_share_is_exact_over_many_steps(
     build_recipe: Any, build_shards: Any, share: float
 ) -> None:
     recipe = build_recipe(objective={"ft_share": share}, optim={"batch_size": 4})
-    source = SampleSource(recipe, build_shards(), [triplet()])
+    source = SampleSource(recipe, build_shards(), triplets(1))
     kinds: Counter[str] = Counter()
     for step in range(40):
         drawn = source.draw(step)
@@ -68,9 +69,7 @@ def test_instruction_share_is_exact_over_many_steps(
 
 
 def test_instruction_samples_come_from_all_triplets(build_recipe: Any) -> None:
-    source = SampleSource(
-        build_recipe(objective={"ft_share": 1.0}), None, [triplet(i) for i in range(3)]
-    )
+    source = SampleSource(build_recipe(objective={"ft_share": 1.0}), None, triplets(3))
     firsts = {int(s.context_ids[0]) for step in range(10) for s in source.draw(step)}
     assert firsts == {2, 3, 4}
 
@@ -115,7 +114,7 @@ def test_context_longer_than_a_span_becomes_a_multi_span_sample(
     build_recipe: Any, build_shards: Any, build_model: Any
 ) -> None:
     recipe = build_recipe(data={"context_lengths": {40: 1.0}})
-    samples = SampleSource(recipe, build_shards([200]), []).draw(0)
+    samples = SampleSource(recipe, build_shards([200])).draw(0)
     plans = plan_spans(len(samples[0].context_ids), span_length=16, ratio=samples[0].ratio)
     assert [p.length for p in plans] == [16, 16, 8]
     scores = build_model()(samples[:1])
@@ -124,7 +123,7 @@ def test_context_longer_than_a_span_becomes_a_multi_span_sample(
 
 def test_context_lengths_are_mixed_by_weight(build_recipe: Any, build_shards: Any) -> None:
     recipe = build_recipe(data={"context_lengths": {16: 3.0, 32: 1.0}})
-    source = SampleSource(recipe, build_shards([200]), [])
+    source = SampleSource(recipe, build_shards([200]))
     lengths = Counter(len(s.context_ids) for step in range(100) for s in source.draw(step))
     assert set(lengths) == {16, 32}
     assert lengths[32] / 400 == pytest.approx(0.25, abs=0.07)
@@ -139,7 +138,7 @@ def test_curriculum_stages_switch_at_their_share_of_the_run(
         RatioStage(until=1.0, ratios={4.0: 1.0}),
     )
     recipe = build_recipe(data={"ratio_curriculum": stages}, optim={"steps": 10})
-    source = SampleSource(recipe, build_shards(), [])
+    source = SampleSource(recipe, build_shards())
     ratios = [{s.ratio for s in source.draw(step)} for step in range(11)]
     assert ratios == [{1.0}] * 3 + [{2.0}] * 2 + [{4.0}] * 6
 
@@ -150,38 +149,3 @@ def test_curriculum_stages_switch_at_their_share_of_the_run(
 def test_only_objectives_with_weight_become_tasks(weight: float, objectives: list[str]) -> None:
     sample = text_sample(IDS[:10], IDS[10:], 2.0, ObjectiveConfig(ae_weight=weight))
     assert [t.objective for t in sample.tasks] == objectives
-
-
-def write_triplets(path: Path, lengths: list[int]) -> str:
-    rows = [
-        {
-            "context": " ".join(f"w{2 + i % 100}" for i in range(length)),
-            "prompt": "w5 w6",
-            "answer": f"w{length}",
-        }
-        for length in lengths
-    ]
-    path.write_text("".join(json.dumps(r) + "\n" for r in rows), encoding="utf-8")
-    return str(path)
-
-
-def test_triplets_are_filtered_by_context_length(tmp_path: Path, tokenizer: Any) -> None:
-    path = write_triplets(tmp_path / "t.jsonl", [7, 8, 16, 17, 40])
-    kept = load_triplets([path], tokenizer, max_context=16)
-    assert [len(t.context_ids) for t in kept] == [8, 16]
-
-
-def test_triplet_scores_the_answer_with_its_end_and_not_the_prompt(
-    tmp_path: Path, tokenizer: Any
-) -> None:
-    path = write_triplets(tmp_path / "t.jsonl", [9])
-    task = load_triplets([path], tokenizer, max_context=16)[0].task
-    assert task.objective == "ft"
-    assert task.target_ids[task.label_mask].tolist() == [9, tokenizer.eos_token_id]
-    assert task.target_ids[~task.label_mask].tolist()[:2] == [5, 6]
-
-
-def test_no_triplet_that_fits_is_refused(tmp_path: Path, tokenizer: Any) -> None:
-    path = write_triplets(tmp_path / "t.jsonl", [3, 40])
-    with pytest.raises(TrainingError, match="contexts of 8 to 16 tokens"):
-        load_triplets([path], tokenizer, max_context=16)
