@@ -13,7 +13,7 @@ import numpy as np
 
 from icae.errors import InputError
 from icae.evaluation.experiment import Row
-from icae.evaluation.metrics import Estimate, mean_estimate
+from icae.evaluation.metrics import Estimate, grouped_mean_estimate
 from icae.evaluation.report import SCHEMA
 
 SAME_MEASURE = ("schema", "data", "seed", "settings")
@@ -25,7 +25,18 @@ SAME_MODEL = ("adapter", "base", "dtype")
 SAME_MAKING = ("icae", "commit", "hardware", "complete")
 """What should not matter, but may."""
 
-KEYS = ("length", "ratio", "text", "kind", "series", "step", "batch", "spans")
+KEYS = (
+    "dataset",
+    "length",
+    "ratio",
+    "text",
+    "kind",
+    "series",
+    "reader",
+    "step",
+    "batch",
+    "spans",
+)
 """What tells rows of a result apart."""
 
 
@@ -192,11 +203,10 @@ def _place(row: Row) -> tuple[Any, ...]:
 def _row_differences(row: Row, other: Row, *, paired: bool, seed: int) -> list[Difference]:
     found = []
     for key, value in row.items():
-        theirs = other.get(key)
-        if not (_is_estimate(value) and _is_estimate(theirs)):
+        mine, yours = _estimate(value), _estimate(other.get(key))
+        if mine is None or yours is None:
             continue
-        mine, yours = _estimate(value), _estimate(theirs)
-        values = [r.get("per_context", {}).get(key) for r in (row, other)]
+        values = [_single(r).get(key) for r in (row, other)]
         pairs = paired and all(values) and len(values[0]) == len(values[1])
         # Only a mean of its contexts can be paired: a corpus BLEU or a ratio of sums is none.
         pairs = pairs and all(
@@ -204,7 +214,9 @@ def _row_differences(row: Row, other: Row, *, paired: bool, seed: int) -> list[D
             for v, e in zip(values, (mine, yours), strict=True)
         )
         if pairs:
-            change = mean_estimate(np.subtract(values[1], values[0]), seed=seed)
+            groups = _single(row).get("group", range(len(values[0])))
+            changes = np.subtract(values[1], values[0])
+            change = grouped_mean_estimate(changes, list(groups), seed=seed)
         else:
             change = _independent(mine, yours)
         found.append(
@@ -228,11 +240,15 @@ def _independent(first: Estimate, second: Estimate) -> Estimate:
     return Estimate(value=value, low=value - down, high=value + up)
 
 
-def _is_estimate(value: Any) -> bool:
-    return isinstance(value, Mapping) and set(value) == {"value", "low", "high"}
+def _single(row: Row) -> Mapping[str, Any]:
+    """The figures of single contexts or questions behind those of a row."""
+    return dict(row.get("per_context") or row.get("per_question") or {})
 
 
-def _estimate(value: Mapping[str, float]) -> Estimate:
+def _estimate(value: Any) -> Estimate | None:
+    """A figure with its interval, or None for any other value of a row."""
+    if not isinstance(value, Mapping) or set(value) != {"value", "low", "high"}:
+        return None
     return Estimate(value=value["value"], low=value["low"], high=value["high"])
 
 

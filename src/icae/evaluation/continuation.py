@@ -11,7 +11,16 @@ from numpy.typing import NDArray
 from icae.api import Icae
 from icae.errors import ConfigError
 from icae.evaluation.contexts import Window
-from icae.evaluation.experiment import Cell, Column, Grid, Panel, Row, plain, require_fit
+from icae.evaluation.experiment import (
+    Cell,
+    Column,
+    Experiment,
+    Grid,
+    Panel,
+    Row,
+    plain,
+    require_fit,
+)
 from icae.evaluation.memories import ContextMemory, Tick, encode_contexts, score_tasks
 from icae.evaluation.metrics import mean_estimate, perplexity_estimate
 from icae.evaluation.plain_decoder import plain_losses
@@ -46,7 +55,7 @@ class ContinuationSettings(Grid):
         """The longest context, the token that leads over, and the scored tokens."""
         return max(self.lengths) + 1 + self.tokens
 
-    def build(self, engine: Icae, windows: Sequence[Window]) -> Continuation:
+    def build(self, engine: Icae, windows: Sequence[Window]) -> Experiment:
         """The experiment on a loaded model and drawn windows."""
         return Continuation(engine, self, windows)
 

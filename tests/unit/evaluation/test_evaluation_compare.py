@@ -58,6 +58,19 @@ def test_a_change_of_the_same_contexts_is_paired() -> None:
     assert found.mismatches == ()
 
 
+def test_questions_about_one_context_are_drawn_together(monkeypatch: Any) -> None:
+    def answers(scores: list[float]) -> dict[str, Any]:
+        row = {"dataset": "squad", "kind": "memory", "f1": figure(float(np.mean(scores)))}
+        row["per_question"] = {"group": [0, 0, 1], "f1": scores, "answer": ["a", "b", "c"]}
+        return result(rows=[row])
+
+    (change,) = compare(answers([0.0, 0.0, 0.0]), answers([1.0, 0.0, 0.5])).differences
+    assert change.paired
+    assert change.row == {"dataset": "squad", "kind": "memory"}
+    assert change.change.value == pytest.approx(0.5)
+    assert (change.change.low, change.change.high) == (0.5, 0.5)  # both contexts gain .5
+
+
 def test_a_figure_that_is_no_mean_of_its_contexts_is_not_paired() -> None:
     bleu = next(d for d in compare(result(), result()).differences if d.figure == "bleu")
     assert not bleu.paired
