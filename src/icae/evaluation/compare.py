@@ -206,7 +206,7 @@ def _row_differences(row: Row, other: Row, *, paired: bool, seed: int) -> list[D
         mine, yours = _estimate(value), _estimate(other.get(key))
         if mine is None or yours is None:
             continue
-        values = [_single(r).get(key) for r in (row, other)]
+        values = [list(_single(r).get(key) or ()) for r in (row, other)]
         pairs = paired and all(values) and len(values[0]) == len(values[1])
         # Only a mean of its contexts can be paired: a corpus BLEU or a ratio of sums is none.
         pairs = pairs and all(

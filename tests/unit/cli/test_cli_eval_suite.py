@@ -81,3 +81,62 @@ def test_a_file_that_is_no_result_is_an_error(icae, no_engine, tmp_path) -> None
     result = icae("eval", "compare", tmp_path / "a.json", tmp_path / "a.json")
     assert result.exit_code == 1
     assert "no result of icae eval" in result.stderr
+
+
+@pytest.fixture
+def judged(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """What the judge was called with."""
+    from icae.evaluation import Finished
+
+    calls: dict[str, Any] = {}
+
+    def run_judge(run: Any, **options: Any) -> Finished:
+        calls.update(run=run, **options)
+        return Finished(payload={"rows": []}, tables=(), files=(options["folder"] / "judge.json",))
+
+    monkeypatch.setattr(engine, "run_judge", run_judge)
+    return calls
+
+
+def qa_result(path: Path, *, adapter: str) -> Path:
+    single = {"group": [0], "prompt": ["p"], "reference": ["r"], "answer": ["a"]}
+    rows = [
+        {"dataset": "d", "kind": kind, "ratio": ratio, "per_question": single}
+        for kind, ratio in (("memory", 4.0), ("own summary", 4.0), ("full context", None))
+    ]
+    path.write_text(json.dumps({"experiment": "qa", "rows": rows, "adapter": {"name": adapter}}))
+    return path
+
+
+SERVICE = ("--judge-url", "http://127.0.0.1:9/v1", "--judge-model", "m")
+
+
+def test_one_result_sets_memory_against_full_context(
+    icae, no_engine, judged, tmp_path, monkeypatch
+) -> None:
+    path = qa_result(tmp_path / "qa.json", adapter="a")
+    monkeypatch.setenv("MY_KEY", "secret")
+    result = icae(
+        "eval", "judge", path, path, *SERVICE, "--api-key-env", "MY_KEY", "-o", tmp_path / "out"
+    )
+    assert result.exit_code == 0, result.output
+    run = judged["run"]
+    assert (run.first.name, run.second.name) == ("memory 4x", "full context")
+    assert run.service.model == "m"
+    assert run.cache == tmp_path / "out" / "judge-replies.jsonl"
+    assert judged["api_key"] == "secret"
+    assert "secret" not in result.output
+
+
+def test_two_results_set_the_same_reader_of_two_adapters_side_by_side(
+    icae, no_engine, judged, tmp_path
+) -> None:
+    first = qa_result(tmp_path / "a.json", adapter="a")
+    second = qa_result(tmp_path / "b.json", adapter="b")
+    assert icae("eval", "judge", first, second, *SERVICE).exit_code == 0
+    run = judged["run"]
+    assert (run.first.name, run.second.name) == ("memory 4x", "memory 4x")
+    assert [s.record["adapter"]["name"] for s in (run.first, run.second)] == ["a", "b"]
+    options = ("--second-reads", "own summary", "--ratio", 4)
+    assert icae("eval", "judge", first, first, *SERVICE, *options).exit_code == 0
+    assert judged["run"].second.name == "own summary 4x"
