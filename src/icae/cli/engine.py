@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from icae.api import Icae
     from icae.config import Recipe
     from icae.evaluation import Finished, Settings
+    from icae.evaluation.judge_run import JudgeRun
     from icae.training import TrainResult
     from icae.types import TokenIds
 
@@ -129,3 +130,31 @@ def run_evaluation(
         replace=replace,
         on_progress=on_progress,
     )
+
+
+def run_judge(
+    run: JudgeRun,
+    *,
+    api_key: str,
+    folder: Path,
+    command: str,
+    on_progress: Callable[[int, int], None],
+) -> Finished:
+    """Ask a judge about two sets of answers.
+
+    Args:
+        run: What is judged, and by whom.
+        api_key: Key of the service.
+        folder: Folder of the result files.
+        command: The command line, for the record.
+        on_progress: Called with (requests done, requests in all).
+
+    Raises:
+        InputError: If no question is in both, or a file cannot be used.
+        MissingDependencyError: If the packages that this needs are not installed.
+    """
+    from icae.evaluation.judge_client import OpenAiJudge
+    from icae.evaluation.judge_run import judge_answers
+
+    judge = OpenAiJudge(run.service, api_key)
+    return judge_answers(run, judge, folder=folder, command=command, on_progress=on_progress)

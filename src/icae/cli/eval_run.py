@@ -153,10 +153,11 @@ def run_experiment(
         console.note(f"What was measured is kept in {output}; the same command goes on from there.")
         raise
     payload = {**finished.payload, "files": [str(path) for path in finished.files]}
-    return Outcome(payload=payload, show=lambda: _show(finished))
+    return Outcome(payload=payload, show=lambda: show_finished(finished))
 
 
-def _show(finished: Finished) -> None:
+def show_finished(finished: Finished) -> None:
+    """Print the tables of a result and the names of its files."""
     from icae.evaluation.tables import short_cell_text, table_texts
 
     out = console.results()

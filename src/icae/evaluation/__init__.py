@@ -3,22 +3,28 @@
 from icae.evaluation.adaptive import AdaptiveSettings
 from icae.evaluation.continuation import ContinuationSettings
 from icae.evaluation.experiment import Settings, default_lengths
+from icae.evaluation.memorisation import MemorisationSettings
+from icae.evaluation.multi_span import MultiSpanSettings
 from icae.evaluation.qa import READERS, QaSettings
 from icae.evaluation.random_text import RandomTextSettings
 from icae.evaluation.reconstruction import ReconstructionSettings
 from icae.evaluation.refinement import RefinementSettings
 from icae.evaluation.run import Finished, evaluate
+from icae.evaluation.slots import SlotsSettings
 
 __all__ = [
     "READERS",
     "AdaptiveSettings",
     "ContinuationSettings",
     "Finished",
+    "MemorisationSettings",
+    "MultiSpanSettings",
     "QaSettings",
     "RandomTextSettings",
     "ReconstructionSettings",
     "RefinementSettings",
     "Settings",
+    "SlotsSettings",
     "default_lengths",
     "evaluate",
 ]

@@ -11,7 +11,16 @@ from numpy.typing import NDArray
 from icae.api import Icae
 from icae.errors import ConfigError
 from icae.evaluation.contexts import Window
-from icae.evaluation.experiment import Cell, Column, Grid, Panel, Row, plain, require_fit
+from icae.evaluation.experiment import (
+    Cell,
+    Column,
+    Experiment,
+    Grid,
+    Panel,
+    Row,
+    plain,
+    require_fit,
+)
 from icae.evaluation.memories import ContextMemory, Tick, encode_contexts, score_tasks
 from icae.evaluation.metrics import mean_estimate, perplexity_estimate
 from icae.evaluation.plain_decoder import plain_losses
@@ -46,7 +55,7 @@ class ContinuationSettings(Grid):
         """The longest context, the token that leads over, and the scored tokens."""
         return max(self.lengths) + 1 + self.tokens
 
-    def build(self, engine: Icae, windows: Sequence[Window]) -> Continuation:
+    def build(self, engine: Icae, windows: Sequence[Window]) -> Experiment:
         """The experiment on a loaded model and drawn windows."""
         return Continuation(engine, self, windows)
 
@@ -106,7 +115,7 @@ class Continuation:
 
     def measure(self, cell: Cell, rows: Sequence[Row], tick: Tick) -> list[Row]:
         """The rows of a cell: full and no context; or slots and last raw tokens."""
-        after = self.settings.tokens + 1
+        after, seed = self.settings.tokens + 1, self.settings.seed
         contexts = [window.context(cell.length, after=after) for window in self.windows]
         following = [window.context(after) for window in self.windows]
         if cell.ratio is None:
@@ -115,11 +124,11 @@ class Continuation:
             nothing = token_losses(self.engine.runtime, empty, following, tick=tick)
             return [
                 {"kind": "full context", "series": "full context", "positions": cell.length}
-                | self._figures(full, full),
+                | continuation_figures(full, full, seed=seed),
                 {"kind": "no context", "series": "no context", "positions": 0}
-                | self._figures(nothing, full),
+                | continuation_figures(nothing, full, seed=seed),
             ]
-        full = _stored(rows, cell.length)
+        full = stored_full(rows, cell.length)
         memories = encode_contexts(self.engine.runtime, contexts, ratio=cell.ratio, tick=tick)
         slots = slot_losses(self.engine.runtime, memories, following, tick=tick)
         count = len(memories[0].slots_KD)
@@ -128,20 +137,29 @@ class Continuation:
         name = f"{cell.ratio:g}x"
         return [
             {"kind": "slots", "series": f"{name} slots", "positions": count + 1}
-            | self._figures(slots, full),
+            | continuation_figures(slots, full, seed=seed),
             {"kind": "last tokens", "series": f"{name}, as many last tokens", "positions": count}
-            | self._figures(last, full),
+            | continuation_figures(last, full, seed=seed),
         ]
 
-    def _figures(self, losses: NDArray[np.float64], full: NDArray[np.float64]) -> Row:
-        seed = self.settings.seed
-        return {
-            "samples": len(losses),
-            "loss": plain(mean_estimate(losses, seed=seed)),
-            "perplexity": plain(perplexity_estimate(losses, seed=seed)),
-            "over_full": plain(perplexity_estimate(losses - full, seed=seed)),
-            "per_context": {"loss": losses.tolist()},
-        }
+
+def continuation_figures(
+    losses: NDArray[np.float64], full: NDArray[np.float64], *, seed: int
+) -> Row:
+    """Loss, perplexity and their ratio to the full context, over contexts.
+
+    Args:
+        losses: Mean loss (nats) of what follows each context.
+        full: The same behind the full context.
+        seed: Seed of the bootstrap.
+    """
+    return {
+        "samples": len(losses),
+        "loss": plain(mean_estimate(losses, seed=seed)),
+        "perplexity": plain(perplexity_estimate(losses, seed=seed)),
+        "over_full": plain(perplexity_estimate(losses - full, seed=seed)),
+        "per_context": {"loss": losses.tolist()},
+    }
 
 
 def token_losses(
@@ -201,7 +219,12 @@ def led_continuation(ids: TokenIds) -> DecoderTask:
     return replace(task, label_mask=mask)
 
 
-def _stored(rows: Sequence[Row], length: int) -> NDArray[np.float64]:
-    """Losses behind the full context, measured before."""
+def stored_full(rows: Sequence[Row], length: int) -> NDArray[np.float64]:
+    """Losses behind the full context, measured before.
+
+    Args:
+        rows: Rows of the cells before.
+        length: Context tokens.
+    """
     found = next(r for r in rows if r["length"] == length and r["kind"] == "full context")
     return np.array(found["per_context"]["loss"])

@@ -6,13 +6,18 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 from icae.api import Icae
 from icae.errors import ConfigError, InputError
 from icae.evaluation.contexts import Window, draw_windows, read_documents
 from icae.evaluation.memories import Tick
 from icae.evaluation.metrics import Estimate, bleu_signature
+from icae.evaluation.panels import BY_LENGTH as BY_LENGTH
+from icae.evaluation.panels import BY_RATIO as BY_RATIO
+from icae.evaluation.panels import Axis as Axis
+from icae.evaluation.panels import Drawing
+from icae.evaluation.panels import Panel as Panel
 from icae.spans import check_ratio
 
 Row = dict[str, Any]
@@ -54,37 +59,8 @@ class Column:
     digits: int = 0
 
 
-@dataclass(frozen=True, kw_only=True)
-class Axis:
-    """What a plot runs along: the key of whole numbers in the rows, and its label."""
-
-    key: str
-    label: str
-
-
-BY_LENGTH = Axis(key="length", label="context length (tokens)")
-BY_RATIO = Axis(key="ratio", label="compression ratio (context tokens per slot)")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Panel:
-    """One plot.
-
-    Attributes:
-        key: Key of the figure in the rows.
-        title: Title, with the unit.
-        limits: Fixed ends of the axis, each or both None.
-        level: A level to mark with a thin line, or None.
-        axis: What it runs along; a row without a value there is a level line.
-        dataset: The data set whose rows are drawn; None draws all.
-    """
-
-    key: str
-    title: str
-    limits: tuple[float | None, float | None] = (None, None)
-    level: float | None = None
-    axis: Axis = BY_LENGTH
-    dataset: str | None = None
+Exhibit = Callable[[Sequence[Row]], str]
+"""Turns the rows of a result into a piece of HTML that a table cannot say."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,6 +73,9 @@ class Grid(ABC):
         samples: Contexts at each length, the same for all ratios.
         seed: Seed of the draw of contexts and of the bootstrap.
     """
+
+    exhibits: ClassVar[tuple[Exhibit, ...]] = ()
+    """What its HTML page shows beside the table."""
 
     lengths: tuple[int, ...]
     ratios: tuple[float, ...]
@@ -141,7 +120,8 @@ class Grid(ABC):
             "ratios": list(self.ratios),
             "bleu": signature,
         }
-        return Prepared(experiment=self.build(engine, drawn.windows), record=record)
+        experiment = self.build(engine, drawn.windows)
+        return Prepared(experiment=experiment, record=record, exhibits=self.exhibits)
 
     def fixed(self) -> dict[str, Any]:
         """The settings besides lengths, ratios and seed: those that make results comparable."""
@@ -160,7 +140,7 @@ class Experiment(Protocol):
         ...
 
     @property
-    def panels(self) -> tuple[Panel, ...]:
+    def panels(self) -> tuple[Drawing, ...]:
         """Plots."""
         ...
 
@@ -211,11 +191,13 @@ class Prepared:
         experiment: The experiment.
         record: What the result says about its material.
         comparison: What is worked out from all rows, or None.
+        exhibits: What its HTML page shows beside the tables; without any there is no page.
     """
 
     experiment: Experiment
     record: Mapping[str, Any]
     comparison: Comparison | None = None
+    exhibits: tuple[Exhibit, ...] = ()
 
 
 class Settings(Protocol):

@@ -57,7 +57,13 @@ def resample(count: int, *, seed: int) -> NDArray[np.int64]:
     return np.random.default_rng(seed).integers(0, count, (RESAMPLES, count))
 
 
-def _interval(value: float, statistics_R: NDArray[np.float64]) -> Estimate:
+def interval(value: float, statistics_R: NDArray[np.float64]) -> Estimate:
+    """A statistic with the interval that its resamples give.
+
+    Args:
+        value: The statistic of all contexts.
+        statistics_R: The same of each resample.
+    """
     tail = 100 * (1 - LEVEL) / 2
     low, high = np.percentile(statistics_R, [tail, 100 - tail])
     return Estimate(value=float(value), low=float(low), high=float(high))
@@ -72,7 +78,7 @@ def mean_estimate(values: ArrayLike, *, seed: int) -> Estimate:
     """
     array = np.asarray(values, dtype=np.float64)
     picks = resample(len(array), seed=seed)
-    return _interval(float(array.mean()), array[picks].mean(axis=1))
+    return interval(float(array.mean()), array[picks].mean(axis=1))
 
 
 def grouped_mean_estimate(values: ArrayLike, groups: Sequence[int], *, seed: int) -> Estimate:
@@ -90,7 +96,7 @@ def grouped_mean_estimate(values: ArrayLike, groups: Sequence[int], *, seed: int
     sums_G, counts_G = _group_sums(array, groups)
     picks = resample(len(sums_G), seed=seed)
     means_R = sums_G[picks].sum(axis=1) / counts_G[picks].sum(axis=1)
-    return _interval(float(array.mean()), means_R)
+    return interval(float(array.mean()), means_R)
 
 
 def grouped_ratio_estimate(
@@ -113,7 +119,7 @@ def grouped_ratio_estimate(
     below_R = below_G[picks].sum(axis=1)
     if not below_G.sum() or not below_R.all():
         return None
-    return _interval(float(above_G.sum() / below_G.sum()), above_G[picks].sum(axis=1) / below_R)
+    return interval(float(above_G.sum() / below_G.sum()), above_G[picks].sum(axis=1) / below_R)
 
 
 def _group_sums(
@@ -134,7 +140,21 @@ def median_estimate(values: ArrayLike, *, seed: int) -> Estimate:
     """
     array = np.asarray(values, dtype=np.float64)
     picks = resample(len(array), seed=seed)
-    return _interval(float(np.median(array)), np.median(array[picks], axis=1))
+    return interval(float(np.median(array)), np.median(array[picks], axis=1))
+
+
+def ratio_estimate(parts: ArrayLike, totals: ArrayLike, *, seed: int) -> Estimate:
+    """Sum of parts over sum of totals, contexts resampled, with its interval.
+
+    Args:
+        parts: What counts in each context, for example right words.
+        totals: What it is counted of in each context, for example words; not all 0.
+        seed: Seed of the bootstrap. A resample whose totals are all 0 is left out.
+    """
+    part, total = np.asarray(parts, dtype=np.float64), np.asarray(totals, dtype=np.float64)
+    picks = resample(len(part), seed=seed)
+    sums, bases = part[picks].sum(axis=1), total[picks].sum(axis=1)
+    return interval(part.sum() / total.sum(), sums[bases > 0] / bases[bases > 0])
 
 
 def perplexity_estimate(losses: ArrayLike, *, seed: int) -> Estimate:
@@ -216,7 +236,7 @@ def corpus_bleu_estimate(counts: Sequence[BleuCounts], *, seed: int) -> Estimate
     table = _table(counts)
     picks = resample(len(table), seed=seed)
     resampled = [_bleu_of_sums(sums) for sums in table[picks].sum(axis=1)]
-    return _interval(corpus_bleu(counts), np.array(resampled))
+    return interval(corpus_bleu(counts), np.array(resampled))
 
 
 def sentence_bleu(written: str, true: str) -> float:

@@ -14,6 +14,7 @@ from icae.checkout import commit
 from icae.evaluation.experiment import Cell, Experiment, Row, Settings
 from icae.evaluation.metadata import data_hashes, hardware, model_record
 from icae.evaluation.metrics import LEVEL, RESAMPLES
+from icae.evaluation.pages import result_page, result_section
 from icae.evaluation.plots import plot, require_matplotlib
 from icae.evaluation.report import SCHEMA, Report, ReportFile
 from icae.evaluation.tables import Table, markdown
@@ -29,12 +30,14 @@ class Finished:
     Attributes:
         payload: The JSON object of the result file.
         tables: Its tables.
-        files: The files written: JSON, Markdown, PNG.
+        files: The files written: JSON, Markdown, PNG, and HTML where there are exhibits.
+        section: The result as a piece of HTML, without its headline.
     """
 
     payload: dict[str, Any]
     tables: tuple[Table, ...]
     files: tuple[Path, ...]
+    section: str = ""
 
     @property
     def rows(self) -> Sequence[Row]:
@@ -52,7 +55,7 @@ def evaluate(
     replace: bool = False,
     on_progress: Progress = lambda done, total: None,
 ) -> Finished:
-    """Run an experiment and write ``<name>.json``, ``.md`` and ``.png``.
+    """Run an experiment and write ``<name>.json``, ``.md`` and ``.png``, perhaps ``.html``.
 
     The JSON file is written after each cell; an equal run goes on where it was.
 
@@ -73,7 +76,8 @@ def evaluate(
     prepared = settings.prepare(engine, texts)
     experiment, comparison = prepared.experiment, prepared.comparison
     head = _head(engine, texts, settings) | {**prepared.record, "command": command}
-    file = ReportFile(folder=folder, name=settings.name)
+    suffixes = (".json", ".md", ".png", *((".html",) if prepared.exhibits else ()))
+    file = ReportFile(folder=folder, name=settings.name, suffixes=suffixes)
     stored = file.resume(head, experiment.cells(), replace=replace)
     report = _measure(experiment, stored, file, on_progress)
     tables = [Table(rows=report.rows, columns=experiment.columns)]
@@ -85,11 +89,17 @@ def evaluate(
     file.save(report)
     page = markdown(report.head, tables, experiment.notes)
     file.write(".md", page.encode())
-    file.write(".png", plot(report.rows, experiment.panels, title=settings.title))
+    picture = plot(report.rows, experiment.panels, title=settings.title)
+    file.write(".png", picture)
+    shown = [show(report.rows) for show in prepared.exhibits]
+    section = result_section(report.head, tables, experiment.notes, picture=picture, shown=shown)
+    if shown:
+        file.write(".html", result_page(section, title=settings.title).encode())
     return Finished(
         payload=report.payload(),
         tables=tuple(tables),
         files=tuple(file.beside(suffix) for suffix in file.suffixes),
+        section=section,
     )
 
 

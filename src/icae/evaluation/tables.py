@@ -74,6 +74,16 @@ def markdown(head: Mapping[str, Any], tables: Sequence[Table], notes: Sequence[s
         notes: How to read them.
     """
     lines = [f"# {head['title']}", "", f"![{head['title']}]({head['experiment']}.png)", ""]
+    lines += markdown_tables(tables)
+    lines += [f"- {note}" for note in notes]
+    lines.append(f"- Figures in brackets: {head['intervals']}.")
+    lines += ["", *made_by(head), ""]
+    return "\n".join(lines)
+
+
+def markdown_tables(tables: Sequence[Table]) -> list[str]:
+    """Tables as lines of Markdown, each with its headline and a blank line behind it."""
+    lines = []
     for table in tables:
         if table.title is not None:
             lines += [f"## {table.title}", ""]
@@ -82,13 +92,11 @@ def markdown(head: Mapping[str, Any], tables: Sequence[Table], notes: Sequence[s
         rows = table_texts(table.rows, table.filled)
         lines += ["| " + " | ".join(texts) + " |" for texts in rows]
         lines.append("")
-    lines += [f"- {note}" for note in notes]
-    lines.append(f"- Figures in brackets: {head['intervals']}.")
-    lines += ["", *_made_by(head), ""]
-    return "\n".join(lines)
+    return lines
 
 
-def _made_by(head: Mapping[str, Any]) -> list[str]:
+def made_by(head: Mapping[str, Any]) -> list[str]:
+    """The command of a result, and code, model, data and machine behind it, as lines."""
     data = ", ".join(f"{d['file']} ({(d['sha256'] or 'unhashed')[:12]})" for d in head["data"])
     adapter, base = head["adapter"], head["base"]
     return [

@@ -1,15 +1,12 @@
-"""The text of a memory as one HTML page, shaded by how faithfully each token is held.
-
-The page stands alone: no script, no external resource, everything escaped.
-"""
+"""The text of a memory as one HTML page, shaded by how faithfully each token is held."""
 
 from __future__ import annotations
 
-import html
 import itertools
 from collections.abc import Iterator, Sequence
 
 from icae.memory.critical_words import CriticalWord, critical_words, overlapping_word
+from icae.memory.html_page import escaped, html_page
 from icae.memory.memory import Memory
 from icae.memory.shading import Stretch, shaded_spans
 from icae.memory.spans import MemoryDocument, MemorySpan
@@ -17,19 +14,7 @@ from icae.memory.spans import MemoryDocument, MemorySpan
 LEVELS = 10
 """Steps of the shading."""
 
-# Control characters cannot stand in HTML, and marks of direction could reorder the page.
-_CONTROLS = (*range(9), 11, 12, *range(14, 32), *range(127, 160))
-_DIRECTIONS = (*range(0x202A, 0x202F), *range(0x2066, 0x206A))
-_UNSAFE = dict.fromkeys((*_CONTROLS, *_DIRECTIONS), "\N{REPLACEMENT CHARACTER}")
-
 _STYLE = """\
-:root{color-scheme:light}
-body{font:15px/1.65 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;
-color:#1b1b1f;background:#fff}
-h1{font-size:1.3rem}h2{font-size:1.1rem;margin-top:2.5rem}
-table{border-collapse:collapse;font-size:13px;margin:.8rem 0}
-td,th{padding:.15rem .7rem;text-align:right;border-bottom:1px solid #e4e4ea}
-td.w,th.w{text-align:left}
 .text{white-space:pre-wrap;overflow-wrap:anywhere;unicode-bidi:isolate;border:1px solid #e4e4ea;
 border-radius:6px;padding:1rem}
 .s{border-left:2px solid #c9c9d4}
@@ -37,7 +22,6 @@ border-radius:6px;padding:1rem}
 .l{color:#a40000;font-weight:600}
 .u{text-decoration:underline wavy #a40000;text-underline-offset:3px}
 .key span{padding:.1rem .4rem;margin-right:.6rem;border-radius:3px;white-space:nowrap}
-details{margin:.8rem 0}
 """
 
 
@@ -58,25 +42,10 @@ def fidelity_page(memory: Memory, offsets: Sequence[Sequence[int] | None], *, ti
     Raises:
         InputError: If the text of a document was not kept.
     """
-    parts = [
-        "<!DOCTYPE html>\n",
-        '<html lang="und"><head><meta charset="utf-8">\n',
-        '<meta http-equiv="Content-Security-Policy" '
-        "content=\"default-src 'none'; style-src 'unsafe-inline'\">\n",
-        '<meta name="viewport" content="width=device-width">\n',
-        f"<title>{_escaped(title)}</title>\n<style>{_STYLE}{_shades()}</style></head><body>\n",
-        f"<h1>{_escaped(title)}</h1>\n",
-        _summary(memory),
-        _legend(),
-    ]
+    parts = [_summary(memory), _legend()]
     for index, (document, starts) in enumerate(zip(memory.documents, offsets, strict=True)):
         parts += _document(memory, index, document, starts)
-    parts.append("</body></html>\n")
-    return "".join(parts)
-
-
-def _escaped(text: str) -> str:
-    return html.escape(text.translate(_UNSAFE))
+    return html_page(parts, title=title, style=_STYLE + _shades())
 
 
 def _shades() -> str:
@@ -131,7 +100,7 @@ def _document(
         lost_words |= {word.start for word in lost if word is not None}
         rows.append(_row(span_index, span, len(lost), sum(word is not None for word in lost)))
         body.append(_shaded(span_index, span, stretches, source, words))
-    yield f"<h2>{_escaped(document.name)}</h2>\n"
+    yield f"<h2>{escaped(document.name)}</h2>\n"
     if offsets is None or memory.token_fidelity is None:
         yield "<p>Fidelity is known for whole spans only.</p>\n"
     elif lost_words:
@@ -168,7 +137,7 @@ def _shaded(
     classes = [(_classes(span, s, words), s) for s in stretches]
     for name, group in itertools.groupby(classes, key=lambda item: item[0]):
         alike = [stretch for _, stretch in group]
-        text = _escaped(source[alike[0].start : alike[-1].end])
+        text = escaped(source[alike[0].start : alike[-1].end])
         parts.append(f'<span class="{name}">{text}</span>')
     title = f"span {index}: {_held_as(span)}, fidelity {_percent(span.fidelity)}"
     return f'<span class="s" title="{title}">{"".join(parts)}</span>'

@@ -1,0 +1,142 @@
+"""The commands of the evaluation suite beyond the first experiments."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from icae.cli import engine
+
+pytest.importorskip("icae.evaluation")
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch, fake: Any) -> dict[str, Any]:
+    """What the experiment was called with; it gives nothing."""
+    from icae.evaluation import Finished
+
+    calls: dict[str, Any] = {}
+
+    def run_evaluation(icae: Any, texts: Any, settings: Any, **options: Any) -> Finished:
+        calls.update(settings=settings, **options)
+        return Finished(payload={"rows": []}, tables=(), files=())
+
+    monkeypatch.setattr(engine, "run_evaluation", run_evaluation)
+    return calls
+
+
+def test_slots_are_measured_on_one_full_span_unless_told_otherwise(icae, asked) -> None:
+    assert icae("eval", "slots", "x").exit_code == 0
+    settings = asked["settings"]
+    assert (settings.name, settings.lengths, settings.ratios) == ("slots", (512,), (4.0,))
+    assert icae("eval", "slots", "x", "--lengths", "8", "--samples", 2).exit_code == 0
+    assert (asked["settings"].lengths, asked["settings"].examples) == ((8,), 2)
+
+
+def test_memorisation_has_its_own_defaults(icae, asked) -> None:
+    assert icae("eval", "memorisation", "x", "--examples", 5).exit_code == 0
+    settings = asked["settings"]
+    assert (settings.name, settings.lengths, settings.examples) == ("memorisation", (512,), 5)
+
+
+def test_numbers_of_spans_become_lengths(icae, asked) -> None:
+    assert icae("eval", "multi-span", "x", "--spans", "4,2", "--tokens", 9).exit_code == 0
+    settings = asked["settings"]
+    assert (settings.name, settings.lengths, settings.tokens) == ("multi-span", (1024, 2048), 9)
+
+
+def write_result(path: Path, value: float, **changes: Any) -> Path:
+    figure = {"value": value, "low": value - 0.1, "high": value + 0.1}
+    row = {"length": 32, "ratio": 4.0, "kind": "own", "loss": figure, "bleu": figure}
+    head = {"schema": 1, "experiment": "reconstruction", "seed": 0, "adapter": {"name": "a"}}
+    path.write_text(json.dumps({**head, "rows": [row], **changes}))
+    return path
+
+
+def test_two_results_are_compared_without_a_model(icae, no_engine, tmp_path) -> None:
+    first = write_result(tmp_path / "a.json", 2.0)
+    second = write_result(tmp_path / "b.json", 1.5, adapter={"name": "b"}, seed=1)
+    result = icae("eval", "compare", first, second, "--only", "loss")
+    assert result.exit_code == 0, result.output
+    assert "seed differs (not the same measurement" in result.stdout
+    assert "adapter differs (what is compared)" in result.stdout
+    line = next(line for line in result.stdout.splitlines() if "ratio 4.0" in line)
+    assert line.split()[-7:] == ["2", "1.5", "-0.5", "[-0.6414,", "-0.3586]", "*", "both"]
+    assert "bleu" not in result.stdout
+
+
+def test_comparison_as_json_says_whether_it_may_be_made(icae, no_engine, tmp_path) -> None:
+    first = write_result(tmp_path / "a.json", 2.0)
+    second = write_result(tmp_path / "b.json", 2.05, seed=1)
+    payload = json.loads(icae("eval", "compare", first, second, "--json").stdout)
+    assert payload["comparable"] is False
+    assert [d["clear"] for d in payload["differences"]] == [False, False]
+
+
+def test_a_file_that_is_no_result_is_an_error(icae, no_engine, tmp_path) -> None:
+    (tmp_path / "a.json").write_text("[]")
+    result = icae("eval", "compare", tmp_path / "a.json", tmp_path / "a.json")
+    assert result.exit_code == 1
+    assert "no result of icae eval" in result.stderr
+
+
+@pytest.fixture
+def judged(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """What the judge was called with."""
+    from icae.evaluation import Finished
+
+    calls: dict[str, Any] = {}
+
+    def run_judge(run: Any, **options: Any) -> Finished:
+        calls.update(run=run, **options)
+        return Finished(payload={"rows": []}, tables=(), files=(options["folder"] / "judge.json",))
+
+    monkeypatch.setattr(engine, "run_judge", run_judge)
+    return calls
+
+
+def qa_result(path: Path, *, adapter: str) -> Path:
+    single = {"group": [0], "prompt": ["p"], "reference": ["r"], "answer": ["a"]}
+    rows = [
+        {"dataset": "d", "kind": kind, "ratio": ratio, "per_question": single}
+        for kind, ratio in (("memory", 4.0), ("own summary", 4.0), ("full context", None))
+    ]
+    path.write_text(json.dumps({"experiment": "qa", "rows": rows, "adapter": {"name": adapter}}))
+    return path
+
+
+SERVICE = ("--judge-url", "http://127.0.0.1:9/v1", "--judge-model", "m")
+
+
+def test_one_result_sets_memory_against_full_context(
+    icae, no_engine, judged, tmp_path, monkeypatch
+) -> None:
+    path = qa_result(tmp_path / "qa.json", adapter="a")
+    monkeypatch.setenv("MY_KEY", "secret")
+    result = icae(
+        "eval", "judge", path, path, *SERVICE, "--api-key-env", "MY_KEY", "-o", tmp_path / "out"
+    )
+    assert result.exit_code == 0, result.output
+    run = judged["run"]
+    assert (run.first.name, run.second.name) == ("memory 4x", "full context")
+    assert run.service.model == "m"
+    assert run.cache == tmp_path / "out" / "judge-replies.jsonl"
+    assert judged["api_key"] == "secret"
+    assert "secret" not in result.output
+
+
+def test_two_results_set_the_same_reader_of_two_adapters_side_by_side(
+    icae, no_engine, judged, tmp_path
+) -> None:
+    first = qa_result(tmp_path / "a.json", adapter="a")
+    second = qa_result(tmp_path / "b.json", adapter="b")
+    assert icae("eval", "judge", first, second, *SERVICE).exit_code == 0
+    run = judged["run"]
+    assert (run.first.name, run.second.name) == ("memory 4x", "memory 4x")
+    assert [s.record["adapter"]["name"] for s in (run.first, run.second)] == ["a", "b"]
+    options = ("--second-reads", "own summary", "--ratio", 4)
+    assert icae("eval", "judge", first, first, *SERVICE, *options).exit_code == 0
+    assert judged["run"].second.name == "own summary 4x"
