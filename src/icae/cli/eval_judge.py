@@ -11,9 +11,10 @@ from typing import Annotated
 import typer
 
 from icae.cli import engine
-from icae.cli.eval_run import ResultFolder, eta_progress, show_finished
+from icae.cli.eval_run import ResultFolder, show_finished
 from icae.cli.options import AsJson
 from icae.cli.outcome import Outcome, reported
+from icae.cli.progress import eta_progress
 
 
 @reported
