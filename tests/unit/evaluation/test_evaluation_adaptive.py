@@ -9,7 +9,8 @@ import pytest
 from icae.errors import ConfigError
 from icae.evaluation import AdaptiveSettings
 from icae.evaluation.adaptive import share_of_fixed
-from icae.evaluation.plots import COLOURS, plot
+from icae.evaluation.panels import COLOURS
+from icae.evaluation.plots import plot
 
 
 @pytest.fixture
