@@ -20,6 +20,7 @@ from icae.cli.edit import edit
 from icae.cli.eval_compare import compare
 from icae.cli.eval_continuation import continuation
 from icae.cli.eval_judge import judge
+from icae.cli.eval_latency import latency
 from icae.cli.eval_memorisation import memorisation
 from icae.cli.eval_multi_span import multi_span
 from icae.cli.eval_qa import qa
@@ -117,6 +118,7 @@ eval_app.command("refinement")(refinement)
 eval_app.command("slots")(slots)
 eval_app.command("memorisation")(memorisation)
 eval_app.command("multi-span")(multi_span)
+eval_app.command("latency")(latency)
 eval_app.command("compare")(compare)
 eval_app.command("judge")(judge)
 eval_app.command("qa")(qa)

@@ -2,6 +2,7 @@
 
 from icae.evaluation.continuation import ContinuationSettings
 from icae.evaluation.experiment import Settings, default_lengths
+from icae.evaluation.latency import LatencySettings
 from icae.evaluation.memorisation import MemorisationSettings
 from icae.evaluation.multi_span import MultiSpanSettings
 from icae.evaluation.qa import READERS, QaSettings
@@ -15,6 +16,7 @@ __all__ = [
     "READERS",
     "ContinuationSettings",
     "Finished",
+    "LatencySettings",
     "MemorisationSettings",
     "MultiSpanSettings",
     "QaSettings",

@@ -140,3 +140,21 @@ def test_two_results_set_the_same_reader_of_two_adapters_side_by_side(
     options = ("--second-reads", "own summary", "--ratio", 4)
     assert icae("eval", "judge", first, first, *SERVICE, *options).exit_code == 0
     assert judged["run"].second.name == "own summary 4x"
+
+
+def test_sizes_of_latency_are_batch_x_length(icae, asked) -> None:
+    options = ("--sizes", "4x128,1x64,4x128", "--tokens", 5)
+    assert icae("eval", "latency", "x", *options).exit_code == 0
+    settings = asked["settings"]
+    assert settings.sizes == ((4, 128), (1, 64))
+    assert (settings.lengths, settings.samples, settings.tokens) == ((64, 128), 4, 5)
+    assert icae("eval", "latency", "x", "--full").exit_code == 0
+    settings = asked["settings"]
+    assert (settings.sizes, settings.tokens) == (((8, 512), (8, 2048), (32, 512)), 128)
+
+
+@pytest.mark.parametrize("text", ["4", "4x", "0x16", "4x1", "ax2", ""])
+def test_sizes_that_cannot_be_read_are_refused(icae, no_engine, text) -> None:
+    result = icae("eval", "latency", "x", "--sizes", text)
+    assert result.exit_code == 1
+    assert "--sizes cannot be read" in result.stderr
