@@ -17,6 +17,7 @@ from icae.cli.compress import compress
 from icae.cli.data_build import build
 from icae.cli.data_pack import pack
 from icae.cli.edit import edit
+from icae.cli.eval_all import all_experiments
 from icae.cli.eval_compare import compare
 from icae.cli.eval_continuation import continuation
 from icae.cli.eval_judge import judge
@@ -111,6 +112,7 @@ app.add_typer(data_app, name="data")
 data_app.command("pack")(pack)
 data_app.command("build")(build)
 app.add_typer(eval_app, name="eval")
+eval_app.command("all")(all_experiments)
 eval_app.command("reconstruction")(reconstruction)
 eval_app.command("continuation")(continuation)
 eval_app.command("random-text")(random_text)

@@ -158,3 +158,49 @@ def test_sizes_that_cannot_be_read_are_refused(icae, no_engine, text) -> None:
     result = icae("eval", "latency", "x", "--sizes", text)
     assert result.exit_code == 1
     assert "--sizes cannot be read" in result.stderr
+
+
+@pytest.fixture
+def whole(monkeypatch: pytest.MonkeyPatch, fake: Any) -> dict[str, Any]:
+    """What the suite was called with; one experiment is done, one skipped."""
+    from icae.evaluation import Finished
+    from icae.evaluation.registry import ENTRIES
+    from icae.evaluation.suite import SuiteFinished
+    from icae.evaluation.suite_report import Part
+
+    calls: dict[str, Any] = {}
+
+    def run_suite(icae: Any, run: Any, **options: Any) -> SuiteFinished:
+        calls.update(run=run, **options)
+        done = Finished(payload={"seconds": 90.0}, tables=(), files=())
+        parts = (
+            Part(entry=ENTRIES[0], finished=done, reason="", seconds=90.0),
+            Part(entry=ENTRIES[1], finished=None, reason="no data", seconds=0.0),
+        )
+        files = (options["folder"] / "report.html",)
+        return SuiteFinished(payload={"parts": []}, parts=parts, files=files)
+
+    monkeypatch.setattr(engine, "run_suite", run_suite)
+    return calls
+
+
+def test_the_whole_suite_is_quick_unless_told_otherwise(icae, whole) -> None:
+    result = icae("eval", "all", "texts", "--questions", "q.jsonl", "--out", "r")
+    assert result.exit_code == 0, result.output
+    run = whole["run"]
+    assert (run.scale, run.texts, run.questions) == ("quick", (Path("texts"),), (Path("q.jsonl"),))
+    lines = result.stdout.splitlines()
+    assert lines == [
+        "reconstruction  done in 1 min 30 s",
+        "random-text     skipped: no data",
+        "r/report.html",
+    ]
+    assert icae("eval", "all", "texts", "--full", "--only", "slots, qa").exit_code == 0
+    assert (whole["run"].scale, whole["run"].only) == ("full", ("slots", "qa"))
+
+
+def test_quick_and_full_and_unknown_experiments_are_refused(icae, no_engine) -> None:
+    assert icae("eval", "all", "x", "--quick", "--full").exit_code == 1
+    result = icae("eval", "all", "x", "--only", "slot")
+    assert result.exit_code == 1
+    assert "no such experiment" in result.stderr
