@@ -28,6 +28,7 @@ from icae.cli.eval_qa import qa
 from icae.cli.eval_random_text import random_text
 from icae.cli.eval_reconstruction import reconstruction
 from icae.cli.eval_refinement import refinement
+from icae.cli.eval_rivals import rivals
 from icae.cli.eval_slots import slots
 from icae.cli.finetune import finetune
 from icae.cli.inspect import inspect
@@ -121,6 +122,7 @@ eval_app.command("slots")(slots)
 eval_app.command("memorisation")(memorisation)
 eval_app.command("multi-span")(multi_span)
 eval_app.command("latency")(latency)
+eval_app.command("rivals")(rivals)
 eval_app.command("compare")(compare)
 eval_app.command("judge")(judge)
 eval_app.command("qa")(qa)

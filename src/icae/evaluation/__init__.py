@@ -9,6 +9,7 @@ from icae.evaluation.qa import READERS, QaSettings
 from icae.evaluation.random_text import RandomTextSettings
 from icae.evaluation.reconstruction import ReconstructionSettings
 from icae.evaluation.refinement import RefinementSettings
+from icae.evaluation.rivals import RivalsSettings
 from icae.evaluation.run import Finished, evaluate
 from icae.evaluation.slots import SlotsSettings
 
@@ -23,6 +24,7 @@ __all__ = [
     "RandomTextSettings",
     "ReconstructionSettings",
     "RefinementSettings",
+    "RivalsSettings",
     "Settings",
     "SlotsSettings",
     "default_lengths",

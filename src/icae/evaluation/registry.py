@@ -18,6 +18,7 @@ from icae.evaluation.qa import QaSettings
 from icae.evaluation.random_text import RandomTextSettings
 from icae.evaluation.reconstruction import ReconstructionSettings
 from icae.evaluation.refinement import RefinementSettings
+from icae.evaluation.rivals import RivalsSettings
 from icae.evaluation.slots import SlotsSettings
 
 Scale = Literal["quick", "full"]
@@ -124,6 +125,15 @@ ENTRIES = (
             ratios=(4.0,), questions=6, max_new_tokens=16, max_context=256
         ),
         full=lambda span: QaSettings(ratios=RATIOS),
+    ),
+    Entry(
+        name="rivals",
+        question="How does the memory stand beside other ways to shorten a context?",
+        reads="questions",
+        quick=lambda span: RivalsSettings(
+            ratios=(4.0,), questions=6, max_new_tokens=16, max_context=256
+        ),
+        full=lambda span: RivalsSettings(ratios=RATIOS, questions=200),
     ),
     Entry(
         name="latency",
