@@ -6,7 +6,7 @@ import io
 from collections.abc import Sequence
 from typing import Any
 
-from icae.evaluation.experiment import Panel, Row
+from icae.evaluation.experiment import BY_RATIO, Panel, Row
 from icae.evaluation.metrics import missing_eval_extra
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f3c8d")
@@ -31,7 +31,8 @@ def plot(rows: Sequence[Row], panels: Sequence[Panel], *, title: str) -> bytes:
     """Draw every panel that has a figure.
 
     Rows of one ``series`` make a line; its colour tells the ratio (grey: none), its stroke
-    the ``kind``. Bands, or bars where a line is one point, are 95 % intervals.
+    the ``kind``; along ratios its colour tells the series. Bands, or bars where a line is one
+    point, are 95 % intervals.
 
     Args:
         rows: Rows with ``ratio``, ``kind``, ``series`` and what the panels run along.
@@ -53,7 +54,8 @@ def plot(rows: Sequence[Row], panels: Sequence[Panel], *, title: str) -> bytes:
         axis.set_axis_off()
     handles: dict[str, Any] = {}
     for axis, panel in zip(axes, shown, strict=False):
-        for series, look in _looks(rows).items():
+        looks = _looks_by_series if panel.axis == BY_RATIO else _looks_by_ratio
+        for series, look in looks(rows).items():
             points = [row for row in _points(rows, panel) if row["series"] == series]
             if points:
                 handles.setdefault(series, _line(axis, points, panel, look))
@@ -80,26 +82,17 @@ def _points(rows: Sequence[Row], panel: Panel) -> list[Row]:
     return [row for row in own if row.get(panel.key) is not None]
 
 
-def _looks(rows: Sequence[Row]) -> dict[str, dict[str, Any]]:
-    """How each series looks, in order.
-
-    Colour by ratio and stroke by kind; where a series runs over several ratios, a colour
-    for each series, with a broken stroke where the ratio does not matter.
-    """
-    runs = {(row["series"], row["ratio"]) for row in rows if row["ratio"] is not None}
-    if len(runs) > len({series for series, _ in runs}):
-        named = dict.fromkeys(row["series"] for row in rows)
-        return {
-            series: {
-                "color": COLOURS[i % len(COLOURS)],
-                "linestyle": "-" if any(series == own for own, _ in runs) else "--",
-            }
-            for i, series in enumerate(named)
-        }
-    return _looks_by_ratio(rows)
+def _looks_by_series(rows: Sequence[Row]) -> dict[str, dict[str, Any]]:
+    """A colour for each series, in order, with a broken stroke where no ratio matters."""
+    named = {row["series"]: row["ratio"] is None for row in rows}
+    return {
+        series: {"color": COLOURS[i % len(COLOURS)], "linestyle": "--" if bare else "-"}
+        for i, (series, bare) in enumerate(named.items())
+    }
 
 
 def _looks_by_ratio(rows: Sequence[Row]) -> dict[str, dict[str, Any]]:
+    """Colour by ratio and stroke by kind, for each series in order."""
     ratios = sorted({row["ratio"] for row in rows if row["ratio"] is not None})
     several = len(ratios) > 1
     kinds = list(dict.fromkeys(row["kind"] for row in rows if row["ratio"] is not None))

@@ -282,6 +282,8 @@ class QuestionAnswering:
         figures = answer_figures(
             questions, answers, losses, chosen=chosen, groups=asked.groups, seed=self.settings.seed
         )
+        if any(reading.text is not None for reading in readings):
+            figures["per_question"]["read"] = [reading.text for reading in readings]
         context_positions = float(np.mean([r.context_positions for r in readings]))
         return [
             {

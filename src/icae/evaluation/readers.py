@@ -45,11 +45,13 @@ class Reading:
         request: Memory and rendered prompt.
         context_positions: How many decoder positions of it stand for the context.
         memory: The memory, for readers that have one.
+        text: The text in place of the context, for readers that have one of their own.
     """
 
     request: Request
     context_positions: int
     memory: ContextMemory | None = None
+    text: str | None = None
 
 
 class Reader(Protocol):
@@ -176,6 +178,7 @@ class PlainReader:
                     prefix=None, prompt_ids=render_full_prompt(tokenizer, text, question.prompt)
                 ),
                 context_positions=len(tokenize(tokenizer, text)) if text else 0,
+                text=text if text not in ("", question.context) else None,
             )
             for question, text in zip(questions, texts, strict=True)
         ]

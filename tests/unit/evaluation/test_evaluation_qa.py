@@ -168,6 +168,9 @@ def test_losses_are_those_of_the_reference_behind_what_each_reader_reads(
     assert (
         slots["context_positions"] == row_of(rows, "first tokens", ratio=4.0)["context_positions"]
     )
+    cut_text = row_of(rows, "first tokens", ratio=4.0)["per_question"]["read"][at]
+    assert cut_text == tokenizer.decode(ids[:budget].tolist())
+    assert "read" not in row_of(rows, "full context")["per_question"]
     tuned = row_of(rows, "upper bound")
     assert tuned["reader"].startswith("upper bound ")
     assert abs(tuned["per_question"]["loss"][at] - loss("full context")) > 0.01
