@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from icae.answering import Answerer
 from icae.api import Icae
+from icae.evaluation.contexts import partners
 from icae.evaluation.memories import STEP_COST, ContextMemory, Tick, encode_contexts, score_tasks
 from icae.evaluation.plain_decoder import plain_losses
 from icae.evaluation.questions import Question
@@ -129,7 +130,14 @@ class MemoryReader:
         contexts = {question.group: question.context_ids for question in questions}
         made = encode_contexts(self.engine.runtime, [*contexts.values()], ratio=ratio, tick=tick)
         memories = dict(zip(contexts, made, strict=True))
-        return [self._reading(question, memories[question.group]) for question in questions]
+        return [
+            self._reading(question, memories[group])
+            for question, group in zip(questions, self.groups(questions), strict=True)
+        ]
+
+    def groups(self, questions: Sequence[Question]) -> list[int]:
+        """The context whose memory each question is asked of: its own."""
+        return [question.group for question in questions]
 
     def _reading(self, question: Question, memory: ContextMemory) -> Reading:
         prefix = Prefix.of_slots(memory.slots_KD, memory.spans, "ft")
@@ -155,6 +163,19 @@ class MemoryReader:
             tasks.append(instruction(reading.request.prompt_ids, answer_ids))
         scores = score_tasks(self.engine.runtime, memories, tasks, tick=tick)
         return [score.losses_T for score in scores]
+
+
+class OtherMemoryReader(MemoryReader):
+    """The same behind the memory of another question's context, about as long.
+
+    What it gets right comes from the question and from what tuning taught about the form of
+    answers; what the slots carry is what the own memory adds to it.
+    """
+
+    def groups(self, questions: Sequence[Question]) -> list[int]:
+        """Another context of the data set, the next in length."""
+        own = super().groups(questions)
+        return [own[other] for other in partners(own)]
 
 
 class PlainReader:
