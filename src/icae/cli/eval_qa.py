@@ -49,7 +49,8 @@ Readers = Annotated[
         "--readers",
         metavar="R,R,...",
         help="Who answers: memory, full context, no context, first tokens (the context cut off "
-        "after as many tokens as slots), own summary (the decoder's, of as many tokens).",
+        "after as many tokens as slots), own summary (the decoder's, of as many tokens), "
+        "other memory (that of another question's context).",
         show_default="all",
     ),
 ]
@@ -74,7 +75,7 @@ def qa(
     triplets: Triplets,
     ratios: Ratios = "2,4,8,16",
     questions: Questions = 200,
-    readers: Readers = "memory,full context,no context,first tokens,own summary",
+    readers: Readers = "memory,full context,no context,first tokens,own summary,other memory",
     upper_bound: UpperBound = None,
     max_new_tokens: AnswerLimit = 64,
     max_context: MaxContext = None,

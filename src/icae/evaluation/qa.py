@@ -30,6 +30,7 @@ from icae.evaluation.readers import (
     FullText,
     MemoryReader,
     NoText,
+    OtherMemoryReader,
     OwnSummary,
     PlainReader,
     Reader,
@@ -40,12 +41,12 @@ from icae.model import load_reader, reader_hash, render_answer
 from icae.spans import check_ratio
 
 MEMORY, FULL, UPPER = "memory", "full context", "upper bound"
-NOTHING, FIRST, SUMMARY = "no context", "first tokens", "own summary"
+OTHER, NOTHING, FIRST, SUMMARY = "other memory", "no context", "first tokens", "own summary"
 
-READERS = (MEMORY, FULL, NOTHING, FIRST, SUMMARY)
+READERS = (MEMORY, FULL, NOTHING, FIRST, SUMMARY, OTHER)
 """What may be asked for by name; the upper bound comes with its folder."""
 
-BY_SLOTS = (MEMORY, FIRST, SUMMARY)
+BY_SLOTS = (MEMORY, FIRST, SUMMARY, OTHER)
 """Readers of which each ratio is measured by itself: they read as many positions as slots."""
 
 
@@ -138,6 +139,7 @@ class QaSettings:
         """Every reader asked for by name, and what the result says about the upper bound."""
         known: dict[str, Reader] = {
             MEMORY: MemoryReader(engine),
+            OTHER: OtherMemoryReader(engine),
             FULL: PlainReader(engine.answerer, FullText()),
             NOTHING: PlainReader(engine.answerer, NoText()),
             FIRST: PlainReader(engine.answerer, FirstTokens(engine=engine)),
@@ -227,7 +229,9 @@ class QuestionAnswering:
         return (
             "Memory: the slots of the context. First tokens: the context cut off after as many "
             "tokens as there are slots. Own summary: the frozen decoder's summary of at most as "
-            "many tokens. Upper bound: the whole context read through a LoRA tuned for it.",
+            "many tokens. Upper bound: the whole context read through a LoRA tuned for it. Other "
+            "memory: the slots of another question's context; what the slots carry is what the "
+            "own memory adds to that.",
             "Positions: decoder positions read before the answer, prompt included (mean).",
             f"Answers: greedy, up to {self.settings.max_new_tokens} tokens. EM and F1 as in "
             "SQuAD, ROUGE by rouge-score, the best reference counts. Loss: mean over questions "
@@ -282,6 +286,8 @@ class QuestionAnswering:
         figures = answer_figures(
             questions, answers, losses, chosen=chosen, groups=asked.groups, seed=self.settings.seed
         )
+        if any(reading.text is not None for reading in readings):
+            figures["per_question"]["read"] = [reading.text for reading in readings]
         context_positions = float(np.mean([r.context_positions for r in readings]))
         return [
             {
