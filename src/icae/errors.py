@@ -44,6 +44,10 @@ class InputError(IcaeError):
     """The user's document, question or data file cannot be used as it is."""
 
 
+class ResultConflictError(InputError):
+    """A result file is of another run than the one that would go on in it."""
+
+
 class BaseModelError(IcaeError):
     """The base language model cannot be found, loaded or adapted."""
 

@@ -18,15 +18,18 @@ from icae.cli.data_build import build
 from icae.cli.data_pack import pack
 from icae.cli.edit import edit
 from icae.cli.eval_adaptive import adaptive
+from icae.cli.eval_all import all_experiments
 from icae.cli.eval_compare import compare
 from icae.cli.eval_continuation import continuation
 from icae.cli.eval_judge import judge
+from icae.cli.eval_latency import latency
 from icae.cli.eval_memorisation import memorisation
 from icae.cli.eval_multi_span import multi_span
 from icae.cli.eval_qa import qa
 from icae.cli.eval_random_text import random_text
 from icae.cli.eval_reconstruction import reconstruction
 from icae.cli.eval_refinement import refinement
+from icae.cli.eval_rivals import rivals
 from icae.cli.eval_slots import slots
 from icae.cli.finetune import finetune
 from icae.cli.inspect import inspect
@@ -120,6 +123,7 @@ data_app.command("build")(build)
 app.add_typer(pwc_app, name="pwc")
 pwc_app.command("build")(build_pwc)
 app.add_typer(eval_app, name="eval")
+eval_app.command("all")(all_experiments)
 eval_app.command("reconstruction")(reconstruction)
 eval_app.command("continuation")(continuation)
 eval_app.command("random-text")(random_text)
@@ -128,6 +132,8 @@ eval_app.command("adaptive")(adaptive)
 eval_app.command("slots")(slots)
 eval_app.command("memorisation")(memorisation)
 eval_app.command("multi-span")(multi_span)
+eval_app.command("latency")(latency)
+eval_app.command("rivals")(rivals)
 eval_app.command("compare")(compare)
 eval_app.command("judge")(judge)
 eval_app.command("qa")(qa)

@@ -7,6 +7,7 @@ Every import here is inside a function, so that the command line starts at once 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from icae.config import Recipe
     from icae.evaluation import Finished, Settings
     from icae.evaluation.judge_run import JudgeRun
+    from icae.evaluation.suite import SuiteFinished, SuiteRun
     from icae.training import TrainResult
     from icae.types import TokenIds
 
@@ -158,3 +160,32 @@ def run_judge(
 
     judge = OpenAiJudge(run.service, api_key)
     return judge_answers(run, judge, folder=folder, command=command, on_progress=on_progress)
+
+
+def run_suite(
+    icae: Icae,
+    run: SuiteRun,
+    *,
+    folder: Path,
+    command: str,
+    replace: bool,
+    on_part: Callable[[str], AbstractContextManager[Callable[[int, int], None]]],
+) -> SuiteFinished:
+    """Run every experiment on a loaded model and write the report.
+
+    Args:
+        icae: The engine.
+        run: What is measured.
+        folder: Folder of the report.
+        command: The command line, for the record.
+        replace: Replace results of other settings there.
+        on_part: Called with the name of each experiment; gives its progress.
+
+    Raises:
+        ResultConflictError: If the folder holds results of another run.
+    """
+    from icae.evaluation import suite
+
+    return suite.run_suite(
+        icae, run, folder=folder, command=command, replace=replace, on_part=on_part
+    )

@@ -49,10 +49,11 @@ Readers = Annotated[
         "--readers",
         metavar="R,R,...",
         help="Who answers: memory, full context, no context, first tokens (the context cut off "
-        "after as many tokens as slots), own summary (the decoder's, of as many tokens); and "
-        "where named: refined memory, adaptive memory (as many positions, chosen span by span), "
-        "memory with note (of figures, names and code that the slots lose).",
-        show_default="the first five",
+        "after as many tokens as slots), own summary (the decoder's, of as many tokens), "
+        "other memory (that of another question's context); and where named: refined memory, "
+        "adaptive memory (as many positions, chosen span by span), memory with note (of "
+        "figures, names and code that the slots lose).",
+        show_default="the first six",
     ),
 ]
 
@@ -83,7 +84,7 @@ def qa(
     triplets: Triplets,
     ratios: Ratios = "2,4,8,16",
     questions: Questions = 200,
-    readers: Readers = "memory,full context,no context,first tokens,own summary",
+    readers: Readers = "memory,full context,no context,first tokens,own summary,other memory",
     upper_bound: UpperBound = None,
     refine: RefineSteps = 60,
     max_new_tokens: AnswerLimit = 64,

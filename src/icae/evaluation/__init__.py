@@ -3,12 +3,14 @@
 from icae.evaluation.adaptive import AdaptiveSettings
 from icae.evaluation.continuation import ContinuationSettings
 from icae.evaluation.experiment import Settings, default_lengths
+from icae.evaluation.latency import LatencySettings
 from icae.evaluation.memorisation import MemorisationSettings
 from icae.evaluation.multi_span import MultiSpanSettings
 from icae.evaluation.qa import READERS, QaSettings
 from icae.evaluation.random_text import RandomTextSettings
 from icae.evaluation.reconstruction import ReconstructionSettings
 from icae.evaluation.refinement import RefinementSettings
+from icae.evaluation.rivals import RivalsSettings
 from icae.evaluation.run import Finished, evaluate
 from icae.evaluation.slots import SlotsSettings
 
@@ -17,12 +19,14 @@ __all__ = [
     "AdaptiveSettings",
     "ContinuationSettings",
     "Finished",
+    "LatencySettings",
     "MemorisationSettings",
     "MultiSpanSettings",
     "QaSettings",
     "RandomTextSettings",
     "ReconstructionSettings",
     "RefinementSettings",
+    "RivalsSettings",
     "Settings",
     "SlotsSettings",
     "default_lengths",

@@ -37,6 +37,7 @@ class Cell:
         text: Kind of text, where an experiment has several.
         dataset: Data set, where an experiment has several.
         reader: Who reads, where an experiment has several.
+        batch: Contexts read together, where that is measured.
     """
 
     length: int = 0
@@ -44,6 +45,7 @@ class Cell:
     text: str | None = None
     dataset: str | None = None
     reader: str | None = None
+    batch: int | None = None
 
     def __str__(self) -> str:
         known = {key: value for key, value in asdict(self).items() if value}

@@ -51,8 +51,8 @@ class Panel:
     """Lines: one figure of every series, with its interval as a band.
 
     Rows of one ``series`` make a line; its colour tells the ratio (grey: none), its stroke
-    the ``kind``; where a series runs over several ratios, each has its own colour. Where a
-    line is one point, the interval is a bar.
+    the ``kind``; along ratios its colour tells the series. Where a line is one point, the
+    interval is a bar.
 
     Attributes:
         key: Key of the figure in the rows.
@@ -77,7 +77,8 @@ class Panel:
     def draw(self, axis: Any, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         """Draw a line for each series, all of which the legend names."""
         handles: dict[str, Any] = {}
-        for series, look in _looks(rows).items():
+        looks = _looks_by_series if self.axis == BY_RATIO else _looks_by_ratio
+        for series, look in looks(rows).items():
             points = [row for row in self._points(rows) if row["series"] == series]
             if points:
                 handles[series] = self._line(axis, points, look)
@@ -199,23 +200,13 @@ def _level(axis: Any, figure: Mapping[str, float], look: dict[str, Any]) -> Any:
     return axis.axhline(figure["value"], linewidth=1.5, **look)
 
 
-def _looks(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
-    """How each series looks, in order.
-
-    Colour by ratio and stroke by kind; where a series runs over several ratios, a colour
-    for each series, with a broken stroke where the ratio does not matter.
-    """
-    runs = {(row["series"], row["ratio"]) for row in rows if row["ratio"] is not None}
-    if len(runs) > len({series for series, _ in runs}):
-        named = dict.fromkeys(row["series"] for row in rows)
-        return {
-            series: {
-                "color": COLOURS[i % len(COLOURS)],
-                "linestyle": "-" if any(series == own for own, _ in runs) else "--",
-            }
-            for i, series in enumerate(named)
-        }
-    return _looks_by_ratio(rows)
+def _looks_by_series(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """A colour for each series, in order, with a broken stroke where no ratio matters."""
+    named = {row["series"]: row["ratio"] is None for row in rows}
+    return {
+        series: {"color": COLOURS[i % len(COLOURS)], "linestyle": "--" if bare else "-"}
+        for i, (series, bare) in enumerate(named.items())
+    }
 
 
 def _looks_by_ratio(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:

@@ -30,6 +30,7 @@ from icae.evaluation.readers import (
     FullText,
     MemoryReader,
     NoText,
+    OtherMemoryReader,
     OwnSummary,
     PlainReader,
     Reader,
@@ -47,17 +48,17 @@ from icae.refinement import RefineConfig
 from icae.spans import check_ratio
 
 MEMORY, FULL, UPPER = "memory", "full context", "upper bound"
-NOTHING, FIRST, SUMMARY = "no context", "first tokens", "own summary"
+OTHER, NOTHING, FIRST, SUMMARY = "other memory", "no context", "first tokens", "own summary"
 
 REFINED, ADAPTIVE, NOTED = "refined memory", "adaptive memory", "memory with note"
 
-READERS = (MEMORY, FULL, NOTHING, FIRST, SUMMARY)
+READERS = (MEMORY, FULL, NOTHING, FIRST, SUMMARY, OTHER)
 """Who answers unless others are named; the upper bound comes with its folder."""
 
 ALL_READERS = (*READERS, REFINED, ADAPTIVE, NOTED)
 """What may be asked for by name."""
 
-BY_SLOTS = (MEMORY, FIRST, SUMMARY, REFINED, ADAPTIVE, NOTED)
+BY_SLOTS = (MEMORY, FIRST, SUMMARY, OTHER, REFINED, ADAPTIVE, NOTED)
 """Readers of which each ratio is measured by itself: they read as many positions as slots."""
 
 
@@ -157,6 +158,7 @@ class QaSettings:
         """Every reader asked for by name, and what the result says about the upper bound."""
         known: dict[str, Reader] = {
             MEMORY: MemoryReader(engine),
+            OTHER: OtherMemoryReader(engine),
             FULL: PlainReader(engine.answerer, FullText()),
             NOTHING: PlainReader(engine.answerer, NoText()),
             FIRST: PlainReader(engine.answerer, FirstTokens(engine=engine)),
@@ -249,7 +251,9 @@ class QuestionAnswering:
         return (
             "Memory: the slots of the context. First tokens: the context cut off after as many "
             "tokens as there are slots. Own summary: the frozen decoder's summary of at most as "
-            "many tokens. Upper bound: the whole context read through a LoRA tuned for it.",
+            "many tokens. Upper bound: the whole context read through a LoRA tuned for it. Other "
+            "memory: the slots of another question's context; what the slots carry is what the "
+            "own memory adds to that.",
             "Refined memory: the slots after gradient steps against the decoder. Adaptive memory: "
             "the ratio of each span, or verbatim, chosen within as many positions. Memory with "
             "note: the slots, and in the prompt the figures, names and code that they lose.",
@@ -307,6 +311,8 @@ class QuestionAnswering:
         figures = answer_figures(
             questions, answers, losses, chosen=chosen, groups=asked.groups, seed=self.settings.seed
         )
+        if any(reading.text is not None for reading in readings):
+            figures["per_question"]["read"] = [reading.text for reading in readings]
         context_positions = float(np.mean([r.context_positions for r in readings]))
         return [
             {

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from icae.answering import Answerer
 from icae.api import Icae
+from icae.evaluation.contexts import partners
 from icae.evaluation.memories import STEP_COST, ContextMemory, Tick, encode_contexts, score_tasks
 from icae.evaluation.plain_decoder import plain_losses
 from icae.evaluation.questions import Question
@@ -45,11 +46,13 @@ class Reading:
         request: Memory and rendered prompt.
         context_positions: How many decoder positions of it stand for the context.
         memory: The memory, for readers that have one.
+        text: The text in place of the context, for readers that have one of their own.
     """
 
     request: Request
     context_positions: int
     memory: ContextMemory | None = None
+    text: str | None = None
 
 
 class Reader(Protocol):
@@ -127,7 +130,14 @@ class MemoryReader:
         contexts = {question.group: question.context_ids for question in questions}
         made = encode_contexts(self.engine.runtime, [*contexts.values()], ratio=ratio, tick=tick)
         memories = dict(zip(contexts, made, strict=True))
-        return [self._reading(question, memories[question.group]) for question in questions]
+        return [
+            self._reading(question, memories[group])
+            for question, group in zip(questions, self.groups(questions), strict=True)
+        ]
+
+    def groups(self, questions: Sequence[Question]) -> list[int]:
+        """The context whose memory each question is asked of: its own."""
+        return [question.group for question in questions]
 
     def _reading(self, question: Question, memory: ContextMemory) -> Reading:
         prefix = Prefix.of_slots(memory.slots_KD, memory.spans, "ft")
@@ -155,6 +165,19 @@ class MemoryReader:
         return [score.losses_T for score in scores]
 
 
+class OtherMemoryReader(MemoryReader):
+    """The same behind the memory of another question's context, about as long.
+
+    What it gets right comes from the question and from what tuning taught about the form of
+    answers; what the slots carry is what the own memory adds to it.
+    """
+
+    def groups(self, questions: Sequence[Question]) -> list[int]:
+        """Another context of the data set, the next in length."""
+        own = super().groups(questions)
+        return [own[other] for other in partners(own)]
+
+
 class PlainReader:
     """A decoder with some text before the question in its prompt.
 
@@ -176,6 +199,7 @@ class PlainReader:
                     prefix=None, prompt_ids=render_full_prompt(tokenizer, text, question.prompt)
                 ),
                 context_positions=len(tokenize(tokenizer, text)) if text else 0,
+                text=text if text not in ("", question.context) else None,
             )
             for question, text in zip(questions, texts, strict=True)
         ]

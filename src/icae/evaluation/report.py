@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from icae.errors import InputError
+from icae.errors import InputError, ResultConflictError
 from icae.evaluation.experiment import Cell, Row
 from icae.memory.atomic_write import write_atomically
 
@@ -112,8 +112,8 @@ class ReportFile:
             its own head, so that writing it again changes nothing.
 
         Raises:
-            InputError: If the file is of another run, or holds cells that this one does not
-                ask for.
+            ResultConflictError: If the file is of another run, or holds cells that this one
+                does not ask for.
         """
         if not self.path.exists():
             return Report(head=head)
@@ -180,8 +180,8 @@ class ReportFile:
             cell = Cell(**{key: value for key, value in extra[0].items() if key in known})
             raise self._conflict(f"a cell of {cell}", "no other cells than asked for")
 
-    def _conflict(self, got: str, expected: str) -> InputError:
-        return InputError(
+    def _conflict(self, got: str, expected: str) -> ResultConflictError:
+        return ResultConflictError(
             f"{self.path} holds the result of another run.",
             got=got,
             expected=expected,

@@ -150,15 +150,15 @@ def _check_stage(recipe: Recipe, stage: Stage) -> None:
             expected="objective.ft_share > 0 and data.triplets",
             fix="Use `icae pretrain`, or add them.",
         )
+    if _of_full_context(recipe):
+        _check_full_context(recipe)
     if recipe.objective.ft_share < 1 and not recipe.data.shards:
         raise TrainingError(
             "The recipe names no token shards.",
             expected="data.shards: a folder made by `icae data pack`",
             fix="Set it in the recipe or with --set data.shards=DIR.",
         )
-    if _of_full_context(recipe):
-        _check_full_context(recipe)
-    elif stage == "finetune" and recipe.init_adapter is None:
+    if not _of_full_context(recipe) and stage == "finetune" and recipe.init_adapter is None:
         raise TrainingError(
             "Fine-tuning starts from a pretrained adapter.",
             expected="init_adapter: an adapter folder",

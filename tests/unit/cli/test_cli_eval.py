@@ -125,7 +125,7 @@ def test_qa_has_its_own_defaults(icae, ran) -> None:
     assert settings.name == "qa"
     assert settings.ratios == (2.0, 4.0, 8.0, 16.0)
     assert (settings.questions, settings.max_new_tokens, settings.max_context) == (200, 64, None)
-    assert len(settings.readers) == 5
+    assert len(settings.readers) == 6
     assert settings.upper_bound is None
     assert ran["texts"] == [Path("triplets")]
 

@@ -140,3 +140,67 @@ def test_two_results_set_the_same_reader_of_two_adapters_side_by_side(
     options = ("--second-reads", "own summary", "--ratio", 4)
     assert icae("eval", "judge", first, first, *SERVICE, *options).exit_code == 0
     assert judged["run"].second.name == "own summary 4x"
+
+
+def test_sizes_of_latency_are_batch_x_length(icae, asked) -> None:
+    options = ("--sizes", "4x128,1x64,4x128", "--tokens", 5)
+    assert icae("eval", "latency", "x", *options).exit_code == 0
+    settings = asked["settings"]
+    assert settings.sizes == ((4, 128), (1, 64))
+    assert (settings.lengths, settings.samples, settings.tokens) == ((64, 128), 4, 5)
+    assert icae("eval", "latency", "x", "--full").exit_code == 0
+    settings = asked["settings"]
+    assert (settings.sizes, settings.tokens) == (((8, 512), (8, 2048), (32, 512)), 128)
+
+
+@pytest.mark.parametrize("text", ["4", "4x", "0x16", "4x1", "ax2", ""])
+def test_sizes_that_cannot_be_read_are_refused(icae, no_engine, text) -> None:
+    result = icae("eval", "latency", "x", "--sizes", text)
+    assert result.exit_code == 1
+    assert "--sizes cannot be read" in result.stderr
+
+
+@pytest.fixture
+def whole(monkeypatch: pytest.MonkeyPatch, fake: Any) -> dict[str, Any]:
+    """What the suite was called with; one experiment is done, one skipped."""
+    from icae.evaluation import Finished
+    from icae.evaluation.registry import ENTRIES
+    from icae.evaluation.suite import SuiteFinished
+    from icae.evaluation.suite_report import Part
+
+    calls: dict[str, Any] = {}
+
+    def run_suite(icae: Any, run: Any, **options: Any) -> SuiteFinished:
+        calls.update(run=run, **options)
+        done = Finished(payload={"seconds": 90.0}, tables=(), files=())
+        parts = (
+            Part(entry=ENTRIES[0], finished=done, reason="", seconds=90.0),
+            Part(entry=ENTRIES[1], finished=None, reason="no data", seconds=0.0),
+        )
+        files = (options["folder"] / "report.html",)
+        return SuiteFinished(payload={"parts": []}, parts=parts, files=files)
+
+    monkeypatch.setattr(engine, "run_suite", run_suite)
+    return calls
+
+
+def test_the_whole_suite_is_quick_unless_told_otherwise(icae, whole) -> None:
+    result = icae("eval", "all", "texts", "--questions", "q.jsonl", "--out", "r")
+    assert result.exit_code == 0, result.output
+    run = whole["run"]
+    assert (run.scale, run.texts, run.questions) == ("quick", (Path("texts"),), (Path("q.jsonl"),))
+    lines = result.stdout.splitlines()
+    assert lines == [
+        "reconstruction  done in 1 min 30 s",
+        "random-text     skipped: no data",
+        "r/report.html",
+    ]
+    assert icae("eval", "all", "texts", "--full", "--only", "slots, qa").exit_code == 0
+    assert (whole["run"].scale, whole["run"].only) == ("full", ("slots", "qa"))
+
+
+def test_quick_and_full_and_unknown_experiments_are_refused(icae, no_engine) -> None:
+    assert icae("eval", "all", "x", "--quick", "--full").exit_code == 1
+    result = icae("eval", "all", "x", "--only", "slot")
+    assert result.exit_code == 1
+    assert "no such experiment" in result.stderr

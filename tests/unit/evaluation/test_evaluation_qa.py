@@ -15,6 +15,7 @@ import torch
 from icae.config import ModelConfig
 from icae.errors import AdapterError, ConfigError, InputError
 from icae.evaluation import READERS, QaSettings, evaluate
+from icae.evaluation.qa import BY_SLOTS
 from icae.model import (
     FullContextModel,
     ReaderInfo,
@@ -110,11 +111,11 @@ def upper(engine: Any, tmp_path: Path) -> Path:
 def test_every_reader_ratio_and_data_set_has_a_row(run: Any, settings: Any, tmp_path: Path) -> None:
     finished = run(settings)
     free = [("full context", None), ("no context", None)]
-    slots = [(kind, r) for r in (2.0, 4.0) for kind in ("memory", "first tokens", "own summary")]
+    slots = [(kind, r) for r in (2.0, 4.0) for kind in BY_SLOTS]
     expected = [(name, *pair) for name in ("open", "closed") for pair in (*free, *slots)]
     assert [(r["dataset"], r["kind"], r["ratio"]) for r in finished.rows] == expected
     page = (tmp_path / "out" / "qa.md").read_text(encoding="utf-8")
-    assert page.count("\n| open |") == 8 + 2 * 4
+    assert page.count("\n| open |") == 10 + 2 * 5
     assert "open: 5 questions about 3 contexts, of 5 in the file; 0 of the file" in page
     assert "always saying the commonest gives 0.750" in page
     assert finished.payload["rouge"].startswith("rouge-score")
@@ -168,6 +169,9 @@ def test_losses_are_those_of_the_reference_behind_what_each_reader_reads(
     assert (
         slots["context_positions"] == row_of(rows, "first tokens", ratio=4.0)["context_positions"]
     )
+    cut_text = row_of(rows, "first tokens", ratio=4.0)["per_question"]["read"][at]
+    assert cut_text == tokenizer.decode(ids[:budget].tolist())
+    assert "read" not in row_of(rows, "full context")["per_question"]
     tuned = row_of(rows, "upper bound")
     assert tuned["reader"].startswith("upper bound ")
     assert abs(tuned["per_question"]["loss"][at] - loss("full context")) > 0.01
@@ -189,6 +193,23 @@ def test_the_memory_loss_is_that_of_the_training_objective(
         (score,) = engine.runtime.model([Sample(context_ids=ids, ratio=2.0, tasks=(task,))])
     expected = float(score.loss_sum) / score.labels
     assert row["loss"][row["prompt"].index("who 2?")] == pytest.approx(expected, abs=1e-4)
+
+
+def test_the_other_memory_is_that_of_another_text(
+    run: Any, settings: Any, engine: Any, files: list[Path]
+) -> None:
+    wanted = replace(settings, ratios=(2.0,), readers=("other memory", "memory"))
+    rows = run(wanted, texts=files[:1]).rows
+    other, own = (row_of(rows, kind, ratio=2.0)["per_question"] for kind in wanted.readers)
+    assert other["prompt"] == own["prompt"]
+    at = other["prompt"].index("who 2?")
+    answers = {
+        engine.ask(engine.compress(text, ratio=2.0), "who 2?", max_new_tokens=4).text
+        for text in CONTEXTS
+        if text != CONTEXTS[1]
+    }
+    assert other["answer"][at] in answers
+    assert all(a != b for a, b in zip(other["loss"], own["loss"], strict=True))
 
 
 def test_the_upper_bound_is_the_decoder_with_its_lora(

@@ -1,0 +1,94 @@
+"""`icae eval all`: every experiment, one report."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from icae.cli import console, engine
+from icae.cli.eval_run import Replace, eta_progress, time_text
+from icae.cli.options import Adapter, AsJson, Base, Device, Dtype
+from icae.cli.outcome import Outcome, reported
+from icae.errors import ConfigError
+
+
+@reported
+def all_experiments(
+    texts: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            metavar="[TEXTS]", help="Held-out corpus files or folders.", show_default=False
+        ),
+    ] = None,
+    questions: Annotated[
+        list[Path] | None,
+        typer.Option("--questions", metavar="FILE", help="Triplet files for icae eval qa."),
+    ] = None,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Small numbers: 10 minutes on two CPU cores.")
+    ] = False,
+    full: Annotated[
+        bool, typer.Option("--full", help="What a paper would print; needs a GPU.")
+    ] = False,
+    only: Annotated[
+        str | None,
+        typer.Option("--only", metavar="NAME,...", help="Experiments to run.", show_default="all"),
+    ] = None,
+    output: Annotated[
+        Path, typer.Option("--out", "--output", "-o", metavar="DIR", help="Folder of the report.")
+    ] = Path("report"),
+    adapter: Adapter = None,
+    base: Base = None,
+    device: Device = None,
+    dtype: Dtype = None,
+    force: Replace = False,
+    as_json: AsJson = False,
+) -> Outcome:
+    """Run every experiment and write one report: HTML that stands alone, Markdown and JSON.
+
+    Quick unless --full is given. An experiment that lacks its data or a package is skipped,
+    with the reason in the report. A run that was stopped goes on where it was.
+    """
+    if quick and full:
+        raise ConfigError("Choose one of --quick and --full.")
+    from icae.evaluation.suite import SuiteRun
+
+    names = None if only is None else tuple(name.strip() for name in only.split(","))
+    run = SuiteRun(
+        texts=tuple(texts or ()),
+        questions=tuple(questions or ()),
+        scale="full" if full else "quick",
+        only=names,
+    )
+    with console.status("Loading the model"):
+        icae = engine.open_engine(adapter=adapter, base=base, device=device, dtype=dtype)
+    try:
+        finished = engine.run_suite(
+            icae,
+            run,
+            folder=output,
+            command=shlex.join(["icae", *sys.argv[1:]]),
+            replace=force,
+            on_part=lambda name: eta_progress(f"Measuring {name}"),
+        )
+    except KeyboardInterrupt:
+        console.note(f"What was measured is kept in {output}; the same command goes on from there.")
+        raise
+    lines = {
+        part.entry.name: f"skipped: {part.reason}"
+        if part.took is None
+        else f"done in {time_text(part.took)}"
+        for part in finished.parts
+    }
+    payload = {**finished.payload, "files": [str(path) for path in finished.files]}
+
+    def show_parts() -> None:
+        console.print_figures(lines)
+        for path in finished.files:
+            console.results().print(str(path), soft_wrap=True)
+
+    return Outcome(payload=payload, show=show_parts)

@@ -1,0 +1,248 @@
+"""The memory beside its rivals: same frozen decoder, same questions, same budget of positions."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from icae.api import Icae
+from icae.errors import IcaeError
+from icae.evaluation.answer_metrics import rouge_signature
+from icae.evaluation.experiment import (
+    BY_RATIO,
+    Cell,
+    Column,
+    Comparison,
+    Panel,
+    Prepared,
+    Row,
+    plain,
+)
+from icae.evaluation.memories import Tick
+from icae.evaluation.metrics import bleu_counts, corpus_bleu_estimate
+from icae.evaluation.qa import FIRST, FULL, MEMORY, NOTHING, SUMMARY, QaSettings, QuestionAnswering
+from icae.evaluation.questions import Question, Room, read_question_sets
+from icae.evaluation.readers import (
+    FirstTokens,
+    FullText,
+    MemoryReader,
+    NoText,
+    OwnSummary,
+    PlainReader,
+    Reader,
+    Reading,
+)
+from icae.evaluation.rival_kvpress import METHODS, KvPressReader
+from icae.evaluation.rival_llmlingua import LlmLingua
+from icae.types import Answer, TokenIds
+
+LLMLINGUA = "LLMLingua"
+WITHOUT_RATIO = (FULL, NOTHING)
+
+Build = Callable[[Icae], Reader]
+
+RIVALS: dict[str, Build] = {
+    FULL: lambda engine: PlainReader(engine.answerer, FullText()),
+    NOTHING: lambda engine: PlainReader(engine.answerer, NoText()),
+    MEMORY: MemoryReader,
+    FIRST: lambda engine: PlainReader(engine.answerer, FirstTokens(engine=engine)),
+    SUMMARY: lambda engine: PlainReader(engine.answerer, OwnSummary(engine=engine)),
+    LLMLINGUA: lambda engine: PlainReader(engine.answerer, LlmLingua(engine)),
+    **{
+        name: lambda engine, method=method: KvPressReader(engine, method)  # type: ignore[misc]
+        for name, method in METHODS.items()
+    },
+}
+"""Name in the table -> what makes its reader; one more line is one more rival."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RivalsSettings(QaSettings):
+    """Settings of the experiment; every rival of `RIVALS` takes part."""
+
+    questions: int | None = 100
+
+    name = "rivals"
+    title = "The memory beside its rivals, on the same frozen decoder and budget"
+
+    def prepare(self, engine: Icae, texts: Sequence[Path]) -> Prepared:
+        """Draw the questions and see which rivals can take part.
+
+        Raises:
+            InputError: If a file or its questions cannot be used.
+            MissingDependencyError: If the `[eval]` extra is not installed.
+        """
+        signature = rouge_signature()
+        readers, absent = available(engine, RIVALS)
+        room = Room(
+            window=engine.runtime.context_window,
+            answer=self.max_new_tokens,
+            context=self.max_context,
+        )
+        sets = read_question_sets(
+            texts, engine.tokenizer, room=room, count=self.questions, seed=self.seed
+        )
+        timed = {name: TimedReader(reader) for name, reader in readers.items()}
+        answering = QuestionAnswering(engine, self, sets, timed)
+        record = {"ratios": list(self.ratios), "rouge": signature, "absent": absent}
+        comparison = Comparison(
+            title="Not measured",
+            columns=(Column(title="rival", key="kind"), Column(title="reason", key="reason")),
+            compare=lambda rows: [{"kind": k, "reason": reason} for k, reason in absent.items()],
+        )
+        return Prepared(
+            experiment=Rivals(engine, answering, timed),
+            record=record,
+            comparison=comparison if absent else None,
+        )
+
+
+def available(
+    engine: Icae, rivals: Mapping[str, Build]
+) -> tuple[dict[str, Reader], dict[str, str]]:
+    """The readers that can be built, and why the others cannot.
+
+    Args:
+        engine: The engine whose decoder they share.
+        rivals: What makes each.
+    """
+    readers: dict[str, Reader] = {}
+    absent: dict[str, str] = {}
+    for name, build in rivals.items():
+        try:
+            readers[name] = build(engine)
+        except IcaeError as error:
+            absent[name] = error.message + ("" if error.fix is None else f" {error.fix}")
+    return readers, absent
+
+
+class TimedReader:
+    """A reader with a clock.
+
+    Attributes:
+        seconds: Reading and answering so far, losses not counted.
+
+    Args:
+        reader: Who reads.
+    """
+
+    def __init__(self, reader: Reader) -> None:
+        self._reader = reader
+        self.seconds = 0.0
+
+    def read(self, questions: Sequence[Question], ratio: float | None, tick: Tick) -> list[Reading]:
+        """What the reader reads."""
+        begin = time.perf_counter()
+        result = self._reader.read(questions, ratio, tick)
+        self.seconds += time.perf_counter() - begin
+        return result
+
+    def answer(self, readings: Sequence[Reading], limit: int, tick: Tick) -> list[Answer]:
+        """What the reader answers."""
+        begin = time.perf_counter()
+        result = self._reader.answer(readings, limit, tick)
+        self.seconds += time.perf_counter() - begin
+        return result
+
+    def losses(
+        self, readings: Sequence[Reading], answers: Sequence[TokenIds], tick: Tick
+    ) -> list[NDArray[np.float64]]:
+        """The losses of the reader; the clock stands still."""
+        return self._reader.losses(readings, answers, tick)
+
+
+class Rivals:
+    """Every data set, ratio and rival.
+
+    Args:
+        engine: Adapter and base model.
+        answering: Measures answers; holds the questions.
+        readers: Who answers, by name.
+    """
+
+    columns = (
+        Column(title="data set", key="dataset"),
+        Column(title="ratio", key="ratio"),
+        Column(title="reads", key="kind"),
+        Column(title="loss (nats/token)", key="loss", digits=3),
+        Column(title="F1", key="f1", digits=3),
+        Column(title="BLEU-4", key="bleu", digits=1),
+        Column(title="ROUGE-L", key="rougeL", digits=3),
+        Column(title="context tokens in the decoder", key="context_positions"),
+        Column(title="their KV cache (MB)", key="kv_mb", digits=3),
+        Column(title="seconds a question", key="seconds"),
+    )
+
+    def __init__(
+        self, engine: Icae, answering: QuestionAnswering, readers: Mapping[str, TimedReader]
+    ) -> None:
+        self.engine, self.answering, self.readers = engine, answering, dict(readers)
+
+    @property
+    def panels(self) -> tuple[Panel, ...]:
+        """F1 and loss of each data set, along the ratio."""
+        return tuple(
+            Panel(key=key, title=f"{name}: {title}", axis=BY_RATIO, dataset=name)
+            for name in self.answering.sets
+            for key, title in (("loss", "loss on the reference (nats per token)"), ("f1", "F1"))
+        )
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """How to read the figures."""
+        return (
+            "All rows share the frozen decoder, the questions and, at each ratio, the number of "
+            "decoder positions that the memory's slots take. None but the memory was trained. "
+            "First tokens: truncation. Own summary: written by the decoder, at most that many "
+            "tokens. LLMLingua: the decoder scores which tokens to drop; the question is not "
+            "shown. kvpress: the whole context is read, then that many keys and values are kept.",
+            "Loss on the first reference answer under teacher forcing; F1 as in SQuAD; BLEU-4 "
+            "(corpus, sacrebleu) of the answers against the first references.",
+            "Seconds: reading (with compressing, summarising or dropping) and answering, the "
+            "mean over questions in one run; of kvpress one question at a time, of the others "
+            "in batches.",
+            *(note for note in self.answering.notes if any(n in note for n in self.answering.sets)),
+        )
+
+    def cells(self) -> list[Cell]:
+        """For each data set the rivals that no ratio changes, then each ratio."""
+        free = [name for name in self.readers if name in WITHOUT_RATIO]
+        bound = [name for name in self.readers if name not in WITHOUT_RATIO]
+        ratios = self.answering.settings.ratios
+        return [
+            Cell(dataset=dataset, ratio=ratio, reader=name)
+            for dataset in self.answering.sets
+            for ratio, names in [(None, free), *((r, bound) for r in ratios)]
+            for name in names
+        ]
+
+    def cost(self, cell: Cell) -> int:
+        """About how many tokens go through the model for a cell."""
+        return self.answering.cost(cell)
+
+    def measure(self, cell: Cell, rows: Sequence[Row], tick: Tick) -> list[Row]:
+        """The row of a cell."""
+        assert cell.reader is not None
+        timed = self.readers[cell.reader]
+        before = timed.seconds
+        (row,) = self.answering.measure(cell, rows, tick)
+        single: dict[str, Any] = row["per_question"]
+        counts = [
+            bleu_counts(answer, reference)
+            for answer, reference in zip(single["answer"], single["reference"], strict=True)
+        ]
+        kv_bytes = self.engine.kv_bytes(1) * row["context_positions"]
+        return [
+            {
+                **row,
+                "bleu": plain(corpus_bleu_estimate(counts, seed=self.answering.settings.seed)),
+                "kv_mb": round(kv_bytes / 1e6, 3),
+                "seconds": round((timed.seconds - before) / row["questions"], 3),
+            }
+        ]

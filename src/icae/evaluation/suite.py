@@ -1,0 +1,184 @@
+"""The whole suite: every experiment of the registry, then one report of all."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import icae
+from icae.api import Icae
+from icae.checkout import commit
+from icae.errors import IcaeError, InputError, ResultConflictError
+from icae.evaluation.metadata import data_hashes, hardware, model_record
+from icae.evaluation.registry import ENTRIES, Entry, Scale
+from icae.evaluation.report import SCHEMA, ReportFile
+from icae.evaluation.run import Finished, Progress, evaluate
+from icae.evaluation.suite_report import Part, html_report, json_report, markdown_report
+
+PartProgress = Callable[[str], AbstractContextManager[Progress]]
+"""Called with the name of an experiment; gives what is called as its work goes on."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SuiteRun:
+    """What the suite measures, on what.
+
+    Attributes:
+        texts: Held-out corpus files or folders; may be none.
+        questions: Triplet files; may be none.
+        scale: ``quick`` or ``full``.
+        only: Names of the experiments to run, or None for all.
+        entries: What there is to run.
+    """
+
+    texts: tuple[Path, ...]
+    questions: tuple[Path, ...]
+    scale: Scale
+    only: tuple[str, ...] | None = None
+    entries: tuple[Entry, ...] = ENTRIES
+
+    def __post_init__(self) -> None:
+        known = [entry.name for entry in self.entries]
+        unknown = [name for name in self.only or () if name not in known]
+        if unknown:
+            raise InputError(
+                "There is no such experiment.",
+                got=", ".join(map(repr, unknown)),
+                expected=", ".join(known),
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SuiteFinished:
+    """A complete report.
+
+    Attributes:
+        payload: The JSON object of the report.
+        parts: Every experiment, with its result or why there is none.
+        files: The files of the report: HTML, Markdown, JSON.
+    """
+
+    payload: dict[str, Any]
+    parts: tuple[Part, ...]
+    files: tuple[Path, ...]
+
+
+def run_suite(
+    engine: Icae,
+    run: SuiteRun,
+    *,
+    folder: Path,
+    command: str,
+    replace: bool = False,
+    on_part: PartProgress = lambda name: nullcontext(lambda done, total: None),
+) -> SuiteFinished:
+    """Run every experiment and write ``report.html``, ``.md`` and ``.json``.
+
+    Each experiment has its own files in the folder and is resumed from them. One that lacks
+    data or a package is skipped, with the reason in the report.
+
+    Args:
+        engine: Adapter and base model.
+        run: What is measured.
+        folder: Where the files go.
+        command: The command line, for the record.
+        replace: Replace results of other settings in that folder.
+        on_part: Called when an experiment begins.
+
+    Raises:
+        ResultConflictError: If the folder holds results of another run.
+        InputError: If a file cannot be written.
+    """
+    parts = []
+    for entry in run.entries:
+        if run.only is not None and entry.name not in run.only:
+            continue
+        begin = time.perf_counter()
+        try:
+            finished = _run_entry(
+                engine, entry, run, folder=folder, command=command, replace=replace, on_part=on_part
+            )
+        except ResultConflictError:
+            raise
+        except IcaeError as error:
+            parts.append(Part(entry=entry, finished=None, reason=_reason(error), seconds=0.0))
+        else:
+            seconds = time.perf_counter() - begin
+            parts.append(Part(entry=entry, finished=finished, reason="", seconds=seconds))
+    head = _head(engine, run, command)
+    file = ReportFile(folder=folder, name="report", suffixes=(".html", ".md", ".json"))
+    payload = json_report(head, parts)
+    file.write(".html", html_report(head, parts).encode("utf-8", "replace"))
+    file.write(".md", markdown_report(head, parts, folder).encode("utf-8", "replace"))
+    text = json.dumps(payload, indent=1, allow_nan=False) + "\n"
+    file.write(".json", text.encode())
+    return SuiteFinished(
+        payload=payload,
+        parts=tuple(parts),
+        files=tuple(file.beside(suffix) for suffix in file.suffixes),
+    )
+
+
+def _run_entry(
+    engine: Icae,
+    entry: Entry,
+    run: SuiteRun,
+    *,
+    folder: Path,
+    command: str,
+    replace: bool,
+    on_part: PartProgress,
+) -> Finished:
+    inputs: Sequence[Path] = {"texts": run.texts, "questions": run.questions}[entry.reads]
+    if not inputs:
+        raise InputError(f"No {entry.reads} were given.")
+    with on_part(entry.name) as on_progress:
+        return evaluate(
+            engine,
+            inputs,
+            entry.settings(run.scale, engine.config.span_length),
+            folder=folder,
+            command=command,
+            replace=replace,
+            on_progress=on_progress,
+        )
+
+
+def _reason(error: IcaeError) -> str:
+    """An error as one line of the table."""
+    known = [error.message.rstrip(".")]
+    known += [f"got {error.got}"] if error.got else []
+    known += [error.fix.rstrip(".")] if error.fix else []
+    return "; ".join(known)
+
+
+def _head(engine: Icae, run: SuiteRun, command: str) -> dict[str, Any]:
+    inputs = [*run.texts, *run.questions]
+    return {
+        "schema": SCHEMA,
+        "title": f"Evaluation of {engine.provenance.adapter}",
+        "scale": run.scale,
+        "icae": icae.__version__,
+        "commit": commit(),
+        **model_record(engine),
+        "data": _hashes(inputs),
+        "seed": 0,
+        "hardware": hardware(engine.runtime.model.device),
+        "command": command,
+    }
+
+
+def _hashes(inputs: Sequence[Path]) -> list[dict[str, str | None]]:
+    """Names and hashes of the inputs; of one that cannot be read, its name alone."""
+    found: list[dict[str, str | None]] = []
+    for path in inputs:
+        try:
+            found += data_hashes([path])
+        except IcaeError:
+            found.append({"file": str(path), "sha256": None})
+    return found
