@@ -233,6 +233,8 @@ def _take(
             part, rest = _first_sentences(block, tokenizer, most=min(target, most - 2) - size)
             if part:
                 return "\n\n".join([*taken, part]), rest
+            if not taken and length <= most:
+                return block, None
             following = None if _is_heading(block) else block
             return "\n\n".join(taken), following if taken or index else None
         taken.append(block)
