@@ -247,9 +247,9 @@ CORPUS_TASKS = tuple(task.name for task in _TASKS)
 """Names of the self-supervised tasks."""
 
 _ABOUT = (
-    "What does the text say about {}?",
-    "What do you learn from the text about {}?",
-    "According to the text, who or what is {}?",
+    "In one sentence, what does the text say about {}?",
+    "What does the text say about {}? Answer in one sentence.",
+    "According to the text, who or what is {}? Answer in one sentence.",
 )
 
 

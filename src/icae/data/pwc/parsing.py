@@ -13,7 +13,7 @@ from typing import Any
 
 from icae.data.pwc.prompts import SPECIFIC, Prompt, rules_for
 from icae.data.pwc.quality import flaw
-from icae.data.pwc.records import Context, Pair, Rejection, Reply, Written
+from icae.data.pwc.records import Context, Finish, Pair, Rejection, Reply, Written
 
 _FENCE = re.compile(r"```(?:json)?[ \t]*\n(.*)\n```", re.DOTALL)
 _REPLY = "reply"
@@ -74,7 +74,7 @@ def read_answer(context: Context, reply: Reply, prompt: Prompt) -> Written:
         The pair, or its rejection with a reason of `icae.data.pwc.quality.flaw`.
     """
     reading = _Reading(context, reply)
-    reading.take(prompt.task, prompt.text, reply.text.strip(), finish_counts=True)
+    reading.take(prompt.task, prompt.text, reply.text.strip(), finish=reply.finish)
     return reading.done()
 
 
@@ -98,9 +98,8 @@ class _Reading:
             )
         )
 
-    def take(self, task: str, prompt: str, answer: str, *, finish_counts: bool = False) -> None:
+    def take(self, task: str, prompt: str, answer: str, *, finish: Finish = "stop") -> None:
         """Take a pair, unless its answer has a flaw."""
-        finish = self._reply.finish if finish_counts else "stop"
         reason = flaw(self._context, prompt, answer, rules=rules_for(task), finish=finish)
         if reason is None:
             self._pairs.append(Pair(task=task, prompt=prompt, answer=answer))

@@ -153,13 +153,50 @@ GENERAL_TASKS = (
 ABOUT = "about"
 """Task of prompts about a name in the text, for a decoder that makes up no good prompts."""
 
-DECODER_TASKS = tuple(
-    task
-    for task in GENERAL_TASKS
-    if task.name in ("title", "summary", "rephrase", "explain", "topic", "style")
+_SENTENCE = AnswerRules(
+    min_words=6, max_words=60, most_copied=0.8, most_foreign=0.2, ending="sentence"
 )
-"""General tasks whose answers by a small decoder are worth asking for: its lists and
-continuations are mostly loops or do not end (docs/pwc.md)."""
+
+DECODER_TASKS = (
+    Task(
+        name="topic",
+        wordings=(
+            "What is the main topic of the text? Answer in one sentence.",
+            "In one sentence, what is this text about?",
+        ),
+        rules=_SENTENCE,
+        tokens=30,
+    ),
+    Task(
+        name="summary",
+        wordings=(
+            "Summarize the above text in one sentence.",
+            "In one sentence, what does the text say?",
+        ),
+        rules=_SENTENCE,
+        tokens=40,
+    ),
+    Task(
+        name="explain",
+        wordings=("Explain the above text in one simple sentence.",),
+        rules=_SENTENCE,
+        tokens=40,
+    ),
+    Task(
+        name="style",
+        wordings=("What kind of text is this, and for whom was it written? Answer in a sentence.",),
+        rules=_SENTENCE,
+        tokens=40,
+    ),
+    Task(
+        name="title",
+        wordings=("Write a title for the above text.", "Give the text a short title."),
+        rules=AnswerRules(min_words=2, max_words=16),
+        tokens=16,
+    ),
+)
+"""General tasks for a small decoder. It is wordy: what is not asked for in one sentence mostly
+meets the token limit, and its lists are mostly loops (docs/pwc.md)."""
 
 SPECIFIC_RULES = AnswerRules()
 _ABOUT_RULES = AnswerRules(min_words=5, most_foreign=0.2, ending="sentence")
