@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from icae.data.pwc.prompts import ABOUT, Prompt, context_generator
+from icae.data.pwc.prompts import ABOUT, ABOUT_RULES, Prompt, context_generator
 from icae.data.pwc.records import Context, Pair, Written
 from icae.data.pwc.sentences import is_sentence, sentences
 from icae.data.words import hash_words
@@ -269,6 +269,7 @@ def about_prompts(context: Context, *, count: int, seed: int) -> tuple[Prompt, .
             task=ABOUT,
             text=_ABOUT[random.integers(len(_ABOUT))].format(names[i]),
             tokens=_ABOUT_TOKENS,
+            rules=ABOUT_RULES,
         )
         for i in chosen
     )

@@ -199,20 +199,8 @@ DECODER_TASKS = (
 meets the token limit, and its lists are mostly loops (docs/pwc.md)."""
 
 SPECIFIC_RULES = AnswerRules()
-_ABOUT_RULES = AnswerRules(min_words=5, most_foreign=0.2, ending="sentence")
+ABOUT_RULES = AnswerRules(min_words=5, most_foreign=0.2, ending="sentence")
 SPECIFIC_TOKENS = 50
-
-
-def rules_for(task: str) -> AnswerRules:
-    """What the answers to a task must be like.
-
-    Args:
-        task: Name of a general task or `ABOUT`; any other has the rules of specific prompts.
-    """
-    if task == ABOUT:
-        return _ABOUT_RULES
-    found = (one.rules for one in GENERAL_TASKS if one.name == task)
-    return next(found, SPECIFIC_RULES)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -223,11 +211,13 @@ class Prompt:
         task: Name of its task.
         text: The prompt.
         tokens: Tokens that an answer usually takes.
+        rules: What its answers must be like.
     """
 
     task: str
     text: str
     tokens: int
+    rules: AnswerRules = field(default_factory=AnswerRules)
 
 
 def context_generator(context: Context, *, seed: int, purpose: str) -> np.random.Generator:
@@ -250,7 +240,7 @@ def choose_general(
     chosen = random.permutation(len(tasks))[:count]
     wordings = [tasks[i].wordings[random.integers(len(tasks[i].wordings))] for i in chosen]
     return tuple(
-        Prompt(task=tasks[i].name, text=wording, tokens=tasks[i].tokens)
+        Prompt(task=tasks[i].name, text=wording, tokens=tasks[i].tokens, rules=tasks[i].rules)
         for i, wording in zip(chosen, wordings, strict=True)
     )
 
