@@ -167,6 +167,7 @@ def carry_out(
         ServiceError: If the service cannot be used; what came before is in the journal.
         InputError: If no triplet came out, or a file cannot be read or written.
     """
+    running = commit()  # before hours of asking, in which the checkout may change
     failures, replies = _ask(job, files, on_progress)
     dataset = make_dataset(
         sample.contexts, job.requests, replies, config, model=job.origin.model or ""
@@ -185,7 +186,7 @@ def carry_out(
         sample,
         config,
         origin=job.origin,
-        making=Making(commit=commit(), command=command, usage=usage, price=price),
+        making=Making(commit=running, command=command, usage=usage, price=price),
         by_hand=kept_by_hand(old),
     )
     write_text(files.datasheet, sheet)
