@@ -167,19 +167,8 @@ def carry_out(
         ServiceError: If the service cannot be used; what came before is in the journal.
         InputError: If no triplet came out, or a file cannot be read or written.
     """
-    failures: list[Failure] = []
-    replies: Mapping[str, list[Reply]] = {}
-    if job.requests:
-        with open_journal(files.journal) as journal:
-            if any(True for _ in unanswered(job.requests, journal.replies, asks=job.asks)):
-                failures = ask_all(
-                    job.requests,
-                    job.open_writer(),
-                    journal,
-                    asks=job.asks,
-                    on_progress=on_progress,
-                )
-            replies = journal.replies
+    running = commit()  # before hours of asking, in which the checkout may change
+    failures, replies = _ask(job, files, on_progress)
     dataset = make_dataset(
         sample.contexts, job.requests, replies, config, model=job.origin.model or ""
     )
@@ -197,8 +186,24 @@ def carry_out(
         sample,
         config,
         origin=job.origin,
-        making=Making(commit=commit(), command=command, usage=usage, price=price),
+        making=Making(commit=running, command=command, usage=usage, price=price),
         by_hand=kept_by_hand(old),
     )
     write_text(files.datasheet, sheet)
     return Built(dataset=dataset, failures=tuple(failures), usage=usage)
+
+
+def _ask(
+    job: Job[R], files: PwcFiles, on_progress: Callable[[int, int], None]
+) -> tuple[list[Failure], Mapping[str, list[Reply]]]:
+    """Ask what is open; the failures of this run and all replies so far."""
+    if not job.requests:
+        return [], {}
+    with open_journal(files.journal) as journal:
+        failures: list[Failure] = []
+        if next(unanswered(job.requests, journal.replies, asks=job.asks), None) is not None:
+            writer = job.open_writer()
+            failures = ask_all(
+                job.requests, writer, journal, asks=job.asks, on_progress=on_progress
+            )
+        return failures, journal.replies

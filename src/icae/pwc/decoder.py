@@ -13,7 +13,7 @@ from icae.data.pwc.records import Reply
 from icae.data.pwc.requests import AnswerRequest, Failure
 from icae.types import Answer
 
-BATCH = 64
+BATCH = 32
 """Answers asked for at once; what a kill can cost."""
 
 

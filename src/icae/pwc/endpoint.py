@@ -11,7 +11,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from typing import Any, Literal
 from urllib.parse import urlsplit
@@ -126,16 +126,12 @@ class EndpointWriter:
         failures: list[Failure] = []
         in_a_row = 0
         with ThreadPoolExecutor(self._limits.concurrency, thread_name_prefix="pwc") as pool:
-            open_futures = {
-                pool.submit(self._answer, request, record): request for request in requests
-            }
+            futures = {pool.submit(self._answer, one, record): one for one in requests}
             try:
-                while open_futures:
-                    done, _ = wait(open_futures, return_when=FIRST_COMPLETED)
-                    for future in done:
-                        failure = _outcome(future, open_futures.pop(future))
-                        in_a_row = 0 if failure is None else in_a_row + 1
-                        failures += [] if failure is None else [failure]
+                for future in as_completed(futures):
+                    failure = _outcome(future, futures[future])
+                    in_a_row = 0 if failure is None else in_a_row + 1
+                    failures += [] if failure is None else [failure]
                     if in_a_row >= FAILED_IN_A_ROW:
                         raise self._unreachable(failures[-1].reason)
             except BaseException:

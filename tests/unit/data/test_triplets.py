@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from icae.data.parquet import write_rows
 from icae.data.triplets import Triplet, read_triplets
 from icae.errors import InputError
 
@@ -79,3 +80,26 @@ def test_every_real_file_is_read():
     assert len(files) >= 10
     for file in files:
         assert len(list(islice(read_triplets(file), 50))) == 50
+
+
+def test_rows_of_a_parquet_file_are_triplets(tmp_path) -> None:
+    rows = [
+        {"context": "a", "prompt": "b", "answer": "c", "answers": ["c", "d"], "id": "1"},
+        {"context": "e", "prompt": "f", "answer": "g", "answers": None, "id": "2"},
+    ]
+    write_rows(tmp_path / "set.parquet", rows)
+    first, second = read_triplets(tmp_path / "set.parquet")
+    assert (first.answers, first.dataset, first.id) == (("c", "d"), "set", "1")
+    assert second.answers == ("g",)
+
+
+def test_row_of_a_parquet_file_without_an_answer_is_named(tmp_path) -> None:
+    write_rows(tmp_path / "set.parquet", [{"context": "a", "prompt": "b", "answer": None}])
+    with pytest.raises(InputError, match=r"Line 1 of .*set\.parquet"):
+        list(read_triplets(tmp_path / "set.parquet"))
+
+
+def test_damaged_parquet_file_of_triplets_is_reported(tmp_path) -> None:
+    (tmp_path / "set.parquet").write_bytes(b"PAR1 no more")
+    with pytest.raises(InputError, match="cannot be read"):
+        list(read_triplets(tmp_path / "set.parquet"))

@@ -197,7 +197,7 @@ def _cut(window: _Window, tokenizer: TokenizerLike, config: ContextConfig) -> Co
     if cleaned.text is None:
         return str(cleaned.reason)
     blocks = [block for block in re.split(r"\n{2,}", cleaned.text) if block.strip()]
-    heading, opening = None, window.opening
+    heading = None
     while len(blocks) > 1 and _is_heading(blocks[0]):
         if blocks[0] != window.title:
             heading = blocks[0].lstrip("# ").strip()
@@ -214,7 +214,7 @@ def _cut(window: _Window, tokenizer: TokenizerLike, config: ContextConfig) -> Co
         tokens=tokens,
         source=window.source,
         title=window.title,
-        opening=opening,
+        opening=window.opening,
         heading=heading,
         following=rest,
     )
@@ -233,6 +233,8 @@ def _take(
             part, rest = _first_sentences(block, tokenizer, most=min(target, most - 2) - size)
             if part:
                 return "\n\n".join([*taken, part]), rest
+            if not taken and length <= most:
+                return block, None
             following = None if _is_heading(block) else block
             return "\n\n".join(taken), following if taken or index else None
         taken.append(block)

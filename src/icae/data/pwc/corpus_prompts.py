@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from icae.data.pwc.prompts import ABOUT, Prompt, context_generator
+from icae.data.pwc.prompts import ABOUT, ABOUT_RULES, Prompt, context_generator
 from icae.data.pwc.records import Context, Pair, Written
 from icae.data.pwc.sentences import is_sentence, sentences
 from icae.data.words import hash_words
@@ -247,9 +247,9 @@ CORPUS_TASKS = tuple(task.name for task in _TASKS)
 """Names of the self-supervised tasks."""
 
 _ABOUT = (
-    "What does the text say about {}?",
-    "What do you learn from the text about {}?",
-    "According to the text, who or what is {}?",
+    "In one sentence, what does the text say about {}?",
+    "What does the text say about {}? Answer in one sentence.",
+    "According to the text, who or what is {}? Answer in one sentence.",
 )
 
 
@@ -269,6 +269,7 @@ def about_prompts(context: Context, *, count: int, seed: int) -> tuple[Prompt, .
             task=ABOUT,
             text=_ABOUT[random.integers(len(_ABOUT))].format(names[i]),
             tokens=_ABOUT_TOKENS,
+            rules=ABOUT_RULES,
         )
         for i in chosen
     )

@@ -11,9 +11,9 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from icae.data.pwc.prompts import SPECIFIC, Prompt, rules_for
+from icae.data.pwc.prompts import SPECIFIC, SPECIFIC_RULES, AnswerRules, Prompt
 from icae.data.pwc.quality import flaw
-from icae.data.pwc.records import Context, Pair, Rejection, Reply, Written
+from icae.data.pwc.records import Context, Finish, Pair, Rejection, Reply, Written
 
 _FENCE = re.compile(r"```(?:json)?[ \t]*\n(.*)\n```", re.DOTALL)
 _REPLY = "reply"
@@ -47,7 +47,7 @@ def read_pairs(
         elif index >= specific:
             reading.reject("surplus", SPECIFIC, prompt, answer)
         else:
-            reading.take(SPECIFIC, prompt, answer)
+            reading.take(SPECIFIC, prompt, answer, rules=SPECIFIC_RULES)
     open_prompts = dict(enumerate(general, start=1))
     for number, answer, entry in _numbered(body.get("general", ()) if general else ()):
         asked = open_prompts.pop(number, None) if number is not None else None
@@ -56,7 +56,7 @@ def read_pairs(
         elif asked is None:
             reading.reject("unasked", _REPLY, str(number), answer)
         else:
-            reading.take(asked.task, asked.text, answer)
+            reading.take(asked.task, asked.text, answer, rules=asked.rules)
     for asked in open_prompts.values():
         reading.reject("missing", asked.task, asked.text, "")
     return reading.done()
@@ -74,7 +74,9 @@ def read_answer(context: Context, reply: Reply, prompt: Prompt) -> Written:
         The pair, or its rejection with a reason of `icae.data.pwc.quality.flaw`.
     """
     reading = _Reading(context, reply)
-    reading.take(prompt.task, prompt.text, reply.text.strip(), finish_counts=True)
+    reading.take(
+        prompt.task, prompt.text, reply.text.strip(), rules=prompt.rules, finish=reply.finish
+    )
     return reading.done()
 
 
@@ -98,10 +100,11 @@ class _Reading:
             )
         )
 
-    def take(self, task: str, prompt: str, answer: str, *, finish_counts: bool = False) -> None:
+    def take(
+        self, task: str, prompt: str, answer: str, *, rules: AnswerRules, finish: Finish = "stop"
+    ) -> None:
         """Take a pair, unless its answer has a flaw."""
-        finish = self._reply.finish if finish_counts else "stop"
-        reason = flaw(self._context, prompt, answer, rules=rules_for(task), finish=finish)
+        reason = flaw(self._context, prompt, answer, rules=rules, finish=finish)
         if reason is None:
             self._pairs.append(Pair(task=task, prompt=prompt, answer=answer))
         else:

@@ -153,29 +153,54 @@ GENERAL_TASKS = (
 ABOUT = "about"
 """Task of prompts about a name in the text, for a decoder that makes up no good prompts."""
 
-DECODER_TASKS = tuple(
-    task
-    for task in GENERAL_TASKS
-    if task.name in ("title", "summary", "rephrase", "explain", "topic", "style")
+_SENTENCE = AnswerRules(
+    min_words=6, max_words=60, most_copied=0.8, most_foreign=0.2, ending="sentence"
 )
-"""General tasks whose answers by a small decoder are worth asking for: its lists and
-continuations are mostly loops or do not end (docs/pwc.md)."""
+
+DECODER_TASKS = (
+    Task(
+        name="topic",
+        wordings=(
+            "What is the main topic of the text? Answer in one sentence.",
+            "In one sentence, what is this text about?",
+        ),
+        rules=_SENTENCE,
+        tokens=30,
+    ),
+    Task(
+        name="summary",
+        wordings=(
+            "Summarize the above text in one sentence.",
+            "In one sentence, what does the text say?",
+        ),
+        rules=_SENTENCE,
+        tokens=40,
+    ),
+    Task(
+        name="explain",
+        wordings=("Explain the above text in one simple sentence.",),
+        rules=_SENTENCE,
+        tokens=40,
+    ),
+    Task(
+        name="style",
+        wordings=("What kind of text is this, and for whom was it written? Answer in a sentence.",),
+        rules=_SENTENCE,
+        tokens=40,
+    ),
+    Task(
+        name="title",
+        wordings=("Write a title for the above text.", "Give the text a short title."),
+        rules=AnswerRules(min_words=2, max_words=16),
+        tokens=16,
+    ),
+)
+"""General tasks for a small decoder. It is wordy: what is not asked for in one sentence mostly
+meets the token limit, and its lists are mostly loops (docs/pwc.md)."""
 
 SPECIFIC_RULES = AnswerRules()
-_ABOUT_RULES = AnswerRules(min_words=5, most_foreign=0.2, ending="sentence")
+ABOUT_RULES = AnswerRules(min_words=5, most_foreign=0.2, ending="sentence")
 SPECIFIC_TOKENS = 50
-
-
-def rules_for(task: str) -> AnswerRules:
-    """What the answers to a task must be like.
-
-    Args:
-        task: Name of a general task or `ABOUT`; any other has the rules of specific prompts.
-    """
-    if task == ABOUT:
-        return _ABOUT_RULES
-    found = (one.rules for one in GENERAL_TASKS if one.name == task)
-    return next(found, SPECIFIC_RULES)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -186,11 +211,13 @@ class Prompt:
         task: Name of its task.
         text: The prompt.
         tokens: Tokens that an answer usually takes.
+        rules: What its answers must be like.
     """
 
     task: str
     text: str
     tokens: int
+    rules: AnswerRules = field(default_factory=AnswerRules)
 
 
 def context_generator(context: Context, *, seed: int, purpose: str) -> np.random.Generator:
@@ -213,7 +240,7 @@ def choose_general(
     chosen = random.permutation(len(tasks))[:count]
     wordings = [tasks[i].wordings[random.integers(len(tasks[i].wordings))] for i in chosen]
     return tuple(
-        Prompt(task=tasks[i].name, text=wording, tokens=tasks[i].tokens)
+        Prompt(task=tasks[i].name, text=wording, tokens=tasks[i].tokens, rules=tasks[i].rules)
         for i, wording in zip(chosen, wordings, strict=True)
     )
 

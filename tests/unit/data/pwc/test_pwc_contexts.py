@@ -105,3 +105,10 @@ def test_long_documents_give_several_contexts_on_one_side(sample) -> None:
 def test_lengths_out_of_order_are_refused() -> None:
     with pytest.raises(ConfigError, match="out of range"):
         ContextConfig(min_tokens=9, max_tokens=8)
+
+
+def test_text_of_one_long_sentence_is_taken_whole(sample) -> None:
+    words = " ".join(f"word{number}" for number in range(0, 999, 11))
+    one = CorpusDocument(text=f"The {words}.", source="notes")
+    for seed in range(5):
+        assert [c.text for c in sample([one], seed=seed).contexts] == [one.text]

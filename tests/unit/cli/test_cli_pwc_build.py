@@ -1,0 +1,147 @@
+from __future__ import annotations
+
+import json
+import random
+
+import pytest
+
+from icae.cli import engine
+from llm_stub import Act, llm_stub
+
+
+@pytest.fixture
+def corpus(tmp_path, monkeypatch, tokenizer):
+    """Twelve documents, and the tiny tokenizer in place of the base model's."""
+    monkeypatch.setattr(engine, "open_tokenizer", lambda base: (tokenizer, f"hash of {base}"))
+    rng = random.Random(0)
+    path = tmp_path / "corpus.jsonl"
+    with path.open("w") as stream:
+        for number in range(12):
+            words = [
+                " ".join("".join(rng.choices("abcdefgh", k=6)) for _ in range(9)) for _ in "ab"
+            ]
+            text = f"Paris saw {words[0]} in {1900 + number}. The end was {words[1]}."
+            stream.write(json.dumps({"text": text, "title": f"Paris {number}"}) + "\n")
+    return path
+
+
+@pytest.fixture
+def build(icae, corpus, tmp_path):
+    def run(*options, llm, output="out.jsonl"):
+        settings = ("--tokens", "20-2000", "--contexts", 10, "--test-share", 0)
+        return icae(
+            "pwc", "build", "--corpus", corpus, "--llm", llm, "-o", tmp_path / output,
+            *settings, *options,
+        )  # fmt: skip
+
+    return run
+
+
+SMALL = ("--model", "m", "--specific", 2, "--general", 1)
+
+
+def test_triplets_are_counted_by_task_and_lie_beside_their_datasheet(build, tmp_path) -> None:
+    with llm_stub() as stub:
+        result = build(*SMALL, llm=stub.url)
+    assert result.exit_code == 0, result.output
+    rows = [line.split() for line in result.stdout.splitlines()]
+    assert ["specific", "20", "0"] in rows
+    assert ["all", "30", "0"] in rows
+    assert len((tmp_path / "out.jsonl").read_text().splitlines()) == 30
+    assert f"m ({stub.url})" in (tmp_path / "out.datasheet.md").read_text()
+
+
+def test_json_tells_counts_tokens_and_files(build, tmp_path) -> None:
+    with llm_stub(lambda n: Act(content="?") if n == 0 else Act()) as stub:
+        payload = json.loads(build(*SMALL, "--json", llm=stub.url).stdout)
+    assert payload["output"] == {"train": str(tmp_path / "out.jsonl")}
+    assert payload["triplets"] == {"train": 30, "test": 0}
+    assert payload["rejected"] == {"not_json": 1}
+    assert (payload["replies"], payload["prompt_tokens"], payload["failed"]) == (11, 1100, [])
+
+
+def test_dry_run_asks_nobody_and_writes_nothing(build, tmp_path) -> None:
+    with llm_stub() as stub:
+        result = build(*SMALL, "--dry-run", "--price", "1,2", "--json", llm=stub.url)
+        assert stub.bodies == []
+    payload = json.loads(result.stdout)
+    cost = (payload["prompt_tokens"] + 2 * payload["completion_tokens"]) / 1e6
+    assert payload["requests"] == 10
+    assert payload["cost"] == pytest.approx(cost)
+    assert [path.name for path in tmp_path.iterdir()] == ["corpus.jsonl"]
+
+
+def test_dry_run_after_a_build_has_nothing_left_to_pay(build) -> None:
+    with llm_stub() as stub:
+        build(*SMALL, llm=stub.url)
+        result = build(*SMALL, "--dry-run", llm=stub.url)
+    assert "0 to send of 10" in result.stdout
+
+
+def test_key_comes_from_the_environment_and_shows_nowhere(build, tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("MY_KEY", "tell-nobody")
+    with llm_stub() as stub:
+        result = build(*SMALL, "--api-key-env", "MY_KEY", llm=stub.url)
+    assert set(stub.keys) == {"Bearer tell-nobody"}
+    written = b"".join(p.read_bytes() for p in tmp_path.iterdir() if p.is_file())
+    assert b"tell-nobody" not in written + result.output.encode()
+
+
+def test_missing_key_is_reported_before_anything_is_read(build) -> None:
+    result = build(*SMALL, "--api-key-env", "NO_SUCH_KEY", llm="http://127.0.0.1:9/v1")
+    assert result.exit_code == 1
+    assert "NO_SUCH_KEY" in result.stderr
+
+
+def test_corpus_alone_gives_triplets_without_any_service(build, tmp_path) -> None:
+    result = build(llm="none", output="out.parquet")
+    assert result.exit_code == 0, result.output
+    assert "corpus-year" in result.stdout
+    assert not (tmp_path / "out.journal.jsonl").exists()
+
+
+def test_output_that_is_there_is_replaced_only_if_asked(build, tmp_path) -> None:
+    (tmp_path / "out.jsonl").write_text("mine")
+    assert "exists already" in build(llm="none").stderr
+    assert (tmp_path / "out.jsonl").read_text() == "mine"
+    assert build("--force", llm="none").exit_code == 0
+
+
+def test_decoder_is_opened_once_and_asked_for_short_answers(build, fake, monkeypatch) -> None:
+    seen = []
+
+    def ask_many(questions, *, max_new_tokens):
+        seen.append((len(questions), max_new_tokens))
+        return [fake._answer(9, question, history=(), text=text) for text, question in questions]
+
+    fake.reply = "The text is about what happened in the old city of Paris."
+    monkeypatch.setattr(fake, "ask_many", ask_many, raising=False)
+    result = build("--specific", 0, "--general", 1, llm="self")
+    assert result.exit_code == 0, result.output
+    assert seen == [(10, 128)]
+    assert fake.opened["adapter"] is None
+
+
+@pytest.mark.parametrize(
+    ("options", "llm", "code", "message"),
+    [
+        ((), "http://x/v1", 2, "needs the name of a model"),
+        (("--model", "m"), "localhost", 1, "no URL"),
+        (("--tokens", "many"), "none", 2, "64-512"),
+        (("--tokens", "90-20"), "none", 1, "out of range"),
+        (("--tokens", "5000-6000"), "none", 1, "no fitting context"),
+        (("--general", "3"), "none", 2, "Specific and general prompts"),
+        (("--price", "1"), "none", 2, "0.15,0.60"),
+        (("--against", "nowhere.jsonl"), "none", 1, "nowhere.jsonl"),
+    ],
+)
+def test_mistakes_are_named(build, options, llm, code, message) -> None:
+    result = build(*options, llm=llm)
+    assert (result.exit_code, message in " ".join(result.stderr.split())) == (code, True)
+
+
+def test_service_that_refuses_gets_an_error_with_advice(build) -> None:
+    with llm_stub(lambda n: Act(status=401)) as stub:
+        result = build(*SMALL, llm=stub.url)
+    assert result.exit_code == 1
+    assert "--api-key-env" in result.stderr
