@@ -15,13 +15,15 @@ Shapes: L context tokens of a span, K slots, D hidden.
 from __future__ import annotations
 
 import functools
-import heapq
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
+
+from icae.budget import spend
 from icae.compression import Compressor, TokenizedText
 from icae.errors import ConfigError, InputError
-from icae.memory import Memory, Segment
+from icae.memory import Memory, Segment, hash_token_ids, segment_of_span
 from icae.refinement import RefineConfig, RefineTask, refine
 from icae.spans import check_ratio, needs_every_token
 from icae.teachers import TeacherWriter
@@ -30,8 +32,15 @@ from icae.types import TokenIds
 OnProgress = Callable[[int, int], None]
 """Called with (work done, work in all); the unit is the policy's own."""
 
+OnSettled = Callable[[Callable[[], Memory]], None]
+"""Called when spans are settled, with what makes the memory so far: the rest verbatim."""
+
 CHECKED_AT_ONCE = 4
 """Refined spans that are written back together, to see whether they come back exactly."""
+
+
+def _silent(done: int, total: int) -> None:
+    """Progress that nobody watches."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,24 +111,76 @@ class AdaptiveCompressor:
         policy: FidelityPolicy,
         name: str,
         on_progress: OnProgress | None = None,
+        start: Memory | None = None,
+        on_settled: OnSettled = lambda make: None,
     ) -> Memory:
         """Compress a text as a policy asks.
+
+        A long refinement need not be lost: the memory so far, in which spans that are not
+        settled are verbatim, keeps the promise of the policy, and can be gone on from.
 
         Args:
             text: The text.
             policy: What every span must reach and what the whole may cost.
             name: Name of the document in the memory.
             on_progress: Called with (work done, work in all), at each refinement step, too.
+            start: A memory of the same text to go on from; its slots that hold the
+                fidelity are kept. It has no part in a policy with a budget.
+            on_settled: Called when refined spans are settled, without a budget.
 
         Returns:
             A memory of slot spans and verbatim spans; every fidelity in it is measured,
             and whether a span with no error left is written back freely.
 
         Raises:
-            InputError: If not even the highest ratio fits the budget.
+            InputError: If not even the highest ratio fits the budget, or the memory to go
+                on from is of another text.
         """
-        segments = self.segments(self.compressor.cut(text), policy=policy, on_progress=on_progress)
-        return self.compressor.memory(text, segments, name=name)
+        pieces = self.compressor.cut(text)
+
+        def memory(settled: Mapping[int, Segment]) -> Memory:
+            keep = self.compressor.keep
+            segments = [settled[i] if i in settled else keep(ids) for i, ids in enumerate(pieces)]
+            return self.compressor.memory(text, segments, name=name)
+
+        if policy.budget is not None:
+            return memory(dict(enumerate(self._spend(pieces, policy, on_progress or _silent))))
+        settled = {} if start is None else self._settled(start, pieces, policy)
+        return memory(
+            self._reach(
+                pieces,
+                policy,
+                on_progress or _silent,
+                settled=settled,
+                on_settled=lambda: on_settled(functools.partial(memory, dict(settled))),
+            )
+        )
+
+    def _settled(
+        self, start: Memory, pieces: Sequence[TokenIds], policy: FidelityPolicy
+    ) -> dict[int, Segment]:
+        """The segments of a memory to go on from that hold the fidelity."""
+        target = policy.min_fidelity
+        assert target is not None
+        self.compressor.provenance.require_match(
+            start.provenance, what_self="the loaded adapter", what_other="the memory to go on from"
+        )
+        ids = np.concatenate(pieces)
+        if [document.token_ids_sha256 for document in start.documents] != [hash_token_ids(ids)] or [
+            span.tokens for span in start.spans
+        ] != [len(piece) for piece in pieces]:
+            raise InputError(
+                "The memory to go on from is of another text.",
+                got=", ".join(document.name for document in start.documents),
+                expected="the memory that a stopped run of the same command left",
+                fix="Start anew, without --resume.",
+            )
+        found = {
+            i: segment_of_span(start, i, piece)
+            for i, piece in enumerate(pieces)
+            if start.spans[i].kind == "slots" and start.spans[i].fidelity is not None
+        }
+        return {i: s for i, s in found.items() if s.token_fidelity is not None and holds(s, target)}
 
     def segments(
         self,
@@ -141,18 +202,27 @@ class AdaptiveCompressor:
         Raises:
             InputError: If not even the highest ratio fits the budget.
         """
-        report = on_progress or (lambda done, total: None)
-        if policy.budget is None:
-            return self._reach(pieces, policy, report)
-        return self._spend(pieces, policy, report)
+        report = on_progress or _silent
+        if policy.budget is not None:
+            return self._spend(pieces, policy, report)
+        settled = self._reach(pieces, policy, report, settled={}, on_settled=lambda: None)
+        return [
+            settled[i] if i in settled else self.compressor.keep(ids)
+            for i, ids in enumerate(pieces)
+        ]
 
     def _reach(
-        self, pieces: Sequence[TokenIds], policy: FidelityPolicy, report: OnProgress
-    ) -> list[Segment]:
-        """The cheapest segment of each span that has the fidelity."""
+        self,
+        pieces: Sequence[TokenIds],
+        policy: FidelityPolicy,
+        report: OnProgress,
+        *,
+        settled: dict[int, Segment],
+        on_settled: Callable[[], None],
+    ) -> dict[int, Segment]:
+        """Settle spans at the cheapest ratio that has the fidelity, on top of those that are."""
         target = policy.min_fidelity
         assert target is not None
-        settled: dict[int, Segment] = {}
         progress = _LadderProgress(len(pieces), policy, report)
         for rung, ratio in enumerate(policy.ladder):
             short = [i for i in range(len(pieces)) if i not in settled]
@@ -167,11 +237,9 @@ class AdaptiveCompressor:
                 for i, refined in self.refined(rest, config, on_step=on_step):
                     if holds(refined, target):
                         settled[i] = refined
+                        on_settled()
         report(1, 1)
-        return [
-            settled[i] if i in settled else self.compressor.keep(ids)
-            for i, ids in enumerate(pieces)
-        ]
+        return settled
 
     def _spend(
         self, pieces: Sequence[TokenIds], policy: FidelityPolicy, report: OnProgress
@@ -203,7 +271,7 @@ class AdaptiveCompressor:
         segments: Mapping[int, Segment],
         config: RefineConfig,
         *,
-        on_step: OnProgress = lambda done, total: None,
+        on_step: OnProgress = _silent,
     ) -> Iterator[tuple[int, Segment]]:
         """Refine segments of slots, and see which are then written back without an error.
 
@@ -255,7 +323,8 @@ def holds(segment: Segment, target: float) -> bool:
     """
     if needs_every_token(len(segment.token_ids), target):
         return segment.written_back is True
-    return _fidelity(segment) >= target
+    assert segment.token_fidelity is not None
+    return segment.token_fidelity.share >= target
 
 
 @dataclass(frozen=True)
@@ -275,68 +344,3 @@ class _LadderProgress:
     def step(self, rung: int, settled: int, done: int, total: int) -> None:
         """Report refinement steps on one rung."""
         self.show(rung, settled, done / max(1, total))
-
-
-def spend(offers: Sequence[Sequence[Segment]], budget: int, *, enough: float) -> list[Segment]:
-    """Choose one offer for each span so that most tokens are held within a budget.
-
-    Starts from the cheapest offer of each span and buys, again and again, the upgrade that
-    holds most further tokens for each further position. Fidelity above `enough` counts
-    nothing.
-
-    Args:
-        offers: For each span, what it can be bought at; every fidelity is known.
-        budget: Most decoder positions of all spans together.
-        enough: Fidelity beyond which more is worth nothing (0..1).
-
-    Returns:
-        One segment for each span.
-
-    Raises:
-        InputError: If the cheapest offers together exceed the budget.
-    """
-    ranked = [sorted(own, key=lambda s: (s.positions, -_fidelity(s))) for own in offers]
-    chosen = [0] * len(ranked)
-    left = budget - sum(own[0].positions for own in ranked)
-    if left < 0:
-        raise InputError(
-            "The text does not fit the budget at the highest ratio.",
-            got=f"{budget} positions",
-            expected=f"at least {budget - left}",
-            fix="Raise the budget, or allow a higher ratio.",
-        )
-    heap: list[tuple[float, int, int, int]] = []
-
-    def offer(i: int) -> None:
-        now = ranked[i][chosen[i]]
-        best: tuple[float, int] | None = None
-        for j in range(chosen[i] + 1, len(ranked[i])):
-            more = ranked[i][j].positions - now.positions
-            gain = _held(ranked[i][j], enough) - _held(now, enough)
-            if gain > 0 and 0 < more <= left and (best is None or gain / more > best[0]):
-                best = gain / more, j
-        if best is not None:
-            heapq.heappush(heap, (-best[0], i, best[1], chosen[i]))
-
-    for i in range(len(ranked)):
-        offer(i)
-    while heap:
-        _, i, j, start = heapq.heappop(heap)
-        if start != chosen[i]:
-            continue
-        price = ranked[i][j].positions - ranked[i][chosen[i]].positions
-        if price <= left:
-            left -= price
-            chosen[i] = j
-        offer(i)
-    return [own[j] for own, j in zip(ranked, chosen, strict=True)]
-
-
-def _fidelity(segment: Segment) -> float:
-    assert segment.token_fidelity is not None
-    return segment.token_fidelity.share
-
-
-def _held(segment: Segment, enough: float) -> float:
-    """Tokens held, counted up to the fidelity that is enough."""
-    return len(segment.token_ids) * min(_fidelity(segment), enough)

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 
 from icae import living
-from icae.adaptive import AdaptiveCompressor, FidelityPolicy
+from icae.adaptive import AdaptiveCompressor, FidelityPolicy, OnSettled
 from icae.answering import Answerer
 from icae.compression import Compressor
 from icae.config import ModelConfig
@@ -107,6 +107,8 @@ class Icae:
         verify: bool = True,
         policy: FidelityPolicy | None = None,
         on_progress: Callable[[int, int], None] | None = None,
+        start: Memory | None = None,
+        on_settled: OnSettled = lambda make: None,
     ) -> Memory:
         """Compress a text into a memory.
 
@@ -122,6 +124,10 @@ class Icae:
             policy: What every span must hold and what the whole may cost; it decides the
                 ratios in place of `ratio`, and always measures.
             on_progress: Called with (work done, work in all).
+            start: A memory of the same text to go on from, with a policy; see
+                `icae.adaptive.AdaptiveCompressor.compress`.
+            on_settled: Called when refined spans are settled, with a policy, with what
+                makes the memory so far.
 
         Returns:
             A memory of one document; its source text is kept beside the slots.
@@ -132,7 +138,14 @@ class Icae:
         """
         tokens = self.compressor.tokenize(text)
         if policy is not None:
-            return self.adaptive.compress(tokens, policy=policy, name=name, on_progress=on_progress)
+            return self.adaptive.compress(
+                tokens,
+                policy=policy,
+                name=name,
+                on_progress=on_progress,
+                start=start,
+                on_settled=on_settled,
+            )
         return self.compressor.compress(
             tokens,
             ratio=ratio,

@@ -14,7 +14,7 @@ import numpy as np
 
 from icae.adaptive import AdaptiveCompressor, OnProgress
 from icae.errors import InputError
-from icae.memory import Memory, MemorySpan, Segment, TokenFidelity
+from icae.memory import Memory, MemorySpan, Segment, TokenFidelity, segment_of_span
 from icae.memory.spans import token_offsets
 from icae.reconstruction import original_ids
 from icae.refinement import RefineConfig
@@ -77,15 +77,8 @@ def refine_memory(
                 expected="the text that the slots stand for",
                 fix="Compress the document again without --no-source.",
             )
-        segments[i] = Segment(
-            kind="slots",
-            token_ids=originals[span.document][span.token_start : span.token_end],
-            slots_KD=memory.slots[span.slot_start : span.slot_end],
-            ratio=span.ratio,
-            token_fidelity=None,
-            refine_steps=span.refine_steps,
-            refine_seconds=span.refine_seconds,
-        )
+        ids = originals[span.document][span.token_start : span.token_end]
+        segments[i] = segment_of_span(memory, i, ids)
     for i, segment in adaptive.refined(segments, config, on_step=on_step):
         memory = _with_segment(memory, i, segment)
         yield memory

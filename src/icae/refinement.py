@@ -48,6 +48,9 @@ PACE = 10
 OnStep = Callable[[int, int], None]
 """Called with (optimiser steps taken or saved, most steps of all spans)."""
 
+OnSlots = Callable[[int, int, FloatArray], None]
+"""Called with (index of the span, steps taken, the best slots [K, D] so far)."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class RefineConfig:
@@ -144,6 +147,7 @@ class Refined:
         steps: Optimiser steps taken.
         seconds: This span's share of the wall time, s.
         history: Fidelity before the first step and after each one.
+        reached: Whether the target was reached, by the margin.
     """
 
     slots_KD: FloatArray
@@ -151,6 +155,7 @@ class Refined:
     steps: int
     seconds: float
     history: tuple[float, ...]
+    reached: bool
 
 
 class _Work:
@@ -170,6 +175,7 @@ class _Work:
         self.steps, self.seconds, self.best_step = 0, 0.0, 0
         self.history: list[float] = []
         self.losses: list[float] = []
+        self.reached = False
 
     @property
     def lacks_teachers(self) -> bool:
@@ -203,17 +209,17 @@ class _Work:
         loss = float(score.loss_sum) / self.length
         self.history.append(share)
         self.losses.append(loss)
-        enough = firm >= self.config.target
-        reached = (share, firm, -loss)
-        if self.best is None or enough or reached > self.best:
-            if self.best is None or reached[:2] > self.best[:2]:
+        self.reached = firm >= self.config.target
+        now = (share, firm, -loss)
+        if self.best is None or self.reached or now > self.best:
+            if self.best is None or now[:2] > self.best[:2]:
                 self.best_step = self.steps
-            self.best = reached
+            self.best = now
             self.best_slots_KD = self.slots_KD.detach().clone()
             self.best_fidelity = TokenFidelity.of_probabilities(
                 score.correct_T.cpu().numpy(), score.log_probs_T.exp().float().cpu().numpy()
             )
-        return enough
+        return self.reached
 
     def is_over(self) -> bool:
         """Whether no step is left to take: none allowed, or no hope of the target.
@@ -253,6 +259,7 @@ class _Work:
             steps=self.steps,
             seconds=self.seconds,
             history=tuple(self.history),
+            reached=self.reached,
         )
 
 
@@ -295,6 +302,7 @@ def refine(
     *,
     teach: Teach = no_teachers,
     on_step: OnStep = lambda done, total: None,
+    on_slots: OnSlots | None = None,
 ) -> Iterator[tuple[int, Refined]]:
     """Refine the slots of spans; each leaves as soon as it reaches the target.
 
@@ -307,6 +315,7 @@ def refine(
         config: When to stop and what to weigh.
         teach: Writes the teachers of spans that are worth it; asked only for a KL term.
         on_step: Called after each step of the spans at work.
+        on_slots: Called for each span before its first step and after each one.
 
     Yields:
         (index into `tasks`, result) in the order in which spans finish. A span that never
@@ -320,7 +329,7 @@ def refine(
             _admit(model, waiting, active, config)
         begin = time.perf_counter()
         _ask_teachers(active, teach)
-        done = _step(model, active, config)
+        done = _step(model, active, config, on_slots)
         spent = time.perf_counter() - begin
         places = sum(work.places for work in active)
         for work in active:
@@ -355,7 +364,9 @@ def _ask_teachers(active: Sequence[_Work], teach: Teach) -> None:
         work.teachers = tuple(teachers)
 
 
-def _step(model: IcaeModel, active: Sequence[_Work], config: RefineConfig) -> list[_Work]:
+def _step(
+    model: IcaeModel, active: Sequence[_Work], config: RefineConfig, on_slots: OnSlots | None
+) -> list[_Work]:
     """One forward pass over all spans at work, and a step for those not done yet."""
     done: list[_Work] = []
     with torch.enable_grad():
@@ -371,7 +382,10 @@ def _step(model: IcaeModel, active: Sequence[_Work], config: RefineConfig) -> li
         going = []
         for work in active:
             own = [next(logits) for _ in work.tasks]
-            if work.note(own[0]) or work.is_over():
+            enough = work.note(own[0])
+            if on_slots is not None:
+                on_slots(work.index, work.steps, work.best_slots_KD.cpu().numpy())
+            if enough or work.is_over():
                 done.append(work)
                 continue
             going.append(work)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 
-from icae.adaptive import AdaptiveCompressor, FidelityPolicy, spend
+from icae.adaptive import AdaptiveCompressor, FidelityPolicy
+from icae.budget import spend
 from icae.errors import ConfigError, InputError
 from icae.memory import Segment, TokenFidelity
 from icae.memory_refinement import refine_memory, weak_spans
@@ -124,6 +126,42 @@ def test_fidelity_that_leaves_room_for_no_error_needs_every_token(
     tokens: int, fidelity: float, needed: bool
 ) -> None:
     assert needs_every_token(tokens, fidelity) is needed
+
+
+def test_work_that_was_stopped_goes_on_from_the_memory_it_left(
+    adaptive: AdaptiveCompressor, faultless: list[bool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = adaptive.compressor.tokenize(TEXT)
+    policy = FidelityPolicy(min_fidelity=1.0, ratios=(4.0,), refine=RefineConfig())
+    drifting, left = 2, []
+
+    def refined(segments: Any, config: Any, **more: Any) -> Any:
+        seen.append(sorted(segments))
+        for i, segment in segments.items():
+            yield i, replace(segment, refine_steps=3, written_back=i != drifting)
+
+    seen: list[list[int]] = []
+    monkeypatch.setattr(AdaptiveCompressor, "refined", lambda self, s, c, **m: refined(s, c, **m))
+    faultless[0] = False
+    whole = adaptive.compress(
+        text, policy=policy, name="t", on_settled=lambda make: left.append(make())
+    )
+    first = left[0]
+    assert [span.kind for span in first.spans].count("slots") == 1
+    assert first.tokens == whole.tokens
+    again = adaptive.compress(text, policy=policy, name="t", start=first)
+    assert seen == [list(range(len(whole.spans))), list(range(1, len(whole.spans)))]
+    assert again == whole
+    assert whole.spans[drifting].kind == "tokens"
+
+
+def test_memory_of_another_text_is_not_gone_on_from(adaptive: AdaptiveCompressor) -> None:
+    other = adaptive.compressor.tokenize(TEXT[:-9])
+    memory = adaptive.compressor.verbatim(other, name="other")
+    text = adaptive.compressor.tokenize(TEXT)
+    policy = FidelityPolicy(min_fidelity=1.0)
+    with pytest.raises(InputError, match="another text"):
+        adaptive.compress(text, policy=policy, name="t", start=memory)
 
 
 def test_progress_only_grows_and_ends_at_the_whole(adaptive: AdaptiveCompressor) -> None:

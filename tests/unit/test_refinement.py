@@ -27,7 +27,8 @@ def run(model: Any, tasks: list[RefineTask], **config: Any) -> dict[int, Any]:
 
 
 def test_slots_reach_a_text_that_the_encoder_misses(model: Any, random_ids: Any) -> None:
-    (found,) = run(model, [task(model, random_ids(8))], steps=80, target=1.0).values()
+    config = {"steps": 80, "target": 1.0, "learning_rate": 0.3, "slack": np.inf}
+    (found,) = run(model, [task(model, random_ids(8))], **config).values()
     assert found.history[0] < 0.5
     assert found.token_fidelity.share > found.history[0] + 0.3
     assert len(found.history) == found.steps + 1

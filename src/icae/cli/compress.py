@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from icae.cli import console, engine
+from icae.cli.answering import load_memories
 from icae.cli.memory_output import positions_text
 from icae.cli.options import Adapter, AsJson, Base, Device, Dtype, Force
 from icae.cli.outcome import Outcome, reported
@@ -20,6 +21,7 @@ from icae.cli.refinement import (
     PolicyRatios,
     Prefer,
     RefineSteps,
+    Saver,
     check_measuring,
     make_policy,
     parse_ratios,
@@ -47,6 +49,15 @@ MemoryOutput = Annotated[
 Ratio = Annotated[float, typer.Option("--ratio", metavar="N", help="Context tokens per slot.")]
 
 
+Resume = Annotated[
+    bool,
+    typer.Option(
+        "--resume",
+        help="Go on from the memory file that a stopped run with --min-fidelity left.",
+    ),
+]
+
+
 @reported
 def compress(
     file: Annotated[
@@ -69,13 +80,18 @@ def compress(
     no_verify: Annotated[
         bool, typer.Option("--no-verify", help="Skip measuring the fidelity of each span.")
     ] = False,
+    resume: Resume = False,
     force: Force = False,
     as_json: AsJson = False,
 ) -> Outcome:
-    """Compress a document to a memory file and say how faithful it is."""
+    """Compress a document to a memory file and say how faithful it is.
+
+    With --min-fidelity the file is brought up to date during a long refinement: spans that
+    are not settled yet stand in it verbatim. Stopped, --resume goes on from there.
+    """
     target = _target(file, output)
     inputs = [] if file == "-" else [Path(file)]
-    check_output(target, if_exists="replace" if force else "refuse", inputs=inputs)
+    check_output(target, if_exists="replace" if force or resume else "refuse", inputs=inputs)
     check_ratio(ratio)
     ladder = parse_ratios(ratios)
     check_measuring(no_verify, min_fidelity, budget, refine)
@@ -92,7 +108,8 @@ def compress(
         prefer=prefer,
         steps=refine,
     )
-    with eta_progress("Compressing spans") as on_progress:
+    saver = Saver(target, keep_source=not no_source)
+    with eta_progress("Compressing spans") as on_progress, saver.said_when_stopped():
         memory = icae.compress(
             document.text,
             ratio=ratio,
@@ -100,9 +117,10 @@ def compress(
             verify=not no_verify,
             policy=policy,
             on_progress=on_progress,
+            start=load_memories([target]) if resume and target.exists() else None,
+            on_settled=saver.save_at_times,
         )
-    kept = memory.without_source() if no_source else memory
-    kept.save(target)
+    saver.save(memory)
     if policy is None and refine is not None:
         memory = refine_in_place(icae, memory, target, steps=refine, keep_source=not no_source)
     payload = _payload(memory, target, icae, time.perf_counter() - start)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from icae.cli import console
 from icae.cli.progress import eta_progress
 from icae.spans import check_ratio
 
@@ -160,6 +162,46 @@ def policy_settings(
     return found
 
 
+class Saver:
+    """Keeps a memory file up to date during long work, every so many seconds.
+
+    Args:
+        target: File to write; it always holds a whole memory, also after an interrupt.
+        keep_source: Whether the file keeps the text.
+    """
+
+    def __init__(self, target: Path, *, keep_source: bool) -> None:
+        self.target, self.keep_source = target, keep_source
+        self.last, self.saved = time.monotonic(), False
+
+    def save(self, memory: Memory) -> None:
+        """Write the file."""
+        (memory if self.keep_source else memory.without_source()).save(self.target)
+        self.last, self.saved = time.monotonic(), True
+
+    def save_at_times(self, make: Callable[[], Memory]) -> None:
+        """Write the file if the last time was long ago.
+
+        Args:
+            make: Makes the memory as it is now.
+        """
+        if time.monotonic() - self.last > SAVE_SECONDS:
+            self.save(make())
+
+    @contextmanager
+    def said_when_stopped(self) -> Iterator[None]:
+        """Say after Ctrl-C that the file can be gone on from, if it was written."""
+        try:
+            yield
+        except KeyboardInterrupt:
+            if self.saved:
+                console.note(
+                    f"{self.target} holds what was settled, the rest verbatim; "
+                    "the same command with --resume goes on from there."
+                )
+            raise
+
+
 def refine_in_place(
     icae: Icae,
     memory: Memory,
@@ -184,19 +226,13 @@ def refine_in_place(
     """
     from icae.refinement import RefineConfig
 
-    best, saved = memory, time.monotonic()
-
-    def save() -> None:
-        (best if keep_source else best.without_source()).save(target)
-
+    made, saver = [memory], Saver(target, keep_source=keep_source)
     try:
         with eta_progress("Refining spans") as on_step:
             config = RefineConfig(steps=steps, target=fidelity)
             for better in icae.refine(memory, config, on_step=on_step):
-                best = better
-                if time.monotonic() - saved > SAVE_SECONDS:
-                    save()
-                    saved = time.monotonic()
+                made[0] = better
+                saver.save_at_times(lambda: made[0])
     finally:
-        save()
-    return best
+        saver.save(made[0])
+    return made[0]

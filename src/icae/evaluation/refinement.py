@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from icae.api import Icae
 from icae.errors import ConfigError, InputError
@@ -22,7 +21,7 @@ from icae.evaluation.starts import STARTS, start_memories
 from icae.refinement import RefineConfig, Refined, RefineTask, refine
 from icae.spans import slot_count
 from icae.teachers import TeacherWriter
-from icae.types import TokenIds
+from icae.types import FloatArray, TokenIds
 
 CONTINUATION = 32
 """Scored tokens of the true continuation."""
@@ -72,7 +71,7 @@ class RefinementSettings(Grid):
         self.config()  # checks the other values
 
     def config(self) -> RefineConfig:
-        """How spans are refined: to the last step, or until written back without an error.
+        """How spans are refined: to the last step, or until every token leads by the margin.
 
         Raises:
             ConfigError: If a value is out of range.
@@ -128,6 +127,7 @@ class Refinement:
         Column(title="step", key="step"),
         Column(title="token accuracy", key="accuracy", digits=3),
         Column(title="best so far", key="best_accuracy", digits=3),
+        Column(title="done", key="done", digits=3),
         Column(title="greedy BLEU-4", key="bleu", digits=1),
         Column(title="exact prefix", key="prefix_share", digits=3),
         Column(title="next-token loss (nats/token)", key="loss", digits=3),
@@ -147,10 +147,12 @@ class Refinement:
         ),
     )
     notes = (
-        "Token accuracy: teacher-forced, of the slots after that many steps; a span that is "
-        "written back without an error stops and stays at 1. Best so far: of the best slots met.",
-        "Greedy BLEU-4 (corpus; sacrebleu), exact prefix and next-token loss are of the start "
-        "slots in the first row of a start and of the best slots met in its last row.",
+        "Token accuracy: teacher-forced, of the slots after that many steps; a span whose "
+        "every token leads by a margin is done, stops and stays at 1. Best so far: of the best "
+        "slots met. Done: share of the spans.",
+        "Greedy BLEU-4 (corpus; sacrebleu) and exact prefix are of the best slots met after "
+        "that many steps; the next-token loss is of the start slots in the first row of a start "
+        "and of the best slots met in its last row.",
         f"Next-token loss: the true continuation behind slots and [LM] token, {CONTINUATION} "
         "tokens under teacher forcing. The token after the span is read by all and scored by "
         "none; behind full and no context there is no objective token.",
@@ -187,7 +189,8 @@ class Refinement:
         scored = settings.samples * (3 * cell.length + 4 * after)
         refined = settings.samples * self._span_cost(cell)
         encoded = reading_cost(cell, settings.samples, passes=0)
-        return encoded + scored + refined + 2 * writing_cost(cell, settings.greedy)
+        written = len(settings.places) * writing_cost(cell, settings.greedy)
+        return encoded + scored + refined + written
 
     def _span_cost(self, cell: Cell) -> int:
         """The reading that would take as long as refining one span."""
@@ -212,15 +215,14 @@ class Refinement:
             tick=tick,
         )
         span_cost = self._span_cost(cell)
-        refined, seconds = self._refined(contexts, before, lambda: tick(span_cost))
-        best = [
-            replace(memory, slots_KD=r.slots_KD) for memory, r in zip(before, refined, strict=True)
-        ]
+        refined, trail = self._refined(contexts, before, lambda: tick(span_cost))
+        seconds = [r.seconds for r in refined]
+        best = trail[settings.steps]
         following = [window.context(after) for window in self.windows]
         raw = self._raw_losses(contexts, following, tick)
         ends = {
-            0: self._slot_figures(contexts, following, before, tick),
-            settings.steps: self._slot_figures(contexts, following, best, tick)
+            0: self._slot_figures(following, before, tick),
+            settings.steps: self._slot_figures(following, best, tick)
             | {"seconds": plain(mean_estimate(seconds, seed=settings.seed))},
         }
         named = {
@@ -231,10 +233,10 @@ class Refinement:
         made = []
         for step in settings.places:
             row = {**named, "step": step, **self._accuracy(refined, step)}
+            more = self._text_figures(contexts, trail[step], tick)
             if step in ends:
-                end = raw | ends[step]
-                row |= end | {"per_context": row["per_context"] | end["per_context"]}
-            made.append(row)
+                more = _joined(more, raw | ends[step])
+            made.append(_joined(row, more))
         return made
 
     def _refined(
@@ -242,8 +244,8 @@ class Refinement:
         contexts: Sequence[TokenIds],
         starts: Sequence[ContextMemory],
         on_span: Callable[[], None],
-    ) -> tuple[list[Refined], NDArray[np.float64]]:
-        """Every span refined, and the seconds that took, with the writing of its teachers."""
+    ) -> tuple[list[Refined], dict[int, list[ContextMemory]]]:
+        """Every span refined, and the best slots of all at each reported step."""
         model, settings = self.engine.runtime.model, self.settings
         writer = TeacherWriter(
             model=model, tokenizer=self.engine.tokenizer, length=CONTINUATION, seed=settings.seed
@@ -252,12 +254,19 @@ class Refinement:
             RefineTask(token_ids=ids, slots_KD=start.slots_KD)
             for ids, start in zip(contexts, starts, strict=True)
         ]
+        trail = {step: list(starts) for step in settings.places}
+
+        def keep(index: int, step: int, slots_KD: FloatArray) -> None:
+            for place in settings.places:
+                if place >= step:  # a span that is done keeps its slots
+                    trail[place][index] = replace(starts[index], slots_KD=slots_KD)
+
         done: dict[int, Refined] = {}
-        for index, refined in refine(model, tasks, settings.config(), teach=writer.write):
+        config = settings.config()
+        for index, refined in refine(model, tasks, config, teach=writer.write, on_slots=keep):
             done[index] = refined
             on_span()
-        ordered = [done[i] for i in range(len(tasks))]
-        return ordered, np.array([refined.seconds for refined in ordered])
+        return [done[i] for i in range(len(tasks))], trail
 
     def _accuracy(self, refined: Sequence[Refined], step: int) -> Row:
         """Figures of all spans after so many steps."""
@@ -267,6 +276,7 @@ class Refinement:
             "samples": len(refined),
             "accuracy": plain(mean_estimate(shares, seed=self.settings.seed)),
             "best_accuracy": plain(mean_estimate(best, seed=self.settings.seed)),
+            "done": float(np.mean([r.reached and r.steps <= step for r in refined])),
             "per_context": {"accuracy": shares},
         }
 
@@ -284,23 +294,31 @@ class Refinement:
 
     def _slot_figures(
         self,
-        contexts: Sequence[TokenIds],
         following: Sequence[TokenIds],
         memories: Sequence[ContextMemory],
         tick: Tick,
     ) -> Row:
-        """What is measured of finished slots: next-token loss and free greedy decoding."""
-        runtime, seed, greedy = self.engine.runtime, self.settings.seed, self.settings.greedy
-        losses = slot_losses(runtime, memories, following, tick=tick)
-        figures: Row = {
-            "loss": plain(mean_estimate(losses, seed=seed)),
+        """The next-token loss behind finished slots."""
+        losses = slot_losses(self.engine.runtime, memories, following, tick=tick)
+        return {
+            "loss": plain(mean_estimate(losses, seed=self.settings.seed)),
             "per_context": {"loss": losses.tolist()},
         }
-        written = write_back(runtime, memories[:greedy], tick=tick)
+
+    def _text_figures(
+        self, contexts: Sequence[TokenIds], memories: Sequence[ContextMemory], tick: Tick
+    ) -> Row:
+        """What is measured of slots by free greedy decoding."""
+        greedy = self.settings.greedy
+        written = write_back(self.engine.runtime, memories[:greedy], tick=tick)
         if not written:
-            return figures
-        text = text_figures(self.engine, contexts[:greedy], written, seed)
-        return {**text, **figures, "per_context": text["per_context"] | figures["per_context"]}
+            return {"per_context": {}}
+        return text_figures(self.engine, contexts[:greedy], written, self.settings.seed)
+
+
+def _joined(row: Row, more: Row) -> Row:
+    """Two rows in one, with the figures by context of both."""
+    return {**row, **more, "per_context": row["per_context"] | more["per_context"]}
 
 
 def share_after(history: Sequence[float], step: int) -> float:

@@ -15,7 +15,7 @@ from icae.memory.file_format import (
 from icae.memory.header import MemoryHeader
 from icae.memory.memory import Memory
 from icae.memory.provenance import Provenance
-from icae.memory.segments import Segment, memory_of_segments
+from icae.memory.segments import Segment, memory_of_segments, segment_of_span
 from icae.memory.selection import merge
 from icae.memory.spans import MemoryDocument, MemorySpan, hash_token_ids
 from icae.memory.token_fidelity import TokenFidelity
@@ -36,4 +36,5 @@ __all__ = [
     "merge",
     "read_header",
     "save_memory",
+    "segment_of_span",
 ]

@@ -16,7 +16,7 @@ import numpy as np
 
 from icae.memory.memory import Memory
 from icae.memory.provenance import Provenance
-from icae.memory.spans import MemoryDocument, MemorySpan, hash_token_ids
+from icae.memory.spans import MemoryDocument, MemorySpan, hash_token_ids, token_offsets
 from icae.memory.token_fidelity import TokenFidelity, join_token_fidelity
 from icae.types import FloatArray, SpanKind, TokenIds
 
@@ -96,6 +96,29 @@ class Segment:
     def positions(self) -> int:
         """Decoder positions that it takes."""
         return len(self.slots_KD) + len(self.verbatim_ids)
+
+
+def segment_of_span(memory: Memory, index: int, token_ids: TokenIds) -> Segment:
+    """What stands for a span of a memory.
+
+    Args:
+        memory: The memory.
+        index: Which span, from 0.
+        token_ids: The span's token ids, int64 [L].
+    """
+    span = memory.spans[index]
+    start, end = token_offsets(memory.spans)[index : index + 2]
+    tokens = memory.token_fidelity
+    return Segment(
+        kind=span.kind,
+        token_ids=token_ids,
+        slots_KD=memory.slots[span.slot_start : span.slot_end],
+        ratio=span.ratio,
+        token_fidelity=None if tokens is None else tokens.tokens(int(start), int(end)),
+        refine_steps=span.refine_steps,
+        refine_seconds=span.refine_seconds,
+        written_back=span.written_back,
+    )
 
 
 def memory_of_segments(

@@ -102,6 +102,7 @@ class FakeEngine:
     asked: list[dict[str, Any]] = field(default_factory=list)
     compressed: list[dict[str, Any]] = field(default_factory=list)
     policies: list[Any] = field(default_factory=list)
+    starts: list[Any] = field(default_factory=list)
     refined: list[Any] = field(default_factory=list)
     edits: list[dict[str, Any]] = field(default_factory=list)
     reply: str = "A fox, I think."
@@ -123,7 +124,11 @@ class FakeEngine:
         verify: bool = True,
         policy: Any = None,
         on_progress: Any = lambda done, total: None,
+        start: Memory | None = None,
+        on_settled: Any = lambda make: None,
     ) -> Memory:
+        self.starts.append(start)
+        on_settled(lambda: make_memory(text, name=name, ratio=1.0))
         if self.failure is not None:
             raise self.failure
         self.compressed.append({"text": text, "ratio": ratio, "name": name, "verify": verify})

@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from icae.cli import refinement
+from icae.cli.refinement import DEFAULT_STEPS
 from icae.memory import Memory
 
 TEXT = "The quick brown fox jumps over the lazy dog while five boxing wizards look on. " * 4
@@ -32,7 +34,7 @@ def test_min_fidelity_refines_before_it_lowers_the_ratio(
     (policy,) = fake.policies
     assert policy.min_fidelity == 0.9
     assert policy.ladder == (4.0, 2.0)
-    assert policy.refine.steps == 100
+    assert policy.refine.steps == DEFAULT_STEPS
 
 
 def test_prefer_speed_does_not_refine(icae: Any, fake: Any, document: Path) -> None:
@@ -112,3 +114,34 @@ def test_refine_can_leave_the_old_file_alone(
     assert icae("refine", path, "-o", other).exit_code == 0
     assert path.read_bytes() == before
     assert Memory.load(other).fidelity > Memory.load(path).fidelity
+
+
+def test_stopped_compression_leaves_a_memory_to_go_on_from(
+    icae: Any, fake: Any, document: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = document.with_suffix(".icae")
+    monkeypatch.setattr(refinement, "SAVE_SECONDS", -1.0)
+    fake.failure = KeyboardInterrupt()
+    stopped = icae("compress", document, "--min-fidelity", "0.99")
+    assert stopped.exit_code == 130
+    assert "--resume" in stopped.stderr
+    left = Memory.load(target)
+    fake.failure = None
+    assert icae("compress", document, "--min-fidelity", "0.99", "--resume").exit_code == 0
+    assert fake.starts == [None, left]
+    assert Memory.load(target) != left
+
+
+def test_nothing_is_said_of_a_file_that_was_not_written(
+    icae: Any, fake: Any, document: Path
+) -> None:
+    fake.failure = KeyboardInterrupt()
+    stopped = icae("compress", document, "--min-fidelity", "0.99")
+    assert stopped.exit_code == 130
+    assert "--resume" not in stopped.stderr
+    assert not document.with_suffix(".icae").exists()
+
+
+def test_resume_without_a_file_starts_anew(icae: Any, fake: Any, document: Path) -> None:
+    assert icae("compress", document, "--min-fidelity", "0.9", "--resume").exit_code == 0
+    assert fake.starts == [None]

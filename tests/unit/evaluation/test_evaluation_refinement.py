@@ -71,16 +71,18 @@ def test_every_cell_has_a_row_for_each_reported_step(run: Any, settings: Any) ->
     assert len({r["series"] for r in rows}) == 4
 
 
-def test_text_and_losses_are_measured_at_both_ends_only(run: Any, settings: Any) -> None:
+def test_losses_are_measured_at_both_ends_only(run: Any, settings: Any) -> None:
     first, middle, last = run(settings).rows
-    for key in ("bleu", "prefix_share", "loss", "full_loss", "bare_loss"):
+    for key in ("loss", "full_loss", "bare_loss"):
         assert key in first
         assert key in last
         assert key not in middle
     assert "seconds" in last
     assert "seconds" not in first
     assert last["seconds"]["value"] > 0
-    assert first["greedy_samples"] == 1
+    for row in (first, middle, last):
+        assert row["greedy_samples"] == 1
+        assert {"bleu", "prefix_share"} <= row.keys()
     assert set(last["per_context"]) == {"accuracy", "loss", "bleu", "prefix_share"}
 
 
@@ -98,9 +100,11 @@ def test_a_span_that_was_written_back_stays_where_it_was(
 ) -> None:
     histories = [(0.25, 1.0), (0.5, 0.75, 0.5, 0.75, 0.25)]
 
-    def refine(model: Any, tasks: Any, config: Any, *, teach: Any) -> Any:
+    def refine(model: Any, tasks: Any, config: Any, *, teach: Any, on_slots: Any) -> Any:
         for i in (1, 0):
             slots_KD = tasks[i].slots_KD
+            for step in range(len(histories[i])):
+                on_slots(i, step, slots_KD + step)
             (fidelity,) = engine.runtime.fidelity([slots_KD], [tasks[i].token_ids])
             yield (
                 i,
@@ -110,6 +114,7 @@ def test_a_span_that_was_written_back_stays_where_it_was(
                     steps=len(histories[i]) - 1,
                     seconds=2.0 + i,
                     history=histories[i],
+                    reached=i == 0,
                 ),
             )
 
@@ -118,6 +123,39 @@ def test_a_span_that_was_written_back_stays_where_it_was(
     assert [r["per_context"]["accuracy"] for r in rows] == [[0.25, 0.5], [1.0, 0.5], [1.0, 0.25]]
     assert [r["best_accuracy"]["value"] for r in rows] == [0.375, 0.875, 0.875]
     assert rows[-1]["seconds"]["value"] == 2.5
+    assert [r["done"] for r in rows] == [0.0, 0.5, 0.5]
+
+
+def test_greedy_text_is_that_of_the_best_slots_at_each_step(
+    run: Any, engine: Any, settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[Any] = []
+
+    def write_back(runtime: Any, memories: Any, *, tick: Any) -> Any:
+        seen.append([float(memory.slots_KD[0, 0]) for memory in memories])
+        return [(0,) * 12 for _ in memories]
+
+    def refine(model: Any, tasks: Any, config: Any, *, on_slots: Any, **more: Any) -> Any:
+        for i, last in ((0, 1), (1, 4)):
+            for step in range(last + 1):
+                on_slots(i, step, np.full_like(tasks[i].slots_KD, 10 * i + step))
+            (fidelity,) = engine.runtime.fidelity([tasks[i].slots_KD], [tasks[i].token_ids])
+            yield (
+                i,
+                Refined(
+                    slots_KD=tasks[i].slots_KD,
+                    token_fidelity=fidelity,
+                    steps=last,
+                    seconds=1.0,
+                    history=(0.5,) * (last + 1),
+                    reached=False,
+                ),
+            )
+
+    monkeypatch.setattr(experiment, "write_back", write_back)
+    monkeypatch.setattr(experiment, "refine", refine)
+    run(replace(settings, steps=4, every=2, greedy=2))
+    assert seen == [[0.0, 10.0], [1.0, 12.0], [1.0, 14.0]]
 
 
 def test_spans_are_refined_for_every_step_and_get_better(
