@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import logging
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 
@@ -53,6 +54,7 @@ def open_reader(
     runtime: RuntimeName = "auto",
     device: str | None = None,
     dtype: str | None = None,
+    load_torch: Callable[..., Reader] | None = None,
 ) -> Reader:
     """Open an adapter for reading memories.
 
@@ -63,6 +65,8 @@ def open_reader(
             other device than the CPU is there or asked for; else torch.
         device: Torch device; see `icae.load`.
         dtype: ``bfloat16`` or ``float32``.
+        load_torch: What loads the torch runtime, in place of `icae.load`; for callers that
+            have it loaded.
 
     Raises:
         InputError: If runtime, device or dtype is not known, or they do not go together.
@@ -71,8 +75,9 @@ def open_reader(
         BaseModelError: If the base model cannot be loaded.
     """
     runtime = runtime_name(runtime)
+    load_torch = load_torch or _open_torch
     if runtime == "torch" or (runtime == "auto" and not _prefers_llamacpp(device)):
-        return _open_torch(adapter, base=base, device=device, dtype=dtype)
+        return load_torch(adapter, base=base, device=device, dtype=dtype)
     if device not in (None, "cpu"):
         raise InputError(
             "llama.cpp takes no torch device.",
@@ -86,7 +91,7 @@ def open_reader(
         if runtime == "llamacpp":
             raise
         log.warning("Answering with torch, as llama.cpp cannot: %s", error.message)
-        return _open_torch(adapter, base=base, device=device, dtype=dtype)
+        return load_torch(adapter, base=base, device=device, dtype=dtype)
 
 
 def runtime_name(name: str) -> RuntimeName:

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from icae.cli import console, engine
+from icae.cli.kv import use_kv
 from icae.cli.memory_output import positions_text
-from icae.cli.options import Adapter, AsJson, Base, Device, Dtype, Force
+from icae.cli.options import Adapter, AsJson, Base, Device, Dtype, Force, KeepKv, Runtime
 from icae.cli.outcome import Outcome, reported
 from icae.cli.output_file import check_output
 from icae.cli.refinement import (
@@ -81,6 +82,8 @@ def compress(
     ratios: Ratios = None,
     prefer: Prefer = "size",
     refine: RefineSteps = None,
+    kv: KeepKv = False,
+    runtime: Runtime = "auto",
     adapter: Adapter = None,
     base: Base = None,
     device: Device = None,
@@ -131,6 +134,11 @@ def compress(
     kept.save(target)
     if policy is None and refine is not None:
         memory = refine_in_place(icae, memory, target, steps=refine, keep_source=not no_source)
+    if kv:
+        reader = engine.open_reader(
+            runtime=runtime, adapter=adapter, base=base, device=device, dtype=dtype, loaded=icae
+        )
+        use_kv(reader, memory, target, keep="always")
     payload = _payload(memory, target, icae, time.perf_counter() - start)
     return Outcome(payload=payload, show=lambda: _show(memory, payload))
 

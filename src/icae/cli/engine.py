@@ -48,6 +48,7 @@ def open_reader(
     base: str | None,
     device: str | None,
     dtype: str | None,
+    loaded: Icae | None = None,
 ) -> Reader:
     """Open what reads memories: an adapter on its base model, in the runtime asked for.
 
@@ -57,6 +58,7 @@ def open_reader(
         base: Base model, or None for the adapter's.
         device: Torch device, or None for the best found.
         dtype: Precision of the base model, or None for the device's usual one.
+        loaded: What answers with torch if it is loaded already.
 
     Raises:
         InputError: If there is no such runtime.
@@ -67,7 +69,12 @@ def open_reader(
     from icae import opening
 
     return opening.open_reader(
-        adapter, base=base, runtime=opening.runtime_name(runtime), device=device, dtype=dtype
+        adapter,
+        base=base,
+        runtime=opening.runtime_name(runtime),
+        device=device,
+        dtype=dtype,
+        load_torch=None if loaded is None else lambda *_, **__: loaded,
     )
 
 
