@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -22,6 +22,9 @@ from icae.types import FloatArray, TokenIds
 
 BATCH = 512
 """Decoder inputs read in one pass."""
+
+Sharing = Literal["unified", "apart"]
+"""Whether sequences share the places of a cache or have their own."""
 
 log = logging.getLogger(__name__)
 
@@ -148,15 +151,24 @@ class LlamaContext:
         places: Decoder places that the cache holds, over all sequences.
         sequences: Most sequences.
         kv_dtype: ``float16`` or ``float32``.
+        sharing: ``unified``: sequences share places, and each token looks over all of them;
+            ``apart``: each has its own equal share of the places.
 
     Raises:
         InputError: If there is no memory for the cache.
     """
 
     def __init__(
-        self, model: LlamaModel, *, places: int, sequences: int, kv_dtype: str = "float16"
+        self,
+        model: LlamaModel,
+        *,
+        places: int,
+        sequences: int,
+        kv_dtype: str = "float16",
+        sharing: Sharing = "unified",
     ) -> None:
         self.model, self.places, self.sequences = model, places, sequences
+        self.sharing = sharing
         api = self.api = model.api
         settings = api.llama_context_default_params()
         settings.n_ctx = places
@@ -165,7 +177,7 @@ class LlamaContext:
         # One output a sequence: the logits of a whole batch would take most of the memory.
         settings.n_outputs_max = sequences
         settings.n_threads = settings.n_threads_batch = thread_count()
-        settings.kv_unified = True
+        settings.kv_unified = sharing == "unified"
         settings.no_perf = True
         kinds = {"float16": api.GGML_TYPE_F16, "float32": api.GGML_TYPE_F32}
         settings.type_k = settings.type_v = kinds[kv_dtype]

@@ -21,7 +21,7 @@ from icae.errors import InputError
 from icae.memory.provenance import SlotDtype
 from icae.runtimes.base import Generated, Prefix, Request, input_positions
 from icae.runtimes.batching import RowClock, row_batches, span_batches
-from icae.runtimes.llamacpp.context import LlamaContext, LlamaModel, Next
+from icae.runtimes.llamacpp.context import LlamaContext, LlamaModel, Next, Sharing
 from icae.runtimes.llamacpp.weights import GgufDtype
 from icae.runtimes.read_so_far import ReadSoFar
 from icae.types import FloatArray, Objective, TokenIds
@@ -256,21 +256,26 @@ class LlamaCppRuntime:
         """Token ids as decoder inputs."""
         return tokens_run(token_ids)
 
-    def _room(self, places: int, *, sequences: int) -> LlamaContext:
+    def _room(self, places: int, *, sequences: int, sharing: Sharing = "unified") -> LlamaContext:
         """A context with room for so much; one that grows keeps what sequence 0 has read."""
         context = self._context
-        if context and context.places >= places and context.sequences >= sequences:
+        if (
+            context
+            and context.places >= places
+            and context.sequences >= sequences
+            and context.sharing == sharing
+        ):
             return context
         kept = None
         if context is not None:
             kept = context.save(0) if self._last is not None else None
-            places, sequences = max(places, context.places), max(sequences, context.sequences)
             context.close()
         self._context = LlamaContext(
             self.model,
             places=-(-places // GROWTH) * GROWTH,
             sequences=sequences,
             kv_dtype=KV_DTYPES[self.dtype],
+            sharing=sharing,
         )
         if kept is not None:
             self._context.load(0, kept)
@@ -298,9 +303,7 @@ class LlamaCppRuntime:
         uses = Counter(r.prefix.digest for r in requests if r.prefix is not None)
         shared = {digest: len(requests) + i for i, digest in enumerate(uses) if uses[digest] > 1}
         lengths = [len(self.positions(r.prefix, len(r.prompt_ids))) for r in requests]
-        total = sum(lengths) + sum(limits)
-        self._last = None
-        context = self._room(total, sequences=len(requests) + len(uses))
+        context = self._batch_room(lengths, limits, shared=len(shared))
         for sequence in range(context.sequences):
             context.forget(sequence)
         held: dict[str, int] = {}
@@ -321,6 +324,17 @@ class LlamaCppRuntime:
         for sequence in range(context.sequences):
             context.forget(sequence)
         return clocks
+
+    def _batch_room(
+        self, lengths: Sequence[int], limits: Sequence[int], *, shared: int
+    ) -> LlamaContext:
+        """A context for a batch: places apart, unless rows share a memory."""
+        self._last = None
+        sizes = [length + limit for length, limit in zip(lengths, limits, strict=True)]
+        if shared:
+            return self._room(sum(sizes), sequences=len(sizes) + shared)
+        each = -(-max(sizes) // GROWTH) * GROWTH
+        return self._room(each * len(sizes), sequences=len(sizes), sharing="apart")
 
     def _decode_rows(
         self,
