@@ -25,12 +25,8 @@ def write_report(
     payload = {"run": run, "figures": [asdict(figure) for figure in figures], **tables}
     (folder / "bench.json").write_text(json.dumps(payload, indent=2) + "\n", encoding="utf-8")
     lines = [*_head(run), *_figures(figures)]
-    for name, page in (
-        ("parity", _parity),
-        ("questions", _questions),
-        ("long", _long),
-        ("latency", _latency),
-    ):
+    pages = {"parity": _parity, "questions": _questions, "long": _long, "latency": _latency}
+    for name, page in pages.items():
         if name in tables:
             lines += page(tables[name])
     (folder / "bench.md").write_text("\n".join(lines) + "\n", encoding="utf-8")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import statistics
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -48,7 +49,7 @@ def questions(setting: Setting, timer: Timer) -> dict[str, Any]:
     }
     lines = {}
     for name, way in ways.items():
-        seconds = [timer.median(lambda n=n: way(n), repeats=3) for n in sizes.questions]
+        seconds = [timer.median(partial(way, n), repeats=3) for n in sizes.questions]
         each, fixed = slope(sizes.questions, seconds)
         lines[name] = {"seconds": seconds, "each_s": each, "fixed_s": fixed}
     memory = lines.pop("memory")
