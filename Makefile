@@ -6,7 +6,9 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: setup demo test lint docs clean
+LLAMACPP := $(VENV)/.llamacpp
+
+.PHONY: setup demo test test-llamacpp bench lint docs clean
 
 setup: $(READY)
 
@@ -21,6 +23,17 @@ demo: $(READY)
 
 test: $(READY)
 	$(BIN)/python -m pytest
+
+# llama-cpp-python comes as source: the first time takes about 8 minutes of one core.
+$(LLAMACPP): $(READY)
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[llamacpp]'
+	touch $@
+
+test-llamacpp: $(LLAMACPP)
+	$(BIN)/python -m pytest tests/unit/runtimes tests/unit/test_opening.py tests/integration/test_llamacpp.py
+
+bench: $(LLAMACPP)
+	$(BIN)/python -m benchmarks.runtimes --output docs/results/bench
 
 lint: $(READY)
 	$(BIN)/ruff check src tests examples benchmarks

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from icae.errors import InputError
-from icae.runtimes.base import Generated, Prefix, Request
+from icae.runtimes.base import Generated, Prefix, Request, Runtime
 from icae.runtimes.text_stream import TextStream
-from icae.runtimes.torch import TorchRuntime
 from icae.types import Answer, TokenIds
 
 
@@ -23,7 +22,7 @@ class Answerer:
         stop_ids: Tokens that end an answer.
     """
 
-    runtime: TorchRuntime
+    runtime: Runtime
     tokenizer: Any
     stop_ids: Sequence[int]
 
@@ -57,7 +56,7 @@ class Answerer:
             stop_ids=self.stop_ids,
             on_token=stream.add,
         )
-        return _answer(stream.close(), made, memory_positions)
+        return _answer(stream.close(), made, memory_positions, self.runtime.name)
 
     def answer_many(
         self,
@@ -86,7 +85,7 @@ class Answerer:
             stream = TextStream(self.tokenizer, None)
             for token in made.token_ids:
                 stream.add(token)
-            answers.append(_answer(stream.close(), made, positions))
+            answers.append(_answer(stream.close(), made, positions, self.runtime.name))
         return answers
 
     def _require_room(
@@ -104,7 +103,7 @@ class Answerer:
             )
 
 
-def _answer(text: str, made: Generated, memory_positions: int) -> Answer:
+def _answer(text: str, made: Generated, memory_positions: int, runtime: str) -> Answer:
     return Answer(
         text=text,
         prompt_tokens=made.positions,
@@ -113,4 +112,5 @@ def _answer(text: str, made: Generated, memory_positions: int) -> Answer:
         seconds=made.seconds,
         first_token_seconds=made.first_token_seconds,
         finished=made.stopped,
+        runtime=runtime,
     )

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator, Sequence
-from importlib import resources
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +20,7 @@ import torch
 
 from icae import living
 from icae.adaptive import AdaptiveCompressor, FidelityPolicy, OnSettled
-from icae.answering import Answerer
 from icae.compression import Compressor
-from icae.config import ModelConfig
-from icae.errors import IncompatibleMemoryError, InputError
 from icae.memory import Memory, Provenance
 from icae.memory_refinement import refine_memory
 from icae.model import (
@@ -35,44 +32,39 @@ from icae.model import (
     load_decoder,
     load_tokenizer,
     read_info,
-    render_prompt,
-    tokenize,
     tokenizer_hash,
 )
-from icae.reconstruction import reconstruct as reconstruct_spans
+from icae.model.adapter_files import default_adapter
+from icae.model.base_files import stop_tokens
+from icae.reader import Reader
 from icae.refinement import RefineConfig
-from icae.runtimes.base import Prefix, Request
 from icae.runtimes.devices import pick_device, pick_dtype
 from icae.runtimes.torch import TorchRuntime
 from icae.teachers import TeacherWriter
-from icae.types import Answer, Reconstruction, TokenIds
-
-DEFAULT_ADAPTER = "smollm2-135m"
-"""Name of the adapter folder shipped in the package."""
-
-Turn = tuple[str, str]  # an earlier question and its answer
+from icae.types import Answer, Reconstruction
 
 
-class Icae:
-    """A loaded base model with its adapter. Make one with `load`.
+class Icae(Reader):
+    """A loaded base model with its adapter: a `Reader` that also writes. Make one with `load`.
 
     Attributes:
-        name: Name of the adapter.
-        config: Architecture of the adapter.
-        info: Everything the adapter records about itself.
-        provenance: What memories made by this engine are keyed by.
-        answerer: Lets the decoder answer rendered prompts.
+        runtime: Encodes, and runs the decoder.
     """
 
     def __init__(
         self, model: IcaeModel, info: AdapterInfo, tokenizer: Any, provenance: Provenance
     ) -> None:
-        self.name = info.name
-        self.config: ModelConfig = model.config
-        self.info = info
-        self.provenance = provenance
-        self.tokenizer = tokenizer
         self.runtime = TorchRuntime(model)
+        super().__init__(
+            runtime=self.runtime,
+            info=replace(info, model=model.config),
+            tokenizer=tokenizer,
+            provenance=provenance,
+            stop_ids=stop_tokens(
+                model.decoder.generation_config.eos_token_id, tokenizer.eos_token_id
+            ),
+            load_writer=lambda slot_dtype: self,
+        )
         self.compressor = Compressor(
             runtime=self.runtime,
             tokenizer=tokenizer,
@@ -82,21 +74,6 @@ class Icae:
         self.adaptive = AdaptiveCompressor(
             compressor=self.compressor, teachers=TeacherWriter(model=model, tokenizer=tokenizer)
         )
-        stops = model.decoder.generation_config.eos_token_id
-        stops = stops if isinstance(stops, list) else [stops]
-        self.answerer = Answerer(
-            runtime=self.runtime,
-            tokenizer=tokenizer,
-            stop_ids=sorted({i for i in (*stops, tokenizer.eos_token_id) if i is not None}),
-        )
-
-    def count_tokens(self, text: str) -> int:
-        """Number of tokens of a text, without special tokens."""
-        return len(tokenize(self.tokenizer, text))
-
-    def kv_bytes(self, positions: int) -> int:
-        """Bytes of decoder key-value cache for that many positions."""
-        return self.runtime.kv_bytes(positions)
 
     def compress(
         self,
@@ -214,177 +191,6 @@ class Icae:
         return living.delete(
             self.compressor, memory, char_start, char_end, document=document, ratio=ratio
         )
-
-    def ask(
-        self,
-        memory: Memory,
-        question: str,
-        *,
-        history: Sequence[Turn] = (),
-        max_new_tokens: int = 128,
-        on_text: Callable[[str], None] | None = None,
-    ) -> Answer:
-        """Answer a question from a memory: the decoder sees its slots and verbatim tokens.
-
-        Args:
-            memory: A memory made by this adapter (add memories to ask several at once).
-            question: The question, not blank.
-            history: Earlier turns of the conversation.
-            max_new_tokens: Most tokens of the answer.
-            on_text: Called with each piece of text as it is written.
-
-        Returns:
-            The answer by greedy decoding.
-
-        Raises:
-            IncompatibleMemoryError: If the memory was made by another adapter or base.
-            InputError: If the question is blank, or memory, prompt and answer do not fit
-                the decoder's context window.
-        """
-        self._require_own(memory)
-        prompt_ids = self._prompt(question, history)
-        prefix = Prefix.of_memory(memory, "ft")
-        return self.answerer.answer(
-            prefix,
-            prompt_ids,
-            memory_positions=memory.positions,
-            max_new_tokens=max_new_tokens,
-            on_text=on_text,
-        )
-
-    def ask_many(
-        self,
-        questions: Sequence[tuple[Memory | str, str]],
-        *,
-        max_new_tokens: int = 128,
-    ) -> list[Answer]:
-        """Answer many questions together, each on its own: faster than one after another.
-
-        A memory that several questions share is read once. In float32 the answers are
-        those of `ask` and `ask_text`.
-
-        Args:
-            questions: What to answer from (a memory, or a text for its full context), and
-                the question.
-            max_new_tokens: Most tokens of each answer.
-
-        Returns:
-            The answers, in the order of the questions; their times count from the start of
-            the batch that they were written in.
-
-        Raises:
-            IncompatibleMemoryError: As for `ask`.
-            InputError: As for `ask` and `ask_text`.
-        """
-        requests, positions = [], []
-        for context, question in questions:
-            if isinstance(context, Memory):
-                self._require_own(context)
-                prefix = Prefix.of_memory(context, "ft")
-                prompt_ids, taken = self._prompt(question, ()), context.positions
-            else:
-                prefix, prompt_ids = None, self._text_prompt(context, question, ())
-                taken = self.count_tokens(context)
-            requests.append(Request(prefix=prefix, prompt_ids=prompt_ids))
-            positions.append(taken)
-        return self.answerer.answer_many(
-            requests, memory_positions=positions, max_new_tokens=max_new_tokens
-        )
-
-    def ask_text(
-        self,
-        text: str,
-        question: str,
-        *,
-        history: Sequence[Turn] = (),
-        max_new_tokens: int = 128,
-        on_text: Callable[[str], None] | None = None,
-    ) -> Answer:
-        """Answer a question with the full text in the prompt, for comparison.
-
-        Args:
-            text: The text; it stands before the first question of the conversation.
-            question: The question, not blank.
-            history: Earlier turns of the conversation.
-            max_new_tokens: Most tokens of the answer.
-            on_text: Called with each piece of text as it is written.
-
-        Raises:
-            InputError: As for `ask`.
-        """
-        prompt_ids = self._text_prompt(text, question, history)
-        return self.answerer.answer(
-            None,
-            prompt_ids,
-            memory_positions=self.count_tokens(text),
-            max_new_tokens=max_new_tokens,
-            on_text=on_text,
-        )
-
-    def reconstruct(
-        self,
-        memory: Memory,
-        *,
-        spans: Sequence[int] | None = None,
-        on_progress: Callable[[int, int], None] | None = None,
-    ) -> list[Reconstruction]:
-        """Write spans back out from their slots alone, by greedy decoding.
-
-        Verbatim spans come back as they stand, without the model.
-
-        Args:
-            memory: A memory made by this adapter.
-            spans: Indices of the spans, or None for all.
-            on_progress: Called with (spans done, spans in all).
-
-        Returns:
-            One reconstruction for each span, in the order asked for.
-
-        Raises:
-            IncompatibleMemoryError: If the memory was made by another adapter or base.
-            InputError: If a span index is out of range.
-        """
-        self._require_own(memory)
-        return reconstruct_spans(
-            self.runtime, self.tokenizer, memory, spans=spans, on_progress=on_progress
-        )
-
-    def _require_own(self, memory: Memory) -> None:
-        self.provenance.require_match(
-            memory.provenance, what_self="the loaded adapter", what_other="the memory"
-        )
-        highest = int(memory.verbatim_ids.max(initial=0))
-        if highest >= self.runtime.vocabulary:
-            raise IncompatibleMemoryError(
-                "The memory holds a token that the base model does not have.",
-                got=f"token id {highest}",
-                expected=f"below {self.runtime.vocabulary}",
-                fix="Compress the documents again; the file may have been tampered with.",
-            )
-
-    def _require_question(self, question: str) -> None:
-        if not question.strip():
-            raise InputError("The question is blank.", expected="a question")
-
-    def _text_prompt(self, text: str, question: str, history: Sequence[Turn]) -> TokenIds:
-        """A prompt with the text before the first question."""
-        if not text.strip():
-            raise InputError("There is no text to answer from.", got="blank text", expected="text")
-        if history:
-            (first, answer), *rest = history
-            turns: list[Turn] = [(f"{text}\n\n{first}", answer), *rest]
-            return self._prompt(question, turns)
-        self._require_question(question)
-        return self._prompt(f"{text}\n\n{question}", ())
-
-    def _prompt(self, question: str, history: Sequence[Turn]) -> TokenIds:
-        self._require_question(question)
-        return render_prompt(self.tokenizer, question, history=history)
-
-
-def default_adapter() -> Path:
-    """Folder of the adapter shipped in the package."""
-    return Path(str(resources.files("icae") / "adapters" / DEFAULT_ADAPTER))
 
 
 def load(

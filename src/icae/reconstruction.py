@@ -9,14 +9,13 @@ import numpy as np
 
 from icae.errors import InputError
 from icae.memory import Memory, hash_token_ids
-from icae.model import tokenize
-from icae.runtimes.base import Prefix
-from icae.runtimes.torch import TorchRuntime
+from icae.model.prompts import tokenize
+from icae.runtimes.base import Prefix, Runtime
 from icae.types import Reconstruction, TokenIds
 
 
 def reconstruct(
-    runtime: TorchRuntime,
+    runtime: Runtime,
     tokenizer: Any,
     memory: Memory,
     *,

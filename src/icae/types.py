@@ -48,6 +48,7 @@ class Answer:
         seconds: Wall time from the call to the last token.
         first_token_seconds: Wall time from the call to the first token.
         finished: Whether the model ended the answer itself (else the limit cut it).
+        runtime: What ran the decoder and in what precision, such as ``torch bfloat16``.
     """
 
     text: str
@@ -57,6 +58,7 @@ class Answer:
     seconds: float
     first_token_seconds: float
     finished: bool
+    runtime: str = "torch"
 
 
 @dataclass(frozen=True, kw_only=True)

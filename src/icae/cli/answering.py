@@ -83,6 +83,7 @@ def answer_payload(question: str, answer: Answer, mode: Mode) -> dict[str, Any]:
         "seconds": round(answer.seconds, 3),
         "first_token_seconds": round(answer.first_token_seconds, 3),
         "finished": answer.finished,
+        "runtime": answer.runtime,
     }
 
 
@@ -93,5 +94,5 @@ def note_answer(answer: Answer, mode: Mode) -> None:
     console.note(
         f"{answer.prompt_tokens} decoder positions ({answer.memory_positions} {what}), "
         f"{answer.answer_tokens} answer tokens, {answer.seconds:.2f} s "
-        f"(first token {answer.first_token_seconds:.2f} s){cut}"
+        f"(first token {answer.first_token_seconds:.2f} s), {answer.runtime}{cut}"
     )

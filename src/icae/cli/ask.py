@@ -14,7 +14,8 @@ from icae.cli import console, engine
 from icae.cli.answering import Mode, load_memories, require_source
 from icae.cli.ask_store import Answerer, Budget, Store, ask_store
 from icae.cli.asking import Asking
-from icae.cli.options import Adapter, AsJson, Base, Device, Dtype, MaxNewTokens
+from icae.cli.kv import keeping, require_one_file, use_kv
+from icae.cli.options import Adapter, AsJson, Base, Device, Dtype, KeepKv, MaxNewTokens, Runtime
 from icae.cli.outcome import Outcome, reported
 from icae.errors import InputError, MemoryFileError
 
@@ -48,6 +49,8 @@ def ask(
     budget: Budget = 512,
     full_context: FullContext = False,
     max_new_tokens: MaxNewTokens = 128,
+    runtime: Runtime = "auto",
+    kv: KeepKv = False,
     adapter: Adapter = None,
     base: Base = None,
     device: Device = None,
@@ -64,9 +67,13 @@ def ask(
         mode=mode,
         max_new_tokens=max_new_tokens,
         as_json=as_json,
-        load=lambda: engine.open_engine(adapter=adapter, base=base, device=device, dtype=dtype),
+        load=lambda: engine.open_reader(
+            runtime=runtime, adapter=adapter, base=base, device=device, dtype=dtype
+        ),
     )
     memories, asked = _split(arguments or [], questions, store)
+    if kv:
+        require_one_file(memories, mode)
 
     def answered(answer: Answerer) -> dict[str, Any]:
         if questions is None:
@@ -81,6 +88,8 @@ def ask(
         require_source(memory, "--full-context")
     with console.status("Loading the model"):
         icae = asking.load()
+    if mode == "memory" and len(memories) == 1:
+        use_kv(icae, memory, memories[0], keep=keeping(kv))
     return Outcome(payload=answered(lambda question: asking.ask(icae, memory, question)))
 
 

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from icae.cli import console
 from icae.cli.asking import Asking
+from icae.errors import StoreError
 
 if TYPE_CHECKING:
-    from icae.store import Citation
+    from icae.memory import Provenance
+    from icae.store import Citation, MemoryStore
+    from icae.store.retrieval import Retrieved
 
 Answerer = Callable[[str], dict[str, Any]]
 """Answers a question, prints the answer unless JSON is wanted, and returns its payload."""
@@ -56,14 +60,14 @@ def ask_store(
         StoreError: If the store cannot be read, or nothing matches a question.
         InputError: If the budget is too small, or a question has no word.
     """
-    from icae.store import open_store, retrieve
+    from icae.store import open_store
 
     with open_store(store) as opened:
         with console.status("Loading the model"):
             icae = asking.load()
 
         def answer(question: str) -> dict[str, Any]:
-            found = retrieve(opened, question, budget=budget, made_by=icae.provenance)
+            found = _retrieve(opened, question, budget=budget, readable=icae.readable)
             payload = asking.ask(icae, found.memory, question)
             if not asking.as_json:
                 for citation in found.citations:
@@ -71,6 +75,18 @@ def ask_store(
             return {**payload, "sources": [_payload(c) for c in found.citations]}
 
         return answered(answer)
+
+
+def _retrieve(
+    store: MemoryStore, question: str, *, budget: int, readable: Sequence[Provenance]
+) -> Retrieved:
+    """Passages of the first provenance that has some; slots of two are never mixed."""
+    from icae.store import retrieve
+
+    for made_by in readable[:-1]:
+        with suppress(StoreError):
+            return retrieve(store, question, budget=budget, made_by=made_by)
+    return retrieve(store, question, budget=budget, made_by=readable[-1])
 
 
 def _line(citation: Citation) -> str:

@@ -11,8 +11,8 @@ from icae.cli import console
 from icae.cli.answering import Mode, answer_payload, note_answer, source_text
 
 if TYPE_CHECKING:
-    from icae.api import Icae
     from icae.memory import Memory
+    from icae.reader import Reader
     from icae.types import Answer
 
 
@@ -30,9 +30,9 @@ class Asking:
     mode: Mode
     max_new_tokens: int
     as_json: bool
-    load: Callable[[], Icae]
+    load: Callable[[], Reader]
 
-    def ask(self, icae: Icae, memory: Memory, question: str) -> dict[str, Any]:
+    def ask(self, icae: Reader, memory: Memory, question: str) -> dict[str, Any]:
         """Ask one question; without JSON, print the answer as it comes.
 
         Args:

@@ -12,13 +12,24 @@ import typer
 
 from icae.cli import console, engine
 from icae.cli.answering import answer_payload, load_memories, note_answer
-from icae.cli.options import Adapter, AsJson, Base, Device, Dtype, MaxNewTokens, MemoryPaths
+from icae.cli.kv import keeping, require_one_file, use_kv
+from icae.cli.options import (
+    Adapter,
+    AsJson,
+    Base,
+    Device,
+    Dtype,
+    KeepKv,
+    MaxNewTokens,
+    MemoryPaths,
+    Runtime,
+)
 from icae.cli.outcome import Outcome, reported
 from icae.errors import IcaeError, InputError
 
 if TYPE_CHECKING:
-    from icae.api import Icae
     from icae.memory import Memory
+    from icae.reader import Reader
 
 PROMPT = "> "
 
@@ -31,7 +42,7 @@ class Conversation:
     their own, which grows behind that of the documents.
 
     Attributes:
-        icae: The model.
+        icae: What answers.
         documents: What is talked about.
         keep_turns: Most turns that are read word for word.
         max_new_tokens: Longest answer in tokens.
@@ -42,7 +53,7 @@ class Conversation:
         turns: Every turn since the start as ``--json`` prints it.
     """
 
-    icae: Icae
+    icae: Reader
     documents: Memory
     keep_turns: int
     max_new_tokens: int
@@ -90,10 +101,12 @@ class Conversation:
         if not old:
             return
         text = "".join(f"User: {asked}\nAssistant: {answer}\n" for asked, answer in old)
+        with console.status("Loading the encoder"):
+            writer = self.icae.writer(self.documents.provenance.slot_dtype)
         if self.older is None:
-            self.older = self.icae.compress(text, name="conversation")
+            self.older = writer.compress(text, name="conversation")
         else:
-            self.older = self.icae.append(self.older, text)
+            self.older = writer.append(self.older, text)
         del self.history[: len(old)]
 
     def context_line(self) -> str:
@@ -125,6 +138,8 @@ def chat(
     memories: MemoryPaths,
     keep_turns: KeepTurns = 4,
     max_new_tokens: MaxNewTokens = 128,
+    runtime: Runtime = "auto",
+    kv: KeepKv = False,
     adapter: Adapter = None,
     base: Base = None,
     device: Device = None,
@@ -132,9 +147,15 @@ def chat(
     as_json: AsJson = False,
 ) -> Outcome:
     """Talk about one or more memories, a line a turn. /context /reset /quit; end of input ends."""
+    if kv:
+        require_one_file(memories, "memory")
     memory = load_memories(memories)
     with console.status("Loading the model"):
-        icae = engine.open_engine(adapter=adapter, base=base, device=device, dtype=dtype)
+        icae = engine.open_reader(
+            runtime=runtime, adapter=adapter, base=base, device=device, dtype=dtype
+        )
+    if len(memories) == 1:
+        use_kv(icae, memory, memories[0], keep=keeping(kv))
     conversation = Conversation(
         icae=icae,
         documents=memory,

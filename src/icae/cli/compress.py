@@ -10,8 +10,9 @@ import typer
 
 from icae.cli import console, engine
 from icae.cli.answering import load_memories
+from icae.cli.kv import use_kv
 from icae.cli.memory_output import positions_text
-from icae.cli.options import Adapter, AsJson, Base, Device, Dtype, Force
+from icae.cli.options import Adapter, AsJson, Base, Device, Dtype, Force, KeepKv, Runtime
 from icae.cli.outcome import Outcome, reported
 from icae.cli.output_file import check_output
 from icae.cli.progress import eta_progress
@@ -70,6 +71,8 @@ def compress(
     ratios: PolicyRatios = None,
     prefer: Prefer = "size",
     refine: RefineSteps = None,
+    kv: KeepKv = False,
+    runtime: Runtime = "auto",
     adapter: Adapter = None,
     base: Base = None,
     device: Device = None,
@@ -123,6 +126,11 @@ def compress(
     saver.save(memory)
     if policy is None and refine is not None:
         memory = refine_in_place(icae, memory, target, steps=refine, keep_source=not no_source)
+    if kv:
+        reader = engine.open_reader(
+            runtime=runtime, adapter=adapter, base=base, device=device, dtype=dtype, loaded=icae
+        )
+        use_kv(reader, memory, target, keep="always")
     payload = _payload(memory, target, icae, time.perf_counter() - start)
     return Outcome(payload=payload, show=lambda: _show(memory, payload))
 

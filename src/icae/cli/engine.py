@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from icae.evaluation import Finished, Settings
     from icae.evaluation.judge_run import JudgeRun
     from icae.evaluation.suite import SuiteFinished, SuiteRun
+    from icae.reader import Reader
     from icae.training import TrainResult
     from icae.types import TokenIds
 
@@ -41,6 +42,43 @@ def open_engine(
     from icae import api
 
     return api.load(adapter, base=base, device=device, dtype=dtype)
+
+
+def open_reader(
+    *,
+    runtime: str,
+    adapter: str | None,
+    base: str | None,
+    device: str | None,
+    dtype: str | None,
+    loaded: Icae | None = None,
+) -> Reader:
+    """Open what reads memories: an adapter on its base model, in the runtime asked for.
+
+    Args:
+        runtime: ``auto``, ``torch`` or ``llamacpp``.
+        adapter: Adapter folder, or None for the default.
+        base: Base model, or None for the adapter's.
+        device: Torch device, or None for the best found.
+        dtype: Precision of the base model, or None for the device's usual one.
+        loaded: What answers with torch if it is loaded already.
+
+    Raises:
+        InputError: If there is no such runtime.
+        BaseModelError: If the base model cannot be loaded.
+        AdapterError: If the adapter cannot be loaded.
+        MissingDependencyError: If the runtime is not installed.
+    """
+    from icae import opening
+
+    return opening.open_reader(
+        adapter,
+        base=base,
+        runtime=opening.runtime_name(runtime),
+        device=device,
+        dtype=dtype,
+        load_torch=None if loaded is None else lambda *_, **__: loaded,
+    )
 
 
 def open_tokenizer(base: str) -> tuple[Any, str]:

@@ -10,9 +10,10 @@ from typing import Annotated
 import typer
 
 from icae.cli import console, engine
-from icae.cli.eval_run import Replace, eta_progress, time_text
+from icae.cli.eval_run import Replace
 from icae.cli.options import Adapter, AsJson, Base, Device, Dtype
 from icae.cli.outcome import Outcome, reported
+from icae.cli.progress import eta_progress, time_text
 from icae.errors import ConfigError
 
 

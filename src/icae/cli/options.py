@@ -48,6 +48,25 @@ Dtype = Annotated[
     ),
 ]
 
+Runtime = Annotated[
+    str,
+    typer.Option(
+        "--runtime",
+        metavar="NAME",
+        help="What runs the decoder: auto (llama.cpp where it is installed and no other device "
+        "than the CPU is there, else torch), torch or llamacpp.",
+    ),
+]
+
+KeepKv = Annotated[
+    bool,
+    typer.Option(
+        "--kv",
+        help="Keep the decoder's key-value cache of the memory in a file beside it, so that "
+        "later questions start at once. One that is there is used and renewed anyway.",
+    ),
+]
+
 MaxNewTokens = Annotated[
     int, typer.Option("--max-new-tokens", min=1, metavar="N", help="Longest answer in tokens.")
 ]

@@ -13,7 +13,7 @@ from rich.text import Text
 
 from icae.cli import console, engine
 from icae.cli.answering import load_memories, require_source
-from icae.cli.options import Adapter, AsJson, Base, Device, Dtype, Force, MemoryPath
+from icae.cli.options import Adapter, AsJson, Base, Device, Dtype, Force, MemoryPath, Runtime
 from icae.cli.outcome import Outcome, reported
 from icae.cli.output_file import check_output
 from icae.errors import InputError
@@ -38,6 +38,7 @@ def reconstruct(
         Path | None,
         typer.Option("--output", "-o", metavar="PATH", help="File to write the text to."),
     ] = None,
+    runtime: Runtime = "auto",
     adapter: Adapter = None,
     base: Base = None,
     device: Device = None,
@@ -55,7 +56,9 @@ def reconstruct(
     if compare:
         require_source(memory, "--compare")
     with console.status("Loading the model"):
-        icae = engine.open_engine(adapter=adapter, base=base, device=device, dtype=dtype)
+        icae = engine.open_reader(
+            runtime=runtime, adapter=adapter, base=base, device=device, dtype=dtype
+        )
     start = time.perf_counter()
     with console.progress("Reconstructing spans") as on_progress:
         spans = icae.reconstruct(memory, spans=wanted, on_progress=on_progress)
@@ -63,6 +66,7 @@ def reconstruct(
     if output is not None:
         _write(output, text)
     payload = _payload(spans, text, output, time.perf_counter() - start)
+    payload["runtime"] = icae.decoder.name
     return Outcome(payload=payload, show=lambda: _show(spans, text, output, compare=compare))
 
 

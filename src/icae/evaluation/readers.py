@@ -182,12 +182,13 @@ class PlainReader:
     """A decoder with some text before the question in its prompt.
 
     Args:
-        answerer: Runs the decoder.
+        runtime: Holds the decoder, and scores.
+        answerer: Lets it answer.
         source: Gives the text.
     """
 
-    def __init__(self, answerer: Answerer, source: TextSource) -> None:
-        self.answerer, self.source = answerer, source
+    def __init__(self, runtime: TorchRuntime, answerer: Answerer, source: TextSource) -> None:
+        self.runtime, self.answerer, self.source = runtime, answerer, source
 
     def read(self, questions: Sequence[Question], ratio: float | None, tick: Tick) -> list[Reading]:
         """Render text and question with the chat template."""
@@ -219,7 +220,7 @@ class PlainReader:
             )
             for reading, answer_ids in zip(readings, answers, strict=True)
         ]
-        return plain_losses(self.answerer.runtime, rows, tick=tick)
+        return plain_losses(self.runtime, rows, tick=tick)
 
 
 class FullText:
@@ -316,4 +317,4 @@ def upper_bound_reader(engine: Icae, tuned: FullContextModel) -> PlainReader:
     answerer = Answerer(
         runtime=runtime, tokenizer=engine.tokenizer, stop_ids=engine.answerer.stop_ids
     )
-    return PlainReader(answerer, FullText())
+    return PlainReader(runtime, answerer, FullText())

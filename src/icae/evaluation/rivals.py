@@ -48,12 +48,12 @@ WITHOUT_RATIO = (FULL, NOTHING)
 Build = Callable[[Icae], Reader]
 
 RIVALS: dict[str, Build] = {
-    FULL: lambda engine: PlainReader(engine.answerer, FullText()),
-    NOTHING: lambda engine: PlainReader(engine.answerer, NoText()),
+    FULL: lambda engine: PlainReader(engine.runtime, engine.answerer, FullText()),
+    NOTHING: lambda engine: PlainReader(engine.runtime, engine.answerer, NoText()),
     MEMORY: MemoryReader,
-    FIRST: lambda engine: PlainReader(engine.answerer, FirstTokens(engine=engine)),
-    SUMMARY: lambda engine: PlainReader(engine.answerer, OwnSummary(engine=engine)),
-    LLMLINGUA: lambda engine: PlainReader(engine.answerer, LlmLingua(engine)),
+    FIRST: lambda engine: PlainReader(engine.runtime, engine.answerer, FirstTokens(engine=engine)),
+    SUMMARY: lambda engine: PlainReader(engine.runtime, engine.answerer, OwnSummary(engine=engine)),
+    LLMLINGUA: lambda engine: PlainReader(engine.runtime, engine.answerer, LlmLingua(engine)),
     **{
         name: lambda engine, method=method: KvPressReader(engine, method)  # type: ignore[misc]
         for name, method in METHODS.items()

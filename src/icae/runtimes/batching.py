@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from icae.runtimes.base import Generated, Request
 
-ROWS_PER_BATCH = 16
+ROWS_PER_BATCH = 128
 """Most answers written together."""
 
 POSITIONS_PER_BATCH = 8192
@@ -45,6 +45,23 @@ def row_batches(
         batch.append(i)
     if batch:
         yield batch
+
+
+def span_batches(lengths: Sequence[int], *, bound: int) -> Iterator[slice]:
+    """Consecutive slices of spans that together stay within one forward pass.
+
+    Args:
+        lengths: Tokens of each span.
+        bound: Most tokens of a slice, padding included; a longer span goes alone.
+    """
+    start, longest = 0, 0
+    for i, length in enumerate(lengths):
+        longest = max(longest, length)
+        if i > start and longest * (i - start + 1) > bound:
+            yield slice(start, i)
+            start, longest = i, length
+    if start < len(lengths):
+        yield slice(start, len(lengths))
 
 
 @dataclass(kw_only=True)

@@ -14,12 +14,15 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
+from icae.errors import InputError
 from icae.memory import TokenFidelity
+from icae.memory.provenance import SlotDtype
 from icae.model.icae import IcaeModel
-from icae.model.positions import decoder_positions
 from icae.objectives import autoencoding
-from icae.runtimes.base import Generated, Prefix, Request
-from icae.runtimes.batching import RowClock, row_batches
+from icae.runtimes.base import Generated, Prefix, Request, input_positions
+from icae.runtimes.batching import RowClock, row_batches, span_batches
+from icae.runtimes.read_so_far import ReadSoFar
+from icae.runtimes.torch_kv import LastRead, keeps_all, kv_from_bytes, kv_to_bytes, stacks
 from icae.runtimes.torch_rows import KeyValues, Row, greedy_rows, read_fronts
 from icae.types import FloatArray, TokenIds
 
@@ -37,6 +40,20 @@ class TorchRuntime:
 
     def __init__(self, model: IcaeModel) -> None:
         self.model = model.eval()
+        self._keeps_all = keeps_all(model.decoder.config)
+        self._last: LastRead | None = None
+
+    @property
+    def name(self) -> str:
+        """What runs the decoder and in what precision."""
+        place = self.model.device.type
+        where = "" if place == "cpu" else f" on {place}"
+        return f"torch {self.slot_dtypes[0]}{where}"
+
+    @property
+    def slot_dtypes(self) -> tuple[SlotDtype, ...]:
+        """The precision of the weights: slots are made and read in it."""
+        return ("bfloat16",) if self.model.dtype == torch.bfloat16 else ("float32",)
 
     @property
     def vocabulary(self) -> int:
@@ -58,14 +75,7 @@ class TorchRuntime:
 
     def batches(self, lengths: Sequence[int]) -> Iterator[slice]:
         """Consecutive slices of spans that together stay within one forward pass."""
-        start, longest = 0, 0
-        for i, length in enumerate(lengths):
-            longest = max(longest, length)
-            if i > start and longest * (i - start + 1) > TOKENS_PER_BATCH:
-                yield slice(start, i)
-                start, longest = i, length
-        if start < len(lengths):
-            yield slice(start, len(lengths))
+        return span_batches(lengths, bound=TOKENS_PER_BATCH)
 
     @torch.inference_mode()
     def encode(self, spans: Sequence[TokenIds], slots: Sequence[int]) -> list[FloatArray]:
@@ -114,25 +124,14 @@ class TorchRuntime:
             stop_ids: Tokens that end the answer.
             on_token: Called with each token as it comes.
         """
-        begin, first, stopped = time.perf_counter(), 0.0, False
-        embeds_SD = self._inputs(prefix, prompt_ids)
-        positions = self.positions(prefix, len(prompt_ids))
-        written: list[int] = []
-        for token in self._greedy(embeds_SD[None], positions, max_new_tokens):
-            first = first or time.perf_counter() - begin
-            if int(token) in stop_ids:
-                stopped = True
+        clock = RowClock(begin=time.perf_counter())
+        for token in self._greedy(prefix, prompt_ids, max_new_tokens):
+            clock.take(token, stop_ids)
+            if clock.stopped:
                 break
-            written.append(int(token))
             if on_token is not None:
-                on_token(written[-1])
-        return Generated(
-            token_ids=tuple(written),
-            stopped=stopped,
-            positions=len(positions),
-            first_token_seconds=first,
-            seconds=time.perf_counter() - begin,
-        )
+                on_token(token)
+        return clock.generated(positions=len(self.positions(prefix, len(prompt_ids))))
 
     def generate_many(
         self, requests: Sequence[Request], *, max_new_tokens: int, stop_ids: Sequence[int]
@@ -160,6 +159,11 @@ class TorchRuntime:
     def _generate_rows(
         self, requests: Sequence[Request], limits: Sequence[int], stop_ids: frozenset[int]
     ) -> list[Generated]:
+        if not stacks(self.model.decoder.config):
+            return [
+                self.generate(r.prefix, r.prompt_ids, max_new_tokens=limit, stop_ids=[*stop_ids])
+                for r, limit in zip(requests, limits, strict=True)
+            ]
         positions = [self.positions(r.prefix, len(r.prompt_ids)) for r in requests]
         sizes = [len(own) + limit for own, limit in zip(positions, limits, strict=True)]
         result: dict[int, Generated] = {}
@@ -228,11 +232,7 @@ class TorchRuntime:
             prefix: The memory, or None for the prompt alone.
             prompt_length: Tokens of the prompt.
         """
-        config = self.model.config
-        if prefix is None:
-            return list(range(prompt_length))
-        prompt = config.objective_tokens + prompt_length
-        return decoder_positions(config.layout, prefix.spans, prompt, front=config.front)
+        return input_positions(self.model.config, prefix, prompt_length)
 
     def prefix_embeds(self, prefix: Prefix) -> Tensor:
         """Decoder inputs ``[front ; memory ; objective]``, [front + positions + M, D].
@@ -255,18 +255,28 @@ class TorchRuntime:
             embedded: Tensor = embed(on_device.to(self.model.device))
             return embedded
 
-    def _greedy(self, embeds_RSD: Tensor, positions: Sequence[int], limit: int) -> Iterator[Tensor]:
-        """Most likely next token of each row, [R], up to `limit` times."""
+    def _greedy(self, prefix: Prefix | None, prompt_ids: TokenIds, limit: int) -> Iterator[int]:
+        """Most likely next token, up to `limit` times."""
         decoder, device = self.model.decoder, self.model.device
-        rows, size, _ = embeds_RSD.shape
-        cache = DynamicCache(config=decoder.config)
-        place = torch.tensor(positions, device=device).expand(rows, -1)
-        embeds = embeds_RSD
+        read = ReadSoFar.of(self.model.config, prefix, prompt_ids)
+        places = list(read.positions)
+        cache, start = self._resume(read)
+        # Nothing describes the cache while it is read into.
+        self._last = None
+        with torch.inference_mode():
+            embeds = self._inputs(prefix, prompt_ids)[None, start:]
+            place = torch.tensor(places[start:], device=device)[None]
+        token = -1
         for step in range(limit):
+            if step > 0:
+                self._last = None
+                read.add(token)
             with torch.inference_mode():
                 hidden_RSD = decoder.base_model(
                     inputs_embeds=embeds,
-                    attention_mask=torch.ones(rows, size + step, dtype=torch.long, device=device),
+                    attention_mask=torch.ones(
+                        1, len(places) + step, dtype=torch.long, device=device
+                    ),
                     position_ids=place,
                     past_key_values=cache,
                     use_cache=True,
@@ -274,4 +284,54 @@ class TorchRuntime:
                 token_R = decoder.get_output_embeddings()(hidden_RSD[:, -1]).argmax(dim=-1)
                 embeds = decoder.get_input_embeddings()(token_R)[:, None]
                 place = place[:, -1:] + 1
-            yield token_R
+            token = int(token_R)
+            if self._keeps_all:
+                self._last = LastRead(cache=cache, read=read)
+            yield token
+
+    def _resume(self, read: ReadSoFar) -> tuple[DynamicCache, int]:
+        """A cache to go on from for what is read next, and the decoder inputs it holds."""
+        last = self._last
+        # At least one input has to be read, for the logits of the first token.
+        start = 0 if last is None else min(last.read.shared(read), len(read) - 1)
+        if last is None or start == 0:
+            return DynamicCache(config=self.model.decoder.config), 0
+        return last.cut(start), start
+
+    @property
+    def kv_format(self) -> str:
+        """What decides the bytes of a key-value cache beside memory and weights."""
+        return f"safetensors {str(self.model.dtype).removeprefix('torch.')}"
+
+    def save_kv(self, prefix: Prefix) -> bytes:
+        """Read a memory, unless it was just read, and return its key-value cache."""
+        read = ReadSoFar.of(self.model.config, prefix)
+        if self._last is None or self._last.read.shared(read) < len(read):
+            for _ in self._greedy(prefix, np.zeros(0, dtype=np.int64), 1):
+                pass
+        if self._last is None:
+            raise InputError(
+                "The cache of this base model cannot be kept.",
+                got="layers that forget",
+                expected="full attention in every layer",
+                fix="Leave --kv out.",
+            )
+        cache = self._last.cut(len(read))
+        self._last = LastRead(cache=cache, read=read)
+        return kv_to_bytes(cache)
+
+    def load_kv(self, prefix: Prefix, data: bytes) -> None:
+        """Take a key-value cache from `save_kv` as that of a memory just read.
+
+        Raises:
+            InputError: If the bytes are no such cache.
+        """
+        read = ReadSoFar.of(self.model.config, prefix)
+        cache = kv_from_bytes(
+            data,
+            self.model.decoder.config,
+            places=len(read),
+            dtype=self.model.dtype,
+            device=self.model.device,
+        )
+        self._last = LastRead(cache=cache, read=read)

@@ -109,6 +109,17 @@ class FakeEngine:
     finished: bool = True
     failure: BaseException | None = None
 
+    @property
+    def decoder(self) -> Any:
+        return SimpleNamespace(name="fake bfloat16")
+
+    @property
+    def readable(self) -> tuple[Provenance, ...]:
+        return (self.provenance,)
+
+    def writer(self, slot_dtype: str) -> FakeEngine:
+        return self
+
     def count_tokens(self, text: str) -> int:
         return len(text.split())
 
@@ -212,6 +223,7 @@ class FakeEngine:
             seconds=1.25,
             first_token_seconds=0.5,
             finished=self.finished,
+            runtime=self.decoder.name,
         )
 
     def reconstruct(
@@ -244,6 +256,7 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> FakeEngine:
         return fake
 
     monkeypatch.setattr(engine, "open_engine", open_engine)
+    monkeypatch.setattr(engine, "open_reader", open_engine)
     return fake
 
 
@@ -255,6 +268,7 @@ def no_engine(monkeypatch: pytest.MonkeyPatch) -> None:
         raise AssertionError("a model was loaded")
 
     monkeypatch.setattr(engine, "open_engine", open_engine)
+    monkeypatch.setattr(engine, "open_reader", open_engine)
 
 
 @pytest.fixture

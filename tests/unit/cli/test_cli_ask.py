@@ -30,6 +30,7 @@ def test_json_describes_one_answer(icae, fake, memory_file) -> None:
         "seconds": 1.25,
         "first_token_seconds": 0.5,
         "finished": True,
+        "runtime": "fake bfloat16",
     }
 
 

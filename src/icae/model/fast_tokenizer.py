@@ -1,0 +1,161 @@
+"""A base model's tokenizer without transformers: `tokenizers` for the ids, Jinja for the chat.
+
+It has the part of the transformers interface that this package uses, and gives the same
+ids and texts; importing transformers takes longer than answering from a cached memory.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tokenizers import Tokenizer
+
+from icae.errors import BaseModelError
+
+
+class FastTokenizer:
+    """The tokenizer of a model folder.
+
+    Args:
+        folder: A folder with ``tokenizer.json`` and ``tokenizer_config.json``.
+
+    Attributes:
+        name_or_path: The folder.
+        backend_tokenizer: The tokenizer of the `tokenizers` package.
+        chat_template: The chat template (Jinja), or None.
+        eos_token_id: The token that ends a text, or None.
+
+    Raises:
+        BaseModelError: If there is no fast tokenizer in the folder.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        folder = Path(folder)
+        try:
+            settings = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
+            self.backend_tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        except Exception as error:  # `tokenizers` raises bare Exception for a damaged file
+            raise BaseModelError(
+                f"There is no fast tokenizer in {folder}.",
+                got=str(error),
+                expected="tokenizer.json and tokenizer_config.json",
+                fix="Use --runtime torch, which reads every tokenizer of transformers.",
+            ) from error
+        self.name_or_path = str(folder)
+        self.backend_tokenizer.no_truncation()
+        self.backend_tokenizer.no_padding()
+        self._special = {
+            name: text
+            for name, token in settings.items()
+            if name.endswith("_token") and (text := _text(token)) is not None
+        }
+        self.chat_template = _chat_template(folder, settings)
+        eos = self._special.get("eos_token")
+        self.eos_token_id = None if eos is None else self.backend_tokenizer.token_to_id(eos)
+
+    def __call__(self, text: str, **options: Any) -> Mapping[str, Any]:
+        """Token ids and offsets of a text.
+
+        Args:
+            text: The text.
+            options: ``add_special_tokens`` (default True); others, which change what
+                transformers returns or prints but no id, are taken and left.
+
+        Returns:
+            ``input_ids``, and the ``offset_mapping`` of each, (start, end) in characters.
+        """
+        encoded = self.backend_tokenizer.encode(
+            text, add_special_tokens=bool(options.get("add_special_tokens", True))
+        )
+        return {"input_ids": encoded.ids, "offset_mapping": encoded.offsets}
+
+    def decode(
+        self, token_ids: Sequence[int], *, skip_special_tokens: bool = False, **_: Any
+    ) -> str:
+        """The text of token ids.
+
+        Args:
+            token_ids: The ids.
+            skip_special_tokens: Leave special tokens out.
+        """
+        return str(
+            self.backend_tokenizer.decode(list(token_ids), skip_special_tokens=skip_special_tokens)
+        )
+
+    def apply_chat_template(
+        self,
+        messages: Sequence[Mapping[str, str]],
+        *,
+        add_generation_prompt: bool,
+        tokenize: bool = False,
+    ) -> str:
+        """A conversation as the model's chat template writes it.
+
+        Args:
+            messages: ``role`` and ``content`` of each turn.
+            add_generation_prompt: End with what opens the model's turn.
+            tokenize: Must be False; the text is returned.
+
+        Raises:
+            BaseModelError: If the template cannot be rendered.
+        """
+        from jinja2 import TemplateError
+        from jinja2.ext import loopcontrols
+        from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+        if tokenize or self.chat_template is None:
+            raise ValueError("only the text of an existing chat template is rendered here")
+        # As transformers sets Jinja up; templates are written for these settings.
+        environment = ImmutableSandboxedEnvironment(
+            trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols]
+        )
+        environment.filters["tojson"] = _to_json
+        environment.globals["raise_exception"] = _raise_exception
+        environment.globals["strftime_now"] = _strftime_now
+        try:
+            return environment.from_string(self.chat_template).render(
+                messages=[dict(message) for message in messages],
+                add_generation_prompt=add_generation_prompt,
+                **self._special,
+            )
+        except TemplateError as error:
+            raise BaseModelError(
+                f"The chat template of {self.name_or_path} cannot be rendered.", got=str(error)
+            ) from error
+
+
+def _text(token: Any) -> str | None:
+    """The text of a special token, which may be written as a mapping."""
+    content = token.get("content") if isinstance(token, dict) else token
+    return content if isinstance(content, str) else None
+
+
+def _chat_template(folder: Path, settings: Mapping[str, Any]) -> str | None:
+    """The default chat template: a file of its own, or an entry of the settings."""
+    file = folder / "chat_template.jinja"
+    if file.is_file():
+        return file.read_text(encoding="utf-8")
+    found = settings.get("chat_template")
+    if isinstance(found, list):
+        named = {entry["name"]: entry["template"] for entry in found}
+        found = named.get("default")
+    return None if found is None else str(found)
+
+
+def _to_json(value: Any, indent: int | None = None) -> str:
+    return json.dumps(value, ensure_ascii=False, indent=indent)
+
+
+def _raise_exception(message: str) -> None:
+    from jinja2 import TemplateError
+
+    raise TemplateError(message)
+
+
+def _strftime_now(pattern: str) -> str:
+    from datetime import datetime
+
+    return datetime.now().strftime(pattern)

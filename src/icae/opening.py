@@ -1,0 +1,267 @@
+"""Opening what reads memories: the fastest runtime that is installed, or the one asked for.
+
+With llama.cpp neither torch nor transformers is imported, unless the base weights have to
+be converted for the first time.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, get_args
+
+from icae.errors import BaseModelError, InputError
+from icae.memory import Provenance
+from icae.model.adapter_files import (
+    AdapterInfo,
+    adapter_hash,
+    default_adapter,
+    objective_vectors,
+    read_info,
+    require_base,
+)
+from icae.model.base_files import (
+    DEFAULT_BASE,
+    DEFAULT_HUB_ID,
+    converted_folder,
+    embedded_gguf,
+    stop_tokens,
+    tokenizer_hash,
+)
+from icae.reader import Reader
+
+if TYPE_CHECKING:
+    from icae.api import Icae
+    from icae.model.fast_tokenizer import FastTokenizer
+    from icae.runtimes.llamacpp.weights import GgufDtype
+
+RuntimeName = Literal["auto", "torch", "llamacpp"]
+RUNTIMES: tuple[RuntimeName, ...] = get_args(RuntimeName)
+
+NVIDIA_DRIVER = Path("/dev/nvidiactl")
+"""There where an NVIDIA driver is loaded: told without importing torch."""
+
+log = logging.getLogger(__name__)
+
+
+def open_reader(
+    adapter: str | Path | None = None,
+    *,
+    base: str | None = None,
+    runtime: RuntimeName = "auto",
+    device: str | None = None,
+    dtype: str | None = None,
+    load_torch: Callable[..., Reader] | None = None,
+) -> Reader:
+    """Open an adapter for reading memories.
+
+    Args:
+        adapter: Adapter folder; by default the one shipped for SmolLM2-135M-Instruct.
+        base: Base model; by default the one the adapter records.
+        runtime: ``auto``: llama.cpp where it is installed, knows the base model and no
+            other device than the CPU is there or asked for; else torch.
+        device: Torch device; see `icae.load`.
+        dtype: ``bfloat16`` or ``float32``.
+        load_torch: What loads the torch runtime, in place of `icae.load`; for callers that
+            have it loaded.
+
+    Raises:
+        InputError: If runtime, device or dtype is not known, or they do not go together.
+        MissingDependencyError: If llama.cpp is asked for and not installed.
+        AdapterError: If the adapter cannot be read or belongs to another base.
+        BaseModelError: If the base model cannot be loaded.
+    """
+    runtime = runtime_name(runtime)
+    load_torch = load_torch or _open_torch
+    if runtime == "torch" or (runtime == "auto" and not _prefers_llamacpp(device)):
+        return load_torch(adapter, base=base, device=device, dtype=dtype)
+    if device not in (None, "cpu"):
+        raise InputError(
+            "llama.cpp takes no torch device.",
+            got=device,
+            expected="cpu, or no device",
+            fix="Leave --device out, or use --runtime torch.",
+        )
+    try:
+        return open_llamacpp(adapter, base=base, dtype=dtype)
+    except (BaseModelError, InputError) as error:
+        if runtime == "llamacpp":
+            raise
+        log.warning("Answering with torch, as llama.cpp cannot: %s", error.message)
+        return load_torch(adapter, base=base, device=device, dtype=dtype)
+
+
+def runtime_name(name: str) -> RuntimeName:
+    """The name of a runtime, checked.
+
+    Raises:
+        InputError: If there is none of that name.
+    """
+    for known in RUNTIMES:
+        if name == known:
+            return known
+    raise InputError("There is no such runtime.", got=name, expected=", ".join(RUNTIMES))
+
+
+def _prefers_llamacpp(device: str | None) -> bool:
+    installed = importlib.util.find_spec("llama_cpp") is not None
+    return installed and (device == "cpu" or (device is None and not NVIDIA_DRIVER.exists()))
+
+
+def _open_torch(
+    adapter: str | Path | None, *, base: str | None, device: str | None, dtype: str | None
+) -> Icae:
+    from icae import api
+
+    return api.load(adapter, base=base, device=device, dtype=dtype)
+
+
+def open_llamacpp(
+    adapter: str | Path | None = None, *, base: str | None = None, dtype: str | None = None
+) -> Reader:
+    """Open an adapter in llama.cpp.
+
+    Args:
+        adapter: Adapter folder; by default the one shipped.
+        base: Base model; by default the one the adapter records.
+        dtype: ``bfloat16`` (the default) or ``float32``.
+
+    Raises:
+        InputError: If the dtype is not known, or the adapter's layout cannot be read.
+        MissingDependencyError: If llama.cpp is not installed.
+        AdapterError: If the adapter cannot be read or belongs to another base.
+        BaseModelError: If llama.cpp does not know the base model.
+    """
+    from icae.model.fast_tokenizer import FastTokenizer
+    from icae.runtimes.llamacpp.context import LlamaModel, import_llama_cpp
+    from icae.runtimes.llamacpp.runtime import LlamaCppRuntime
+
+    precision = _gguf_dtype(dtype)
+    import_llama_cpp()  # fails at once where it is missing
+    folder = default_adapter() if adapter is None else Path(adapter)
+    info = read_info(folder)
+    name = base or info.base_model
+    files = base_folder(name)
+    tokenizer = FastTokenizer(files)
+    model = LlamaModel(_gguf(info, name, files, precision))
+    provenance = _provenance(info, name, adapter_hash(folder), tokenizer, model.width)
+    runtime = LlamaCppRuntime(
+        model, info.model, objective_vectors(folder, info.model), dtype=precision
+    )
+    return Reader(
+        runtime=runtime,
+        info=info,
+        tokenizer=tokenizer,
+        provenance=provenance,
+        stop_ids=stop_tokens(_end_of_answers(files), tokenizer.eos_token_id),
+        load_writer=lambda slot_dtype: _open_torch(
+            adapter, base=base, device="cpu", dtype=slot_dtype
+        ),
+    )
+
+
+def _gguf_dtype(name: str | None) -> GgufDtype:
+    known: dict[str | None, GgufDtype] = {
+        None: "bfloat16",
+        "bfloat16": "bfloat16",
+        "float32": "float32",
+    }
+    if name not in known:
+        raise InputError("The dtype is not known.", got=name, expected="bfloat16, float32")
+    return known[name]
+
+
+def base_folder(base: str) -> Path:
+    """Folder with the files of a base model, downloaded or converted if need be.
+
+    Args:
+        base: ``smollm2-135m-instruct``, a folder, or a Hugging Face hub id.
+
+    Raises:
+        BaseModelError: If there is none.
+    """
+    gguf = embedded_gguf() if base == DEFAULT_BASE else None
+    if gguf is not None:
+        folder = converted_folder(gguf)
+        if not (folder / "complete").exists():
+            from icae.model.base import resolve_base  # needs torch, once
+
+            folder = Path(resolve_base(base))
+        return folder
+    if Path(base).is_dir():
+        return Path(base)
+    return _hub_folder(DEFAULT_HUB_ID if base == DEFAULT_BASE else base)
+
+
+def _hub_folder(hub_id: str) -> Path:
+    """Folder of a hub model: as it was downloaded before, else downloaded now."""
+    import huggingface_hub
+
+    patterns = ["*.json", "*.safetensors", "*.jinja"]
+    try:
+        return Path(
+            huggingface_hub.snapshot_download(
+                hub_id, local_files_only=True, allow_patterns=patterns
+            )
+        )
+    except (OSError, ValueError):
+        pass  # not there yet
+    try:
+        return Path(huggingface_hub.snapshot_download(hub_id, allow_patterns=patterns))
+    except (OSError, ValueError) as error:
+        raise BaseModelError(
+            f"Cannot load the base model {hub_id}.",
+            got=(str(error).strip().splitlines() or [type(error).__name__])[0],
+            expected=f"{DEFAULT_BASE}, a folder with a causal LM, or a Hugging Face hub id",
+            fix="Check the name and the connection.",
+        ) from error
+
+
+def _provenance(
+    info: AdapterInfo, base: str, adapter: str, tokenizer: FastTokenizer, hidden_size: int
+) -> Provenance:
+    """What memories are keyed by; their tokenizer has to be the adapter's."""
+    found = tokenizer_hash(tokenizer)
+    if found != info.tokenizer_hash:
+        raise BaseModelError(
+            "The tokenizer read without transformers is not the one of the adapter.",
+            got=f"tokenizer {found[:12]} in {tokenizer.name_or_path}",
+            expected=f"tokenizer {info.tokenizer_hash[:12]}",
+            fix="Use --runtime torch.",
+        )
+    return Provenance(
+        base_model=base,
+        base_hash=info.base_hash,
+        adapter=info.name,
+        adapter_hash=adapter,
+        tokenizer_hash=found,
+        layout=info.model.layout,
+        hidden_size=hidden_size,
+        slot_dtype="bfloat16",
+    )
+
+
+def _gguf(info: AdapterInfo, base: str, files: Path, dtype: GgufDtype) -> Path:
+    """The base weights as GGUF; files are named by the hash of what was read into them."""
+    from icae.runtimes.llamacpp.weights import BaseFolder, ensure_gguf, gguf_path
+
+    known = gguf_path(info.base_hash, dtype)
+    if base == info.base_model and known.exists():
+        return known
+    folder = BaseFolder.open(files)
+    weights = folder.weight_hash()
+    require_base(info, base_model=base, base_hash=weights)
+    return ensure_gguf(folder, weights, dtype)
+
+
+def _end_of_answers(folder: Path) -> int | list[int] | None:
+    """End tokens of the generation settings, or of the model's where there are none."""
+    for name in ("generation_config.json", "config.json"):
+        if (folder / name).is_file():
+            settings = json.loads((folder / name).read_text(encoding="utf-8"))
+            found: int | list[int] | None = settings.get("eos_token_id")
+            return found
+    return None

@@ -1,0 +1,190 @@
+from __future__ import annotations
+
+import importlib.util
+import logging
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from icae import opening
+from icae.errors import AdapterError, BaseModelError, InputError, MissingDependencyError
+from icae.opening import open_llamacpp, open_reader
+
+needs_llamacpp = pytest.mark.skipif(
+    importlib.util.find_spec("llama_cpp") is None,
+    reason="llama-cpp-python is not installed; `make test-llamacpp` installs it",
+)
+TEXT = "the thing in the shed is a tin and in it is a thin ring"
+
+
+@pytest.fixture
+def saved(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    build_model: Any,
+    tokenizer: Any,
+    info_for: Any,
+) -> dict[str, str]:
+    """A base and an adapter in folders, and a cache of their own."""
+    from icae.model import save_adapter
+
+    monkeypatch.setenv("ICAE_CACHE", str(tmp_path / "cache"))
+    model = build_model(framing="around", objective_tokens=2)
+    base = tmp_path / "base"
+    model.decoder.save_pretrained(base)
+    tokenizer.save_pretrained(base)
+    info = info_for(model, tokenizer, base=str(base))
+    return {"adapter": str(save_adapter(model, info, tmp_path / "adapter")), "base": str(base)}
+
+
+@pytest.fixture
+def installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if llama.cpp were installed on a machine without a GPU."""
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
+    monkeypatch.setattr(opening, "NVIDIA_DRIVER", Path("/nowhere"))
+
+
+def open_named(monkeypatch: pytest.MonkeyPatch, **options: Any) -> Any:
+    monkeypatch.setattr(opening, "open_llamacpp", lambda *_, **__: "llamacpp")
+    return open_reader(load_torch=lambda *_, **__: "torch", **options)  # type: ignore[arg-type,return-value]
+
+
+@pytest.mark.usefixtures("installed")
+@pytest.mark.parametrize(
+    ("options", "chosen"),
+    [
+        ({}, "llamacpp"),
+        ({"device": "cpu"}, "llamacpp"),
+        ({"device": "cuda"}, "torch"),
+        ({"runtime": "torch"}, "torch"),
+        ({"runtime": "llamacpp"}, "llamacpp"),
+    ],
+)
+def test_auto_takes_llama_cpp_unless_another_device_is_asked_for(
+    monkeypatch: pytest.MonkeyPatch, options: dict[str, Any], chosen: str
+) -> None:
+    assert open_named(monkeypatch, **options) == chosen
+
+
+@pytest.mark.usefixtures("installed")
+def test_auto_takes_torch_where_there_is_a_gpu(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(opening, "NVIDIA_DRIVER", tmp_path)
+
+    assert open_named(monkeypatch) == "torch"
+    assert open_named(monkeypatch, device="cpu") == "llamacpp"
+
+
+def test_auto_takes_torch_where_llama_cpp_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+
+    assert open_named(monkeypatch) == "torch"
+
+
+@pytest.mark.usefixtures("installed")
+@pytest.mark.parametrize(
+    "error", [BaseModelError("unknown architecture"), InputError("positions with gaps")]
+)
+def test_auto_falls_back_to_torch_with_a_warning(
+    monkeypatch: pytest.MonkeyPatch, caplog: Any, error: Exception
+) -> None:
+    def fail(*_: Any, **__: Any) -> Any:
+        raise error
+
+    monkeypatch.setattr(opening, "open_llamacpp", fail)
+    with caplog.at_level(logging.WARNING, logger="icae"):
+        assert open_reader(load_torch=lambda *_, **__: "torch") == "torch"  # type: ignore[arg-type,comparison-overlap,return-value]
+    assert str(error) in caplog.text
+    with pytest.raises(type(error)):
+        open_reader(runtime="llamacpp")
+
+
+def test_the_way_to_llama_cpp_imports_neither_torch_nor_transformers() -> None:
+    code = (
+        "import sys, icae.cli.app, icae.cli.ask, icae.opening, icae.kv_sidecar; "
+        "import icae.model.fast_tokenizer, icae.runtimes.llamacpp.runtime; "
+        "sys.exit(sum(name in sys.modules for name in ('torch', 'transformers', 'peft')))"
+    )
+
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_runtime_that_does_not_exist_is_refused() -> None:
+    with pytest.raises(InputError, match="no such runtime") as caught:
+        open_reader(runtime="vllm")  # type: ignore[arg-type]
+    assert caught.value.expected == "auto, torch, llamacpp"
+
+
+def test_llama_cpp_takes_no_other_device() -> None:
+    with pytest.raises(InputError, match="takes no torch device"):
+        open_reader(runtime="llamacpp", device="cuda:0")
+
+
+def test_a_missing_llama_cpp_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "llama_cpp", None)
+
+    with pytest.raises(MissingDependencyError, match="not installed") as caught:
+        open_llamacpp()
+    assert "icae[llamacpp]" in str(caught.value.fix)
+
+
+def test_torch_and_its_own_answers_are_what_load_gives(saved: dict[str, str]) -> None:
+    from icae import api
+
+    reader = open_reader(saved["adapter"], runtime="torch", device="cpu", dtype="float32")
+    engine = api.load(saved["adapter"], device="cpu", dtype="float32")
+    memory = engine.compress(TEXT, ratio=4)
+
+    assert reader.provenance == engine.provenance
+    answer = reader.ask(memory, "Where?", max_new_tokens=4)
+    assert answer.text == engine.ask(memory, "Where?", max_new_tokens=4).text
+    assert answer.runtime == "torch float32"
+
+
+@needs_llamacpp
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_memory_made_in_torch_is_read_in_llama_cpp(saved: dict[str, str], dtype: str) -> None:
+    from icae import api
+
+    engine = api.load(saved["adapter"], device="cpu", dtype=dtype)
+    memory = engine.compress(TEXT, ratio=4)
+    reader = open_reader(saved["adapter"], runtime="llamacpp", dtype="float32")
+
+    answer = reader.ask(memory, "Where?", max_new_tokens=6)
+    assert answer.runtime == "llamacpp float32"
+    assert reader.kv_bytes(10) == 2560
+    if dtype == "float32":
+        assert answer.text == engine.ask(memory, "Where?", max_new_tokens=6).text
+        whole = reader.ask_text(TEXT, "Where?", max_new_tokens=6)
+        assert whole.text == engine.ask_text(TEXT, "Where?", max_new_tokens=6).text
+        made = reader.reconstruct(memory)
+        assert [r.text for r in made] == [r.text for r in engine.reconstruct(memory)]
+    writer = reader.writer(memory.provenance.slot_dtype)
+    assert writer.append(memory, " the end").tokens > memory.tokens
+
+
+@needs_llamacpp
+def test_llama_cpp_refuses_another_base_than_the_adapters(
+    saved: dict[str, str], build_decoder: Any, tokenizer: Any, tmp_path: Path
+) -> None:
+    build_decoder(seed=5).save_pretrained(tmp_path / "other")
+    tokenizer.save_pretrained(tmp_path / "other")
+
+    with pytest.raises(AdapterError, match="trained on another base"):
+        open_llamacpp(saved["adapter"], base=str(tmp_path / "other"))
+
+
+@needs_llamacpp
+def test_llama_cpp_refuses_another_tokenizer_than_the_adapters(
+    saved: dict[str, str], build_tokenizer: Any
+) -> None:
+    other = build_tokenizer()
+    other.add_tokens(["<|new|>"])
+    other.save_pretrained(saved["base"])
+
+    with pytest.raises(BaseModelError, match="not the one of the adapter"):
+        open_llamacpp(saved["adapter"])
