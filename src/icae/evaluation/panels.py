@@ -77,7 +77,8 @@ class Panel:
     def draw(self, axis: Any, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         """Draw a line for each series, all of which the legend names."""
         handles: dict[str, Any] = {}
-        looks = _looks_by_series if self.axis == BY_RATIO else _looks_by_ratio
+        by_series = self.axis == BY_RATIO or runs_over_ratios(rows)
+        looks = looks_by_series if by_series else _looks_by_ratio
         for series, look in looks(rows).items():
             points = [row for row in self._points(rows) if row["series"] == series]
             if points:
@@ -200,12 +201,19 @@ def _level(axis: Any, figure: Mapping[str, float], look: dict[str, Any]) -> Any:
     return axis.axhline(figure["value"], linewidth=1.5, **look)
 
 
-def _looks_by_series(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+def runs_over_ratios(rows: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether a series has rows of several ratios, so that no colour can tell the ratio."""
+    runs = {(row["series"], row["ratio"]) for row in rows if row["ratio"] is not None}
+    return len(runs) > len({series for series, _ in runs})
+
+
+def looks_by_series(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
     """A colour for each series, in order, with a broken stroke where no ratio matters."""
-    named = {row["series"]: row["ratio"] is None for row in rows}
+    named = dict.fromkeys((row["series"] for row in rows), "--")
+    named |= {row["series"]: "-" for row in rows if row["ratio"] is not None}
     return {
-        series: {"color": COLOURS[i % len(COLOURS)], "linestyle": "--" if bare else "-"}
-        for i, (series, bare) in enumerate(named.items())
+        series: {"color": COLOURS[i % len(COLOURS)], "linestyle": stroke}
+        for i, (series, stroke) in enumerate(named.items())
     }
 
 

@@ -9,7 +9,7 @@ import pytest
 from icae.errors import ConfigError
 from icae.evaluation import AdaptiveSettings
 from icae.evaluation.adaptive import share_of_fixed
-from icae.evaluation.panels import COLOURS
+from icae.evaluation.panels import COLOURS, looks_by_series, runs_over_ratios
 from icae.evaluation.plots import plot
 
 
@@ -92,14 +92,14 @@ def test_share_of_fixed_ratios_lies_on_the_line_through_them(
 
 
 def test_a_series_over_several_ratios_has_one_look() -> None:
-    from icae.evaluation.plots import _looks
-
     rows = [
         {"series": "fixed", "kind": "fixed", "ratio": 2.0},
         {"series": "fixed", "kind": "fixed", "ratio": 4.0},
         {"series": "budget", "kind": "budget", "ratio": None},
     ]
-    looks = _looks(rows)
+    assert runs_over_ratios(rows)
+    assert not runs_over_ratios(rows[1:])
+    looks = looks_by_series(rows)
     assert [looks[name]["color"] for name in ("fixed", "budget")] == list(COLOURS[:2])
 
 
