@@ -230,12 +230,15 @@ class Refinement:
             "series": f"{cell.length} tokens, {cell.ratio:g}x, {cell.text}",
             "slots": len(before[0].slots_KD),
         }
-        made = []
+        made: list[Row] = []
+        text: Row = {}
+        shown: list[ContextMemory] = []
         for step in settings.places:
+            if not _same_slots(shown, trail[step]):  # else spans are done: the text is the same
+                shown = trail[step]
+                text = self._text_figures(contexts, shown, tick)
             row = {**named, "step": step, **self._accuracy(refined, step)}
-            more = self._text_figures(contexts, trail[step], tick)
-            if step in ends:
-                more = _joined(more, raw | ends[step])
+            more = _joined(text, raw | ends[step]) if step in ends else text
             made.append(_joined(row, more))
         return made
 
@@ -314,6 +317,13 @@ class Refinement:
         if not written:
             return {"per_context": {}}
         return text_figures(self.engine, contexts[:greedy], written, self.settings.seed)
+
+
+def _same_slots(before: Sequence[ContextMemory], now: Sequence[ContextMemory]) -> bool:
+    """Whether the slots are the very ones of before."""
+    return len(before) == len(now) and all(
+        old.slots_KD is new.slots_KD for old, new in zip(before, now, strict=True)
+    )
 
 
 def _joined(row: Row, more: Row) -> Row:

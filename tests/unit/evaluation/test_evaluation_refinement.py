@@ -154,8 +154,10 @@ def test_greedy_text_is_that_of_the_best_slots_at_each_step(
 
     monkeypatch.setattr(experiment, "write_back", write_back)
     monkeypatch.setattr(experiment, "refine", refine)
-    run(replace(settings, steps=4, every=2, greedy=2))
+    rows = run(replace(settings, steps=8, every=2, greedy=2)).rows
     assert seen == [[0.0, 10.0], [1.0, 12.0], [1.0, 14.0]]
+    assert [row["step"] for row in rows] == [0, 2, 4, 6, 8]
+    assert all("bleu" in row for row in rows)
 
 
 def test_spans_are_refined_for_every_step_and_get_better(
