@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import sys
 from pathlib import Path
@@ -35,6 +36,17 @@ def all_experiments(
     full: Annotated[
         bool, typer.Option("--full", help="What a paper would print; needs a GPU.")
     ] = False,
+    judge_url: Annotated[
+        str | None,
+        typer.Option("--judge-url", metavar="URL", help="OpenAI-compatible judge of answers."),
+    ] = None,
+    judge_model: Annotated[
+        str, typer.Option("--judge-model", metavar="NAME", help="Its model.")
+    ] = "",
+    key_variable: Annotated[
+        str,
+        typer.Option("--api-key-env", metavar="NAME", help="Environment variable with the key."),
+    ] = "OPENAI_API_KEY",
     only: Annotated[
         str | None,
         typer.Option("--only", metavar="NAME,...", help="Experiments to run.", show_default="all"),
@@ -56,6 +68,7 @@ def all_experiments(
     """
     if quick and full:
         raise ConfigError("Choose one of --quick and --full.")
+    from icae.evaluation.judge_client import JudgeService
     from icae.evaluation.suite import SuiteRun
 
     names = None if only is None else tuple(name.strip() for name in only.split(","))
@@ -63,6 +76,8 @@ def all_experiments(
         texts=tuple(texts or ()),
         questions=tuple(questions or ()),
         scale="full" if full else "quick",
+        judge=None if judge_url is None else JudgeService(url=judge_url, model=judge_model),
+        api_key=os.environ.get(key_variable, ""),
         only=names,
     )
     with console.status("Loading the model"):
@@ -80,7 +95,7 @@ def all_experiments(
         console.note(f"What was measured is kept in {output}; the same command goes on from there.")
         raise
     lines = {
-        part.entry.name: f"skipped: {part.reason}"
+        part.name: f"skipped: {part.reason}"
         if part.took is None
         else f"done in {time_text(part.took)}"
         for part in finished.parts

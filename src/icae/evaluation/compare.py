@@ -19,7 +19,7 @@ from icae.evaluation.report import SCHEMA
 SAME_MEASURE = ("schema", "data", "seed", "settings")
 """What must be equal for a difference to be one between the models."""
 
-SAME_MODEL = ("adapter", "base", "dtype")
+SAME_MODEL = ("adapter", "base", "tokenizer", "dtype")
 """What two results are usually compared for."""
 
 SAME_MAKING = ("icae", "commit", "hardware", "complete")

@@ -15,12 +15,12 @@ from icae.evaluation.judge import COLUMNS, NOTES, OUTCOMES, both_orders, figures
 from icae.evaluation.judge_client import CachedJudge, Judge, JudgeService, ask_all
 from icae.evaluation.judge_prompt import VERSION, Asked, messages
 from icae.evaluation.metrics import LEVEL, RESAMPLES
-from icae.evaluation.pages import html_table
+from icae.evaluation.pages import data_image, html_table
 from icae.evaluation.panels import StackPanel
 from icae.evaluation.plots import plot, require_matplotlib
 from icae.evaluation.report import SCHEMA, Report, ReportFile
 from icae.evaluation.run import Finished
-from icae.evaluation.tables import Table, markdown_tables
+from icae.evaluation.tables import Table, markdown_tables, table_texts
 from icae.memory.html_page import escaped
 
 TITLE = "Answers judged in both orders"
@@ -47,6 +47,7 @@ class JudgeRun:
         cache: File of its replies.
         seed: Seed of the bootstrap.
         together: Requests in flight.
+        name: Name of the result files.
     """
 
     first: AnswerSet
@@ -56,6 +57,7 @@ class JudgeRun:
     cache: Path
     seed: int = 0
     together: int = 4
+    name: str = "judge"
 
 
 def judge_answers(
@@ -66,7 +68,7 @@ def judge_answers(
     command: str,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Finished:
-    """Judge every question both answer, and write ``judge.json``, ``.md`` and ``.png``.
+    """Judge every question both answer, and write a JSON file, Markdown and a plot.
 
     Replies are cached as they come, so an equal run asks only for what is missing.
 
@@ -124,7 +126,7 @@ def _asked(first: Answered, second: Answered) -> Asked:
 def _head(run: JudgeRun, command: str, *, alone: int, problems: Sequence[str]) -> dict[str, Any]:
     return {
         "schema": SCHEMA,
-        "experiment": "judge",
+        "experiment": run.name,
         "title": TITLE,
         "icae": icae.__version__,
         "commit": commit(),
@@ -147,16 +149,26 @@ def _write(
     pairs: Sequence[tuple[Answered, Answered]],
     outcomes: Sequence[str],
 ) -> Finished:
-    file = ReportFile(folder=folder, name="judge")
+    file = ReportFile(folder=folder, name=str(report.head["experiment"]))
     file.save(report)
     head, table = report.head, Table(rows=report.rows, columns=COLUMNS)
-    picture_line = [f"# {TITLE}", "", f"![{TITLE}](judge.png)", ""]
+    picture_line = [f"# {TITLE}", "", f"![{TITLE}]({file.name}.png)", ""]
     made = _made_by(head)
     notes = [*NOTES, f"Figures in brackets: {head['intervals']}."]
     lines = [*picture_line, *markdown_tables([table]), *(f"- {note}" for note in notes), "", *made]
     file.write(".md", ("\n".join(lines) + "\n").encode())
-    file.write(".png", plot(report.rows, PANELS, title=TITLE))
-    section = _examples(pairs, outcomes) + "".join(f"<p>{escaped(line)}</p>" for line in made)
+    picture = plot(report.rows, PANELS, title=TITLE)
+    file.write(".png", picture)
+    items = "".join(f"<li>{escaped(note)}</li>" for note in notes)
+    section = "".join(
+        [
+            data_image(picture, TITLE),
+            html_table([c.title for c in table.filled], table_texts(table.rows, table.filled)),
+            _examples(pairs, outcomes),
+            f'<ul class="notes">{items}</ul>',
+            *(f'<p class="made">{escaped(line)}</p>' for line in made if line),
+        ]
+    )
     return Finished(
         payload=report.payload(),
         tables=(table,),
@@ -187,4 +199,6 @@ def _examples(pairs: Sequence[tuple[Answered, Answered]], outcomes: Sequence[str
         for first, second in own[: EXAMPLES // 2]:
             texts = (name, first.question, first.reference, first.answer, second.answer)
             shown.append([text[:300] for text in texts])
-    return html_table(["outcome", "question", "reference", "first", "second"], shown)
+    return "<h3>Examples</h3>\n" + html_table(
+        ["outcome", "question", "reference", "first", "second"], shown
+    )

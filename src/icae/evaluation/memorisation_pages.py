@@ -23,10 +23,10 @@ def side_by_side(rows: Sequence[Row]) -> str:
         HTML: left the source, right what was written.
     """
     key = " ".join(_mark(error, error) for error in CLASSES)
-    parts = [f"<h2>Examples</h2>\n<p>Left the source, right what was written. {key}</p>\n"]
+    parts = [f"<h3>Examples</h3>\n<p>Left the source, right what was written. {key}</p>\n"]
     for row in rows:
         if row["examples"]:
-            parts.append(f"<h3>{escaped(row['series'])}</h3>\n<table>\n")
+            parts.append(f"<h4>{escaped(row['series'])}</h4>\n<table>\n")
             parts += [_example(example["pairs"]) for example in row["examples"]]
             parts.append("</table>\n")
     return "".join(parts)

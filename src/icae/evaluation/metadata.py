@@ -43,11 +43,12 @@ def file_hash(path: Path) -> str:
 
 
 def model_record(engine: Icae) -> dict[str, Any]:
-    """Names and hashes of adapter and base, and the precision of the weights."""
+    """Names and hashes of adapter, base and tokenizer, and the precision of the weights."""
     made = engine.provenance
     return {
         "adapter": {"name": made.adapter, "hash": made.adapter_hash},
         "base": {"name": made.base_model, "hash": made.base_hash},
+        "tokenizer": {"hash": made.tokenizer_hash},
         "dtype": str(engine.runtime.model.dtype).removeprefix("torch."),
     }
 

@@ -14,7 +14,8 @@ body{max-width:74rem}
 img{max-width:100%;height:auto}
 .scroll{overflow-x:auto}
 table.t th{vertical-align:bottom}
-table.t td,table.t th{white-space:nowrap;padding:.15rem .5rem}
+table.t td{white-space:nowrap;padding:.15rem .5rem}
+table.t th{padding:.15rem .5rem;max-width:7rem}
 .notes{font-size:13px;color:#444}
 .made{font:12px/1.5 ui-monospace,monospace;color:#555;overflow-wrap:anywhere}
 """
@@ -55,7 +56,7 @@ def result_section(
         parts.append(html_table([c.title for c in table.filled], lines))
     said = [*notes, f"Figures in brackets: {head['intervals']}."]
     items = "".join(f"<li>{escaped(note)}</li>" for note in said)
-    made = "<br>".join(escaped(line) for line in made_by(head) if line)
+    made = "<br>".join(escaped(line.strip("`")) for line in made_by(head) if line)
     notes_html = f'<ul class="notes">{items}</ul>'
     return "".join([*parts, *shown, notes_html, f'<p class="made">{made}</p>\n'])
 

@@ -78,13 +78,19 @@ class Panel:
         """Draw a line for each series, all of which the legend names."""
         handles: dict[str, Any] = {}
         by_series = self.axis == BY_RATIO or runs_over_ratios(rows)
-        looks = looks_by_series if by_series else _looks_by_ratio
-        for series, look in looks(rows).items():
-            points = [row for row in self._points(rows) if row["series"] == series]
-            if points:
-                handles[series] = self._line(axis, points, look)
-        dress(axis, self.title)
+        looks = (looks_by_series if by_series else _looks_by_ratio)(rows)
         places = sorted({row[self.axis.key] for row in rows} - {None})
+        shown = self._points(rows)
+        drawn = [name for name in looks if any(row["series"] == name for row in shown)]
+        for number, series in enumerate(drawn):
+            points = [row for row in shown if row["series"] == series]
+            # At a single place the series stand side by side.
+            beside = number - (len(drawn) - 1) / 2 if len(places) == 1 else 0.0
+            handles[series] = self._line(axis, points, looks[series], beside)
+        dress(axis, self.title)
+        if len(places) == 1:
+            half = max(1.0, len(drawn) / 2)
+            axis.set_xlim(places[0] - half, places[0] + half)
         axis.set_xlabel(self.axis.label, fontsize=9)
         axis.set_xticks(places, [f"{n:g}" for n in places])
         axis.set_ylim(*self.limits)
@@ -97,11 +103,17 @@ class Panel:
         own = [row for row in rows if self.dataset is None or row.get("dataset") == self.dataset]
         return [row for row in own if row.get(self.key) is not None]
 
-    def _line(self, axis: Any, points: Sequence[Mapping[str, Any]], look: dict[str, Any]) -> Any:
+    def _line(
+        self,
+        axis: Any,
+        points: Sequence[Mapping[str, Any]],
+        look: dict[str, Any],
+        beside: float,
+    ) -> Any:
         if points[0][self.axis.key] is None:
             return _level(axis, points[0][self.key], look)
         points = sorted(points, key=lambda row: float(row[self.axis.key]))
-        x = [row[self.axis.key] for row in points]
+        x = [row[self.axis.key] + beside for row in points]
         value, low, high = ([r[self.key][end] for r in points] for end in ("value", "low", "high"))
         (line,) = axis.plot(x, value, marker="o", markersize=4, linewidth=1.5, **look)
         if len(x) == 1:
@@ -144,6 +156,8 @@ class HeatPanel:
         axis.set_xlabel(self.across, fontsize=9)
         axis.set_ylabel(self.down, fontsize=9)
         axis.tick_params(labelsize=8)
+        for side in (axis.xaxis, axis.yaxis):
+            side.get_major_locator().set_params(integer=True)
         axis.figure.colorbar(image, ax=axis, shrink=0.85).ax.tick_params(labelsize=8)
         return {}
 

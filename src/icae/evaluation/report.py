@@ -25,7 +25,7 @@ class Report:
 
     Attributes:
         head: What made it; see `metadata`. Holds the keys of `IDENTITY` and others.
-        cells: The cells that were measured, each with its seconds and commit.
+        cells: The cells that were measured, each with its seconds, commit and hardware.
         rows: Their rows, in the same order.
         complete: Whether every cell asked for is there.
         comparisons: Rows worked out from those of all cells.
@@ -42,10 +42,17 @@ class Report:
         return any(_is(record, cell) for record in self.cells)
 
     def with_cell(
-        self, cell: Cell, rows: Sequence[Row], *, seconds: float, commit: str | None
+        self,
+        cell: Cell,
+        rows: Sequence[Row],
+        *,
+        seconds: float,
+        commit: str | None,
+        hardware: str,
     ) -> Report:
-        """The report with one more cell."""
-        record = {**asdict(cell), "seconds": round(seconds, 3), "commit": commit}
+        """The report with one more cell; code and machine may differ from cell to cell."""
+        made = {"seconds": round(seconds, 3), "commit": commit, "hardware": hardware}
+        record = {**asdict(cell), **made}
         return Report(
             head=self.head, cells=(*self.cells, record), rows=(*self.rows, *map(dict, rows))
         )

@@ -193,7 +193,7 @@ def _press(method: str) -> Any:
     except ImportError as error:
         raise MissingDependencyError(
             "kvpress is not installed.",
-            fix="pip install --no-deps kvpress 'cachetools<6' 'fire<0.7' (it asks for "
+            fix="pip install --no-deps kvpress 'cachetools<6' 'fire<0.7' termcolor (it asks for "
             "transformers below 5.3, so it cannot be installed with its dependencies)",
         ) from error
     if not hasattr(kvpress, method):

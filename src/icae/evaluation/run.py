@@ -115,7 +115,13 @@ def _measure(
         ticker = _Ticker(experiment.cost(cell), done, total, on_progress)
         rows = experiment.measure(cell, report.rows, ticker.tick)
         seconds = time.perf_counter() - begin
-        report = report.with_cell(cell, _keyed(cell, rows), seconds=seconds, commit=code)
+        report = report.with_cell(
+            cell,
+            _keyed(cell, rows),
+            seconds=seconds,
+            commit=code,
+            hardware=str(report.head["hardware"]),
+        )
         file.save(report)
         done += experiment.cost(cell)
         on_progress(done, total)

@@ -29,13 +29,13 @@ def slot_texts(rows: Sequence[Row]) -> str:
         HTML; a token is the redder the more log-probability it loses without that slot.
     """
     parts = [
-        "<h2>Examples</h2>\n<p>Each line is one slot replaced by the mean slot: red tokens "
+        "<h3>Examples</h3>\n<p>Each line is one slot replaced by the mean slot: red tokens "
         "become less likely, blue ones more; the slot's own chunk is underlined. Full colour "
         "is a change of 4 nats or more.</p>\n"
     ]
     for row in rows:
         for number, example in enumerate(row["examples"], start=1):
-            parts.append(f"<h3>{escaped(row['series'])}, context {number}</h3>\n")
+            parts.append(f"<h4>{escaped(row['series'])}, context {number}</h4>\n")
             parts.append(_example(example))
     return "".join(parts)
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import json
-import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +14,18 @@ import icae
 from icae.api import Icae
 from icae.checkout import commit
 from icae.errors import IcaeError, InputError, ResultConflictError
+from icae.evaluation.answer_sets import read_answers, read_contexts
+from icae.evaluation.compare import read_result
+from icae.evaluation.judge_client import JudgeService, OpenAiJudge
+from icae.evaluation.judge_run import JudgeRun, judge_answers
 from icae.evaluation.metadata import data_hashes, hardware, model_record
 from icae.evaluation.registry import ENTRIES, Entry, Scale
 from icae.evaluation.report import SCHEMA, ReportFile
 from icae.evaluation.run import Finished, Progress, evaluate
 from icae.evaluation.suite_report import Part, html_report, json_report, markdown_report
+
+JUDGED = {"judge": "full context", "judge-summary": "own summary"}
+"""Name of a part -> whose answers the memory's are judged against."""
 
 PartProgress = Callable[[str], AbstractContextManager[Progress]]
 """Called with the name of an experiment; gives what is called as its work goes on."""
@@ -32,6 +39,8 @@ class SuiteRun:
         texts: Held-out corpus files or folders; may be none.
         questions: Triplet files; may be none.
         scale: ``quick`` or ``full``.
+        judge: The judge of answers, or None to skip what needs one.
+        api_key: Its key.
         only: Names of the experiments to run, or None for all.
         entries: What there is to run.
     """
@@ -39,11 +48,13 @@ class SuiteRun:
     texts: tuple[Path, ...]
     questions: tuple[Path, ...]
     scale: Scale
+    judge: JudgeService | None = None
+    api_key: str = field(default="", repr=False)
     only: tuple[str, ...] | None = None
     entries: tuple[Entry, ...] = ENTRIES
 
     def __post_init__(self) -> None:
-        known = [entry.name for entry in self.entries]
+        known = [*(entry.name for entry in self.entries), *JUDGED]
         unknown = [name for name in self.only or () if name not in known]
         if unknown:
             raise InputError(
@@ -94,22 +105,35 @@ def run_suite(
         ResultConflictError: If the folder holds results of another run.
         InputError: If a file cannot be written.
     """
-    parts = []
-    for entry in run.entries:
-        if run.only is not None and entry.name not in run.only:
-            continue
-        begin = time.perf_counter()
-        try:
-            finished = _run_entry(
-                engine, entry, run, folder=folder, command=command, replace=replace, on_part=on_part
+    chosen = [e for e in run.entries if run.only is None or e.name in run.only]
+    work: list[tuple[str, str, Callable[[], Finished]]] = [
+        (
+            entry.name,
+            entry.question,
+            functools.partial(
+                _run_entry,
+                engine,
+                entry,
+                run,
+                folder=folder,
+                command=command,
+                replace=replace,
+                on_part=on_part,
+            ),
+        )
+        for entry in chosen
+    ]
+    if run.only is None or set(run.only) & set(JUDGED):
+        work += [
+            (
+                name,
+                f"Is the memory's answer better than that of the {against}, to a judge?",
+                functools.partial(_run_judge, run, name, folder=folder, command=command),
             )
-        except ResultConflictError:
-            raise
-        except IcaeError as error:
-            parts.append(Part(entry=entry, finished=None, reason=_reason(error), seconds=0.0))
-        else:
-            seconds = time.perf_counter() - begin
-            parts.append(Part(entry=entry, finished=finished, reason="", seconds=seconds))
+            for name, against in JUDGED.items()
+            if run.only is None or name in run.only
+        ]
+    parts = [_part(name, question, measure) for name, question, measure in work]
     head = _head(engine, run, command)
     file = ReportFile(folder=folder, name="report", suffixes=(".html", ".md", ".json"))
     payload = json_report(head, parts)
@@ -122,6 +146,36 @@ def run_suite(
         parts=tuple(parts),
         files=tuple(file.beside(suffix) for suffix in file.suffixes),
     )
+
+
+def _part(name: str, question: str, measure: Callable[[], Finished]) -> Part:
+    """A part of the report, or why it was skipped."""
+    try:
+        return Part(name=name, question=question, finished=measure())
+    except ResultConflictError:
+        raise
+    except IcaeError as error:
+        return Part(name=name, question=question, finished=None, reason=_reason(error))
+
+
+def _run_judge(run: SuiteRun, name: str, *, folder: Path, command: str) -> Finished:
+    """Judge the answers that `qa` left in the folder, at its lowest ratio."""
+    if run.judge is None:
+        raise InputError("No judge was given.", fix="Give --judge-url and --judge-model.")
+    path = folder / "qa.json"
+    if not path.exists():
+        raise InputError("There are no answers to judge.", fix="Run qa, which needs --questions.")
+    ratio = min(row["ratio"] for row in read_result(path)["rows"] if row["ratio"] is not None)
+    judged = JudgeRun(
+        first=read_answers(path, reads="memory", ratio=ratio),
+        second=read_answers(path, reads=JUDGED[name], ratio=ratio),
+        contexts=read_contexts(run.questions),
+        service=run.judge,
+        cache=folder / "judge-replies.jsonl",
+        name=name,
+    )
+    judge = OpenAiJudge(run.judge, run.api_key)
+    return judge_answers(judged, judge, folder=folder, command=command)
 
 
 def _run_entry(

@@ -9,7 +9,6 @@ from typing import Any
 
 from icae.evaluation.metadata import file_hash
 from icae.evaluation.pages import STYLE
-from icae.evaluation.registry import Entry
 from icae.evaluation.run import Finished
 from icae.evaluation.tables import made_by
 from icae.memory.html_page import escaped, html_page
@@ -28,16 +27,16 @@ class Part:
     """One experiment in the report.
 
     Attributes:
-        entry: The experiment.
+        name: Name of the experiment and of its files.
+        question: What it answers.
         finished: Its result, or None if it was skipped.
         reason: Why it was skipped; empty if it was not.
-        seconds: What it took in this run.
     """
 
-    entry: Entry
+    name: str
+    question: str
     finished: Finished | None
-    reason: str
-    seconds: float
+    reason: str = ""
 
     @property
     def took(self) -> float | None:
@@ -54,26 +53,25 @@ def html_report(head: Mapping[str, Any], parts: Sequence[Part]) -> str:
     """
     body = [_html_summary(parts)]
     for part in parts:
-        entry = part.entry
-        body.append(f'<h2 id="{escaped(entry.name)}">{escaped(entry.name)}</h2>\n')
-        body.append(f'<p class="q">{escaped(entry.question)}</p>\n')
+        body.append(f'<h2 id="{escaped(part.name)}">{escaped(part.name)}</h2>\n')
+        body.append(f'<p class="q">{escaped(part.question)}</p>\n')
         if part.finished is None:
             body.append(f'<p class="skip">Skipped: {escaped(part.reason)}.</p>\n')
         else:
             body.append(part.finished.section)
     body.append("<h2>How this report was made</h2>\n")
-    body += [f'<p class="made">{escaped(line)}</p>\n' for line in made_by(head) if line]
+    body += [f'<p class="made">{escaped(line.strip("`"))}</p>\n' for line in made_by(head) if line]
     return html_page(body, title=str(head["title"]), style=STYLE + _STYLE)
 
 
 def _html_summary(parts: Sequence[Part]) -> str:
     lines = []
     for part in parts:
-        name = escaped(part.entry.name)
+        name = escaped(part.name)
         status = "done" if part.finished is not None else f"skipped: {part.reason}"
         lines.append(
             f'<tr><td class="w"><a href="#{name}">{name}</a></td>'
-            f'<td class="w">{escaped(part.entry.question)}</td>'
+            f'<td class="w">{escaped(part.question)}</td>'
             f'<td class="w">{escaped(status)}</td><td>{_seconds(part)}</td></tr>\n'
         )
     titles = '<th class="w">experiment</th><th class="w">question</th><th class="w">status</th>'
@@ -96,14 +94,14 @@ def markdown_report(head: Mapping[str, Any], parts: Sequence[Part], folder: Path
     lines.append("|---|---|---|---:|")
     for part in parts:
         status = "done" if part.finished is not None else f"skipped: {part.reason}"
-        cells = (part.entry.name, part.entry.question, status, _seconds(part))
+        cells = (part.name, part.question, status, _seconds(part))
         lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     lines.append("")
     for part in parts:
         if part.finished is None:
-            lines += [f"## {part.entry.name}", "", f"Skipped: {part.reason}.", ""]
+            lines += [f"## {part.name}", "", f"Skipped: {part.reason}.", ""]
         else:
-            page = (folder / f"{part.entry.name}.md").read_text(encoding="utf-8")
+            page = (folder / f"{part.name}.md").read_text(encoding="utf-8")
             lines += ["#" + line if line.startswith("#") else line for line in page.splitlines()]
             lines.append("")
     lines += ["## How this report was made", "", *made_by(head), ""]
@@ -121,8 +119,8 @@ def json_report(head: Mapping[str, Any], parts: Sequence[Part]) -> dict[str, Any
 
 
 def _json_part(part: Part) -> dict[str, Any]:
-    entry, finished = part.entry, part.finished
-    named = {"name": entry.name, "question": entry.question}
+    finished = part.finished
+    named = {"name": part.name, "question": part.question}
     if finished is None:
         return {**named, "status": "skipped", "reason": part.reason}
     tables = []

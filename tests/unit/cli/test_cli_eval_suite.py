@@ -164,7 +164,6 @@ def test_sizes_that_cannot_be_read_are_refused(icae, no_engine, text) -> None:
 def whole(monkeypatch: pytest.MonkeyPatch, fake: Any) -> dict[str, Any]:
     """What the suite was called with; one experiment is done, one skipped."""
     from icae.evaluation import Finished
-    from icae.evaluation.registry import ENTRIES
     from icae.evaluation.suite import SuiteFinished
     from icae.evaluation.suite_report import Part
 
@@ -174,8 +173,8 @@ def whole(monkeypatch: pytest.MonkeyPatch, fake: Any) -> dict[str, Any]:
         calls.update(run=run, **options)
         done = Finished(payload={"seconds": 90.0}, tables=(), files=())
         parts = (
-            Part(entry=ENTRIES[0], finished=done, reason="", seconds=90.0),
-            Part(entry=ENTRIES[1], finished=None, reason="no data", seconds=0.0),
+            Part(name="reconstruction", question="q", finished=done),
+            Part(name="random-text", question="q", finished=None, reason="no data"),
         )
         files = (options["folder"] / "report.html",)
         return SuiteFinished(payload={"parts": []}, parts=parts, files=files)
@@ -195,8 +194,11 @@ def test_the_whole_suite_is_quick_unless_told_otherwise(icae, whole) -> None:
         "random-text     skipped: no data",
         "r/report.html",
     ]
-    assert icae("eval", "all", "texts", "--full", "--only", "slots, qa").exit_code == 0
+    assert run.judge is None
+    options = ("--full", "--only", "slots, qa", "--judge-url", "http://h/v1", "--judge-model", "m")
+    assert icae("eval", "all", "texts", *options).exit_code == 0
     assert (whole["run"].scale, whole["run"].only) == ("full", ("slots", "qa"))
+    assert whole["run"].judge.model == "m"
 
 
 def test_quick_and_full_and_unknown_experiments_are_refused(icae, no_engine) -> None:

@@ -54,6 +54,9 @@ def test_files_hold_rows_and_what_made_them(run: Any, settings: Any, tmp_path: P
     assert len(payload["data"]) == 6
     assert payload["settings"] == {"samples": 4, "greedy": 2, "window": 24}
     assert "torch" in payload["hardware"]
+    assert {cell["hardware"] for cell in payload["cells"]} == {payload["hardware"]}
+    for key in ("seed", "commit", "icae", "command", "intervals", "base", "tokenizer"):
+        assert key in payload
     assert "tok:13a" in payload["bleu"]
     assert payload["seconds"] == pytest.approx(sum(c["seconds"] for c in payload["cells"]))
     page = (tmp_path / "out" / "reconstruction.md").read_text()

@@ -5,9 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from judge_server import serve
 
 from icae.errors import InputError, MissingDependencyError, ResultConflictError
 from icae.evaluation import ContinuationSettings, ReconstructionSettings, SlotsSettings
+from icae.evaluation.judge_client import JudgeService
 from icae.evaluation.registry import ENTRIES, Entry
 from icae.evaluation.suite import SuiteRun, run_suite
 
@@ -93,7 +95,10 @@ def test_json_holds_figures_settings_and_hashes_of_the_results(suite: Any, tmp_p
     assert stored == json.loads(json.dumps(finished.payload))
     for key in ("schema", "commit", "adapter", "base", "data", "hardware", "seed", "command"):
         assert key in stored
-    first, slots, broken, qa = stored["parts"]
+    first, slots, broken, qa, *judged = stored["parts"]
+    assert [part["reason"] for part in judged] == [
+        "No judge was given; Give --judge-url and --judge-model"
+    ] * 2
     assert first["status"] == slots["status"] == "done"
     assert first["settings"] == {"samples": 2, "greedy": 1, "window": 16}
     assert first["tables"][0]["rows"][0]["kind"] == "none"
@@ -139,9 +144,32 @@ def test_only_what_was_asked_for_is_run(suite: Any) -> None:
 
 def test_texts_too_short_for_an_experiment_skip_it(suite: Any) -> None:
     long = ContinuationSettings(lengths=(240,), ratios=(4.0,), tokens=8, samples=2)
-    (part,) = suite((entry("continuation", long),)).payload["parts"]
+    part = suite((entry("continuation", long),)).payload["parts"][0]
     assert part["status"] == "skipped"
     assert "too short" in part["reason"]
+
+
+def test_answers_of_the_suite_are_judged_in_both_orders(
+    suite: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("openai")
+    monkeypatch.setattr("icae.evaluation.judge_run.plot", lambda rows, panels, title: b"png")
+    (tmp_path / "report").mkdir()
+    single = {"group": [0], "prompt": ["p"], "reference": ["r"], "answer": ["a"]}
+    rows = [
+        {"dataset": "d", "kind": kind, "ratio": ratio, "per_question": single}
+        for kind, ratio in (("memory", 4.0), ("own summary", 4.0), ("full context", None))
+    ]
+    stored = {"experiment": "qa", "rows": rows}
+    (tmp_path / "report" / "qa.json").write_text(json.dumps(stored))
+    with serve(lambda message: "VERDICT: TIE") as service:
+        judge = JudgeService(url=service.url, model="m", timeout=5.0, attempts=1)
+        parts = suite((), judge=judge, api_key="secret").payload["parts"]
+    assert [part["name"] for part in parts] == ["judge", "judge-summary"]
+    for part in parts:
+        assert part["status"] == "done"
+        assert part["tables"][0]["rows"][0]["tie"]["value"] == 1.0
+    assert "secret" not in (tmp_path / "report" / "report.json").read_text()
 
 
 @pytest.mark.parametrize("scale", ["quick", "full"])
