@@ -149,6 +149,23 @@ def test_what_was_read_is_not_read_again(
     assert read == [1]  # the one token that is new
 
 
+def test_a_cache_that_grows_keeps_what_was_read(
+    build_both: Any, random_ids: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("icae.runtimes.llamacpp.runtime.GROWTH", 16)
+    torch_runtime, llama = build_both(**AROUND)
+    prefix, prompt = mixed_prefix(torch_runtime, random_ids), random_ids(5)
+    llama.generate(prefix, prompt, max_new_tokens=2, stop_ids=())
+    first = llama._context
+
+    longer = np.append(prompt, random_ids(90, 4))
+    made = llama.generate(prefix, longer, max_new_tokens=6, stop_ids=())
+
+    assert llama._context is not first
+    expected = torch_runtime.generate(prefix, longer, max_new_tokens=6, stop_ids=())
+    assert made.token_ids == expected.token_ids
+
+
 def test_answers_written_together_equal_those_written_one_by_one(
     build_both: Any, random_ids: Any
 ) -> None:
