@@ -30,7 +30,7 @@ $(LLAMACPP): $(READY)
 	touch $@
 
 test-llamacpp: $(LLAMACPP)
-	$(BIN)/python -m pytest tests/unit/runtimes tests/unit/test_opening.py tests/integration/test_llamacpp.py
+	$(BIN)/python -m pytest tests/unit/runtimes tests/unit/test_opening.py tests/integration/test_smollm2_llamacpp.py
 
 bench: $(LLAMACPP)
 	$(BIN)/python -m benchmarks.runtimes --output docs/results/bench

@@ -80,8 +80,7 @@ def main() -> None:
         "hardware": hardware(device),
         "threads": torch.get_num_threads(),
         "dtype": dtype,
-        "versions": f"torch {torch.__version__}, llama-cpp-python {llama_cpp.__version__}, "
-        f"Python {platform.python_version()}",
+        "versions": f"llama-cpp-python {llama_cpp.__version__}, Python {platform.python_version()}",
         "clock": timer.clock,
         "repeats": timer.repeats,
         "load": f"{os.getloadavg()[0]:.1f}",

@@ -37,9 +37,9 @@ def _head(run: dict[str, Any]) -> list[str]:
     return [
         "# Runtimes: speed and memory",
         "",
-        f"`{run['command']}`: {run['hardware']}; {run['threads']} threads, torch {run['dtype']}, "
-        f"{run['versions']}; {run['clock']} time, medians of {run['repeats']} unless said; "
-        f"load before the run {run['load']}.",
+        f"`{run['command']}`: {run['hardware']} ({run['dtype']}), {run['versions']}; "
+        f"{run['clock']} time, medians of {run['repeats']} unless said; load before the run "
+        f"{run['load']}; {run['seconds']:.0f} s in all.",
         "",
         "All ratios are of one run on one machine.",
     ]

@@ -145,7 +145,8 @@ def bare_llamacpp(setting: Setting, timer: Timer) -> float:
     context = runtime._room(places + written + 1, sequences=1)
 
     def decode(ids: Any) -> int:
-        batch = api.llama_batch_get_one((ctypes.c_int32 * len(ids))(*ids), len(ids))
+        items = (ctypes.c_int32 * len(ids))(*ids)  # the batch only points to them
+        batch = api.llama_batch_get_one(items, len(ids))
         assert api.llama_decode(context.pointer, batch) == 0
         found = api.llama_get_logits_ith(context.pointer, -1)
         return int(np.ctypeslib.as_array(found, shape=(runtime.vocabulary,)).argmax())

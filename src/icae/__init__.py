@@ -1,8 +1,8 @@
 """icae: carry a long context in a quarter of the tokens, without changing the LLM.
 
-The public API is `load`, `compress`, `ask` and `reconstruct` (see `icae.api`) and
-`Memory` (see `icae.memory`). Importing this package imports neither torch nor
-transformers; the first use of a model does.
+The public API is `load`, `compress`, `ask` and `reconstruct` (see `icae.api`), `open_reader`
+(see `icae.opening`) and `Memory` (see `icae.memory`). Importing this package imports neither
+torch nor transformers; the first use of a model does.
 """
 
 from __future__ import annotations
@@ -11,12 +11,25 @@ from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
-__all__ = ["Icae", "IcaeError", "Memory", "__version__", "ask", "compress", "load", "reconstruct"]
+__all__ = [
+    "Icae",
+    "IcaeError",
+    "Memory",
+    "Reader",
+    "__version__",
+    "ask",
+    "compress",
+    "load",
+    "open_reader",
+    "reconstruct",
+]
 
 if TYPE_CHECKING:
     from icae.api import Icae, ask, compress, load, reconstruct
     from icae.errors import IcaeError
     from icae.memory import Memory
+    from icae.opening import open_reader
+    from icae.reader import Reader
 
 _HOME = {
     "Icae": "icae.api",
@@ -26,6 +39,8 @@ _HOME = {
     "reconstruct": "icae.api",
     "IcaeError": "icae.errors",
     "Memory": "icae.memory",
+    "Reader": "icae.reader",
+    "open_reader": "icae.opening",
 }
 
 

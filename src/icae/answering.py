@@ -47,7 +47,7 @@ class Answerer:
         Raises:
             InputError: If it does not fit the decoder's context window.
         """
-        self._require_room(prefix, prompt_ids, max_new_tokens)
+        self.require_room(prefix, prompt_ids, max_new_tokens)
         stream = TextStream(self.tokenizer, on_text)
         made = self.runtime.generate(
             prefix,
@@ -76,7 +76,7 @@ class Answerer:
             InputError: If one does not fit the decoder's context window.
         """
         for request in requests:
-            self._require_room(request.prefix, request.prompt_ids, max_new_tokens)
+            self.require_room(request.prefix, request.prompt_ids, max_new_tokens)
         written = self.runtime.generate_many(
             requests, max_new_tokens=max_new_tokens, stop_ids=self.stop_ids
         )
@@ -88,9 +88,19 @@ class Answerer:
             answers.append(_answer(stream.close(), made, positions, self.runtime.name))
         return answers
 
-    def _require_room(
+    def require_room(
         self, prefix: Prefix | None, prompt_ids: TokenIds, max_new_tokens: int
     ) -> None:
+        """Refuse what does not fit the decoder's context window.
+
+        Args:
+            prefix: The memory in front, or None.
+            prompt_ids: Rendered prompt.
+            max_new_tokens: Most tokens of the answer.
+
+        Raises:
+            InputError: If it does not fit.
+        """
         taken = self.runtime.positions(prefix, len(prompt_ids))[-1] + 1
         if taken + max_new_tokens > self.runtime.context_window:
             prompt = len(prompt_ids)

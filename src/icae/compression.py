@@ -5,6 +5,7 @@ Shapes: L context tokens of a span, K slots, D hidden.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -98,9 +99,39 @@ class Compressor:
         Raises:
             ConfigError: If the ratio is out of range.
         """
-        pieces = self.cut(text)
-        segments = self.encode(pieces, ratio=ratio, verify=verify, on_progress=on_progress)
-        return self.memory(text, segments, name=name)
+        (memory,) = self.compress_many(
+            [text], ratio=ratio, names=[name], verify=verify, on_progress=on_progress
+        )
+        return memory
+
+    def compress_many(
+        self,
+        texts: Sequence[TokenizedText],
+        *,
+        ratio: float,
+        names: Sequence[str],
+        verify: bool = True,
+        on_progress: OnProgress | None = None,
+    ) -> list[Memory]:
+        """Make a memory of each of several texts; spans of all share forward passes.
+
+        Args:
+            texts: The texts.
+            ratio: Context tokens per slot, at least 1.
+            names: Name of the document in each memory.
+            verify: Measure how faithfully each token is held (one more forward pass).
+            on_progress: Called with (spans done, spans in all).
+
+        Raises:
+            ConfigError: If the ratio is out of range.
+        """
+        cut = [self.cut(text) for text in texts]
+        pieces = [piece for own in cut for piece in own]
+        segments = iter(self.encode(pieces, ratio=ratio, verify=verify, on_progress=on_progress))
+        return [
+            self.memory(text, list(itertools.islice(segments, len(own))), name=name)
+            for text, own, name in zip(texts, cut, names, strict=True)
+        ]
 
     def cut(self, text: TokenizedText) -> list[TokenIds]:
         """Token ids of each span of a text, in order."""
@@ -117,6 +148,8 @@ class Compressor:
     ) -> list[Segment]:
         """Encode spans at one ratio, in forward passes of bounded size.
 
+        Spans of like length go together, so that little is padded.
+
         Args:
             pieces: Token ids of each span.
             ratio: Context tokens per slot, at least 1.
@@ -126,20 +159,19 @@ class Compressor:
         Raises:
             ConfigError: If the ratio is out of range.
         """
-        segments: list[Segment] = []
-        for part in self.runtime.batches([len(piece) for piece in pieces]):
-            own = pieces[part]
+        order = sorted(range(len(pieces)), key=lambda i: -len(pieces[i]))
+        made: dict[int, Segment] = {}
+        for part in self.runtime.batches([len(pieces[i]) for i in order]):
+            own = [pieces[i] for i in order[part]]
             encoded = self.runtime.encode(own, [slot_count(len(ids), ratio) for ids in own])
             measured: Sequence[TokenFidelity | None] = [None] * len(encoded)
             if verify:
                 measured = self.runtime.fidelity(encoded, own)
-            segments += [
-                Segment.of_slots(ids, slots_KD, ratio=ratio, token_fidelity=fidelity)
-                for ids, slots_KD, fidelity in zip(own, encoded, measured, strict=True)
-            ]
+            for i, ids, slots_KD, fidelity in zip(order[part], own, encoded, measured, strict=True):
+                made[i] = Segment.of_slots(ids, slots_KD, ratio=ratio, token_fidelity=fidelity)
             if on_progress is not None:
-                on_progress(len(segments), len(pieces))
-        return segments
+                on_progress(len(made), len(pieces))
+        return [made[i] for i in range(len(pieces))]
 
     def written_back(self, segments: Sequence[Segment]) -> list[Segment]:
         """Segments of slots, with whether the decoder, writing freely, gives them back.

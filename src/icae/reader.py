@@ -10,6 +10,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, Protocol
 
+import numpy as np
+
 from icae.answering import Answerer
 from icae.config import ModelConfig
 from icae.errors import IncompatibleMemoryError, InputError
@@ -233,10 +235,13 @@ class Reader:
 
         Raises:
             IncompatibleMemoryError: If the memory was made by another adapter or base.
-            InputError: If the cache of this base model cannot be kept.
+            InputError: If the cache of this base model cannot be kept, or the memory does
+                not fit its context window.
         """
         self._require_own(memory)
-        return self.decoder.save_kv(Prefix.of_memory(memory, "ft"))
+        prefix = Prefix.of_memory(memory, "ft")
+        self._answerer.require_room(prefix, np.zeros(0, dtype=np.int64), 1)
+        return self.decoder.save_kv(prefix)
 
     def load_kv(self, memory: Memory, data: bytes) -> None:
         """Take a cache from `save_kv`, so that the next question need not read the memory.

@@ -397,3 +397,44 @@ def test_many_questions_are_checked_like_one(engine: Icae) -> None:
         engine.ask_many([(" ", "Who?")])
     with pytest.raises(InputError, match="context window"):
         engine.ask_many([(memory, "Who?"), (TEXT * 4, "Who?")])
+
+
+def test_many_texts_become_the_memories_that_each_becomes_alone(engine: Icae) -> None:
+    texts = [TEXT, "the thing", "a tin in the shed and a thin ring in it", TEXT[:70]]
+    seen: list[tuple[int, int]] = []
+
+    together = engine.compress_many(
+        texts, ratio=4, names=list("abcd"), on_progress=lambda *done: seen.append(done)
+    )
+
+    alone = [engine.compress(t, ratio=4, name=n) for t, n in zip(texts, "abcd", strict=True)]
+    for own, memory in zip(together, alone, strict=True):
+        assert [s.tokens for s in own.spans] == [s.tokens for s in memory.spans]
+        assert own.documents == memory.documents
+        np.testing.assert_allclose(own.slots, memory.slots, atol=1e-5)
+        assert own.fidelity == pytest.approx(memory.fidelity)
+    spans = sum(len(memory.spans) for memory in alone)
+    assert seen[-1] == (spans, spans)
+    assert len(seen) < spans
+    assert engine.compress_many([]) == []
+    with pytest.raises(InputError, match="needs a name"):
+        engine.compress_many(texts, names=["a"])
+
+
+def test_spans_of_one_length_share_a_pass_whatever_text_they_come_from(
+    engine: Icae, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("icae.runtimes.torch.TOKENS_PER_BATCH", 32)
+    encode, passes = engine.runtime.encode, []
+
+    def spy(spans: Any, slots: Any) -> Any:
+        passes.append([len(ids) for ids in spans])
+        return encode(spans, slots)
+
+    monkeypatch.setattr(engine.runtime, "encode", spy)
+    ids = tokenize(engine.tokenizer, TEXT)
+    text = engine.tokenizer.decode(ids[:20].tolist())  # a whole span of 16 and a tail
+    engine.compress_many([text] * 4, verify=False)
+
+    assert passes[:2] == [[16, 16], [16, 16]]
+    assert all(16 not in lengths for lengths in passes[2:])

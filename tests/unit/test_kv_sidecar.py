@@ -115,3 +115,11 @@ def test_a_memory_with_other_slots_has_another_cache(engine: Icae, memory: Memor
     other = replace(memory, slots=memory.slots + np.float32(1e-3))
 
     assert engine.memory_digest(memory) != engine.memory_digest(other)
+
+
+def test_a_memory_that_leaves_no_room_for_a_question_is_not_read(engine: Icae, path: Path) -> None:
+    long = engine.compress(TEXT * 8, ratio=1, verify=False)
+    assert long.positions > 256
+
+    with pytest.raises(InputError, match="context window"):
+        store_kv(engine, long, path)

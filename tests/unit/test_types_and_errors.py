@@ -80,10 +80,12 @@ def test_the_public_names_are_these() -> None:
         "Icae",
         "IcaeError",
         "Memory",
+        "Reader",
         "__version__",
         "ask",
         "compress",
         "load",
+        "open_reader",
         "reconstruct",
     ]
     assert icae.IcaeError is IcaeError

@@ -68,7 +68,7 @@ def test_a_real_model_talks_on_about_turns_that_were_compressed(
     from icae.cli import engine as engines
 
     engine = build_engine(layout="uniform-encoder")
-    monkeypatch.setattr(engines, "open_engine", lambda **options: engine)
+    monkeypatch.setattr(engines, "open_reader", lambda **options: engine)
     engine.compress("the inner thing is in the tin", ratio=4).save(tmp_path / "m.icae")
 
     lines = "".join(f"the {i}?\n" for i in range(6))

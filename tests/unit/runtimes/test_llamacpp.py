@@ -149,6 +149,23 @@ def test_what_was_read_is_not_read_again(
     assert read == [1]  # the one token that is new
 
 
+def test_a_cache_that_grows_keeps_what_was_read(
+    build_both: Any, random_ids: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("icae.runtimes.llamacpp.runtime.GROWTH", 16)
+    torch_runtime, llama = build_both(**AROUND)
+    prefix, prompt = mixed_prefix(torch_runtime, random_ids), random_ids(5)
+    llama.generate(prefix, prompt, max_new_tokens=2, stop_ids=())
+    first = llama._context
+
+    longer = np.append(prompt, random_ids(90, 4))
+    made = llama.generate(prefix, longer, max_new_tokens=6, stop_ids=())
+
+    assert llama._context is not first
+    expected = torch_runtime.generate(prefix, longer, max_new_tokens=6, stop_ids=())
+    assert made.token_ids == expected.token_ids
+
+
 def test_answers_written_together_equal_those_written_one_by_one(
     build_both: Any, random_ids: Any
 ) -> None:
@@ -162,9 +179,10 @@ def test_answers_written_together_equal_those_written_one_by_one(
     expected = torch_runtime.generate_many(requests, max_new_tokens=8, stop_ids=())
     stops = [expected[0].token_ids[2]]
 
-    for stop_ids in ((), stops):
-        made = llama.generate_many(requests, max_new_tokens=8, stop_ids=stop_ids)
-        wanted = torch_runtime.generate_many(requests, max_new_tokens=8, stop_ids=stop_ids)
+    # The first three share nothing, so that each has places of its own.
+    for chosen, stop_ids in ((requests, ()), (requests, stops), (requests[:3], ())):
+        made = llama.generate_many(chosen, max_new_tokens=8, stop_ids=stop_ids)
+        wanted = torch_runtime.generate_many(chosen, max_new_tokens=8, stop_ids=stop_ids)
         assert [m.token_ids for m in made] == [m.token_ids for m in wanted]
         assert [m.stopped for m in made] == [m.stopped for m in wanted]
 

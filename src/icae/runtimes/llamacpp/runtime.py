@@ -301,7 +301,8 @@ class LlamaCppRuntime:
         """Answer one batch: a sequence for each row, and one for each shared memory."""
         clocks = [RowClock(begin=time.perf_counter()) for _ in requests]
         uses = Counter(r.prefix.digest for r in requests if r.prefix is not None)
-        shared = {digest: len(requests) + i for i, digest in enumerate(uses) if uses[digest] > 1}
+        several = [digest for digest, count in uses.items() if count > 1]
+        shared = {digest: len(requests) + i for i, digest in enumerate(several)}
         lengths = [len(self.positions(r.prefix, len(r.prompt_ids))) for r in requests]
         context = self._batch_room(lengths, limits, shared=len(shared))
         for sequence in range(context.sequences):
