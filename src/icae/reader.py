@@ -240,7 +240,7 @@ class Reader:
         """
         self._require_own(memory)
         prefix = Prefix.of_memory(memory, "ft")
-        self._answerer.require_room(prefix, np.zeros(0, dtype=np.int64), 1)
+        self.answerer.require_room(prefix, np.zeros(0, dtype=np.int64), 1)
         return self.decoder.save_kv(prefix)
 
     def load_kv(self, memory: Memory, data: bytes) -> None:
