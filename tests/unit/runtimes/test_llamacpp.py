@@ -148,6 +148,12 @@ def test_what_was_read_is_not_read_again(
 
     assert read == [1]  # the one token that is new
 
+    read.clear()
+    llama._last = None
+    llama.generate(prefix, prompt, max_new_tokens=1, stop_ids=())
+    # Objective vectors and slots in one pass, as far as no token stands between them.
+    assert read == [3 + 4, 6, 3 + 3, 5]
+
 
 def test_a_cache_that_grows_keeps_what_was_read(
     build_both: Any, random_ids: Any, monkeypatch: pytest.MonkeyPatch

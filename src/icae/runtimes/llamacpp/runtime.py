@@ -9,6 +9,7 @@ Shape legend: S decoder inputs, K slots, D hidden size.
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -38,36 +39,34 @@ KV_DTYPES: Mapping[GgufDtype, str] = {"bfloat16": "float16", "float32": "float32
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """Decoder inputs of one kind, and what reads them.
+    """Decoder inputs of one kind.
 
     Attributes:
-        length: How many they are.
-        read: Called with (context, which of them, position of the first, sequence);
-            returns the most likely next token.
+        inputs: Input embeddings [S, D] or token ids [S].
+        read: What reads them: a method of `LlamaContext`.
     """
 
-    length: int
-    read: Callable[[LlamaContext, slice, int, int], int]
+    inputs: FloatArray | TokenIds
+    read: Callable[..., int]
 
 
 def embeds_run(embeds_SD: FloatArray) -> Run:
     """Input embeddings [S, D]."""
-    return Run(
-        length=len(embeds_SD),
-        read=lambda context, part, start, sequence: context.read_embeds(
-            embeds_SD[part], start=start, sequence=sequence
-        ),
-    )
+    return Run(inputs=embeds_SD, read=LlamaContext.read_embeds)
 
 
 def tokens_run(token_ids: TokenIds) -> Run:
     """Token ids [S]."""
-    return Run(
-        length=len(token_ids),
-        read=lambda context, part, start, sequence: context.read_tokens(
-            token_ids[part], start=start, sequence=sequence
-        ),
-    )
+    return Run(inputs=token_ids, read=LlamaContext.read_tokens)
+
+
+def joined(runs: Sequence[Run]) -> list[Run]:
+    """The same inputs in as few runs as there can be: every pass reads all weights."""
+    groups = itertools.groupby(runs, key=lambda run: run.read)
+    return [
+        Run(inputs=np.concatenate([run.inputs for run in group]), read=read)
+        for read, group in groups
+    ]
 
 
 class LlamaCppRuntime:
@@ -246,7 +245,8 @@ class LlamaCppRuntime:
             return runs
         marker_MD = self.objectives[prefix.objective]
         parts = [part.read_by(self) for part in prefix.parts]
-        return [embeds_run(marker_MD[: self.config.front]), *parts, embeds_run(marker_MD), *runs]
+        front = embeds_run(marker_MD[: self.config.front])
+        return joined([front, *parts, embeds_run(marker_MD), *runs])
 
     def read_slots(self, slots_KD: FloatArray) -> Run:
         """Slots as decoder inputs."""
@@ -381,11 +381,12 @@ def read_runs(
     Returns:
         The most likely next token.
     """
-    end = sum(run.length for run in runs) if end is None else end
+    end = sum(len(run.inputs) for run in runs) if end is None else end
     token, first = -1, 0
     for run in runs:
-        begin, stop = max(start, first), min(end, first + run.length)
+        begin, stop = max(start, first), min(end, first + len(run.inputs))
         if begin < stop:
-            token = run.read(context, slice(begin - first, stop - first), begin, sequence)
-        first += run.length
+            part = run.inputs[begin - first : stop - first]
+            token = run.read(context, part, start=begin, sequence=sequence)
+        first += len(run.inputs)
     return token
