@@ -6,7 +6,7 @@ import os
 import shlex
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -17,43 +17,58 @@ from icae.cli.outcome import Outcome, reported
 from icae.cli.progress import eta_progress, time_text
 from icae.errors import ConfigError
 
+if TYPE_CHECKING:
+    from icae.evaluation.suite import SuiteFinished
+    from icae.evaluation.suite_report import Part
+
+
+OptionalTexts = Annotated[
+    list[Path] | None,
+    typer.Argument(metavar="[TEXTS]", help="Held-out corpus files or folders.", show_default=False),
+]
+
+Questions = Annotated[
+    list[Path] | None,
+    typer.Option("--questions", metavar="FILE", help="Triplet files for icae eval qa."),
+]
+
+Quick = Annotated[bool, typer.Option("--quick", help="Small numbers: 10 minutes on two CPU cores.")]
+
+FullScale = Annotated[bool, typer.Option("--full", help="What a paper would print; needs a GPU.")]
+
+JudgeUrl = Annotated[
+    str | None,
+    typer.Option("--judge-url", metavar="URL", help="OpenAI-compatible judge of answers."),
+]
+
+JudgeModel = Annotated[str, typer.Option("--judge-model", metavar="NAME", help="Its model.")]
+
+KeyVariable = Annotated[
+    str,
+    typer.Option("--api-key-env", metavar="NAME", help="Environment variable with the key."),
+]
+
+OnlyNames = Annotated[
+    str | None,
+    typer.Option("--only", metavar="NAME,...", help="Experiments to run.", show_default="all"),
+]
+
+ReportFolder = Annotated[
+    Path, typer.Option("--out", "--output", "-o", metavar="DIR", help="Folder of the report.")
+]
+
 
 @reported
 def all_experiments(
-    texts: Annotated[
-        list[Path] | None,
-        typer.Argument(
-            metavar="[TEXTS]", help="Held-out corpus files or folders.", show_default=False
-        ),
-    ] = None,
-    questions: Annotated[
-        list[Path] | None,
-        typer.Option("--questions", metavar="FILE", help="Triplet files for icae eval qa."),
-    ] = None,
-    quick: Annotated[
-        bool, typer.Option("--quick", help="Small numbers: 10 minutes on two CPU cores.")
-    ] = False,
-    full: Annotated[
-        bool, typer.Option("--full", help="What a paper would print; needs a GPU.")
-    ] = False,
-    judge_url: Annotated[
-        str | None,
-        typer.Option("--judge-url", metavar="URL", help="OpenAI-compatible judge of answers."),
-    ] = None,
-    judge_model: Annotated[
-        str, typer.Option("--judge-model", metavar="NAME", help="Its model.")
-    ] = "",
-    key_variable: Annotated[
-        str,
-        typer.Option("--api-key-env", metavar="NAME", help="Environment variable with the key."),
-    ] = "OPENAI_API_KEY",
-    only: Annotated[
-        str | None,
-        typer.Option("--only", metavar="NAME,...", help="Experiments to run.", show_default="all"),
-    ] = None,
-    output: Annotated[
-        Path, typer.Option("--out", "--output", "-o", metavar="DIR", help="Folder of the report.")
-    ] = Path("report"),
+    texts: OptionalTexts = None,
+    questions: Questions = None,
+    quick: Quick = False,
+    full: FullScale = False,
+    judge_url: JudgeUrl = None,
+    judge_model: JudgeModel = "",
+    key_variable: KeyVariable = "OPENAI_API_KEY",
+    only: OnlyNames = None,
+    output: ReportFolder = Path("report"),
     adapter: Adapter = None,
     base: Base = None,
     device: Device = None,
@@ -94,17 +109,20 @@ def all_experiments(
     except KeyboardInterrupt:
         console.note(f"What was measured is kept in {output}; the same command goes on from there.")
         raise
-    lines = {
-        part.name: f"skipped: {part.reason}"
-        if part.took is None
-        else f"done in {time_text(part.took)}"
-        for part in finished.parts
-    }
     payload = {**finished.payload, "files": [str(path) for path in finished.files]}
+    return Outcome(payload=payload, show=lambda: _show(finished))
 
-    def show_parts() -> None:
-        console.print_figures(lines)
-        for path in finished.files:
-            console.results().print(str(path), soft_wrap=True)
 
-    return Outcome(payload=payload, show=show_parts)
+def _show(finished: SuiteFinished) -> None:
+    """Print what became of every experiment, and the files of the report."""
+    lines = {}
+    for part in finished.parts:
+        skipped = part.took is None
+        lines[part.name] = f"skipped: {part.reason}" if skipped else f"done in {_time(part)}"
+    console.print_figures(lines)
+    for path in finished.files:
+        console.results().print(str(path), soft_wrap=True)
+
+
+def _time(part: Part) -> str:
+    return time_text(part.took or 0.0)

@@ -16,65 +16,91 @@ from icae.cli.options import AsJson
 from icae.cli.outcome import Outcome, reported
 from icae.cli.progress import eta_progress
 
+FirstFile = Annotated[
+    Path,
+    typer.Argument(metavar="FIRST", help="Result of icae eval qa, or answers as JSON lines."),
+]
+
+SecondFile = Annotated[
+    Path, typer.Argument(metavar="SECOND", help="What they are set against; may be the same.")
+]
+
+JudgeUrl = Annotated[
+    str,
+    typer.Option("--judge-url", metavar="URL", help="Base URL of an OpenAI-compatible judge."),
+]
+
+FirstReads = Annotated[
+    str, typer.Option("--first-reads", metavar="NAME", help="Whose answers of FIRST.")
+]
+
+SecondReads = Annotated[
+    str | None,
+    typer.Option(
+        "--second-reads",
+        metavar="NAME",
+        help="Whose answers of SECOND.",
+        show_default="full context, or as --first-reads in another file",
+    ),
+]
+
+OneRatio = Annotated[
+    float | None,
+    typer.Option("--ratio", min=1.0, metavar="R", help="Ratio, where there are several."),
+]
+
+Triplets = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--triplets", metavar="FILE", help="Triplets with the contexts, to show the judge."
+    ),
+]
+
+KeyVariable = Annotated[
+    str,
+    typer.Option("--api-key-env", metavar="NAME", help="Environment variable with the key."),
+]
+
+Timeout = Annotated[
+    float, typer.Option("--timeout", min=0.1, metavar="S", help="Seconds for one reply.")
+]
+
+Attempts = Annotated[
+    int, typer.Option("--attempts", min=1, metavar="N", help="Attempts for one reply.")
+]
+
+MaxTokens = Annotated[
+    int, typer.Option("--max-tokens", min=1, metavar="N", help="Most tokens of one reply.")
+]
+
+Together = Annotated[
+    int, typer.Option("--parallel", min=1, metavar="N", help="Requests in flight.")
+]
+
+CacheFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--cache", metavar="FILE", help="Replies kept.", show_default="DIR/judge-replies.jsonl"
+    ),
+]
+
 
 @reported
 def judge(
-    first: Annotated[
-        Path,
-        typer.Argument(metavar="FIRST", help="Result of icae eval qa, or answers as JSON lines."),
-    ],
-    second: Annotated[
-        Path, typer.Argument(metavar="SECOND", help="What they are set against; may be the same.")
-    ],
-    judge_url: Annotated[
-        str,
-        typer.Option("--judge-url", metavar="URL", help="Base URL of an OpenAI-compatible judge."),
-    ],
+    first: FirstFile,
+    second: SecondFile,
+    judge_url: JudgeUrl,
     judge_model: Annotated[str, typer.Option("--judge-model", metavar="NAME", help="Its model.")],
-    first_reads: Annotated[
-        str, typer.Option("--first-reads", metavar="NAME", help="Whose answers of FIRST.")
-    ] = "memory",
-    second_reads: Annotated[
-        str | None,
-        typer.Option(
-            "--second-reads",
-            metavar="NAME",
-            help="Whose answers of SECOND.",
-            show_default="full context, or as --first-reads in another file",
-        ),
-    ] = None,
-    ratio: Annotated[
-        float | None,
-        typer.Option("--ratio", min=1.0, metavar="R", help="Ratio, where there are several."),
-    ] = None,
-    triplets: Annotated[
-        list[Path] | None,
-        typer.Option(
-            "--triplets", metavar="FILE", help="Triplets with the contexts, to show the judge."
-        ),
-    ] = None,
-    key_variable: Annotated[
-        str,
-        typer.Option("--api-key-env", metavar="NAME", help="Environment variable with the key."),
-    ] = "OPENAI_API_KEY",
-    timeout: Annotated[
-        float, typer.Option("--timeout", min=0.1, metavar="S", help="Seconds for one reply.")
-    ] = 60.0,
-    attempts: Annotated[
-        int, typer.Option("--attempts", min=1, metavar="N", help="Attempts for one reply.")
-    ] = 3,
-    max_tokens: Annotated[
-        int, typer.Option("--max-tokens", min=1, metavar="N", help="Most tokens of one reply.")
-    ] = 512,
-    together: Annotated[
-        int, typer.Option("--parallel", min=1, metavar="N", help="Requests in flight.")
-    ] = 4,
-    cache: Annotated[
-        Path | None,
-        typer.Option(
-            "--cache", metavar="FILE", help="Replies kept.", show_default="DIR/judge-replies.jsonl"
-        ),
-    ] = None,
+    first_reads: FirstReads = "memory",
+    second_reads: SecondReads = None,
+    ratio: OneRatio = None,
+    triplets: Triplets = None,
+    key_variable: KeyVariable = "OPENAI_API_KEY",
+    timeout: Timeout = 60.0,
+    attempts: Attempts = 3,
+    max_tokens: MaxTokens = 512,
+    together: Together = 4,
+    cache: CacheFile = None,
     seed: Annotated[int, typer.Option("--seed", min=0, metavar="N", help="Bootstrap seed.")] = 0,
     output: ResultFolder = Path("eval"),
     as_json: AsJson = False,

@@ -20,25 +20,33 @@ from icae.cli.options import Adapter, AsJson, Base, Device, Dtype
 from icae.cli.outcome import Outcome, reported
 from icae.errors import ConfigError
 
+Sizes = Annotated[
+    str,
+    typer.Option("--sizes", metavar="BxL,...", help="Batch x context length, as 4x128."),
+]
+
+FullScale = Annotated[
+    bool,
+    typer.Option("--full", help="The paper's 8x512, 8x2048 and 32x512, 128 tokens written."),
+]
+
+Tokens = Annotated[
+    int, typer.Option("--tokens", min=2, metavar="N", help="Tokens written in each row.")
+]
+
+Repeats = Annotated[
+    int, typer.Option("--repeats", min=1, metavar="N", help="Times each is measured.")
+]
+
 
 @reported
 def latency(
     texts: Texts,
-    sizes: Annotated[
-        str,
-        typer.Option("--sizes", metavar="BxL,...", help="Batch x context length, as 4x128."),
-    ] = "1x128,4x128,1x256,4x256",
-    full: Annotated[
-        bool,
-        typer.Option("--full", help="The paper's 8x512, 8x2048 and 32x512, 128 tokens written."),
-    ] = False,
+    sizes: Sizes = "1x128,4x128,1x256,4x256",
+    full: FullScale = False,
     ratios: Ratios = "4",
-    tokens: Annotated[
-        int, typer.Option("--tokens", min=2, metavar="N", help="Tokens written in each row.")
-    ] = 16,
-    repeats: Annotated[
-        int, typer.Option("--repeats", min=1, metavar="N", help="Times each is measured.")
-    ] = 3,
+    tokens: Tokens = 16,
+    repeats: Repeats = 3,
     seed: Seed = 0,
     output: ResultFolder = Path("eval"),
     adapter: Adapter = None,

@@ -21,18 +21,22 @@ from icae.cli.eval_run import (
 from icae.cli.options import Adapter, AsJson, Base, Device, Dtype
 from icae.cli.outcome import Outcome, reported
 
+Spans = Annotated[
+    str, typer.Option("--spans", metavar="N,N,...", help="Numbers of spans of full length.")
+]
+
+Tokens = Annotated[
+    int,
+    typer.Option("--tokens", min=1, metavar="N", help="Scored tokens of the continuation."),
+]
+
 
 @reported
 def multi_span(
     texts: Texts,
-    spans: Annotated[
-        str, typer.Option("--spans", metavar="N,N,...", help="Numbers of spans of full length.")
-    ] = "2,4,8,16",
+    spans: Spans = "2,4,8,16",
     ratios: Ratios = "2,4,8",
-    tokens: Annotated[
-        int,
-        typer.Option("--tokens", min=1, metavar="N", help="Scored tokens of the continuation."),
-    ] = 128,
+    tokens: Tokens = 128,
     samples: Samples = 32,
     seed: Seed = 0,
     output: ResultFolder = Path("eval"),

@@ -21,24 +21,28 @@ from icae.cli.eval_run import (
 from icae.cli.options import Adapter, AsJson, Base, Device, Dtype
 from icae.cli.outcome import Outcome, reported
 
+Lengths = Annotated[
+    str | None,
+    typer.Option(
+        "--lengths",
+        metavar="N,N,...",
+        help="Context lengths in tokens.",
+        show_default="the adapter's span length",
+    ),
+]
+
+Examples = Annotated[
+    int, typer.Option("--examples", min=0, metavar="N", help="Contexts shown in the HTML page.")
+]
+
 
 @reported
 def slots(
     texts: Texts,
-    lengths: Annotated[
-        str | None,
-        typer.Option(
-            "--lengths",
-            metavar="N,N,...",
-            help="Context lengths in tokens.",
-            show_default="the adapter's span length",
-        ),
-    ] = None,
+    lengths: Lengths = None,
     ratios: Ratios = "4",
     samples: Samples = 16,
-    examples: Annotated[
-        int, typer.Option("--examples", min=0, metavar="N", help="Contexts shown in the HTML page.")
-    ] = 2,
+    examples: Examples = 2,
     seed: Seed = 0,
     output: ResultFolder = Path("eval"),
     adapter: Adapter = None,

@@ -11,7 +11,15 @@ import icae
 from icae.checkout import commit
 from icae.evaluation.answer_sets import Answered, AnswerSet, paired
 from icae.evaluation.experiment import Row
-from icae.evaluation.judge import COLUMNS, NOTES, OUTCOMES, both_orders, figures, read_verdicts
+from icae.evaluation.judge import (
+    COLUMNS,
+    NOTES,
+    OUTCOMES,
+    Judged,
+    both_orders,
+    figures,
+    read_verdicts,
+)
 from icae.evaluation.judge_client import CachedJudge, Judge, JudgeService, ask_all
 from icae.evaluation.judge_prompt import VERSION, Asked, messages
 from icae.evaluation.metrics import LEVEL, RESAMPLES
@@ -94,9 +102,18 @@ def judge_answers(
         said += ask_all(cached, wanted[start : start + step], together=run.together)
         on_progress(len(said), len(wanted))
     judged = read_verdicts(said)
+    rows = _rows(run, [one for one, _ in pairs], judged)
+    problems = sorted({problem for j in judged for problem in j.problems})
+    head = _head(run, command, alone=alone, problems=problems)
+    report = Report(head=head, rows=tuple(rows), complete=True)
+    return _write(report, folder, pairs=pairs, outcomes=[j.outcome for j in judged])
+
+
+def _rows(run: JudgeRun, asked: Sequence[Answered], judged: Sequence[Judged]) -> list[Row]:
+    """One row for each data set."""
     rows: list[Row] = []
-    for name in dict.fromkeys(one.dataset for one, _ in pairs):
-        own = [j for j, (one, _) in zip(judged, pairs, strict=True) if one.dataset == name]
+    for name in dict.fromkeys(one.dataset for one in asked):
+        own = [j for j, one in zip(judged, asked, strict=True) if one.dataset == name]
         rows.append(
             {
                 "dataset": name,
@@ -107,10 +124,7 @@ def judge_answers(
                 "outcomes": [j.outcome for j in own],
             }
         )
-    problems = sorted({problem for j in judged for problem in j.problems})
-    head = _head(run, command, alone=alone, problems=problems)
-    report = Report(head=head, rows=tuple(rows), complete=True)
-    return _write(report, folder, pairs=pairs, outcomes=[j.outcome for j in judged])
+    return rows
 
 
 def _asked(first: Answered, second: Answered) -> Asked:

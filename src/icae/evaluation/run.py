@@ -87,20 +87,32 @@ def evaluate(
             Table(title=comparison.title, rows=report.comparisons, columns=comparison.columns)
         )
     file.save(report)
-    page = markdown(report.head, tables, experiment.notes)
-    file.write(".md", page.encode())
-    picture = plot(report.rows, experiment.panels, title=settings.title)
-    file.write(".png", picture)
     shown = [show(report.rows) for show in prepared.exhibits]
-    section = result_section(report.head, tables, experiment.notes, picture=picture, shown=shown)
-    if shown:
-        file.write(".html", result_page(section, title=settings.title).encode())
+    section = _write_pages(file, report, experiment, tables, shown)
     return Finished(
         payload=report.payload(),
         tables=tuple(tables),
         files=tuple(file.beside(suffix) for suffix in file.suffixes),
         section=section,
     )
+
+
+def _write_pages(
+    file: ReportFile,
+    report: Report,
+    experiment: Experiment,
+    tables: Sequence[Table],
+    shown: Sequence[str],
+) -> str:
+    """Write what people read of a result; the result as a piece of HTML."""
+    head, title = report.head, str(report.head["title"])
+    file.write(".md", markdown(head, tables, experiment.notes).encode())
+    picture = plot(report.rows, experiment.panels, title=title)
+    file.write(".png", picture)
+    section = result_section(head, tables, experiment.notes, picture=picture, shown=shown)
+    if shown:
+        file.write(".html", result_page(section, title=title).encode())
+    return section
 
 
 def _measure(

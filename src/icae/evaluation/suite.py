@@ -63,6 +63,10 @@ class SuiteRun:
                 expected=", ".join(known),
             )
 
+    def wants(self, name: str) -> bool:
+        """Whether a part is asked for."""
+        return self.only is None or name in self.only
+
 
 @dataclass(frozen=True, kw_only=True)
 class SuiteFinished:
@@ -105,36 +109,34 @@ def run_suite(
         ResultConflictError: If the folder holds results of another run.
         InputError: If a file cannot be written.
     """
-    chosen = [e for e in run.entries if run.only is None or e.name in run.only]
-    work: list[tuple[str, str, Callable[[], Finished]]] = [
-        (
-            entry.name,
-            entry.question,
-            functools.partial(
-                _run_entry,
-                engine,
-                entry,
-                run,
-                folder=folder,
-                command=command,
-                replace=replace,
-                on_part=on_part,
-            ),
-        )
-        for entry in chosen
+    measure = functools.partial(
+        _run_entry,
+        engine,
+        run,
+        folder=folder,
+        command=command,
+        replace=replace,
+        on_part=on_part,
+    )
+    parts = [
+        _part(entry.name, entry.question, functools.partial(measure, entry))
+        for entry in run.entries
+        if run.wants(entry.name)
     ]
-    if run.only is None or set(run.only) & set(JUDGED):
-        work += [
-            (
-                name,
-                f"Is the memory's answer better than that of the {against}, to a judge?",
-                functools.partial(_run_judge, run, name, folder=folder, command=command),
-            )
-            for name, against in JUDGED.items()
-            if run.only is None or name in run.only
-        ]
-    parts = [_part(name, question, measure) for name, question, measure in work]
-    head = _head(engine, run, command)
+    parts += [
+        _part(
+            name,
+            f"Is the memory's answer better than that of the {against}, to a judge?",
+            functools.partial(_run_judge, run, name, folder=folder, command=command),
+        )
+        for name, against in JUDGED.items()
+        if run.wants(name)
+    ]
+    return _write(_head(engine, run, command), parts, folder)
+
+
+def _write(head: dict[str, Any], parts: Sequence[Part], folder: Path) -> SuiteFinished:
+    """Write the files of the report."""
     file = ReportFile(folder=folder, name="report", suffixes=(".html", ".md", ".json"))
     payload = json_report(head, parts)
     file.write(".html", html_report(head, parts).encode("utf-8", "replace"))
@@ -180,8 +182,8 @@ def _run_judge(run: SuiteRun, name: str, *, folder: Path, command: str) -> Finis
 
 def _run_entry(
     engine: Icae,
-    entry: Entry,
     run: SuiteRun,
+    entry: Entry,
     *,
     folder: Path,
     command: str,
