@@ -14,7 +14,7 @@ from icae.model import render_prompt
 from icae.opening import open_llamacpp
 from icae.runtimes.base import Prefix, Request
 
-TOLERANCE = 0.25
+TOLERANCE = 0.1
 """Nats by which the two candidates may differ, in torch float32, where the answers part.
 
 bfloat16 keeps 8 bits: the weights are the same, but llama.cpp rounds every activation to
