@@ -11,9 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from icae.errors import ConfigError
-from icae.parsing import from_dict, read_yaml
-from icae.spans import check_ratio
+from icae.data_config import DataConfig
+from icae.parsing import check, from_dict, read_yaml
 from icae.types import (
     COMPILATIONS,
     ENCODER_READINGS,
@@ -33,11 +32,6 @@ from icae.types import (
 
 UNTRAINED = "untrained"
 """What `Recipe.init_adapter` says to fine-tune fresh weights."""
-
-
-def _check(condition: bool, message: str, got: object, expected: str) -> None:
-    if not condition:
-        raise ConfigError(message, got=repr(got), expected=expected)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,41 +84,41 @@ class ModelConfig:
     residual_decay: float = 1.0
 
     def __post_init__(self) -> None:
-        _check(self.span_length >= 1, "model.span_length is out of range.", self.span_length, ">=1")
-        _check(
+        check(self.span_length >= 1, "model.span_length is out of range.", self.span_length, ">=1")
+        check(
             self.objective_tokens >= 1,
             "model.objective_tokens is out of range.",
             self.objective_tokens,
             ">= 1",
         )
-        _check(
+        check(
             self.framing in FRAMINGS,
             "model.framing is not known.",
             self.framing,
             ", ".join(FRAMINGS),
         )
-        _check(self.max_slots >= 1, "model.max_slots is out of range.", self.max_slots, ">= 1")
-        _check(self.lora_rank >= 1, "model.lora_rank is out of range.", self.lora_rank, ">= 1")
-        _check(self.lora_alpha > 0, "model.lora_alpha is out of range.", self.lora_alpha, "> 0")
-        _check(
+        check(self.max_slots >= 1, "model.max_slots is out of range.", self.max_slots, ">= 1")
+        check(self.lora_rank >= 1, "model.lora_rank is out of range.", self.lora_rank, ">= 1")
+        check(self.lora_alpha > 0, "model.lora_alpha is out of range.", self.lora_alpha, "> 0")
+        check(
             self.layout in POSITION_LAYOUTS,
             "model.layout is not known.",
             self.layout,
             ", ".join(POSITION_LAYOUTS),
         )
-        _check(
+        check(
             self.slot_head in SLOT_HEADS,
             "model.slot_head is not known.",
             self.slot_head,
             ", ".join(SLOT_HEADS),
         )
-        _check(
+        check(
             self.reading in ENCODER_READINGS,
             "model.reading is not known.",
             self.reading,
             ", ".join(ENCODER_READINGS),
         )
-        _check(
+        check(
             self.memory_embedding in MEMORY_EMBEDDINGS,
             "model.memory_embedding is not known.",
             self.memory_embedding,
@@ -135,111 +129,6 @@ class ModelConfig:
     def front(self) -> int:
         """Decoder places before the memory: the objective tokens that frame it."""
         return self.objective_tokens if self.framing == "around" else 0
-
-
-@dataclass(frozen=True, kw_only=True)
-class RatioStage:
-    """One stage of the ratio curriculum.
-
-    Attributes:
-        until: Share of the run (0..1] at which the stage ends.
-        ratios: Compression ratio -> sampling weight.
-    """
-
-    until: float = 1.0
-    ratios: Mapping[float, float] = field(default_factory=lambda: {4.0: 1.0})
-
-    def __post_init__(self) -> None:
-        _check(0 < self.until <= 1, "A ratio stage ends out of range.", self.until, "0 < until <=1")
-        _check(bool(self.ratios), "A ratio stage names no ratio.", self.ratios, "{ratio: weight}")
-        for ratio, weight in self.ratios.items():
-            check_ratio(float(ratio))
-            _check(weight > 0, f"The weight of ratio {ratio} is out of range.", weight, "> 0")
-
-
-@dataclass(frozen=True, kw_only=True)
-class TripletFile:
-    """A file of instruction triplets, and how much of it is used.
-
-    In a recipe the path alone stands for the file with the defaults.
-
-    Attributes:
-        path: JSON lines, plain or under xz, gz or zst.
-        cap: Most triplets taken from it, drawn by the recipe's seed; None takes all.
-        weight: How often it is drawn from, relative to the weights of the other files;
-            None: the number of triplets taken from it, so that all are equally likely.
-    """
-
-    path: str
-    cap: int | None = None
-    weight: float | None = None
-
-    def __post_init__(self) -> None:
-        cap, weight = self.cap, self.weight
-        _check(cap is None or cap >= 1, f"The cap of {self.path} is out of range.", cap, ">= 1")
-        good = weight is None or 0 < weight < float("inf")
-        _check(good, f"The weight of {self.path} is out of range.", weight, "> 0")
-
-    @classmethod
-    def from_text(cls, text: str) -> TripletFile:
-        """The file of that path, with the defaults."""
-        return cls(path=text)
-
-
-@dataclass(frozen=True, kw_only=True)
-class DataConfig:
-    """What training samples are drawn from and how they are cut.
-
-    Attributes:
-        shards: Folder of packed token shards (`icae data pack`).
-        eval_shards: Folder of packed shards for held-out evaluation, or None.
-        triplets: Files of instruction triplets: paths, or `TripletFile` settings.
-        triplet_context: Longest context of a triplet in tokens; longer ones are left out, not
-            cut. None: the longest of `context_lengths`.
-        context_lengths: Context length in tokens -> sampling weight. A context longer
-            than the span length becomes a multi-span sample.
-        continuation_length: Tokens after the context that the LM objective predicts.
-        ratio_curriculum: Stages in order; the last one ends at 1.0.
-    """
-
-    shards: str = ""
-    eval_shards: str | None = None
-    triplets: tuple[TripletFile, ...] = ()
-    triplet_context: int | None = None
-    context_lengths: Mapping[int, float] = field(default_factory=lambda: {512: 1.0})
-    continuation_length: int = 128
-    ratio_curriculum: tuple[RatioStage, ...] = (RatioStage(),)
-
-    def __post_init__(self) -> None:
-        _check(bool(self.context_lengths), "data.context_lengths is empty.", {}, "{tokens: weight}")
-        for length, weight in self.context_lengths.items():
-            _check(int(length) >= 2, "A context length is out of range.", length, ">= 2 tokens")
-            _check(weight > 0, f"The weight of length {length} is out of range.", weight, "> 0")
-        _check(
-            self.continuation_length >= 1,
-            "data.continuation_length is out of range.",
-            self.continuation_length,
-            ">= 1",
-        )
-        longest = self.triplet_context
-        _check(
-            longest is None or longest >= 2,
-            "data.triplet_context is out of range.",
-            longest,
-            ">= 2 tokens",
-        )
-        ends = [stage.until for stage in self.ratio_curriculum]
-        _check(
-            bool(ends) and ends == sorted(ends) and ends[-1] == 1.0,
-            "data.ratio_curriculum is not in order.",
-            ends,
-            "rising `until`, the last one 1.0",
-        )
-
-    @property
-    def longest_triplet(self) -> int:
-        """Longest context of a triplet in tokens."""
-        return self.triplet_context or max(int(n) for n in self.context_lengths)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -273,7 +162,7 @@ class ObjectiveConfig:
         for name in ("ae_weight", "ae_weight_end", "kl_share", "ft_kl_share", "ft_share"):
             value = getattr(self, name)
             good = value is None or 0 <= value <= 1
-            _check(good, f"objective.{name} is out of range.", value, "0..1")
+            check(good, f"objective.{name} is out of range.", value, "0..1")
 
     @property
     def kl_shares(self) -> Mapping[Objective, float]:
@@ -330,27 +219,27 @@ class OptimConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        _check(self.steps >= 1, "optim.steps is out of range.", self.steps, ">= 1")
-        _check(
+        check(self.steps >= 1, "optim.steps is out of range.", self.steps, ">= 1")
+        check(
             1 <= self.micro_batch_size <= self.batch_size
             and self.batch_size % self.micro_batch_size == 0,
             "optim.micro_batch_size does not divide optim.batch_size.",
             f"{self.micro_batch_size} into {self.batch_size}",
             "a divisor of batch_size",
         )
-        _check(
+        check(
             self.learning_rate > 0, "optim.learning_rate is out of range.", self.learning_rate, ">0"
         )
-        _check(
+        check(
             self.lora_b_multiplier > 0,
             "optim.lora_b_multiplier is out of range.",
             self.lora_b_multiplier,
             "> 0",
         )
-        _check(
+        check(
             self.warmup_steps >= 0, "optim.warmup_steps is out of range.", self.warmup_steps, ">=0"
         )
-        _check(self.clip_norm > 0, "optim.clip_norm is out of range.", self.clip_norm, "> 0")
+        check(self.clip_norm > 0, "optim.clip_norm is out of range.", self.clip_norm, "> 0")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -381,7 +270,7 @@ class RunConfig:
     compile: Compilation = "none"
 
     def __post_init__(self) -> None:
-        _check(
+        check(
             self.compile in COMPILATIONS,
             "run.compile is not known.",
             self.compile,

@@ -18,6 +18,16 @@ from icae.errors import ConfigError
 T = TypeVar("T")
 
 
+def check(condition: bool, message: str, got: object, expected: str) -> None:
+    """Refuse a setting.
+
+    Raises:
+        ConfigError: Unless the condition holds.
+    """
+    if not condition:
+        raise ConfigError(message, got=repr(got), expected=expected)
+
+
 def read_yaml(path: str | Path) -> Any:
     """Parse a YAML file, unchecked.
 

@@ -9,16 +9,8 @@ from typing import Any
 import pytest
 import yaml
 
-from icae.config import (
-    DataConfig,
-    ModelConfig,
-    ObjectiveConfig,
-    OptimConfig,
-    RatioStage,
-    Recipe,
-    TripletFile,
-    load_recipe,
-)
+from icae.config import ModelConfig, ObjectiveConfig, OptimConfig, Recipe, load_recipe
+from icae.data_config import DataConfig, RatioStage, TripletFile
 from icae.errors import ConfigError
 from icae.parsing import from_dict, to_dict
 

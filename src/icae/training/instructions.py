@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from icae.config import TripletFile
 from icae.data.triplets import Triplet, read_triplets
+from icae.data_config import TripletFile
 from icae.errors import TrainingError
 from icae.model import Sample, render_answer, render_full_prompt, render_prompt, tokenize
 from icae.objectives import DecoderTask, instruction

@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from icae.config import DataConfig, ObjectiveConfig, Recipe
+from icae.config import ObjectiveConfig, Recipe
 from icae.data.shards import ShardSet
+from icae.data_config import DataConfig
 from icae.errors import TrainingError
 from icae.model import Sample
 from icae.objectives import autoencoding, continuation

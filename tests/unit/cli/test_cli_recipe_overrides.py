@@ -6,7 +6,8 @@ import pytest
 import yaml
 
 from icae.cli.recipe_overrides import apply_setting, read_recipe
-from icae.config import Recipe, TripletFile, load_recipe
+from icae.config import Recipe, load_recipe
+from icae.data_config import TripletFile
 from icae.errors import ConfigError
 from icae.parsing import from_dict, to_dict
 

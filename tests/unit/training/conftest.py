@@ -12,16 +12,9 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from icae.config import (
-    DataConfig,
-    ModelConfig,
-    ObjectiveConfig,
-    OptimConfig,
-    RatioStage,
-    Recipe,
-    RunConfig,
-)
+from icae.config import ModelConfig, ObjectiveConfig, OptimConfig, Recipe, RunConfig
 from icae.data.shards import ShardSet, ShardWriter
+from icae.data_config import DataConfig, RatioStage
 from icae.model import IcaeModel, Sample
 from icae.objectives import autoencoding
 

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 import torch
 
-from icae.config import OptimConfig, RatioStage
+from icae.config import OptimConfig
+from icae.data_config import RatioStage
 from icae.errors import TrainingError
 from icae.training.evaluate import Evaluation
 from icae.training.records import read_records

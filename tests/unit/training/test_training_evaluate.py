@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import torch
 
-from icae.config import RatioStage
+from icae.data_config import RatioStage
 from icae.training.evaluate import BATCH, Evaluation
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from icae.config import DataConfig, TripletFile
+from icae.data_config import DataConfig, TripletFile
 from icae.errors import ConfigError, InputError, TrainingError
 from icae.parsing import from_dict
 from icae.training.instructions import InstructionSource, load_instructions

@@ -10,7 +10,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from icae.config import Recipe, TripletFile
+from icae.config import Recipe
+from icae.data_config import TripletFile
 from icae.errors import AdapterError, BaseModelError, InputError, TrainingError
 from icae.model import (
     load_adapter,

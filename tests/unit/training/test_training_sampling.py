@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from icae.config import ObjectiveConfig, RatioStage
+from icae.config import ObjectiveConfig
+from icae.data_config import RatioStage
 from icae.errors import TrainingError
 from icae.model import Sample
 from icae.objectives import instruction
