@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
@@ -20,8 +21,7 @@ def with_peak(device: torch.device, work: Callable[[], Result]) -> tuple[Result,
 
     Args:
         device: Where it is done. On CUDA the peak is that of the allocator; on a CPU under
-            Linux it is that of the process, which keeps freed memory for a while, so small
-            work after large work may show less than it needs.
+            Linux it is that of the process, after freed memory was handed back.
         work: The work.
 
     Returns:
@@ -35,9 +35,10 @@ def with_peak(device: torch.device, work: Callable[[], Result]) -> tuple[Result,
         torch.cuda.synchronize(device)
         return result, torch.cuda.max_memory_allocated(device) - before
     try:
+        ctypes.CDLL(None).malloc_trim(0)
         _CLEAR.write_text(_RESET_PEAK)
         start = _status("VmRSS")
-    except (OSError, KeyError):
+    except (OSError, KeyError, AttributeError):
         return work(), None
     result = work()
     return result, max(0, _status("VmHWM") - start)

@@ -19,6 +19,9 @@ from icae.evaluation.questions import Question
 from icae.evaluation.readers import slot_budget
 from icae.model import tokenize
 
+SEGMENT = 200
+"""Most tokens that are scored and thinned out at once, its own default."""
+
 
 class LlmLingua:
     """The text less the tokens that LLMLingua drops, as many left as the memory has slots.
@@ -55,8 +58,14 @@ class LlmLingua:
             text: The text.
             budget: Most tokens that are left; LLMLingua aims there, the rest is cut off.
         """
+        length = len(tokenize(self.engine.tokenizer, text))
+        # Segments of one size: it leaves the end of a text untouched that is shorter than one.
+        segment = -(-length // -(-length // SEGMENT))
         made = self._compressor.compress_prompt(
-            [text], target_token=budget, use_context_level_filter=False
+            [text],
+            target_token=budget,
+            iterative_size=segment,
+            use_context_level_filter=False,
         )
         ids = tokenize(self.engine.tokenizer, str(made["compressed_prompt"]))[:budget]
         return str(self.engine.tokenizer.decode(ids.tolist()))

@@ -105,6 +105,20 @@ def test_llmlingua_keeps_the_tokens_that_the_decoder_finds_surprising(
     assert all(letter in letters for letter in texts[0])
 
 
+def test_llmlingua_thins_out_a_short_text_to_its_end(engine: Any) -> None:
+    pytest.importorskip("llmlingua")
+    source, length = LlmLingua(engine), len(tokenize(engine.tokenizer, TEXT))
+    made = source._compressor.compress_prompt(
+        [TEXT],
+        target_token=length // 4,
+        iterative_size=length,
+        use_context_level_filter=False,
+    )
+    left = len(tokenize(engine.tokenizer, made["compressed_prompt"]))
+    assert left <= length // 4 + 4  # nothing much is left to cut off
+    assert source.shortened(TEXT, length).startswith(TEXT[:3])
+
+
 def test_llmlingua_works_beyond_its_first_segment(engine: Any) -> None:
     pytest.importorskip("llmlingua")
     long = " ".join([TEXT] * 5)  # more than the 200 tokens that it scores at once
