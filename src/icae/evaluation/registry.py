@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
+from icae.evaluation.adaptive import AdaptiveSettings
 from icae.evaluation.continuation import ContinuationSettings
 from icae.evaluation.experiment import Settings, default_lengths
 from icae.evaluation.latency import PAPER_SIZES, PAPER_TOKENS, LatencySettings
@@ -116,6 +117,21 @@ ENTRIES = (
             lengths=(span,), ratios=(4.0,), starts=("encoder",), steps=20, samples=2, greedy=2
         ),
         full=lambda span: RefinementSettings(lengths=(span,), ratios=RATIOS[1:], samples=32),
+    ),
+    Entry(
+        name="adaptive",
+        question="Does a ratio chosen span by span hold more than a fixed one?",
+        reads="texts",
+        quick=lambda span: AdaptiveSettings(
+            lengths=(3 * span,),
+            ratios=RATIOS[:3],
+            min_fidelities=(0.5, 0.7),
+            budgets=(0.25, 0.5),
+            samples=4,
+        ),
+        full=lambda span: AdaptiveSettings(
+            lengths=(4 * span,), ratios=RATIOS, refined=(0.9, 0.99), samples=32
+        ),
     ),
     Entry(
         name="qa",
