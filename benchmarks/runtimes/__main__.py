@@ -1,6 +1,6 @@
 """Every figure of the runtimes, as ratios within one run; `make bench`.
 
-python -m benchmarks.runtimes -o docs/results/bench [--only NAME ...] [--clock cpu] [--quick]
+python -m benchmarks.runtimes -o docs/results/bench [--only NAME ...] [--clock cpu] [--quick | --full]
 
 Run it on an idle machine. On a busy one ``--clock cpu`` with one thread gives orientation: it
 counts processor seconds, which other processes take no part of.
@@ -23,7 +23,7 @@ import torch
 from benchmarks.runtimes import parity, processes, scaling, speed
 from benchmarks.runtimes.measure import Figure, Timer
 from benchmarks.runtimes.report import write_report
-from benchmarks.runtimes.setting import QUICK, Setting, Sizes
+from benchmarks.runtimes.setting import FULL, QUICK, Setting, Sizes
 
 from icae.evaluation.metadata import hardware
 from icae.runtimes import batching
@@ -57,7 +57,9 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--only", nargs="+", choices=[*FIGURES, *TABLES], help="measure only these")
     parser.add_argument("--repeats", type=int, default=5, help="repeats (default 5)")
     parser.add_argument("--clock", choices=["wall", "cpu"], default="wall", help="default wall")
-    parser.add_argument("--quick", action="store_true", help="small sizes: does it run?")
+    size = parser.add_mutually_exclusive_group()
+    size.add_argument("--full", action="store_true", help="larger sizes; about 25 minutes")
+    size.add_argument("--quick", action="store_true", help="small sizes: does it run?")
     parser.add_argument("--dtype", choices=["bfloat16", "float32"], help="of torch")
     return parser.parse_args()
 
@@ -65,7 +67,7 @@ def parse_arguments() -> argparse.Namespace:
 def main() -> None:
     """Measure, print progress to standard error, write the report."""
     arguments = parse_arguments()
-    sizes = QUICK if arguments.quick else Sizes()
+    sizes = QUICK if arguments.quick else FULL if arguments.full else Sizes()
     # A batch of whole documents has to stay one batch, or its rate is not that of the batch.
     batching.POSITIONS_PER_BATCH = max(
         batching.POSITIONS_PER_BATCH, 2 * sizes.batch * sizes.document

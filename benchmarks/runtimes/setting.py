@@ -25,12 +25,13 @@ NO_STOP: tuple[int, ...] = ()
 
 @dataclass(frozen=True, kw_only=True)
 class Sizes:
-    """How much is measured; `make bench` takes these, ``--quick`` small ones.
+    """How much is measured; `make bench` takes these, ``--full`` and ``--quick`` others.
 
     Attributes:
         document: Tokens of the document.
         written: Tokens written when decoding is timed.
         batch: Rows of a batch.
+        batch_repeats: Repeats there.
         questions: Numbers of questions on one document.
         answer: Tokens of each answer there.
         long: Tokens of the documents whose compression is timed for growth.
@@ -44,15 +45,24 @@ class Sizes:
     document: int = 2048
     written: int = 32
     batch: int = 8
-    questions: tuple[int, ...] = (1, 2, 4, 8)
+    batch_repeats: int = 1
+    questions: tuple[int, ...] = (1, 4)
     answer: int = 16
-    long: tuple[int, ...] = (12_500, 25_000, 50_000, 100_000)
-    latency: tuple[tuple[int, int], ...] = ((4, 2048), (4, 512), (16, 512))
+    long: tuple[int, ...] = (12_500, 25_000, 100_000)
+    latency: tuple[tuple[int, int], ...] = ((2, 2048), (2, 512), (8, 512))
     latency_written: int = 16
-    latency_repeats: int = 3
+    latency_repeats: int = 1
     parity: int = 50
     parity_written: int = 16
 
+
+FULL = Sizes(
+    batch_repeats=3,
+    questions=(1, 2, 4, 8),
+    long=(12_500, 25_000, 50_000, 100_000),
+    latency=((4, 2048), (4, 512), (16, 512)),
+    latency_repeats=3,
+)
 
 QUICK = Sizes(
     document=256,

@@ -15,9 +15,6 @@ from icae.reader import Reader
 from icae.runtimes.base import Prefix
 from icae.runtimes.llamacpp.runtime import LlamaCppRuntime
 
-BATCH_REPEATS = 3
-"""Repeats of a batch: reading eight whole documents is most of the run."""
-
 
 def encode_throughput(setting: Setting, timer: Timer) -> Figure:
     """Encoding a document against a plain prefill of its tokens, both in torch."""
@@ -183,7 +180,7 @@ def batch_decoding(setting: Setting, name: str) -> Figure:
     ):
         asked = requests(prefixes, setting.prompt)
         seconds = []
-        for _ in range(BATCH_REPEATS):
+        for _ in range(sizes.batch_repeats):
             made = reader.decoder.generate_many(
                 asked, max_new_tokens=1 + sizes.written, stop_ids=NO_STOP
             )
