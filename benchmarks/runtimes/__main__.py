@@ -1,6 +1,7 @@
 """Every figure of the runtimes, as ratios within one run; `make bench`.
 
-python -m benchmarks.runtimes -o docs/results/bench [--only NAME ...] [--clock cpu] [--quick | --full]
+python -m benchmarks.runtimes -o docs/results/bench [--only NAME ...] [--clock cpu]
+    [--quick | --full]
 
 Run it on an idle machine. On a busy one ``--clock cpu`` with one thread gives orientation: it
 counts processor seconds, which other processes take no part of.
