@@ -118,16 +118,34 @@ class Reader:
             InputError: If the question is blank, or memory, prompt and answer do not fit
                 the decoder's context window.
         """
-        self._require_own(memory)
-        prompt_ids = self._prompt(question, history)
-        prefix = Prefix.of_memory(memory, "ft")
+        request = self.request(memory, question, history=history)
         return self.answerer.answer(
-            prefix,
-            prompt_ids,
+            request.prefix,
+            request.prompt_ids,
             memory_positions=memory.positions,
             max_new_tokens=max_new_tokens,
             on_text=on_text,
         )
+
+    def request(
+        self, memory: Memory | None, question: str, *, history: Sequence[Turn] = ()
+    ) -> Request:
+        """What the decoder reads for a question, for `Answerer.answer_many`.
+
+        Args:
+            memory: A memory made by this adapter, or None for the question alone.
+            question: The question, not blank.
+            history: Earlier turns of the conversation.
+
+        Raises:
+            IncompatibleMemoryError: If the memory was made by another adapter or base.
+            InputError: If the question is blank.
+        """
+        prefix = None
+        if memory is not None:
+            self._require_own(memory)
+            prefix = Prefix.of_memory(memory, "ft")
+        return Request(prefix=prefix, prompt_ids=self._prompt(question, history))
 
     def ask_many(
         self,
@@ -156,14 +174,12 @@ class Reader:
         requests, positions = [], []
         for context, question in questions:
             if isinstance(context, Memory):
-                self._require_own(context)
-                prefix = Prefix.of_memory(context, "ft")
-                prompt_ids, taken = self._prompt(question, ()), context.positions
+                requests.append(self.request(context, question))
+                positions.append(context.positions)
             else:
-                prefix, prompt_ids = None, self._text_prompt(context, question, ())
-                taken = self.count_tokens(context)
-            requests.append(Request(prefix=prefix, prompt_ids=prompt_ids))
-            positions.append(taken)
+                prompt_ids = self._text_prompt(context, question, ())
+                requests.append(Request(prefix=None, prompt_ids=prompt_ids))
+                positions.append(self.count_tokens(context))
         return self.answerer.answer_many(
             requests, memory_positions=positions, max_new_tokens=max_new_tokens
         )

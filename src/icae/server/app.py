@@ -1,0 +1,112 @@
+"""The ASGI application: endpoints, errors as JSON, counts, start and end of the worker."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from icae.errors import IcaeError, RequestError
+from icae.server.bodies import refusal
+from icae.server.chat_endpoints import ChatEndpoints
+from icae.server.loopback import LoopbackOnly
+from icae.server.memory_endpoints import MemoryEndpoints
+from icae.server.metrics import Metrics
+from icae.server.service import Service, error_response
+
+METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+
+def make_app(service: Service, *, local_only: bool, grace_s: float = 30.0) -> Starlette:
+    """Put the application together; the worker runs from its start to its end.
+
+    Args:
+        service: What requests are served with.
+        local_only: Whether requests that name another host than this machine are refused.
+        grace_s: How long documents may take to be finished at the end, s.
+    """
+
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        service.worker.start()
+        yield
+        service.worker.close(seconds=grace_s)
+
+    async def health(request: Request) -> Response:
+        return JSONResponse({"status": "ok", "model": service.model})
+
+    async def metrics(request: Request) -> Response:
+        service.owner(request)
+        return Response(service.metrics.text(), media_type=METRICS_TYPE)
+
+    guards = [Middleware(LoopbackOnly)] if local_only else []
+    return Starlette(
+        routes=[
+            Route("/health", health, methods=["GET"]),
+            Route("/metrics", metrics, methods=["GET"]),
+            *ChatEndpoints(service=service).routes(),
+            *MemoryEndpoints(service=service).routes(),
+        ],
+        middleware=[Middleware(Counted, metrics=service.metrics), *guards],
+        exception_handlers={
+            IcaeError: _refused,
+            HTTPException: _refused_by_route,
+            Exception: _refused,
+        },
+        lifespan=lifespan,
+    )
+
+
+class Counted:
+    """Counts responses and their seconds.
+
+    Args:
+        app: What responds.
+        metrics: Where they are counted.
+    """
+
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+        self._app = app
+        self._metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on and count its response."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        begin, status = time.perf_counter(), 500
+
+        async def counting(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        try:
+            await self._app(scope, receive, counting)
+        finally:
+            endpoint = getattr(scope.get("endpoint"), "__name__", "none")
+            self._metrics.requests.labels(endpoint=endpoint, status=str(status)).inc()
+            self._metrics.seconds.labels(endpoint=endpoint).observe(time.perf_counter() - begin)
+
+
+async def _refused(request: Request, error: Exception) -> Response:
+    return error_response(refusal(error))
+
+
+async def _refused_by_route(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    what = "There is nothing at this address." if error.status_code == 404 else error.detail
+    refused = error_response(
+        RequestError(what, status=error.status_code, code=f"http_{error.status_code}")
+    )
+    refused.headers.update(error.headers or {})
+    return refused
