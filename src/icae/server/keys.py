@@ -29,6 +29,11 @@ _DIGEST = re.compile(r"[0-9a-f]{64}")
 class Keys(Protocol):
     """Tells who sends a request."""
 
+    @property
+    def required(self) -> bool:
+        """Whether a request without a key is refused."""
+        ...
+
     def owner(self, authorization: str | None) -> str:
         """Name of the sender.
 
@@ -45,6 +50,11 @@ class Keys(Protocol):
 class NoKeys:
     """Everybody who reaches the server may use it; for loopback only."""
 
+    @property
+    def required(self) -> bool:
+        """Never."""
+        return False
+
     def owner(self, authorization: str | None) -> str:
         """Always the same owner."""
         return LOCAL_OWNER
@@ -59,6 +69,11 @@ class HashedKeys:
     """
 
     names: Mapping[str, str]
+
+    @property
+    def required(self) -> bool:
+        """Always."""
+        return True
 
     @classmethod
     def load(cls, path: Path) -> HashedKeys:

@@ -7,6 +7,7 @@ and the name in ``Host``; neither is of this machine then.
 
 from __future__ import annotations
 
+import ipaddress
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
@@ -15,8 +16,19 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from icae.errors import RequestError
 from icae.server.service import error_response
 
-LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
-"""Names of this machine."""
+
+def is_loopback(host: str) -> bool:
+    """Whether a host name or address is this machine, seen from itself.
+
+    Args:
+        host: A name or an IP address.
+    """
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 class LoopbackOnly:
@@ -34,7 +46,7 @@ class LoopbackOnly:
         if scope["type"] == "http":
             headers = Headers(scope=scope)
             named = [f"//{headers.get('host', '')}", *headers.getlist("origin")]
-            if not all(_host(url) in LOOPBACK for url in named):
+            if not all(is_loopback(_host(url)) for url in named):
                 refused = RequestError(
                     "Without API keys the server is for this machine alone.",
                     status=403,
@@ -46,8 +58,8 @@ class LoopbackOnly:
         await self._app(scope, receive, send)
 
 
-def _host(url: str) -> str | None:
+def _host(url: str) -> str:
     try:
-        return urlsplit(url).hostname
+        return urlsplit(url).hostname or ""
     except ValueError:
-        return None
+        return ""

@@ -1,15 +1,16 @@
-"""Running the application with uvicorn until it is told to end."""
+"""Listening, and running the application with uvicorn until the process is told to end."""
 
 from __future__ import annotations
 
-import ipaddress
+import socket
 from dataclasses import dataclass
 
 import uvicorn
 from starlette.applications import Starlette
 
 from icae.errors import ConfigError
-from icae.server.keys import Keys, NoKeys
+from icae.server.keys import Keys
+from icae.server.loopback import is_loopback
 
 MAX_CONNECTIONS = 1000
 """Connections beyond these are answered with 503 at once."""
@@ -20,22 +21,12 @@ class Address:
     """Where the server listens.
 
     Attributes:
-        host: An address of this machine, or ``localhost``.
+        host: A name or an address of this machine.
         port: A port; 0 for one that is free.
     """
 
     host: str = "127.0.0.1"
     port: int = 8000
-
-    @property
-    def loopback(self) -> bool:
-        """Whether only this machine reaches it."""
-        if self.host == "localhost":
-            return True
-        try:
-            return ipaddress.ip_address(self.host).is_loopback
-        except ValueError:
-            return False
 
 
 def check_public(address: Address, keys: Keys) -> None:
@@ -44,7 +35,7 @@ def check_public(address: Address, keys: Keys) -> None:
     Raises:
         ConfigError: If anybody could use the server.
     """
-    if not address.loopback and isinstance(keys, NoKeys):
+    if not keys.required and not is_loopback(address.host):
         raise ConfigError(
             "Without API keys the server listens on this machine alone.",
             got=f"--host {address.host}",
@@ -53,26 +44,39 @@ def check_public(address: Address, keys: Keys) -> None:
         )
 
 
-def make_server(app: Starlette, address: Address, *, grace_s: float = 30.0) -> uvicorn.Server:
+def listen(address: Address) -> socket.socket:
+    """A socket that takes connections.
+
+    Raises:
+        ConfigError: If the address cannot be used.
+    """
+    family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
+    try:
+        return socket.create_server((address.host, address.port), family=family, backlog=1024)
+    except (OSError, OverflowError) as error:
+        raise ConfigError(
+            "The server cannot listen there.",
+            got=f"{address.host} port {address.port}: {error}",
+            expected="an address of this machine and a port that is free",
+        ) from error
+
+
+def make_server(app: Starlette, *, grace_s: float) -> uvicorn.Server:
     """A server whose `run` returns when the process is told to end.
 
     Requests under way are finished then, for so long; new ones are refused.
 
     Args:
         app: The application.
-        address: Where it listens.
         grace_s: How long requests may take to be finished at the end, s.
     """
     return uvicorn.Server(
         uvicorn.Config(
             app,
-            host=address.host,
-            port=address.port,
             log_level="warning",
             access_log=False,
             server_header=False,
             limit_concurrency=MAX_CONNECTIONS,
-            timeout_graceful_shutdown=int(grace_s),
-            h11_max_incomplete_event_size=65536,
+            timeout_graceful_shutdown=max(1, round(grace_s)),
         )
     )
