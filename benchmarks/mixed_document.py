@@ -187,7 +187,7 @@ def measure(engine: Icae, document: MixedDocument, policy: FidelityPolicy) -> di
         path = Path(folder) / "mixed.icae"
         made.save(path)
         memory = Memory.load(path)
-    text = "".join(r.text for r in engine.reconstruct(memory))
+    text = engine.joined_text(memory, engine.reconstruct(memory))
     return {
         "tokens": memory.tokens,
         "positions": memory.positions,

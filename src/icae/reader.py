@@ -19,6 +19,7 @@ from icae.memory import Memory, Provenance
 from icae.memory.provenance import SlotDtype
 from icae.model.adapter_files import AdapterInfo
 from icae.model.prompts import render_prompt, tokenize
+from icae.reconstruction import decode, joined_text
 from icae.reconstruction import reconstruct as reconstruct_spans
 from icae.runtimes.base import Prefix, Request, Runtime
 from icae.types import Answer, Reconstruction, TokenIds
@@ -241,6 +242,10 @@ class Reader:
         return reconstruct_spans(
             self.decoder, self.tokenizer, memory, spans=spans, on_progress=on_progress
         )
+
+    def joined_text(self, memory: Memory, spans: Sequence[Reconstruction]) -> str:
+        """The text of several reconstructed spans of a memory; see `icae.reconstruction`."""
+        return joined_text(memory, spans, functools.partial(decode, self.tokenizer))
 
     def memory_digest(self, memory: Memory) -> str:
         """SHA-256 of what the decoder reads of a memory before a question."""

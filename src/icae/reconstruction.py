@@ -62,13 +62,18 @@ def reconstruct(
     return [made[i] for i in wanted]
 
 
+def decode(tokenizer: Any, token_ids: Sequence[int]) -> str:
+    """Token ids as text, with the white space that they stand for."""
+    return str(tokenizer.decode(list(token_ids), clean_up_tokenization_spaces=False))
+
+
 def _verbatim(tokenizer: Any, memory: Memory, i: int) -> Reconstruction:
     """A verbatim span: its source where it was kept, else its token ids as text."""
     span, original = memory.spans[i], memory.span_source(i)
     ids = tuple(memory.verbatim_ids[span.verbatim_start : span.verbatim_end].tolist())
     text = original
     if text is None:
-        text = tokenizer.decode(list(ids), clean_up_tokenization_spaces=False)
+        text = decode(tokenizer, ids)
     return Reconstruction(span=i, text=text, original=original, token_ids=ids, exact_prefix=1.0)
 
 
@@ -87,7 +92,7 @@ def _from_slots(
         prefix = float(np.argmin(same) if not same.all() else len(same)) / len(same)
     return Reconstruction(
         span=i,
-        text=tokenizer.decode(list(ids)),
+        text=decode(tokenizer, ids),
         original=memory.span_source(i),
         token_ids=ids,
         exact_prefix=prefix,
@@ -106,3 +111,30 @@ def original_ids(tokenizer: Any, memory: Memory) -> dict[int, TokenIds]:
         for i, ids in found.items()
         if hash_token_ids(ids) == memory.documents[i].token_ids_sha256
     }
+
+
+def joined_text(
+    memory: Memory, spans: Sequence[Reconstruction], decode: Callable[[list[int]], str]
+) -> str:
+    """The text of several reconstructed spans, in the order given.
+
+    Neighbouring spans are decoded together: a character may be cut between two of them
+    (bytes of one letter can be several tokens), and neither has it alone.
+
+    Args:
+        memory: The memory they belong to.
+        spans: Reconstructed spans.
+        decode: Turns token ids into text.
+
+    Returns:
+        Neighbouring spans of a document run on; elsewhere a line break comes between.
+    """
+    runs: list[list[int]] = []
+    previous: int | None = None
+    for item in spans:
+        follows = previous is not None and item.span == previous + 1
+        if not follows or memory.spans[item.span].document != memory.spans[item.span - 1].document:
+            runs.append([])
+        runs[-1] += item.token_ids
+        previous = item.span
+    return "\n".join(decode(run) for run in runs)

@@ -19,7 +19,6 @@ from icae.cli.output_file import check_output
 from icae.errors import InputError
 
 if TYPE_CHECKING:
-    from icae.memory import Memory
     from icae.types import Reconstruction
 
 
@@ -62,34 +61,12 @@ def reconstruct(
     start = time.perf_counter()
     with console.progress("Reconstructing spans") as on_progress:
         spans = icae.reconstruct(memory, spans=wanted, on_progress=on_progress)
-    text = joined_text(memory, spans)
+    text = icae.joined_text(memory, spans)
     if output is not None:
         _write(output, text)
     payload = _payload(spans, text, output, time.perf_counter() - start)
     payload["runtime"] = icae.decoder.name
     return Outcome(payload=payload, show=lambda: _show(spans, text, output, compare=compare))
-
-
-def joined_text(memory: Memory, spans: Sequence[Reconstruction]) -> str:
-    """The text of several spans, in the order given.
-
-    Args:
-        memory: The memory they belong to.
-        spans: Reconstructed spans.
-
-    Returns:
-        Neighbouring spans of a document run on; elsewhere a line break comes between.
-    """
-    parts: list[str] = []
-    previous: int | None = None
-    for item in spans:
-        if previous is not None:
-            follows = item.span == previous + 1
-            same = memory.spans[item.span].document == memory.spans[previous].document
-            parts.append("" if follows and same else "\n")
-        parts.append(item.text)
-        previous = item.span
-    return "".join(parts)
 
 
 def _write(path: Path, text: str) -> None:

@@ -20,6 +20,7 @@ from icae.cli.app import app
 from icae.config import ModelConfig
 from icae.errors import InputError
 from icae.memory import Memory, MemoryDocument, MemorySpan, Provenance
+from icae.reconstruction import joined_text
 from icae.spans import plan_spans
 from icae.types import Answer, Reconstruction
 
@@ -238,12 +239,15 @@ class FakeEngine:
                     span=index,
                     text=f"<span {index}>",
                     original=original,
-                    token_ids=(1, 2, 3),
+                    token_ids=(index,),
                     exact_prefix=None if original is None else 0.5,
                 )
             )
             on_progress(done, len(wanted))
         return out
+
+    def joined_text(self, memory: Memory, spans: list[Reconstruction]) -> str:
+        return joined_text(memory, spans, lambda ids: "".join(f"<span {i}>" for i in ids))
 
 
 @pytest.fixture
