@@ -144,7 +144,7 @@ class Reader:
         """
         prefix = None
         if memory is not None:
-            self._require_own(memory)
+            self.require_own(memory)
             prefix = Prefix.of_memory(memory, "ft")
         return Request(prefix=prefix, prompt_ids=self._prompt(question, history))
 
@@ -238,7 +238,7 @@ class Reader:
             IncompatibleMemoryError: If the memory was made by another adapter or base.
             InputError: If a span index is out of range.
         """
-        self._require_own(memory)
+        self.require_own(memory)
         return reconstruct_spans(
             self.decoder, self.tokenizer, memory, spans=spans, on_progress=on_progress
         )
@@ -259,7 +259,7 @@ class Reader:
             InputError: If the cache of this base model cannot be kept, or the memory does
                 not fit its context window.
         """
-        self._require_own(memory)
+        self.require_own(memory)
         prefix = Prefix.of_memory(memory, "ft")
         self.answerer.require_room(prefix, np.zeros(0, dtype=np.int64), 1)
         return self.decoder.save_kv(prefix)
@@ -271,10 +271,15 @@ class Reader:
             IncompatibleMemoryError: If the memory was made by another adapter or base.
             InputError: If the bytes are no such cache.
         """
-        self._require_own(memory)
+        self.require_own(memory)
         self.decoder.load_kv(Prefix.of_memory(memory, "ft"), data)
 
-    def _require_own(self, memory: Memory) -> None:
+    def require_own(self, memory: Memory) -> None:
+        """Refuse a memory that this adapter on this base model cannot read.
+
+        Raises:
+            IncompatibleMemoryError: If it was made by another one.
+        """
         own = self.provenance
         if memory.provenance.slot_dtype in self.decoder.slot_dtypes:
             own = replace(own, slot_dtype=memory.provenance.slot_dtype)

@@ -41,6 +41,8 @@ def make_app(service: Service, *, local_only: bool, grace_s: float = 30.0) -> St
         service.worker.close(seconds=grace_s)
 
     async def health(request: Request) -> Response:
+        if not service.worker.alive:
+            raise RequestError("The model does not run.", status=503, code="unavailable")
         return JSONResponse({"status": "ok", "model": service.model})
 
     async def metrics(request: Request) -> Response:

@@ -44,9 +44,7 @@ def refusal(error: Exception) -> RequestError:
             fix=error.fix,
         )
     if isinstance(error, InputError | ConfigError):
-        return RequestError(
-            error.message, got=error.got, expected=error.expected, fix=error.fix
-        )
+        return RequestError(error.message, got=error.got, expected=error.expected, fix=error.fix)
     if isinstance(error, IcaeError):
         return RequestError(
             "The server cannot do that now.", status=503, code="unavailable", retry_after_s=5
@@ -90,6 +88,7 @@ def figures_body(answered: Answered) -> Body:
     return {
         "memory_positions": answer.memory_positions,
         "compressed_tokens": answered.compressed_tokens,
+        "kv_bytes": answered.kv_bytes,
         "seconds": round(answer.seconds, 4),
         "first_token_seconds": round(answer.first_token_seconds, 4),
         "runtime": answer.runtime,
@@ -119,7 +118,9 @@ def completion_body(answered: Answered, head: Mapping[str, Any]) -> Body:
     }
 
 
-def chunk_body(delta: Mapping[str, Any], head: Mapping[str, Any], finish: str | None = None) -> Body:
+def chunk_body(
+    delta: Mapping[str, Any], head: Mapping[str, Any], finish: str | None = None
+) -> Body:
     """A piece of a streamed answer.
 
     Args:

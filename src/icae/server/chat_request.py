@@ -63,6 +63,8 @@ class ChatRequest:
         max_tokens: Most tokens of the answer, or None for as many as fit.
         stream: Whether the answer is sent as it is written.
         include_usage: Whether a stream ends with the number of tokens.
+        auto_compress: Most tokens of a message that is read as text; 0 for no bound, None
+            for the server's setting.
     """
 
     messages: tuple[Message, ...]
@@ -70,6 +72,7 @@ class ChatRequest:
     max_tokens: int | None
     stream: bool
     include_usage: bool
+    auto_compress: int | None
 
 
 def parse_chat(raw: Any, *, model: str) -> ChatRequest:
@@ -102,11 +105,12 @@ def parse_chat(raw: Any, *, model: str) -> ChatRequest:
     return ChatRequest(
         messages=messages,
         memory_ids=memory_ids,
-        max_tokens=_limit(body),
+        max_tokens=_first_whole(body, ("max_completion_tokens", "max_tokens"), lowest=1),
         stream=_flag(body, "stream"),
         include_usage=_flag(mapping(options, "stream_options"), "include_usage")
         if options is not None
         else False,
+        auto_compress=_first_whole(body, ("auto_compress",), lowest=0),
     )
 
 
@@ -234,17 +238,18 @@ def _part(raw: Any, where: str, role: str, memory_ids: dict[str, None]) -> str:
     )
 
 
-def _limit(body: Mapping[str, Any]) -> int | None:
-    for name in ("max_completion_tokens", "max_tokens"):
+def _first_whole(body: Mapping[str, Any], names: Sequence[str], *, lowest: int) -> int | None:
+    """The first of these fields that is there: a whole number."""
+    for name in names:
         value = body.get(name)
         if value is None:
             continue
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        if not isinstance(value, int) or isinstance(value, bool) or value < lowest:
             raise RequestError(
                 f"{name} is out of range.",
                 param=name,
                 got=repr(value)[:80],
-                expected="a whole number from 1",
+                expected=f"a whole number from {lowest}",
             )
         return value
     return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import logging
 import threading
@@ -42,10 +43,12 @@ class Answered:
     Attributes:
         answer: The answer.
         compressed_tokens: Tokens of long messages that were read as memory.
+        kv_bytes: Bytes of the decoder's key-value cache when it ended.
     """
 
     answer: Answer
     compressed_tokens: int
+    kv_bytes: int
 
 
 @dataclass(kw_only=True, eq=False)
@@ -131,20 +134,18 @@ class ChatAnswerer:
         for work in works:
             if not work.future.set_running_or_notify_cancel():
                 continue
-            ready = self._attempt([work], lambda work=work: self._prepare(work))
+            ready = self._attempt([work], functools.partial(self._prepare, work))
             if ready is not None:
                 alike.setdefault(ready.max_new_tokens, []).append(ready)
         for group in alike.values():
-            self._attempt([ready.work for ready in group], lambda group=group: self._write(group))
+            self._attempt([ready.work for ready in group], functools.partial(self._write, group))
 
     def _attempt(self, works: Sequence[ChatWork], act: Callable[[], T]) -> T | None:
         """Do something for chats; if it fails their futures get the error."""
         try:
             return act()
         except Stopped:
-            error: Exception = RequestError(
-                "The answer was stopped.", status=504, code="timeout"
-            )
+            error: Exception = RequestError("The answer was stopped.", status=504, code="timeout")
         except IcaeError as known:
             error = known
         except Exception as unknown:
@@ -159,11 +160,11 @@ class ChatAnswerer:
         if time.monotonic() > work.deadline or work.stop.is_set():
             raise RequestError("The time for the answer is up.", status=504, code="timeout")
         memories, messages, compressed = list(work.memories), [], 0
+        longest = work.request.auto_compress
+        longest = self._longest_message if longest is None else longest
         for message in work.request.messages:
-            if self._longest_message is not None:
-                split = split_message(
-                    message, longest=self._longest_message, count=self._icae.count_tokens
-                )
+            if longest:
+                split = split_message(message, longest=longest, count=self._icae.count_tokens)
                 message = split.kept
                 if split.memory is not None:
                     memories.append(self._memory_of(work.owner, split.memory))
@@ -232,8 +233,13 @@ class ChatAnswerer:
             self._metrics.together.observe(len(group))
         for ready, answer in zip(group, answers, strict=True):
             self._metrics.answer_tokens.inc(answer.answer_tokens)
+            taken = answer.prompt_tokens + answer.answer_tokens
             ready.work.future.set_result(
-                Answered(answer=answer, compressed_tokens=ready.compressed_tokens)
+                Answered(
+                    answer=answer,
+                    compressed_tokens=ready.compressed_tokens,
+                    kv_bytes=self._icae.kv_bytes(taken),
+                )
             )
 
     def _write_streamed(self, ready: _Ready) -> Answer:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import threading
 from collections import OrderedDict
@@ -9,10 +10,11 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 
+from icae.adaptive import FidelityPolicy
 from icae.api import Icae
-from icae.compression import Compressor
 from icae.errors import IcaeError, RequestError
-from icae.memory import Memory
+from icae.memory import Memory, Segment
+from icae.server.incoming import NewDocument
 from icae.server.metrics import Metrics
 from icae.server.shelf import Shelf, new_memory_id
 
@@ -97,14 +99,13 @@ class DocumentDesk:
         self._in_work: dict[tuple[str, str], DocumentWork] = {}
         self._failed: OrderedDict[tuple[str, str], DocumentWork] = OrderedDict()
 
-    def create(self, owner: str, text: str, *, title: str, ratio: float) -> DocumentWork:
+    def create(self, owner: str, document: NewDocument, *, ratio: float) -> DocumentWork:
         """Begin to make a memory of a text.
 
         Args:
             owner: Whose it is.
-            text: The text.
-            title: What the owner calls it.
-            ratio: Context tokens per slot.
+            document: The text, and how it is to be held.
+            ratio: Context tokens per slot where the document does not say.
 
         Raises:
             RequestError: If too many documents wait (429), or the server is closing (503).
@@ -112,15 +113,32 @@ class DocumentDesk:
 
         def steps(work: DocumentWork) -> Steps:
             memories: list[Memory] = []
-            yield from _compressing(
-                self._icae.compressor, text, ratio=ratio, title=title, done=memories.append
-            )
+            yield from _compressing(self._icae, document, ratio=ratio, done=memories.append)
             self._metrics.context_tokens.inc(memories[0].tokens)
             self._put(work, memories[0])
 
         return self._begin(
-            DocumentWork(owner=owner, id=new_memory_id(), title=title, steps=steps)
+            DocumentWork(owner=owner, id=new_memory_id(), title=document.title, steps=steps)
         )
+
+    def take_in(self, owner: str, memory: Memory, *, title: str) -> str:
+        """Keep a memory that was made elsewhere; it is on the disk when this returns.
+
+        Args:
+            owner: Whose it is.
+            memory: The memory.
+            title: What the owner calls it.
+
+        Returns:
+            Its id.
+
+        Raises:
+            IncompatibleMemoryError: If another adapter or base model made it.
+        """
+        self._icae.require_own(memory)
+        memory_id = new_memory_id()
+        self._shelf.put(owner, memory_id, title, memory, wanted=lambda: True)
+        return memory_id
 
     def append(self, owner: str, memory_id: str, text: str) -> DocumentWork:
         """Begin to add text to the end of a memory; until it is done the old one is read.
@@ -218,16 +236,21 @@ class DocumentDesk:
 
 
 def _compressing(
-    compressor: Compressor, text: str, *, ratio: float, title: str, done: Callable[[Memory], None]
+    icae: Icae, document: NewDocument, *, ratio: float, done: Callable[[Memory], None]
 ) -> Steps:
-    """Compress a text, one forward pass a step; the memory is that of `Compressor.compress`."""
-    tokens = compressor.tokenize(text)
+    """Compress a text, one batch of spans a step; the memory is that of `Icae.compress`."""
+    compressor = icae.compressor
+    encode = functools.partial(compressor.encode, ratio=document.ratio or ratio)
+    if document.min_fidelity is not None:
+        policy = FidelityPolicy(min_fidelity=document.min_fidelity)
+        encode = functools.partial(icae.adaptive.segments, policy=policy)
+    tokens = compressor.tokenize(document.text)
     pieces = compressor.cut(tokens)
-    segments = []
+    segments: list[Segment] = []
     for part in compressor.runtime.batches([len(ids) for ids in pieces]):
-        segments += compressor.encode(pieces[part], ratio=ratio)
+        segments += encode(pieces[part])
         yield len(segments), len(pieces)
-    done(compressor.memory(tokens, segments, name=title))
+    done(compressor.memory(tokens, segments, name=document.title))
 
 
 def _deleted() -> RequestError:

@@ -12,17 +12,22 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
 from icae.data.documents import document_of_bytes
-from icae.errors import InputError, RequestError
+from icae.errors import RequestError
 from icae.server.chat_request import mapping
 from icae.server.limits import Limits
-from icae.spans import check_ratio
 from icae.store.prepared import check_name
 
 MAX_TITLE_CHARS = 200
 """Longest title of a memory."""
 
-MAX_RATIO = 1000.0
-"""Highest ratio that can be asked for."""
+MEMORY_FILE_TYPE = "application/octet-stream"
+"""Media type of a memory file."""
+
+RATIOS = (1.0, 1000.0)
+"""Lowest and highest ratio that can be asked for."""
+
+FIDELITIES = (0.01, 1.0)
+"""Lowest and highest fidelity that can be asked for."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,11 +38,22 @@ class NewDocument:
         text: The text.
         title: What the owner calls it.
         ratio: Context tokens per slot, or None for the server's.
+        min_fidelity: Share of the tokens (0..1) that every span must hold, at the highest
+            ratio that does, or as it is; None for one ratio.
     """
 
     text: str
     title: str
     ratio: float | None
+    min_fidelity: float | None
+
+    def __post_init__(self) -> None:
+        if self.ratio is not None and self.min_fidelity is not None:
+            raise RequestError(
+                "ratio and min_fidelity do not go together.",
+                param="ratio",
+                fix="Leave one out: with min_fidelity each span gets a ratio of its own.",
+            )
 
 
 async def read_body(request: Request, limits: Limits) -> bytes:
@@ -72,6 +88,17 @@ async def read_body(request: Request, limits: Limits) -> bytes:
     return bytes(body)
 
 
+async def read_bytes(request: Request, limits: Limits) -> bytes:
+    """The body of an uploaded memory file.
+
+    Raises:
+        RequestError: As for `read_body`; if it is of another type (415).
+    """
+    if _media_type(request) != MEMORY_FILE_TYPE:
+        raise _wrong_type(request, MEMORY_FILE_TYPE)
+    return await read_body(request, limits)
+
+
 async def read_json(request: Request, limits: Limits) -> Any:
     """A JSON body.
 
@@ -101,15 +128,17 @@ def parse_json(body: bytes) -> Any:
 
 
 async def read_document(request: Request, limits: Limits) -> NewDocument:
-    """A text that is to become a memory: ``{"text", "name"?, "ratio"?}`` or an upload.
+    """A text that is to become a memory: JSON, or an upload.
+
+    JSON has the fields ``text``, ``name``, ``ratio`` and ``min_fidelity``, all but the
+    first optional.
 
     An upload is ``multipart/form-data`` with the part ``file`` (text, Markdown, HTML or
-    PDF, told by its content) and the optional fields ``name`` and ``ratio``.
+    PDF, told by its content) and the same optional fields.
 
     Raises:
         RequestError: If it cannot be used.
         InputError: If the document or the name cannot be used.
-        ConfigError: If the ratio is out of range.
     """
     if _media_type(request) == "multipart/form-data":
         return await _uploaded(request, await read_body(request, limits), limits)
@@ -118,8 +147,9 @@ async def read_document(request: Request, limits: Limits) -> NewDocument:
     raw = mapping(parse_json(await read_body(request, limits)), "the body")
     return NewDocument(
         text=text_field(raw.get("text"), "text"),
-        title=_title(raw.get("name", "text")),
-        ratio=_ratio(raw.get("ratio")),
+        title=title_of(raw.get("name", "text")),
+        ratio=_number(raw.get("ratio"), "ratio", RATIOS),
+        min_fidelity=_number(raw.get("min_fidelity"), "min_fidelity", FIDELITIES),
     )
 
 
@@ -155,14 +185,15 @@ async def _uploaded(request: Request, body: bytes, limits: Limits) -> NewDocumen
                 "The upload has no file.", param="file", expected="a part with the name file"
             )
         data = await file.read()
-        title = _title(form.get("name") or file.filename or "upload")
-        ratio = _ratio_text(form.get("ratio"))
+        title = title_of(form.get("name") or file.filename or "upload")
+        ratio = _number_text(form.get("ratio"), "ratio", RATIOS)
+        fidelity = _number_text(form.get("min_fidelity"), "min_fidelity", FIDELITIES)
     finally:
         await form.close()
     read = await asyncio.to_thread(
         document_of_bytes, data, name="the upload", max_bytes=limits.body_bytes
     )
-    return NewDocument(text=read.text, title=title, ratio=ratio)
+    return NewDocument(text=read.text, title=title, ratio=ratio, min_fidelity=fidelity)
 
 
 def _media_type(request: Request) -> str:
@@ -179,7 +210,13 @@ def _wrong_type(request: Request, expected: str) -> RequestError:
     )
 
 
-def _title(value: Any) -> str:
+def title_of(value: Any) -> str:
+    """Return what can be the name of a memory.
+
+    Raises:
+        RequestError: If it is no text or too long.
+        InputError: If it is blank or has control characters.
+    """
     if not isinstance(value, str) or len(value) > MAX_TITLE_CHARS:
         raise RequestError(
             "name is out of range.", param="name", expected=f"1..{MAX_TITLE_CHARS} characters"
@@ -188,23 +225,28 @@ def _title(value: Any) -> str:
     return value
 
 
-def _ratio_text(value: Any) -> float | None:
-    if value is None:
-        return None
+def _number_text(value: Any, name: str, bounds: tuple[float, float]) -> float | None:
+    """A number in a field of a form; see `_number`."""
     try:
-        return _ratio(float(str(value)))
+        return None if value is None else _number(float(str(value)), name, bounds)
     except ValueError as error:
-        raise InputError("ratio is no number.", got=repr(value)[:80]) from error
+        raise _out_of_range(name, value, bounds) from error
 
 
-def _ratio(value: Any) -> float | None:
+def _number(value: Any, name: str, bounds: tuple[float, float]) -> float | None:
+    """A number within bounds, or None where there is none."""
     if value is None:
         return None
-    if not isinstance(value, int | float) or isinstance(value, bool) or value > MAX_RATIO:
-        raise RequestError(
-            "ratio is out of range.",
-            param="ratio",
-            got=repr(value)[:80],
-            expected=f"a number from 1 to {MAX_RATIO:g}",
-        )
-    return check_ratio(float(value))
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not is_number or not bounds[0] <= value <= bounds[1]:
+        raise _out_of_range(name, value, bounds)
+    return float(value)
+
+
+def _out_of_range(name: str, value: Any, bounds: tuple[float, float]) -> RequestError:
+    return RequestError(
+        f"{name} is out of range.",
+        param=name,
+        got=repr(value)[:80],
+        expected=f"a number from {bounds[0]:g} to {bounds[1]:g}",
+    )

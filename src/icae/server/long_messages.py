@@ -25,9 +25,7 @@ class SplitMessage:
     memory: str | None
 
 
-def split_message(
-    message: Message, *, longest: int, count: Callable[[str], int]
-) -> SplitMessage:
+def split_message(message: Message, *, longest: int, count: Callable[[str], int]) -> SplitMessage:
     """Take the bulk of a long message out.
 
     Args:
@@ -48,7 +46,5 @@ def split_message(
         if first or last:
             kept = [*parts[:first], *parts[len(parts) - last :]]
             middle = mark.join(parts[first : len(parts) - last])
-            return SplitMessage(
-                kept=Message(role="user", text="\n\n".join(kept)), memory=middle
-            )
+            return SplitMessage(kept=Message(role="user", text="\n\n".join(kept)), memory=middle)
     return whole

@@ -9,13 +9,22 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from icae.errors import RequestError
+from icae.errors import MemoryFileError, RequestError
+from icae.memory import memory_bytes, memory_from_bytes
 from icae.server.bodies import Body, ready_memory_body, work_body
 from icae.server.chat_request import mapping
 from icae.server.document_work import DocumentWork
-from icae.server.incoming import read_document, read_json, text_field
+from icae.server.incoming import (
+    MEMORY_FILE_TYPE,
+    read_bytes,
+    read_document,
+    read_json,
+    text_field,
+    title_of,
+)
 from icae.server.service import Service
 from icae.server.shelf import check_memory_id
+from icae.server.span_bodies import spans_body
 from icae.server.waiting import settled
 
 MAX_PAGE = 100
@@ -37,9 +46,12 @@ class MemoryEndpoints:
         return [
             Route("/v1/memories", self.create_memory, methods=["POST"]),
             Route("/v1/memories", self.list_memories, methods=["GET"]),
+            Route("/v1/memories/import", self.import_memory, methods=["POST"]),
             Route("/v1/memories/{id}", self.get_memory, methods=["GET"]),
             Route("/v1/memories/{id}", self.delete_memory, methods=["DELETE"]),
             Route("/v1/memories/{id}/append", self.append_memory, methods=["POST"]),
+            Route("/v1/memories/{id}/spans", self.memory_spans, methods=["GET"]),
+            Route("/v1/memories/{id}/file", self.memory_file, methods=["GET"]),
         ]
 
     async def create_memory(self, request: Request) -> Response:
@@ -47,12 +59,7 @@ class MemoryEndpoints:
         owner = self.service.owner(request)
         with self.service.arriving.held(owner):
             document = await read_document(request, self.service.limits)
-            work = self.service.desk.create(
-                owner,
-                document.text,
-                title=document.title,
-                ratio=self.service.ratio if document.ratio is None else document.ratio,
-            )
+            work = self.service.desk.create(owner, document, ratio=self.service.ratio)
             return await self._outcome(work, ready_status=201)
 
     async def list_memories(self, request: Request) -> Response:
@@ -107,6 +114,45 @@ class MemoryEndpoints:
                 )
             work = await asyncio.to_thread(self.service.desk.append, owner, memory_id, text)
             return await self._outcome(work, ready_status=200)
+
+    async def import_memory(self, request: Request) -> Response:
+        """Keep a memory file that was made elsewhere; it is read strictly, as data alone."""
+        owner = self.service.owner(request)
+        with self.service.arriving.held(owner):
+            title = title_of(request.query_params.get("name", "memory"))
+            data = await read_bytes(request, self.service.limits)
+            return await asyncio.to_thread(self._take_in, owner, data, title)
+
+    def _take_in(self, owner: str, data: bytes, title: str) -> Response:
+        try:
+            memory = memory_from_bytes(data, where="The upload")
+        except MemoryFileError as error:
+            raise RequestError(
+                error.message,
+                code="invalid_memory_file",
+                got=error.got,
+                expected=error.expected,
+            ) from error
+        memory_id = self.service.desk.take_in(owner, memory, title=title)
+        return JSONResponse(
+            ready_memory_body(self.service.shelf.get(owner, memory_id)), status_code=201
+        )
+
+    async def memory_file(self, request: Request) -> Response:
+        """A memory as an ``.icae`` file."""
+        owner = self.service.owner(request)
+        memory_id = check_memory_id(request.path_params["id"])
+        memory = await asyncio.to_thread(self.service.shelf.load, owner, memory_id)
+        headers = {"Content-Disposition": f'attachment; filename="{memory_id}.icae"'}
+        data = await asyncio.to_thread(memory_bytes, memory)
+        return Response(data, media_type=MEMORY_FILE_TYPE, headers=headers)
+
+    async def memory_spans(self, request: Request) -> Response:
+        """What each span of a memory stands for, and how faithfully it is held."""
+        owner = self.service.owner(request)
+        memory_id = check_memory_id(request.path_params["id"])
+        memory = await asyncio.to_thread(self.service.shelf.load, owner, memory_id)
+        return JSONResponse(await asyncio.to_thread(spans_body, memory, self.service.token_starts))
 
     async def _outcome(self, work: DocumentWork, *, ready_status: int) -> Response:
         """The memory if it is ready soon, else how far the work is (202)."""

@@ -24,9 +24,7 @@ class Metrics:
     def __init__(self) -> None:
         self._registry = CollectorRegistry()
         own = self._registry
-        self.requests = Counter(
-            "icae_requests", "Responses.", ["endpoint", "status"], registry=own
-        )
+        self.requests = Counter("icae_requests", "Responses.", ["endpoint", "status"], registry=own)
         self.seconds = Histogram(
             "icae_request_seconds", "To the end.", ["endpoint"], buckets=_SECONDS, registry=own
         )

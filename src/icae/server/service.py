@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from starlette.requests import Request
@@ -11,6 +12,7 @@ from starlette.responses import JSONResponse
 
 from icae.api import Icae
 from icae.errors import RequestError
+from icae.memory import Memory, hash_token_ids
 from icae.server.bodies import error_body
 from icae.server.chat_work import ChatAnswerer
 from icae.server.document_work import DocumentDesk
@@ -19,6 +21,7 @@ from icae.server.limits import Limits
 from icae.server.metrics import Metrics
 from icae.server.owner_limit import OwnerLimit
 from icae.server.shelf import Shelf
+from icae.server.span_bodies import TokenStarts
 from icae.server.worker import ModelWorker
 from icae.spans import check_ratio
 from icae.store import MemoryStore
@@ -39,6 +42,7 @@ class Service:
         worker: The thread that runs the model.
         arriving: Requests of each owner whose body is read or that wait for their answer.
         ratio: Context tokens per slot where a request does not say.
+        token_starts: Where the tokens of a document of a memory start in its text.
     """
 
     model: str
@@ -51,6 +55,7 @@ class Service:
     worker: ModelWorker
     arriving: OwnerLimit
     ratio: float
+    token_starts: TokenStarts
 
     @classmethod
     def over(
@@ -93,6 +98,7 @@ class Service:
             worker=worker,
             arriving=OwnerLimit(limits.per_owner),
             ratio=ratio,
+            token_starts=functools.partial(_token_starts, icae),
         )
 
     def owner(self, request: Request) -> str:
@@ -112,3 +118,12 @@ def error_response(error: RequestError) -> JSONResponse:
     if error.status == 401:
         headers = {"WWW-Authenticate": "Bearer"}
     return JSONResponse(error_body(error), status_code=error.status, headers=headers)
+
+
+def _token_starts(icae: Icae, memory: Memory, document: int) -> Sequence[int] | None:
+    """Where the tokens start, if the text still has those that it was compressed from."""
+    own = memory.documents[document]
+    if own.source is None:
+        return None
+    tokens = icae.compressor.tokenize(own.source)
+    return tokens.offsets if hash_token_ids(tokens.ids) == own.token_ids_sha256 else None

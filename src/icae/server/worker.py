@@ -95,6 +95,11 @@ class ModelWorker:
             self._count()
             self._changed.notify()
 
+    @property
+    def alive(self) -> bool:
+        """Whether the thread runs."""
+        return self._thread.is_alive()
+
     def close(self, *, seconds: float) -> None:
         """Refuse new work, finish what waits, and end the thread.
 
@@ -104,7 +109,7 @@ class ModelWorker:
         with self._changed:
             self._closing_at = time.monotonic() + seconds
             self._changed.notify()
-        if self._thread.is_alive():
+        if self.alive:
             self._thread.join()
 
     def _run(self) -> None:
@@ -130,8 +135,8 @@ class ModelWorker:
             while not self._chats and not self._documents and self._closing_at is None:
                 self._changed.wait()
             if self._closing_at is not None and time.monotonic() > self._closing_at:
-                for document in self._documents:
-                    document.fail(_closing())
+                for waiting in self._documents:
+                    waiting.fail(_closing())
                 self._documents.clear()
             chats = self._take_chats()
             document = self._documents.popleft() if self._documents else None

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx2
+import openai
 import pytest
 
 from icae.server.app import make_app
@@ -23,6 +24,11 @@ from icae.store import create_store
 TEXT = "The fox is in the inn. " * 3
 
 
+def with_memory(memory_id: str, question: str) -> list[Any]:
+    parts = [{"type": "memory", "id": memory_id}, {"type": "text", "text": question}]
+    return [{"role": "user", "content": parts}]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Running:
     url: str
@@ -30,9 +36,29 @@ class Running:
     server: Any
     thread: threading.Thread
 
+    def openai(self, key: str = "none") -> openai.OpenAI:
+        return openai.OpenAI(base_url=f"{self.url}/v1", api_key=key, max_retries=0, timeout=60)
+
+    def make_memory(self, text: str = TEXT, *, key: str | None = None, **fields: Any) -> Any:
+        with self.client(key) as http:
+            made = http.post("/v1/memories", json={"text": text, "name": "fox", **fields})
+            assert made.status_code in (201, 202), made.text
+            body = made.json()
+            while body["status"] == "in_progress":
+                time.sleep(0.01)
+                body = http.get(f"/v1/memories/{body['id']}").json()
+        assert body["status"] == "ready", body
+        return body
+
+    def ask(self, memory_id: str, question: str = "Where?", *, key: str = "none") -> Any:
+        answer = self.openai(key).chat.completions.create(
+            model="tiny", messages=with_memory(memory_id, question), max_tokens=6
+        )
+        return answer.choices[0].message.content
+
     def client(self, key: str | None = None) -> httpx2.Client:
         headers = {} if key is None else {"Authorization": f"Bearer {key}"}
-        return httpx2.Client(base_url=self.url, headers=headers, timeout=20)
+        return httpx2.Client(base_url=self.url, headers=headers, timeout=60)
 
 
 @contextmanager
@@ -53,9 +79,7 @@ def running(
             limits=limits or Limits(answer_tokens=8),
             longest_message=longest_message,
         )
-        server = make_server(
-            make_app(service, local_only=not keys.required, grace_s=5), grace_s=5
-        )
+        server = make_server(make_app(service, local_only=not keys.required, grace_s=5), grace_s=5)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [sock]}, daemon=True)
         thread.start()
         while not server.started:
@@ -87,3 +111,15 @@ def two_keys(tmp_path: Path) -> tuple[HashedKeys, str, str]:
     path = tmp_path / "keys.txt"
     first, second = add_key(path, "anna"), add_key(path, "ben")
     return HashedKeys.load(path), first, second
+
+
+@pytest.fixture(name="with_memory")
+def _with_memory() -> Callable[[str, str], list[Any]]:
+    """``with_memory(id, question)``: messages that refer to a memory."""
+    return with_memory
+
+
+@pytest.fixture
+def text() -> str:
+    """A text of a few spans."""
+    return TEXT

@@ -9,31 +9,13 @@ import pytest
 
 from icae.runtimes.torch import TorchRuntime
 
-from .conftest import TEXT, Running
-
 MODEL = "tiny"
 
 
-def client_of(server: Running, key: str = "none") -> openai.OpenAI:
-    return openai.OpenAI(base_url=f"{server.url}/v1", api_key=key, max_retries=0, timeout=20)
-
-
-def with_memory(memory_id: str, question: str) -> list[Any]:
-    parts = [{"type": "memory", "id": memory_id}, {"type": "text", "text": question}]
-    return [{"role": "user", "content": parts}]
-
-
-def make_memory(server: Running, text: str = TEXT) -> dict[str, Any]:
-    with server.client() as http:
-        made = http.post("/v1/memories", json={"text": text, "name": "fox"})
-    assert made.status_code == 201, made.text
-    return dict(made.json())
-
-
 def test_the_official_client_lists_the_model_and_chats(
-    serve: Callable[..., Running], engine: Any
+    serve: Callable[..., Any], engine: Any
 ) -> None:
-    client = client_of(serve())
+    client = serve().openai()
 
     assert [model.id for model in client.models.list()] == [MODEL]
     assert client.models.retrieve(MODEL).id == MODEL
@@ -50,16 +32,16 @@ def test_the_official_client_lists_the_model_and_chats(
 
 
 def test_a_chat_about_a_memory_gets_the_answer_that_the_engine_gives(
-    serve: Callable[..., Running], engine: Any
+    serve: Callable[..., Any], engine: Any, text: str, with_memory: Callable[..., list[Any]]
 ) -> None:
     server = serve()
-    made = make_memory(server)
+    made = server.make_memory()
 
-    answer = client_of(server).chat.completions.create(
+    answer = server.openai().chat.completions.create(
         model=MODEL, messages=with_memory(made["id"], "Where is the fox?"), max_tokens=6
     )
 
-    memory = engine.compress(TEXT, name="fox")
+    memory = engine.compress(text, name="fox")
     expected = engine.ask(memory, "Where is the fox?", max_new_tokens=6)
     assert answer.choices[0].message.content == expected.text
     assert answer.usage is not None
@@ -68,9 +50,11 @@ def test_a_chat_about_a_memory_gets_the_answer_that_the_engine_gives(
     assert made["fidelity"] == pytest.approx(memory.fidelity)
 
 
-def test_a_streamed_answer_adds_up_to_the_whole_one(serve: Callable[..., Running]) -> None:
+def test_a_streamed_answer_adds_up_to_the_whole_one(
+    serve: Callable[..., Any], with_memory: Callable[..., list[Any]]
+) -> None:
     server = serve()
-    client, memory_id = client_of(server), make_memory(server)["id"]
+    client, memory_id = server.openai(), server.make_memory()["id"]
     asked: dict[str, Any] = {
         "model": MODEL,
         "messages": with_memory(memory_id, "Where is the fox?"),
@@ -79,9 +63,7 @@ def test_a_streamed_answer_adds_up_to_the_whole_one(serve: Callable[..., Running
 
     whole = client.chat.completions.create(**asked)
     chunks = list(
-        client.chat.completions.create(
-            **asked, stream=True, stream_options={"include_usage": True}
-        )
+        client.chat.completions.create(**asked, stream=True, stream_options={"include_usage": True})
     )
 
     texts = [chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices]
@@ -91,7 +73,7 @@ def test_a_streamed_answer_adds_up_to_the_whole_one(serve: Callable[..., Running
 
 
 def test_an_earlier_turn_changes_the_answer_as_the_engine_has_it(
-    serve: Callable[..., Running], engine: Any
+    serve: Callable[..., Any], engine: Any
 ) -> None:
     messages: list[Any] = [
         {"role": "system", "content": "Be short."},
@@ -99,9 +81,7 @@ def test_an_earlier_turn_changes_the_answer_as_the_engine_has_it(
         {"role": "assistant", "content": "A fox."},
         {"role": "user", "content": "Where?"},
     ]
-    answer = client_of(serve()).chat.completions.create(
-        model=MODEL, messages=messages, max_tokens=6
-    )
+    answer = serve().openai().chat.completions.create(model=MODEL, messages=messages, max_tokens=6)
 
     request = engine.request(None, "Where?", history=[("Be short.\n\nWho?", "A fox.")])
     (expected,) = engine.answerer.answer_many([request], memory_positions=[0], max_new_tokens=6)
@@ -109,31 +89,35 @@ def test_an_earlier_turn_changes_the_answer_as_the_engine_has_it(
 
 
 def test_an_unmodified_client_with_a_long_message_reads_fewer_positions(
-    serve: Callable[..., Running], engine: Any
+    serve: Callable[..., Any], engine: Any, text: str
 ) -> None:
     question = "Where is it?"
     server = serve(longest_message=32)
     asked: dict[str, Any] = {
         "model": MODEL,
-        "messages": [{"role": "user", "content": f"{TEXT}\n\n{question}"}],
+        "messages": [{"role": "user", "content": f"{text}\n\n{question}"}],
         "max_tokens": 6,
     }
-    answer = client_of(server).chat.completions.create(**asked)
+    answer = server.openai().chat.completions.create(**asked)
 
-    memory = engine.compress(TEXT, verify=False)
+    memory = engine.compress(text, verify=False)
     expected = engine.ask(memory, question, max_new_tokens=6)
     assert answer.choices[0].message.content == expected.text
     assert answer.usage is not None
-    assert answer.usage.prompt_tokens < engine.count_tokens(TEXT)
+    assert answer.usage.prompt_tokens < engine.count_tokens(text)
 
     compressed = server.service.metrics.context_tokens
     before = compressed._value.get()
-    client_of(server).chat.completions.create(**asked)
+    server.openai().chat.completions.create(**asked)
     assert compressed._value.get() == before  # the second time it is remembered
 
 
 def test_chats_that_wait_together_are_written_together_each_with_its_own_answer(
-    serve: Callable[..., Running], engine: Any, monkeypatch: pytest.MonkeyPatch
+    serve: Callable[..., Any],
+    engine: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    text: str,
+    with_memory: Callable[..., list[Any]],
 ) -> None:
     server = serve()
     sizes: list[int] = []
@@ -144,11 +128,11 @@ def test_chats_that_wait_together_are_written_together_each_with_its_own_answer(
         return generate_many(self, requests, **options)
 
     monkeypatch.setattr(TorchRuntime, "generate_many", noting)
-    memory_id = make_memory(server)["id"]
+    memory_id = server.make_memory()["id"]
     questions = [f"Where is number {n}?" for n in range(12)]
 
     def ask(question: str) -> str | None:
-        answer = client_of(server).chat.completions.create(
+        answer = server.openai().chat.completions.create(
             model=MODEL, messages=with_memory(memory_id, question), max_tokens=6
         )
         return answer.choices[0].message.content
@@ -156,25 +140,25 @@ def test_chats_that_wait_together_are_written_together_each_with_its_own_answer(
     with ThreadPoolExecutor(12) as pool:
         answers = list(pool.map(ask, questions))
 
-    memory = engine.compress(TEXT, name="fox")
+    memory = engine.compress(text, name="fox")
     assert answers == [engine.ask(memory, q, max_new_tokens=6).text for q in questions]
     assert sum(sizes) >= 12
     assert max(sizes) > 1
 
 
 def test_a_client_without_the_right_key_is_told_so(
-    serve: Callable[..., Running], two_keys: tuple[Any, str, str]
+    serve: Callable[..., Any], two_keys: tuple[Any, str, str]
 ) -> None:
     server = serve(keys=two_keys[0])
 
     with pytest.raises(openai.AuthenticationError):
-        client_of(server, "icae-wrong").models.list()
-    assert [model.id for model in client_of(server, two_keys[1]).models.list()] == [MODEL]
+        server.openai("icae-wrong").models.list()
+    assert [model.id for model in server.openai(two_keys[1]).models.list()] == [MODEL]
 
 
-def test_what_is_not_offered_is_refused_by_name(serve: Callable[..., Running]) -> None:
+def test_what_is_not_offered_is_refused_by_name(serve: Callable[..., Any]) -> None:
     with pytest.raises(openai.BadRequestError, match="n is not supported") as refused:
-        client_of(serve()).chat.completions.create(
+        serve().openai().chat.completions.create(
             model=MODEL, messages=[{"role": "user", "content": "Hi"}], n=2
         )
     assert refused.value.param == "n"
