@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -20,7 +21,10 @@ from icae.server.chat_endpoints import ChatEndpoints
 from icae.server.loopback import LoopbackOnly
 from icae.server.memory_endpoints import MemoryEndpoints
 from icae.server.metrics import Metrics
+from icae.server.openapi import openapi_document
 from icae.server.service import Service, error_response
+
+log = logging.getLogger(__name__)
 
 METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -49,19 +53,23 @@ def make_app(service: Service, *, local_only: bool, grace_s: float = 30.0) -> St
         service.owner(request)
         return Response(service.metrics.text(), media_type=METRICS_TYPE)
 
+    async def openapi(request: Request) -> Response:
+        return JSONResponse(described)
+
+    described = openapi_document()
     guards = [Middleware(LoopbackOnly)] if local_only else []
     return Starlette(
         routes=[
             Route("/health", health, methods=["GET"]),
             Route("/metrics", metrics, methods=["GET"]),
+            Route("/openapi.json", openapi, methods=["GET"]),
             *ChatEndpoints(service=service).routes(),
             *MemoryEndpoints(service=service).routes(),
         ],
-        middleware=[Middleware(Counted, metrics=service.metrics), *guards],
+        middleware=[Middleware(Counted, metrics=service.metrics), Middleware(Forgiving), *guards],
         exception_handlers={
             IcaeError: _refused,
             HTTPException: _refused_by_route,
-            Exception: _refused,
         },
         lifespan=lifespan,
     )
@@ -98,6 +106,34 @@ class Counted:
             endpoint = getattr(scope.get("endpoint"), "__name__", "none")
             self._metrics.requests.labels(endpoint=endpoint, status=str(status)).inc()
             self._metrics.seconds.labels(endpoint=endpoint).observe(time.perf_counter() - begin)
+
+
+class Forgiving:
+    """Answers a mistake of the server with an error that tells nothing, and logs it.
+
+    Args:
+        app: What responds.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on; where the response has not begun, make up for a mistake."""
+        begun = False
+
+        async def noting(message: Message) -> None:
+            nonlocal begun
+            begun = True
+            await send(message)
+
+        try:
+            await self._app(scope, receive, noting)
+        except Exception as error:
+            if begun or scope["type"] != "http":
+                raise
+            log.exception("A request failed.")
+            await error_response(refusal(error))(scope, receive, send)
 
 
 async def _refused(request: Request, error: Exception) -> Response:
