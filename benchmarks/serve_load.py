@@ -1,12 +1,13 @@
 """Many clients at `icae serve`: questions about memories against the same with full context.
 
-python benchmarks/serve_load.py --texts corpus.jsonl.xz --output docs/results/serve-load
-    [--clients 50] [--seconds 300] [--rounds 1] [--documents 4] [--tokens 2048]
+python benchmarks/serve_load.py examples/pep-0347.txt --output docs/results/serve-load
+    [--clients 50] [--seconds 300] [--rounds 1] [--store load.db]
 
 A server process answers; every client asks, waits for the whole answer and asks again, about
-one of the documents: as a memory (4x, made before), or with the text in the message. Each
-round lets both ways have the same time, one after the other. What is still under way when the
-time is up is given up and not counted; a client that is told 429 waits as long as it is told.
+one of the documents: as a memory (4x, made before; a store that is named keeps it for the next
+run), or with the text in the message. Each round lets both ways have the same time, one after
+the other. What is still under way when the time is up is given up and not counted; a client
+that is told 429 waits as long as it is told.
 
 Beside requests/s of wall time it gives requests per processor second of the server: on a
 machine that does other work, too, only that and the ratios mean something.
@@ -16,7 +17,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import lzma
 import os
 import platform
 import statistics
@@ -34,8 +34,6 @@ from typing import Any
 
 import httpx2
 import psutil
-
-from icae.model import load_tokenizer, tokenize
 
 QUESTIONS = (
     "What is this text about?",
@@ -100,26 +98,21 @@ def serving(store: Path, options: Sequence[str]) -> Iterator[tuple[psutil.Proces
         process.wait(timeout=120)
 
 
-def documents_of(path: Path, tokenizer: Any, *, count: int, tokens: int) -> list[str]:
-    """Texts of so many tokens, cut from a corpus of JSON lines with a key ``text``."""
-    with lzma.open(path, "rt", encoding="utf-8") as lines:
-        text = "\n\n".join(json.loads(line)["text"] for _, line in zip(range(400), lines))  # noqa: B905
-    ids = tokenize(tokenizer, text[: count * tokens * 12])
-    return [tokenizer.decode(ids[i * tokens : (i + 1) * tokens]) for i in range(count)]
-
-
-def make_memories(url: str, documents: Sequence[str]) -> list[str]:
-    """Ids of the memories of the documents, each ready."""
-    ids = []
+def memories_of(url: str, documents: Sequence[tuple[str, str]]) -> list[dict[str, Any]]:
+    """Memories of documents (name, text), each ready; those that the store has are not made."""
     with httpx2.Client(base_url=url, timeout=600) as http:
-        for text in documents:
-            made = http.post("/v1/memories", json={"text": text}).json()
+        known = {one["name"]: one for one in http.get("/v1/memories?limit=100").json()["data"]}
+        memories = []
+        for name, text in documents:
+            made = known.get(name)
+            if made is None:
+                made = http.post("/v1/memories", json={"text": text, "name": name}).json()
             while made["status"] == "in_progress":
                 time.sleep(0.5)
                 made = http.get(f"/v1/memories/{made['id']}").json()
             assert made["status"] == "ready", made
-            ids.append(made["id"])
-    return ids
+            memories.append(made)
+    return memories
 
 
 def client(url: str, number: int, ask: Ask, phase: Phase, end: float, lock: threading.Lock) -> None:
@@ -198,7 +191,8 @@ def write_report(folder: Path, settings: Any, phases: Sequence[Phase]) -> None:
         for name, key in (("wall", "requests_per_s"), ("processor", "requests_per_cpu_s"))
     }
     folder.mkdir(parents=True, exist_ok=True)
-    setting = {k: str(v) if isinstance(v, Path) else v for k, v in vars(settings).items()}
+    setting: dict[str, Any] = {"clients": settings.clients, "seconds": settings.seconds}
+    setting |= {"rounds": settings.rounds, "tokens": settings.tokens}
     setting |= {"processor": platform.processor() or platform.machine(), "cores": os.cpu_count()}
     record = {
         "setting": setting,
@@ -213,7 +207,7 @@ def write_report(folder: Path, settings: Any, phases: Sequence[Phase]) -> None:
         f"`{' '.join(['python', 'benchmarks/serve_load.py', *sys.argv[1:]])}`",
         "",
         f"{settings.clients} clients, {settings.rounds} x {settings.seconds:g} s each way in turn, "
-        f"{settings.documents} documents of {settings.tokens} tokens, answers of at most "
+        f"documents of {settings.tokens} tokens at 4x, answers of at most "
         f"{ANSWER_TOKENS} tokens; {os.cpu_count()} cores. While memories were asked the server had "
         f"{memory['server_cpu_share']:.0%} of a core, with full context "
         f"{full['server_cpu_share']:.0%}.",
@@ -229,28 +223,24 @@ def write_report(folder: Path, settings: Any, phases: Sequence[Phase]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--texts", type=Path, required=True)
+    parser.add_argument("documents", type=Path, nargs="+")
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--clients", type=int, default=50)
     parser.add_argument("--seconds", type=float, default=300.0)
     parser.add_argument("--rounds", type=int, default=1)
-    parser.add_argument("--documents", type=int, default=4)
-    parser.add_argument("--tokens", type=int, default=2048)
-    parser.add_argument("--base", default="smollm2-135m-instruct")
+    parser.add_argument("--store", type=Path)
     settings = parser.parse_args()
-    tokenizer = load_tokenizer(settings.base)
-    documents = documents_of(
-        settings.texts, tokenizer, count=settings.documents, tokens=settings.tokens
-    )
+    documents = [(path.name, path.read_text(encoding="utf-8")) for path in settings.documents]
     memory, full = Phase(way="memory"), Phase(way="full context")
     with (
         tempfile.TemporaryDirectory() as folder,
-        serving(Path(folder) / "load.db", ["--max-per-key", str(settings.clients)]) as (
-            server,
-            url,
-        ),
+        serving(
+            settings.store or Path(folder) / "load.db", ["--max-per-key", str(settings.clients)]
+        ) as (server, url),
     ):
-        ids = make_memories(url, documents)
+        memories = memories_of(url, documents)
+        ids = [one["id"] for one in memories]
+        settings.tokens = ", ".join(str(one["tokens"]) for one in memories)
 
         def about_memory(turn: int) -> list[dict[str, Any]]:
             part = {"type": "memory", "id": ids[turn % len(ids)]}
@@ -259,7 +249,7 @@ def main() -> None:
 
         def with_text(turn: int) -> list[dict[str, Any]]:
             question = QUESTIONS[turn // len(ids) % len(QUESTIONS)]
-            return [{"role": "user", "content": f"{documents[turn % len(ids)]}\n\n{question}"}]
+            return [{"role": "user", "content": f"{documents[turn % len(ids)][1]}\n\n{question}"}]
 
         for number in range(settings.rounds):
             for phase, ask in ((memory, about_memory), (full, with_text)):
