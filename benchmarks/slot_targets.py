@@ -8,7 +8,7 @@ encoder is trained on the same samples in the same order with
 
     ae_weight * L_AE + slot_weight * mean((slots - targets)^2) / RMS(input embeddings)^2
 
-once for each `--weights AE:SLOTS`. Held-out AE loss and token accuracy are those of `icae pretrain`.
+once for each `--weights AE:SLOTS`. Held-out AE loss and token accuracy are as in `icae pretrain`.
 Only one ratio and contexts of one span each are supported: the question needs no more.
 """
 
