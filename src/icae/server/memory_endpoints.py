@@ -58,7 +58,7 @@ class MemoryEndpoints:
         """Make a memory of a text or a file."""
         owner = self.service.owner(request)
         with self.service.arriving.held(owner):
-            document = await read_document(request, self.service.limits)
+            document = await read_document(request, self.service.limits, self.service.parsers)
             work = self.service.desk.create(owner, document, ratio=self.service.ratio)
             return await self._outcome(work, ready_status=201)
 
