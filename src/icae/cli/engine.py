@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from icae.evaluation.judge_run import JudgeRun
     from icae.evaluation.suite import SuiteFinished, SuiteRun
     from icae.reader import Reader
+    from icae.runtimes.vllm.address import EngineAddress
     from icae.training import TrainResult
     from icae.types import TokenIds
 
@@ -51,16 +52,18 @@ def open_reader(
     base: str | None,
     device: str | None,
     dtype: str | None,
+    server: EngineAddress | None = None,
     loaded: Icae | None = None,
 ) -> Reader:
     """Open what reads memories: an adapter on its base model, in the runtime asked for.
 
     Args:
-        runtime: ``auto``, ``torch`` or ``llamacpp``.
+        runtime: ``auto``, ``torch``, ``llamacpp`` or ``vllm``.
         adapter: Adapter folder, or None for the default.
         base: Base model, or None for the adapter's.
         device: Torch device, or None for the best found.
         dtype: Precision of the base model, or None for the device's usual one.
+        server: The vLLM server of the runtime ``vllm``, or None.
         loaded: What answers with torch if it is loaded already.
 
     Raises:
@@ -68,6 +71,7 @@ def open_reader(
         BaseModelError: If the base model cannot be loaded.
         AdapterError: If the adapter cannot be loaded.
         MissingDependencyError: If the runtime is not installed.
+        ServiceError: If the server cannot be asked.
     """
     from icae import opening
 
@@ -77,6 +81,7 @@ def open_reader(
         runtime=opening.runtime_name(runtime),
         device=device,
         dtype=dtype,
+        engine=server,
         load_torch=None if loaded is None else lambda *_, **__: loaded,
     )
 
