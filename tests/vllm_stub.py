@@ -48,6 +48,7 @@ class VllmStub:
     token_ids: bool = True
     url: str = ""
     bodies: list[dict[str, Any]] = field(default_factory=list)
+    memories: list[str] = field(default_factory=list)
     dtypes: list[str] = field(default_factory=list)
     written: int = 0
     lock: Any = field(default_factory=threading.Lock)
@@ -114,6 +115,7 @@ def vllm_stub(model: Any, **settings: Any) -> Iterator[VllmStub]:
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             with state.lock:
                 state.bodies.append(body)
+                state.memories.append(self.headers.get("X-Icae-Memory", ""))
             try:
                 self._guarded(lambda: self._stream(body))
             except (BrokenPipeError, ConnectionResetError):

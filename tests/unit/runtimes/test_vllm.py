@@ -116,9 +116,7 @@ def test_a_stop_token_ends_the_answer_and_is_not_part_of_it(start: Any, random_i
     free = torch_runtime.generate(prefix, prompt, max_new_tokens=8, stop_ids=()).token_ids
     seen: list[int] = []
 
-    made = vllm.generate(
-        prefix, prompt, max_new_tokens=8, stop_ids=[free[3]], on_token=seen.append
-    )
+    made = vllm.generate(prefix, prompt, max_new_tokens=8, stop_ids=[free[3]], on_token=seen.append)
 
     end = free.index(free[3])
     assert made.token_ids == free[:end] == tuple(seen)
@@ -190,6 +188,7 @@ def test_every_memory_and_every_user_has_a_salt_of_its_own(start: Any, random_id
             runtime.generate(prefix, random_ids(4), max_new_tokens=1, stop_ids=())
 
     salts = [body["cache_salt"] for body in stub.bodies]
+    assert salts == stub.memories[-len(salts) :]
     assert salts[0] == salts[2]
     assert len(set(salts)) == 9
     assert not any("s3cret" in salt or "anna" in salt for salt in salts)

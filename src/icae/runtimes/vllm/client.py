@@ -24,6 +24,9 @@ GREEDY = {
     "presence_penalty": 0.0,
     "frequency_penalty": 0.0,
 }
+MEMORY_HEADER = "X-Icae-Memory"
+"""Header with the salt: a load balancer that hashes it sends a memory to one replica."""
+
 EXACT = {
     "top_k": 0,
     "min_p": 0.0,
@@ -169,6 +172,7 @@ class EngineClient:
                 stream=True,
                 max_tokens=order.max_new_tokens,
                 extra_body=extra | fields,
+                extra_headers={MEMORY_HEADER: order.salt},
                 **GREEDY,
             ) as chunks,
         ):
