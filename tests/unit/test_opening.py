@@ -157,8 +157,11 @@ def test_a_memory_made_in_torch_is_read_by_a_vllm_server(saved: dict[str, str]) 
         answer = reader.ask(memory, "Where?", max_new_tokens=6)
         whole = reader.ask_text(TEXT, "Where?", max_new_tokens=6)
         made = reader.reconstruct(memory)
+        both = engine.answering_in(reader.decoder)
+        again = both.ask(both.compress(TEXT, ratio=4), "Where?", max_new_tokens=6)
 
-    assert answer.runtime == "vllm float32"
+    assert answer.runtime == again.runtime == "vllm float32"
+    assert again.text == engine.ask(engine.compress(TEXT, ratio=4), "Where?", max_new_tokens=6).text
     assert answer.text == engine.ask(memory, "Where?", max_new_tokens=6).text
     assert whole.text == engine.ask_text(TEXT, "Where?", max_new_tokens=6).text
     assert [r.text for r in made] == [r.text for r in engine.reconstruct(memory)]
