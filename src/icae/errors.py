@@ -68,12 +68,49 @@ class StoreError(IcaeError):
     """A memory store is missing, in use, damaged, full or cannot be written."""
 
 
+class MissingMemoryError(StoreError):
+    """A memory store holds no memory of that name or key."""
+
+
 class TrainingError(IcaeError):
     """A training run cannot start, resume or go on."""
 
 
 class ServiceError(IcaeError):
     """A service on the network refuses requests or cannot be reached."""
+
+
+class RequestError(IcaeError):
+    """A request to the server is refused.
+
+    Args:
+        message: One line naming the problem.
+        status: HTTP status of the response, 4xx or 5xx.
+        code: What went wrong, for programs.
+        param: The field of the request that is wrong.
+        retry_after_s: Seconds after which it may be tried again.
+        got: What was found, in the user's terms.
+        expected: What would have been right.
+        fix: What to do about it.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        status: int = 400,
+        code: str = "invalid_request",
+        param: str | None = None,
+        retry_after_s: int | None = None,
+        got: str | None = None,
+        expected: str | None = None,
+        fix: str | None = None,
+    ) -> None:
+        super().__init__(message, got=got, expected=expected, fix=fix)
+        self.status = status
+        self.code = code
+        self.param = param
+        self.retry_after_s = retry_after_s
 
 
 class MissingDependencyError(IcaeError):

@@ -119,16 +119,34 @@ class Reader:
             InputError: If the question is blank, or memory, prompt and answer do not fit
                 the decoder's context window.
         """
-        self._require_own(memory)
-        prompt_ids = self._prompt(question, history)
-        prefix = Prefix.of_memory(memory, "ft")
+        request = self.request(memory, question, history=history)
         return self.answerer.answer(
-            prefix,
-            prompt_ids,
+            request.prefix,
+            request.prompt_ids,
             memory_positions=memory.positions,
             max_new_tokens=max_new_tokens,
             on_text=on_text,
         )
+
+    def request(
+        self, memory: Memory | None, question: str, *, history: Sequence[Turn] = ()
+    ) -> Request:
+        """What the decoder reads for a question, for `Answerer.answer_many`.
+
+        Args:
+            memory: A memory made by this adapter, or None for the question alone.
+            question: The question, not blank.
+            history: Earlier turns of the conversation.
+
+        Raises:
+            IncompatibleMemoryError: If the memory was made by another adapter or base.
+            InputError: If the question is blank.
+        """
+        prefix = None
+        if memory is not None:
+            self.require_own(memory)
+            prefix = Prefix.of_memory(memory, "ft")
+        return Request(prefix=prefix, prompt_ids=self._prompt(question, history))
 
     def ask_many(
         self,
@@ -157,14 +175,12 @@ class Reader:
         requests, positions = [], []
         for context, question in questions:
             if isinstance(context, Memory):
-                self._require_own(context)
-                prefix = Prefix.of_memory(context, "ft")
-                prompt_ids, taken = self._prompt(question, ()), context.positions
+                requests.append(self.request(context, question))
+                positions.append(context.positions)
             else:
-                prefix, prompt_ids = None, self._text_prompt(context, question, ())
-                taken = self.count_tokens(context)
-            requests.append(Request(prefix=prefix, prompt_ids=prompt_ids))
-            positions.append(taken)
+                prompt_ids = self._text_prompt(context, question, ())
+                requests.append(Request(prefix=None, prompt_ids=prompt_ids))
+                positions.append(self.count_tokens(context))
         return self.answerer.answer_many(
             requests, memory_positions=positions, max_new_tokens=max_new_tokens
         )
@@ -222,7 +238,7 @@ class Reader:
             IncompatibleMemoryError: If the memory was made by another adapter or base.
             InputError: If a span index is out of range.
         """
-        self._require_own(memory)
+        self.require_own(memory)
         return reconstruct_spans(
             self.decoder, self.tokenizer, memory, spans=spans, on_progress=on_progress
         )
@@ -243,7 +259,7 @@ class Reader:
             InputError: If the cache of this base model cannot be kept, or the memory does
                 not fit its context window.
         """
-        self._require_own(memory)
+        self.require_own(memory)
         prefix = Prefix.of_memory(memory, "ft")
         self.answerer.require_room(prefix, np.zeros(0, dtype=np.int64), 1)
         return self.decoder.save_kv(prefix)
@@ -255,10 +271,15 @@ class Reader:
             IncompatibleMemoryError: If the memory was made by another adapter or base.
             InputError: If the bytes are no such cache.
         """
-        self._require_own(memory)
+        self.require_own(memory)
         self.decoder.load_kv(Prefix.of_memory(memory, "ft"), data)
 
-    def _require_own(self, memory: Memory) -> None:
+    def require_own(self, memory: Memory) -> None:
+        """Refuse a memory that this adapter on this base model cannot read.
+
+        Raises:
+            IncompatibleMemoryError: If it was made by another one.
+        """
         own = self.provenance
         if memory.provenance.slot_dtype in self.decoder.slot_dtypes:
             own = replace(own, slot_dtype=memory.provenance.slot_dtype)

@@ -39,6 +39,7 @@ from icae.cli.pretrain import pretrain
 from icae.cli.pwc_build import build as build_pwc
 from icae.cli.reconstruct import reconstruct
 from icae.cli.refine import refine
+from icae.cli.serve import serve, serve_key
 from icae.cli.slice import slice_memory
 from icae.cli.store_add import add
 from icae.cli.store_list import list_memories, show
@@ -107,6 +108,8 @@ app.command("append")(append)
 app.command("edit")(edit)
 app.command("slice")(slice_memory)
 app.command("merge")(merge)
+app.command("serve")(serve)
+app.command("serve-key")(serve_key)
 app.add_typer(store_app, name="store")
 store_app.command("add")(add)
 store_app.command("list")(list_memories)

@@ -90,6 +90,23 @@ def read_document(
         path = Path(path_or_dash)
         name, suffix = path.name, path.suffix.lower()
         data = _read_file(path, max_bytes)
+    return document_of_bytes(data, name=name, suffix=suffix, max_bytes=max_bytes)
+
+
+def document_of_bytes(
+    data: bytes, *, name: str, suffix: str = "", max_bytes: int = 50_000_000
+) -> Document:
+    """Read one document from its bytes.
+
+    Args:
+        data: What the file holds; more than `max_bytes` of it are refused.
+        name: Its name, for the record and for messages.
+        suffix: Suffix of its file name, as ``.html``, or nothing to go by the content.
+        max_bytes: Largest document, in bytes.
+
+    Raises:
+        InputError: As for `read_document`.
+    """
     if len(data) > max_bytes:
         raise InputError(
             "The document is too large.",

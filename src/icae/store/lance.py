@@ -17,7 +17,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from icae.errors import IcaeError, MemoryFileError, MissingDependencyError, StoreError
+from icae.errors import (
+    IcaeError,
+    MemoryFileError,
+    MissingDependencyError,
+    MissingMemoryError,
+    StoreError,
+)
 from icae.memory import Memory, Provenance, memory_from_bytes
 from icae.store.base import Added, Collected, NewMemory, Problem, SearchHit, StoredMemory
 from icae.store.keys import MIN_PREFIX, maker_hash, memory_key, text_digest
@@ -321,8 +327,8 @@ class LanceStore:
             )
         return fitting[0]
 
-    def _absent(self, got: str) -> StoreError:
-        return StoreError(
+    def _absent(self, got: str) -> MissingMemoryError:
+        return MissingMemoryError(
             f"There is no such memory in {self.location}.",
             got=got,
             expected=f"a name, or at least {MIN_PREFIX} digits of a key",

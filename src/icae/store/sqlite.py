@@ -17,7 +17,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from icae.errors import MemoryFileError, StoreError
+from icae.errors import MemoryFileError, MissingMemoryError, StoreError
 from icae.memory import Memory, Provenance, memory_from_bytes
 from icae.store import sqlite_check, sqlite_file
 from icae.store.base import (
@@ -324,8 +324,8 @@ class SqliteStore:
         pages = self._db.execute("PRAGMA page_count").fetchone()[0]
         return int(pages * self._db.execute("PRAGMA page_size").fetchone()[0])
 
-    def _absent(self, got: str, expected: str) -> StoreError:
-        return StoreError(
+    def _absent(self, got: str, expected: str) -> MissingMemoryError:
+        return MissingMemoryError(
             f"There is no such memory in {self.location}.",
             got=got,
             expected=expected,

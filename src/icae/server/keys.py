@@ -1,0 +1,167 @@
+"""Who may use the server: API keys, of which only hashes are kept.
+
+A key file has one line for each key: its name and the SHA-256 of the key. The name owns
+the memories, so a key can be replaced without losing them. Keys are random 256-bit values;
+a plain hash of one cannot be searched, so no slow hash is needed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import os
+import re
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from icae.errors import ConfigError, RequestError
+
+LOCAL_OWNER = "local"
+"""Owner of the memories of a server without keys."""
+
+_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+
+
+class Keys(Protocol):
+    """Tells who sends a request."""
+
+    @property
+    def required(self) -> bool:
+        """Whether a request without a key is refused."""
+        ...
+
+    def owner(self, authorization: str | None) -> str:
+        """Name of the sender.
+
+        Args:
+            authorization: The header of that name, or None.
+
+        Raises:
+            RequestError: If the sender may not use the server (401).
+        """
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class NoKeys:
+    """Everybody who reaches the server may use it; for loopback only."""
+
+    @property
+    def required(self) -> bool:
+        """Never."""
+        return False
+
+    def owner(self, authorization: str | None) -> str:
+        """Always the same owner."""
+        return LOCAL_OWNER
+
+
+@dataclass(frozen=True, kw_only=True)
+class HashedKeys:
+    """Keys from a file.
+
+    Attributes:
+        names: Digest of a key -> the name that owns its memories.
+    """
+
+    names: Mapping[str, str]
+
+    @property
+    def required(self) -> bool:
+        """Always."""
+        return True
+
+    @classmethod
+    def load(cls, path: Path) -> HashedKeys:
+        """Read a key file.
+
+        Raises:
+            ConfigError: If it cannot be read, a line of it is not a key, or it has none.
+        """
+        names: dict[str, str] = {}
+        for number, line in enumerate(_lines(path), start=1):
+            name, _, digest = line.partition(" ")
+            if not line.strip() or line.startswith("#"):
+                continue
+            if not _NAME.fullmatch(name) or not _DIGEST.fullmatch(digest.strip()):
+                raise ConfigError(
+                    "This is no line of a key file.",
+                    got=f"{path}, line {number}",
+                    expected="a name, a space and the SHA-256 of the key",
+                    fix="Make keys with `icae serve-key`.",
+                )
+            names[digest.strip()] = name
+        if not names:
+            raise ConfigError(
+                "There is no key in the key file.", got=str(path), fix="icae serve-key NAME"
+            )
+        return cls(names=names)
+
+    def owner(self, authorization: str | None) -> str:
+        """Name of the key in an ``Authorization: Bearer`` header; see `Keys.owner`."""
+        scheme, _, key = (authorization or "").partition(" ")
+        found = None
+        if scheme.lower() == "bearer":
+            digest = key_digest(key.strip())
+            for known, name in self.names.items():
+                if hmac.compare_digest(known, digest):
+                    found = name
+        if found is None:
+            raise RequestError(
+                "The API key is missing or not known.",
+                status=401,
+                code="invalid_api_key",
+                expected="the header Authorization: Bearer KEY",
+            )
+        return found
+
+
+def key_digest(key: str) -> str:
+    """What a key file keeps of a key: its SHA-256, lower-case hex."""
+    return hashlib.sha256(key.encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def add_key(path: Path, name: str) -> str:
+    """Make a key and add its hash to a key file, which is made if there is none.
+
+    Args:
+        path: The key file.
+        name: Who the key is for: lower-case letters, digits, - and _.
+
+    Returns:
+        The key; it is kept nowhere.
+
+    Raises:
+        ConfigError: If the name cannot be used or the file cannot be written.
+    """
+    if not _NAME.fullmatch(name):
+        raise ConfigError(
+            "That is no name for a key.",
+            got=repr(name),
+            expected="1..64 lower-case letters, digits, - and _",
+        )
+    key = f"icae-{secrets.token_urlsafe(32)}"
+    try:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
+        with os.fdopen(os.open(path, flags, 0o600), "a", encoding="utf-8") as file:
+            file.write(f"{name} {key_digest(key)}\n")
+    except OSError as error:
+        raise ConfigError(
+            "The key file cannot be written.", got=f"{path}: {error.strerror}"
+        ) from error
+    return key
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(
+            "The key file cannot be read.",
+            got=f"{path}: {error}",
+            fix="Make keys with `icae serve-key`.",
+        ) from error

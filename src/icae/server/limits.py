@@ -1,0 +1,48 @@
+"""What one server takes on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+from icae.errors import ConfigError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """Bounds that keep a server's memory and waiting times flat.
+
+    Attributes:
+        body_bytes: Largest body of a request, in bytes.
+        body_seconds: Longest time for a body to arrive, s.
+        waiting: Most chat requests that wait for the model.
+        documents: Most documents that are being compressed or wait for it.
+        per_owner: Most requests of one key at a time.
+        request_seconds: Longest time for an answer, waiting included, s.
+        answer_tokens: Longest answer in tokens.
+        append_chars: Most characters appended to a memory at a time.
+        wait_seconds: How long a request to make or change a memory waits for it to be ready
+            before it is told to look later, s.
+
+    Raises:
+        ConfigError: If one is not above 0.
+    """
+
+    body_bytes: int = 10_000_000
+    body_seconds: float = 60.0
+    waiting: int = 64
+    documents: int = 16
+    per_owner: int = 32
+    request_seconds: float = 300.0
+    answer_tokens: int = 1024
+    append_chars: int = 20_000
+    wait_seconds: float = 10.0
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if not value > 0:
+                raise ConfigError(
+                    "A limit of the server is out of range.",
+                    got=f"{field.name} = {value}",
+                    expected="a number above 0",
+                )

@@ -1,0 +1,129 @@
+"""A loaded model, a store, and the thread between them: all that requests are served with."""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+
+from icae.api import Icae
+from icae.errors import RequestError
+from icae.memory import Memory, hash_token_ids
+from icae.server.bodies import error_body
+from icae.server.chat_work import ChatAnswerer
+from icae.server.document_work import DocumentDesk
+from icae.server.keys import Keys
+from icae.server.limits import Limits
+from icae.server.metrics import Metrics
+from icae.server.owner_limit import OwnerLimit
+from icae.server.shelf import Shelf
+from icae.server.span_bodies import TokenStarts
+from icae.server.worker import ModelWorker
+from icae.spans import check_ratio
+from icae.store import MemoryStore
+
+
+@dataclass(frozen=True, kw_only=True)
+class Service:
+    """What the endpoints share.
+
+    Attributes:
+        model: Name of the model that clients ask for: the adapter's.
+        created: When the server started, Unix time, s.
+        keys: Tells who sends a request.
+        limits: Bounds.
+        metrics: Counts.
+        shelf: The memories.
+        desk: Work on memories.
+        worker: The thread that runs the model.
+        arriving: Requests of each owner whose body is read or that wait for their answer.
+        ratio: Context tokens per slot where a request does not say.
+        token_starts: Where the tokens of a document of a memory start in its text.
+    """
+
+    model: str
+    created: int
+    keys: Keys
+    limits: Limits
+    metrics: Metrics
+    shelf: Shelf
+    desk: DocumentDesk
+    worker: ModelWorker
+    arriving: OwnerLimit
+    ratio: float
+    token_starts: TokenStarts
+
+    @classmethod
+    def over(
+        cls,
+        icae: Icae,
+        store: MemoryStore,
+        *,
+        keys: Keys,
+        limits: Limits,
+        longest_message: int | None = None,
+        ratio: float = 4.0,
+    ) -> Service:
+        """Put a service together; its worker is not started.
+
+        Args:
+            icae: The model.
+            store: Where memories are kept.
+            keys: Tells who sends a request.
+            limits: Bounds.
+            longest_message: Most tokens of a message that is read as text, or None.
+            ratio: Context tokens per slot where a request does not say.
+
+        Raises:
+            ConfigError: If the ratio is out of range.
+        """
+        check_ratio(ratio)
+        metrics, shelf = Metrics(), Shelf(store)
+        answerer = ChatAnswerer(
+            icae, limits=limits, metrics=metrics, longest_message=longest_message, ratio=ratio
+        )
+        worker = ModelWorker(answerer.answer, limits=limits, metrics=metrics)
+        return cls(
+            model=icae.name,
+            created=int(time.time()),
+            keys=keys,
+            limits=limits,
+            metrics=metrics,
+            shelf=shelf,
+            desk=DocumentDesk(icae, shelf, submit=worker.submit_document, metrics=metrics),
+            worker=worker,
+            arriving=OwnerLimit(limits.per_owner),
+            ratio=ratio,
+            token_starts=functools.partial(_token_starts, icae),
+        )
+
+    def owner(self, request: Request) -> str:
+        """Who sends a request.
+
+        Raises:
+            RequestError: If the sender may not use the server (401).
+        """
+        return self.keys.owner(request.headers.get("authorization"))
+
+
+def error_response(error: RequestError) -> JSONResponse:
+    """An error as a response."""
+    headers: Mapping[str, str] = {}
+    if error.retry_after_s is not None:
+        headers = {"Retry-After": str(error.retry_after_s)}
+    if error.status == 401:
+        headers = {"WWW-Authenticate": "Bearer"}
+    return JSONResponse(error_body(error), status_code=error.status, headers=headers)
+
+
+def _token_starts(icae: Icae, memory: Memory, document: int) -> Sequence[int] | None:
+    """Where the tokens start, if the text still has those that it was compressed from."""
+    own = memory.documents[document]
+    if own.source is None:
+        return None
+    tokens = icae.compressor.tokenize(own.source)
+    return tokens.offsets if hash_token_ids(tokens.ids) == own.token_ids_sha256 else None
