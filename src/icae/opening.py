@@ -220,7 +220,7 @@ def open_vllm(
     folder = default_adapter() if adapter is None else Path(adapter)
     info = read_info(folder)
     name = base or info.base_model
-    runtime = connect_vllm(engine, folder, base=name, dtype=dtype)
+    runtime = connect_vllm(engine, adapter, base=name, dtype=dtype)
     files = base_folder(name)
     tokenizer = FastTokenizer(files)
     width = runtime.embeddings.hidden_size
@@ -237,13 +237,13 @@ def open_vllm(
 
 
 def connect_vllm(
-    engine: EngineAddress, adapter: str | Path, *, base: str, dtype: str | None = None
+    engine: EngineAddress, adapter: str | Path | None, *, base: str, dtype: str | None = None
 ) -> VllmRuntime:
     """The decoder of an adapter in a vLLM server.
 
     Args:
         engine: The server.
-        adapter: Adapter folder.
+        adapter: Adapter folder, or None for the one shipped.
         base: Base model.
         dtype: Precision in which slots are sent: ``bfloat16`` (the default) or ``float32``.
 
@@ -256,7 +256,8 @@ def connect_vllm(
 
     precision = _precision(dtype)
     client = EngineClient(engine)
-    info = read_info(adapter)
+    adapter_folder = default_adapter() if adapter is None else Path(adapter)
+    info = read_info(adapter_folder)
     files = base_folder(base)
     folder = BaseFolder.open(files)
     weights = recorded_hash(str(files), "weights.sha256") or folder.weight_hash()
@@ -266,7 +267,7 @@ def connect_vllm(
         client,
         folder,
         info.model,
-        objective_vectors(adapter, info.model),
+        objective_vectors(adapter_folder, info.model),
         bases=[base, *hub_id],
         dtype=precision,
     )

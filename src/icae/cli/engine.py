@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from icae.evaluation.suite import SuiteFinished, SuiteRun
     from icae.reader import Reader
     from icae.runtimes.vllm.address import EngineAddress
+    from icae.runtimes.vllm.runtime import VllmRuntime
     from icae.training import TrainResult
     from icae.types import TokenIds
 
@@ -84,6 +85,25 @@ def open_reader(
         engine=server,
         load_torch=None if loaded is None else lambda *_, **__: loaded,
     )
+
+
+def connect_engine(icae: Icae, server: EngineAddress, *, adapter: str | None) -> VllmRuntime:
+    """Let a vLLM server answer for a loaded model.
+
+    Args:
+        icae: The model.
+        server: The server.
+        adapter: Adapter folder that was loaded, or None for the default.
+
+    Raises:
+        BaseModelError: If the server runs another model.
+        MissingDependencyError: If its client is not installed.
+        ServiceError: If it cannot be asked, or takes no embeds.
+    """
+    from icae import opening
+
+    own = icae.provenance
+    return opening.connect_vllm(server, adapter, base=own.base_model, dtype=own.slot_dtype)
 
 
 def open_tokenizer(base: str) -> tuple[Any, str]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import secrets
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -63,3 +65,12 @@ def engine_address(url: str | None, model: str | None) -> EngineAddress | None:
         api_key=os.environ.get(KEY, ""),
         secret=os.environ.get(SECRET, ""),
     )
+
+
+def with_secret(address: EngineAddress) -> EngineAddress:
+    """The address with a secret of its own, where the environment gave none.
+
+    Args:
+        address: The server.
+    """
+    return address if address.secret else replace(address, secret=secrets.token_hex(32))

@@ -243,7 +243,7 @@ def _refusal(status: int, said: str, address: EngineAddress) -> IcaeError:
     if status == 400 and ("context length" in said or "max_model_len" in said):
         return InputError(
             "Memory, prompt and answer do not fit the context window of the vLLM server.",
-            got=got,
+            got=said,
             fix="Use a higher ratio, fewer memories, a shorter answer or a larger --max-model-len.",
         )
     if status in (401, 403):
