@@ -66,6 +66,8 @@ class VllmStub:
         table = self.model.get_input_embeddings()
         if not body.get("prompt_embeds"):
             return table(torch.tensor(body["prompt"])).detach()
+        if body.get("prompt") is not None:
+            raise Refused(400, "These are two prompts.")
         if not self.takes_embeds:
             raise Refused(400, "You must set `--enable-prompt-embeds` to input `prompt_embeds`.")
         data = io.BytesIO(base64.b64decode(body["prompt_embeds"], validate=True))

@@ -101,7 +101,8 @@ def embeds_prompt(embeds_SD: FloatArray, dtype: SlotDtype) -> dict[str, Any]:
     tensor = torch.from_numpy(embeds_SD).to(getattr(torch, dtype))
     file = io.BytesIO()
     torch.save(tensor, file)
-    return {"prompt": "", "prompt_embeds": base64.b64encode(file.getvalue()).decode("ascii")}
+    # A prompt beside the embeds, even an empty one, would be a second prompt.
+    return {"prompt": None, "prompt_embeds": base64.b64encode(file.getvalue()).decode("ascii")}
 
 
 class EngineClient:
