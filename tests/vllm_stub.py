@@ -32,7 +32,8 @@ class VllmStub:
 
     ``takes_embeds``: as if started with --enable-prompt-embeds. ``answers_after``: seconds
     before an answer begins. ``together``: so many answers begin at the same time.
-    ``breaks_after``: tokens after which the connection breaks.
+    ``breaks_after``: tokens after which the connection breaks. ``aborts``: whether every
+    answer ends as when the server is told to end.
     """
 
     model: Any
@@ -45,6 +46,7 @@ class VllmStub:
     answers_after: float = 0.0
     together: threading.Barrier | None = None
     breaks_after: int | None = None
+    aborts: bool = False
     token_ids: bool = True
     url: str = ""
     bodies: list[dict[str, Any]] = field(default_factory=list)
@@ -154,6 +156,7 @@ def vllm_stub(model: Any, **settings: Any) -> Iterator[VllmStub]:
 
         def _event(self, body: dict[str, Any], made: tuple[int, str | None]) -> None:
             token, reason = made
+            reason = "abort" if reason and state.aborts else reason
             choice = {"index": 0, "text": f"<{token}>", "logprobs": None, "finish_reason": reason}
             if state.token_ids:
                 choice["token_ids"] = [token]

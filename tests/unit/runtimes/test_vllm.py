@@ -334,6 +334,14 @@ def test_a_connection_that_breaks_is_told(start: Any, random_ids: Any) -> None:
         vllm.generate(None, random_ids(5), max_new_tokens=8, stop_ids=())
 
 
+def test_an_answer_that_the_server_breaks_off_is_no_answer(start: Any, random_ids: Any) -> None:
+    _, vllm, stub = start()
+    stub.aborts = True
+
+    with pytest.raises(ServiceError, match="broke an answer off"):
+        vllm.generate(None, random_ids(5), max_new_tokens=3, stop_ids=())
+
+
 def test_a_server_that_does_not_answer_in_time_is_told(start: Any, random_ids: Any) -> None:
     _, vllm, stub = start(address={"timeout_s": 0.5})
     stub.answers_after = 0.8

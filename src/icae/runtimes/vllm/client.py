@@ -177,9 +177,18 @@ class EngineClient:
                 **GREEDY,
             ) as chunks,
         ):
+            ended = None
             for chunk in chunks:
                 for choice in chunk.choices:
+                    ended = choice.finish_reason
                     yield self._piece(choice)
+            if ended not in ("stop", "length"):
+                raise ServiceError(
+                    "The vLLM server broke an answer off.",
+                    got=f"{self.address.base_url}: finish_reason {ended}",
+                    expected="stop or length",
+                    fix="Ask again; its log says whether it was told to end.",
+                )
 
     def _piece(self, choice: Any) -> Piece:
         token_ids = getattr(choice, "token_ids", None)
