@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -143,16 +144,21 @@ def vllm_stub(model: Any, **settings: Any) -> Iterator[VllmStub]:
                 state.together.wait()
             self.send_response(200)
             self.send_header("Content-Type", "text/event-stream")
-            self.send_header("Connection", "close")
+            self.send_header("Transfer-Encoding", "chunked")
             self.end_headers()
-            self.close_connection = True
             self._event(body, first)
             for count, token in enumerate(tokens, start=1):
                 if count == state.breaks_after:
-                    self.connection.close()
+                    self.close_connection = True
+                    self.connection.shutdown(socket.SHUT_RDWR)
                     return
                 self._event(body, token)
-            self.wfile.write(b"data: [DONE]\n\n")
+            self._chunk(b"data: [DONE]\n\n")
+            self._chunk(b"")
+
+        def _chunk(self, data: bytes) -> None:
+            self.wfile.write(b"%x\r\n%s\r\n" % (len(data), data))
+            self.wfile.flush()
 
         def _event(self, body: dict[str, Any], made: tuple[int, str | None]) -> None:
             token, reason = made
@@ -161,8 +167,7 @@ def vllm_stub(model: Any, **settings: Any) -> Iterator[VllmStub]:
             if state.token_ids:
                 choice["token_ids"] = [token]
             chunk = {"id": "x", "object": "text_completion", "created": 0, "model": body["model"]}
-            self.wfile.write(f"data: {json.dumps(chunk | {'choices': [choice]})}\n\n".encode())
-            self.wfile.flush()
+            self._chunk(f"data: {json.dumps(chunk | {'choices': [choice]})}\n\n".encode())
             with state.lock:
                 state.written += 1
 
