@@ -129,6 +129,10 @@ class DecodingRows:
         keys: What its caller calls each row that goes on, in their order.
     """
 
+    _mask_RP: Tensor
+    _token_R: Tensor
+    _place_R: Tensor
+
     def __init__(self, decoder: PreTrainedModel, stop_ids: Collection[int]) -> None:
         self._decoder = decoder
         self._stop_ids = stop_ids

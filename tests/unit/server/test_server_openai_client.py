@@ -185,6 +185,6 @@ def test_a_chat_joins_an_answer_that_is_being_written(
     short = server.openai().chat.completions.create(**asked, max_tokens=3)
     written = "".join(chunk.choices[0].delta.content or "" for chunk in long)
 
-    assert sizes == [1] * 4 + [2] * 2 + [1] * 13
+    assert sizes == [1] * 5 + [2] * 2 + [1] * 12
     assert short.choices[0].message.content
     assert written.strip().startswith(short.choices[0].message.content)
