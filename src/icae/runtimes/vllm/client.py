@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import ModuleType
@@ -150,8 +150,8 @@ class EngineClient:
             )
         return found
 
-    def write(self, model: str, order: Order) -> Iterator[Piece]:
-        """Greedy decoding, as the tokens come; closing the iterator ends it on the server too.
+    def write(self, model: str, order: Order) -> Generator[Piece, None, None]:
+        """Greedy decoding, as the tokens come; closing the generator ends it on the server too.
 
         Args:
             model: Name of the model.
