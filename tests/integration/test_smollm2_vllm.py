@@ -16,10 +16,13 @@ import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import numpy as np
+import openai
 import pytest
 
 from icae import api
@@ -232,3 +235,59 @@ def test_many_answers_and_the_full_context_are_the_same_too(
         engine.ask(memory, QUESTIONS[2], max_new_tokens=8),
     ]
     assert [m.text for m in made] == [e.text for e in expected]
+
+
+def test_the_gateway_compresses_and_the_server_answers_its_clients(
+    url: str, engine: api.Icae, tmp_path: Path
+) -> None:
+    expected = [
+        engine.ask(engine.compress(TEXT, ratio=2), question, max_new_tokens=8).text
+        for question in QUESTIONS[:2]
+    ]
+    with gateway(url, tmp_path / "memories.db") as address:
+        made = httpx2.post(
+            f"{address}/memories", json={"text": TEXT, "ratio": 2}, timeout=600
+        ).json()
+        while made["status"] == "in_progress":
+            time.sleep(1)
+            made = httpx2.get(f"{address}/memories/{made['id']}", timeout=600).json()
+        client = openai.OpenAI(base_url=address, api_key="none", timeout=600, max_retries=0)
+
+        def ask(question: str, *, stream: bool) -> Any:
+            parts = [{"type": "memory", "id": made["id"]}, {"type": "text", "text": question}]
+            return client.chat.completions.create(
+                model=client.models.list().data[0].id,
+                messages=[{"role": "user", "content": parts}],  # type: ignore[list-item,misc]
+                max_tokens=8,
+                stream=stream,
+            )
+
+        whole = ask(QUESTIONS[0], stream=False)
+        before = prefix_cache(url)["hits"]
+        pieces = [chunk.choices[0].delta.content or "" for chunk in ask(QUESTIONS[1], stream=True)]
+        hits = prefix_cache(url)["hits"] - before
+
+    assert whole.choices[0].message.content == expected[0]
+    assert whole.model_extra["icae"]["runtime"] == "vllm float32"
+    assert "".join(pieces).strip() == expected[1]
+    assert hits >= made["positions"] // BLOCK * BLOCK > 0
+
+
+@contextmanager
+def gateway(url: str, store: Path) -> Iterator[str]:
+    """`icae serve` before the server, in a process of its own."""
+    options = ["--engine", url, "--store", str(store), "--port", "0"]
+    options += ["--dtype", "float32", "--device", "cpu"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "icae.cli.app", "serve", *options], stderr=subprocess.PIPE, text=True
+    )
+    try:
+        assert process.stderr is not None
+        said = []
+        while not said or "Serving " not in said[-1]:
+            said.append(process.stderr.readline())
+            assert said[-1], "".join(said)
+        yield said[-1].split(" at ")[1].split(";")[0]
+    finally:
+        process.terminate()
+        process.wait(120)
