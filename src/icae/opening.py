@@ -28,6 +28,7 @@ from icae.model.base_files import (
     DEFAULT_HUB_ID,
     converted_folder,
     embedded_gguf,
+    recorded_hash,
     stop_tokens,
     tokenizer_hash,
 )
@@ -35,10 +36,12 @@ from icae.reader import Reader
 
 if TYPE_CHECKING:
     from icae.api import Icae
+    from icae.memory.provenance import SlotDtype
     from icae.model.fast_tokenizer import FastTokenizer
-    from icae.runtimes.llamacpp.weights import GgufDtype
+    from icae.runtimes.vllm.address import EngineAddress
+    from icae.runtimes.vllm.runtime import VllmRuntime
 
-RuntimeName = Literal["auto", "torch", "llamacpp"]
+RuntimeName = Literal["auto", "torch", "llamacpp", "vllm"]
 RUNTIMES: tuple[RuntimeName, ...] = get_args(RuntimeName)
 
 NVIDIA_DRIVER = Path("/dev/nvidiactl")
@@ -54,6 +57,7 @@ def open_reader(
     runtime: RuntimeName = "auto",
     device: str | None = None,
     dtype: str | None = None,
+    engine: EngineAddress | None = None,
     load_torch: Callable[..., Reader] | None = None,
 ) -> Reader:
     """Open an adapter for reading memories.
@@ -61,20 +65,25 @@ def open_reader(
     Args:
         adapter: Adapter folder; by default the one shipped for SmolLM2-135M-Instruct.
         base: Base model; by default the one the adapter records.
-        runtime: ``auto``: llama.cpp where it is installed, knows the base model and no
-            other device than the CPU is there or asked for; else torch.
+        runtime: ``auto``: vLLM where the address of a server is given; else llama.cpp where
+            it is installed, knows the base model and no other device than the CPU is there
+            or asked for; else torch.
         device: Torch device; see `icae.load`.
         dtype: ``bfloat16`` or ``float32``.
+        engine: The vLLM server, for the runtime ``vllm``.
         load_torch: What loads the torch runtime, in place of `icae.load`; for callers that
             have it loaded.
 
     Raises:
         InputError: If runtime, device or dtype is not known, or they do not go together.
-        MissingDependencyError: If llama.cpp is asked for and not installed.
+        MissingDependencyError: If llama.cpp or vLLM is asked for and not installed.
         AdapterError: If the adapter cannot be read or belongs to another base.
-        BaseModelError: If the base model cannot be loaded.
+        BaseModelError: If the base model cannot be loaded, or the server runs another.
+        ServiceError: If the server cannot be asked.
     """
     runtime = runtime_name(runtime)
+    if engine is not None or runtime == "vllm":
+        return open_vllm(_engine(runtime, engine, device), adapter, base=base, dtype=dtype)
     load_torch = load_torch or _open_torch
     if runtime == "torch" or (runtime == "auto" and not _prefers_llamacpp(device)):
         return load_torch(adapter, base=base, device=device, dtype=dtype)
@@ -104,6 +113,26 @@ def runtime_name(name: str) -> RuntimeName:
         if name == known:
             return known
     raise InputError("There is no such runtime.", got=name, expected=", ".join(RUNTIMES))
+
+
+def _engine(
+    runtime: RuntimeName, engine: EngineAddress | None, device: str | None
+) -> EngineAddress:
+    """The server to be asked; only the runtime vllm has one."""
+    if engine is None:
+        raise InputError(
+            "The runtime vllm asks a server, and none is named.",
+            expected="the address of a vLLM server",
+            fix="Name it: --engine http://127.0.0.1:8000 (docs/deployment.md).",
+        )
+    if runtime not in ("auto", "vllm") or device is not None:
+        raise InputError(
+            "A vLLM server takes neither another runtime nor a device.",
+            got=f"--runtime {runtime}" if device is None else f"--device {device}",
+            expected="--runtime vllm, no device",
+            fix="Leave --engine out, or the other option.",
+        )
+    return engine
 
 
 def _prefers_llamacpp(device: str | None) -> bool:
@@ -139,7 +168,7 @@ def open_llamacpp(
     from icae.runtimes.llamacpp.context import LlamaModel, import_llama_cpp
     from icae.runtimes.llamacpp.runtime import LlamaCppRuntime
 
-    precision = _gguf_dtype(dtype)
+    precision = _precision(dtype)
     import_llama_cpp()  # fails at once where it is missing
     folder = default_adapter() if adapter is None else Path(adapter)
     info = read_info(folder)
@@ -163,8 +192,89 @@ def open_llamacpp(
     )
 
 
-def _gguf_dtype(name: str | None) -> GgufDtype:
-    known: dict[str | None, GgufDtype] = {
+def open_vllm(
+    engine: EngineAddress,
+    adapter: str | Path | None = None,
+    *,
+    base: str | None = None,
+    dtype: str | None = None,
+) -> Reader:
+    """Open an adapter whose base model a vLLM server runs.
+
+    Args:
+        engine: The server.
+        adapter: Adapter folder; by default the one shipped.
+        base: Base model; by default the one the adapter records. Its files are needed here
+            too, for the tokenizer and the input embeddings.
+        dtype: Precision in which slots are sent: ``bfloat16`` (the default) or ``float32``.
+
+    Raises:
+        InputError: If the dtype is not known, or the adapter's layout cannot be read.
+        MissingDependencyError: If the client of the server is not installed.
+        AdapterError: If the adapter cannot be read or belongs to another base.
+        BaseModelError: If the server runs another model.
+        ServiceError: If the server cannot be asked, or takes no embeds.
+    """
+    from icae.model.fast_tokenizer import FastTokenizer
+
+    folder = default_adapter() if adapter is None else Path(adapter)
+    info = read_info(folder)
+    name = base or info.base_model
+    runtime = connect_vllm(engine, adapter, base=name, dtype=dtype)
+    files = base_folder(name)
+    tokenizer = FastTokenizer(files)
+    width = runtime.embeddings.hidden_size
+    return Reader(
+        runtime=runtime,
+        info=info,
+        tokenizer=tokenizer,
+        provenance=_provenance(info, name, adapter_hash(folder), tokenizer, width),
+        stop_ids=stop_tokens(_end_of_answers(files), tokenizer.eos_token_id),
+        load_writer=lambda slot_dtype: _open_torch(
+            adapter, base=base, device=None, dtype=slot_dtype
+        ),
+    )
+
+
+def connect_vllm(
+    engine: EngineAddress, adapter: str | Path | None, *, base: str, dtype: str | None = None
+) -> VllmRuntime:
+    """The decoder of an adapter in a vLLM server.
+
+    Args:
+        engine: The server.
+        adapter: Adapter folder, or None for the one shipped.
+        base: Base model.
+        dtype: Precision in which slots are sent: ``bfloat16`` (the default) or ``float32``.
+
+    Raises:
+        IcaeError: As `open_vllm`.
+    """
+    from icae.runtimes.checkpoint import BaseFolder
+    from icae.runtimes.vllm.client import EngineClient
+    from icae.runtimes.vllm.runtime import VllmRuntime
+
+    precision = _precision(dtype)
+    client = EngineClient(engine)
+    adapter_folder = default_adapter() if adapter is None else Path(adapter)
+    info = read_info(adapter_folder)
+    files = base_folder(base)
+    folder = BaseFolder.open(files)
+    weights = recorded_hash(str(files), "weights.sha256") or folder.weight_hash()
+    require_base(info, base_model=base, base_hash=weights)
+    hub_id = [DEFAULT_HUB_ID] if base == DEFAULT_BASE else []
+    return VllmRuntime.connect(
+        client,
+        folder,
+        info.model,
+        objective_vectors(adapter_folder, info.model),
+        bases=[base, *hub_id],
+        dtype=precision,
+    )
+
+
+def _precision(name: str | None) -> SlotDtype:
+    known: dict[str | None, SlotDtype] = {
         None: "bfloat16",
         "bfloat16": "bfloat16",
         "float32": "float32",
@@ -244,9 +354,10 @@ def _provenance(
     )
 
 
-def _gguf(info: AdapterInfo, base: str, files: Path, dtype: GgufDtype) -> Path:
+def _gguf(info: AdapterInfo, base: str, files: Path, dtype: SlotDtype) -> Path:
     """The base weights as GGUF; files are named by the hash of what was read into them."""
-    from icae.runtimes.llamacpp.weights import BaseFolder, ensure_gguf, gguf_path
+    from icae.runtimes.checkpoint import BaseFolder
+    from icae.runtimes.llamacpp.weights import ensure_gguf, gguf_path
 
     known = gguf_path(info.base_hash, dtype)
     if base == info.base_model and known.exists():

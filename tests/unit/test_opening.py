@@ -12,6 +12,8 @@ import pytest
 from icae import opening
 from icae.errors import AdapterError, BaseModelError, InputError, MissingDependencyError
 from icae.opening import open_llamacpp, open_reader
+from icae.runtimes.vllm.address import EngineAddress
+from vllm_stub import vllm_stub
 
 needs_llamacpp = pytest.mark.skipif(
     importlib.util.find_spec("llama_cpp") is None,
@@ -115,8 +117,65 @@ def test_the_way_to_llama_cpp_imports_neither_torch_nor_transformers() -> None:
 
 def test_a_runtime_that_does_not_exist_is_refused() -> None:
     with pytest.raises(InputError, match="no such runtime") as caught:
-        open_reader(runtime="vllm")  # type: ignore[arg-type]
-    assert caught.value.expected == "auto, torch, llamacpp"
+        open_reader(runtime="abacus")  # type: ignore[arg-type]
+    assert caught.value.expected == "auto, torch, llamacpp, vllm"
+
+
+@pytest.mark.parametrize("runtime", ["auto", "vllm"])
+def test_an_engine_is_asked_wherever_one_is_named(
+    monkeypatch: pytest.MonkeyPatch, runtime: Any
+) -> None:
+    asked = EngineAddress(url="http://127.0.0.1:9")
+    monkeypatch.setattr(opening, "open_vllm", lambda engine, *_, **__: engine)
+
+    assert open_reader(runtime=runtime, engine=asked) is asked  # type: ignore[comparison-overlap]
+
+
+@pytest.mark.parametrize("options", [{"runtime": "torch"}, {"device": "cuda:0"}])
+def test_an_engine_beside_another_runtime_or_a_device_is_refused(options: Any) -> None:
+    with pytest.raises(InputError, match="neither another runtime nor a device"):
+        open_reader(engine=EngineAddress(url="http://127.0.0.1:9"), **options)
+
+
+def test_the_runtime_vllm_without_an_engine_is_refused() -> None:
+    with pytest.raises(InputError, match="none is named") as caught:
+        open_reader(runtime="vllm")
+    assert "--engine" in str(caught.value.fix)
+
+
+def test_a_memory_made_in_torch_is_read_by_a_vllm_server(saved: dict[str, str]) -> None:
+    from transformers import AutoModelForCausalLM
+
+    from icae import api
+
+    engine = api.load(saved["adapter"], device="cpu", dtype="float32")
+    memory = engine.compress(TEXT, ratio=4) + engine.verbatim(" and a thin ring")
+    with vllm_stub(AutoModelForCausalLM.from_pretrained(saved["base"])) as stub:
+        address = EngineAddress(url=stub.url)
+        reader = open_reader(saved["adapter"], engine=address, dtype="float32")
+
+        answer = reader.ask(memory, "Where?", max_new_tokens=6)
+        whole = reader.ask_text(TEXT, "Where?", max_new_tokens=6)
+        made = reader.reconstruct(memory)
+        both = engine.answering_in(reader.decoder)
+        again = both.ask(both.compress(TEXT, ratio=4), "Where?", max_new_tokens=6)
+
+    assert answer.runtime == again.runtime == "vllm float32"
+    assert again.text == engine.ask(engine.compress(TEXT, ratio=4), "Where?", max_new_tokens=6).text
+    assert answer.text == engine.ask(memory, "Where?", max_new_tokens=6).text
+    assert whole.text == engine.ask_text(TEXT, "Where?", max_new_tokens=6).text
+    assert [r.text for r in made] == [r.text for r in engine.reconstruct(memory)]
+    assert reader.provenance.base_hash == engine.provenance.base_hash
+
+
+def test_a_server_is_not_asked_about_another_base_than_the_adapters(
+    saved: dict[str, str], build_decoder: Any, tmp_path: Path
+) -> None:
+    build_decoder(seed=5).save_pretrained(tmp_path / "other")
+    address = EngineAddress(url="http://127.0.0.1:9")
+
+    with pytest.raises(AdapterError, match="trained on another base"):
+        open_reader(saved["adapter"], base=str(tmp_path / "other"), engine=address)
 
 
 def test_llama_cpp_takes_no_other_device() -> None:

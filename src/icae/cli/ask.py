@@ -17,6 +17,7 @@ from icae.cli.asking import Asking
 from icae.cli.kv import keeping, require_one_file, use_kv
 from icae.cli.options import Adapter, AsJson, Base, Device, Dtype, KeepKv, MaxNewTokens, Runtime
 from icae.cli.outcome import Outcome, reported
+from icae.cli.vllm_options import EngineModel, EngineUrl, engine_address
 from icae.errors import InputError, MemoryFileError
 
 Questions = Annotated[
@@ -50,6 +51,8 @@ def ask(
     full_context: FullContext = False,
     max_new_tokens: MaxNewTokens = 128,
     runtime: Runtime = "auto",
+    engine_url: EngineUrl = None,
+    engine_model: EngineModel = None,
     kv: KeepKv = False,
     adapter: Adapter = None,
     base: Base = None,
@@ -62,13 +65,19 @@ def ask(
     With --store, every question is answered from the passages of the store that match it
     best, and these are cited.
     """
+    server = engine_address(engine_url, engine_model)
     mode: Mode = "full-context" if full_context else "memory"
     asking = Asking(
         mode=mode,
         max_new_tokens=max_new_tokens,
         as_json=as_json,
         load=lambda: engine.open_reader(
-            runtime=runtime, adapter=adapter, base=base, device=device, dtype=dtype
+            runtime=runtime,
+            adapter=adapter,
+            base=base,
+            device=device,
+            dtype=dtype,
+            server=server,
         ),
     )
     memories, asked = _split(arguments or [], questions, store)

@@ -25,6 +25,7 @@ from icae.cli.options import (
     Runtime,
 )
 from icae.cli.outcome import Outcome, reported
+from icae.cli.vllm_options import EngineModel, EngineUrl, engine_address
 from icae.errors import IcaeError, InputError
 
 if TYPE_CHECKING:
@@ -139,6 +140,8 @@ def chat(
     keep_turns: KeepTurns = 4,
     max_new_tokens: MaxNewTokens = 128,
     runtime: Runtime = "auto",
+    engine_url: EngineUrl = None,
+    engine_model: EngineModel = None,
     kv: KeepKv = False,
     adapter: Adapter = None,
     base: Base = None,
@@ -147,12 +150,18 @@ def chat(
     as_json: AsJson = False,
 ) -> Outcome:
     """Talk about one or more memories, a line a turn. /context /reset /quit; end of input ends."""
+    server = engine_address(engine_url, engine_model)
     if kv:
         require_one_file(memories, "memory")
     memory = load_memories(memories)
     with console.status("Loading the model"):
         icae = engine.open_reader(
-            runtime=runtime, adapter=adapter, base=base, device=device, dtype=dtype
+            runtime=runtime,
+            adapter=adapter,
+            base=base,
+            device=device,
+            dtype=dtype,
+            server=server,
         )
     if len(memories) == 1:
         use_kv(icae, memory, memories[0], keep=keeping(kv))

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from icae.evaluation.judge_run import JudgeRun
     from icae.evaluation.suite import SuiteFinished, SuiteRun
     from icae.reader import Reader
+    from icae.runtimes.vllm.address import EngineAddress
+    from icae.runtimes.vllm.runtime import VllmRuntime
     from icae.training import TrainResult
     from icae.types import TokenIds
 
@@ -51,16 +53,18 @@ def open_reader(
     base: str | None,
     device: str | None,
     dtype: str | None,
+    server: EngineAddress | None = None,
     loaded: Icae | None = None,
 ) -> Reader:
     """Open what reads memories: an adapter on its base model, in the runtime asked for.
 
     Args:
-        runtime: ``auto``, ``torch`` or ``llamacpp``.
+        runtime: ``auto``, ``torch``, ``llamacpp`` or ``vllm``.
         adapter: Adapter folder, or None for the default.
         base: Base model, or None for the adapter's.
         device: Torch device, or None for the best found.
         dtype: Precision of the base model, or None for the device's usual one.
+        server: The vLLM server of the runtime ``vllm``, or None.
         loaded: What answers with torch if it is loaded already.
 
     Raises:
@@ -68,6 +72,7 @@ def open_reader(
         BaseModelError: If the base model cannot be loaded.
         AdapterError: If the adapter cannot be loaded.
         MissingDependencyError: If the runtime is not installed.
+        ServiceError: If the server cannot be asked.
     """
     from icae import opening
 
@@ -77,8 +82,28 @@ def open_reader(
         runtime=opening.runtime_name(runtime),
         device=device,
         dtype=dtype,
+        engine=server,
         load_torch=None if loaded is None else lambda *_, **__: loaded,
     )
+
+
+def connect_engine(icae: Icae, server: EngineAddress, *, adapter: str | None) -> VllmRuntime:
+    """Let a vLLM server answer for a loaded model.
+
+    Args:
+        icae: The model.
+        server: The server.
+        adapter: Adapter folder that was loaded, or None for the default.
+
+    Raises:
+        BaseModelError: If the server runs another model.
+        MissingDependencyError: If its client is not installed.
+        ServiceError: If it cannot be asked, or takes no embeds.
+    """
+    from icae import opening
+
+    own = icae.provenance
+    return opening.connect_vllm(server, adapter, base=own.base_model, dtype=own.slot_dtype)
 
 
 def open_tokenizer(base: str) -> tuple[Any, str]:

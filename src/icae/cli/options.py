@@ -53,8 +53,9 @@ Runtime = Annotated[
     typer.Option(
         "--runtime",
         metavar="NAME",
-        help="What runs the decoder: auto (llama.cpp where it is installed and no other device "
-        "than the CPU is there, else torch), torch or llamacpp.",
+        help="What runs the decoder: auto (vllm with --engine, else llama.cpp where it is "
+        "installed and no other device than the CPU is there, else torch), torch, llamacpp "
+        "or vllm.",
     ),
 ]
 

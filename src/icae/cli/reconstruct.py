@@ -16,6 +16,7 @@ from icae.cli.answering import load_memories, require_source
 from icae.cli.options import Adapter, AsJson, Base, Device, Dtype, Force, MemoryPath, Runtime
 from icae.cli.outcome import Outcome, reported
 from icae.cli.output_file import check_output
+from icae.cli.vllm_options import EngineModel, EngineUrl, engine_address
 from icae.errors import InputError
 
 if TYPE_CHECKING:
@@ -38,6 +39,8 @@ def reconstruct(
         typer.Option("--output", "-o", metavar="PATH", help="File to write the text to."),
     ] = None,
     runtime: Runtime = "auto",
+    engine_url: EngineUrl = None,
+    engine_model: EngineModel = None,
     adapter: Adapter = None,
     base: Base = None,
     device: Device = None,
@@ -46,6 +49,7 @@ def reconstruct(
     as_json: AsJson = False,
 ) -> Outcome:
     """Write a memory back out as text from its slots alone. Verbatim spans come as they stand."""
+    server = engine_address(engine_url, engine_model)
     if output is not None:
         check_output(output, if_exists="replace" if force else "refuse", inputs=[memory_path])
     memory = load_memories([memory_path])
@@ -56,7 +60,12 @@ def reconstruct(
         require_source(memory, "--compare")
     with console.status("Loading the model"):
         icae = engine.open_reader(
-            runtime=runtime, adapter=adapter, base=base, device=device, dtype=dtype
+            runtime=runtime,
+            adapter=adapter,
+            base=base,
+            device=device,
+            dtype=dtype,
+            server=server,
         )
     start = time.perf_counter()
     with console.progress("Reconstructing spans") as on_progress:

@@ -13,6 +13,7 @@ from icae.cli import console, engine
 from icae.cli.compress import Ratio
 from icae.cli.options import Adapter, AsJson, Base, Device, Dtype
 from icae.cli.outcome import Outcome, reported
+from icae.cli.vllm_options import EngineModel, EngineUrl, engine_address, with_secret
 from icae.errors import MissingDependencyError
 from icae.spans import check_ratio
 
@@ -89,6 +90,8 @@ def serve(
             "--grace", min=1, metavar="S", help="Seconds to finish requests when told to end."
         ),
     ] = 30.0,
+    engine_url: EngineUrl = None,
+    engine_model: EngineModel = None,
     adapter: Adapter = None,
     base: Base = None,
     device: Device = None,
@@ -116,12 +119,24 @@ def serve(
     known = NoKeys() if keys is None else HashedKeys.load(keys)
     address = Address(host=host, port=port)
     check_public(address, known)
+    server = engine_address(engine_url, engine_model)
     start = time.perf_counter()
     with create_store(store) as opened, listen(address) as sock:
         with console.status("Loading the model"):
             icae = engine.open_engine(adapter=adapter, base=base, device=device, dtype=dtype)
+            decoder = (
+                None
+                if server is None
+                else engine.connect_engine(icae, with_secret(server), adapter=adapter)
+            )
         service = Service.over(
-            icae, opened, keys=known, limits=limits, longest_message=auto_compress, ratio=ratio
+            icae,
+            opened,
+            keys=known,
+            limits=limits,
+            longest_message=auto_compress,
+            ratio=ratio,
+            engine=decoder,
         )
         app = make_app(service, local_only=not known.required, grace_s=grace)
         shown = f"[{host}]" if ":" in host else host

@@ -12,6 +12,7 @@ from typing import Protocol, TypeVar
 import numpy as np
 
 from icae.config import ModelConfig
+from icae.errors import InputError
 from icae.memory import Memory
 from icae.memory.provenance import SlotDtype
 from icae.model.positions import decoder_positions
@@ -283,3 +284,22 @@ def input_positions(config: ModelConfig, prefix: Prefix | None, prompt_length: i
         return list(range(prompt_length))
     prompt = config.objective_tokens + prompt_length
     return decoder_positions(config.layout, prefix.spans, prompt, front=config.front)
+
+
+def require_consecutive(config: ModelConfig, engine: str) -> None:
+    """Refuse an adapter that leaves gaps between decoder positions.
+
+    Args:
+        config: Architecture of the adapter.
+        engine: Name of the engine that counts positions itself, for the message.
+
+    Raises:
+        InputError: If it does.
+    """
+    if config.layout == "uniform":
+        raise InputError(
+            f"{engine} cannot read the memories of this adapter.",
+            got="layout uniform: decoder positions with gaps",
+            expected="consecutive positions (layout default or uniform-encoder)",
+            fix="Use --runtime torch.",
+        )

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from icae.answering import written_answer
 from icae.api import Icae
 from icae.errors import IcaeError, RequestError
+from icae.runtimes.base import Generated
 from icae.runtimes.batching import ROWS_PER_BATCH, RowClock
 from icae.runtimes.text_stream import TextStream
 from icae.runtimes.torch_decoding import TorchDecoding
@@ -74,7 +75,7 @@ class ChatWriter:
             try:
                 self._ready.append(self._reader.prepare(work))
             except Exception as error:
-                _fail(work, error)
+                fail(work, error)
 
     def step(self) -> None:
         """Begin the answers that there is room for, and write one token of all others."""
@@ -118,37 +119,25 @@ class ChatWriter:
                 self._finish(writing)
 
     def _finish(self, writing: _Writing) -> None:
-        decoder, ready = self._icae.decoder, writing.ready
-        read = len(decoder.positions(ready.request.prefix, len(ready.request.prompt_ids)))
-        answer = written_answer(
-            writing.stream.close(),
-            writing.clock.generated(positions=read),
-            memory_positions=ready.positions,
-            runtime=decoder.name,
-        )
-        self._metrics.answer_tokens.inc(answer.answer_tokens)
-        ready.work.future.set_result(
-            Answered(
-                answer=answer,
-                compressed_tokens=ready.compressed_tokens,
-                kv_bytes=decoder.kv_bytes(read + answer.answer_tokens),
-            )
-        )
+        request = writing.ready.request
+        read = len(self._icae.decoder.positions(request.prefix, len(request.prompt_ids)))
+        made = writing.clock.generated(positions=read)
+        finish(self._icae, writing.ready, writing.stream.close(), made, metrics=self._metrics)
 
     def _give_up_stopped(self) -> None:
         """Let go of the chats whose clients are gone or whose time is up."""
         stopped = [k for k, w in self._written.items() if w.ready.work.stop.is_set()]
         self._decoding.leave(stopped)
         for key in stopped:
-            _fail(self._written.pop(key).ready.work, _stopped())
+            fail(self._written.pop(key).ready.work, given_up())
         for ready in [ready for ready in self._ready if ready.work.stop.is_set()]:
             self._ready.remove(ready)
-            _fail(ready.work, _stopped())
+            fail(ready.work, given_up())
 
     def _fail_all(self, error: Exception) -> None:
         """After a mistake nothing is known about the answers under way: begin anew."""
         for ready in (*(writing.ready for writing in self._written.values()), *self._ready):
-            _fail(ready.work, error)
+            fail(ready.work, error)
         self._written.clear()
         self._ready.clear()
         self._decoding = self._new_decoding()
@@ -159,11 +148,35 @@ class ChatWriter:
         )
 
 
-def _fail(work: ChatWork, error: Exception) -> None:
+def finish(icae: Icae, ready: ReadyChat, text: str, made: Generated, *, metrics: Metrics) -> None:
+    """Give a chat its answer.
+
+    Args:
+        icae: The model.
+        ready: The chat.
+        text: The text of the answer.
+        made: Its tokens.
+        metrics: Counts.
+    """
+    decoder = icae.decoder
+    answer = written_answer(text, made, memory_positions=ready.positions, runtime=decoder.name)
+    metrics.answer_tokens.inc(answer.answer_tokens)
+    ready.work.future.set_result(
+        Answered(
+            answer=answer,
+            compressed_tokens=ready.compressed_tokens,
+            kv_bytes=decoder.kv_bytes(made.positions + answer.answer_tokens),
+        )
+    )
+
+
+def fail(work: ChatWork, error: Exception) -> None:
+    """Give a chat the error in place of an answer."""
     if not isinstance(error, IcaeError):
         log.error("An answer failed.", exc_info=error)
     work.future.set_exception(error)
 
 
-def _stopped() -> RequestError:
+def given_up() -> RequestError:
+    """Why an answer was given up that nobody waits for."""
     return RequestError("The answer was stopped.", status=504, code="timeout")

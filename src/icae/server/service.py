@@ -14,17 +14,19 @@ from starlette.responses import JSONResponse
 from icae.api import Icae
 from icae.errors import RequestError
 from icae.memory import Memory, hash_token_ids
+from icae.runtimes.vllm.runtime import VllmRuntime
 from icae.server.bodies import error_body
 from icae.server.chat_reading import ChatReader
 from icae.server.chat_writing import ChatWriter
 from icae.server.document_work import DocumentDesk
+from icae.server.engine_writing import EngineWriter
 from icae.server.keys import Keys
 from icae.server.limits import Limits
 from icae.server.metrics import Metrics
 from icae.server.owner_limit import OwnerLimit
 from icae.server.shelf import Shelf
 from icae.server.span_bodies import TokenStarts
-from icae.server.worker import ModelWorker
+from icae.server.worker import ModelWorker, Writer
 from icae.spans import check_ratio
 from icae.store import MemoryStore
 
@@ -74,6 +76,7 @@ class Service:
         limits: Limits,
         longest_message: int | None = None,
         ratio: float = 4.0,
+        engine: VllmRuntime | None = None,
     ) -> Service:
         """Put a service together; its worker is not started.
 
@@ -84,16 +87,23 @@ class Service:
             limits: Bounds.
             longest_message: Most tokens of a message that is read as text, or None.
             ratio: Context tokens per slot where a request does not say.
+            engine: Answers chats in place of the loaded model, which then only compresses.
 
         Raises:
             ConfigError: If the ratio is out of range.
         """
         check_ratio(ratio)
         metrics, shelf = Metrics(), Shelf(store)
+        if engine is not None:
+            icae = icae.answering_in(engine)
         reader = ChatReader(
             icae, limits=limits, metrics=metrics, longest_message=longest_message, ratio=ratio
         )
-        writer = ChatWriter(icae, reader, metrics=metrics, kept_bytes=limits.kept_bytes)
+        writer: Writer = (
+            ChatWriter(icae, reader, metrics=metrics, kept_bytes=limits.kept_bytes)
+            if engine is None
+            else EngineWriter(icae, engine, reader, metrics=metrics)
+        )
         worker = ModelWorker(writer, limits=limits, metrics=metrics)
         return cls(
             model=icae.name,

@@ -11,11 +11,12 @@ import math
 import threading
 import time
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from icae.errors import RequestError
 from icae.server.chat_work import ChatWork
-from icae.server.chat_writing import ChatWriter
 from icae.server.document_work import DocumentWork
 from icae.server.limits import Limits
 from icae.server.metrics import Metrics
@@ -35,6 +36,27 @@ class _Pace:
         self.seconds += 0.2 * (seconds - self.seconds)
 
 
+class Writer(Protocol):
+    """What answers chats; the worker's thread alone calls it."""
+
+    def __len__(self) -> int:
+        """Chats that were taken and have no answer yet."""
+        ...
+
+    @property
+    def room(self) -> int:
+        """How many more chats it takes now."""
+        ...
+
+    def take(self, works: Sequence[ChatWork]) -> None:
+        """Take chats, at most `room`; the outcome of each, error or not, goes to its future."""
+        ...
+
+    def step(self) -> None:
+        """Write on, for a moment."""
+        ...
+
+
 class ModelWorker:
     """Runs chats and documents in a thread of its own, from `start` to `close`.
 
@@ -44,7 +66,7 @@ class ModelWorker:
         metrics: Counts.
     """
 
-    def __init__(self, writer: ChatWriter, *, limits: Limits, metrics: Metrics) -> None:
+    def __init__(self, writer: Writer, *, limits: Limits, metrics: Metrics) -> None:
         self._writer = writer
         self._limits = limits
         self._metrics = metrics

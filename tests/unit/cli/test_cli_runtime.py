@@ -38,10 +38,41 @@ def test_the_runtime_asked_for_is_opened(icae, fake, memory_file, kept, command)
 
 
 def test_an_unknown_runtime_is_refused(icae, memory_file) -> None:
-    result = icae("ask", memory_file, "Who?", "--runtime", "vllm")
+    result = icae("ask", memory_file, "Who?", "--runtime", "abacus")
 
     assert result.exit_code == 1
-    assert "auto, torch, llamacpp" in result.stderr
+    assert "auto, torch, llamacpp, vllm" in result.stderr
+
+
+@pytest.mark.parametrize("command", ["ask", "reconstruct", "chat"])
+def test_the_engine_asked_for_is_opened_with_what_the_environment_adds(
+    icae, fake, memory_file, kept, command, monkeypatch
+) -> None:
+    question = ["Who?"] if command == "ask" else []
+    monkeypatch.setenv("ICAE_ENGINE_KEY", "k3y")
+    monkeypatch.setenv("ICAE_ENGINE_SECRET", "s3cret")
+
+    assert icae(command, memory_file, *question, stdin="").exit_code == 0
+    assert fake.opened["server"] is None
+    options = ["--engine", "http://gpu:8000", "--engine-model", "m"]
+    assert icae(command, memory_file, *question, *options, stdin="").exit_code == 0
+    server = fake.opened["server"]
+    assert (server.base_url, server.model) == ("http://gpu:8000/v1", "m")
+    assert (server.api_key, server.secret) == ("k3y", "s3cret")
+
+
+def test_a_model_of_an_engine_that_is_not_named_is_refused(icae, no_engine, memory_file) -> None:
+    result = icae("ask", memory_file, "Who?", "--engine-model", "m")
+
+    assert result.exit_code == 2
+    assert "there is no --engine" in result.stderr
+
+
+def test_an_engine_without_a_url_is_refused(icae, no_engine, memory_file) -> None:
+    result = icae("ask", memory_file, "Who?", "--engine", "gpu:8000")
+
+    assert result.exit_code == 1
+    assert "no URL" in result.stderr
 
 
 def test_people_and_programs_are_told_which_runtime_answered(icae, fake, memory_file, kept) -> None:

@@ -69,6 +69,7 @@ def running(
     keys: Keys | None = None,
     limits: Limits | None = None,
     longest_message: int | None = None,
+    decoder: Any = None,
 ) -> Iterator[Running]:
     keys = keys or NoKeys()
     with create_store(str(store)) as opened, listen(Address(port=0)) as sock:
@@ -78,6 +79,7 @@ def running(
             keys=keys,
             limits=limits or Limits(answer_tokens=8),
             longest_message=longest_message,
+            engine=decoder,
         )
         server = make_server(make_app(service, local_only=not keys.required, grace_s=5), grace_s=5)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [sock]}, daemon=True)
@@ -96,7 +98,7 @@ def running(
 
 @pytest.fixture
 def serve(engine: Any, tmp_path: Path) -> Iterator[Callable[..., Running]]:
-    """``serve(keys=..., limits=..., longest_message=...)``: a running server."""
+    """``serve(keys=..., limits=..., longest_message=..., decoder=...)``: a running server."""
     with ExitStack() as stack:
 
         def start(**settings: Any) -> Running:

@@ -20,7 +20,7 @@ import numpy as np
 from icae.config import ModelConfig
 from icae.errors import InputError
 from icae.memory.provenance import SlotDtype
-from icae.runtimes.base import Generated, Prefix, Request, input_positions
+from icae.runtimes.base import Generated, Prefix, Request, input_positions, require_consecutive
 from icae.runtimes.batching import RowClock, row_batches, span_batches
 from icae.runtimes.llamacpp.context import LlamaContext, LlamaModel, Next, Sharing
 from icae.runtimes.llamacpp.weights import GgufDtype
@@ -90,13 +90,7 @@ class LlamaCppRuntime:
         *,
         dtype: GgufDtype = "bfloat16",
     ) -> None:
-        if config.layout == "uniform":
-            raise InputError(
-                "llama.cpp cannot read the memories of this adapter.",
-                got="layout uniform: decoder positions with gaps",
-                expected="consecutive positions (layout default or uniform-encoder)",
-                fix="Use --runtime torch.",
-            )
+        require_consecutive(config, "llama.cpp")
         self.model, self.config, self.objectives, self.dtype = model, config, objectives, dtype
         self._context: LlamaContext | None = None
         self._last: ReadSoFar | None = None

@@ -6,7 +6,6 @@ float32), and no tokenizer: prompts are tokenized by the base model's own.
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 import os
@@ -20,11 +19,7 @@ import numpy as np
 
 from icae.errors import BaseModelError
 from icae.model.base_files import cache_root
-from icae.runtimes.llamacpp.checkpoint import (
-    CheckpointTensor,
-    checkpoint_hash,
-    read_checkpoint,
-)
+from icae.runtimes.checkpoint import BaseFolder, CheckpointTensor
 from icae.types import FloatArray
 
 GgufDtype = Literal["bfloat16", "float32"]
@@ -33,43 +28,6 @@ ARCHITECTURES = {"llama": "llama", "mistral": "llama", "qwen2": "qwen2"}
 """`model_type` of transformers -> architecture of llama.cpp."""
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, kw_only=True)
-class BaseFolder:
-    """A base model's folder: settings and weights, not yet read.
-
-    Attributes:
-        path: The folder.
-        config: ``config.json``.
-        tensors: Its weights, those tied to another left out.
-    """
-
-    path: Path
-    config: Mapping[str, Any]
-    tensors: Mapping[str, CheckpointTensor]
-
-    @classmethod
-    def open(cls, path: Path) -> BaseFolder:
-        """Read the settings and the index of the weights.
-
-        Raises:
-            BaseModelError: If the folder holds no model.
-        """
-        try:
-            config = json.loads((path / "config.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise BaseModelError(
-                f"{path} is not a folder with a model.", got=str(error), expected="config.json"
-            ) from error
-        tensors = read_checkpoint(path)
-        if config.get("tie_word_embeddings", False):
-            tensors.pop("lm_head.weight", None)
-        return cls(path=path, config=config, tensors=tensors)
-
-    def weight_hash(self) -> str:
-        """The hash of the weights, as `icae.model.base.weight_hash` gives it."""
-        return checkpoint_hash(self.tensors)
 
 
 def gguf_path(base_hash: str, dtype: GgufDtype) -> Path:

@@ -1,4 +1,4 @@
-"""The tensors of a base model's safetensors files, read without torch, one at a time."""
+"""A base model's folder, read without torch: its settings, and its tensors one at a time."""
 
 from __future__ import annotations
 
@@ -44,10 +44,14 @@ class CheckpointTensor:
 
     def float32(self) -> FloatArray:
         """Its values."""
-        items = self._items()
-        if self.dtype == "BF16":
-            return from_bfloat16_bits(items)
-        return items.astype(np.float32)
+        return self._widened(self._items())
+
+    def rows(self, indices: NDArray[np.int64]) -> FloatArray:
+        """Some of its rows, [N, ...]; only these are read."""
+        return self._widened(self._items()[indices])
+
+    def _widened(self, items: NDArray[Any]) -> FloatArray:
+        return from_bfloat16_bits(items) if self.dtype == "BF16" else items.astype(np.float32)
 
     def bfloat16_bits(self) -> NDArray[np.uint16]:
         """Its values rounded to bfloat16, as bits."""
@@ -119,3 +123,40 @@ def checkpoint_hash(tensors: Mapping[str, CheckpointTensor]) -> str:
         digest.update(f"{name}{tensor.shape}".encode())
         digest.update(memoryview(tensor.bfloat16_bits()))  # type: ignore[arg-type]
     return digest.hexdigest()
+
+
+@dataclass(frozen=True, kw_only=True)
+class BaseFolder:
+    """A base model's folder: settings and weights, not yet read.
+
+    Attributes:
+        path: The folder.
+        config: ``config.json``.
+        tensors: Its weights, those tied to another left out.
+    """
+
+    path: Path
+    config: Mapping[str, Any]
+    tensors: Mapping[str, CheckpointTensor]
+
+    @classmethod
+    def open(cls, path: Path) -> BaseFolder:
+        """Read the settings and the index of the weights.
+
+        Raises:
+            BaseModelError: If the folder holds no model.
+        """
+        try:
+            config = json.loads((path / "config.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise BaseModelError(
+                f"{path} is not a folder with a model.", got=str(error), expected="config.json"
+            ) from error
+        tensors = read_checkpoint(path)
+        if config.get("tie_word_embeddings", False):
+            tensors.pop("lm_head.weight", None)
+        return cls(path=path, config=config, tensors=tensors)
+
+    def weight_hash(self) -> str:
+        """The hash of the weights, as `icae.model.base.weight_hash` gives it."""
+        return checkpoint_hash(self.tensors)
