@@ -56,7 +56,12 @@ class Answerer:
             stop_ids=self.stop_ids,
             on_token=stream.add,
         )
-        return _answer(stream.close(), made, memory_positions, self.runtime.name)
+        return written_answer(
+            stream.close(),
+            made,
+            memory_positions=memory_positions,
+            runtime=self.runtime.name,
+        )
 
     def answer_many(
         self,
@@ -85,7 +90,14 @@ class Answerer:
             stream = TextStream(self.tokenizer, None)
             for token in made.token_ids:
                 stream.add(token)
-            answers.append(_answer(stream.close(), made, positions, self.runtime.name))
+            answers.append(
+                written_answer(
+                    stream.close(),
+                    made,
+                    memory_positions=positions,
+                    runtime=self.runtime.name,
+                )
+            )
         return answers
 
     def require_room(
@@ -113,7 +125,15 @@ class Answerer:
             )
 
 
-def _answer(text: str, made: Generated, memory_positions: int, runtime: str) -> Answer:
+def written_answer(text: str, made: Generated, *, memory_positions: int, runtime: str) -> Answer:
+    """An answer, from its text and what was written.
+
+    Args:
+        text: The text of the tokens.
+        made: The tokens.
+        memory_positions: Positions that stand for the context.
+        runtime: Name of what ran the decoder.
+    """
     return Answer(
         text=text,
         prompt_tokens=made.positions,

@@ -68,6 +68,15 @@ def serve(
     max_new_tokens: Annotated[
         int, typer.Option("--max-new-tokens", min=1, metavar="N", help="Longest answer in tokens.")
     ] = 1024,
+    kv_cache_mb: Annotated[
+        float,
+        typer.Option(
+            "--kv-cache-mb",
+            min=0.001,
+            metavar="N",
+            help="Most MB of key-value caches kept of memories that were asked.",
+        ),
+    ] = 512.0,
     timeout: Annotated[
         float,
         typer.Option(
@@ -102,6 +111,7 @@ def serve(
         per_owner=max_per_key,
         answer_tokens=max_new_tokens,
         request_seconds=timeout,
+        kept_bytes=int(kv_cache_mb * 1_000_000),
     )
     known = NoKeys() if keys is None else HashedKeys.load(keys)
     address = Address(host=host, port=port)

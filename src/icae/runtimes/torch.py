@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -167,7 +167,7 @@ class TorchRuntime:
         positions = [self.positions(r.prefix, len(r.prompt_ids)) for r in requests]
         sizes = [len(own) + limit for own, limit in zip(positions, limits, strict=True)]
         result: dict[int, Generated] = {}
-        for members in row_batches(requests, sizes, pads=self._may_pad(max(sizes, default=0))):
+        for members in row_batches(requests, sizes, pads=self.may_pad(max(sizes, default=0))):
             begin = time.perf_counter()
             rows = self._rows(
                 [requests[i] for i in members],
@@ -190,29 +190,52 @@ class TorchRuntime:
     ) -> list[Row]:
         """Rows of one batch; a memory that several share is read here, once."""
         uses = Counter(r.prefix.digest for r in requests if r.prefix is not None)
-        shared: dict[str, tuple[Prefix, Sequence[int]]] = {
-            r.prefix.digest: (r.prefix, own)
-            for r, own in zip(requests, positions, strict=True)
+        shared = {
+            r.prefix.digest: r.prefix
+            for r in requests
             if r.prefix is not None and uses[r.prefix.digest] > 1
         }
-        fronts: dict[str, KeyValues] = {}
-        if shared:
-            # The last objective token is read with the prompt, which may be empty.
-            embeds = [self.prefix_embeds(prefix)[:-1] for prefix, _ in shared.values()]
-            places = [own[: len(e)] for e, (_, own) in zip(embeds, shared.values(), strict=True)]
-            read = read_fronts(self.model.decoder, embeds, places)
-            fronts = dict(zip(shared, read, strict=True))
-        rows = []
-        for request, own, limit in zip(requests, positions, limits, strict=True):
-            embeds_SD = self._inputs(request.prefix, request.prompt_ids)
-            front = None if request.prefix is None else fronts.get(request.prefix.digest)
-            start = 0 if front is None else front[0][0].shape[2]
-            rows.append(
-                Row(front=front, tail_SD=embeds_SD[start:], positions=own[start:], limit=limit)
-            )
-        return rows
+        fronts = dict(zip(shared, self.read_prefixes(list(shared.values())), strict=True))
+        return [
+            self.row(request, fronts, positions=own, limit=limit)
+            for request, own, limit in zip(requests, positions, limits, strict=True)
+        ]
 
-    def _may_pad(self, longest: int) -> bool:
+    def read_prefixes(self, prefixes: Sequence[Prefix]) -> list[KeyValues]:
+        """Read memories for their keys and values, in one forward pass.
+
+        The last objective token is left out: it is read with the prompt, which may be empty.
+        """
+        if not prefixes:
+            return []
+        embeds = [self.prefix_embeds(prefix)[:-1] for prefix in prefixes]
+        places = [
+            self.positions(prefix, 0)[: len(e)] for e, prefix in zip(embeds, prefixes, strict=True)
+        ]
+        return read_fronts(self.model.decoder, embeds, places)
+
+    def row(
+        self,
+        request: Request,
+        fronts: Mapping[str, KeyValues],
+        *,
+        positions: Sequence[int],
+        limit: int,
+    ) -> Row:
+        """What an answer is read from.
+
+        Args:
+            request: What to answer.
+            fronts: By the digests of memories, what `read_prefixes` gave of them.
+            positions: Position of every decoder input of the request.
+            limit: Most tokens written.
+        """
+        embeds_SD = self._inputs(request.prefix, request.prompt_ids)
+        front = None if request.prefix is None else fronts.get(request.prefix.digest)
+        start = 0 if front is None else front[0][0].shape[2]
+        return Row(front=front, tail_SD=embeds_SD[start:], positions=positions[start:], limit=limit)
+
+    def may_pad(self, longest: int) -> bool:
         """Whether rows of different lengths may share a batch.
 
         A sliding window counts padding as places, so there only equal lengths go together.

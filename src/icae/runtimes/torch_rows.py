@@ -11,7 +11,7 @@ H key-value heads, W head width, D hidden size.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -41,10 +41,10 @@ class Row:
 
 @dataclass(frozen=True, kw_only=True)
 class Step:
-    """One more token of every row that goes on.
+    """One more token of rows.
 
     Attributes:
-        rows: Indices of the rows.
+        rows: Keys of the rows.
         tokens: The token of each.
     """
 
@@ -118,50 +118,157 @@ def stacked(fronts: Sequence[KeyValues | None]) -> tuple[DynamicCache, Tensor]:
     return DynamicCache(layers), mask_RP
 
 
+class DecodingRows:
+    """Rows that are decoded together, a token each at a time; others join between steps.
+
+    Args:
+        decoder: The frozen causal LM.
+        stop_ids: Tokens that end an answer; a stop token is the last one of its row.
+
+    Attributes:
+        keys: What its caller calls each row that goes on, in their order.
+    """
+
+    _mask_RP: Tensor
+    _token_R: Tensor
+    _place_R: Tensor
+
+    def __init__(self, decoder: PreTrainedModel, stop_ids: Collection[int]) -> None:
+        self._decoder = decoder
+        self._stop_ids = stop_ids
+        self._cache = DynamicCache()
+        self._left: list[int] = []
+        self.keys: list[int] = []
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    @torch.inference_mode()
+    def join(self, rows: Mapping[int, Row]) -> Step:
+        """Read rows and add them to those that are decoded.
+
+        Args:
+            rows: What the answers are read from, at least one; each under a key of its own.
+
+        Returns:
+            Their first tokens.
+        """
+        cache, mask_RP = stacked([row.front for row in rows.values()])
+        embeds_RSD, tail_mask_RS, places_RS = _tails(list(rows.values()))
+        device = embeds_RSD.device
+        mask_RP = torch.cat([mask_RP, tail_mask_RS], dim=1).to(device)
+        token_R = self._forward(cache, embeds_RSD, mask_RP, places_RS.to(device))
+        place_R = places_RS[:, -1].to(device)
+        if self.keys:
+            self._cache, self._mask_RP = _beside(self._cache, self._mask_RP, cache, mask_RP)
+            self._token_R = torch.cat([self._token_R, token_R])
+            self._place_R = torch.cat([self._place_R, place_R])
+        else:
+            self._cache, self._mask_RP = cache, mask_RP
+            self._token_R, self._place_R = token_R, place_R
+        self.keys += rows
+        self._left += [row.limit for row in rows.values()]
+        return self._taken(list(rows), token_R)
+
+    @torch.inference_mode()
+    def step(self) -> Step:
+        """One more token of every row."""
+        self._place_R = self._place_R + 1
+        self._mask_RP = torch.cat([self._mask_RP, self._mask_RP.new_ones(len(self.keys), 1)], dim=1)
+        embeds_RD = self._decoder.get_input_embeddings()(self._token_R)
+        self._token_R = self._forward(
+            self._cache, embeds_RD[:, None], self._mask_RP, self._place_R[:, None]
+        )
+        return self._taken(list(self.keys), self._token_R)
+
+    def leave(self, keys: Collection[int]) -> None:
+        """Give rows up."""
+        kept = [i for i, key in enumerate(self.keys) if key not in keys]
+        if len(kept) < len(self.keys):
+            self._keep(kept)
+
+    def _forward(
+        self, cache: DynamicCache, embeds_RSD: Tensor, mask_RP: Tensor, places_RS: Tensor
+    ) -> Tensor:
+        """Most likely next token of each row, [R]."""
+        hidden_RSD = self._decoder.base_model(
+            inputs_embeds=embeds_RSD,
+            attention_mask=mask_RP,
+            position_ids=places_RS,
+            past_key_values=cache,
+            use_cache=True,
+        ).last_hidden_state
+        token_R: Tensor = self._decoder.get_output_embeddings()(hidden_RSD[:, -1]).argmax(dim=-1)
+        return token_R
+
+    def _taken(self, keys: list[int], token_R: Tensor) -> Step:
+        """Count the tokens of the last rows, and let those go that have ended."""
+        tokens = token_R.tolist()
+        start = len(self.keys) - len(keys)
+        for i, token in enumerate(tokens, start=start):
+            self._left[i] = 0 if token in self._stop_ids else self._left[i] - 1
+        kept = [i for i, left in enumerate(self._left) if left > 0]
+        if len(kept) < len(self.keys):
+            self._keep(kept)
+        return Step(rows=tuple(keys), tokens=tuple(tokens))
+
+    @torch.inference_mode()
+    def _keep(self, kept: list[int]) -> None:
+        """Go on with some rows alone, without the places that only others took."""
+        self.keys = [self.keys[i] for i in kept]
+        self._left = [self._left[i] for i in kept]
+        if not kept:
+            self._cache = DynamicCache()
+            return
+        rows = torch.tensor(kept, device=self._mask_RP.device)
+        mask_RP = self._mask_RP[rows]
+        unused = int(mask_RP.amax(dim=0).argmax())
+        self._mask_RP = mask_RP[:, unused:]
+        self._token_R, self._place_R = self._token_R[rows], self._place_R[rows]
+        self._cache = DynamicCache(
+            [(k[rows, :, unused:], v[rows, :, unused:]) for k, v, _ in self._cache]
+        )
+
+
 def greedy_rows(
     decoder: PreTrainedModel, rows: Sequence[Row], stop_ids: Collection[int]
 ) -> Iterator[Step]:
     """Most likely next tokens of all rows, step by step, until each has ended.
 
-    A stop token is the last one of its row.
-
     Args:
         decoder: The frozen causal LM.
-        rows: What the answers are read from.
-        stop_ids: Tokens that end an answer.
+        rows: What the answers are read from; the key of each is its index.
+        stop_ids: Tokens that end an answer; a stop token is the last one of its row.
     """
-    device = rows[0].tail_SD.device
-    with torch.inference_mode():
-        cache, mask_RP = stacked([row.front for row in rows])
-        embeds_RSD, tail_mask_RS, places_RS = _tails(rows)
-        mask = torch.cat([mask_RP, tail_mask_RS], dim=1).to(device)
-        places = places_RS.to(device)
-    embeds, left = embeds_RSD, [row.limit for row in rows]
-    active = [i for i, limit in enumerate(left) if limit > 0]
-    kept = list(range(len(rows)))
-    while active:
-        with torch.inference_mode():
-            if active != kept:
-                places_of = torch.tensor([kept.index(i) for i in active], device=device)
-                cache.batch_select_indices(places_of)
-                mask, places, embeds = mask[places_of], places[places_of], embeds[places_of]
-                kept = list(active)
-            hidden_RSD = decoder.base_model(
-                inputs_embeds=embeds,
-                attention_mask=mask,
-                position_ids=places,
-                past_key_values=cache,
-                use_cache=True,
-            ).last_hidden_state
-            token_R = decoder.get_output_embeddings()(hidden_RSD[:, -1]).argmax(dim=-1)
-            embeds = decoder.get_input_embeddings()(token_R)[:, None]
-            places = places[:, -1:] + 1
-            mask = torch.cat([mask, mask.new_ones(len(kept), 1)], dim=1)
-        tokens = token_R.tolist()
-        yield Step(rows=tuple(kept), tokens=tuple(tokens))
-        for i, token in zip(kept, tokens, strict=True):
-            left[i] = 0 if token in stop_ids else left[i] - 1
-        active = [i for i in kept if left[i] > 0]
+    decoding = DecodingRows(decoder, stop_ids)
+    begun = {i: row for i, row in enumerate(rows) if row.limit > 0}
+    if begun:
+        yield decoding.join(begun)
+    while decoding:
+        yield decoding.step()
+
+
+def _beside(
+    cache: DynamicCache, mask_RP: Tensor, other: DynamicCache, other_mask_RP: Tensor
+) -> tuple[DynamicCache, Tensor]:
+    """The rows of two caches in one, the shorter ones padded on the left; and their masks."""
+    longest = max(mask_RP.shape[1], other_mask_RP.shape[1])
+
+    def padded(tensor: Tensor, places: int, *, dim: int) -> Tensor:
+        shape = list(tensor.shape)
+        shape[dim] = longest - places
+        return torch.cat([tensor.new_zeros(shape), tensor], dim=dim)
+
+    sides = ((cache, mask_RP), (other, other_mask_RP))
+    layers = [
+        tuple(
+            torch.cat([padded(t, t.shape[2], dim=2) for t in pair])
+            for pair in zip(*((keys, values) for keys, values, _ in both), strict=True)
+        )
+        for both in zip(*(own for own, _ in sides), strict=True)
+    ]
+    mask = torch.cat([padded(mask, mask.shape[1], dim=1) for _, mask in sides])
+    return DynamicCache(layers), mask
 
 
 def _tails(rows: Sequence[Row]) -> tuple[Tensor, Tensor, Tensor]:

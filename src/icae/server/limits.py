@@ -22,6 +22,7 @@ class Limits:
         append_chars: Most characters appended to a memory at a time.
         wait_seconds: How long a request to make or change a memory waits for it to be ready
             before it is told to look later, s.
+        kept_bytes: Most bytes of key-value caches of memories that are kept.
 
     Raises:
         ConfigError: If one is not above 0.
@@ -36,6 +37,7 @@ class Limits:
     answer_tokens: int = 1024
     append_chars: int = 20_000
     wait_seconds: float = 10.0
+    kept_bytes: int = 512_000_000
 
     def __post_init__(self) -> None:
         for field in fields(self):

@@ -14,7 +14,8 @@ from icae.api import Icae
 from icae.errors import RequestError
 from icae.memory import Memory, hash_token_ids
 from icae.server.bodies import error_body
-from icae.server.chat_work import ChatAnswerer
+from icae.server.chat_reading import ChatReader
+from icae.server.chat_writing import ChatWriter
 from icae.server.document_work import DocumentDesk
 from icae.server.keys import Keys
 from icae.server.limits import Limits
@@ -83,10 +84,11 @@ class Service:
         """
         check_ratio(ratio)
         metrics, shelf = Metrics(), Shelf(store)
-        answerer = ChatAnswerer(
+        reader = ChatReader(
             icae, limits=limits, metrics=metrics, longest_message=longest_message, ratio=ratio
         )
-        worker = ModelWorker(answerer.answer, limits=limits, metrics=metrics)
+        writer = ChatWriter(icae, reader, metrics=metrics, kept_bytes=limits.kept_bytes)
+        worker = ModelWorker(writer, limits=limits, metrics=metrics)
         return cls(
             model=icae.name,
             created=int(time.time()),

@@ -1,7 +1,8 @@
 """The one thread that runs the model, and what waits for it.
 
-Chats and documents take turns: after each batch of chats one step of one document. So a
-long document does not hold up the chats, and many chats do not starve a document.
+Chats and documents take turns: while both wait, each gets half of the time, a token of all
+chats or a step of one document at a time. So a long document does not hold up the chats,
+and many chats do not starve a document.
 """
 
 from __future__ import annotations
@@ -10,18 +11,15 @@ import math
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from icae.errors import RequestError
 from icae.server.chat_work import ChatWork
+from icae.server.chat_writing import ChatWriter
 from icae.server.document_work import DocumentWork
 from icae.server.limits import Limits
 from icae.server.metrics import Metrics
 from icae.server.owner_limit import OwnerLimit
-
-ROWS_TOGETHER = 16
-"""Most chats that are answered together: what came later need not wait for more."""
 
 LONGEST_RETRY_S = 60
 """Longest time after which a client is told to try again, s."""
@@ -29,27 +27,25 @@ LONGEST_RETRY_S = 60
 
 @dataclass(kw_only=True)
 class _Pace:
-    """Seconds that a chat took of the model lately, as a running mean."""
+    """Seconds from one answered chat to the next lately, as a running mean."""
 
     seconds: float = 1.0
 
-    def note(self, seconds: float, chats: int) -> None:
-        self.seconds += 0.2 * (seconds / chats - self.seconds)
+    def note(self, seconds: float) -> None:
+        self.seconds += 0.2 * (seconds - self.seconds)
 
 
 class ModelWorker:
     """Runs chats and documents in a thread of its own, from `start` to `close`.
 
     Args:
-        answer: Answers one streamed chat, or several others together.
+        writer: Answers chats.
         limits: How many may wait.
         metrics: Counts.
     """
 
-    def __init__(
-        self, answer: Callable[[Sequence[ChatWork]], None], *, limits: Limits, metrics: Metrics
-    ) -> None:
-        self._answer = answer
+    def __init__(self, writer: ChatWriter, *, limits: Limits, metrics: Metrics) -> None:
+        self._writer = writer
         self._limits = limits
         self._metrics = metrics
         self._owners = OwnerLimit(limits.per_owner)
@@ -59,6 +55,8 @@ class ModelWorker:
         self._stepping = 0
         self._closing_at: float | None = None
         self._pace = _Pace()
+        self._owed_s = 0.0
+        self._busy_s = 0.0
         self._thread = threading.Thread(target=self._run, name="icae-model", daemon=True)
 
     def start(self) -> None:
@@ -113,48 +111,54 @@ class ModelWorker:
             self._thread.join()
 
     def _run(self) -> None:
-        while True:
-            chats, document = self._next()
-            if not chats and document is None:
-                return
-            if chats:
-                begin = time.monotonic()
-                self._answer(chats)
-                self._pace.note(time.monotonic() - begin, len(chats))
-            if document is not None:
-                going_on = document.step()
-                with self._changed:
-                    self._stepping = 0
-                    if going_on:
-                        self._documents.append(document)
-                    self._count()
+        while self._wait():
+            if self._writer or self._chats:
+                self._write()
+            if self._documents and (self._owed_s <= 0 or not self._writer):
+                self._document()
 
-    def _next(self) -> tuple[list[ChatWork], DocumentWork | None]:
-        """What is done next; nothing if the thread is to end."""
+    def _wait(self) -> bool:
+        """Wait for work; false if the thread is to end."""
         with self._changed:
-            while not self._chats and not self._documents and self._closing_at is None:
+            while not (self._chats or self._documents or self._writer):
+                if self._closing_at is not None:
+                    return False
                 self._changed.wait()
             if self._closing_at is not None and time.monotonic() > self._closing_at:
-                for waiting in self._documents:
-                    waiting.fail(_closing())
+                for document in self._documents:
+                    document.fail(_closing())
                 self._documents.clear()
-            chats = self._take_chats()
-            document = self._documents.popleft() if self._documents else None
-            self._stepping = int(document is not None)
             self._count()
-            return chats, document
+            return True
 
-    def _take_chats(self) -> list[ChatWork]:
-        """The chat that waited longest, with all that can be answered together with it."""
-        if not self._chats:
-            return []
-        first = self._chats[0]
-        if first.on_text is not None:
-            return [self._chats.popleft()]
-        together = [work for work in self._chats if work.on_text is None][:ROWS_TOGETHER]
-        chosen = {id(work) for work in together}
-        self._chats = deque(work for work in self._chats if id(work) not in chosen)
-        return together
+    def _write(self) -> None:
+        """One token of the chats that are answered; others join them."""
+        with self._changed:
+            works = [self._chats.popleft() for _ in range(min(self._writer.room, len(self._chats)))]
+            self._count()
+        begin, before = time.monotonic(), len(self._writer)
+        self._writer.take(works)
+        self._writer.step()
+        seconds = time.monotonic() - begin
+        self._busy_s += seconds
+        for _ in range(before + len(works) - len(self._writer)):
+            self._pace.note(self._busy_s)
+            self._busy_s = 0.0
+        self._owed_s -= seconds
+
+    def _document(self) -> None:
+        """One step of the document that waited longest."""
+        with self._changed:
+            document = self._documents.popleft()
+            self._stepping = 1
+        begin = time.monotonic()
+        going_on = document.step()
+        self._owed_s = time.monotonic() - begin
+        with self._changed:
+            self._stepping = 0
+            if going_on:
+                self._documents.append(document)
+            self._count()
 
     def _require_open(self) -> None:
         if self._closing_at is not None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -7,7 +8,8 @@ from typing import Any
 import openai
 import pytest
 
-from icae.runtimes.torch import TorchRuntime
+from icae.runtimes.torch_rows import DecodingRows
+from icae.server.limits import Limits
 
 MODEL = "tiny"
 
@@ -121,13 +123,13 @@ def test_chats_that_wait_together_are_written_together_each_with_its_own_answer(
 ) -> None:
     server = serve()
     sizes: list[int] = []
-    generate_many = TorchRuntime.generate_many
+    step = DecodingRows.step
 
-    def noting(self: Any, requests: Any, **options: Any) -> Any:
-        sizes.append(len(requests))
-        return generate_many(self, requests, **options)
+    def noting(self: Any) -> Any:
+        sizes.append(len(self))
+        return step(self)
 
-    monkeypatch.setattr(TorchRuntime, "generate_many", noting)
+    monkeypatch.setattr(DecodingRows, "step", noting)
     memory_id = server.make_memory()["id"]
     questions = [f"Where is number {n}?" for n in range(12)]
 
@@ -142,7 +144,6 @@ def test_chats_that_wait_together_are_written_together_each_with_its_own_answer(
 
     memory = engine.compress(text, name="fox")
     assert answers == [engine.ask(memory, q, max_new_tokens=6).text for q in questions]
-    assert sum(sizes) >= 12
     assert max(sizes) > 1
 
 
@@ -162,3 +163,28 @@ def test_what_is_not_offered_is_refused_by_name(serve: Callable[..., Any]) -> No
             model=MODEL, messages=[{"role": "user", "content": "Hi"}], n=2
         )
     assert refused.value.param == "n"
+
+
+def test_a_chat_joins_an_answer_that_is_being_written(
+    serve: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = serve(limits=Limits(answer_tokens=20))
+    sizes: list[int] = []
+    step = DecodingRows.step
+
+    def waiting_for_another(self: Any) -> Any:
+        while len(sizes) == 3 and not server.service.metrics.waiting._value.get():
+            time.sleep(0.005)
+        sizes.append(len(self))
+        return step(self)
+
+    monkeypatch.setattr(DecodingRows, "step", waiting_for_another)
+    asked: dict[str, Any] = {"model": MODEL, "messages": [{"role": "user", "content": "Who?"}]}
+    long = server.openai().chat.completions.create(**asked, max_tokens=20, stream=True)
+    assert next(long).choices[0].delta.role == "assistant"
+    short = server.openai().chat.completions.create(**asked, max_tokens=3)
+    written = "".join(chunk.choices[0].delta.content or "" for chunk in long)
+
+    assert sizes == [1] * 5 + [2] * 2 + [1] * 12
+    assert short.choices[0].message.content
+    assert written.strip().startswith(short.choices[0].message.content)

@@ -1,0 +1,123 @@
+"""`icae serve`, killed (SIGKILL) under load, has every memory that it said was ready."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+
+from icae.memory import memory_from_bytes
+
+KILLS = int(os.environ.get("ICAE_SERVE_KILLS", "2"))
+CLIENTS = 6
+LIFE_S = 2.0
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(os.name != "posix", reason="kill -9 is POSIX"),
+]
+
+
+@pytest.fixture
+def adapter(tmp_path: Path, model: Any, tokenizer: Any, info_for: Callable[..., Any]) -> Path:
+    """A tiny base model and an adapter for it, on disk."""
+    from icae.model import save_adapter
+
+    base = tmp_path / "base"
+    model.decoder.save_pretrained(base)
+    tokenizer.save_pretrained(base)
+    return save_adapter(model, info_for(model, tokenizer, base=str(base)), tmp_path / "adapter")
+
+
+@contextmanager
+def serving(adapter: Path, store: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """A server process and its address."""
+    command = [sys.executable, "-m", "icae.cli.app", "serve", "--adapter", str(adapter)]
+    command += ["--store", str(store), "--port", "0", "--dtype", "float32", "--device", "cpu"]
+    environment = os.environ | {
+        "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+        "OMP_NUM_THREADS": "1",
+    }
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
+    try:
+        assert process.stderr is not None
+        line = ""
+        while "Serving " not in line:
+            line = process.stderr.readline()
+            assert line, "the server did not start"
+        yield process, line.split(" at ")[1].split("/v1")[0]
+    finally:
+        process.kill()
+        process.wait()
+
+
+class Client(threading.Thread):
+    """Makes memories and appends to them until the server is gone; knows what was said."""
+
+    def __init__(self, url: str, number: int) -> None:
+        super().__init__()
+        self.url, self.number = url, number
+        self.acknowledged: dict[str, str] = {}
+        self.begun: dict[str, str] = {}
+
+    def run(self) -> None:
+        try:
+            with httpx2.Client(base_url=self.url, timeout=30) as http:
+                for turn in range(10_000):
+                    self._make(http, f"Number {self.number} in turn {turn} is in the inn. ")
+        except httpx2.HTTPError:
+            pass  # killed
+
+    def _make(self, http: httpx2.Client, text: str) -> None:
+        made = http.post("/v1/memories", json={"text": text * 3})
+        if made.status_code != 201:
+            return
+        memory_id = made.json()["id"]
+        self.acknowledged[memory_id] = text * 3
+        self.begun[memory_id] = text * 3 + "The end."
+        longer = http.post(f"/v1/memories/{memory_id}/append", json={"text": "The end."})
+        if longer.status_code == 200:
+            self.acknowledged[memory_id] = self.begun[memory_id]
+
+
+def held_text(http: httpx2.Client, memory_id: str) -> str | None:
+    """The text that a memory stands for; the whole file is read and checked."""
+    data = http.get(f"/v1/memories/{memory_id}/file")
+    assert data.status_code == 200, (memory_id, data.text)
+    return memory_from_bytes(data.content, where="the file").documents[0].source
+
+
+def test_every_memory_acknowledged_before_a_kill_is_there_afterwards(
+    adapter: Path, tmp_path: Path
+) -> None:
+    store = tmp_path / "memories.db"
+    clients: list[Client] = []
+    for _ in range(KILLS):
+        with serving(adapter, store) as (process, url):
+            life = [Client(url, len(clients) + n) for n in range(CLIENTS)]
+            for client in life:
+                client.start()
+            while not all(client.acknowledged for client in life):
+                time.sleep(0.05)
+            time.sleep(LIFE_S)
+            process.send_signal(signal.SIGKILL)
+            for client in life:
+                client.join()
+            clients += life
+
+    with serving(adapter, store) as (_, url), httpx2.Client(base_url=url, timeout=30) as http:
+        for client in clients:
+            for memory_id, text in client.acknowledged.items():
+                assert held_text(http, memory_id) in {text, client.begun[memory_id]}
+        assert sum(len(client.acknowledged) for client in clients) >= KILLS * CLIENTS
+        assert http.post("/v1/memories", json={"text": "It goes on."}).status_code == 201
