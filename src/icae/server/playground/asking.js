@@ -178,7 +178,7 @@ class Side {
       const bar = make("span", { class: "bar", aria: { hidden: "true" } }, make("span"));
       bar.firstChild.style.setProperty("--share", share);
       const less = other !== null && own > 0 && other[field] / own >= 1.05;
-      const note = less ? ` ${times(other[field] / own)} less` : "";
+      const note = less ? `${times(other[field] / own)} less` : "";
       return make(
         "div",
         {},

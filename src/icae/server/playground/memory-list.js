@@ -27,6 +27,12 @@ export class MemoryList {
     this.#draw();
   }
 
+  /** Show what a view has learnt of a memory. */
+  note(body) {
+    this.#bodies = this.#bodies.map((known) => (known.id === body.id ? body : known));
+    this.#draw();
+  }
+
   /** Ask the server again; while a memory is being made, go on asking. */
   async refresh() {
     clearTimeout(this.#timer);

@@ -54,7 +54,9 @@ async function watched({ root, list, signal }, first) {
     make("h1", { dir: "auto" }, first.name),
     make("div", { class: "card work" }, make("div", { class: "row" }, bar, stop), told, map.element),
   );
-  const look = ({ progress: { spans_done: done, spans } }) => {
+  const look = (body) => {
+    const { spans_done: done, spans } = body.progress;
+    list.note(body);
     if (spans === 0) return;
     bar.max = spans;
     bar.value = done;
