@@ -133,7 +133,7 @@ def test_a_text_is_compressed_shaded_asked_on_both_sides_and_deleted(
         "Tokens read",
         "KV cache",
         "First token",
-        "Whole answer",
+        "Last token",
     ]
 
     page.get_by_role("button", name="Delete").click()

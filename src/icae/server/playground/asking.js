@@ -113,7 +113,7 @@ const SHOWN = [
   ["Tokens read", "tokens", count],
   ["KV cache", "bytes", bytes],
   ["First token", "first", seconds],
-  ["Whole answer", "seconds", seconds],
+  ["Last token", "seconds", seconds],
 ];
 
 class Side {

@@ -111,7 +111,7 @@ function figures(body, { spans }) {
     ["Positions it takes", count(body.positions)],
     ["Ratio", times(body.ratio)],
     ["Fidelity", percent(body.fidelity)],
-    ["Kept verbatim", kept === 0 ? "nothing" : some(kept, "token")],
+    ["Verbatim tokens", count(kept)],
     ["On the disk", bytes(body.bytes)],
   ];
   const items = told.map(([name, value]) => make("div", {}, make("dt", {}, name), make("dd", {}, value)));
@@ -120,16 +120,14 @@ function figures(body, { spans }) {
 
 function actions(view, body) {
   const download = make("button", { type: "button" }, "Download .icae");
-  const problem = make("span");
   download.addEventListener("click", async () => {
     try {
       await save(body);
-      problem.replaceChildren();
     } catch (error) {
-      problem.replaceChildren(notice(error.message, "bad"));
+      view.root.prepend(notice(error.message, "bad"));
     }
   });
-  return make("div", { class: "row" }, problem, download, deleteButton(view, body, "Delete"));
+  return make("div", { class: "row" }, download, deleteButton(view, body, "Delete"));
 }
 
 /** Let the browser save the file; a plain link could not carry the key. */
