@@ -127,7 +127,8 @@ def test_a_text_is_compressed_shaded_asked_on_both_sides_and_deleted(
     sides = page.locator(".side-answer")
     assert sides.locator("h4").all_inner_texts() == ["With the memory", "With the full text"]
     assert all(text.strip() for text in sides.locator(".answer").all_text_contents())
-    memory, full = (int(sides.nth(at).locator("dd").first.inner_text().split()[0]) for at in (0, 1))
+    read = [one.locator("dd").first.inner_text().split()[0] for one in sides.all()]
+    memory, full = (int(tokens.replace(",", "")) for tokens in read)
     assert memory < full
     assert sides.nth(0).locator("dt").all_inner_texts() == [
         "Tokens read",

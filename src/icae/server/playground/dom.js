@@ -41,6 +41,11 @@ export function notice(text, kind = "") {
   return make("p", { class: `notice ${kind}`, role: kind === "bad" ? "alert" : undefined }, text);
 }
 
+/** Say above the view what went wrong. */
+export function complain(error) {
+  byId("problem").replaceChildren(notice(error.message, "bad"));
+}
+
 /** Let a dialog of the page ask; resolves with its returnValue. */
 export function ask(dialog) {
   return new Promise((resolve) => {

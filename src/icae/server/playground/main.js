@@ -1,7 +1,7 @@
 // The page: which view is shown, and the list of memories beside it.
 
 import { askForKey, forgetKey, hasKey, receive, showKeyButton } from "./api.js";
-import { byId, notice } from "./dom.js";
+import { byId, complain } from "./dom.js";
 import { MemoryList } from "./memory-list.js";
 import { showMemory } from "./memory-view.js";
 import { showNewMemory } from "./new-memory.js";
@@ -13,8 +13,7 @@ let shown = new AbortController();
 async function route() {
   shown.abort();
   shown = new AbortController();
-  const name = location.hash.slice(1);
-  const id = name.startsWith("mem_") ? name : null;
+  const [id] = location.hash.match(/mem_[0-9a-f]{24}$/) ?? [null];
   list.select(id);
   const view = { root: byId("view"), list, signal: shown.signal };
   if (id === null) showNewMemory(view);
@@ -28,7 +27,7 @@ async function begin() {
     byId("served").textContent = model;
     await list.refresh();
   } catch (error) {
-    byId("view").prepend(notice(error.message, "bad"));
+    complain(error);
   }
 }
 
@@ -47,7 +46,14 @@ byId("key-cancel").addEventListener("click", () => byId("key-dialog").close(""))
 byId("new-link").addEventListener("click", () => {
   if (location.hash === "#new") route();
 });
+for (const event of ["dragover", "drop"]) {
+  window.addEventListener(event, (drag) => {
+    // A file that misses the form must not take the place of the page.
+    if (drag.dataTransfer.types.includes("Files")) drag.preventDefault();
+  });
+}
 window.addEventListener("hashchange", async () => {
+  byId("problem").replaceChildren();
   await route();
   byId("main").focus({ preventScroll: true });
   window.scrollTo(0, 0);

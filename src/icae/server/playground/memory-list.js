@@ -1,7 +1,7 @@
 // The memories that exist, newest first, as links to their views.
 
 import { receive } from "./api.js";
-import { byId, make } from "./dom.js";
+import { byId, complain, make } from "./dom.js";
 import { count, percent, times } from "./figures.js";
 
 const PAGE = 50;
@@ -17,7 +17,7 @@ export class MemoryList {
   constructor() {
     byId("more-memories").addEventListener("click", () => {
       this.#pages += 1;
-      this.refresh();
+      this.refresh().catch(complain);
     });
   }
 

@@ -2,7 +2,7 @@
 
 import { receive, send } from "./api.js";
 import { askingPanel } from "./asking.js";
-import { ask, byId, make, notice, say } from "./dom.js";
+import { ask, byId, complain, make, notice, say } from "./dom.js";
 import { fidelityText } from "./fidelity-text.js";
 import { bytes, count, percent, seconds, some, times } from "./figures.js";
 import { spanMap, workMap } from "./span-map.js";
@@ -118,13 +118,14 @@ function figures(body, { spans }) {
   return make("dl", { class: "figures" }, ...items);
 }
 
+/** What can be done with the whole memory. */
 function actions(view, body) {
   const download = make("button", { type: "button" }, "Download .icae");
   download.addEventListener("click", async () => {
     try {
       await save(body);
     } catch (error) {
-      view.root.prepend(notice(error.message, "bad"));
+      complain(error);
     }
   });
   return make("div", { class: "row" }, download, deleteButton(view, body, "Delete"));
@@ -140,7 +141,7 @@ async function save(body) {
   setTimeout(() => URL.revokeObjectURL(href), 60_000);
 }
 
-function deleteButton({ root, list }, body, label) {
+function deleteButton({ list }, body, label) {
   const remove = async () => {
     byId("delete-what").textContent = `${body.name} is removed from the server for good.`;
     if ((await ask(byId("delete-dialog"))) !== "delete") return;
@@ -150,7 +151,7 @@ function deleteButton({ root, list }, body, label) {
       await list.refresh();
       say(`${body.name} is deleted.`);
     } catch (error) {
-      root.prepend(notice(error.message, "bad"));
+      complain(error);
     }
   };
   return make("button", { type: "button", class: "danger", on: { click: remove } }, label);
