@@ -66,13 +66,14 @@ def open_page(chromium: Any) -> Iterator[Callable[..., Any]]:
     contexts, wrong, asked = [], [], []
 
     def open_at(url: str, *, width: int = 1200) -> Any:
+        origin = "/".join(url.split("/")[:3])
         context = chromium.new_context(viewport={"width": width, "height": 900})
         contexts.append(context)
         page = context.new_page()
         page.set_default_timeout(WAIT_MS)
         page.on("console", lambda said: wrong.append(said.text) if _is_bad(said) else None)
         page.on("pageerror", lambda error: wrong.append(str(error)))
-        page.on("request", lambda request: asked.append((url, request.url)))
+        page.on("request", lambda request: asked.append((origin, request.url)))
         page.add_init_script(
             "addEventListener('securitypolicyviolation', "
             "(event) => console.error(`CSP: ${event.violatedDirective} ${event.blockedURI}`));"
