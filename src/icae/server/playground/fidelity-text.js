@@ -6,9 +6,9 @@ import { percent, some } from "./figures.js";
 const LEVELS = 10;
 const SPANS_AT_A_TIME = 300;
 const MODES = [
-  ["token", "Tokens"],
-  ["span", "Spans"],
-  ["plain", "Plain"],
+  ["token", "Tokens", "Probability of the right token"],
+  ["span", "Spans", "Fidelity of the span"],
+  ["plain", "Plain", "Fidelity of the span"],
 ];
 
 /** Step of the shading for a share of 0..1, or null where it was not measured. */
@@ -75,7 +75,8 @@ export function fidelityText({ documents, spans }) {
     element.classList.add("marked");
     pane.scrollTop = element.offsetTop - pane.clientHeight / 3;
   };
-  return { element: pane, switches: switches(pane), legend: legend(), reveal };
+  const scaled = make("span", {}, MODES[0][2]);
+  return { element: pane, switches: switches(pane, scaled), legend: legend(scaled), reveal };
 }
 
 const heading = (document) => make("h3", { dir: "auto" }, document.name);
@@ -132,9 +133,13 @@ function cutter(text) {
   };
 }
 
-/** Radio buttons that say what the shading is of. */
-function switches(pane) {
-  const pills = MODES.map(([mode, name]) =>
+/** Radio buttons that say what the shading is of; `scaled` names it in the legend. */
+function switches(pane, scaled) {
+  const choose = (mode, scale) => {
+    pane.dataset.shade = mode;
+    scaled.textContent = scale;
+  };
+  const pills = MODES.map(([mode, name, scale]) =>
     make(
       "label",
       { class: "pill" },
@@ -143,7 +148,7 @@ function switches(pane) {
         name: "shade",
         value: mode,
         checked: mode === pane.dataset.shade,
-        on: { change: () => (pane.dataset.shade = mode) },
+        on: { change: () => choose(mode, scale) },
       }),
       make("span", {}, name),
     ),
@@ -151,12 +156,12 @@ function switches(pane) {
   return make("div", { class: "pills", role: "radiogroup", aria: { label: "Shading" } }, ...pills);
 }
 
-function legend() {
+function legend(scaled) {
   const scale = [10, 8, 6, 4, 2, 0].map((step) => make("span", { class: `c${step}` }, `${10 * step} %`));
   return make(
     "p",
     { class: "legend" },
-    make("span", { class: "scale" }, "Probability of the right token ", ...scale),
+    make("span", { class: "scale" }, scaled, ...scale),
     make("span", { class: "verbatim" }, "verbatim, exact"),
     make("span", { class: "unmeasured" }, "not measured"),
     make("span", { class: "lost" }, "lost: another token is likelier"),

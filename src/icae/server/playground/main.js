@@ -43,6 +43,10 @@ async function changeKey() {
 
 byId("key-button").addEventListener("click", changeKey);
 byId("key-cancel").addEventListener("click", () => byId("key-dialog").close(""));
+byId("skip").addEventListener("click", (event) => {
+  event.preventDefault(); // the address names the view
+  byId("main").focus();
+});
 byId("new-link").addEventListener("click", () => {
   if (location.hash === "#new") route();
 });

@@ -158,7 +158,7 @@ class NewMemory {
     const own = this.name.value.trim();
     const headers = { Prefer: "respond-async" };
     if (this.#file === null) {
-      const name = cleanName(own || this.text.value.trim().slice(0, OWN_NAME_CHARS));
+      const name = cleanName(own || firstWords(this.text.value));
       const json = { text: this.text.value, name, ...this.held.wanted() };
       return receive("v1/memories", { method: "POST", json, headers });
     }
@@ -231,6 +231,12 @@ function howHeld() {
 }
 
 const isMemory = (file) => file !== null && file.name.toLowerCase().endsWith(".icae");
+
+/** The start of a text, as its name. */
+function firstWords(text) {
+  const start = text.trim().slice(0, OWN_NAME_CHARS + 1);
+  return start.length <= OWN_NAME_CHARS ? start : `${start.replace(/\s*\S*$/, "") || start}…`;
+}
 
 /** A name as the server takes it: one line, not too long. */
 function cleanName(name) {
