@@ -193,13 +193,23 @@ def test_markup_in_a_document_stays_text_and_a_narrow_window_holds_it(
 
 
 def test_what_the_server_refuses_is_told_in_plain_words(
-    server: str, open_page: Callable[..., Any]
+    server: str, open_page: Callable[..., Any], tmp_path: Path
 ) -> None:
     page = open_page(f"{server}/playground/#mem_{'0' * 24}")
     assert page.get_by_role("alert").inner_text() == "This memory is no longer there."
     page.get_by_role("link", name="New memory").click()
     page.get_by_role("button", name="Compress").click()
     assert page.get_by_role("alert").inner_text() == "Paste a text or choose a file first."
+    broken = tmp_path / "broken.pdf"
+    broken.write_bytes(b"%PDF-1.4 broken")
+    page.get_by_label("Choose a file").set_input_files(broken)
+    page.get_by_role("button", name="Compress").click()
+    told = page.get_by_text("The PDF cannot be read.").inner_text()
+    assert told == (
+        "The PDF cannot be read. Expected: an undamaged PDF. "
+        "Open it in a viewer and print it to a new PDF."
+    )
+    page.get_by_role("button", name="Use a text instead").click()
     compress(page, TEXT * 4, "long")
     page.get_by_label("Question").fill("Where?")
     page.get_by_role("button", name="Ask").click()

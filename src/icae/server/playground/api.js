@@ -15,7 +15,6 @@ export class Refused extends Error {
 }
 
 const WORDS = {
-  body_too_large: "This is larger than the server takes.",
   context_length_exceeded: "This does not fit the model's context window.",
   incompatible_memory: "This memory was made with another model or adapter than the server runs.",
   invalid_api_key: "The server does not know this key.",
@@ -28,8 +27,6 @@ const WORDS = {
   timeout: "The server took too long.",
   too_many_requests: "Too many requests at a time. Try again in a moment.",
 };
-
-const DETAILED = new Set(["body_too_large", "context_length_exceeded"]);
 
 let asking = null;
 
@@ -87,10 +84,20 @@ async function refusal(response) {
 
 /** An error of the server in plain words. */
 export function worded(error, status = 0) {
-  const plain = WORDS[error.code];
-  const text = plain === undefined ? error.message : plain;
-  const detail = DETAILED.has(error.code) ? ` ${error.message}` : "";
-  return new Refused(text + detail, { status, code: error.code });
+  return new Refused(WORDS[error.code] ?? sentences(error.message), { status, code: error.code });
+}
+
+/** "What. (got: a; expected: b; fix: c)" as sentences, without what was got. */
+function sentences(message) {
+  const [, what, notes] = message.match(/^(.*?) \(((?:got|expected|fix): .*)\)$/s) ?? [];
+  if (what === undefined) return message;
+  const told = notes.split(/; (?=(?:expected|fix): )/).map((note) => {
+    const [, label, text] = note.match(/^(\w+): (.*)$/s);
+    if (label === "got") return "";
+    const said = label === "fix" ? text.charAt(0).toUpperCase() + text.slice(1) : `Expected: ${text}`;
+    return ` ${said.replace(/\.$/, "")}.`;
+  });
+  return what + told.join("");
 }
 
 /**
