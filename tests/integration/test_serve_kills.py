@@ -1,4 +1,7 @@
-"""`icae serve`, killed (SIGKILL) under load, has every memory that it said was ready."""
+"""`icae serve`, killed (SIGKILL) under load, has every memory that it said was ready.
+
+``ICAE_SERVE_KILLS=20 python -m pytest tests/integration/test_serve_kills.py --timeout 3000``
+"""
 
 from __future__ import annotations
 
@@ -79,9 +82,11 @@ def test_every_memory_acknowledged_before_a_kill_is_there_afterwards(
                 client.join()
             clients += life
 
-    with serving(store) as (_, url), httpx2.Client(base_url=url, timeout=30) as http:
+    with serving(store) as (process, url), httpx2.Client(base_url=url, timeout=30) as http:
         for client in clients:
             for memory_id, text in client.acknowledged.items():
                 assert held_text(http, memory_id) in {text, client.begun[memory_id]}
         assert sum(len(client.acknowledged) for client in clients) >= KILLS * CLIENTS
         assert http.post("/v1/memories", json={"text": "It goes on."}).status_code == 201
+        process.terminate()
+        assert process.wait(timeout=60) == 0

@@ -30,7 +30,7 @@ from icae.memory.container import (
 )
 from icae.memory.header import HeaderRecord, MemoryHeader, parse_header, write_header
 from icae.memory.memory import Memory
-from icae.memory.source_text import pack_source, unpack_source
+from icae.memory.source_text import MAX_SOURCE_BYTES, pack_source, unpack_source
 from icae.memory.strict_json import write_canonical
 from icae.memory.tensors import (
     expected_arrays,
@@ -136,17 +136,29 @@ def load_memory(path: str | Path) -> Memory:
         return _read(file)
 
 
-def memory_from_bytes(data: bytes, *, where: str) -> Memory:
+def memory_from_bytes(
+    data: bytes, *, where: str, max_source_bytes: int = MAX_SOURCE_BYTES
+) -> Memory:
     """Read a memory from the content of a file and check all of it.
 
     Args:
         data: What `memory_bytes` returned or `save_memory` wrote.
         where: Where it is from, for messages.
+        max_source_bytes: Most bytes of text, decompressed, that are read: a small file may
+            hold very much.
 
     Raises:
-        MemoryFileError: As for `load_memory`.
+        MemoryFileError: As for `load_memory`; if its text is longer than allowed.
     """
-    return _read(_checked(io.BytesIO(data), size=len(data), where=where))
+    file = _checked(io.BytesIO(data), size=len(data), where=where)
+    declared = file.header.source_bytes or 0
+    if declared > max_source_bytes:
+        raise MemoryFileError(
+            f"{where} holds too much text.",
+            got=f"{declared:,} bytes",
+            expected=f"at most {max_source_bytes:,}",
+        )
+    return _read(file)
 
 
 def _read(file: _OpenFile) -> Memory:

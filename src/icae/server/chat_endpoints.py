@@ -34,6 +34,9 @@ from icae.server.incoming import read_json
 from icae.server.service import Service
 from icae.server.waiting import settled
 
+LOOKS_EVERY_S = 1.0
+"""How often it is looked whether a client still waits for its answer, s."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class ChatEndpoints:
@@ -82,7 +85,7 @@ class ChatEndpoints:
             if wanted.stream:
                 return await self._streamed(work, head)
             service.worker.submit_chat(work)
-            return JSONResponse(completion_body(await self._answered(work), head))
+            return JSONResponse(completion_body(await self._answered(request, work), head))
 
     async def _work(self, owner: str, wanted: ChatRequest) -> ChatWork:
         shelf, desk = self.service.shelf, self.service.desk
@@ -108,11 +111,14 @@ class ChatEndpoints:
             deadline=time.monotonic() + self.service.limits.request_seconds,
         )
 
-    async def _answered(self, work: ChatWork) -> Answered:
-        """The whole answer, or an error when its time is up."""
+    async def _answered(self, request: Request, work: ChatWork) -> Answered:
+        """The whole answer, or an error when its time is up; given up if the client goes."""
         try:
-            if await settled(work.future, seconds=self.service.limits.request_seconds):
-                return work.future.result()
+            while (left := work.deadline - time.monotonic()) > 0:
+                if await settled(work.future, seconds=min(left, LOOKS_EVERY_S)):
+                    return work.future.result()
+                if await request.is_disconnected():
+                    raise RequestError("The client is gone.", status=499, code="client_gone")
         finally:
             work.stop.set()
             work.future.cancel()

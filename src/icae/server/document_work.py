@@ -152,7 +152,10 @@ class DocumentDesk:
             RequestError: As for `create`; if the owner has no such memory (404), or it is
                 being worked on already (409).
         """
-        title = self._shelf.get(owner, memory_id).title
+        try:
+            title = self._shelf.get(owner, memory_id).title
+        except RequestError as error:
+            raise (_in_progress() if self._is_worked_on(owner, memory_id) else error) from error
 
         def steps(work: DocumentWork) -> Steps:
             yield 0, 1
@@ -188,12 +191,7 @@ class DocumentDesk:
         key = (work.owner, work.id)
         with self._lock:
             if key in self._in_work:
-                raise RequestError(
-                    "The memory is being worked on.",
-                    status=409,
-                    code="memory_in_progress",
-                    retry_after_s=1,
-                )
+                raise _in_progress()
             self._in_work[key] = work
         try:
             self._submit(work)
@@ -213,6 +211,11 @@ class DocumentDesk:
                 self._failed[key] = work
                 while len(self._failed) > KEPT_FAILURES:
                     self._failed.popitem(last=False)
+
+    def _is_worked_on(self, owner: str, memory_id: str) -> bool:
+        with self._lock:
+            work = self._in_work.get((owner, memory_id))
+            return work is not None and not work.cancelled.is_set()
 
     def _give_up(self, owner: str, memory_id: str) -> bool:
         with self._lock:
@@ -256,3 +259,9 @@ def _compressing(
 
 def _deleted() -> RequestError:
     return RequestError("The memory was deleted.", status=404, code="memory_not_found")
+
+
+def _in_progress() -> RequestError:
+    return RequestError(
+        "The memory is being worked on.", status=409, code="memory_in_progress", retry_after_s=1
+    )

@@ -41,8 +41,8 @@ def split_message(message: Message, *, longest: int, count: Callable[[str], int]
         return SplitMessage(kept=Message(role="system", text=""), memory=message.text)
     for mark in ("\n\n", "\n"):
         parts = [part for part in message.text.split(mark) if part.strip()]
-        first = 1 if len(parts) > 2 and count(parts[0]) <= longest // 2 else 0
         last = 1 if len(parts) > 1 and count(parts[-1]) <= longest // 2 else 0
+        first = 1 if len(parts) > 1 + last and count(parts[0]) <= longest // 2 else 0
         if first or last:
             kept = [*parts[:first], *parts[len(parts) - last :]]
             middle = mark.join(parts[first : len(parts) - last])

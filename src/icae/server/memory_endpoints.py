@@ -126,7 +126,9 @@ class MemoryEndpoints:
 
     def _take_in(self, owner: str, data: bytes, title: str) -> Response:
         try:
-            memory = memory_from_bytes(data, where="The upload")
+            memory = memory_from_bytes(
+                data, where="The upload", max_source_bytes=self.service.limits.body_bytes
+            )
         except MemoryFileError as error:
             raise RequestError(
                 error.message,

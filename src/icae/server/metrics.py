@@ -15,6 +15,7 @@ class Metrics:
         requests: Responses by endpoint and status.
         seconds: Seconds from a request to the end of its response, by endpoint.
         waiting: Chat requests that wait for the model.
+        writing: Answers that are being written.
         documents: Documents that are being compressed or wait for it.
         together: Answers written together.
         answer_tokens: Tokens written.
@@ -29,6 +30,7 @@ class Metrics:
             "icae_request_seconds", "To the end.", ["endpoint"], buckets=_SECONDS, registry=own
         )
         self.waiting = Gauge("icae_chats_waiting", "Chats that wait.", registry=own)
+        self.writing = Gauge("icae_chats_answered", "Answers being written.", registry=own)
         self.documents = Gauge("icae_documents_in_work", "Documents in work.", registry=own)
         self.together = Histogram(
             "icae_answers_together", "Answers of one batch.", buckets=_ROWS, registry=own

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import signal
 import socket
 from dataclasses import dataclass
+from types import FrameType
 
 import uvicorn
 from starlette.applications import Starlette
@@ -61,6 +63,16 @@ def listen(address: Address) -> socket.socket:
         ) from error
 
 
+class _Server(uvicorn.Server):
+    """Ends when told to, and does not pass the signal on to the process afterwards."""
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Begin to end; at once where Ctrl-C comes a second time."""
+        if self.should_exit and sig == signal.SIGINT:
+            self.force_exit = True
+        self.should_exit = True
+
+
 def make_server(app: Starlette, *, grace_s: float) -> uvicorn.Server:
     """A server whose `run` returns when the process is told to end.
 
@@ -70,7 +82,7 @@ def make_server(app: Starlette, *, grace_s: float) -> uvicorn.Server:
         app: The application.
         grace_s: How long requests may take to be finished at the end, s.
     """
-    return uvicorn.Server(
+    return _Server(
         uvicorn.Config(
             app,
             log_level="warning",

@@ -74,7 +74,7 @@ class Shelf:
         """All memories of an owner, those added last first."""
         start = f"{owner}/"
         with self._lock:
-            records = self._store.records()
+            records = self._store.records(under=start)
         found = [
             _shelved(name.removeprefix(start), record)
             for record in records

@@ -145,6 +145,7 @@ class ModelWorker:
             self._pace.note(self._busy_s)
             self._busy_s = 0.0
         self._owed_s -= seconds
+        self._metrics.writing.set(len(self._writer))
 
     def _document(self) -> None:
         """One step of the document that waited longest."""
@@ -171,6 +172,7 @@ class ModelWorker:
 
     def _count(self) -> None:
         self._metrics.waiting.set(len(self._chats))
+        self._metrics.writing.set(len(self._writer))
         self._metrics.documents.set(len(self._documents) + self._stepping)
 
 

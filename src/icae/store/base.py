@@ -179,8 +179,12 @@ class MemoryStore(Protocol):
         """
         ...
 
-    def records(self) -> list[StoredMemory]:
-        """All memories, those with names first, in order of their names."""
+    def records(self, *, under: str = "") -> list[StoredMemory]:
+        """All memories, those with names first, in the order of the names.
+
+        Args:
+            under: Only those with a name that starts so, if it is not empty.
+        """
         ...
 
     def get(self, reference: str) -> StoredMemory:

@@ -146,10 +146,14 @@ class LanceStore:
         self._write(changed)
         return Added(name=name, key=key, new=False, replaced=replaced)
 
-    def records(self) -> list[StoredMemory]:
+    def records(self, *, under: str = "") -> list[StoredMemory]:
         """All memories, those with names first; see `MemoryStore.records`."""
         self._refresh()
-        records = [record_of(row) for row in self._memories()]
+        records = [
+            record
+            for record in map(record_of, self._memories())
+            if not under or any(name.startswith(under) for name in record.names)
+        ]
         return sorted(records, key=lambda record: (not record.names, record.names, record.key))
 
     def get(self, reference: str) -> StoredMemory:

@@ -42,6 +42,10 @@ _RECORD = """
          FROM (SELECT name FROM names WHERE memory_id = memories.id ORDER BY name)) AS names
     FROM memories
 """
+_UNDER = """
+    WHERE id IN (SELECT memory_id FROM names WHERE name >= ? AND name < ?)
+"""
+LAST_CHARACTER = chr(0x10FFFF)
 _SEARCH = """
     SELECT key, documents, document, document_name, span_first, span_end, char_start,
         char_end, passages.positions AS positions, -score AS score, text,
@@ -121,10 +125,13 @@ class SqliteStore:
                 return None
             return Added(name=name, key=key, new=False, replaced=self._name(name, memory_id, key))
 
-    def records(self) -> list[StoredMemory]:
+    def records(self, *, under: str = "") -> list[StoredMemory]:
         """All memories, those with names first; see `MemoryStore.records`."""
+        query, values = (
+            (_RECORD + _UNDER, (under, under + LAST_CHARACTER)) if under else (_RECORD, ())
+        )
         with self._translated():
-            rows = self._db.execute(_RECORD).fetchall()
+            rows = self._db.execute(query, values).fetchall()
         records = [_record(row) for row in rows]
         return sorted(records, key=lambda record: (not record.names, record.names, record.key))
 

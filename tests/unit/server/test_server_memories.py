@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from icae.errors import MemoryFileError
 from icae.memory import memory_bytes, memory_from_bytes
 from icae.server.limits import Limits
 
@@ -65,9 +66,11 @@ def test_a_long_document_is_a_job_whose_progress_shows(
             "/v1/chat/completions",
             json={"model": "tiny", "messages": with_memory(memory_id, "Where?")},
         )
+        longer = http.post(f"/v1/memories/{memory_id}/append", json={"text": "more"})
         while (body := http.get(f"/v1/memories/{memory_id}").json())["status"] != "ready":
             seen.append(body["progress"])
             time.sleep(0.01)
+    assert (longer.status_code, longer.json()["error"]["code"]) == (409, "memory_in_progress")
     assert early.status_code == 409
     assert early.json()["error"]["code"] == "memory_not_ready"
     assert "Retry-After" in early.headers
@@ -189,6 +192,17 @@ def test_a_damaged_memory_file_is_refused_and_nothing_is_kept(
             assert refused.status_code == 400, refused.text
             assert refused.json()["error"]["code"] == "invalid_memory_file"
         assert http.get("/v1/memories").json()["data"] == []
+
+
+def test_a_small_file_with_very_much_text_is_refused_before_it_is_unpacked(
+    serve: Callable[..., Any], engine: Any
+) -> None:
+    data = memory_bytes(engine.verbatim("a" * 30_000))
+    server = serve(limits=Limits(body_bytes=len(data) - 1))
+    with server.client() as http:
+        assert http.post("/v1/memories/import", content=data, headers=FILE).status_code == 413
+    with pytest.raises(MemoryFileError, match="too much text"):
+        memory_from_bytes(data, where="The upload", max_source_bytes=29_999)
 
 
 def test_a_memory_of_another_adapter_is_refused_when_it_comes_and_when_it_is_asked(

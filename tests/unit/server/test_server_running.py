@@ -3,8 +3,14 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
+import httpx2
+import pytest
+
+from icae.runtimes.torch_rows import DecodingRows
+from icae.server import chat_endpoints
 from icae.server.limits import Limits
 
 CHAT = {"model": "tiny", "messages": [{"role": "user", "content": "Where?"}], "max_tokens": 6}
@@ -58,6 +64,33 @@ def test_a_server_that_is_told_to_end_finishes_what_it_has_begun(
     server.thread.join(timeout=20)
     assert sorted(one.status_code for one in results) == [200, 201]
     assert not server.service.worker.alive
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_an_answer_is_given_up_when_its_client_goes(
+    serve: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, stream: bool
+) -> None:
+    monkeypatch.setattr(chat_endpoints, "LOOKS_EVERY_S", 0.01)
+    server = serve(limits=Limits(answer_tokens=200))
+    step = DecodingRows.step
+    steps: list[int] = []
+
+    def slow(self: Any) -> Any:
+        time.sleep(0.02)
+        steps.append(1)
+        return step(self)
+
+    monkeypatch.setattr(DecodingRows, "step", slow)
+    body = {**CHAT, "max_tokens": 200, "stream": stream}
+    with (
+        suppress(httpx2.TimeoutException),
+        httpx2.Client(base_url=server.url, timeout=0.5) as http,
+        http.stream("POST", "/v1/chat/completions", json=body) as response,
+    ):
+        next(response.iter_lines())
+    while server.service.metrics.writing._value.get():
+        time.sleep(0.01)
+    assert len(steps) < 190
 
 
 def test_health_tells_when_the_model_does_not_run(serve: Callable[..., Any]) -> None:

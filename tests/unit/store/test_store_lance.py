@@ -66,3 +66,12 @@ def test_name_moves_and_memories_are_removed_by_key(lance_store, build) -> None:
     assert [record.key for record in lance_store.records()] == [new.key]
     with pytest.raises(StoreError, match="no such memory"):
         lance_store.remove_name("doc")
+
+
+def test_records_can_be_of_the_names_that_start_alike(lance_store, build) -> None:
+    for name in ("anna/1", "anna/2", "ann/a", "annb", "ben/1"):
+        lance_store.add([NewMemory(name=name, memory=build(name))])
+
+    under = [record.names for record in lance_store.records(under="anna/")]
+    assert under == [("anna/1",), ("anna/2",)]
+    assert lance_store.records(under="x") == []

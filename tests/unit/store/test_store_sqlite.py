@@ -203,3 +203,12 @@ def test_store_is_there_for_the_next_process(path, build) -> None:
 
 def test_every_error_is_of_the_one_tree() -> None:
     assert issubclass(StoreError, IcaeError)
+
+
+def test_records_can_be_of_the_names_that_start_alike(store, build) -> None:
+    for name in ("anna/1", "anna/2", "ann/a", "annb", "ben/1"):
+        store.add([NewMemory(name=name, memory=build(name))])
+
+    under = [record.names for record in store.records(under="anna/")]
+    assert under == [("anna/1",), ("anna/2",)]
+    assert store.records(under="x") == []
