@@ -21,63 +21,81 @@ export function askingPanel(memory, documents) {
     : null;
   if (!asked.has(memory.id)) asked.set(memory.id, make("div", { class: "answers" }));
   const answers = asked.get(memory.id);
-  const question = make("textarea", {
-    id: "question",
-    rows: 2,
-    dir: "auto",
-    required: true,
-    placeholder: "What do you want to know?",
-  });
-  const length = make(
-    "select",
-    { id: "length" },
-    ...LENGTHS.map((one) =>
-      make("option", { value: one, selected: one === USUAL_LENGTH }, `${one} tokens`),
-    ),
-  );
-  const both = make("input", { type: "checkbox", id: "both", checked: text !== null, disabled: text === null });
-  const button = make("button", { type: "submit", class: "primary" }, "Ask");
-  const stop = make("button", { type: "button", hidden: true }, "Stop");
-  const form = make(
-    "form",
-    { class: "ask" },
-    make("label", { for: "question", class: "unseen" }, "Question"),
-    question,
-    make(
-      "div",
-      { class: "row" },
-      make("label", {}, both, text === null ? " With the full text (it was not kept)" : " With the full text, too"),
-      make("label", { class: "length" }, "At most ", length),
-      make("span", { class: "grow" }),
-      stop,
-      button,
-    ),
-  );
-  question.addEventListener("keydown", (event) => {
-    if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
-    event.preventDefault();
-    form.requestSubmit();
-  });
-  form.addEventListener("submit", async (event) => {
-    event.preventDefault();
-    if (button.disabled || question.value.trim() === "") return;
-    const ending = new AbortController();
-    stop.onclick = () => ending.abort();
-    button.disabled = true;
-    stop.hidden = false;
-    const exchange = new Exchange(memory, question.value.trim(), both.checked ? text : null);
+  const form = new AskingForm(text !== null, async ({ question, maxTokens, both }, signal) => {
+    const exchange = new Exchange(memory, question, both ? text : null);
     answers.prepend(exchange.element);
-    await exchange.run(Number(length.value), ending.signal);
-    stop.hidden = true;
-    button.disabled = false;
+    await exchange.run(maxTokens, signal);
   });
   return make(
     "section",
     { class: "card", aria: { labelledby: "ask-heading" } },
     make("h2", { id: "ask-heading" }, "Ask it"),
-    form,
+    form.element,
     answers,
   );
+}
+
+/** Takes one question at a time; `onAsk` gets it, and a signal that ends the answers. */
+class AskingForm {
+  #onAsk;
+
+  constructor(hasText, onAsk) {
+    this.#onAsk = onAsk;
+    this.question = make("textarea", {
+      id: "question",
+      rows: 2,
+      dir: "auto",
+      required: true,
+      placeholder: "What do you want to know?",
+      on: { keydown: (event) => this.#sendOnEnter(event) },
+    });
+    const lengths = LENGTHS.map((one) =>
+      make("option", { value: one, selected: one === USUAL_LENGTH }, `${one} tokens`),
+    );
+    this.length = make("select", { id: "length" }, ...lengths);
+    this.both = make("input", { type: "checkbox", id: "both", checked: hasText, disabled: !hasText });
+    this.button = make("button", { type: "submit", class: "primary" }, "Ask");
+    this.stop = make("button", { type: "button", hidden: true }, "Stop");
+    this.element = this.#form(hasText ? " With the full text, too" : " With the full text (it was not kept)");
+  }
+
+  #form(both) {
+    return make(
+      "form",
+      { class: "ask", on: { submit: (event) => this.#ask(event) } },
+      make("label", { for: "question", class: "unseen" }, "Question"),
+      this.question,
+      make(
+        "div",
+        { class: "row" },
+        make("label", {}, this.both, both),
+        make("label", { class: "length" }, "At most ", this.length),
+        make("span", { class: "grow" }),
+        this.stop,
+        this.button,
+      ),
+    );
+  }
+
+  #sendOnEnter(event) {
+    if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
+    event.preventDefault();
+    this.element.requestSubmit();
+  }
+
+  async #ask(event) {
+    event.preventDefault();
+    const question = this.question.value.trim();
+    if (this.button.disabled || question === "") return;
+    const ending = new AbortController();
+    this.stop.onclick = () => ending.abort();
+    this.button.disabled = true;
+    this.stop.hidden = false;
+    const maxTokens = Number(this.length.value);
+    await this.#onAsk({ question, maxTokens, both: this.both.checked }, ending.signal);
+    this.stop.hidden = true;
+    this.button.disabled = false;
+  }
 }
 
 /** A question with its answers, one after the other so that their times can be compared. */

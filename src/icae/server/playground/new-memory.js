@@ -5,6 +5,7 @@ import { make, notice } from "./dom.js";
 import { bytes, some } from "./figures.js";
 
 const RATIOS = [2, 4, 8, 16];
+const USUAL_RATIO = 4;
 const NAME_CHARS = 200;
 const OWN_NAME_CHARS = 48;
 
@@ -42,7 +43,12 @@ class NewMemory {
     this.problem = make("div");
     this.submit = make("button", { type: "submit", class: "primary" }, "Compress");
     this.held = howHeld();
-    this.element = make(
+    this.element = this.#form();
+    this.#listenForDrops();
+  }
+
+  #form() {
+    return make(
       "form",
       { class: "new-memory", on: { submit: (event) => this.#send(event) } },
       make("h1", {}, "Compress a document"),
@@ -52,21 +58,7 @@ class NewMemory {
         "The document becomes a memory: a few positions that the model reads in its place. " +
           "You see how faithfully each part is held before you rely on an answer.",
       ),
-      make(
-        "div",
-        { class: "card drop" },
-        make("label", { for: "text" }, "Document"),
-        this.text,
-        this.chosen,
-        make(
-          "div",
-          { class: "row under" },
-          this.picker,
-          make("label", { for: "file", class: "button" }, "Choose a file"),
-          make("span", { class: "hint" }, "Text, Markdown, HTML, PDF, or a memory (.icae)"),
-          this.size,
-        ),
-      ),
+      this.#documentField(),
       this.held.element,
       make(
         "div",
@@ -81,7 +73,24 @@ class NewMemory {
       ),
       this.problem,
     );
-    this.#listenForDrops();
+  }
+
+  #documentField() {
+    return make(
+      "div",
+      { class: "card drop" },
+      make("label", { for: "text" }, "Document"),
+      this.text,
+      this.chosen,
+      make(
+        "div",
+        { class: "row under" },
+        this.picker,
+        make("label", { for: "file", class: "button" }, "Choose a file"),
+        make("span", { class: "hint" }, "Text, Markdown, HTML, PDF, or a memory (.icae)"),
+        this.size,
+      ),
+    );
   }
 
   #listenForDrops() {
@@ -176,30 +185,14 @@ class NewMemory {
   }
 }
 
-/** The choice between a ratio and a minimal fidelity. */
+/** The choice between a ratio and a minimal fidelity; `wanted()` is what the server is sent. */
 function howHeld() {
   const radio = (value, checked) =>
     make("input", { type: "radio", name: "held", id: `held-${value}`, value, checked });
   const byRatio = radio("ratio", true);
   const byFidelity = radio("fidelity", false);
-  const ratios = RATIOS.map((ratio) =>
-    make("input", { type: "radio", name: "ratio", id: `ratio-${ratio}`, value: ratio, checked: ratio === 4 }),
-  );
-  const fidelity = make("input", { type: "range", id: "fidelity", min: 50, max: 100, value: 90 });
-  const told = make("output", { for: "fidelity" });
-  const tell = () => {
-    told.textContent = `${fidelity.value} %`;
-    fidelity.setAttribute("aria-valuetext", told.textContent);
-  };
-  fidelity.addEventListener("input", () => {
-    byFidelity.checked = true;
-    tell();
-  });
-  for (const one of ratios) one.addEventListener("change", () => (byRatio.checked = true));
-  tell();
-  const pills = ratios.map((one) =>
-    make("label", { class: "pill" }, one, make("span", {}, `${one.value}×`)),
-  );
+  const ratio = ratioPills(() => (byRatio.checked = true));
+  const fidelity = fidelitySlider(() => (byFidelity.checked = true));
   const element = make(
     "fieldset",
     { class: "card held" },
@@ -208,14 +201,14 @@ function howHeld() {
       "div",
       { class: "choice" },
       make("label", {}, byRatio, " At one ratio"),
-      make("div", { class: "pills", role: "radiogroup", aria: { label: "Tokens per position" } }, ...pills),
+      ratio.element,
       make("p", { class: "hint" }, "So many tokens of the text for each position the model reads."),
     ),
     make(
       "div",
       { class: "choice" },
       make("label", {}, byFidelity, " At a minimal fidelity"),
-      make("div", { class: "range" }, make("label", { for: "fidelity", class: "unseen" }, "Minimal fidelity"), fidelity, told),
+      fidelity.element,
       make(
         "p",
         { class: "hint" },
@@ -223,11 +216,45 @@ function howHeld() {
       ),
     ),
   );
-  const wanted = () => {
-    if (byFidelity.checked) return { min_fidelity: Number(fidelity.value) / 100 };
-    return { ratio: Number(ratios.find((one) => one.checked).value) };
-  };
+  const wanted = () =>
+    byFidelity.checked ? { min_fidelity: fidelity.value() } : { ratio: ratio.value() };
   return { element, wanted };
+}
+
+function ratioPills(onChange) {
+  const inputs = RATIOS.map((ratio) =>
+    make("input", {
+      type: "radio",
+      name: "ratio",
+      id: `ratio-${ratio}`,
+      value: ratio,
+      checked: ratio === USUAL_RATIO,
+      on: { change: onChange },
+    }),
+  );
+  const pills = inputs.map((one) =>
+    make("label", { class: "pill" }, one, make("span", {}, `${one.value}×`)),
+  );
+  const aria = { label: "Tokens per position" };
+  const element = make("div", { class: "pills", role: "radiogroup", aria }, ...pills);
+  return { element, value: () => Number(inputs.find((one) => one.checked).value) };
+}
+
+function fidelitySlider(onChange) {
+  const input = make("input", { type: "range", id: "fidelity", min: 50, max: 100, value: 90 });
+  const told = make("output", { for: "fidelity" });
+  const tell = () => {
+    told.textContent = `${input.value} %`;
+    input.setAttribute("aria-valuetext", told.textContent);
+  };
+  input.addEventListener("input", () => {
+    onChange();
+    tell();
+  });
+  tell();
+  const label = make("label", { for: "fidelity", class: "unseen" }, "Minimal fidelity");
+  const element = make("div", { class: "range" }, label, input, told);
+  return { element, value: () => Number(input.value) / 100 };
 }
 
 const isMemory = (file) => file !== null && file.name.toLowerCase().endsWith(".icae");
