@@ -2,7 +2,7 @@
 
 import { streamChat } from "./api.js";
 import { byId, make, notice, say } from "./dom.js";
-import { bytes, count, seconds, times } from "./figures.js";
+import { bytes, count, seconds, some, times } from "./figures.js";
 
 const LENGTHS = [32, 64, 128, 256, 512];
 const USUAL_LENGTH = 64;
@@ -126,7 +126,10 @@ class Exchange {
   }
 }
 
-/** Figures of an answer: name, field of the cost, how it is shown. */
+/**
+ * Figures of an answer: name, field of the cost, how it is shown. The last token comes later in
+ * a longer answer, so it is told with their number and not compared.
+ */
 const SHOWN = [
   ["Tokens read", "tokens", count],
   ["KV cache", "bytes", bytes],
@@ -171,6 +174,7 @@ class Side {
       if (this.answer.textContent.trim() === "") this.answer.append("(no text)");
       this.cost = {
         tokens: usage.prompt_tokens,
+        written: usage.completion_tokens,
         bytes: figures.kv_bytes,
         first: figures.first_token_seconds,
         seconds: figures.seconds,
@@ -192,18 +196,18 @@ class Side {
   #showCost(other) {
     const rows = SHOWN.map(([name, field, shown]) => {
       const own = this.cost[field];
-      const share = other === null ? 1 : own / Math.max(own, other[field], 1e-9);
+      const most = Math.max(own, other?.[field] ?? 0, 1e-9);
       const bar = make("span", { class: "bar", aria: { hidden: "true" } }, make("span"));
-      bar.firstChild.style.setProperty("--share", share);
-      const less = other !== null && own > 0 && other[field] / own >= 1.05;
-      const note = less ? `${times(other[field] / own)} less` : "";
-      return make(
-        "div",
-        {},
-        make("dt", {}, name),
-        make("dd", {}, shown(own), make("span", { class: "less" }, note), other === null ? null : bar),
-      );
+      bar.firstChild.style.setProperty("--share", own / most);
+      const value = make("dd", {}, shown(own), make("span", { class: "less" }, this.#note(field, other)), other && bar);
+      return make("div", {}, make("dt", {}, name), value);
     });
     this.figures.replaceChildren(...rows);
+  }
+
+  #note(field, other) {
+    if (field === "seconds") return `${some(this.cost.written, "token")} written`;
+    const factor = (other?.[field] ?? 0) / Math.max(this.cost[field], 1e-9);
+    return factor >= 1.05 ? `${times(factor)} less` : "";
   }
 }
