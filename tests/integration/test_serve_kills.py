@@ -7,12 +7,9 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -29,39 +26,6 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(os.name != "posix", reason="kill -9 is POSIX"),
 ]
-
-
-@pytest.fixture
-def adapter(tmp_path: Path, model: Any, tokenizer: Any, info_for: Callable[..., Any]) -> Path:
-    """A tiny base model and an adapter for it, on disk."""
-    from icae.model import save_adapter
-
-    base = tmp_path / "base"
-    model.decoder.save_pretrained(base)
-    tokenizer.save_pretrained(base)
-    return save_adapter(model, info_for(model, tokenizer, base=str(base)), tmp_path / "adapter")
-
-
-@contextmanager
-def serving(adapter: Path, store: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """A server process and its address."""
-    command = [sys.executable, "-m", "icae.cli.app", "serve", "--adapter", str(adapter)]
-    command += ["--store", str(store), "--port", "0", "--dtype", "float32", "--device", "cpu"]
-    environment = os.environ | {
-        "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
-        "OMP_NUM_THREADS": "1",
-    }
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
-    try:
-        assert process.stderr is not None
-        line = ""
-        while "Serving " not in line:
-            line = process.stderr.readline()
-            assert line, "the server did not start"
-        yield process, line.split(" at ")[1].split("/v1")[0]
-    finally:
-        process.kill()
-        process.wait()
 
 
 class Client(threading.Thread):
@@ -101,12 +65,12 @@ def held_text(http: httpx2.Client, memory_id: str) -> str | None:
 
 
 def test_every_memory_acknowledged_before_a_kill_is_there_afterwards(
-    adapter: Path, tmp_path: Path
+    serving: Callable[..., Any], tmp_path: Path
 ) -> None:
     store = tmp_path / "memories.db"
     clients: list[Client] = []
     for _ in range(KILLS):
-        with serving(adapter, store) as (process, url):
+        with serving(store) as (process, url):
             life = [Client(url, len(clients) + n) for n in range(CLIENTS)]
             for client in life:
                 client.start()
@@ -118,7 +82,7 @@ def test_every_memory_acknowledged_before_a_kill_is_there_afterwards(
                 client.join()
             clients += life
 
-    with serving(adapter, store) as (process, url), httpx2.Client(base_url=url, timeout=30) as http:
+    with serving(store) as (process, url), httpx2.Client(base_url=url, timeout=30) as http:
         for client in clients:
             for memory_id, text in client.acknowledged.items():
                 assert held_text(http, memory_id) in {text, client.begun[memory_id]}

@@ -140,8 +140,9 @@ def serve(
         )
         app = make_app(service, local_only=not known.required, grace_s=grace)
         shown = f"[{host}]" if ":" in host else host
-        url = f"http://{shown}:{sock.getsockname()[1]}/v1"
-        console.note(f"Serving {service.model} at {url}; Ctrl-C ends it.")
+        root = f"http://{shown}:{sock.getsockname()[1]}"
+        url = f"{root}/v1"
+        console.note(f"Serving {service.model} at {url}; to try it: {root}/. Ctrl-C ends it.")
         make_server(app, grace_s=grace).run(sockets=[sock])
     seconds = round(time.perf_counter() - start, 3)
     return Outcome(payload={"url": url, "model": service.model, "seconds": seconds})

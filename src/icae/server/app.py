@@ -22,6 +22,7 @@ from icae.server.loopback import LoopbackOnly
 from icae.server.memory_endpoints import MemoryEndpoints
 from icae.server.metrics import Metrics
 from icae.server.openapi import openapi_document
+from icae.server.page import page_routes
 from icae.server.service import Service, error_response
 
 log = logging.getLogger(__name__)
@@ -66,6 +67,7 @@ def make_app(service: Service, *, local_only: bool, grace_s: float = 30.0) -> St
             Route("/openapi.json", openapi, methods=["GET"]),
             *ChatEndpoints(service=service).routes(),
             *MemoryEndpoints(service=service).routes(),
+            *page_routes(),
         ],
         middleware=[Middleware(Counted, metrics=service.metrics), Middleware(Forgiving), *guards],
         exception_handlers={

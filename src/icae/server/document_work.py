@@ -250,6 +250,7 @@ def _compressing(
     tokens = compressor.tokenize(document.text)
     pieces = compressor.cut(tokens)
     segments: list[Segment] = []
+    yield 0, len(pieces)
     for part in compressor.runtime.batches([len(ids) for ids in pieces]):
         segments += encode(pieces[part])
         yield len(segments), len(pieces)

@@ -160,6 +160,12 @@ async def read_document(request: Request, limits: Limits, parsers: Executor) -> 
     )
 
 
+def prefers_no_wait(request: Request) -> bool:
+    """Whether the client would rather look later than wait (RFC 7240)."""
+    wishes = ",".join(request.headers.getlist("prefer")).lower()
+    return "respond-async" in (wish.strip() for wish in wishes.split(","))
+
+
 def text_field(value: Any, name: str) -> str:
     """Return a field that is text and not blank.
 

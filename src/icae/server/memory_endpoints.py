@@ -16,6 +16,7 @@ from icae.server.chat_request import mapping
 from icae.server.document_work import DocumentWork
 from icae.server.incoming import (
     MEMORY_FILE_TYPE,
+    prefers_no_wait,
     read_bytes,
     read_document,
     read_json,
@@ -60,7 +61,7 @@ class MemoryEndpoints:
         with self.service.arriving.held(owner):
             document = await read_document(request, self.service.limits, self.service.parsers)
             work = self.service.desk.create(owner, document, ratio=self.service.ratio)
-            return await self._outcome(work, ready_status=201)
+            return await self._outcome(request, work, ready_status=201)
 
     async def list_memories(self, request: Request) -> Response:
         """A page of the memories, those changed last first; work under way before them."""
@@ -116,7 +117,7 @@ class MemoryEndpoints:
                     fix="Append it in parts.",
                 )
             work = await asyncio.to_thread(self.service.desk.append, owner, memory_id, text)
-            return await self._outcome(work, ready_status=200)
+            return await self._outcome(request, work, ready_status=200)
 
     async def import_memory(self, request: Request) -> Response:
         """Keep a memory file that was made elsewhere; it is read strictly, as data alone."""
@@ -159,8 +160,16 @@ class MemoryEndpoints:
         memory = await asyncio.to_thread(self.service.shelf.load, owner, memory_id)
         return JSONResponse(await asyncio.to_thread(spans_body, memory, self.service.token_starts))
 
-    async def _outcome(self, work: DocumentWork, *, ready_status: int) -> Response:
+    async def _outcome(
+        self, request: Request, work: DocumentWork, *, ready_status: int
+    ) -> Response:
         """The memory if it is ready soon, else how far the work is (202)."""
+        if prefers_no_wait(request):
+            return JSONResponse(
+                work_body(work),
+                status_code=202,
+                headers={"Preference-Applied": "respond-async"},
+            )
         if await settled(work.future, seconds=self.service.limits.wait_seconds):
             work.future.result()
             shelved = await asyncio.to_thread(self.service.shelf.get, work.owner, work.id)

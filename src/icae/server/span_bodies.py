@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from icae.memory import Memory
+from icae.memory.critical_words import CriticalWord, critical_words, overlapping_word
 from icae.memory.shading import Stretch, shaded_spans
 from icae.server.bodies import Body
 
@@ -23,8 +24,9 @@ def spans_body(memory: Memory, token_starts: TokenStarts) -> Body:
     for index, document in enumerate(memory.documents):
         starts = token_starts(memory, index) if document.source is not None else None
         shaded = {} if document.source is None else dict(shaded_spans(memory, index, starts))
+        words = critical_words(document.source or "")
         spans += [
-            _span_body(memory, at, shaded.get(at, []))
+            _span_body(memory, at, shaded.get(at, []), words)
             for at, span in enumerate(memory.spans)
             if span.document == index
         ]
@@ -35,7 +37,9 @@ def spans_body(memory: Memory, token_starts: TokenStarts) -> Body:
     return {"object": "memory.spans", "documents": documents, "spans": spans}
 
 
-def _span_body(memory: Memory, index: int, stretches: Sequence[Stretch]) -> Body:
+def _span_body(
+    memory: Memory, index: int, stretches: Sequence[Stretch], words: Sequence[CriticalWord]
+) -> Body:
     span = memory.spans[index]
     return {
         "index": index,
@@ -52,6 +56,7 @@ def _span_body(memory: Memory, index: int, stretches: Sequence[Stretch]) -> Body
                 "end": stretch.end,
                 "confidence": None if stretch.confidence is None else round(stretch.confidence, 4),
                 "lost": stretch.lost,
+                "critical": overlapping_word(words, stretch.start, stretch.end) is not None,
             }
             for stretch in stretches
         ],

@@ -80,6 +80,35 @@ def test_a_long_document_is_a_job_whose_progress_shows(
     assert body["tokens"] > 1000
 
 
+def test_a_client_that_would_rather_look_later_does_not_wait(serve: Callable[..., Any]) -> None:
+    with serve().client() as http:
+        made = http.post(
+            "/v1/memories",
+            json={"text": "The inn is near the end. "},
+            headers={"Prefer": "wait=3, Respond-Async"},
+        )
+        assert (made.status_code, made.json()["status"]) == (202, "in_progress")
+        assert made.headers["Preference-Applied"] == "respond-async"
+        url = f"/v1/memories/{made.json()['id']}"
+        while http.get(url).json()["status"] != "ready":
+            time.sleep(0.01)
+        longer = http.post(
+            f"{url}/append", json={"text": "More."}, headers={"Prefer": "respond-async"}
+        )
+        assert longer.status_code == 202
+
+
+def test_tokens_of_numbers_names_and_code_are_told_apart(serve: Callable[..., Any]) -> None:
+    text = "The inn is from 1861 and it is old."
+    server = serve()
+    made = server.make_memory(text)
+    with server.client() as http:
+        spans = http.get(f"/v1/memories/{made['id']}/spans").json()["spans"]
+    stretches = [one for span in spans for one in span["stretches"]]
+    critical = "".join(text[one["start"] : one["end"]] for one in stretches if one["critical"])
+    assert critical.strip() == "1861"
+
+
 def test_a_memory_that_is_deleted_while_it_is_made_never_appears(
     serve: Callable[..., Any],
 ) -> None:

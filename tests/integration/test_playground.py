@@ -1,0 +1,249 @@
+"""The playground in headless Chromium, before a server process with the tiny model."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+
+from icae.memory import memory_from_bytes
+from icae.server.keys import add_key
+
+CHROMIUM = os.environ.get("ICAE_CHROMIUM") or next(
+    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
+)
+FLAGS = (
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
+WAIT_MS = 60_000
+TEXT = "The fox is in the inn near the end. It sleeps. " * 2
+HOSTILE = "<img src=x onerror=alert(1)> \N{FOX FACE}\N{FOX FACE} & <b>the end</b> of 1861. "
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        CHROMIUM is None,
+        reason="NO CHROMIUM: the playground is not tested (apt-get install chromium)",
+    ),
+]
+
+
+@pytest.fixture(scope="module")
+def server(serving: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a server without keys."""
+    with serving(tmp_path_factory.mktemp("store") / "memories.db") as (_, url):
+        yield url
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Any]:
+    """A browser."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="NO PLAYWRIGHT")
+    with playwright.sync_playwright() as play:
+        browser = play.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def open_page(chromium: Any) -> Iterator[Callable[..., Any]]:
+    """``open_page(url, width=...)``: a page in a fresh profile.
+
+    At the end nothing may have gone wrong in it, nor been asked of anybody but the server.
+    """
+    contexts, wrong, asked = [], [], []
+
+    def open_at(url: str, *, width: int = 1200) -> Any:
+        origin = "/".join(url.split("/")[:3])
+        context = chromium.new_context(viewport={"width": width, "height": 900})
+        contexts.append(context)
+        page = context.new_page()
+        page.set_default_timeout(WAIT_MS)
+        page.on("console", lambda said: wrong.append(said.text) if _is_bad(said) else None)
+        page.on("pageerror", lambda error: wrong.append(str(error)))
+        page.on("request", lambda request: asked.append((origin, request.url)))
+        page.add_init_script(
+            "addEventListener('securitypolicyviolation', "
+            "(event) => console.error(`CSP: ${event.violatedDirective} ${event.blockedURI}`));"
+        )
+        page.goto(url)
+        return page
+
+    yield open_at
+    for context in contexts:
+        context.close()
+    assert wrong == []
+    assert [to for own, to in asked if not to.startswith((own, "blob:"))] == []
+
+
+def _is_bad(said: Any) -> bool:
+    """Errors and warnings; a browser also notes each response that refuses, which we expect."""
+    return said.type in ("error", "warning") and "Failed to load resource" not in said.text
+
+
+def compress(page: Any, text: str, name: str) -> None:
+    page.get_by_label("Document").fill(text)
+    page.get_by_label("Name").fill(name)
+    page.get_by_role("button", name="Compress").click()
+    page.get_by_role("heading", name="What it holds").wait_for()
+
+
+def drop(page: Any, file: Path) -> None:
+    transfer = page.evaluate_handle(
+        """([name, bytes]) => {
+            const transfer = new DataTransfer();
+            transfer.items.add(new File([Uint8Array.from(bytes)], name));
+            return transfer;
+        }""",
+        [file.name, list(file.read_bytes())],
+    )
+    page.dispatch_event("form.new-memory", "drop", {"dataTransfer": transfer})
+
+
+def shown_text(page: Any) -> str:
+    return "".join(page.locator(".text .span").all_text_contents())
+
+
+def test_a_text_is_compressed_shaded_asked_on_both_sides_and_deleted(
+    server: str, open_page: Callable[..., Any]
+) -> None:
+    page = open_page(server)
+    assert page.url == f"{server}/playground/"
+    compress(page, TEXT, "fox")
+
+    assert shown_text(page) == TEXT
+    lost = page.locator(".text .lost").first
+    assert "rgba(225, 60, 40" in lost.evaluate("one => getComputedStyle(one).backgroundColor")
+    spans = page.get_by_role("listbox", name="Spans")
+    spans.press("End")
+    cells = spans.get_by_role("option")
+    assert cells.count() == page.locator(".text .span").count() > 1
+    assert cells.last.get_attribute("aria-selected") == "true"
+    assert "marked" in (page.locator(".text .span").last.get_attribute("class") or "")
+
+    page.get_by_label("At most").select_option("32")
+    page.get_by_label("Question").fill("Where is the fox?")
+    page.keyboard.press("Enter")
+    page.locator("#said", has_text="The answers are there.").wait_for(state="attached")
+    sides = page.locator(".side-answer")
+    assert sides.locator("h4").all_inner_texts() == ["With the memory", "With the full text"]
+    assert all(text.strip() for text in sides.locator(".answer").all_text_contents())
+    read = [one.locator("dd").first.inner_text().split()[0] for one in sides.all()]
+    memory, full = (int(tokens.replace(",", "")) for tokens in read)
+    assert memory < full
+    assert sides.nth(0).locator("dt").all_inner_texts() == [
+        "Tokens read",
+        "KV cache",
+        "First token",
+        "Last token",
+    ]
+
+    page.get_by_role("button", name="Delete").click()
+    page.get_by_role("dialog").get_by_role("button", name="Delete").click()
+    page.get_by_role("heading", name="Compress a document").wait_for()
+    page.get_by_text("None yet.").wait_for()
+    assert httpx2.get(f"{server}/v1/memories").json()["data"] == []
+
+
+def test_a_file_held_at_a_minimal_fidelity_shows_what_stayed_verbatim_and_comes_back_as_a_file(
+    server: str, open_page: Callable[..., Any], tmp_path: Path
+) -> None:
+    document = tmp_path / "fox.html"
+    document.write_text(f"<!doctype html><body><p>{TEXT}</p></body>", encoding="utf-8")
+    page = open_page(server)
+    page.get_by_label("Choose a file").set_input_files(document)
+    page.get_by_role("slider", name="Minimal fidelity").fill("100")
+    page.get_by_role("button", name="Compress").click()
+    page.get_by_role("heading", name="What it holds").wait_for()
+    assert page.get_by_role("heading", level=1).inner_text() == "fox.html"
+
+    assert shown_text(page).strip() == TEXT.strip()
+    assert page.locator(".text .span:not(.verbatim)").count() == 0
+    page.get_by_text("Append text").click()
+    page.get_by_label("It follows the last character").fill("It wakes.")
+    page.get_by_role("button", name="Append").click()
+    page.locator("#said", has_text="The text is added.").wait_for(state="attached")
+    assert shown_text(page).endswith("It wakes.")
+
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Download .icae").click()
+    kept = tmp_path / download.value.suggested_filename
+    download.value.save_as(kept)
+    assert kept.name == "fox.icae"
+    memory = memory_from_bytes(kept.read_bytes(), where=kept.name)
+    assert (memory.documents[0].source or "").endswith("It wakes.")
+
+    page.get_by_role("link", name="New memory").click()
+    drop(page, kept)
+    page.get_by_role("button", name="Import").click()
+    page.get_by_role("heading", name="What it holds").wait_for()
+    assert page.get_by_role("heading", level=1).inner_text() == "fox"
+    assert shown_text(page).endswith("It wakes.")
+
+
+def test_markup_in_a_document_stays_text_and_a_narrow_window_holds_it(
+    server: str, open_page: Callable[..., Any]
+) -> None:
+    page = open_page(server, width=360)
+    compress(page, HOSTILE, HOSTILE)
+    assert shown_text(page) == HOSTILE
+    assert page.locator("main img, main b").count() == 0
+    assert page.get_by_role("heading", level=1).inner_text() == HOSTILE.strip()
+    assert page.evaluate("document.documentElement.scrollWidth") <= 360
+
+
+def test_what_the_server_refuses_is_told_in_plain_words(
+    server: str, open_page: Callable[..., Any], tmp_path: Path
+) -> None:
+    page = open_page(f"{server}/playground/#mem_{'0' * 24}")
+    assert page.get_by_role("alert").inner_text() == "This memory is no longer there."
+    page.get_by_role("link", name="New memory").click()
+    page.get_by_role("button", name="Compress").click()
+    assert page.get_by_role("alert").inner_text() == "Paste a text or choose a file first."
+    broken = tmp_path / "broken.pdf"
+    broken.write_bytes(b"%PDF-1.4 broken")
+    page.get_by_label("Choose a file").set_input_files(broken)
+    page.get_by_role("button", name="Compress").click()
+    told = page.get_by_text("The PDF cannot be read.").inner_text()
+    assert told == (
+        "The PDF cannot be read. Expected: an undamaged PDF. "
+        "Open it in a viewer and print it to a new PDF."
+    )
+    page.get_by_role("button", name="Use a text instead").click()
+    compress(page, TEXT * 4, "long")
+    page.get_by_label("Question").fill("Where?")
+    page.get_by_role("button", name="Ask").click()
+    refused = page.locator(".side-answer").nth(1).get_by_role("alert")
+    assert "does not fit the model's context window" in refused.inner_text()
+
+
+def test_a_server_with_keys_is_used_with_the_key_that_the_page_asks_for(
+    serving: Callable[..., Any], open_page: Callable[..., Any], tmp_path: Path
+) -> None:
+    key = add_key(tmp_path / "keys.txt", "anna")
+    with serving(tmp_path / "memories.db", "--keys", str(tmp_path / "keys.txt")) as (_, url):
+        page = open_page(url)
+        dialog = page.get_by_role("dialog", name="API key")
+        dialog.get_by_label("Key").fill("wrong")
+        page.keyboard.press("Enter")
+        dialog.get_by_text("The server does not know this key.").wait_for()
+        dialog.get_by_label("Key").fill(key)
+        dialog.get_by_role("button", name="Use the key").click()
+        compress(page, TEXT, "fox")
+        assert page.evaluate("[sessionStorage.length, localStorage.length]") == [1, 0]
+        page.get_by_role("button", name="Forget the key").click()
+        dialog.get_by_role("button", name="Not now").click()
+        page.get_by_text("The server asks for an API key.").wait_for()
+        assert page.evaluate("sessionStorage.length") == 0
