@@ -193,7 +193,8 @@ class OptimConfig:
     Attributes:
         steps: Optimizer updates in the whole run.
         batch_size: Samples per update, over all processes.
-        micro_batch_size: Samples per forward pass; the rest is gradient accumulation.
+        micro_batch_size: Samples per forward pass, over all processes; the rest is gradient
+            accumulation.
         learning_rate: Peak AdamW learning rate of the LoRA weights.
         lora_b_multiplier: Learning rate of the LoRA B matrices as a multiple of
             `learning_rate`, which the A matrices keep (LoRA+, Hayou et al. 2024,
