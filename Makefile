@@ -7,8 +7,9 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 LLAMACPP := $(VENV)/.llamacpp
+BULK := $(VENV)/.bulk
 
-.PHONY: setup demo test test-llamacpp bench lint docs clean
+.PHONY: setup demo test test-llamacpp test-bulk bench lint docs clean
 
 setup: $(READY)
 
@@ -31,6 +32,14 @@ $(LLAMACPP): $(READY)
 
 test-llamacpp: $(LLAMACPP)
 	$(BIN)/python -m pytest tests/unit/runtimes tests/unit/test_opening.py tests/integration/test_smollm2_llamacpp.py
+
+# Ray takes 240 MB on disk; without it the tests of its workers are skipped.
+$(BULK): $(READY)
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[bulk]'
+	touch $@
+
+test-bulk: $(BULK)
+	$(BIN)/python -m pytest tests/unit/bulk tests/integration/test_bulk_ray.py
 
 bench: $(LLAMACPP)
 	$(BIN)/python -m benchmarks.runtimes --output docs/results/bench

@@ -76,5 +76,9 @@ class ServiceError(IcaeError):
     """A service on the network refuses requests or cannot be reached."""
 
 
+class WorkerError(IcaeError):
+    """Workers of a run were lost and their work with them."""
+
+
 class MissingDependencyError(IcaeError):
     """An optional dependency is not installed."""

@@ -12,6 +12,7 @@ from icae import __version__
 from icae.cli import console
 from icae.cli.append import append
 from icae.cli.ask import ask
+from icae.cli.bulk import bulk
 from icae.cli.chat import chat
 from icae.cli.compress import compress
 from icae.cli.data_build import build
@@ -116,6 +117,7 @@ store_app.command("search")(search)
 store_app.command("rm")(remove)
 store_app.command("verify")(verify)
 store_app.command("gc")(collect)
+app.command("bulk")(bulk)
 app.command("plan")(plan)
 app.command("pretrain")(pretrain)
 app.command("finetune")(finetune)

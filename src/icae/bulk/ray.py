@@ -1,0 +1,131 @@
+"""A bulk run by the workers of a Ray cluster: Ray Data over stateful encoder actors.
+
+What travels are places in files, not text: every worker reads its own documents and writes its
+own parts, so input and output have to lie where all machines reach them. A worker that dies is
+started again, and its block with it.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import pickle
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from icae.bulk.compress import BlockWork, BlockWorker
+from icae.bulk.documents import Block
+from icae.errors import MissingDependencyError
+
+RETRIES = 3
+"""How often a worker, and a block that lost its worker, is started again."""
+
+MAX_TASKS = 10_000
+"""Most tasks of a run; with more blocks, one task takes several."""
+
+log = logging.getLogger(__name__)
+
+
+class RayWorker:
+    """One actor: the model loaded once, blocks one by one.
+
+    Args:
+        work: How blocks are compressed.
+    """
+
+    def __init__(self, work: BlockWork) -> None:
+        self.worker = BlockWorker(work)
+
+    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+        """Compress the block of a row."""
+        block: Block = pickle.loads(row["block"])  # made by this program in the same run
+        self.worker.run(block)
+        return {"index": block.index}
+
+
+@dataclass(frozen=True, kw_only=True)
+class RayRunner:
+    """Runs blocks on Ray: on the cluster of $RAY_ADDRESS, else on this machine.
+
+    Attributes:
+        workers: Number of encoder actors.
+        cpus: Processors of each.
+        gpus: GPUs of each.
+    """
+
+    workers: int
+    cpus: int = 1
+    gpus: int = 0
+
+    def __call__(self, work: BlockWork, blocks: Sequence[Block]) -> Iterator[int]:
+        """Compress blocks.
+
+        Args:
+            work: How.
+            blocks: Which.
+
+        Yields:
+            The number of each block once it is written, in any order. Blocks whose worker
+            died again and again are left out.
+
+        Raises:
+            MissingDependencyError: If Ray is not installed.
+        """
+        ray = _ray()
+        with self._connected(ray):
+            yield from self._run(ray, work, blocks)
+
+    def _run(self, ray: Any, work: BlockWork, blocks: Sequence[Block]) -> Iterator[int]:
+        context = ray.data.DataContext.get_current()
+        context.enable_progress_bars = False
+        context.max_errored_blocks = -1  # the rest goes on; what is missing is told at the end
+        rows = [{"block": pickle.dumps(block)} for block in blocks]
+        made = ray.data.from_items(rows, override_num_blocks=min(len(rows), MAX_TASKS)).map(
+            RayWorker,
+            fn_constructor_args=(work,),
+            compute=ray.data.ActorPoolStrategy(size=min(self.workers, len(rows))),
+            num_cpus=self.cpus,
+            num_gpus=self.gpus,
+            max_restarts=RETRIES,
+            max_task_retries=RETRIES,
+        )
+        try:
+            for row in made.iter_rows():
+                yield int(row["index"])
+        except (ray.exceptions.RayError, ray.exceptions.UserCodeException) as error:
+            log.warning("workers were lost: %s", str(error).strip().splitlines()[-1])
+
+    @contextmanager
+    def _connected(self, ray: Any) -> Iterator[None]:
+        """Connected to the cluster, or to one on this machine that ends with the run."""
+        if ray.is_initialized():
+            yield
+            return
+        # One processor more than the workers take, so that reading never waits for them.
+        local = {} if os.environ.get("RAY_ADDRESS") else self._local()
+        logging.getLogger("ray").setLevel(logging.ERROR)
+        ray.init(logging_level=logging.ERROR, log_to_driver=False, **local)
+        logging.getLogger("ray.data").setLevel(logging.ERROR)
+        try:
+            yield
+        finally:
+            ray.shutdown()
+
+    def _local(self) -> dict[str, Any]:
+        return {"num_cpus": self.workers * self.cpus + 1, "include_dashboard": False}
+
+
+def _ray() -> Any:
+    try:
+        import ray
+        import ray.data
+    except ImportError as error:
+        raise MissingDependencyError(
+            "Workers need Ray.",
+            got="ray[data] is not installed",
+            expected="the extra 'bulk'",
+            fix='pip install ".[bulk]" in the checkout, or --workers 0 to use this process alone',
+        ) from error
+    return ray
