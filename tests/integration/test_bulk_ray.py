@@ -57,7 +57,11 @@ class OpenMortal:
 
 @pytest.fixture(scope="module", autouse=True)
 def _workers_know_the_encoder() -> Iterator[None]:
-    """Workers do not import the tests: what they need of them travels by value."""
+    """Workers do not import the tests: what they need of them travels by value.
+
+    Nor are they niced, as Ray does by default: on a busy machine they would hardly start.
+    """
+    os.environ.setdefault("RAY_worker_niceness", "0")
     for module in (word_encoder, sys.modules[__name__]):
         ray.cloudpickle.register_pickle_by_value(module)
     yield

@@ -66,9 +66,9 @@ class BulkFolder:
             else:
                 text = json.dumps(manifest, indent=1) + "\n"
                 write_atomically(file, [text.encode("ascii")])
-            for folder in ("parts", "rejected"):
+            for folder in ("parts", "rejected", "tries"):
                 (self.path / folder).mkdir(exist_ok=True)
-            self._drop_half_written()
+            self._drop_leftovers()
         except (OSError, ValueError) as error:
             raise InputError(
                 "The output folder cannot be used.", got=f"{self.path}: {error}"
@@ -86,8 +86,23 @@ class BulkFolder:
                 fix="Go on with the same input and settings, or name another folder.",
             )
 
-    def _drop_half_written(self) -> None:
-        """Remove what killed workers left behind."""
+    def tries(self, index: int) -> int:
+        """How often a worker began with a block in this run."""
+        file = self._tries(index)
+        return file.stat().st_size if file.exists() else 0
+
+    def count_try(self, index: int) -> None:
+        """Note that a worker begins with a block."""
+        with self._tries(index).open("ab") as file:
+            file.write(b".")
+
+    def _tries(self, index: int) -> Path:
+        return self.path / "tries" / f"part-{index:08d}"
+
+    def _drop_leftovers(self) -> None:
+        """Remove what killed workers left behind, and the tries of runs before."""
+        for file in (self.path / "tries").iterdir():
+            file.unlink()
         for folder in ("parts", "rejected"):
             for file in (self.path / folder).glob(".icae-*.tmp"):
                 file.unlink(missing_ok=True)
@@ -118,6 +133,7 @@ class BulkFolder:
             lines = [json.dumps(asdict(one)) + "\n" for one in rejected]
             write_atomically(self.rejects(index), [line.encode("utf-8") for line in lines])
         write_atomically(self.part(index), [table_bytes(rows, COLUMNS)])
+        self._tries(index).unlink(missing_ok=True)
 
     def rows(self) -> Iterator[Mapping[str, Any]]:
         """Every row, in the order of the input."""

@@ -15,12 +15,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from icae.bulk.compress import BlockWork, BlockWorker
+from icae.bulk.compress import BlockWork, BlockWorker, reason_of
 from icae.bulk.documents import Block
+from icae.bulk.output import BulkFolder
 from icae.errors import MissingDependencyError
 
-RETRIES = 3
-"""How often a worker, and a block that lost its worker, is started again."""
+TRIES = 3
+"""How many workers a block may cost before it is given up."""
 
 MAX_TASKS = 10_000
 """Most tasks of a run; with more blocks, one task takes several."""
@@ -36,13 +37,23 @@ class RayWorker:
     """
 
     def __init__(self, work: BlockWork) -> None:
-        self.worker = BlockWorker(work)
+        self.worker, self.folder = BlockWorker(work), BulkFolder(work.output)
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        """Compress the block of a row."""
+        """Compress the block of a row; what fails is told, so that the others go on.
+
+        Ray starts a worker that died again as often as it takes. The tries of a block are
+        counted in the output folder before each, as a dead worker cannot count.
+        """
         block: Block = pickle.loads(row["block"])  # made by this program in the same run
-        self.worker.run(block)
-        return {"index": block.index}
+        if self.folder.tries(block.index) >= TRIES:
+            return {"index": block.index, "error": f"its worker died {TRIES} times"}
+        self.folder.count_try(block.index)
+        try:
+            self.worker.run(block)
+        except Exception as error:
+            return {"index": block.index, "error": reason_of(error)}
+        return {"index": block.index, "error": ""}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,8 +78,8 @@ class RayRunner:
             blocks: Which.
 
         Yields:
-            The number of each block once it is written, in any order. Blocks whose worker
-            died again and again are left out.
+            The number of each block once it is written, in any order. Blocks that failed, or
+            whose worker died again and again, are left out.
 
         Raises:
             MissingDependencyError: If Ray is not installed.
@@ -78,9 +89,7 @@ class RayRunner:
             yield from self._run(ray, work, blocks)
 
     def _run(self, ray: Any, work: BlockWork, blocks: Sequence[Block]) -> Iterator[int]:
-        context = ray.data.DataContext.get_current()
-        context.enable_progress_bars = False
-        context.max_errored_blocks = -1  # the rest goes on; what is missing is told at the end
+        ray.data.DataContext.get_current().enable_progress_bars = False
         rows = [{"block": pickle.dumps(block)} for block in blocks]
         made = ray.data.from_items(rows, override_num_blocks=min(len(rows), MAX_TASKS)).map(
             RayWorker,
@@ -88,14 +97,12 @@ class RayRunner:
             compute=ray.data.ActorPoolStrategy(size=min(self.workers, len(rows))),
             num_cpus=self.cpus,
             num_gpus=self.gpus,
-            max_restarts=RETRIES,
-            max_task_retries=RETRIES,
         )
-        try:
-            for row in made.iter_rows():
+        for row in made.iter_rows():
+            if row["error"]:
+                log.warning("block %d: %s", row["index"], row["error"])
+            else:
                 yield int(row["index"])
-        except (ray.exceptions.RayError, ray.exceptions.UserCodeException) as error:
-            log.warning("workers were lost: %s", str(error).strip().splitlines()[-1])
 
     @contextmanager
     def _connected(self, ray: Any) -> Iterator[None]:

@@ -131,7 +131,7 @@ def _require_all(folder: BulkFolder, blocks: Sequence[Block]) -> None:
     if lost:
         first = lost[0].pieces[0]
         raise WorkerError(
-            "Some blocks could not be compressed: their worker died each time.",
+            "Some blocks could not be compressed; the others are there.",
             got=f"{len(lost)} of {len(blocks)} blocks missing, the first at {first.name}, "
             f"document {first.first + 1}",
             fix="Run the command again: only these are done. With --workers 0 this process shows "

@@ -63,7 +63,9 @@ def test_line_that_is_not_utf8_is_rejected_alone(tmp_path: Path) -> None:
     size=st.integers(1, 7),
     packed=st.booleans(),
 )
-@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 def test_blocks_hold_every_document_once_in_order(
     tmp_path: Path, lengths: list[int], size: int, packed: bool
 ) -> None:

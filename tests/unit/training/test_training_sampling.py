@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from icae.config import ObjectiveConfig
@@ -154,6 +154,7 @@ def test_only_objectives_with_weight_become_tasks(weight: float, objectives: lis
     assert [t.objective for t in sample.tasks] == objectives
 
 
+@settings(deadline=None)
 @given(size=st.integers(1, 40), world=st.integers(1, 9))
 def test_shares_of_the_processes_are_the_whole_step_without_overlap(size: int, world: int) -> None:
     ids = np.arange(3)
