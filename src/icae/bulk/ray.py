@@ -110,9 +110,10 @@ class RayRunner:
         if ray.is_initialized():
             yield
             return
-        # One processor more than the workers take, so that reading never waits for them.
         local = {} if os.environ.get("RAY_ADDRESS") else self._local()
         logging.getLogger("ray").setLevel(logging.ERROR)
+        # Ray Data's own actors make Ray's core print a warning at every start.
+        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
         ray.init(logging_level=logging.ERROR, log_to_driver=False, **local)
         logging.getLogger("ray.data").setLevel(logging.ERROR)
         try:
@@ -121,6 +122,7 @@ class RayRunner:
             ray.shutdown()
 
     def _local(self) -> dict[str, Any]:
+        """One processor more than the workers take, so that reading never waits for them."""
         return {"num_cpus": self.workers * self.cpus + 1, "include_dashboard": False}
 
 

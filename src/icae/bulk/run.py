@@ -11,7 +11,7 @@ from typing import Any, Protocol
 from icae.bulk.compress import BlockWork
 from icae.bulk.documents import Block, cut_blocks, list_files
 from icae.bulk.output import BulkFolder
-from icae.errors import WorkerError
+from icae.errors import InputError, WorkerError
 from icae.parsing import check
 from icae.spans import check_ratio
 
@@ -87,7 +87,7 @@ def run_bulk(
         on_progress: Called with (documents done, documents in all).
 
     Raises:
-        InputError: If input or output cannot be used.
+        InputError: If input or output cannot be used, or no document could be compressed.
         ResultConflictError: If the output folder holds another run.
         WorkerError: If blocks are missing at the end; the others are there.
     """
@@ -106,7 +106,15 @@ def run_bulk(
             done += blocks[index].documents
             on_progress(done, total)
     _require_all(folder, blocks)
-    return _summary(folder, blocks, resumed=resumed, seconds=time.perf_counter() - begin)
+    summary = _summary(folder, blocks, resumed=resumed, seconds=time.perf_counter() - begin)
+    if summary.rejected and not summary.documents:
+        first = folder.rejected()[0]
+        raise InputError(
+            "No document could be compressed.",
+            got=f"{summary.rejected} rejected, the first, {first.place}: {first.reason}",
+            fix=f"See {job.work.output}/rejected; mend the input and name another folder.",
+        )
+    return summary
 
 
 def _manifest(

@@ -103,9 +103,17 @@ def test_document_that_fails_is_rejected_with_the_reason_and_its_block_stays(
 def test_block_without_a_good_document_is_done_all_the_same(
     build_job: Any, write_lines: Any
 ) -> None:
+    source = write_lines(["{", "{", "{", {"text": TEXTS[0]}], name="bad.jsonl")
+    assert run_bulk(build_job(source=source), run_here).documents == 1
+    assert run_bulk(build_job(source=source), run_here).resumed == 2
+
+
+def test_input_without_a_good_document_is_refused_with_the_first_reason(
+    build_job: Any, write_lines: Any
+) -> None:
     job = build_job(source=write_lines(["{", "{"], name="bad.jsonl"))
-    assert run_bulk(job, run_here).documents == 0
-    assert run_bulk(job, run_here).resumed == 1
+    with pytest.raises(InputError, match=r"2 rejected, the first, bad\.jsonl:1: not JSON"):
+        run_bulk(job, run_here)
 
 
 def test_memories_without_source_hold_no_text(build_job: Any) -> None:
