@@ -139,7 +139,7 @@ class BulkFolder:
         """Every row, in the order of the input."""
         for part in self._parts():
             for _, row in read_rows(part):
-                yield row
+                yield {name: row.get(name) for name in COLUMNS}
 
     def totals(self) -> tuple[int, int, int]:
         """Memories, their tokens and their slots; the memories themselves are not read."""
