@@ -251,13 +251,17 @@ def start_from(folder: Path, other: Path, *, step: int) -> None:
 def test_one_process_and_two_train_alike_and_take_over_from_each_other(
     tmp_path: Path, materials: Path, write_recipe: Any
 ) -> None:
-    """Each of two takes half of the same global batch; only the order of sums differs."""
+    """Each of two takes half of the same global batch; only the order of sums differs.
+
+    So it does where each of two holds half of the frozen weights (FSDP2).
+    """
     steps, names = 6, ("one", "two", "one-then-two", "two-then-one")
     settings = {"eval_every": 0, "checkpoint_minutes": 1e-9, "keep_checkpoints": steps}
     recipes = {name: write_recipe(name, steps=steps, **settings) for name in names}
+    sharded = write_recipe("sharded", steps=steps, sharding="frozen-shards", **settings)
     train_here(recipes["one"])
     start_from(tmp_path / "one-then-two", tmp_path / "one", step=3)
-    launch_two(materials, recipes["two"], recipes["one-then-two"])
+    launch_two(materials, recipes["two"], recipes["one-then-two"], sharded)
     start_from(tmp_path / "two-then-one", tmp_path / "two", step=3)
     train_here(recipes["two-then-one"])
 
@@ -265,7 +269,7 @@ def test_one_process_and_two_train_alike_and_take_over_from_each_other(
     assert ranks == ["rank-0-of-2", "rank-1-of-2"]
     alone = training_figures(tmp_path / "one")
     assert [r["step"] for r in alone] == [1, 2, 3, 4, 5, 6]
-    for name, first in (("two", 0), ("one-then-two", 3), ("two-then-one", 3)):
+    for name, first in (("two", 0), ("one-then-two", 3), ("two-then-one", 3), ("sharded", 0)):
         own = training_figures(tmp_path / name)
         assert len(own) == steps - first, name
         for record, expected in zip(own, alone[first:], strict=True):

@@ -8,7 +8,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager, nullcontext
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from icae.training.progress import Progress
 from icae.training.records import Records, missing_train_extra, read_records
 from icae.training.sampling import SampleSource, own_share
 from icae.training.scores import Tally, count_labels, objective_weights, step_loss
+from icae.training.sharing import SHARINGS
 from icae.training.trained_model import TrainedModel
 
 log = logging.getLogger(__name__)
@@ -96,7 +97,7 @@ class Trainer:
         self.accelerator = Accelerator(cpu=model.device.type == "cpu", mixed_precision="no")
         self._check_processes()
         self.optimizer = build_optimizer(model, recipe.optim)
-        self.wrapped, self.prepared = self.accelerator.prepare(model, self.optimizer)
+        self.shared = SHARINGS[recipe.run.sharing](self.accelerator, model, self.optimizer)
         self.step, self.seconds, self.best = 0, 0.0, math.inf
         self.metrics: dict[str, float] = {}
         self.evaluated = -1
@@ -117,12 +118,19 @@ class Trainer:
                 fix=f"--set optim.micro_batch_size={optim.micro_batch_size * world} and a batch "
                 f"size of {micro_batches} times that, or fewer processes.",
             )
+        if world == 1 and self.recipe.run.sharing != "replicas":
+            raise TrainingError(
+                "There are no processes to share the weights.",
+                got=f"run.sharing {self.recipe.run.sharing}, one process",
+                expected="several processes",
+                fix="Start it with `accelerate launch`, or --set run.sharing=replicas.",
+            )
         if self.accelerator.distributed_type not in ("NO", "MULTI_CPU", "MULTI_GPU"):
             raise TrainingError(
                 "The trainer does not know this way of sharing a model.",
                 got=str(self.accelerator.distributed_type),
-                expected="one replica a process (distributed_type MULTI_GPU)",
-                fix="Use a file of recipes/accelerate, or see docs/training-at-scale.md.",
+                expected="distributed_type MULTI_GPU; run.sharing of the recipe decides the rest",
+                fix="Use a file of recipes/accelerate; for FSDP2, --set run.sharing=frozen-shards.",
             )
 
     def run(self) -> LoopResult:
@@ -186,7 +194,7 @@ class Trainer:
         self, records: Records | None, progress: Progress | None, interrupted: threading.Event
     ) -> None:
         run, saved, tally, tokens, elapsed = self.recipe.run, time.monotonic(), Tally(), 0, 0.0
-        self.wrapped.train()
+        self.model.train()
         while self.step < self.recipe.optim.steps:
             begin = time.monotonic()
             samples = self.source.draw(self.step)
@@ -231,11 +239,12 @@ class Trainer:
         micro = [mine[i : i + size] for i in range(0, len(mine), size)]
         for i, batch in enumerate(micro):
             last = i == len(micro) - 1
-            with nullcontext() if last else self.accelerator.no_sync(self.wrapped):
-                scores = self.wrapped(batch, kl_shares=objective.kl_shares)
-                # DDP averages gradients over processes; the loss is a sum over them.
+            with self.shared.accumulating(last=last):
+                scores = self.shared.model(batch, kl_shares=objective.kl_shares)
+                # Gradients are averaged over processes; the loss is a sum over them.
                 self.accelerator.backward(step_loss(scores, weights, counts) * world)
             tally.add(scores)
+        self.shared.average_gradients()
         trained = self.model.trainable().values()
         norm = float(self.accelerator.clip_grad_norm_(trained, optim.clip_norm))
         if not math.isfinite(norm):
@@ -244,22 +253,22 @@ class Trainer:
                 got=f"gradient norm {norm}",
                 fix="Lower the learning rates and start again in another run.output.",
             )
-        self.prepared.step()
-        self.prepared.zero_grad()
+        self.shared.optimizer.step()
+        self.shared.optimizer.zero_grad()
         return norm, optim.learning_rate * share
 
     def _evaluate(self, records: Records | None) -> None:
-        if self.evaluation is None or not self.accelerator.is_main_process:
+        if self.evaluation is None or not self.shared.evaluates():
             return
         with torch.compiler.set_stance("force_eager"):
             self.metrics, self.evaluated = self.evaluation.run(self.model), self.step
-        self.wrapped.train()
+        self.model.train()
         if records is not None:
             records.add("eval", self.step, self.metrics)
         log.info("step %d held-out %s", self.step, self.metrics)
         if self.metrics["ae_loss"] < self.best:
             self.best = self.metrics["ae_loss"]
-            if self.on_best is not None:
+            if self.on_best is not None and self.accelerator.is_main_process:
                 self.on_best(self.step, self.metrics)
 
     def _save(self) -> None:

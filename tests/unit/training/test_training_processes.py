@@ -65,6 +65,11 @@ def test_way_of_sharing_that_is_not_known_is_refused(
         build_trainer()
 
 
+def test_shards_for_one_process_are_refused(build_trainer: Any) -> None:
+    with pytest.raises(TrainingError, match="no processes to share"):
+        build_trainer(run={"sharing": "frozen-shards"})
+
+
 def test_each_process_takes_the_gpu_of_its_number(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
