@@ -18,7 +18,7 @@ from typing import Any
 from icae.bulk.compress import BlockWork, BlockWorker, reason_of
 from icae.bulk.documents import Block
 from icae.bulk.output import BulkFolder
-from icae.errors import MissingDependencyError
+from icae.errors import MissingDependencyError, WorkerError
 
 TRIES = 3
 """How many workers a block may cost before it is given up."""
@@ -83,6 +83,7 @@ class RayRunner:
 
         Raises:
             MissingDependencyError: If Ray is not installed.
+            WorkerError: If Ray cannot be started or reached.
         """
         ray = _ray()
         with self._connected(ray):
@@ -114,7 +115,15 @@ class RayRunner:
         logging.getLogger("ray").setLevel(logging.ERROR)
         # Ray Data's own actors make Ray's core print a warning at every start.
         os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
-        ray.init(logging_level=logging.ERROR, log_to_driver=False, **local)
+        try:
+            ray.init(logging_level=logging.ERROR, log_to_driver=False, **local)
+        except Exception as error:  # Ray raises plain ones where it cannot start or connect
+            raise WorkerError(
+                "Ray cannot be started, or its cluster not reached.",
+                got=reason_of(error),
+                fix="Check $RAY_ADDRESS; on a very busy machine set "
+                "RAY_raylet_start_wait_time_s=300; --workers 0 needs no Ray.",
+            ) from error
         logging.getLogger("ray.data").setLevel(logging.ERROR)
         try:
             yield

@@ -3,6 +3,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from word_encoder import TEXTS, WordEncoder
 
 from icae.bulk import run_bulk, run_here
 from icae.bulk.output import BulkFolder
+from icae.bulk.ray import RayRunner
 from icae.errors import ConfigError, InputError, ResultConflictError, WorkerError
 from icae.memory import memory_bytes, memory_from_bytes
 
@@ -175,3 +177,15 @@ def test_memories_are_those_of_the_engine(build_job: Any, engine: Any) -> None:
     names = [f"doc-{i}" for i in range(10)]
     expected = engine.compress_many(TEXTS, names=names, ratio=4.0)
     assert [row["memory"] for row in rows_of(job)] == [memory_bytes(m) for m in expected]
+
+
+def test_ray_that_does_not_start_is_told_with_a_way_out(
+    build_job: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def init(**options: Any) -> None:
+        raise RuntimeError("the node timed out")
+
+    idle = SimpleNamespace(is_initialized=lambda: False, init=init)
+    monkeypatch.setattr("icae.bulk.ray._ray", lambda: idle)
+    with pytest.raises(WorkerError, match="the node timed out"):
+        run_bulk(build_job(), RayRunner(workers=2))
