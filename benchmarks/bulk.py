@@ -15,6 +15,7 @@ import argparse
 import functools
 import itertools
 import json
+import os
 import sys
 import tempfile
 import time
@@ -24,9 +25,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from icae.bulk import BlockWork, BulkJob, EngineOpener, Runner, run_bulk, run_here
 from icae.bulk.ray import RayRunner
+from icae.evaluation.metadata import hardware
 from icae.memory import Memory, Provenance, Segment, memory_of_segments
 
 DOCUMENT = Path(__file__).parents[1] / "examples" / "pep-0347.txt"
@@ -54,7 +57,7 @@ class Waiting:
             hidden_size=1,
             slot_dtype="float32",
         )
-        segment = Segment.of_slots(ids, slots, ratio=1.0)
+        segment = Segment.of_slots(ids, slots, ratio=1.0, token_fidelity=None)
         return [
             memory_of_segments([segment], text=t, offsets=[0], name=n, provenance=provenance)
             for t, n in zip(texts, names, strict=True)
@@ -131,7 +134,8 @@ def main() -> None:
     }
     with tempfile.TemporaryDirectory() as folder:
         results = compare(Path(folder), openers[arguments.encoder], arguments)
-    json.dump({**vars(arguments), **results}, sys.stdout, indent=1)
+    where = {"hardware": hardware(torch.device("cpu")), "load": round(os.getloadavg()[0], 1)}
+    json.dump({**vars(arguments), **where, **results}, sys.stdout, indent=1)
     print()
 
 
