@@ -258,7 +258,7 @@ def test_one_process_and_two_train_alike_and_take_over_from_each_other(
     steps, names = 6, ("one", "two", "one-then-two", "two-then-one")
     settings = {"eval_every": 0, "checkpoint_minutes": 1e-9, "keep_checkpoints": steps}
     recipes = {name: write_recipe(name, steps=steps, **settings) for name in names}
-    sharded = write_recipe("sharded", steps=steps, sharding="frozen-shards", **settings)
+    sharded = write_recipe("sharded", steps=steps, sharing="frozen-shards", **settings)
     train_here(recipes["one"])
     start_from(tmp_path / "one-then-two", tmp_path / "one", step=3)
     launch_two(materials, recipes["two"], recipes["one-then-two"], sharded)
