@@ -10,7 +10,9 @@ LLAMACPP := $(VENV)/.llamacpp
 VLLM_VENV ?= .venv-vllm
 VLLM := $(VLLM_VENV)/.ready
 
-.PHONY: setup demo test test-llamacpp test-vllm bench lint docs clean
+BULK := $(VENV)/.bulk
+
+.PHONY: setup demo test test-llamacpp test-vllm test-bulk bench lint docs clean
 
 setup: $(READY)
 
@@ -45,6 +47,14 @@ $(VLLM):
 test-vllm: $(READY) $(VLLM)
 	ICAE_VLLM_PYTHON=$(VLLM_VENV)/bin/python $(BIN)/python -m pytest \
 		tests/unit/runtimes/test_vllm.py tests/integration/test_smollm2_vllm.py
+
+# Ray takes 240 MB on disk; without it the tests of its workers are skipped.
+$(BULK): $(READY)
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[bulk]'
+	touch $@
+
+test-bulk: $(BULK)
+	$(BIN)/python -m pytest tests/unit/bulk tests/integration/test_bulk_ray.py
 
 bench: $(LLAMACPP)
 	$(BIN)/python -m benchmarks.runtimes --output docs/results/bench

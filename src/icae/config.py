@@ -19,6 +19,7 @@ from icae.types import (
     FRAMINGS,
     MEMORY_EMBEDDINGS,
     POSITION_LAYOUTS,
+    SHARINGS,
     SLOT_HEADS,
     Compilation,
     EncoderReading,
@@ -26,6 +27,7 @@ from icae.types import (
     MemoryEmbedding,
     Objective,
     PositionLayout,
+    Sharing,
     SlotHead,
     TrainedReader,
 )
@@ -193,7 +195,8 @@ class OptimConfig:
     Attributes:
         steps: Optimizer updates in the whole run.
         batch_size: Samples per update, over all processes.
-        micro_batch_size: Samples per forward pass; the rest is gradient accumulation.
+        micro_batch_size: Samples per forward pass, over all processes; the rest is gradient
+            accumulation.
         learning_rate: Peak AdamW learning rate of the LoRA weights.
         lora_b_multiplier: Learning rate of the LoRA B matrices as a multiple of
             `learning_rate`, which the A matrices keep (LoRA+, Hayou et al. 2024,
@@ -257,6 +260,9 @@ class RunConfig:
         compile: ``layers``: compile each transformer layer for training (a minute or two at
             the first step of each batch shape, then about a quarter less time a step on a
             CPU); ``none``: run as written. Held-out evaluation never uses compiled layers.
+        sharing: How processes share the model. ``replicas``: each holds all of it (DDP);
+            ``frozen-shards``: each holds a shard of every layer's frozen weights (FSDP2) and
+            gathers a layer when it computes, for bases that leave a GPU too little room.
     """
 
     output: str = "runs/run"
@@ -268,8 +274,15 @@ class RunConfig:
     keep_checkpoints: int = 2
     gradient_checkpointing: bool = False
     compile: Compilation = "none"
+    sharing: Sharing = "replicas"
 
     def __post_init__(self) -> None:
+        check(
+            self.sharing in SHARINGS,
+            "run.sharing is not known.",
+            self.sharing,
+            ", ".join(SHARINGS),
+        )
         check(
             self.compile in COMPILATIONS,
             "run.compile is not known.",

@@ -113,5 +113,9 @@ class RequestError(IcaeError):
         self.retry_after_s = retry_after_s
 
 
+class WorkerError(IcaeError):
+    """Workers of a run were lost and their work with them."""
+
+
 class MissingDependencyError(IcaeError):
     """An optional dependency is not installed."""

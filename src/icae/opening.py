@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 
@@ -46,6 +46,9 @@ RUNTIMES: tuple[RuntimeName, ...] = get_args(RuntimeName)
 
 NVIDIA_DRIVER = Path("/dev/nvidiactl")
 """There where an NVIDIA driver is loaded: told without importing torch."""
+
+HUB_FILES = ("*.json", "*.safetensors", "*.jinja")
+"""Files of a hub model that are downloaded."""
 
 log = logging.getLogger(__name__)
 
@@ -306,21 +309,37 @@ def base_folder(base: str) -> Path:
     return _hub_folder(DEFAULT_HUB_ID if base == DEFAULT_BASE else base)
 
 
-def _hub_folder(hub_id: str) -> Path:
+def config_file(base: str) -> Path:
+    """The ``config.json`` of a base model; of a hub model, nothing else is downloaded.
+
+    Args:
+        base: As for `base_folder`, or the file itself.
+
+    Raises:
+        BaseModelError: If there is none.
+    """
+    if Path(base).is_file():
+        return Path(base)
+    if Path(base).is_dir() or (base == DEFAULT_BASE and embedded_gguf() is not None):
+        return base_folder(base) / "config.json"
+    return _hub_folder(DEFAULT_HUB_ID if base == DEFAULT_BASE else base, ["config.json"]) / (
+        "config.json"
+    )
+
+
+def _hub_folder(hub_id: str, patterns: Sequence[str] = HUB_FILES) -> Path:
     """Folder of a hub model: as it was downloaded before, else downloaded now."""
     import huggingface_hub
 
-    patterns = ["*.json", "*.safetensors", "*.jinja"]
+    wanted = list(patterns)
     try:
         return Path(
-            huggingface_hub.snapshot_download(
-                hub_id, local_files_only=True, allow_patterns=patterns
-            )
+            huggingface_hub.snapshot_download(hub_id, local_files_only=True, allow_patterns=wanted)
         )
     except (OSError, ValueError):
         pass  # not there yet
     try:
-        return Path(huggingface_hub.snapshot_download(hub_id, allow_patterns=patterns))
+        return Path(huggingface_hub.snapshot_download(hub_id, allow_patterns=wanted))
     except (OSError, ValueError) as error:
         raise BaseModelError(
             f"Cannot load the base model {hub_id}.",

@@ -14,6 +14,7 @@ MemoryEmbedding = Literal["shared", "per-slot"]
 Framing = Literal["behind", "around"]
 EncoderReading = Literal["memory-tokens", "mean-pool"]
 Compilation = Literal["none", "layers"]
+Sharing = Literal["replicas", "frozen-shards"]
 Objective = Literal["ae", "lm", "ft"]
 SpanKind = Literal["slots", "tokens"]
 TrainedReader = Literal["memory", "full-context"]
@@ -24,6 +25,7 @@ FRAMINGS: tuple[Framing, ...] = ("behind", "around")
 ENCODER_READINGS: tuple[EncoderReading, ...] = ("memory-tokens", "mean-pool")
 MEMORY_EMBEDDINGS: tuple[MemoryEmbedding, ...] = ("shared", "per-slot")
 COMPILATIONS: tuple[Compilation, ...] = ("none", "layers")
+SHARINGS: tuple[Sharing, ...] = ("replicas", "frozen-shards")
 OBJECTIVES: tuple[Objective, ...] = ("ae", "lm", "ft")
 SPAN_KINDS: tuple[SpanKind, ...] = ("slots", "tokens")
 

@@ -13,8 +13,12 @@ import numpy as np
 import pytest
 
 from icae import api
+from icae.memory import memory_bytes
 from icae.model import load_tokenizer, tokenize, tokenizer_hash, weight_hash
 from icae.model.base import DEFAULT_BASE, embedded_gguf
+from icae.model_sizes import ModelSizes
+from icae.opening import config_file
+from icae.planning import Workload, plan
 
 pytestmark = [
     pytest.mark.real_model,
@@ -157,3 +161,19 @@ def test_recorded_hashes_are_those_of_what_was_loaded(engine: api.Icae) -> None:
 
     assert tokenizer_hash(tokenizer) == recorded == engine.info.tokenizer_hash
     assert weight_hash(engine.runtime.model.decoder) == engine.info.base_hash
+
+
+def test_plan_is_what_the_paragraph_really_takes(engine: api.Icae, memory: Any) -> None:
+    sizes = ModelSizes.of_file(config_file(DEFAULT_BASE))
+    workload = Workload(
+        documents=1,
+        tokens=memory.tokens,
+        model=engine.config,
+        dtype=engine.provenance.slot_dtype,
+        verified=float(memory.fidelity is not None),
+        text_bytes=0.0,
+    )
+    made = plan(sizes, workload)
+    assert made.slots == memory.slot_count
+    assert made.kv_full == engine.kv_bytes(memory.tokens)
+    assert made.file_bytes == pytest.approx(len(memory_bytes(memory.without_source())), rel=0.02)

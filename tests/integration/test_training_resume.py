@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -20,8 +21,10 @@ from safetensors.torch import load_file
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from icae.config import load_recipe
 from icae.data.shards import ShardWriter
 from icae.model import tokenizer_hash
+from icae.training import train
 from icae.training.checkpoint import newest_checkpoint
 from icae.training.records import read_records
 
@@ -30,6 +33,7 @@ pytestmark = pytest.mark.slow
 VOCAB = 128
 STEPS = 150
 SOURCE = Path(__file__).parents[2] / "src"
+ONE_MACHINE = SOURCE.parent / "recipes" / "accelerate" / "one-machine.yaml"
 SCRIPT = """
 import sys
 from pathlib import Path
@@ -208,30 +212,69 @@ def test_interrupt_saves_a_checkpoint_of_the_current_step(
     assert torch.load(newest, weights_only=True)["step"] == last["step"] < STEPS
 
 
-def test_two_processes_give_the_weights_of_one(
-    tmp_path: Path, write_recipe: Any, start: Any
-) -> None:
-    """Each takes half of the same global batch; only the order of sums differs."""
-    one = write_recipe("one", steps=3, eval_every=0)
-    two = write_recipe("two", steps=3, eval_every=0)
+def training_figures(folder: Path) -> list[dict[str, float]]:
+    """Step, losses, accuracies, gradient norm and rate of every update."""
+    return [record for record in figures(folder) if record.pop("kind") == "train"]
+
+
+def train_here(recipe: Path) -> None:
+    train(load_recipe(recipe), stage="pretrain")
+
+
+def launch_two(materials: Path, *recipes: Path) -> None:
+    """Train recipes one after the other with the launch command of recipes/accelerate."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    world = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    ranks = [start(two, **world, RANK=rank, LOCAL_RANK=rank) for rank in ("0", "1")]
-    for process in [*ranks, start(one)]:
-        finish(process)
-    assert sorted(p.name for p in (tmp_path / "two").glob("rank-*")) == [
-        "rank-0-of-2",
-        "rank-1-of-2",
-    ]
-    for name in ADAPTER_FILES:
-        alone = load_file(tmp_path / "one" / "adapter" / name)
-        shared = load_file(tmp_path / "two" / "adapter" / name)
-        for key, weight in alone.items():
-            torch.testing.assert_close(shared[key], weight, rtol=1e-3, atol=2e-5)
-    norms = [
-        [r["grad_norm"] for r in figures(tmp_path / run) if r["kind"] == "train"]
-        for run in ("one", "two")
-    ]
-    assert norms[0] == pytest.approx(norms[1], rel=1e-3)
+    paths = os.pathsep.join(filter(None, [str(SOURCE), os.environ.get("PYTHONPATH", "")]))
+    subprocess.run(
+        [
+            *(sys.executable, "-m", "accelerate.commands.launch"),
+            *("--config_file", str(ONE_MACHINE), "--num_processes", "2"),
+            *("--main_process_port", str(port)),
+            str(materials / "train.py"),
+            *map(str, recipes),
+        ],
+        env={**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"},
+        check=True,
+        timeout=280,
+    )
+
+
+def start_from(folder: Path, other: Path, *, step: int) -> None:
+    """Give a run the checkpoint that another one wrote at a step."""
+    (folder / "checkpoints").mkdir(parents=True)
+    name = f"step-{step:08d}.pt"
+    shutil.copy(other / "checkpoints" / name, folder / "checkpoints" / name)
+
+
+def test_one_process_and_two_train_alike_and_take_over_from_each_other(
+    tmp_path: Path, materials: Path, write_recipe: Any
+) -> None:
+    """Each of two takes half of the same global batch; only the order of sums differs.
+
+    So it does where each of two holds half of the frozen weights (FSDP2).
+    """
+    steps, names = 6, ("one", "two", "one-then-two", "two-then-one")
+    settings = {"eval_every": 0, "checkpoint_minutes": 1e-9, "keep_checkpoints": steps}
+    recipes = {name: write_recipe(name, steps=steps, **settings) for name in names}
+    sharded = write_recipe("sharded", steps=steps, sharing="frozen-shards", **settings)
+    train_here(recipes["one"])
+    start_from(tmp_path / "one-then-two", tmp_path / "one", step=3)
+    launch_two(materials, recipes["two"], recipes["one-then-two"], sharded)
+    start_from(tmp_path / "two-then-one", tmp_path / "two", step=3)
+    train_here(recipes["two-then-one"])
+
+    ranks = sorted(p.name for p in (tmp_path / "two").glob("rank-*"))
+    assert ranks == ["rank-0-of-2", "rank-1-of-2"]
+    alone = training_figures(tmp_path / "one")
+    assert [r["step"] for r in alone] == [1, 2, 3, 4, 5, 6]
+    for name, first in (("two", 0), ("one-then-two", 3), ("two-then-one", 3), ("sharded", 0)):
+        own = training_figures(tmp_path / name)
+        assert len(own) == steps - first, name
+        for record, expected in zip(own, alone[first:], strict=True):
+            assert record == pytest.approx(expected, rel=1e-3), name
+        for file in ADAPTER_FILES:
+            weights = load_file(tmp_path / name / "adapter" / file)
+            for key, weight in load_file(tmp_path / "one" / "adapter" / file).items():
+                torch.testing.assert_close(weights[key], weight, rtol=1e-3, atol=1e-4)

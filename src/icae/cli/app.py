@@ -12,6 +12,7 @@ from icae import __version__
 from icae.cli import console
 from icae.cli.append import append
 from icae.cli.ask import ask
+from icae.cli.bulk import bulk
 from icae.cli.chat import chat
 from icae.cli.compress import compress
 from icae.cli.data_build import build
@@ -35,6 +36,7 @@ from icae.cli.finetune import finetune
 from icae.cli.inspect import inspect
 from icae.cli.merge import merge
 from icae.cli.outcome import EXIT_BROKEN_PIPE, EXIT_INTERRUPTED
+from icae.cli.plan import plan
 from icae.cli.pretrain import pretrain
 from icae.cli.pwc_build import build as build_pwc
 from icae.cli.reconstruct import reconstruct
@@ -118,6 +120,8 @@ store_app.command("search")(search)
 store_app.command("rm")(remove)
 store_app.command("verify")(verify)
 store_app.command("gc")(collect)
+app.command("bulk")(bulk)
+app.command("plan")(plan)
 app.command("pretrain")(pretrain)
 app.command("finetune")(finetune)
 app.add_typer(data_app, name="data")

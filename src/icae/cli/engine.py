@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from icae.api import Icae
+    from icae.bulk import Encoder
     from icae.config import Recipe
     from icae.evaluation import Finished, Settings
     from icae.evaluation.judge_run import JudgeRun
@@ -140,6 +141,23 @@ def tokenize_with_offsets(tokenizer: Any, text: str) -> tuple[TokenIds, list[int
     from icae import model
 
     return model.tokenize_with_offsets(tokenizer, text)
+
+
+def bulk_opener(
+    *, adapter: str | None, base: str | None, device: str | None, dtype: str | None, threads: int
+) -> Callable[[], Encoder]:
+    """What loads the engine in a worker of a bulk run.
+
+    Args:
+        adapter: Adapter folder, or None for the default.
+        base: Base model, or None for the adapter's.
+        device: Torch device, or None for the best found.
+        dtype: Precision of the base model, or None for the device's usual one.
+        threads: CPU threads of a worker.
+    """
+    from icae.bulk import EngineOpener
+
+    return EngineOpener(adapter=adapter, base=base, device=device, dtype=dtype, threads=threads)
 
 
 def run_training(recipe: Recipe, *, stage: Stage, dry_run_steps: int | None) -> TrainResult:

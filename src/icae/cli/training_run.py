@@ -64,6 +64,8 @@ def run_stage(
     recipe = read_recipe(recipe_path, settings=settings or (), output=output)
     console.log_to_stderr(logging.INFO)
     result = engine.run_training(recipe, stage=stage, dry_run_steps=dry_run)
+    if result.process > 0:
+        raise typer.Exit  # process 0 of the launch tells the result
     payload = {
         "stage": stage,
         "recipe": recipe.name,

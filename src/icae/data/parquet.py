@@ -65,6 +65,70 @@ def read_rows(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
                 yield number, {name: value for name, value in row.items() if value is not None}
 
 
+def row_count(path: Path) -> int:
+    """Rows of a file, from its footer.
+
+    Args:
+        path: A .parquet file.
+
+    Raises:
+        MissingDependencyError: If pyarrow is not installed.
+        InputError: If the file cannot be read.
+    """
+    pyarrow, parquet = _pyarrow()
+    with _reading(path, pyarrow), parquet.ParquetFile(path, pre_buffer=False) as file:
+        return int(file.metadata.num_rows)
+
+
+def read_row_range(
+    path: Path, first: int, count: int, *, columns: Sequence[str]
+) -> Iterator[Mapping[str, Any]]:
+    """Stream some rows; only the row groups that hold them are read.
+
+    Args:
+        path: A .parquet file.
+        first: First row, from 0.
+        count: How many.
+        columns: Columns to read; those that are not there are left out.
+
+    Yields:
+        Column -> value for each row.
+
+    Raises:
+        MissingDependencyError: If pyarrow is not installed.
+        InputError: If the file cannot be read.
+    """
+    pyarrow, parquet = _pyarrow()
+    with _reading(path, pyarrow), parquet.ParquetFile(path, pre_buffer=False) as file:
+        there = [name for name in columns if name in file.schema_arrow.names]
+        start = 0
+        for group in range(file.num_row_groups):
+            size = file.metadata.row_group(group).num_rows
+            low, high = max(first - start, 0), min(first + count - start, size)
+            if low < high:
+                table = file.read_row_group(group, columns=there)
+                yield from table.slice(low, high - low).to_pylist()
+            start += size
+
+
+def table_bytes(rows: Sequence[Mapping[str, Any]], types: Mapping[str, str]) -> bytes:
+    """A Parquet file in memory, compressed; the same rows give the same bytes.
+
+    Args:
+        rows: Column -> value.
+        types: Column -> name of its Arrow type, in the order of the columns.
+
+    Raises:
+        MissingDependencyError: If pyarrow is not installed.
+    """
+    pyarrow, parquet = _pyarrow()
+    fields = [(name, pyarrow.type_for_alias(alias)) for name, alias in types.items()]
+    table = pyarrow.Table.from_pylist(list(rows), schema=pyarrow.schema(fields))
+    sink = pyarrow.BufferOutputStream()
+    parquet.write_table(table, sink, compression="zstd")
+    return bytes(sink.getvalue())
+
+
 def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """Write rows with the same columns, compressed.
 

@@ -9,6 +9,7 @@ Shape legend: T scored targets, V vocabulary.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +23,11 @@ from icae.model.encoder import wrap_lora
 from icae.model.icae import NO_KL, Sample, full_context_row
 from icae.model.plain_decoder import PlainRow, plain_logits
 from icae.model.scoring import TaskScore, score_task
+from icae.model.sharding import shard_layers
 from icae.types import Objective
+
+if TYPE_CHECKING:
+    from torch.distributed.device_mesh import DeviceMesh
 
 
 class FullContextModel(nn.Module):
@@ -87,6 +92,10 @@ class FullContextModel(nn.Module):
     def compile_layers(self, backend: str = "inductor") -> None:
         """Compile each transformer layer; see `compile_layers`."""
         compile_layers(self.lora.get_base_model(), backend=backend)
+
+    def shard_layers(self, mesh: DeviceMesh) -> None:
+        """Shard the frozen weights over processes."""
+        shard_layers(self.lora.get_base_model(), mesh)
 
     def logits(self, rows: Sequence[PlainRow]) -> list[Tensor]:
         """Logits [scored, V] of each row, float32, with gradient to the LoRA."""

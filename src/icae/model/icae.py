@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -23,9 +24,13 @@ from icae.model.memory_tokens import MemoryTokens, SlotHead, rms
 from icae.model.plain_decoder import PlainRow, plain_logits
 from icae.model.positions import decoder_positions
 from icae.model.scoring import TaskScore, score_task
+from icae.model.sharding import layers_of, own_frozen_weights, shard_layers
 from icae.objectives import DecoderTask
 from icae.spans import plan_spans
 from icae.types import Objective, TokenIds
+
+if TYPE_CHECKING:
+    from torch.distributed.device_mesh import DeviceMesh
 
 NO_KL: Mapping[Objective, float] = {}
 """Every loss is on the true tokens alone."""
@@ -127,6 +132,17 @@ class IcaeModel(nn.Module):
     def compile_layers(self, backend: str = "inductor") -> None:
         """Compile each transformer layer of encoder and decoder; see `compile_layers`."""
         compile_layers(self.decoder, self.lora.get_base_model(), backend=backend)
+
+    def shard_layers(self, mesh: DeviceMesh) -> None:
+        """Shard the frozen weights of encoder and decoder, each by itself, over processes.
+
+        The two share their weights until then; a shard belongs to one module tree alone.
+        """
+        encoder = self.lora.get_base_model()
+        for layer in layers_of(encoder):
+            own_frozen_weights(layer)
+        for part in (encoder, self.decoder):
+            shard_layers(part, mesh)
 
     def encode_spans(self, spans: Sequence[TokenIds], slots: Sequence[int]) -> list[Tensor]:
         """Slots of each span, [K_i, D], in the decoder's dtype.

@@ -19,6 +19,7 @@ from icae.memory import TokenFidelity
 from icae.memory.provenance import SlotDtype
 from icae.model.icae import IcaeModel
 from icae.objectives import autoencoding
+from icae.planning import kv_bytes
 from icae.runtimes.base import Generated, Prefix, Request, input_positions
 from icae.runtimes.batching import RowClock, row_batches, span_batches
 from icae.runtimes.read_so_far import ReadSoFar
@@ -71,7 +72,7 @@ class TorchRuntime:
         heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
         size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
         element = torch.finfo(self.model.dtype).bits // 8
-        return int(2 * config.num_hidden_layers * heads * size * element * positions)
+        return kv_bytes(config.num_hidden_layers, heads, size, element=element) * positions
 
     def batches(self, lengths: Sequence[int]) -> Iterator[slice]:
         """Consecutive slices of spans that together stay within one forward pass."""

@@ -56,7 +56,9 @@ class TrainResult:
         plot: The loss plot (PNG).
         steps: Optimizer steps done in all.
         seconds: Training seconds in all, resumed parts included.
-        metrics: Last held-out figures.
+        metrics: Last held-out figures; known to process 0 alone.
+        process: Number of this process among those that trained together; 0 wrote the
+            results.
     """
 
     adapter: Path
@@ -64,6 +66,7 @@ class TrainResult:
     steps: int
     seconds: float
     metrics: Mapping[str, float]
+    process: int = 0
 
 
 def train(recipe: Recipe, *, stage: Stage, dry_run_steps: int | None = None) -> TrainResult:
@@ -126,6 +129,7 @@ def train(recipe: Recipe, *, stage: Stage, dry_run_steps: int | None = None) -> 
         steps=result.steps,
         seconds=result.seconds,
         metrics=result.metrics,
+        process=trainer.accelerator.process_index,
     )
 
 
@@ -203,10 +207,22 @@ def _open_shards(folder: str, token_hash: str) -> ShardSet:
 
 
 def training_device() -> torch.device:
-    """This process's GPU (the one that `accelerate launch` gave it), else the CPU."""
+    """This process's GPU (the one that `accelerate launch` gave it), else the CPU.
+
+    Raises:
+        TrainingError: If this machine has more processes than GPUs.
+    """
     if not torch.cuda.is_available():
         return torch.device("cpu")
-    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+    local, found = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
+    if local >= found:
+        raise TrainingError(
+            "There are more processes than GPUs on this machine.",
+            got=f"process {local + 1} of this machine, {found} GPUs",
+            expected="one GPU for each process",
+            fix=f"Launch with at most {found} processes a machine.",
+        )
+    return torch.device("cuda", local)
 
 
 def load_training_decoder(recipe: Recipe) -> PreTrainedModel:

@@ -7,7 +7,7 @@ same batch at the same step.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -103,6 +103,19 @@ class SampleSource:
         after = data.continuation_length if objective.has_lm else 1
         context_ids, next_ids = draw_window(rng, self.shards, length, after)
         return text_sample(context_ids, next_ids, ratio, objective)
+
+
+def own_share(samples: Sequence[Sample], *, rank: int, world: int) -> list[Sample]:
+    """The samples of a step that one process trains on: every `world`-th, from its rank on.
+
+    The shares of all processes are the whole step, none twice.
+
+    Args:
+        samples: The samples of the step, over all processes.
+        rank: Which process, from 0.
+        world: Number of processes.
+    """
+    return list(samples[rank::world])
 
 
 def text_sample(

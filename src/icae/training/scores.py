@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -75,11 +75,25 @@ class Tally:
                 )
                 self.labels[name] += sum(score.labels for score in own)
 
-    def figures(self) -> dict[str, float]:
-        """Mean token loss (nats) and token accuracy of every objective seen."""
+    def figures(self, add_up: Callable[[Tensor], Tensor] = lambda own: own) -> dict[str, float]:
+        """Mean token loss (nats) and token accuracy of every objective seen.
+
+        Args:
+            add_up: Adds the sums of all processes, [objectives, 3] float64; by default
+                there is only this one. Every process has to call it at the same time.
+        """
+        sums = [
+            [
+                float(self.loss.get(name, 0.0)),
+                float(self.correct.get(name, 0)),
+                float(self.labels[name]),
+            ]
+            for name in OBJECTIVES
+        ]
         result: dict[str, float] = {}
-        for name in OBJECTIVES:
-            if self.labels[name]:
-                result[f"{name}_loss"] = float(self.loss[name]) / self.labels[name]
-                result[f"{name}_accuracy"] = int(self.correct[name]) / self.labels[name]
+        every = add_up(torch.tensor(sums, dtype=torch.float64)).tolist()
+        for name, (loss, correct, labels) in zip(OBJECTIVES, every, strict=True):
+            if labels:
+                result[f"{name}_loss"] = loss / labels
+                result[f"{name}_accuracy"] = correct / labels
         return result

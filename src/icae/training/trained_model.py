@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from icae.model import Sample, TaskScore
 from icae.types import Objective
+
+if TYPE_CHECKING:
+    from torch.distributed.device_mesh import DeviceMesh
 
 
 class TrainedModel(Protocol):
@@ -46,6 +49,10 @@ class TrainedModel(Protocol):
 
     def compile_layers(self) -> None:
         """Compile the transformer layers."""
+        ...
+
+    def shard_layers(self, mesh: DeviceMesh) -> None:
+        """Shard the frozen weights of the transformer layers over processes."""
         ...
 
     def __call__(

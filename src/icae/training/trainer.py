@@ -8,12 +8,13 @@ import signal
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from icae.config import OptimConfig, Recipe
 from icae.errors import TrainingError
@@ -22,8 +23,9 @@ from icae.training.checkpoint import load_checkpoint, newest_checkpoint, save_ch
 from icae.training.evaluate import Evaluation
 from icae.training.progress import Progress
 from icae.training.records import Records, missing_train_extra, read_records
-from icae.training.sampling import SampleSource
+from icae.training.sampling import SampleSource, own_share
 from icae.training.scores import Tally, count_labels, objective_weights, step_loss
+from icae.training.sharing import SHARINGS
 from icae.training.trained_model import TrainedModel
 
 log = logging.getLogger(__name__)
@@ -93,8 +95,9 @@ class Trainer:
         self.evaluation, self.on_best, self.stop_at = evaluation, on_best, stop_at
         self.folder = Path(recipe.run.output)
         self.accelerator = Accelerator(cpu=model.device.type == "cpu", mixed_precision="no")
+        self._check_processes()
         self.optimizer = build_optimizer(model, recipe.optim)
-        self.wrapped, self.prepared = self.accelerator.prepare(model, self.optimizer)
+        self.shared = SHARINGS[recipe.run.sharing](self.accelerator, model, self.optimizer)
         self.step, self.seconds, self.best = 0, 0.0, math.inf
         self.metrics: dict[str, float] = {}
         self.evaluated = -1
@@ -102,6 +105,33 @@ class Trainer:
             model.checkpoint_activations()
         if recipe.run.compile == "layers":
             model.compile_layers()
+
+    def _check_processes(self) -> None:
+        """Refuse what the processes of a launch cannot share."""
+        world, optim = self.accelerator.num_processes, self.recipe.optim
+        micro_batches = optim.batch_size // optim.micro_batch_size
+        if optim.micro_batch_size < world:
+            raise TrainingError(
+                "There are more processes than samples in a micro-batch.",
+                got=f"{world} processes, optim.micro_batch_size {optim.micro_batch_size}",
+                expected="at least one sample for each (it counts samples of all processes)",
+                fix=f"--set optim.micro_batch_size={optim.micro_batch_size * world} and a batch "
+                f"size of {micro_batches} times that, or fewer processes.",
+            )
+        if world == 1 and self.recipe.run.sharing != "replicas":
+            raise TrainingError(
+                "There are no processes to share the weights.",
+                got=f"run.sharing {self.recipe.run.sharing}, one process",
+                expected="several processes",
+                fix="Start it with `accelerate launch`, or --set run.sharing=replicas.",
+            )
+        if self.accelerator.distributed_type not in ("NO", "MULTI_CPU", "MULTI_GPU"):
+            raise TrainingError(
+                "The trainer does not know this way of sharing a model.",
+                got=str(self.accelerator.distributed_type),
+                expected="distributed_type MULTI_GPU; run.sharing of the recipe decides the rest",
+                fix="Use a file of recipes/accelerate; for FSDP2, --set run.sharing=frozen-shards.",
+            )
 
     def run(self) -> LoopResult:
         """Train to the last step. Ctrl-C or SIGTERM saves a checkpoint, then raises.
@@ -117,15 +147,40 @@ class Trainer:
             )
             self._recall()
             log.info("resuming %s at step %d", newest, self.step)
-        main = self.accelerator.is_main_process
-        records = Records(self.folder, step=self.step) if main else None
-        with catch_signals() as interrupted, Progress(self.recipe, self.step) as progress:
-            try:
-                self._loop(records, progress, interrupted)
-            finally:
-                if records is not None:
-                    records.close()
+        self._check_steps()
+        with catch_signals() as interrupted:
+            if self.accelerator.is_main_process:
+                records = Records(self.folder, step=self.step)
+                with closing(records), Progress(self.recipe, self.step) as progress:
+                    self._loop(records, progress, interrupted)
+            else:
+                self._loop(None, None, interrupted)
         return LoopResult(steps=self.step, seconds=self.seconds, metrics=self.metrics)
+
+    def _check_steps(self) -> None:
+        """Refuse to go on if the processes did not find the same checkpoint."""
+        steps = self.accelerator.gather(torch.tensor([self.step], device=self.accelerator.device))
+        if steps.min() != steps.max():
+            raise TrainingError(
+                "The processes do not resume at the same step.",
+                got=f"steps {steps.tolist()}",
+                expected="one run.output that every process reads",
+                fix="Put run.output on a disk that all machines share.",
+            )
+
+    def _any(self, flag: bool) -> bool:
+        """Whether any process says so, asked of all of them at the same step."""
+        if self.accelerator.num_processes == 1:
+            return flag
+        told = torch.tensor(float(flag), device=self.accelerator.device)
+        return bool(self.accelerator.reduce(told, "sum") > 0)
+
+    def _add_up(self, own: Tensor) -> Tensor:
+        """The sum over all processes of a tensor that each holds."""
+        if self.accelerator.num_processes == 1:
+            return own
+        every: Tensor = self.accelerator.reduce(own.to(self.accelerator.device), "sum")
+        return every
 
     def _recall(self) -> None:
         """Take up the held-out figures of the steps before the checkpoint."""
@@ -136,10 +191,10 @@ class Trainer:
                 self.best = min(self.best, self.metrics["ae_loss"])
 
     def _loop(
-        self, records: Records | None, progress: Progress, interrupted: threading.Event
+        self, records: Records | None, progress: Progress | None, interrupted: threading.Event
     ) -> None:
         run, saved, tally, tokens, elapsed = self.recipe.run, time.monotonic(), Tally(), 0, 0.0
-        self.wrapped.train()
+        self.model.train()
         while self.step < self.recipe.optim.steps:
             begin = time.monotonic()
             samples = self.source.draw(self.step)
@@ -150,15 +205,16 @@ class Trainer:
             self.seconds += spent
             elapsed += spent
             if self.step % run.log_every == 0 or self.step == self.recipe.optim.steps:
-                figures = {**tally.figures(), "learning_rate": rate, "grad_norm": norm}
+                figures = tally.figures(self._add_up) | {"learning_rate": rate, "grad_norm": norm}
                 figures |= {"tokens_per_second": tokens / elapsed, "seconds": self.seconds}
-                progress.update(self.step, figures)
-                if records is not None:
+                if records is not None and progress is not None:
+                    progress.update(self.step, figures)
                     records.add("train", self.step, figures)
                 tally, tokens, elapsed = Tally(), 0, 0.0
             if run.eval_every and self.step % run.eval_every == 0:
                 self._evaluate(records)
-            stopping = interrupted.is_set() or self.step == self.stop_at
+            # One process may see a signal a step before the others: they stop together.
+            stopping = self._any(interrupted.is_set() or self.step == self.stop_at)
             if stopping or time.monotonic() - saved > run.checkpoint_minutes * 60:
                 self._save()
                 saved = time.monotonic()
@@ -178,16 +234,17 @@ class Trainer:
         objective = self.recipe.objective
         weights = objective_weights(objective, counts, progress=self.step / optim.steps)
         world, rank = self.accelerator.num_processes, self.accelerator.process_index
-        mine = [s for i, s in enumerate(samples) if i % world == rank]
+        mine = own_share(samples, rank=rank, world=world)
         size = max(1, optim.micro_batch_size // world)
         micro = [mine[i : i + size] for i in range(0, len(mine), size)]
         for i, batch in enumerate(micro):
             last = i == len(micro) - 1
-            with nullcontext() if last else self.accelerator.no_sync(self.wrapped):
-                scores = self.wrapped(batch, kl_shares=objective.kl_shares)
-                # DDP averages gradients over processes; the loss is a sum over them.
+            with self.shared.accumulating(last=last):
+                scores = self.shared.model(batch, kl_shares=objective.kl_shares)
+                # Gradients are averaged over processes; the loss is a sum over them.
                 self.accelerator.backward(step_loss(scores, weights, counts) * world)
             tally.add(scores)
+        self.shared.average_gradients()
         trained = self.model.trainable().values()
         norm = float(self.accelerator.clip_grad_norm_(trained, optim.clip_norm))
         if not math.isfinite(norm):
@@ -196,22 +253,22 @@ class Trainer:
                 got=f"gradient norm {norm}",
                 fix="Lower the learning rates and start again in another run.output.",
             )
-        self.prepared.step()
-        self.prepared.zero_grad()
+        self.shared.optimizer.step()
+        self.shared.optimizer.zero_grad()
         return norm, optim.learning_rate * share
 
     def _evaluate(self, records: Records | None) -> None:
-        if self.evaluation is None or not self.accelerator.is_main_process:
+        if self.evaluation is None or not self.shared.evaluates():
             return
         with torch.compiler.set_stance("force_eager"):
             self.metrics, self.evaluated = self.evaluation.run(self.model), self.step
-        self.wrapped.train()
+        self.model.train()
         if records is not None:
             records.add("eval", self.step, self.metrics)
         log.info("step %d held-out %s", self.step, self.metrics)
         if self.metrics["ae_loss"] < self.best:
             self.best = self.metrics["ae_loss"]
-            if self.on_best is not None:
+            if self.on_best is not None and self.accelerator.is_main_process:
                 self.on_best(self.step, self.metrics)
 
     def _save(self) -> None:

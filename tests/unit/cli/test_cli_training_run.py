@@ -18,6 +18,7 @@ class Result:
     steps: int = 2
     seconds: float = 3.5
     metrics: dict[str, float] = field(default_factory=lambda: {"ae_loss": float("nan"), "lm": 2.0})
+    process: int = 0
 
 
 @pytest.fixture
@@ -89,3 +90,11 @@ def test_missing_training_packages_are_reported(icae, recipe_file, monkeypatch) 
     result = icae("pretrain", recipe_file)
     assert result.exit_code == 1
     assert "pip install 'icae[train]'" in result.stderr
+
+
+def test_of_several_processes_only_the_first_tells_the_result(
+    icae, recipe_file, monkeypatch
+) -> None:
+    monkeypatch.setattr(engine, "run_training", lambda recipe, **options: Result(process=1))
+    result = icae("pretrain", recipe_file, "--json")
+    assert (result.exit_code, result.stdout) == (0, "")

@@ -5,6 +5,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from icae.config import ObjectiveConfig
 from icae.data_config import RatioStage
@@ -18,7 +20,7 @@ from icae.training.instructions import (
     TokenizedTriplet,
     TripletSet,
 )
-from icae.training.sampling import SampleSource, draw_window, text_sample
+from icae.training.sampling import SampleSource, draw_window, own_share, text_sample
 
 IDS = np.arange(2, 22)
 
@@ -150,3 +152,14 @@ def test_curriculum_stages_switch_at_their_share_of_the_run(
 def test_only_objectives_with_weight_become_tasks(weight: float, objectives: list[str]) -> None:
     sample = text_sample(IDS[:10], IDS[10:], 2.0, ObjectiveConfig(ae_weight=weight))
     assert [t.objective for t in sample.tasks] == objectives
+
+
+@settings(deadline=None)
+@given(size=st.integers(1, 40), world=st.integers(1, 9))
+def test_shares_of_the_processes_are_the_whole_step_without_overlap(size: int, world: int) -> None:
+    ids = np.arange(3)
+    samples = [Sample(context_ids=ids, ratio=float(i), tasks=()) for i in range(1, size + 1)]
+    shares = [own_share(samples, rank=rank, world=world) for rank in range(world)]
+    drawn = sorted(sample.ratio for share in shares for sample in share)
+    assert drawn == [float(i) for i in range(1, size + 1)]
+    assert max(map(len, shares)) - min(map(len, shares)) <= 1

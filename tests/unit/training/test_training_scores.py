@@ -76,3 +76,15 @@ def test_tally_gives_token_means_over_micro_batches_of_different_sizes() -> None
 
 def test_tally_of_nothing_has_no_figures() -> None:
     assert Tally().figures() == {}
+
+
+def test_figures_are_means_over_the_tokens_of_all_processes() -> None:
+    """The mean of the means would be 3.0."""
+    mine, other = Tally(), Tally()
+    mine.add([score("ae", [1.0], [True])])
+    other.add([score("ae", [4.0, 5.0, 6.0]), score("lm", [2.0])])
+    sums: list[torch.Tensor] = []
+    other.figures(lambda own: sums.append(own) or own)  # type: ignore[func-returns-value]
+    figures = mine.figures(lambda own: own + sums[0])
+    expected = {"ae_loss": 4.0, "ae_accuracy": 0.25, "lm_loss": 2.0, "lm_accuracy": 0.0}
+    assert figures == pytest.approx(expected)

@@ -20,6 +20,7 @@ import numpy as np
 from icae.config import ModelConfig
 from icae.errors import InputError
 from icae.memory.provenance import SlotDtype
+from icae.planning import kv_bytes
 from icae.runtimes.base import Generated, Prefix, Request, input_positions, require_consecutive
 from icae.runtimes.batching import RowClock, row_batches, span_batches
 from icae.runtimes.llamacpp.context import LlamaContext, LlamaModel, Next, Sharing
@@ -117,9 +118,9 @@ class LlamaCppRuntime:
 
     def kv_bytes(self, positions: int) -> int:
         """Bytes of key-value cache for that many decoder positions."""
-        width = self.model.head_width
+        layers, heads, size = self.model.layers, self.model.kv_heads, self.model.head_width
         element = np.dtype(KV_DTYPES[self.dtype]).itemsize
-        return 2 * self.model.layers * self.model.kv_heads * width * element * positions
+        return kv_bytes(layers, heads, size, element=element) * positions
 
     def positions(self, prefix: Prefix | None, prompt_length: int) -> list[int]:
         """Position of every decoder input of ``[front ; memory ; objective ; prompt]``."""

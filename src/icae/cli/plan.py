@@ -1,0 +1,237 @@
+"""`icae plan`: what memories of many documents will cost, before any is made."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from icae.cli import console
+from icae.cli.compress import Ratio
+from icae.cli.options import AsJson
+from icae.cli.outcome import Outcome, reported
+from icae.errors import ConfigError
+
+if TYPE_CHECKING:
+    from icae.config import ModelConfig
+    from icae.planning import Plan, Workload
+
+Precision = Literal["bfloat16", "float32"]
+
+Model = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="[MODEL]",
+        help="Base model: a name, a hub id, a folder, or a config.json with its sizes; no weights "
+        "are read.",
+        show_default="the adapter's",
+    ),
+]
+
+AdapterFolder = Annotated[
+    str | None,
+    typer.Option(
+        "--adapter",
+        metavar="PATH",
+        help="Adapter folder, for span length and LoRA.",
+        show_default="the default adapter for its base, else 512-token spans and rank 32",
+    ),
+]
+
+SpanLength = Annotated[
+    int | None,
+    typer.Option(
+        "--span-length", min=1, metavar="N", help="Tokens of a span.", show_default="the adapter's"
+    ),
+]
+
+Tflops = Annotated[
+    float | None,
+    typer.Option(
+        "--tflops",
+        metavar="X",
+        help="What one device sustains, TFLOP/s.",
+        show_default="0.22: 2 CPU cores in bfloat16, as measured",
+    ),
+]
+
+TokensPerSecond = Annotated[
+    float | None,
+    typer.Option(
+        "--tokens-per-second",
+        metavar="X",
+        help="Tokens that one device compresses a second, measured; in place of --tflops.",
+        show_default=False,
+    ),
+]
+
+
+@reported
+def plan(
+    model: Model = None,
+    documents: Annotated[
+        int, typer.Option("--documents", min=1, metavar="N", help="Number of documents.")
+    ] = 1000,
+    tokens: Annotated[
+        int, typer.Option("--tokens", min=1, metavar="N", help="Tokens of each.")
+    ] = 2048,
+    ratio: Ratio = 4.0,
+    adapter: AdapterFolder = None,
+    span_length: SpanLength = None,
+    dtype: Annotated[
+        Precision, typer.Option("--dtype", help="Precision of slots and key-value cache.")
+    ] = "bfloat16",
+    no_source: Annotated[
+        bool, typer.Option("--no-source", help="The text is not kept beside the slots.")
+    ] = False,
+    no_verify: Annotated[
+        bool, typer.Option("--no-verify", help="Fidelity is not measured.")
+    ] = False,
+    question_tokens: Annotated[
+        int,
+        typer.Option("--question", min=1, metavar="N", help="Tokens of a question and its prompt."),
+    ] = 24,
+    answer_tokens: Annotated[
+        int, typer.Option("--answer", min=1, metavar="N", help="Tokens of an answer.")
+    ] = 64,
+    tflops: Tflops = None,
+    tokens_per_second: TokensPerSecond = None,
+    devices: Annotated[
+        int, typer.Option("--devices", min=1, metavar="N", help="Devices that share the work.")
+    ] = 1,
+    as_json: AsJson = False,
+) -> Outcome:
+    """Say what memories of many documents will cost: positions, cache, disk, hours, break-even.
+
+    From formulas alone: nothing is loaded, compressed or timed. docs/planning.md sets them
+    beside measured points.
+    """
+    from icae import planning
+    from icae.model_sizes import ModelSizes
+    from icae.opening import config_file
+
+    base, config = _architecture(model, adapter, span_length)
+    sizes = ModelSizes.of_file(config_file(base))
+    workload = planning.Workload(
+        documents=documents,
+        tokens=tokens,
+        ratio=ratio,
+        model=config,
+        dtype=dtype,
+        verified=0.0 if no_verify else 1.0,
+        text_bytes=0.0 if no_source else planning.TEXT_BYTES_PER_TOKEN,
+        question_tokens=question_tokens,
+        answer_tokens=answer_tokens,
+    )
+    made = planning.plan(sizes, workload)
+    rate = _rate(made, tokens, tflops, tokens_per_second)
+    payload = _payload(base, workload, made, rate, devices) | {"sizes": asdict(sizes)}
+    return Outcome(payload=payload, show=lambda: _show(payload))
+
+
+def _architecture(
+    model: str | None, adapter: str | None, span_length: int | None
+) -> tuple[str, ModelConfig]:
+    """The base model, and the architecture of the adapter that there is or will be."""
+    from dataclasses import replace
+
+    from icae.config import ModelConfig
+    from icae.model.adapter_files import default_adapter, read_info
+
+    info = read_info(default_adapter() if adapter is None else Path(adapter))
+    base = model or info.base_model
+    own = adapter is not None or base == info.base_model
+    config = info.model if own else ModelConfig()
+    return base, config if span_length is None else replace(config, span_length=span_length)
+
+
+def _rate(made: Plan, tokens: int, tflops: float | None, tokens_per_second: float | None) -> float:
+    """What one device sustains, TFLOP/s."""
+    from icae.planning import MEASURED_TFLOPS
+
+    if tflops is not None and tokens_per_second is not None:
+        raise ConfigError(
+            "The speed of a device is given twice.",
+            got=f"--tflops {tflops:g} and --tokens-per-second {tokens_per_second:g}",
+            expected="one of them",
+        )
+    if tokens_per_second is not None:
+        return made.compress_flop / tokens * tokens_per_second / 1e12
+    return MEASURED_TFLOPS if tflops is None else tflops
+
+
+def _payload(
+    base: str, workload: Workload, made: Plan, rate: float, devices: int
+) -> dict[str, Any]:
+    hours, n = made.device_hours(rate), made.documents
+    return {
+        "model": base,
+        "documents": n,
+        "tokens": workload.tokens,
+        "ratio": workload.ratio,
+        "span_length": workload.model.span_length,
+        "dtype": workload.dtype,
+        "spans": made.spans,
+        "slots": made.slots,
+        "kv_bytes": {"full": made.kv_full, "slots": made.kv_slots},
+        "file_bytes": made.file_bytes,
+        "compress_tflop": made.compress_flop / 1e12,
+        "question_tflop": {
+            "full": made.full_question_flop / 1e12,
+            "slots": made.memory_question_flop / 1e12,
+        },
+        "break_even_questions": made.break_even,
+        "all": {
+            "tokens": workload.tokens * n,
+            "slots": made.slots * n,
+            "kv_bytes": {"full": made.kv_full * n, "slots": made.kv_slots * n},
+            "file_bytes": made.file_bytes * n,
+        },
+        "tflops": rate,
+        "devices": devices,
+        "device_hours": hours,
+        "hours": hours / devices,
+    }
+
+
+def _show(payload: dict[str, Any]) -> None:
+    """Print the plan for one document and for all of them."""
+    size, every, n = console.size_text, payload["all"], payload["documents"]
+    kv, kv_all, work = payload["kv_bytes"], every["kv_bytes"], payload["question_tflop"]
+    rows = [
+        ("", "a document", f"{n:,} documents"),
+        ("tokens", f"{payload['tokens']:,}", f"{every['tokens']:,}"),
+        ("slots", f"{payload['slots']:,}", f"{every['slots']:,}"),
+        ("KV cache, full context", size(kv["full"]), size(kv_all["full"])),
+        ("KV cache, slots", size(kv["slots"]), size(kv_all["slots"])),
+        ("memory files", size(payload["file_bytes"]), size(every["file_bytes"])),
+        (
+            "compressing, TFLOP",
+            f"{payload['compress_tflop']:.3g}",
+            f"{payload['compress_tflop'] * n:.3g}",
+        ),
+        ("a question, full context", f"{work['full']:.3g} TFLOP", ""),
+        ("a question, slots", f"{work['slots']:.3g} TFLOP", ""),
+    ]
+    widths = [max(len(row[column]) for row in rows) for column in range(3)]
+    out = console.results()
+    for label, one, many in rows:
+        line = f"{label:<{widths[0]}}  {one:>{widths[1]}}  {many:>{widths[2]}}"
+        out.print(line.rstrip(), soft_wrap=True)
+    hours, even = payload["device_hours"], payload["break_even_questions"]
+    spread = (
+        "" if payload["devices"] == 1 else f"; {payload['hours']:.3g} h on {payload['devices']}"
+    )
+    out.print()
+    console.print_figures(
+        {
+            "model": f"{payload['model']}, spans of {payload['span_length']} tokens, "
+            f"{payload['ratio']:g}x, {payload['dtype']}",
+            "compute": f"{hours:.3g} device hours at {payload['tflops']:.3g} TFLOP/s{spread}",
+            "break-even": "never"
+            if even is None
+            else f"{even:.2g} questions a document, against reading its text anew for each",
+        }
+    )
