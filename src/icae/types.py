@@ -16,7 +16,8 @@ EncoderReading = Literal["memory-tokens", "mean-pool"]
 Compilation = Literal["none", "layers"]
 Objective = Literal["ae", "lm", "ft"]
 SpanKind = Literal["slots", "tokens"]
-TrainedReader = Literal["memory", "full-context"]
+RivalMethod = Literal["gist", "autocompressor"]
+TrainedReader = Literal["memory", "full-context", "gist", "autocompressor"]
 
 POSITION_LAYOUTS: tuple[PositionLayout, ...] = ("default", "uniform-encoder", "uniform")
 SLOT_HEADS: tuple[SlotHead, ...] = ("plain", "gain", "residual", "linear")

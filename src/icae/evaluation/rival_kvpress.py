@@ -24,10 +24,11 @@ from icae.evaluation.memories import STEP_COST, Tick
 from icae.evaluation.questions import Question
 from icae.evaluation.readers import Reading, slot_budget
 from icae.model import render_full_prompt
+from icae.model.key_values import KeyValues, stacked
 from icae.runtimes.base import Request
 from icae.runtimes.batching import RowClock
 from icae.runtimes.text_stream import TextStream
-from icae.runtimes.torch_rows import KeyValues, Row, greedy_rows, stacked
+from icae.runtimes.torch_rows import Row, greedy_rows
 from icae.types import Answer, TokenIds
 
 METHODS = {"kvpress Knorm": "KnormPress", "kvpress expected attention": "ExpectedAttentionPress"}
