@@ -45,7 +45,7 @@ from icae.model.icae import NO_KL, Sample, score_taught, teacher_log_probs
 from icae.model.key_values import KeyValues, stacked
 from icae.model.memory_tokens import MemoryTokens
 from icae.model.positions import encoder_positions
-from icae.model.scoring import TaskScore
+from icae.model.scoring import TaskScore, score_task
 from icae.objectives import DecoderTask
 from icae.parsing import check
 from icae.spans import SpanPlan, plan_spans
@@ -275,6 +275,13 @@ class GistModel(nn.Module):
             picked.append(hidden_RSD[row, markers - 1 : markers - 1 + len(task.target_ids)][labels])
         logits_TV = self.decoder.get_output_embeddings()(torch.cat(picked)).float()
         return list(logits_TV.split([task.labels for task in tasks]))
+
+    def score(
+        self, memories: Sequence[GistMemory], tasks: Sequence[DecoderTask]
+    ) -> list[TaskScore]:
+        """Teacher-forced losses of every task; arguments as for `label_logits`."""
+        logits = self.label_logits(memories, tasks)
+        return [score_task(row_TV, task) for row_TV, task in zip(logits, tasks, strict=True)]
 
     def forward(
         self, samples: Sequence[Sample], *, kl_shares: Mapping[Objective, float] = NO_KL
