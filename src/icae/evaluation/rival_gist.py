@@ -43,7 +43,7 @@ def read_contexts(
     """
     memories: list[GistMemory] = []
     for part in engine.runtime.batches([len(ids) for ids in contexts]):
-        memories += model.encode_contexts(contexts[part], [ratio] * len(contexts[part]))
+        memories += model.encode(contexts[part], [ratio] * len(contexts[part]))
         tick(sum(len(ids) for ids in contexts[part]))
     return memories
 

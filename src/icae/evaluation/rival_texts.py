@@ -32,6 +32,7 @@ from icae.evaluation.qa import FULL, NOTHING
 from icae.evaluation.reconstruction import check_greedy, text_figures, token_figures, writing_cost
 from icae.objectives import DecoderTask, autoencoding
 from icae.runtimes.torch import TorchRuntime
+from icae.spans import plan_spans
 from icae.types import TokenIds
 
 LAST = "last tokens"
@@ -223,10 +224,7 @@ class HeldOutText:
         tick: Tick,
     ) -> Row:
         """The decoder behind raw tokens; without any, also what it guesses behind [AE]."""
-        length, runtime = cell.length, self.engine.runtime
-        kept = {FULL: length, NOTHING: 0, LAST: -int(-length // (cell.ratio or 1))}[
-            cell.reader or NOTHING
-        ]
+        runtime, kept = self.engine.runtime, self._kept(cell)
         ends = [ids[len(ids) - kept :] for ids in contexts]
         losses = token_losses(runtime, ends, following, tick=tick)
         row: dict[str, Any] = {
@@ -239,6 +237,14 @@ class HeldOutText:
         tasks = [autoencoding(ids) for ids in contexts]
         alone = [no_memory(runtime)] * len(tasks)
         return _joined(row, self._written(score_tasks(runtime, alone, tasks, tick=tick)))
+
+    def _kept(self, cell: Cell) -> int:
+        """Raw tokens before the continuation: all, none, or as many as there are slots."""
+        if cell.ratio is None:
+            return cell.length if cell.reader == FULL else 0
+        span_length = self.engine.config.span_length
+        plans = plan_spans(cell.length, span_length=span_length, ratio=cell.ratio)
+        return sum(plan.slots for plan in plans)
 
     def _written(self, scores: Sequence[TokenScores]) -> Row:
         """Figures of contexts written back under teacher forcing."""

@@ -167,9 +167,7 @@ class GistModel(nn.Module):
             fix="--set run.compile=none.",
         )
 
-    def encode_contexts(
-        self, contexts: Sequence[TokenIds], ratios: Sequence[float]
-    ) -> list[GistMemory]:
+    def encode(self, contexts: Sequence[TokenIds], ratios: Sequence[float]) -> list[GistMemory]:
         """Read contexts into gist tokens, all spans in one pass.
 
         Args:
@@ -295,7 +293,7 @@ class GistModel(nn.Module):
         Returns:
             Scores in order of samples, then of their tasks.
         """
-        made = self.encode_contexts([s.context_ids for s in samples], [s.ratio for s in samples])
+        made = self.encode([s.context_ids for s in samples], [s.ratio for s in samples])
         memories = [memory for s, memory in zip(samples, made, strict=True) for _ in s.tasks]
         tasks = [task for sample in samples for task in sample.tasks]
         logits = self.label_logits(memories, tasks)

@@ -107,30 +107,29 @@ def test_contexts_of_other_lengths_beside_it_change_nothing(
         torch.testing.assert_close(left.log_probs_T, right.log_probs_T, atol=2e-5, rtol=1e-4)
 
 
-def test_gradients_run_through_all_segments_and_never_to_the_decoder(
+def test_training_never_touches_the_decoder(
     pair: Any, random_ids: Callable[..., Any], train: Callable[..., Sequence[float]]
 ) -> None:
     compressor, _ = pair()
     before = weight_hash(compressor.decoder)
-    losses = train(compressor, [text(random_ids, 40)], steps=4)
-    assert losses[-1] < losses[0]
+    losses = train(compressor, [text(random_ids, 40)], steps=8)
+    assert min(losses[1:]) < losses[0]
     assert all(parameter.grad is None for parameter in compressor.decoder.parameters())
     assert weight_hash(compressor.decoder) == before
 
-    embedded: list[Any] = []
-    spans = [random_ids(16, 1), random_ids(16, 2)]
-    hook = compressor.tokens.register_forward_hook(lambda *a: None)
-    hook.remove()
-    (made,) = compressor.encode_contexts([spans], [[4, 4]])
-    (gradient,) = torch.autograd.grad(
-        made[4:].pow(2).sum(), compressor.tokens.memory_ND, retain_graph=True
-    )
-    with torch.no_grad():
-        (fixed,) = compressor.encode_contexts([spans[:1]], [[4]])
-    (alone,) = compressor._read_segments([spans[1]], [4], [fixed])
-    (direct,) = torch.autograd.grad(alone.pow(2).sum(), compressor.tokens.memory_ND)
-    embedded.append(direct)
-    assert (gradient - direct).abs().max() > 1e-4  # the rest came through the first segment
+
+def test_gradients_run_back_through_the_earlier_segments(
+    pair: Any, random_ids: Callable[..., Any]
+) -> None:
+    compressor, _ = pair()
+    first, second = random_ids(16, 1), random_ids(16, 2)
+    summary_tokens = compressor.tokens.memory_ND
+    (made,) = compressor.encode_contexts([[first, second]], [[4, 4]])
+    (whole,) = torch.autograd.grad(made[4:].pow(2).sum(), summary_tokens)
+    (again,) = compressor._read_segments([second], [4], [made[:4].detach()])
+    torch.testing.assert_close(again, made[4:], atol=2e-5, rtol=1e-4)
+    (own,) = torch.autograd.grad(again.pow(2).sum(), summary_tokens)
+    assert (whole - own).abs().max() > 1e-4  # the rest came through the first segment
 
 
 def test_an_encoder_without_memory_tokens_is_refused(

@@ -80,7 +80,7 @@ def test_with_the_same_weights_it_is_one_pass_under_the_gist_mask(
     model = build_gist(trained=False, layout=layout, objective_tokens=2)
     context, task = random_ids(12), autoencoding(random_ids(7, 3))
     with torch.no_grad():
-        (memory,) = model.encode_contexts([context], [4.0])
+        (memory,) = model.encode([context], [4.0])
         (logits,) = model.label_logits([memory], [task])
         expected = one_pass_logits(model, model.decoder, context, 3, task)
     torch.testing.assert_close(logits, expected, atol=2e-5, rtol=1e-4)
@@ -91,7 +91,7 @@ def test_the_lora_writes_the_gist_tokens_and_has_no_part_in_reading_them(
 ) -> None:
     context, task = random_ids(12), autoencoding(random_ids(7, 3))
     with torch.no_grad():
-        (memory,) = gist.encode_contexts([context], [4.0])
+        (memory,) = gist.encode([context], [4.0])
         (logits,) = gist.label_logits([memory], [task])
         both_tuned = one_pass_logits(gist, gist.lora.get_base_model(), context, 3, task)
         none_tuned = one_pass_logits(gist, gist.decoder, context, 3, task)
@@ -106,7 +106,7 @@ def test_what_follows_sees_nothing_of_the_context_but_its_gist_tokens(
     other[2] = (other[2] + 7) % 256
     task = autoencoding(random_ids(6, 2))
     with torch.no_grad():
-        first, second = gist.encode_contexts([one, other], [4.0, 4.0])
+        first, second = gist.encode([one, other], [4.0, 4.0])
         (logits,) = gist.label_logits([first], [task])
         (changed,) = gist.label_logits([second], [task])
         swapped = type(second)(key_values=first.key_values, end=second.end)
@@ -122,7 +122,7 @@ def test_a_gist_token_sees_the_context_before_it(
     other = one.copy()
     other[11] = (other[11] + 7) % 256
     with torch.no_grad():
-        first, second = gist.encode_contexts([one, other], [4.0, 4.0])
+        first, second = gist.encode([one, other], [4.0, 4.0])
     # In the first layer values depend on their own input alone, in the next on the context.
     for layer, seen in ((0, False), (1, True)):
         difference = (first.key_values[layer][1] - second.key_values[layer][1]).abs().max()
@@ -146,8 +146,8 @@ def test_spans_stand_one_behind_the_other(
 ) -> None:
     model, context = build_gist(layout=layout), random_ids(24)
     with torch.no_grad():
-        (both,) = model.encode_contexts([context], [4.0])
-        (first,) = model.encode_contexts([context[:16]], [4.0])
+        (both,) = model.encode([context], [4.0])
+        (first,) = model.encode([context[:16]], [4.0])
     assert (both.places, both.end) == (6, end)
     for whole, part in zip(both.key_values, first.key_values, strict=True):
         torch.testing.assert_close(whole[0][:, :, :4], part[0], atol=2e-5, rtol=1e-4)
@@ -191,7 +191,7 @@ def test_other_families_read_gist_tokens_too(
     model = build_gist(trained=False, decoder=build_decoder(family))
     context, task = random_ids(12), autoencoding(random_ids(7, 3))
     with torch.no_grad():
-        (memory,) = model.encode_contexts([context], [4.0])
+        (memory,) = model.encode([context], [4.0])
         (logits,) = model.label_logits([memory], [task])
         expected = one_pass_logits(model, model.decoder, context, 3, task)
     torch.testing.assert_close(logits, expected, atol=2e-5, rtol=1e-4)
@@ -212,6 +212,6 @@ def test_each_ratio_has_its_number_of_gist_tokens(
     gist: GistModel, random_ids: Callable[..., Any]
 ) -> None:
     with torch.no_grad():
-        memories = gist.encode_contexts([random_ids(9), random_ids(33)], [2.0, 8.0])
+        memories = gist.encode([random_ids(9), random_ids(33)], [2.0, 8.0])
     assert [memory.places for memory in memories] == [5, 2 + 2 + 1]
     assert np.isfinite([float(m.key_values[0][0].sum()) for m in memories]).all()
