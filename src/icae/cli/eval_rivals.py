@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -20,6 +20,9 @@ from icae.cli.eval_run import (
 )
 from icae.cli.options import Adapter, AsJson, Base, Device, Dtype
 from icae.cli.outcome import Outcome, reported
+
+if TYPE_CHECKING:
+    from icae.evaluation import RivalTextSettings
 
 Trained = Annotated[
     list[Path] | None,
@@ -76,21 +79,15 @@ def rivals(
     written back. A rival whose package is not installed is named with the reason. A run that
     was stopped goes on where it was.
     """
-    from icae.evaluation import RivalsSettings, RivalTextSettings
+    from icae.evaluation import RivalsSettings
 
-    held_out = RivalTextSettings(
-        paths=tuple(texts or ()),
-        lengths=whole_numbers(lengths, "--lengths"),
-        samples=samples,
-        greedy=greedy,
-    )
     settings = RivalsSettings(
         ratios=ratio_numbers(ratios),
         questions=questions or None,
         max_new_tokens=max_new_tokens,
         max_context=max_context,
         trained=tuple(trained or ()),
-        texts=held_out if texts else None,
+        texts=_held_out(texts, lengths, samples, greedy),
         seed=seed,
     )
     return run_experiment(
@@ -102,4 +99,20 @@ def rivals(
         base=base,
         device=device,
         dtype=dtype,
+    )
+
+
+def _held_out(
+    texts: list[Path] | None, lengths: str, samples: int, greedy: int
+) -> RivalTextSettings | None:
+    """What is measured of held-out text, if any was named."""
+    from icae.evaluation import RivalTextSettings
+
+    if not texts:
+        return None
+    return RivalTextSettings(
+        paths=tuple(texts),
+        lengths=whole_numbers(lengths, "--lengths"),
+        samples=samples,
+        greedy=greedy,
     )
