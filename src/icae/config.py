@@ -150,7 +150,9 @@ class ObjectiveConfig:
         reader: Who answers the instructions in training. ``memory``: the frozen decoder
             behind a memory, which trains an adapter; ``full-context``: the decoder with a
             LoRA of the same size and the whole context in its prompt, nothing compressed:
-            the upper bound of `icae eval qa`. It takes `ft_share` 1.0.
+            the upper bound of `icae eval qa`. It takes `ft_share` 1.0. ``gist`` and
+            ``autocompressor``: rivals of the memory on the same frozen decoder, which
+            `icae eval rivals` sets beside it (docs/rivals.md).
     """
 
     ae_weight: float = 0.5

@@ -17,7 +17,8 @@ Compilation = Literal["none", "layers"]
 Sharing = Literal["replicas", "frozen-shards"]
 Objective = Literal["ae", "lm", "ft"]
 SpanKind = Literal["slots", "tokens"]
-TrainedReader = Literal["memory", "full-context"]
+RivalMethod = Literal["gist", "autocompressor"]
+TrainedReader = Literal["memory", "full-context", "gist", "autocompressor"]
 
 POSITION_LAYOUTS: tuple[PositionLayout, ...] = ("default", "uniform-encoder", "uniform")
 SLOT_HEADS: tuple[SlotHead, ...] = ("plain", "gain", "residual", "linear")

@@ -3,11 +3,51 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
 
 from icae.cli.eval_qa import AnswerLimit, MaxContext, Questions, Seed, Triplets
-from icae.cli.eval_run import Ratios, Replace, ResultFolder, ratio_numbers, run_experiment
+from icae.cli.eval_run import (
+    Greedy,
+    Ratios,
+    Replace,
+    ResultFolder,
+    Samples,
+    ratio_numbers,
+    run_experiment,
+    whole_numbers,
+)
 from icae.cli.options import Adapter, AsJson, Base, Device, Dtype
 from icae.cli.outcome import Outcome, reported
+
+if TYPE_CHECKING:
+    from icae.evaluation import RivalTextSettings
+
+Trained = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--trained",
+        metavar="DIR",
+        help="Folder of a trained rival: GIST or AutoCompressor, of a run with "
+        "objective.reader: gist or autocompressor. May be given several times.",
+    ),
+]
+
+Texts = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--texts",
+        metavar="PATH",
+        help="Held-out corpus file or folder: the memory and the trained rivals also write it "
+        "back and go on from it. May be given several times.",
+    ),
+]
+
+TextLengths = Annotated[
+    str,
+    typer.Option("--lengths", metavar="N,N,...", help="Context lengths of --texts in tokens."),
+]
 
 
 @reported
@@ -15,6 +55,11 @@ def rivals(
     triplets: Triplets,
     ratios: Ratios = "4",
     questions: Questions = 100,
+    trained: Trained = None,
+    texts: Texts = None,
+    lengths: TextLengths = "32,64",
+    samples: Samples = 64,
+    greedy: Greedy = 16,
     max_new_tokens: AnswerLimit = 64,
     max_context: MaxContext = None,
     seed: Seed = 0,
@@ -28,10 +73,11 @@ def rivals(
 ) -> Outcome:
     """Set the memory beside truncation, a summary, LLMLingua and kvpress, at equal positions.
 
-    All read with the same frozen decoder; full and no context stand beside them. Loss on the
-    reference answer, F1, BLEU-4, tokens in the decoder, their key-value cache and seconds. A
-    rival whose package is not installed is named with the reason. A run that was stopped goes
-    on where it was.
+    All read with the same frozen decoder; full and no context stand beside them, and GIST and
+    AutoCompressor with --trained. Loss on the reference answer, F1, BLEU-4, tokens in the
+    decoder, their key-value cache and seconds; with --texts also how much of held-out text is
+    written back. A rival whose package is not installed is named with the reason. A run that
+    was stopped goes on where it was.
     """
     from icae.evaluation import RivalsSettings
 
@@ -40,6 +86,8 @@ def rivals(
         questions=questions or None,
         max_new_tokens=max_new_tokens,
         max_context=max_context,
+        trained=tuple(trained or ()),
+        texts=_held_out(texts, lengths, samples, greedy),
         seed=seed,
     )
     return run_experiment(
@@ -51,4 +99,20 @@ def rivals(
         base=base,
         device=device,
         dtype=dtype,
+    )
+
+
+def _held_out(
+    texts: list[Path] | None, lengths: str, samples: int, greedy: int
+) -> RivalTextSettings | None:
+    """What is measured of held-out text, if any was named."""
+    from icae.evaluation import RivalTextSettings
+
+    if not texts:
+        return None
+    return RivalTextSettings(
+        paths=tuple(texts),
+        lengths=whole_numbers(lengths, "--lengths"),
+        samples=samples,
+        greedy=greedy,
     )

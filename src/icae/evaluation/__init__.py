@@ -10,6 +10,7 @@ from icae.evaluation.qa import READERS, QaSettings
 from icae.evaluation.random_text import RandomTextSettings
 from icae.evaluation.reconstruction import ReconstructionSettings
 from icae.evaluation.refinement import RefinementSettings
+from icae.evaluation.rival_texts import RivalTextSettings
 from icae.evaluation.rivals import RivalsSettings
 from icae.evaluation.run import Finished, evaluate
 from icae.evaluation.slots import SlotsSettings
@@ -26,6 +27,7 @@ __all__ = [
     "RandomTextSettings",
     "ReconstructionSettings",
     "RefinementSettings",
+    "RivalTextSettings",
     "RivalsSettings",
     "Settings",
     "SlotsSettings",

@@ -122,13 +122,19 @@ class MemoryReader:
     """
 
     def __init__(self, engine: Icae) -> None:
-        self.engine = engine
+        self.engine, self.runtime, self.answerer = engine, engine.runtime, engine.answerer
+
+    def memories(
+        self, contexts: Sequence[TokenIds], ratio: float, tick: Tick
+    ) -> list[ContextMemory]:
+        """What stands for each context; see `read`."""
+        return encode_contexts(self.runtime, contexts, ratio=ratio, tick=tick)
 
     def read(self, questions: Sequence[Question], ratio: float | None, tick: Tick) -> list[Reading]:
         """Compress each context once, whatever the number of questions about it."""
         assert ratio is not None
         contexts = {question.group: question.context_ids for question in questions}
-        made = encode_contexts(self.engine.runtime, [*contexts.values()], ratio=ratio, tick=tick)
+        made = self.memories([*contexts.values()], ratio, tick)
         memories = dict(zip(contexts, made, strict=True))
         return [
             self._reading(question, memories[group])
@@ -150,7 +156,7 @@ class MemoryReader:
 
     def answer(self, readings: Sequence[Reading], limit: int, tick: Tick) -> list[Answer]:
         """Answers from memory."""
-        return answer_in_parts(self.engine.answerer, readings, limit, tick)
+        return answer_in_parts(self.answerer, readings, limit, tick)
 
     def losses(
         self, readings: Sequence[Reading], answers: Sequence[TokenIds], tick: Tick
@@ -161,7 +167,7 @@ class MemoryReader:
             assert reading.memory is not None
             memories.append(reading.memory)
             tasks.append(instruction(reading.request.prompt_ids, answer_ids))
-        scores = score_tasks(self.engine.runtime, memories, tasks, tick=tick)
+        scores = score_tasks(self.runtime, memories, tasks, tick=tick)
         return [score.losses_T for score in scores]
 
 

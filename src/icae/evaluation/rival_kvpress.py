@@ -20,14 +20,14 @@ from transformers import DynamicCache
 
 from icae.api import Icae
 from icae.errors import MissingDependencyError
+from icae.evaluation.fronts import answer_rows
 from icae.evaluation.memories import STEP_COST, Tick
 from icae.evaluation.questions import Question
 from icae.evaluation.readers import Reading, slot_budget
 from icae.model import render_full_prompt
+from icae.model.key_values import KeyValues, stacked
 from icae.runtimes.base import Request
-from icae.runtimes.batching import RowClock
-from icae.runtimes.text_stream import TextStream
-from icae.runtimes.torch_rows import KeyValues, Row, greedy_rows, stacked
+from icae.runtimes.torch_rows import Row
 from icae.types import Answer, TokenIds
 
 METHODS = {"kvpress Knorm": "KnormPress", "kvpress expected attention": "ExpectedAttentionPress"}
@@ -117,41 +117,17 @@ class KvPressReader:
 
     def answer(self, readings: Sequence[Reading], limit: int, tick: Tick) -> list[Answer]:
         """Answers from what was kept, one after another."""
-        answers = []
+        answers: list[Answer] = []
         for reading in cast(Sequence[Pressed], readings):
-            answers.append(self._answer(reading, limit))
+            row = Row(
+                front=reading.front,
+                tail_SD=self.engine.runtime.read_tokens(reading.rest_ids),
+                positions=range(reading.start, reading.start + len(reading.rest_ids)),
+                limit=limit,
+            )
+            answers += answer_rows(self.engine, [row], [reading.context_positions])
             tick(STEP_COST * limit)
         return answers
-
-    def _answer(self, reading: Pressed, limit: int) -> Answer:
-        import time
-
-        runtime, answerer = self.engine.runtime, self.engine.answerer
-        stops = frozenset(answerer.stop_ids)
-        positions = range(reading.start, reading.start + len(reading.rest_ids))
-        row = Row(
-            front=reading.front,
-            tail_SD=runtime.read_tokens(reading.rest_ids),
-            positions=positions,
-            limit=limit,
-        )
-        clock = RowClock(begin=time.perf_counter())
-        for step in greedy_rows(runtime.model.decoder, [row], stops):
-            clock.take(step.tokens[0], stops)
-        read = reading.context_positions + len(reading.rest_ids)
-        made = clock.generated(positions=read)
-        stream = TextStream(self.engine.tokenizer, None)
-        for token in made.token_ids:
-            stream.add(token)
-        return Answer(
-            text=stream.close(),
-            prompt_tokens=read,
-            memory_positions=reading.context_positions,
-            answer_tokens=len(made.token_ids),
-            seconds=made.seconds,
-            first_token_seconds=made.first_token_seconds,
-            finished=made.stopped,
-        )
 
     @torch.inference_mode()
     def losses(

@@ -97,6 +97,8 @@ def read_info(folder: str | Path) -> AdapterInfo:
 def _where_from(folder: Path) -> str:
     if (folder / "reader.json").is_file():
         return "This is a reader of the full context: it goes to `icae eval qa --upper-bound`."
+    if (folder / "rival.json").is_file():
+        return "This is a trained rival: it goes to `icae eval rivals --trained`."
     return "Give the folder that `icae pretrain` wrote."
 
 

@@ -159,6 +159,20 @@ def chunk_means(
     return sums[:, :slots] / totals[:, :slots, None].clamp(min=1e-6)
 
 
+def memory_inputs(
+    lora: PeftModel, tokens: MemoryTokens, batch: EncoderBatch
+) -> tuple[Tensor, Tensor]:
+    """Input embeddings of a batch: of the ids alone, and with the memory tokens in place.
+
+    Returns:
+        Both [B, S, D]; at memory places the first holds the embedding of id 0.
+    """
+    tokens_BSD = lora.get_base_model().get_input_embeddings()(batch.ids_BS)
+    memory_BSD = tokens.memory(batch.slot_index_BS.clamp(min=0)).to(tokens_BSD.dtype)
+    is_memory_BS1 = (batch.slot_index_BS >= 0).unsqueeze(-1)
+    return tokens_BSD, torch.where(is_memory_BS1, memory_BSD, tokens_BSD)
+
+
 def read_memory_tokens(
     lora: PeftModel, tokens: MemoryTokens, batch: EncoderBatch
 ) -> tuple[list[Tensor], Tensor]:
@@ -172,16 +186,18 @@ def read_memory_tokens(
         Last hidden states [K_i, D] at each span's memory tokens, and the mean input
         embedding of every chunk [B, K, D].
     """
-    causal_lm = lora.get_base_model()
-    tokens_BSD = causal_lm.get_input_embeddings()(batch.ids_BS)
-    memory_BSD = tokens.memory(batch.slot_index_BS.clamp(min=0)).to(tokens_BSD.dtype)
+    tokens_BSD, inputs_BSD = memory_inputs(lora, tokens, batch)
+    hidden_BSD = (
+        lora.get_base_model()
+        .base_model(
+            inputs_embeds=inputs_BSD,
+            attention_mask=torch.ones_like(batch.ids_BS),
+            position_ids=batch.positions_BS,
+            use_cache=False,
+        )
+        .last_hidden_state
+    )
     is_memory_BS = batch.slot_index_BS >= 0
-    hidden_BSD = causal_lm.base_model(
-        inputs_embeds=torch.where(is_memory_BS.unsqueeze(-1), memory_BSD, tokens_BSD),
-        attention_mask=torch.ones_like(batch.ids_BS),
-        position_ids=batch.positions_BS,
-        use_cache=False,
-    ).last_hidden_state
     hidden = [hidden_BSD[row][is_memory_BS[row]] for row in range(len(batch.slots))]
     return hidden, chunk_means(
         tokens_BSD.detach(), batch.chunk_BS, max(batch.slots), batch.weight_BS

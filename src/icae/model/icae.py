@@ -156,6 +156,23 @@ class IcaeModel(nn.Module):
         encoded = encode(self.lora, self.tokens, self.head, batch, reading)
         return [slots_KD.to(self.dtype) for slots_KD in encoded]
 
+    def encode_contexts(
+        self, contexts: Sequence[Sequence[TokenIds]], slots: Sequence[Sequence[int]]
+    ) -> list[Tensor]:
+        """Slots of whole contexts, [K, D] of all spans of each; spans do not see each other.
+
+        Args:
+            contexts: Token ids of the spans of each context, in order.
+            slots: Slots for each of those spans.
+        """
+        made = iter(
+            self.encode_spans(
+                [piece for own in contexts for piece in own],
+                [count for own in slots for count in own],
+            )
+        )
+        return [torch.cat([next(made) for _ in own]) for own in contexts]
+
     @torch.no_grad()
     def calibrate(self, spans: Sequence[TokenIds], slots: Sequence[int]) -> None:
         """Fit the slot head's standardisation to the hidden states of sample spans.
@@ -251,59 +268,76 @@ class IcaeModel(nn.Module):
         Returns:
             Scores in order of samples, then of their tasks.
         """
-        pieces: list[TokenIds] = []
-        counts: list[int] = []
-        layouts: list[list[tuple[int, int]]] = []
-        for sample in samples:
-            plans = plan_spans(
-                len(sample.context_ids), span_length=self.config.span_length, ratio=sample.ratio
-            )
-            pieces += [sample.context_ids[p.token_start : p.token_end] for p in plans]
-            counts += [p.slots for p in plans]
-            layouts.append([(p.length, p.slots) for p in plans])
-        slots = iter(self.encode_spans(pieces, counts))
+        plans = [
+            plan_spans(len(s.context_ids), span_length=self.config.span_length, ratio=s.ratio)
+            for s in samples
+        ]
+        encoded = self.encode_contexts(
+            [
+                [sample.context_ids[p.token_start : p.token_end] for p in own]
+                for sample, own in zip(samples, plans, strict=True)
+            ],
+            [[p.slots for p in own] for own in plans],
+        )
         memories, spans, tasks = [], [], []
-        for sample, layout in zip(samples, layouts, strict=True):
-            memory_KD = torch.cat([next(slots) for _ in layout])
+        for sample, memory_KD, own in zip(samples, encoded, plans, strict=True):
             for task in sample.tasks:
                 memories.append(memory_KD)
-                spans.append(layout)
+                spans.append([(p.length, p.slots) for p in own])
                 tasks.append(task)
         logits = self.label_logits(memories, spans, tasks)
-        teachers = self._teachers(samples, kl_shares)
-        return [
-            score_task(
-                row_TV,
-                task,
-                teacher_TV=teacher_TV,
-                kl_share=kl_shares.get(task.objective, 0.0),
-            )
-            for row_TV, task, teacher_TV in zip(logits, tasks, teachers, strict=True)
-        ]
+        teachers = teacher_log_probs(self.decoder, samples, kl_shares)
+        return score_taught(logits, tasks, teachers, kl_shares)
 
-    def _teachers(
-        self, samples: Sequence[Sample], kl_shares: Mapping[Objective, float]
-    ) -> list[Tensor | None]:
-        """For each task, log-probabilities [T, V] of the decoder on the full context, or None.
 
-        A continuation's teacher reads ``[context ; next tokens]``, an instruction's reads
-        ``[prompt with the context ; answer]``.
-        """
-        taught = [
-            [kl_shares.get(task.objective, 0.0) > 0 for task in sample.tasks] for sample in samples
-        ]
-        rows = [
-            full_context_row(sample, task)
-            for sample, wanted in zip(samples, taught, strict=True)
-            for task, has in zip(sample.tasks, wanted, strict=True)
-            if has
-        ]
-        logits = iter(plain_logits(self.decoder, rows) if rows else ())
-        return [
-            torch.log_softmax(next(logits), dim=-1) if has else None
-            for wanted in taught
-            for has in wanted
-        ]
+def score_taught(
+    logits: Sequence[Tensor],
+    tasks: Sequence[DecoderTask],
+    teachers: Sequence[Tensor | None],
+    kl_shares: Mapping[Objective, float],
+) -> list[TaskScore]:
+    """Scores of tasks from their logits, in part against their teachers.
+
+    Args:
+        logits: Logits [T, V] of the scored targets of each task.
+        tasks: The tasks.
+        teachers: Log-probabilities [T, V] of their teachers, or None; see `teacher_log_probs`.
+        kl_shares: As for `IcaeModel.forward`.
+    """
+    return [
+        score_task(row_TV, task, teacher_TV=teacher_TV, kl_share=kl_shares.get(task.objective, 0.0))
+        for row_TV, task, teacher_TV in zip(logits, tasks, teachers, strict=True)
+    ]
+
+
+def teacher_log_probs(
+    decoder: PreTrainedModel, samples: Sequence[Sample], kl_shares: Mapping[Objective, float]
+) -> list[Tensor | None]:
+    """For each task, log-probabilities [T, V] of the decoder on the full context, or None.
+
+    A continuation's teacher reads ``[context ; next tokens]``, an instruction's reads
+    ``[prompt with the context ; answer]``.
+
+    Args:
+        decoder: The frozen decoder.
+        samples: Samples with their tasks.
+        kl_shares: Which objectives have a teacher.
+    """
+    taught = [
+        [kl_shares.get(task.objective, 0.0) > 0 for task in sample.tasks] for sample in samples
+    ]
+    rows = [
+        full_context_row(sample, task)
+        for sample, wanted in zip(samples, taught, strict=True)
+        for task, has in zip(sample.tasks, wanted, strict=True)
+        if has
+    ]
+    logits = iter(plain_logits(decoder, rows) if rows else ())
+    return [
+        torch.log_softmax(next(logits), dim=-1) if has else None
+        for wanted in taught
+        for has in wanted
+    ]
 
 
 def full_context_row(sample: Sample, task: DecoderTask) -> PlainRow:

@@ -18,13 +18,14 @@ from icae.errors import InputError
 from icae.memory import TokenFidelity
 from icae.memory.provenance import SlotDtype
 from icae.model.icae import IcaeModel
+from icae.model.key_values import KeyValues
 from icae.objectives import autoencoding
 from icae.planning import kv_bytes
 from icae.runtimes.base import Generated, Prefix, Request, input_positions
 from icae.runtimes.batching import RowClock, row_batches, span_batches
 from icae.runtimes.read_so_far import ReadSoFar
 from icae.runtimes.torch_kv import LastRead, keeps_all, kv_from_bytes, kv_to_bytes, stacks
-from icae.runtimes.torch_rows import KeyValues, Row, greedy_rows, read_fronts
+from icae.runtimes.torch_rows import Row, greedy_rows, read_fronts
 from icae.types import FloatArray, TokenIds
 
 TOKENS_PER_BATCH = 512

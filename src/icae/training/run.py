@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -18,18 +18,25 @@ from icae.config import UNTRAINED, Recipe
 from icae.data.shards import ShardSet
 from icae.errors import TrainingError
 from icae.model import (
+    RIVAL_MODELS,
     AdapterInfo,
     FullContextModel,
     IcaeModel,
     ReaderInfo,
+    RivalInfo,
+    RivalModel,
     adapter_hash,
     base_hash,
     load_decoder,
+    load_rival_weights,
     load_tokenizer,
     load_weights,
     read_info,
+    read_rival_info,
+    rival_hash,
     save_adapter,
     save_reader,
+    save_rival,
     tokenizer_hash,
 )
 from icae.parsing import to_dict
@@ -38,13 +45,12 @@ from icae.training.evaluate import Evaluation
 from icae.training.instructions import InstructionSource, TripletSet, load_instructions
 from icae.training.records import plot_losses
 from icae.training.sampling import SampleSource, draw_window
+from icae.training.stages import Stage, check_stage, of_full_context
 from icae.training.trained_model import TrainedModel
 from icae.training.trainer import Trainer
-from icae.types import OBJECTIVES, TrainedReader
+from icae.types import OBJECTIVES, RivalMethod, TrainedReader
 
 CALIBRATION_SPANS = 32
-
-Stage = Literal["pretrain", "finetune"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +58,7 @@ class TrainResult:
     """What a run made.
 
     Attributes:
-        adapter: The adapter folder; of a full-context reader, its PEFT folder.
+        adapter: The adapter folder; of a full-context reader or a rival, its PEFT folder.
         plot: The loss plot (PNG).
         steps: Optimizer steps done in all.
         seconds: Training seconds in all, resumed parts included.
@@ -85,7 +91,7 @@ def train(recipe: Recipe, *, stage: Stage, dry_run_steps: int | None = None) -> 
             or what it names cannot be used.
         KeyboardInterrupt: After Ctrl-C, once a checkpoint is written.
     """
-    _check_stage(recipe, stage)
+    check_stage(recipe, stage)
     if dry_run_steps is not None:
         recipe = _dry_run(recipe, dry_run_steps)
     tokenizer = load_tokenizer(recipe.base)
@@ -98,7 +104,7 @@ def train(recipe: Recipe, *, stage: Stage, dry_run_steps: int | None = None) -> 
             tokenizer,
             max_context=recipe.data.longest_triplet,
             seed=recipe.optim.seed,
-            full_prompts=bool(recipe.objective.ft_kl_share) or _of_full_context(recipe),
+            full_prompts=bool(recipe.objective.ft_kl_share) or of_full_context(recipe),
         )
     record = _Record(
         recipe=recipe,
@@ -107,7 +113,7 @@ def train(recipe: Recipe, *, stage: Stage, dry_run_steps: int | None = None) -> 
     )
     trainee = TRAINEES[recipe.objective.reader](recipe, record, shards)
     evaluation = None
-    if recipe.data.eval_shards and not _of_full_context(recipe):
+    if recipe.data.eval_shards and not of_full_context(recipe):
         evaluation = Evaluation(recipe, _open_shards(recipe.data.eval_shards, token_hash))
     folder = Path(recipe.run.output)
     trainer = Trainer(
@@ -139,59 +145,6 @@ def _dry_run(recipe: Recipe, steps: int) -> Recipe:
     shutil.rmtree(Path(output) / "checkpoints", ignore_errors=True)
     run = replace(recipe.run, output=output, log_every=1)
     return replace(recipe, optim=replace(recipe.optim, steps=steps), run=run)
-
-
-def _check_stage(recipe: Recipe, stage: Stage) -> None:
-    if stage == "pretrain" and recipe.objective.ft_share > 0:
-        raise TrainingError(
-            "This recipe has instruction samples.",
-            got=f"objective.ft_share {recipe.objective.ft_share}",
-            fix="Use `icae finetune`.",
-        )
-    if stage == "finetune" and not (recipe.objective.ft_share > 0 and recipe.data.triplets):
-        raise TrainingError(
-            "This recipe has no instruction samples.",
-            expected="objective.ft_share > 0 and data.triplets",
-            fix="Use `icae pretrain`, or add them.",
-        )
-    if _of_full_context(recipe):
-        _check_full_context(recipe)
-    if recipe.objective.ft_share < 1 and not recipe.data.shards:
-        raise TrainingError(
-            "The recipe names no token shards.",
-            expected="data.shards: a folder made by `icae data pack`",
-            fix="Set it in the recipe or with --set data.shards=DIR.",
-        )
-    if not _of_full_context(recipe) and stage == "finetune" and recipe.init_adapter is None:
-        raise TrainingError(
-            "Fine-tuning starts from a pretrained adapter.",
-            expected="init_adapter: an adapter folder",
-            fix=f"Set it in the recipe or with --set init_adapter=DIR; {UNTRAINED} starts from "
-            "fresh weights.",
-        )
-
-
-def _of_full_context(recipe: Recipe) -> bool:
-    return recipe.objective.reader == "full-context"
-
-
-def _check_full_context(recipe: Recipe) -> None:
-    """A reader of the full context has no memory to write back, to continue or to start from."""
-    objective = recipe.objective
-    if objective.ft_share < 1:
-        raise TrainingError(
-            "A reader of the full context is trained on instructions alone.",
-            got=f"objective.ft_share {objective.ft_share}",
-            expected="1.0",
-            fix="--set objective.ft_share=1.0 (and a batch size with as many triplets).",
-        )
-    if objective.ft_kl_share > 0 or recipe.init_adapter is not None:
-        raise TrainingError(
-            "A reader of the full context starts from the base model and has no teacher.",
-            got=f"init_adapter {recipe.init_adapter}, objective.ft_kl_share "
-            f"{objective.ft_kl_share}",
-            expected="init_adapter: null, objective.ft_kl_share: 0.0",
-        )
 
 
 def _open_shards(folder: str, token_hash: str) -> ShardSet:
@@ -284,7 +237,7 @@ def grow_objectives(own: dict[str, torch.Tensor], model: IcaeModel) -> dict[str,
     return {**own, name: new}
 
 
-def calibrate_slots(model: IcaeModel, recipe: Recipe, shards: ShardSet) -> None:
+def calibrate_slots(model: IcaeModel | RivalModel, recipe: Recipe, shards: ShardSet) -> None:
     """Fit the slot head to a few spans of the training text, at the highest ratio."""
     rng = np.random.default_rng(recipe.optim.seed)
     longest = min(recipe.model.span_length, max(int(n) for n in recipe.data.context_lengths))
@@ -325,15 +278,54 @@ class _Trainee:
 
 def _memory_trainee(recipe: Recipe, record: _Record, shards: ShardSet | None) -> _Trainee:
     model, weights = _build_model(recipe, shards)
-    ratios = {float(r) for stage in recipe.data.ratio_curriculum for r in stage.ratios}
 
     def save(target: Path, metrics: Mapping[str, float]) -> Path:
         info = AdapterInfo(
-            model=recipe.model, ratios=tuple(sorted(ratios)), **record.fields(weights, metrics)
+            model=recipe.model, ratios=_ratios(recipe), **record.fields(weights, metrics)
         )
         return save_adapter(model, info, target)
 
     return _Trainee(model=model, save=save)
+
+
+def _ratios(recipe: Recipe) -> tuple[float, ...]:
+    """Every ratio of the curriculum, in order."""
+    stages = recipe.data.ratio_curriculum
+    return tuple(sorted({float(r) for stage in stages for r in stage.ratios}))
+
+
+def _rival_trainee(recipe: Recipe, record: _Record, shards: ShardSet | None) -> _Trainee:
+    method = cast(RivalMethod, recipe.objective.reader)
+    decoder = load_training_decoder(recipe)
+    model = RIVAL_MODELS[method](decoder, recipe.model, seed=recipe.optim.seed)
+    weights = base_hash(recipe.base, decoder)
+    if recipe.init_adapter not in (None, UNTRAINED):
+        _start_rival(model, recipe, weights)
+    elif shards is not None:
+        calibrate_slots(model, recipe, shards)
+
+    def save(target: Path, metrics: Mapping[str, float]) -> Path:
+        info = RivalInfo(
+            method=method,
+            model=recipe.model,
+            ratios=_ratios(recipe),
+            **record.fields(weights, metrics),
+        )
+        return save_rival(model, info, target)
+
+    return _Trainee(model=model, save=save)
+
+
+def _start_rival(model: RivalModel, recipe: Recipe, weights: str) -> None:
+    assert recipe.init_adapter is not None
+    info = read_rival_info(recipe.init_adapter)
+    if (info.method, info.base_hash) != (recipe.objective.reader, weights):
+        raise TrainingError(
+            "init_adapter is another rival, or of another base model.",
+            got=f"{info.method} on {info.base_model} ({info.base_hash[:12]})",
+            expected=f"{recipe.objective.reader} on {recipe.base} ({weights[:12]})",
+        )
+    load_rival_weights(model, recipe.init_adapter)
 
 
 def _full_context_trainee(recipe: Recipe, record: _Record, shards: ShardSet | None) -> _Trainee:
@@ -356,6 +348,8 @@ def _full_context_trainee(recipe: Recipe, record: _Record, shards: ShardSet | No
 TRAINEES: Mapping[TrainedReader, Callable[[Recipe, _Record, ShardSet | None], _Trainee]] = {
     "memory": _memory_trainee,
     "full-context": _full_context_trainee,
+    "gist": _rival_trainee,
+    "autocompressor": _rival_trainee,
 }
 """What `objective.reader` trains."""
 
@@ -369,5 +363,6 @@ def _sources(
         data |= {source: f"{tokens} tokens" for source, tokens in shards.sources.items()}
     data |= {taken.name: str(taken) for taken in triplets}
     if recipe.init_adapter not in (None, UNTRAINED):
-        data["started from adapter"] = adapter_hash(str(recipe.init_adapter))[:16]
+        known = rival_hash if recipe.objective.reader in RIVAL_MODELS else adapter_hash
+        data["started from adapter"] = known(str(recipe.init_adapter))[:16]
     return data

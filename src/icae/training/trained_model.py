@@ -1,4 +1,4 @@
-"""What the training loop needs of a model: an adapter's, or a full-context reader's."""
+"""What the training loop needs of a model: an adapter's, a full-context reader's, a rival's."""
 
 from __future__ import annotations
 

@@ -239,3 +239,16 @@ def test_times_are_for_people() -> None:
     assert progress.time_text(9.4) == "9 s"
     assert progress.time_text(90) == "1 min 30 s"
     assert progress.time_text(7260) == "2 h 1 min"
+
+
+def test_trained_rivals_and_held_out_text_reach_the_experiment(icae, ran) -> None:
+    folders = ("--trained", "runs/gist", "--trained", "runs/auto")
+    texts = ("--texts", "held-out", "--lengths", "32", "--samples", 8, "--greedy", 4)
+    result = icae("eval", "rivals", "q.jsonl", *folders, *texts, "--ratios", "2")
+    assert result.exit_code == 0, result.output
+    settings = ran["settings"]
+    assert settings.trained == (Path("runs/gist"), Path("runs/auto"))
+    assert settings.texts.paths == (Path("held-out"),)
+    assert (settings.texts.lengths, settings.texts.samples, settings.texts.greedy) == ((32,), 8, 4)
+    assert icae("eval", "rivals", "q.jsonl").exit_code == 0
+    assert (ran["settings"].trained, ran["settings"].texts) == ((), None)

@@ -17,9 +17,12 @@ from icae.model import (
     load_adapter,
     load_decoder,
     load_reader,
+    load_rival,
     load_tokenizer,
     read_info,
     read_reader_info,
+    read_rival_info,
+    rival_hash,
     tokenizer_hash,
 )
 from icae.parsing import to_dict
@@ -311,6 +314,49 @@ def test_a_full_context_reader_with_what_it_cannot_use_is_refused(
 ) -> None:
     with pytest.raises(TrainingError, match=message):
         train(reading(**change), stage="finetune")
+
+
+@pytest.mark.parametrize("method", ["gist", "autocompressor"])
+def test_a_rival_is_trained_on_the_same_samples_and_goes_on_from_its_folder(
+    pretraining: Callable[..., Recipe],
+    triplets: str,
+    tiny_base: str,
+    tmp_path: Path,
+    method: Any,
+) -> None:
+    recipe = pretraining(objective={"reader": method}, run={"output": str(tmp_path / method)})
+    result = train(recipe, stage="pretrain")
+    info = read_rival_info(result.adapter)
+    assert (info.method, info.metrics["step"]) == (method, 2)
+    assert info.metrics["ae_loss"] > 0
+    with pytest.raises(AdapterError, match="not an adapter folder"):
+        read_info(result.adapter)
+
+    tuned = pretraining(
+        init_adapter=str(result.adapter),
+        data={"triplets": (TripletFile(path=triplets),)},
+        objective={"reader": method, "ft_share": 0.5},
+        run={"output": str(tmp_path / "tuned")},
+    )
+    second = read_rival_info(train(tuned, stage="finetune").adapter)
+    assert second.data["started from adapter"] == rival_hash(result.adapter)[:16]
+    decoder = load_decoder(tiny_base, dtype=torch.float32, device="cpu")
+    load_rival(
+        tmp_path / "tuned" / "adapter", decoder, base_model=tiny_base, base_hash=info.base_hash
+    )
+
+
+def test_a_rival_does_not_start_from_the_other(
+    pretraining: Callable[..., Recipe], tmp_path: Path
+) -> None:
+    first = train(pretraining(objective={"reader": "gist"}), stage="pretrain")
+    recipe = pretraining(
+        objective={"reader": "autocompressor"},
+        init_adapter=str(first.adapter),
+        run={"output": str(tmp_path / "two")},
+    )
+    with pytest.raises(TrainingError, match="another rival"):
+        train(recipe, stage="pretrain")
 
 
 def test_fresh_weights_are_fine_tuned_only_on_purpose(

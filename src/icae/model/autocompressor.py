@@ -1,0 +1,134 @@
+"""AutoCompressor: summary vectors of a context made segment by segment, each from the earlier ones.
+
+Source: Chevalier et al. 2023 (arXiv:2305.14788). A segment is read behind the summary
+vectors of all segments before it, which stand there as a soft prompt; the last hidden states
+at its summary tokens are its own summary vectors; those of all segments together
+(*summary accumulation*) are what the decoder reads.
+
+What differs from the original, so that a comparison with the autoencoder is one of method:
+
+- The decoder is frozen. The original trains one model that both compresses and reads; here the
+  compressing pass goes through the LoRA and the reading pass through the base weights, as
+  for every adapter of this project.
+- The objectives, the data and the learned objective tokens are those of the recipe, where the
+  original predicts the text of every segment.
+- Segments are spans of the recipe's `span_length`; the original draws their lengths.
+- Gradients run through all segments of a sample; the original stops them after two.
+- Where memory tokens stand and how a hidden state becomes a decoder input are the settings of
+  `ModelConfig`. The original's are ``layout: default``, ``slot_head: plain``,
+  ``memory_embedding: per-slot``, ``framing: behind``.
+
+Of a context of one segment this is the in-context autoencoder with the same settings.
+
+Shape legend: B segments read together, P summary vectors before a segment, L its tokens, K its
+summary tokens, S places of the longest row, D hidden size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from icae.errors import ConfigError
+from icae.model.encoder import EncoderBatch, build_batch, chunk_means, memory_inputs
+from icae.model.icae import IcaeModel
+from icae.types import TokenIds
+
+
+class AutoCompressor(IcaeModel):
+    """An in-context autoencoder whose spans are read behind the slots of the earlier ones."""
+
+    def encode_contexts(
+        self, contexts: Sequence[Sequence[TokenIds]], slots: Sequence[Sequence[int]]
+    ) -> list[Tensor]:
+        """Summary vectors of whole contexts, [K, D] of all segments of each.
+
+        The n-th segments of all contexts are read together.
+
+        Args:
+            contexts: Token ids of the segments of each context, in order.
+            slots: Summary tokens for each of those segments.
+
+        Raises:
+            ConfigError: If the encoder has no memory tokens.
+        """
+        if self.config.reading != "memory-tokens":
+            raise ConfigError(
+                "An AutoCompressor reads its summary vectors at summary tokens.",
+                got=f"model.reading {self.config.reading}",
+                expected="memory-tokens",
+            )
+        width = self.decoder.get_input_embeddings().weight.shape[1]
+        nothing_PD = torch.zeros(0, width, device=self.device, dtype=self.dtype)
+        summaries = [nothing_PD] * len(contexts)
+        for step in range(max(len(own) for own in contexts)):
+            active = [i for i, own in enumerate(contexts) if step < len(own)]
+            made = self._read_segments(
+                [contexts[i][step] for i in active],
+                [slots[i][step] for i in active],
+                [summaries[i] for i in active],
+            )
+            for i, own_KD in zip(active, made, strict=True):
+                summaries[i] = torch.cat([summaries[i], own_KD])
+        return summaries
+
+    def _read_segments(
+        self,
+        segments: Sequence[TokenIds],
+        slots: Sequence[int],
+        before: Sequence[Tensor],
+    ) -> list[Tensor]:
+        """Summary vectors [K_i, D] of one segment of each context.
+
+        Rows are ``[summary vectors ; segment ; summary tokens ; padding]``; as in
+        `read_memory_tokens`, the mask of ones keeps transformers from cutting the rows at
+        jumps of the positions, and causal attention keeps the padding out.
+
+        Args:
+            segments: Token ids of each segment.
+            slots: Its summary tokens.
+            before: Summary vectors [P_i, D] of the segments before it.
+        """
+        batch = build_batch(segments, slots, self.config, self.device)
+        tokens_BSD, inputs_BSD = memory_inputs(self.lora, self.tokens, batch)
+        sizes = [len(ids) + k for ids, k in zip(segments, slots, strict=True)]
+        rows = [
+            torch.cat([before_PD.to(inputs_BSD.dtype), inputs_BSD[i, : sizes[i]]])
+            for i, before_PD in enumerate(before)
+        ]
+        padded_BSD = pad_sequence(rows, batch_first=True)
+        hidden_BSD = (
+            self.lora.get_base_model()
+            .base_model(
+                inputs_embeds=padded_BSD,
+                attention_mask=torch.ones(
+                    padded_BSD.shape[:2], dtype=torch.long, device=self.device
+                ),
+                position_ids=_positions(batch, sizes, [len(own_PD) for own_PD in before]),
+                use_cache=False,
+            )
+            .last_hidden_state
+        )
+        mean_BKD = chunk_means(tokens_BSD.detach(), batch.chunk_BS, max(slots), batch.weight_BS)
+        made = []
+        for i, k in enumerate(slots):
+            end = len(before[i]) + sizes[i]
+            made.append(self.head(hidden_BSD[i, end - k : end], mean_BKD[i, :k]).to(self.dtype))
+        return made
+
+
+def _positions(batch: EncoderBatch, sizes: Sequence[int], before: Sequence[int]) -> Tensor:
+    """Positions [B, S]: the soft prompt's 0..P-1, then those of the span behind it."""
+    rows = [
+        torch.cat(
+            [
+                torch.arange(front, device=batch.positions_BS.device),
+                batch.positions_BS[i, :size] + front,
+            ]
+        )
+        for i, (size, front) in enumerate(zip(sizes, before, strict=True))
+    ]
+    return pad_sequence(rows, batch_first=True)

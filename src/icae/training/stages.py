@@ -1,0 +1,73 @@
+"""What a recipe must hold for the stage that it is started as."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from icae.config import UNTRAINED, Recipe
+from icae.errors import TrainingError
+
+Stage = Literal["pretrain", "finetune"]
+
+
+def check_stage(recipe: Recipe, stage: Stage) -> None:
+    """Refuse a recipe that lacks what its stage needs.
+
+    Args:
+        recipe: The run.
+        stage: What it is started as.
+
+    Raises:
+        TrainingError: If samples, shards or a start are missing, or contradict each other.
+    """
+    if stage == "pretrain" and recipe.objective.ft_share > 0:
+        raise TrainingError(
+            "This recipe has instruction samples.",
+            got=f"objective.ft_share {recipe.objective.ft_share}",
+            fix="Use `icae finetune`.",
+        )
+    if stage == "finetune" and not (recipe.objective.ft_share > 0 and recipe.data.triplets):
+        raise TrainingError(
+            "This recipe has no instruction samples.",
+            expected="objective.ft_share > 0 and data.triplets",
+            fix="Use `icae pretrain`, or add them.",
+        )
+    if of_full_context(recipe):
+        _check_full_context(recipe)
+    if recipe.objective.ft_share < 1 and not recipe.data.shards:
+        raise TrainingError(
+            "The recipe names no token shards.",
+            expected="data.shards: a folder made by `icae data pack`",
+            fix="Set it in the recipe or with --set data.shards=DIR.",
+        )
+    if not of_full_context(recipe) and stage == "finetune" and recipe.init_adapter is None:
+        raise TrainingError(
+            "Fine-tuning starts from a pretrained adapter.",
+            expected="init_adapter: an adapter folder",
+            fix=f"Set it in the recipe or with --set init_adapter=DIR; {UNTRAINED} starts from "
+            "fresh weights.",
+        )
+
+
+def of_full_context(recipe: Recipe) -> bool:
+    """Whether the recipe trains a reader of the full context, which has no memory."""
+    return recipe.objective.reader == "full-context"
+
+
+def _check_full_context(recipe: Recipe) -> None:
+    """A reader of the full context has no memory to write back, to continue or to start from."""
+    objective = recipe.objective
+    if objective.ft_share < 1:
+        raise TrainingError(
+            "A reader of the full context is trained on instructions alone.",
+            got=f"objective.ft_share {objective.ft_share}",
+            expected="1.0",
+            fix="--set objective.ft_share=1.0 (and a batch size with as many triplets).",
+        )
+    if objective.ft_kl_share > 0 or recipe.init_adapter is not None:
+        raise TrainingError(
+            "A reader of the full context starts from the base model and has no teacher.",
+            got=f"init_adapter {recipe.init_adapter}, objective.ft_kl_share "
+            f"{objective.ft_kl_share}",
+            expected="init_adapter: null, objective.ft_kl_share: 0.0",
+        )

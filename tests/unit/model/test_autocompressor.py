@@ -1,0 +1,153 @@
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+import torch
+
+from icae.config import ModelConfig
+from icae.errors import ConfigError
+from icae.model import AutoCompressor, IcaeModel, Sample, weight_hash
+from icae.model.encoder import build_batch, read_memory_tokens
+from icae.objectives import autoencoding, continuation
+
+SETTINGS: dict[str, Any] = {"span_length": 16, "lora_rank": 4, "lora_alpha": 8.0, "max_slots": 16}
+
+
+@pytest.fixture
+def pair(build_decoder: Callable[..., Any]) -> Callable[..., tuple[AutoCompressor, IcaeModel]]:
+    """``pair(**config)``: both models with the same weights, moved away from their start."""
+
+    def build(**settings: Any) -> tuple[AutoCompressor, IcaeModel]:
+        decoder, config = build_decoder(), ModelConfig(**{**SETTINGS, **settings})
+        models = (AutoCompressor(decoder, config), IcaeModel(decoder, config))
+        for model in models:
+            generator = torch.Generator().manual_seed(1)
+            with torch.no_grad():
+                for parameter in model.trainable().values():
+                    parameter += 0.1 * torch.randn(parameter.shape, generator=generator)
+            model.eval()
+        return models
+
+    return build
+
+
+def text(ids: Callable[..., Any], length: int) -> Sample:
+    context = ids(length)
+    return Sample(
+        context_ids=context, ratio=4.0, tasks=(autoencoding(context), continuation(ids(5)))
+    )
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"framing": "around", "objective_tokens": 2},
+        {"slot_head": "plain", "layout": "default", "memory_embedding": "per-slot"},
+    ],
+)
+def test_one_segment_is_the_autoencoder(
+    pair: Any, random_ids: Callable[..., Any], settings: dict[str, Any]
+) -> None:
+    compressor, autoencoder = pair(**settings)
+    samples = [text(random_ids, 16), text(random_ids, 9)]
+    with torch.no_grad():
+        for one, other in zip(compressor(samples), autoencoder(samples), strict=True):
+            torch.testing.assert_close(one.log_probs_T, other.log_probs_T, atol=2e-5, rtol=1e-4)
+
+
+def test_a_segment_is_read_behind_the_summaries_of_all_before_it(
+    pair: Any, random_ids: Callable[..., Any]
+) -> None:
+    compressor, _ = pair(layout="default", slot_head="plain")
+    spans = [random_ids(16, seed) for seed in range(3)]
+    with torch.no_grad():
+        (made,) = compressor.encode_contexts([spans], [[4, 4, 4]])
+        before = made[:8]
+        inputs = torch.cat(
+            [
+                before,
+                compressor.decoder.get_input_embeddings()(torch.from_numpy(spans[2])),
+                compressor.tokens.memory(torch.arange(4)),
+            ]
+        )
+        hidden = (
+            compressor.lora.get_base_model()
+            .base_model(inputs_embeds=inputs[None], use_cache=False)
+            .last_hidden_state[0, -4:]
+        )
+    torch.testing.assert_close(made[8:], hidden, atol=2e-5, rtol=1e-4)
+
+
+def test_earlier_segments_change_later_summaries_and_not_the_other_way_round(
+    pair: Any, random_ids: Callable[..., Any]
+) -> None:
+    compressor, autoencoder = pair()
+    first, second, other = (random_ids(16, seed) for seed in range(3))
+    with torch.no_grad():
+        for model, recursive in ((compressor, True), (autoencoder, False)):
+            (made,) = model.encode_contexts([[first, second]], [[4, 4]])
+            (changed,) = model.encode_contexts([[other, second]], [[4, 4]])
+            (later,) = model.encode_contexts([[first, other]], [[4, 4]])
+            assert ((made[4:] - changed[4:]).abs().max() > 1e-3) == recursive
+            torch.testing.assert_close(made[:4], later[:4], atol=2e-5, rtol=1e-4)
+
+
+def test_contexts_of_other_lengths_beside_it_change_nothing(
+    pair: Any, random_ids: Callable[..., Any]
+) -> None:
+    compressor, _ = pair()
+    samples = [text(random_ids, 40), text(random_ids, 7), text(random_ids, 32)]
+    with torch.no_grad():
+        together = compressor(samples)
+        apart = [score for one in samples for score in compressor([one])]
+    for left, right in zip(together, apart, strict=True):
+        torch.testing.assert_close(left.log_probs_T, right.log_probs_T, atol=2e-5, rtol=1e-4)
+
+
+def test_training_never_touches_the_decoder(
+    pair: Any, random_ids: Callable[..., Any], train: Callable[..., Sequence[float]]
+) -> None:
+    compressor, _ = pair()
+    before = weight_hash(compressor.decoder)
+    losses = train(compressor, [text(random_ids, 40)], steps=8)
+    assert min(losses[1:]) < losses[0]
+    assert all(parameter.grad is None for parameter in compressor.decoder.parameters())
+    assert weight_hash(compressor.decoder) == before
+
+
+def test_gradients_run_back_through_the_earlier_segments(
+    pair: Any, random_ids: Callable[..., Any]
+) -> None:
+    compressor, _ = pair()
+    first, second = random_ids(16, 1), random_ids(16, 2)
+    summary_tokens = compressor.tokens.memory_ND
+    (made,) = compressor.encode_contexts([[first, second]], [[4, 4]])
+    (whole,) = torch.autograd.grad(made[4:].pow(2).sum(), summary_tokens)
+    (again,) = compressor._read_segments([second], [4], [made[:4].detach()])
+    torch.testing.assert_close(again, made[4:], atol=2e-5, rtol=1e-4)
+    (own,) = torch.autograd.grad(again.pow(2).sum(), summary_tokens)
+    assert (whole - own).abs().max() > 1e-4  # the rest came through the first segment
+
+
+def test_an_encoder_without_memory_tokens_is_refused(
+    pair: Any, random_ids: Callable[..., Any]
+) -> None:
+    compressor, _ = pair(reading="mean-pool")
+    with pytest.raises(ConfigError, match="summary tokens"):
+        compressor([text(random_ids, 16)])
+
+
+def test_memory_inputs_give_what_the_encoder_read_before(
+    pair: Any, random_ids: Callable[..., Any]
+) -> None:
+    _, autoencoder = pair()
+    spans, slots = [random_ids(16), random_ids(9)], [4, 3]
+    batch = build_batch(spans, slots, autoencoder.config, autoencoder.device)
+    with torch.no_grad():
+        hidden, means = read_memory_tokens(autoencoder.lora, autoencoder.tokens, batch)
+        embedded = autoencoder.decoder.get_input_embeddings()(torch.from_numpy(spans[0]))
+    assert [len(own) for own in hidden] == slots
+    torch.testing.assert_close(means[0, 0], embedded[:4].mean(dim=0), atol=1e-5, rtol=1e-4)

@@ -1,0 +1,217 @@
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from icae.config import ModelConfig
+from icae.errors import ConfigError, TrainingError
+from icae.model import GistModel, Sample, weight_hash
+from icae.model.positions import encoder_positions
+from icae.objectives import autoencoding, continuation, instruction
+
+SETTINGS: dict[str, Any] = {"span_length": 16, "lora_rank": 4, "lora_alpha": 8.0, "max_slots": 16}
+
+
+@pytest.fixture
+def build_gist(build_decoder: Callable[..., Any]) -> Callable[..., GistModel]:
+    """``build_gist(trained=True, **config)``: a tiny GIST, moved away from its start."""
+
+    def build(*, trained: bool = True, decoder: Any = None, **settings: Any) -> GistModel:
+        model = GistModel(
+            build_decoder() if decoder is None else decoder, ModelConfig(**SETTINGS, **settings)
+        )
+        if trained:
+            generator = torch.Generator().manual_seed(1)
+            with torch.no_grad():
+                for parameter in model.trainable().values():
+                    parameter += 0.1 * torch.randn(parameter.shape, generator=generator)
+        return model.eval()
+
+    return build
+
+
+@pytest.fixture
+def gist(build_gist: Callable[..., GistModel]) -> GistModel:
+    return build_gist(objective_tokens=2)
+
+
+def sample(ids: Callable[..., Any], length: int, *, ratio: float = 4.0) -> Sample:
+    context = ids(length)
+    tasks = (autoencoding(context), continuation(ids(5)), instruction(ids(4), ids(3)))
+    return Sample(context_ids=context, ratio=ratio, tasks=tasks)
+
+
+def one_pass_logits(model: GistModel, weights: Any, context: Any, slots: int, task: Any) -> Any:
+    """Logits at the targets of one pass over everything, under the mask of the paper."""
+    length, markers = len(context), model.config.objective_tokens
+    embed = model.decoder.get_input_embeddings()
+    inputs = torch.cat(
+        [
+            embed(torch.from_numpy(context)),
+            model.tokens.memory(torch.arange(slots)),
+            model.markers(task.objective),
+            embed(torch.from_numpy(task.input_ids)),
+        ]
+    )
+    size, behind = len(inputs), length + slots
+    hidden_ij = torch.triu(torch.ones(size, size, dtype=torch.bool), diagonal=1)
+    hidden_ij[behind:, :length] = True  # what follows the gist tokens never sees the context
+    mask = torch.zeros(size, size).masked_fill(hidden_ij, torch.finfo(torch.float32).min)
+    places = encoder_positions(model.config.layout, length, slots)
+    places += range(max(places) + 1, max(places) + 1 + size - behind)
+    hidden = weights.base_model(
+        inputs_embeds=inputs[None],
+        attention_mask=mask[None, None],
+        position_ids=torch.tensor(places)[None],
+        use_cache=False,
+    ).last_hidden_state[0]
+    return model.decoder.get_output_embeddings()(hidden[behind + markers - 1 :])
+
+
+@pytest.mark.parametrize("layout", ["default", "uniform-encoder"])
+def test_with_the_same_weights_it_is_one_pass_under_the_gist_mask(
+    build_gist: Callable[..., GistModel], random_ids: Callable[..., Any], layout: str
+) -> None:
+    # The LoRA of a fresh model changes nothing, so both passes go through the base weights.
+    model = build_gist(trained=False, layout=layout, objective_tokens=2)
+    context, task = random_ids(12), autoencoding(random_ids(7, 3))
+    with torch.no_grad():
+        (memory,) = model.encode([context], [4.0])
+        (logits,) = model.label_logits([memory], [task])
+        expected = one_pass_logits(model, model.decoder, context, 3, task)
+    torch.testing.assert_close(logits, expected, atol=2e-5, rtol=1e-4)
+
+
+def test_the_lora_writes_the_gist_tokens_and_has_no_part_in_reading_them(
+    gist: GistModel, random_ids: Callable[..., Any]
+) -> None:
+    context, task = random_ids(12), autoencoding(random_ids(7, 3))
+    with torch.no_grad():
+        (memory,) = gist.encode([context], [4.0])
+        (logits,) = gist.label_logits([memory], [task])
+        both_tuned = one_pass_logits(gist, gist.lora.get_base_model(), context, 3, task)
+        none_tuned = one_pass_logits(gist, gist.decoder, context, 3, task)
+    for other in (both_tuned, none_tuned):
+        assert (logits - other).abs().max() > 1e-2
+
+
+def test_what_follows_sees_nothing_of_the_context_but_its_gist_tokens(
+    gist: GistModel, random_ids: Callable[..., Any]
+) -> None:
+    one, other = random_ids(12), random_ids(12)
+    other[2] = (other[2] + 7) % 256
+    task = autoencoding(random_ids(6, 2))
+    with torch.no_grad():
+        first, second = gist.encode([one, other], [4.0, 4.0])
+        (logits,) = gist.label_logits([first], [task])
+        (changed,) = gist.label_logits([second], [task])
+        swapped = type(second)(key_values=first.key_values, end=second.end)
+        (same,) = gist.label_logits([swapped], [task])
+    assert (logits - changed).abs().max() > 1e-3  # the gist tokens carry the change ...
+    assert torch.equal(logits, same)  # ... and nothing else does
+
+
+def test_a_gist_token_sees_the_context_before_it(
+    gist: GistModel, random_ids: Callable[..., Any]
+) -> None:
+    one = random_ids(12)
+    other = one.copy()
+    other[11] = (other[11] + 7) % 256
+    with torch.no_grad():
+        first, second = gist.encode([one, other], [4.0, 4.0])
+    # In the first layer values depend on their own input alone, in the next on the context.
+    for layer, seen in ((0, False), (1, True)):
+        difference = (first.key_values[layer][1] - second.key_values[layer][1]).abs().max()
+        assert (difference > 1e-4) == seen
+
+
+def test_padding_and_batch_size_change_no_score(
+    gist: GistModel, random_ids: Callable[..., Any]
+) -> None:
+    samples = [sample(random_ids, 24), sample(random_ids, 10, ratio=2.0), sample(random_ids, 16)]
+    with torch.no_grad():
+        together = gist(samples)
+        apart = [score for one in samples for score in gist([one])]
+    for left, right in zip(together, apart, strict=True):
+        torch.testing.assert_close(left.log_probs_T, right.log_probs_T, atol=2e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize(("layout", "end"), [("default", 30), ("uniform-encoder", 24)])
+def test_spans_stand_one_behind_the_other(
+    build_gist: Callable[..., GistModel], random_ids: Callable[..., Any], layout: str, end: int
+) -> None:
+    model, context = build_gist(layout=layout), random_ids(24)
+    with torch.no_grad():
+        (both,) = model.encode([context], [4.0])
+        (first,) = model.encode([context[:16]], [4.0])
+    assert (both.places, both.end) == (6, end)
+    for whole, part in zip(both.key_values, first.key_values, strict=True):
+        torch.testing.assert_close(whole[0][:, :, :4], part[0], atol=2e-5, rtol=1e-4)
+
+
+def test_decoder_gradients_stay_none_and_every_part_learns(
+    gist: GistModel, random_ids: Callable[..., Any], train: Callable[..., Sequence[float]]
+) -> None:
+    before = weight_hash(gist.decoder)
+    losses = train(gist, [sample(random_ids, 24)], steps=4)
+    assert losses[-1] < losses[0]
+    assert all(parameter.grad is None for parameter in gist.decoder.parameters())
+    assert weight_hash(gist.decoder) == before
+    names = gist.trainable()
+    assert {name.split(".")[0] for name in names} == {"lora", "tokens"}
+    last = len(gist.decoder.base_model.layers) - 1
+    for name, parameter in names.items():
+        # The query of the last layer acts on no key or value of it.
+        idle = f"layers.{last}.self_attn.q_proj" in name
+        assert (parameter.grad is None or not parameter.grad.any()) == idle, name
+
+
+def test_a_kl_share_moves_what_is_minimised_but_not_the_loss(
+    gist: GistModel, random_ids: Callable[..., Any]
+) -> None:
+    with torch.no_grad():
+        plain = gist([sample(random_ids, 12)])
+        taught = gist([sample(random_ids, 12)], kl_shares={"lm": 1.0})
+    for one, other in zip(plain, taught, strict=True):
+        assert torch.equal(one.loss_sum, other.loss_sum)
+        assert torch.equal(one.minimised, other.minimised) == (one.objective != "lm")
+
+
+@pytest.mark.parametrize("family", ["qwen2", "mistral", "gpt-neox"])
+def test_other_families_read_gist_tokens_too(
+    build_gist: Callable[..., GistModel],
+    build_decoder: Callable[..., Any],
+    random_ids: Callable[..., Any],
+    family: str,
+) -> None:
+    model = build_gist(trained=False, decoder=build_decoder(family))
+    context, task = random_ids(12), autoencoding(random_ids(7, 3))
+    with torch.no_grad():
+        (memory,) = model.encode([context], [4.0])
+        (logits,) = model.label_logits([memory], [task])
+        expected = one_pass_logits(model, model.decoder, context, 3, task)
+    torch.testing.assert_close(logits, expected, atol=2e-5, rtol=1e-4)
+
+
+def test_settings_that_have_no_meaning_for_gist_tokens_are_refused(
+    build_gist: Callable[..., GistModel], gist: GistModel
+) -> None:
+    for change in ({"framing": "around"}, {"reading": "mean-pool"}):
+        with pytest.raises(ConfigError, match="GIST"):
+            build_gist(**change)
+    for refused in (gist.checkpoint_activations, gist.compile_layers):
+        with pytest.raises(TrainingError, match="key-value cache"):
+            refused()
+
+
+def test_each_ratio_has_its_number_of_gist_tokens(
+    gist: GistModel, random_ids: Callable[..., Any]
+) -> None:
+    with torch.no_grad():
+        memories = gist.encode([random_ids(9), random_ids(33)], [2.0, 8.0])
+    assert [memory.places for memory in memories] == [5, 2 + 2 + 1]
+    assert np.isfinite([float(m.key_values[0][0].sum()) for m in memories]).all()
