@@ -32,6 +32,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -50,6 +51,9 @@ from icae.objectives import DecoderTask
 from icae.parsing import check
 from icae.spans import SpanPlan, plan_spans
 from icae.types import Objective, TokenIds
+
+if TYPE_CHECKING:
+    from torch.distributed.device_mesh import DeviceMesh
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,6 +169,21 @@ class GistModel(nn.Module):
             got="run.compile: layers",
             expected="none",
             fix="--set run.compile=none.",
+        )
+
+    def shard_layers(self, mesh: DeviceMesh) -> None:
+        """Refused: its layers were never run in shards.
+
+        Args:
+            mesh: The processes.
+
+        Raises:
+            TrainingError: Always.
+        """
+        raise TrainingError(
+            "GIST is trained with whole weights on every process.",
+            got="sharded weights (FSDP)",
+            fix="Launch without an FSDP configuration.",
         )
 
     def encode(self, contexts: Sequence[TokenIds], ratios: Sequence[float]) -> list[GistMemory]:

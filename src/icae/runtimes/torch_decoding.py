@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Collection, Mapping, Sequence
 
+from icae.model.key_values import KeyValues
 from icae.runtimes.base import Prefix, Request
 from icae.runtimes.batching import POSITIONS_PER_BATCH, ROWS_PER_BATCH
 from icae.runtimes.torch import TorchRuntime
 from icae.runtimes.torch_kv import stacks
-from icae.runtimes.torch_rows import DecodingRows, KeyValues, Step
+from icae.runtimes.torch_rows import DecodingRows, Step
 
 
 class KeptFronts:
