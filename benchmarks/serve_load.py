@@ -1,7 +1,7 @@
 """Many clients at `icae serve`: questions about memories against the same with full context.
 
 python benchmarks/serve_load.py examples/pep-0347.txt --output docs/results/serve-load
-    [--clients 50] [--seconds 300] [--rounds 1] [--store load.db]
+    [--clients 50] [--seconds 300] [--rounds 1] [--store load.db] [--adapter FOLDER]
 
 A server process answers; every client asks, waits for the whole answer and asks again, about
 one of the documents: as a memory (4x, made before; a store that is named keeps it for the next
@@ -28,7 +28,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -192,13 +192,13 @@ def write_report(folder: Path, settings: Any, phases: Sequence[Phase]) -> None:
     }
     folder.mkdir(parents=True, exist_ok=True)
     setting: dict[str, Any] = {"clients": settings.clients, "seconds": settings.seconds}
-    setting |= {"rounds": settings.rounds, "tokens": settings.tokens}
+    setting |= {"rounds": settings.rounds, "tokens": settings.tokens, "model": settings.model}
     setting |= {"processor": platform.processor() or platform.machine(), "cores": os.cpu_count()}
     record = {
         "setting": setting,
         "ways": [memory, full],
         "ratios": ratios,
-        "raw": [asdict(phase) for phase in phases],
+        "raw": [{"latencies_s": p.latencies, "rss_mb": p.rss_mb} for p in phases],
     }
     (folder / "serve-load.json").write_text(json.dumps(record, indent=1) + "\n")
     lines = [
@@ -206,8 +206,9 @@ def write_report(folder: Path, settings: Any, phases: Sequence[Phase]) -> None:
         "",
         f"`{' '.join(['python', 'benchmarks/serve_load.py', *sys.argv[1:]])}`",
         "",
-        f"{settings.clients} clients, {settings.rounds} x {settings.seconds:g} s each way in turn, "
-        f"documents of {settings.tokens} tokens at 4x, answers of at most "
+        f"{settings.model}; {settings.clients} clients, {settings.rounds} x "
+        f"{settings.seconds:g} s each way in turn, documents of {settings.tokens} tokens at 4x, "
+        f"answers of at most "
         f"{ANSWER_TOKENS} tokens; {os.cpu_count()} cores. While memories were asked the server had "
         f"{memory['server_cpu_share']:.0%} of a core, with full context "
         f"{full['server_cpu_share']:.0%}.",
@@ -229,17 +230,19 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=300.0)
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--store", type=Path)
+    parser.add_argument("--adapter", help="by default the one shipped")
     settings = parser.parse_args()
     documents = [(path.name, path.read_text(encoding="utf-8")) for path in settings.documents]
     memory, full = Phase(way="memory"), Phase(way="full context")
+    options = ["--max-per-key", str(settings.clients)]
+    options += ["--adapter", settings.adapter] if settings.adapter else []
     with (
         tempfile.TemporaryDirectory() as folder,
-        serving(
-            settings.store or Path(folder) / "load.db", ["--max-per-key", str(settings.clients)]
-        ) as (server, url),
+        serving(settings.store or Path(folder) / "load.db", options) as (server, url),
     ):
         memories = memories_of(url, documents)
         ids = [one["id"] for one in memories]
+        settings.model = httpx2.get(f"{url}/health").json()["model"]
         settings.tokens = ", ".join(str(one["tokens"]) for one in memories)
 
         def about_memory(turn: int) -> list[dict[str, Any]]:

@@ -43,6 +43,7 @@ def make_app(service: Service, *, local_only: bool, grace_s: float = 30.0) -> St
         service.worker.start()
         yield
         service.worker.close(seconds=grace_s)
+        service.parsers.shutdown(wait=False, cancel_futures=True)
 
     async def health(request: Request) -> Response:
         if not service.worker.alive:

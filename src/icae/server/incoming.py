@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import json
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Any
 
@@ -127,7 +129,7 @@ def parse_json(body: bytes) -> Any:
     return value
 
 
-async def read_document(request: Request, limits: Limits) -> NewDocument:
+async def read_document(request: Request, limits: Limits, parsers: Executor) -> NewDocument:
     """A text that is to become a memory: JSON, or an upload.
 
     JSON has the fields ``text``, ``name``, ``ratio`` and ``min_fidelity``, all but the
@@ -136,12 +138,17 @@ async def read_document(request: Request, limits: Limits) -> NewDocument:
     An upload is ``multipart/form-data`` with the part ``file`` (text, Markdown, HTML or
     PDF, told by its content) and the same optional fields.
 
+    Args:
+        request: The request.
+        limits: Bounds of its body, and of the time to read a file.
+        parsers: Threads that read files.
+
     Raises:
-        RequestError: If it cannot be used.
+        RequestError: If it cannot be used, or took too long.
         InputError: If the document or the name cannot be used.
     """
     if _media_type(request) == "multipart/form-data":
-        return await _uploaded(request, await read_body(request, limits), limits)
+        return await _uploaded(request, await read_body(request, limits), limits, parsers)
     if _media_type(request) != "application/json":
         raise _wrong_type(request, "application/json or multipart/form-data")
     raw = mapping(parse_json(await read_body(request, limits)), "the body")
@@ -165,7 +172,9 @@ def text_field(value: Any, name: str) -> str:
     return value
 
 
-async def _uploaded(request: Request, body: bytes, limits: Limits) -> NewDocument:
+async def _uploaded(
+    request: Request, body: bytes, limits: Limits, parsers: Executor
+) -> NewDocument:
     async def pieces() -> Any:
         yield body
 
@@ -190,9 +199,20 @@ async def _uploaded(request: Request, body: bytes, limits: Limits) -> NewDocumen
         fidelity = _number_text(form.get("min_fidelity"), "min_fidelity", FIDELITIES)
     finally:
         await form.close()
-    read = await asyncio.to_thread(
+    parse = functools.partial(
         document_of_bytes, data, name="the upload", max_bytes=limits.body_bytes
     )
+    try:
+        async with asyncio.timeout(limits.body_seconds):
+            read = await asyncio.get_running_loop().run_in_executor(parsers, parse)
+    except TimeoutError as error:
+        raise RequestError(
+            "The upload takes too long to be read.",
+            status=408,
+            code="timeout",
+            expected=f"at most {limits.body_seconds:g} s",
+            fix="Send its text.",
+        ) from error
     return NewDocument(text=read.text, title=title, ratio=ratio, min_fidelity=fidelity)
 
 

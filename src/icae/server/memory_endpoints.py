@@ -23,7 +23,7 @@ from icae.server.incoming import (
     title_of,
 )
 from icae.server.service import Service
-from icae.server.shelf import check_memory_id
+from icae.server.shelf import check_memory_id, no_memory
 from icae.server.span_bodies import spans_body
 from icae.server.waiting import settled
 
@@ -58,7 +58,7 @@ class MemoryEndpoints:
         """Make a memory of a text or a file."""
         owner = self.service.owner(request)
         with self.service.arriving.held(owner):
-            document = await read_document(request, self.service.limits)
+            document = await read_document(request, self.service.limits, self.service.parsers)
             work = self.service.desk.create(owner, document, ratio=self.service.ratio)
             return await self._outcome(work, ready_status=201)
 
@@ -70,7 +70,10 @@ class MemoryEndpoints:
         known = {one.id for one in shelved}
         works = [w for w in self.service.desk.works_of(owner) if w.id not in known]
         bodies = [*map(work_body, works), *map(ready_memory_body, shelved)]
-        start = next((i + 1 for i, body in enumerate(bodies) if body["id"] == after), 0)
+        ids = [body["id"] for body in bodies]
+        if after is not None and after not in ids:
+            raise no_memory(after)
+        start = 0 if after is None else ids.index(after) + 1
         page = bodies[start : start + limit]
         return JSONResponse(
             {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 
 from starlette.requests import Request
@@ -29,6 +30,9 @@ from icae.server.worker import ModelWorker, Writer
 from icae.spans import check_ratio
 from icae.store import MemoryStore
 
+PARSERS = 2
+"""Uploaded files that are read at a time."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Service:
@@ -45,6 +49,7 @@ class Service:
         worker: The thread that runs the model.
         arriving: Requests of each owner whose body is read or that wait for their answer.
         ratio: Context tokens per slot where a request does not say.
+        parsers: Threads that read uploaded files: a slow one holds up other uploads alone.
         token_starts: Where the tokens of a document of a memory start in its text.
     """
 
@@ -58,6 +63,7 @@ class Service:
     worker: ModelWorker
     arriving: OwnerLimit
     ratio: float
+    parsers: Executor
     token_starts: TokenStarts
 
     @classmethod
@@ -110,6 +116,7 @@ class Service:
             worker=worker,
             arriving=OwnerLimit(limits.per_owner),
             ratio=ratio,
+            parsers=ThreadPoolExecutor(PARSERS, thread_name_prefix="icae-parser"),
             token_starts=functools.partial(_token_starts, icae),
         )
 

@@ -232,7 +232,7 @@ def _build_model(recipe: Recipe, shards: ShardSet | None) -> tuple[IcaeModel, st
     if recipe.init_adapter not in (None, UNTRAINED):
         _start_from(model, recipe, weights)
     elif shards is not None:
-        _calibrate(model, recipe, shards)
+        calibrate_slots(model, recipe, shards)
     return model, weights
 
 
@@ -268,7 +268,7 @@ def grow_objectives(own: dict[str, torch.Tensor], model: IcaeModel) -> dict[str,
     return {**own, name: new}
 
 
-def _calibrate(model: IcaeModel, recipe: Recipe, shards: ShardSet) -> None:
+def calibrate_slots(model: IcaeModel, recipe: Recipe, shards: ShardSet) -> None:
     """Fit the slot head to a few spans of the training text, at the highest ratio."""
     rng = np.random.default_rng(recipe.optim.seed)
     longest = min(recipe.model.span_length, max(int(n) for n in recipe.data.context_lengths))

@@ -27,6 +27,8 @@ def test_a_memory_is_made_listed_shown_and_deleted(serve: Callable[..., Any]) ->
         rest = http.get("/v1/memories", params={"limit": 1, "after": page["last_id"]}).json()
         assert not rest["has_more"]
         assert {page["last_id"], rest["last_id"]} == {first["id"], second["id"]}
+        unknown = http.get("/v1/memories", params={"after": "mem_" + "0" * 24})
+        assert unknown.status_code == 404
         assert http.get(f"/v1/memories/{first['id']}").json() == first
         deleted = http.delete(f"/v1/memories/{first['id']}")
         assert deleted.json() == {"id": first["id"], "object": "memory.deleted", "deleted": True}

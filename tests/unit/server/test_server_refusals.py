@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from icae.runtimes.torch import TorchRuntime
+from icae.server import incoming
 from icae.server.limits import Limits
 
 CHAT = {"model": "tiny", "messages": [{"role": "user", "content": "Where?"}], "max_tokens": 4}
@@ -281,3 +282,21 @@ def test_a_mistake_of_the_server_is_a_500_that_tells_nothing_and_it_goes_on(
         assert "secret" not in failed.text
         assert failed.json()["error"]["type"] == "server_error"
         assert http.post("/v1/chat/completions", json=CHAT).status_code == 200
+
+
+def test_a_file_that_takes_too_long_to_be_read_holds_up_nothing_else(
+    serve: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go_on = threading.Event()
+
+    def slow(*_: Any, **__: Any) -> Any:
+        assert go_on.wait(30)
+
+    monkeypatch.setattr(incoming, "document_of_bytes", slow)
+    server = serve(limits=Limits(answer_tokens=4, body_seconds=0.2))
+    with server.client() as http:
+        for _ in range(3):  # more than there are threads for it
+            late = http.post("/v1/memories", files={"file": ("x.pdf", b"%PDF-")})
+            assert (late.status_code, late.json()["error"]["code"]) == (408, "timeout")
+        assert server.ask(server.make_memory()["id"])
+    go_on.set()
