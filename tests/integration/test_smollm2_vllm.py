@@ -70,6 +70,7 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         "--dtype": "float32",
         "--max-model-len": "1024",
         "--max-num-seqs": "4",
+        "--max-num-batched-tokens": "1024",
         "--block-size": str(BLOCK),
     }
     options = [word for pair in settings.items() for word in pair]

@@ -35,6 +35,7 @@ def test_serve_key_prints_a_key_that_its_file_knows(icae, tmp_path: Path) -> Non
         (["--host", "no.such.host.invalid"], "this machine alone"),
         (["--keys", "missing.txt"], "key file cannot be read"),
         (["--ratio", "0.5"], "ratio"),
+        (["--engine", "gpu:8000"], "no URL"),
     ],
 )
 def test_a_server_that_cannot_be_started_says_why_before_the_model_is_loaded(
