@@ -5,6 +5,9 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -40,11 +43,36 @@ pytestmark = [
 ]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Servers:
+    """Addresses of a server without keys and of one with keys, and a key to it."""
+
+    open: str
+    keyed: str
+    key: str
+
+
 @pytest.fixture(scope="module")
-def server(serving: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of a server without keys."""
-    with serving(tmp_path_factory.mktemp("store") / "memories.db") as (_, url):
-        yield url
+def servers(
+    serving: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Servers]:
+    """Two server processes, started side by side."""
+    folder = tmp_path_factory.mktemp("playground")
+    key = add_key(folder / "keys.txt", "anna")
+    options = ((), ("--keys", str(folder / "keys.txt")))
+    with ExitStack() as stack, ThreadPoolExecutor(len(options)) as pool:
+        started = [
+            pool.submit(stack.enter_context, serving(folder / f"{at}.db", *own))
+            for at, own in enumerate(options)
+        ]
+        (_, without), (_, keyed) = (one.result() for one in started)
+        yield Servers(open=without, keyed=keyed, key=key)
+
+
+@pytest.fixture
+def server(servers: Servers) -> str:
+    """The address of the server without keys."""
+    return servers.open
 
 
 @pytest.fixture(scope="module")
@@ -121,7 +149,9 @@ def test_a_text_is_compressed_shaded_asked_on_both_sides_and_deleted(
 ) -> None:
     page = open_page(server)
     assert page.url == f"{server}/playground/"
-    compress(page, TEXT, "fox")
+    compress(page, TEXT, "to be deleted")
+    listed = page.get_by_role("navigation").get_by_role("link", name="to be deleted")
+    listed.wait_for()
 
     assert shown_text(page) == TEXT
     lost = page.locator(".text .lost").first
@@ -153,8 +183,8 @@ def test_a_text_is_compressed_shaded_asked_on_both_sides_and_deleted(
     page.get_by_role("button", name="Delete").click()
     page.get_by_role("dialog").get_by_role("button", name="Delete").click()
     page.get_by_role("heading", name="Compress a document").wait_for()
-    page.get_by_text("None yet.").wait_for()
-    assert httpx2.get(f"{server}/v1/memories").json()["data"] == []
+    listed.wait_for(state="detached")
+    assert "to be deleted" not in httpx2.get(f"{server}/v1/memories").text
 
 
 def test_a_file_held_at_a_minimal_fidelity_shows_what_stayed_verbatim_and_comes_back_as_a_file(
@@ -230,20 +260,18 @@ def test_what_the_server_refuses_is_told_in_plain_words(
 
 
 def test_a_server_with_keys_is_used_with_the_key_that_the_page_asks_for(
-    serving: Callable[..., Any], open_page: Callable[..., Any], tmp_path: Path
+    servers: Servers, open_page: Callable[..., Any]
 ) -> None:
-    key = add_key(tmp_path / "keys.txt", "anna")
-    with serving(tmp_path / "memories.db", "--keys", str(tmp_path / "keys.txt")) as (_, url):
-        page = open_page(url)
-        dialog = page.get_by_role("dialog", name="API key")
-        dialog.get_by_label("Key").fill("wrong")
-        page.keyboard.press("Enter")
-        dialog.get_by_text("The server does not know this key.").wait_for()
-        dialog.get_by_label("Key").fill(key)
-        dialog.get_by_role("button", name="Use the key").click()
-        compress(page, TEXT, "fox")
-        assert page.evaluate("[sessionStorage.length, localStorage.length]") == [1, 0]
-        page.get_by_role("button", name="Forget the key").click()
-        dialog.get_by_role("button", name="Not now").click()
-        page.get_by_text("The server asks for an API key.").wait_for()
-        assert page.evaluate("sessionStorage.length") == 0
+    page = open_page(servers.keyed)
+    dialog = page.get_by_role("dialog", name="API key")
+    dialog.get_by_label("Key").fill("wrong")
+    page.keyboard.press("Enter")
+    dialog.get_by_text("The server does not know this key.").wait_for()
+    dialog.get_by_label("Key").fill(servers.key)
+    dialog.get_by_role("button", name="Use the key").click()
+    compress(page, TEXT, "fox")
+    assert page.evaluate("[sessionStorage.length, localStorage.length]") == [1, 0]
+    page.get_by_role("button", name="Forget the key").click()
+    dialog.get_by_role("button", name="Not now").click()
+    page.get_by_text("The server asks for an API key.").wait_for()
+    assert page.evaluate("sessionStorage.length") == 0

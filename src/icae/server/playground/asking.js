@@ -206,7 +206,7 @@ class Side {
   }
 
   #note(field, other) {
-    if (field === "seconds") return `${some(this.cost.written, "token")} written`;
+    if (field === "seconds") return some(this.cost.written, "token");
     const factor = (other?.[field] ?? 0) / Math.max(this.cost[field], 1e-9);
     return factor >= 1.05 ? `${times(factor)} less` : "";
   }

@@ -190,7 +190,7 @@ function appendPanel(view, body) {
 async function whileAppending(view, id) {
   const body = await settled(id, view.signal, () => {});
   if (view.signal.aborted) return;
-  if (body.status === "ready") say("The text is added.");
   await showReady(view, body);
+  if (body.status === "ready") say("The text is added.");
   view.list.refresh().catch(() => {});
 }
