@@ -23,7 +23,7 @@ from icae.errors import WorkerError  # noqa: E402
 sys.path.insert(0, str(Path(__file__).parents[1] / "unit" / "bulk"))
 import word_encoder  # noqa: E402
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 DOCUMENTS = 24
 

@@ -237,7 +237,7 @@ def launch_two(materials: Path, *recipes: Path) -> None:
         ],
         env={**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"},
         check=True,
-        timeout=280,
+        timeout=840,
     )
 
 
@@ -248,6 +248,7 @@ def start_from(folder: Path, other: Path, *, step: int) -> None:
     shutil.copy(other / "checkpoints" / name, folder / "checkpoints" / name)
 
 
+@pytest.mark.timeout(900)  # starts processes; slow on a busy machine
 def test_one_process_and_two_train_alike_and_take_over_from_each_other(
     tmp_path: Path, materials: Path, write_recipe: Any
 ) -> None:
@@ -273,8 +274,8 @@ def test_one_process_and_two_train_alike_and_take_over_from_each_other(
         own = training_figures(tmp_path / name)
         assert len(own) == steps - first, name
         for record, expected in zip(own, alone[first:], strict=True):
-            assert record == pytest.approx(expected, rel=1e-3), name
+            assert record == pytest.approx(expected, rel=1e-4), name
         for file in ADAPTER_FILES:
             weights = load_file(tmp_path / name / "adapter" / file)
             for key, weight in load_file(tmp_path / "one" / "adapter" / file).items():
-                torch.testing.assert_close(weights[key], weight, rtol=1e-3, atol=1e-4)
+                torch.testing.assert_close(weights[key], weight, rtol=1e-4, atol=1e-5)
