@@ -36,6 +36,7 @@ class DocumentWork:
         id: Its id.
         title: What the owner calls it.
         steps: The work; run in the model's thread.
+        appends: Whether it adds to a memory that is there already.
         progress: (spans done, spans in all); (0, 0) before it begins.
         future: Done when the memory is on the disk, or the work failed.
         cancelled: Set when the result is not wanted any more.
@@ -45,6 +46,7 @@ class DocumentWork:
     id: str
     title: str
     steps: Callable[[DocumentWork], Steps]
+    appends: bool = False
     progress: tuple[int, int] = (0, 0)
     future: Future[None] = field(default_factory=Future)
     cancelled: threading.Event = field(default_factory=threading.Event)
@@ -164,7 +166,9 @@ class DocumentDesk:
             self._metrics.context_tokens.inc(longer.tokens - memory.tokens)
             self._put(work, longer)
 
-        return self._begin(DocumentWork(owner=owner, id=memory_id, title=title, steps=steps))
+        return self._begin(
+            DocumentWork(owner=owner, id=memory_id, title=title, steps=steps, appends=True)
+        )
 
     def work_on(self, owner: str, memory_id: str) -> DocumentWork | None:
         """The work on a memory that is under way or failed, if there is any."""

@@ -186,7 +186,13 @@ class MemoryEndpoints:
             if error.status != 404 or work is None:
                 raise
             return work_body(work)
-        return ready if work is None else {**ready, **work_body(work)}
+        if work is None:
+            return ready
+        if work.appends:
+            return {**ready, **work_body(work)}
+        # A memory that was just made is on the shelf a moment before the work on it has ended.
+        await settled(work.future, seconds=self.service.limits.wait_seconds)
+        return ready
 
 
 def _page(request: Request) -> tuple[int, str | None]:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -96,6 +97,31 @@ def test_a_client_that_would_rather_look_later_does_not_wait(serve: Callable[...
             f"{url}/append", json={"text": "More."}, headers={"Prefer": "respond-async"}
         )
         assert longer.status_code == 202
+
+
+def test_a_memory_that_is_just_being_shelved_is_ready_and_not_in_progress(
+    serve: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    running = serve()
+    shelf, shelved = running.service.shelf, threading.Event()
+    put = shelf.put
+
+    def slow_put(*args: Any, **settings: Any) -> None:
+        put(*args, **settings)
+        shelved.set()
+        time.sleep(0.2)
+
+    monkeypatch.setattr(shelf, "put", slow_put)
+    with running.client() as http:
+        headers = {"Prefer": "respond-async"}
+        made = http.post(
+            "/v1/memories", json={"text": "The fox is in the inn."}, headers=headers
+        ).json()
+        assert shelved.wait(timeout=30)
+        body = http.get(f"/v1/memories/{made['id']}").json()
+        assert body["status"] == "ready"
+        appended = http.post(f"/v1/memories/{made['id']}/append", json={"text": " It wakes."})
+        assert appended.status_code in (200, 202), appended.text
 
 
 def test_tokens_of_numbers_names_and_code_are_told_apart(serve: Callable[..., Any]) -> None:
