@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,6 +18,7 @@ from icae.cli.asking import Asking
 from icae.cli.kv import keeping, require_one_file, use_kv
 from icae.cli.options import Adapter, AsJson, Base, Device, Dtype, KeepKv, MaxNewTokens, Runtime
 from icae.cli.outcome import Outcome, reported
+from icae.cli.token_places import token_places
 from icae.cli.vllm_options import EngineModel, EngineUrl, engine_address
 from icae.errors import InputError, MemoryFileError
 
@@ -31,6 +33,15 @@ Questions = Annotated[
 
 FullContext = Annotated[
     bool, typer.Option("--full-context", help="Answer from the kept text, not from the memory.")
+]
+
+Note = Annotated[
+    bool,
+    typer.Option(
+        "--note",
+        help="Put the numbers, names and code that the slots lose into the prompt, before the "
+        "question.",
+    ),
 ]
 
 
@@ -49,6 +60,7 @@ def ask(
     store: Store = None,
     budget: Budget = 512,
     full_context: FullContext = False,
+    note: Note = False,
     max_new_tokens: MaxNewTokens = 128,
     runtime: Runtime = "auto",
     engine_url: EngineUrl = None,
@@ -80,6 +92,10 @@ def ask(
             server=server,
         ),
     )
+    if note and (full_context or store is not None):
+        raise typer.BadParameter(
+            "a note is of memory files; leave --full-context and --store out.", param_hint="--note"
+        )
     memories, asked = _split(arguments or [], questions, store)
     if kv:
         require_one_file(memories, mode)
@@ -95,6 +111,10 @@ def ask(
     memory = load_memories(memories)
     if mode == "full-context":
         require_source(memory, "--full-context")
+    if note:
+        from icae.memory.risk_note import risk_note
+
+        asking = replace(asking, note=risk_note(memory, token_places(memory, base)))
     with console.status("Loading the model"):
         icae = asking.load()
     if mode == "memory" and len(memories) == 1:

@@ -25,12 +25,14 @@ class Asking:
         max_new_tokens: Most tokens of an answer.
         as_json: Whether nothing is printed while the answer is written.
         load: Loads the model.
+        note: What stands in the prompt before every question.
     """
 
     mode: Mode
     max_new_tokens: int
     as_json: bool
     load: Callable[[], Reader]
+    note: str = ""
 
     def ask(self, icae: Reader, memory: Memory, question: str) -> dict[str, Any]:
         """Ask one question; without JSON, print the answer as it comes.
@@ -49,7 +51,8 @@ class Asking:
             else functools.partial(icae.ask, memory)
         )
         on_text = None if self.as_json else console.write_text
-        answer = ask_one(question, max_new_tokens=self.max_new_tokens, on_text=on_text)
+        asked = f"{self.note}\n\n{question}" if self.note else question
+        answer = ask_one(asked, max_new_tokens=self.max_new_tokens, on_text=on_text)
         if not self.as_json:
             console.write_text("\n")
             note_answer(answer, self.mode)

@@ -6,16 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-import numpy as np
-from numpy.typing import NDArray
-
 from icae.adaptive import FidelityPolicy
 from icae.api import Icae
 from icae.evaluation.memories import ContextMemory, Tick, segment_memory
 from icae.evaluation.questions import Question
 from icae.evaluation.readers import MemoryReader, Reading, slot_budget
 from icae.memory import Segment
-from icae.memory.critical_words import critical_words
+from icae.memory.risk_note import note_of_words, words_at_risk
 from icae.model import render_full_prompt, tokenize, tokenize_with_offsets
 from icae.refinement import RefineConfig
 from icae.runtimes.base import Request
@@ -166,24 +163,5 @@ class NotedReader(MemoryReader):
             assert memory.token_fidelity is not None
             _, starts = tokenize_with_offsets(self.engine.tokenizer, question.context)
             words = words_at_risk(question.context, starts, memory.token_fidelity.reproduced)
-            notes[question.group] = "Words in the text: " + ", ".join(words) if words else ""
+            notes[question.group] = note_of_words(words)
         return notes
-
-
-def words_at_risk(text: str, starts: Sequence[int], reproduced: NDArray[np.bool_]) -> list[str]:
-    """Numbers, names and code of a text that its slots lose, each once, in order.
-
-    Args:
-        text: The text.
-        starts: Character at which each of its tokens starts.
-        reproduced: Whether each token is reproduced from the slots, [L].
-    """
-    lost = np.flatnonzero(~reproduced).tolist()
-    ends = [*starts[1:], len(text)]
-    words = critical_words(text)
-    risky = [
-        text[word.start : word.end]
-        for word in words
-        if any(starts[i] < word.end and ends[i] > word.start for i in lost)
-    ]
-    return list(dict.fromkeys(risky))

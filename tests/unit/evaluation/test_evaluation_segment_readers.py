@@ -14,7 +14,6 @@ from icae.evaluation.segment_readers import (
     NotedReader,
     RefinedShaper,
     SegmentReader,
-    words_at_risk,
 )
 from icae.model import render_full_prompt, tokenize
 from icae.refinement import RefineConfig
@@ -88,11 +87,3 @@ def test_note_stands_before_the_question_and_its_tokens_are_counted(
     more = noted[0].context_positions - plain[0].context_positions
     assert more == len(tokenize(engine.tokenizer, note))
     assert noted[2].request.prompt_ids.tolist() == plain[2].request.prompt_ids.tolist()
-
-
-def test_words_are_at_risk_if_one_of_their_tokens_is_lost() -> None:
-    text = "In 1861 Anna saw Bert, and Anna left."
-    starts = [0, 3, 5, 8, 13, 17, 23, 27, 32]
-    reproduced = np.array([False, True, False, True, False, True, True, False, True])
-    assert words_at_risk(text, starts, reproduced) == ["1861", "Anna"]
-    assert words_at_risk(text, starts, np.ones(9, dtype=np.bool_)) == []
