@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -15,8 +14,6 @@ from transformers import PreTrainedModel
 from icae.errors import AdapterError
 from icae.model.adapter_files import (
     FORMAT,
-    RECORD,
-    VERSION,
     AdapterInfo,
     adapter_hash,
     read_info,
@@ -57,9 +54,7 @@ def save_adapter(model: IcaeModel, info: AdapterInfo, folder: str | Path) -> Pat
         {k: v.detach().cpu().contiguous() for k, v in tensors.items()},
         str(folder / "icae.safetensors"),
     )
-    record = {"format": FORMAT, "version": VERSION, **to_dict(info)}
-    text = json.dumps(record, indent=2, sort_keys=True, ensure_ascii=False)
-    (folder / RECORD).write_text(text + "\n", encoding="utf-8")
+    FORMAT.write(folder, info)
     (folder / "README.md").write_text(model_card(to_dict(info)), encoding="utf-8")
     return folder
 

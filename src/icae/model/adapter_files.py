@@ -14,13 +14,12 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from icae.config import ModelConfig
-from icae.errors import AdapterError, ConfigError
-from icae.parsing import from_dict
+from icae.errors import AdapterError
+from icae.model.folder_record import RecordFormat
 from icae.types import OBJECTIVES, FloatArray, Objective
 
-FORMAT = "icae-adapter"
 RECORD = "icae.json"
-VERSION = 1
+FORMAT = RecordFormat(name="icae-adapter", version=1, file=RECORD, what="an icae adapter")
 
 
 DEFAULT_ADAPTER = "smollm2-135m"
@@ -67,31 +66,17 @@ def read_info(folder: str | Path) -> AdapterInfo:
     Raises:
         AdapterError: If the folder is not an adapter, or of another version.
     """
-    path = Path(folder) / RECORD
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise AdapterError(
+    folder = Path(folder)
+    return FORMAT.read(
+        AdapterInfo,
+        folder,
+        missing=lambda error: AdapterError(
             f"{folder} is not an adapter folder.",
             got=str(error),
             expected="a folder with icae.json, icae.safetensors and lora/",
-            fix=_where_from(Path(folder)),
-        ) from error
-    except ValueError as error:
-        raise AdapterError(f"{path} is damaged.", got=str(error), expected="JSON") from error
-    if not isinstance(record, dict) or record.pop("format", None) != FORMAT:
-        raise AdapterError(f"{path} is not an icae adapter.", expected=f'"format": "{FORMAT}"')
-    version = record.pop("version", None)
-    if version != VERSION:
-        raise AdapterError(
-            f"{path} has another format version.", got=str(version), expected=str(VERSION)
-        )
-    try:
-        return from_dict(AdapterInfo, record, where=str(path))
-    except ConfigError as error:
-        raise AdapterError(
-            error.message, got=error.got, expected=error.expected, fix=error.fix
-        ) from error
+            fix=_where_from(folder),
+        ),
+    )
 
 
 def _where_from(folder: Path) -> str:

@@ -19,16 +19,18 @@ from safetensors.torch import load_file
 from transformers import PreTrainedModel
 
 from icae.config import ModelConfig
-from icae.errors import AdapterError, ConfigError
+from icae.errors import AdapterError
 from icae.model.adapter import require_same_shapes
 from icae.model.adapter_files import RECORD as ADAPTER_RECORD
 from icae.model.card import list_figures, list_sources
+from icae.model.folder_record import RecordFormat
 from icae.model.full_context import FullContextModel
-from icae.parsing import from_dict, to_dict
+from icae.parsing import from_dict
 
-FORMAT = "icae-full-context-reader"
-VERSION = 1
 RECORD = "reader.json"
+FORMAT = RecordFormat(
+    name="icae-full-context-reader", version=1, file=RECORD, what="a full-context reader"
+)
 WEIGHTS = "adapter_model.safetensors"
 
 
@@ -77,9 +79,7 @@ def save_reader(model: FullContextModel, info: ReaderInfo, folder: str | Path) -
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     model.lora.save_pretrained(str(folder), save_embedding_layers=False)
-    record = {"format": FORMAT, "version": VERSION, **to_dict(info)}
-    text = json.dumps(record, indent=2, sort_keys=True, ensure_ascii=False)
-    (folder / RECORD).write_text(text + "\n", encoding="utf-8")
+    FORMAT.write(folder, info)
     (folder / "README.md").write_text(_card(info), encoding="utf-8")
     return folder
 
@@ -128,8 +128,7 @@ def read_reader_info(folder: str | Path) -> ReaderInfo:
     Raises:
         AdapterError: If the folder is not that of a full-context reader.
     """
-    path = Path(folder) / RECORD
-    if not path.is_file() and (Path(folder) / ADAPTER_RECORD).is_file():
+    if not (Path(folder) / RECORD).is_file() and (Path(folder) / ADAPTER_RECORD).is_file():
         raise AdapterError(
             f"{folder} is an adapter of icae, not a reader of the full context.",
             got=ADAPTER_RECORD,
@@ -137,32 +136,16 @@ def read_reader_info(folder: str | Path) -> ReaderInfo:
             fix="Give the adapter with --adapter; train the reader with objective.reader: "
             "full-context.",
         )
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise AdapterError(
+    return FORMAT.read(
+        ReaderInfo,
+        Path(folder),
+        missing=lambda error: AdapterError(
             f"{folder} is not the folder of a full-context reader.",
             got=str(error),
             expected=f"a folder with {RECORD} and {WEIGHTS}",
             fix="Give the folder that `icae finetune` wrote with objective.reader: full-context.",
-        ) from error
-    except ValueError as error:
-        raise AdapterError(f"{path} is damaged.", got=str(error), expected="JSON") from error
-    if not isinstance(record, dict) or record.pop("format", None) != FORMAT:
-        raise AdapterError(
-            f"{path} is not a full-context reader.", expected=f'"format": "{FORMAT}"'
-        )
-    version = record.pop("version", None)
-    if version != VERSION:
-        raise AdapterError(
-            f"{path} has another format version.", got=str(version), expected=str(VERSION)
-        )
-    try:
-        return from_dict(ReaderInfo, record, where=str(path))
-    except ConfigError as error:
-        raise AdapterError(
-            error.message, got=error.got, expected=error.expected, fix=error.fix
-        ) from error
+        ),
+    )
 
 
 def reader_hash(folder: str | Path) -> str:

@@ -20,17 +20,17 @@ from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel
 
 from icae.config import ModelConfig
-from icae.errors import AdapterError, ConfigError
+from icae.errors import AdapterError
 from icae.model.adapter import require_same_shapes
 from icae.model.autocompressor import AutoCompressor
 from icae.model.card import list_figures, list_sources
+from icae.model.folder_record import RecordFormat
 from icae.model.gist import GistModel
-from icae.parsing import from_dict, to_dict
+from icae.parsing import to_dict
 from icae.types import RivalMethod
 
-FORMAT = "icae-rival"
-VERSION = 1
 RECORD = "rival.json"
+FORMAT = RecordFormat(name="icae-rival", version=1, file=RECORD, what="a trained rival")
 LORA = "adapter_model.safetensors"
 VECTORS = "rival.safetensors"
 
@@ -96,9 +96,7 @@ def save_rival(model: RivalModel, info: RivalInfo, folder: str | Path) -> Path:
         {k: v.detach().cpu().contiguous() for k, v in _vectors(model).items()},
         str(folder / VECTORS),
     )
-    record = {"format": FORMAT, "version": VERSION, **to_dict(info)}
-    text = json.dumps(record, indent=2, sort_keys=True, ensure_ascii=False)
-    (folder / RECORD).write_text(text + "\n", encoding="utf-8")
+    FORMAT.write(folder, info)
     (folder / "README.md").write_text(_card(info), encoding="utf-8")
     return folder
 
@@ -167,32 +165,17 @@ def read_rival_info(folder: str | Path) -> RivalInfo:
     Raises:
         AdapterError: If the folder is not that of a rival.
     """
-    path = Path(folder) / RECORD
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise AdapterError(
+    return FORMAT.read(
+        RivalInfo,
+        Path(folder),
+        missing=lambda error: AdapterError(
             f"{folder} is not the folder of a trained rival.",
             got=str(error),
             expected=f"a folder with {RECORD}, {LORA} and {VECTORS}",
             fix="Give the folder that a run with objective.reader: "
             f"{' or '.join(RIVAL_MODELS)} wrote; an adapter of icae goes to --adapter.",
-        ) from error
-    except ValueError as error:
-        raise AdapterError(f"{path} is damaged.", got=str(error), expected="JSON") from error
-    if not isinstance(record, dict) or record.pop("format", None) != FORMAT:
-        raise AdapterError(f"{path} is not a trained rival.", expected=f'"format": "{FORMAT}"')
-    version = record.pop("version", None)
-    if version != VERSION:
-        raise AdapterError(
-            f"{path} has another format version.", got=str(version), expected=str(VERSION)
-        )
-    try:
-        return from_dict(RivalInfo, record, where=str(path))
-    except ConfigError as error:
-        raise AdapterError(
-            error.message, got=error.got, expected=error.expected, fix=error.fix
-        ) from error
+        ),
+    )
 
 
 def rival_hash(folder: str | Path) -> str:
