@@ -6,6 +6,7 @@ positions spent on more slots (docs/fidelity.md).
 
 from __future__ import annotations
 
+import bisect
 from collections.abc import Sequence
 
 import numpy as np
@@ -24,14 +25,14 @@ def words_at_risk(text: str, starts: Sequence[int], reproduced: NDArray[np.bool_
         starts: Character at which each of its tokens starts.
         reproduced: Whether each token is reproduced from the slots, [L].
     """
-    lost = np.flatnonzero(~reproduced).tolist()
     ends = [*starts[1:], len(text)]
-    words = critical_words(text)
-    risky = [
-        text[word.start : word.end]
-        for word in words
-        if any(starts[i] < word.end and ends[i] > word.start for i in lost)
-    ]
+    lost = [(starts[i], ends[i]) for i in np.flatnonzero(~reproduced).tolist()]
+    risky = []
+    for word in critical_words(text):
+        # Tokens stand in order: the first lost one that ends behind the word's start decides.
+        first = bisect.bisect_right(lost, word.start, key=lambda token: token[1])
+        if first < len(lost) and lost[first][0] < word.end:
+            risky.append(text[word.start : word.end])
     return list(dict.fromkeys(risky))
 
 

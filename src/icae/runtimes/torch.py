@@ -22,7 +22,7 @@ from icae.model.key_values import KeyValues
 from icae.objectives import autoencoding
 from icae.planning import kv_bytes
 from icae.runtimes.base import Generated, Prefix, Request, input_positions
-from icae.runtimes.batching import RowClock, row_batches, span_batches
+from icae.runtimes.batching import RowClock, row_batches, span_batches, writing_back
 from icae.runtimes.read_so_far import ReadSoFar
 from icae.runtimes.torch_kv import LastRead, keeps_all, kv_from_bytes, kv_to_bytes, stacks
 from icae.runtimes.torch_rows import Row, greedy_rows, read_fronts
@@ -153,9 +153,7 @@ class TorchRuntime:
 
     def write_back(self, prefixes: Sequence[Prefix]) -> list[tuple[int, ...]]:
         """Greedy reconstruction of what each prefix stands for, each to its own length."""
-        nothing = np.zeros(0, dtype=np.int64)
-        requests = [Request(prefix=prefix, prompt_ids=nothing) for prefix in prefixes]
-        limits = [sum(tokens for tokens, _ in prefix.spans) for prefix in prefixes]
+        requests, limits = writing_back(prefixes)
         return [made.token_ids for made in self._generate_rows(requests, limits, frozenset())]
 
     def _generate_rows(

@@ -22,7 +22,7 @@ from icae.errors import InputError
 from icae.memory.provenance import SlotDtype
 from icae.planning import kv_bytes
 from icae.runtimes.base import Generated, Prefix, Request, input_positions, require_consecutive
-from icae.runtimes.batching import RowClock, row_batches, span_batches
+from icae.runtimes.batching import RowClock, row_batches, span_batches, writing_back
 from icae.runtimes.llamacpp.context import LlamaContext, LlamaModel, Next, Sharing
 from icae.runtimes.llamacpp.weights import GgufDtype
 from icae.runtimes.read_so_far import ReadSoFar
@@ -182,9 +182,7 @@ class LlamaCppRuntime:
 
     def write_back(self, prefixes: Sequence[Prefix]) -> list[tuple[int, ...]]:
         """Greedy reconstruction of what each prefix stands for, each to its own length."""
-        nothing = np.zeros(0, dtype=np.int64)
-        requests = [Request(prefix=prefix, prompt_ids=nothing) for prefix in prefixes]
-        limits = [sum(tokens for tokens, _ in prefix.spans) for prefix in prefixes]
+        requests, limits = writing_back(prefixes)
         return [made.token_ids for made in self._generate_rows(requests, limits, frozenset())]
 
     @property

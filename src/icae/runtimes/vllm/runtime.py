@@ -20,8 +20,9 @@ import numpy as np
 from icae.config import ModelConfig
 from icae.errors import IncompatibleMemoryError, InputError
 from icae.memory.provenance import SlotDtype
+from icae.planning import kv_bytes
 from icae.runtimes.base import Generated, Prefix, Request, input_positions, require_consecutive
-from icae.runtimes.batching import RowClock, span_batches
+from icae.runtimes.batching import RowClock, span_batches, writing_back
 from icae.runtimes.checkpoint import BaseFolder
 from icae.runtimes.vllm.client import EngineClient, Order, ServedModel, embeds_prompt
 from icae.runtimes.vllm.embeddings import InputEmbeddings
@@ -146,8 +147,8 @@ class VllmRuntime:
         heads = self.base["num_attention_heads"]
         width = self.base.get("head_dim") or self.base["hidden_size"] // heads
         kept = self.base.get("num_key_value_heads") or heads
-        layers = self.base["num_hidden_layers"]
-        return int(2 * layers * kept * width * BYTES[self.dtype] * positions)
+        layers, element = self.base["num_hidden_layers"], BYTES[self.dtype]
+        return kv_bytes(layers, kept, width, element=element) * positions
 
     def positions(self, prefix: Prefix | None, prompt_length: int) -> list[int]:
         """Position of every decoder input of ``[front ; memory ; objective ; prompt]``."""
@@ -216,9 +217,7 @@ class VllmRuntime:
 
     def write_back(self, prefixes: Sequence[Prefix]) -> list[tuple[int, ...]]:
         """Greedy reconstruction of what each prefix stands for, each to its own length."""
-        nothing = np.zeros(0, dtype=np.int64)
-        requests = [Request(prefix=prefix, prompt_ids=nothing) for prefix in prefixes]
-        limits = [sum(tokens for tokens, _ in prefix.spans) for prefix in prefixes]
+        requests, limits = writing_back(prefixes)
         return [made.token_ids for made in self._all(requests, limits, ())]
 
     def _all(
