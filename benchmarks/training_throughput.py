@@ -42,7 +42,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from icae.config import ModelConfig, Recipe, load_recipe
+from icae.cli.recipe_overrides import read_recipe
+from icae.config import ModelConfig, Recipe
 from icae.evaluation.metadata import hardware
 from icae.model import IcaeModel, Sample
 from icae.spans import plan_spans
@@ -52,7 +53,7 @@ from icae.training.sampling import SampleSource
 from icae.training.trainer import Trainer
 
 REPEATS = 5
-WARMUP_STEPS = 2
+WARMUP_STEPS = 10
 PROFILED_STEPS = 2
 LARGE = {"cpu": 2048, "cuda": 8192}
 DOCUMENT_TOKENS = 1 << 24
@@ -199,9 +200,8 @@ def measure_ceiling(model: IcaeModel, micro_batch: Sequence[Sample]) -> dict[str
     }
 
 
-def trial_recipe(path: Path, *, steps: int, micro_batch: int | None, folder: Path) -> Recipe:
+def trial_recipe(recipe: Recipe, *, steps: int, micro_batch: int | None, folder: Path) -> Recipe:
     """The recipe, shortened: text samples only, no evaluation, a record of every step."""
-    recipe = load_recipe(path)
     size = micro_batch or recipe.optim.micro_batch_size
     batch = max(size, recipe.optim.batch_size // size * size)
     return replace(
@@ -223,12 +223,12 @@ def train(recipe: Recipe, model: IcaeModel) -> tuple[dict[int, list[Sample]], li
     return source.drawn, [0.0, *(r["seconds"] for r in records if r["kind"] == "train")]
 
 
-def measure_training(recipe: Recipe, model: IcaeModel) -> dict[str, Any]:
+def measure_training(recipe: Recipe, model: IcaeModel, *, warm_up: int) -> dict[str, Any]:
     """Tokens and TFLOP a second over the steps after the warm-up."""
     begin, used = time.perf_counter(), time.process_time()
     drawn, ends = train(recipe, model)
     used = (time.process_time() - used) / (time.perf_counter() - begin)
-    steps = range(WARMUP_STEPS, recipe.optim.steps)
+    steps = range(warm_up, recipe.optim.steps)
     seconds = [ends[step + 1] - ends[step] for step in steps]
     samples = [sample for step in steps for sample in drawn[step]]
     work = count_work(samples, model.config)
@@ -275,6 +275,7 @@ def describe(recipe: Recipe, model: IcaeModel) -> dict[str, Any]:
         "batch_size": recipe.optim.batch_size,
         "micro_batch_size": recipe.optim.micro_batch_size,
         "gradient_checkpointing": recipe.run.gradient_checkpointing,
+        "compile": recipe.run.compile,
         "threads": torch.get_num_threads(),
         "hardware": hardware(model.device),
     }
@@ -285,12 +286,16 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
     parser.add_argument("recipe", type=Path, help="recipe file (YAML)")
     parser.add_argument("--steps", type=int, default=10, help="measured steps (default 10)")
+    parser.add_argument(
+        "--warm-up", type=int, default=WARMUP_STEPS, help=f"steps before (default {WARMUP_STEPS})"
+    )
+    parser.add_argument("--set", action="append", default=[], dest="settings", metavar="KEY=VALUE")
     parser.add_argument("--micro-batch", type=int, help="micro batch (default: the recipe's)")
     parser.add_argument("--threads", type=int, help="threads (default: torch's)")
     parser.add_argument("--profile", action="store_true", help="print the top operations too")
     parser.add_argument("-o", "--output", type=Path, help="write the JSON to this file as well")
     arguments = parser.parse_args()
-    for name in ("steps", "micro_batch", "threads"):
+    for name in ("steps", "warm_up", "micro_batch", "threads"):
         if (value := getattr(arguments, name)) is not None and value < 1:
             parser.error(f"--{name.replace('_', '-')} must be at least 1")
     return arguments
@@ -302,10 +307,9 @@ def main() -> None:
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
     with tempfile.TemporaryDirectory() as folder:
-        steps = WARMUP_STEPS + arguments.steps
         recipe = trial_recipe(
-            arguments.recipe,
-            steps=steps,
+            read_recipe(arguments.recipe, settings=arguments.settings),
+            steps=arguments.warm_up + arguments.steps,
             micro_batch=arguments.micro_batch,
             folder=Path(folder) / "measured",
         )
@@ -314,7 +318,7 @@ def main() -> None:
         shards: Any = RandomText(decoder.get_input_embeddings().weight.shape[0])
         first = SampleSource(recipe, shards, ()).draw(0)
         ceiling = measure_ceiling(model, first[: recipe.optim.micro_batch_size])
-        training = measure_training(recipe, model)
+        training = measure_training(recipe, model, warm_up=arguments.warm_up)
         if arguments.profile:
             run = replace(recipe.run, output=str(Path(folder) / "profiled"))
             optim = replace(recipe.optim, steps=PROFILED_STEPS)

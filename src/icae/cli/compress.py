@@ -173,7 +173,7 @@ def _show(memory: Memory, payload: dict[str, Any]) -> None:
     console.print_figures(
         {
             "memory": payload["output"],
-            "tokens": f"{memory.tokens} in {len(memory.spans)} spans",
+            "tokens": f"{memory.tokens} in {console.count_text(len(memory.spans), 'span')}",
             "positions": positions_text(memory),
             "KV cache": f"{kv['full']} -> {kv['memory']} ({kv['saved']} saved)",
             "file": console.size_text(payload["file_bytes"]),

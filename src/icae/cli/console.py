@@ -237,6 +237,11 @@ def size_text(count: int) -> str:
     return f"{value:.0f} B" if unit == "B" else f"{value:.3g} {unit}"
 
 
+def count_text(count: int, noun: str) -> str:
+    """A number of things for people: ``count_text(1, "span") == "1 span"``."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
 def percent_text(share: float | None) -> str:
     """A share 0..1 for people; a dash where nothing was measured."""
     return "-" if share is None or math.isnan(share) else f"{100 * share:.1f} %"

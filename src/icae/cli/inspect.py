@@ -128,7 +128,7 @@ def _show(
     console.print_figures(
         {
             "file": f"{path} ({console.size_text(header.file_bytes)})",
-            "tokens": f"{header.tokens} in {len(header.spans)} spans",
+            "tokens": f"{header.tokens} in {console.count_text(len(header.spans), 'span')}",
             "positions": positions_text(header),
             "fidelity": "not measured" if fidelity is None else console.percent_text(fidelity),
             "exact": exact_text(header.spans) or "not tried",

@@ -101,15 +101,17 @@ def _show(memory: Memory, payload: dict[str, Any]) -> None:
     figures = {
         "memory": f"{payload['output']} ({console.size_text(payload['file_bytes'])})",
         "documents": ", ".join(console.preview(name) for name in payload["documents"]),
-        "tokens": f"{memory.tokens} in {len(memory.spans)} spans",
+        "tokens": f"{memory.tokens} in {console.count_text(len(memory.spans), 'span')}",
         "positions": positions_text(memory),
         "fidelity": "not measured" if fidelity is None else console.percent_text(fidelity),
     }
     if "refined_spans" in payload:
         figures["exact"] = exact_text(memory.spans) or "not tried"
-        figures["refined"] = f"{payload['refined_spans']} spans in {payload['seconds']:.1f} s"
+        done = console.count_text(payload["refined_spans"], "span")
+        figures["refined"] = f"{done} in {payload['seconds']:.1f} s"
     if "encoded_spans" in payload:
-        figures["encoded"] = f"{payload['encoded_spans']} spans in {payload['seconds']:.1f} s"
+        done = console.count_text(payload["encoded_spans"], "span")
+        figures["encoded"] = f"{done} in {payload['seconds']:.1f} s"
     console.print_figures(figures)
 
 

@@ -6,6 +6,8 @@ the optimizer state and the step are the whole state.
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import os
 import pickle
 from pathlib import Path
@@ -18,22 +20,32 @@ from icae.errors import ConfigError, TrainingError
 from icae.parsing import from_dict, to_dict
 from icae.training.trained_model import TrainedModel
 
+log = logging.getLogger(__name__)
 
-def _same_run(recipe: Recipe) -> dict[str, Any]:
-    """The part of a recipe that must not change when a run is resumed."""
+
+def _recorded(recipe: Recipe) -> dict[str, Any]:
+    """The part of a recipe that a checkpoint records."""
     plain = to_dict(recipe)
     for free in ("run", "description", "name"):
         plain.pop(free)
     return plain
 
 
+def _same_run(recorded: dict[str, Any]) -> dict[str, Any]:
+    """What must not change when a run is resumed.
+
+    A run may be made longer or shorter: what depends on its length (learning rate,
+    curriculum, a scheduled lambda) follows the new one from the step at which it resumes.
+    """
+    optim = {k: v for k, v in recorded["optim"].items() if k != "steps"}
+    return {**recorded, "optim": optim}
+
+
 def _changed(stored: dict[str, Any], recipe: Recipe) -> list[str]:
     """Parts of a stored recipe that differ; settings added since count at their defaults."""
-    try:
-        known = _same_run(from_dict(Recipe, {"name": recipe.name, **stored}, where="checkpoint"))
-    except ConfigError:
-        known = stored
-    wanted = _same_run(recipe)
+    with contextlib.suppress(ConfigError):  # one that is not valid today is compared as it stands
+        stored = _recorded(from_dict(Recipe, {"name": recipe.name, **stored}, where="checkpoint"))
+    known, wanted = _same_run(stored), _same_run(_recorded(recipe))
     return sorted(key for key in wanted if known.get(key) != wanted[key])
 
 
@@ -56,7 +68,7 @@ def save_checkpoint(
     state = {
         "step": step,
         "seconds": seconds,
-        "recipe": _same_run(recipe),
+        "recipe": _recorded(recipe),
         "weights": {name: p.detach().cpu() for name, p in model.trainable().items()},
         "head": model.fixed_state(),
         "optimizer": optimizer.state_dict(),
@@ -96,14 +108,23 @@ def load_checkpoint(
             got=str(error),
             fix="Delete it to use an older one.",
         ) from error
-    changed = _changed(state["recipe"], recipe)
+    changed, steps = _changed(state["recipe"], recipe), state["recipe"]["optim"]["steps"]
     if changed:
         raise TrainingError(
             f"The checkpoint {path} belongs to another recipe.",
             got=f"a different {', '.join(changed)}",
-            expected="the recipe it was started with (only `run` may change)",
+            expected="the recipe it was started with (only `run` and optim.steps may change)",
             fix="Choose another run.output, or start from the adapter with init_adapter.",
         )
+    if int(state["step"]) > recipe.optim.steps:
+        raise TrainingError(
+            f"The checkpoint {path} is of a later step than the recipe ends with.",
+            got=f"step {state['step']}, optim.steps {recipe.optim.steps}",
+            expected=f"optim.steps of {state['step']} or more",
+            fix="Choose another run.output, or more steps.",
+        )
+    if steps != recipe.optim.steps:
+        log.warning("the run was begun with %d steps, it goes on to %d", steps, recipe.optim.steps)
     own = model.trainable()
     if set(own) != set(state["weights"]):
         raise TrainingError(f"The checkpoint {path} does not fit the model.")

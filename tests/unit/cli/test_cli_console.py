@@ -111,3 +111,8 @@ def test_figures_are_lined_up_and_not_folded(capsys) -> None:
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("a       x x")
     assert lines[1] == "longer  one\ufffdline"
+
+
+@pytest.mark.parametrize(("count", "expected"), [(0, "0 spans"), (1, "1 span"), (2, "2 spans")])
+def test_counts_are_said_in_singular_and_plural(count: int, expected: str) -> None:
+    assert console.count_text(count, "span") == expected

@@ -50,7 +50,7 @@ def test_memory_stays_as_it_is_if_another_output_is_named(
 
     assert result.exit_code == 0, result.output
     assert "64 in 5 spans" in result.stdout
-    assert "1 spans in" in result.stdout
+    assert "1 span in" in result.stdout
     assert memory_file.read_bytes() == content
     assert Memory.load(target).tokens == 64
     assert icae("append", memory_file, more, "-o", target).exit_code == 1

@@ -137,3 +137,22 @@ def test_checkpoint_of_other_weights_is_refused(tmp_path: Path, run: Any, build_
     model = build_model(slot_head="plain")
     with pytest.raises(TrainingError, match="does not fit"):
         load_checkpoint(path, model, build_optimizer(model, run[2].optim), run[2])
+
+
+def longer(recipe: Any, steps: int) -> Any:
+    return replace(recipe, optim=replace(recipe.optim, steps=steps))
+
+
+def test_a_run_may_be_made_longer(
+    tmp_path: Path, run: Any, build_model: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = save(tmp_path, run)
+    done, _, _ = load_fresh(path, build_model, longer(run[2], 50))
+    assert done == (3, 1.5)
+    assert f"begun with {run[2].optim.steps} steps, it goes on to 50" in caplog.text
+
+
+def test_a_run_cannot_end_before_what_is_done(tmp_path: Path, run: Any, build_model: Any) -> None:
+    path = save(tmp_path, run, step=60)
+    with pytest.raises(TrainingError, match=r"step 60, optim\.steps 50"):
+        load_fresh(path, build_model, longer(run[2], 50))

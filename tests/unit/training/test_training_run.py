@@ -386,3 +386,16 @@ def test_a_checkpoint_from_before_a_setting_existed_still_belongs_to_its_run(
     other = replace(recipe, objective=replace(recipe.objective, ft_kl_share=0.5))
     with pytest.raises(TrainingError, match="belongs to another recipe"):
         train(other, stage="pretrain")
+
+
+def test_a_finished_run_goes_on_when_it_is_given_more_steps(
+    pretraining: Callable[..., Recipe],
+) -> None:
+    recipe = pretraining()
+    assert train(recipe, stage="pretrain").steps == 2
+    more = replace(recipe, optim=replace(recipe.optim, steps=4))
+    result = train(more, stage="pretrain")
+    assert result.steps == 4
+    records = read_records(Path(recipe.run.output) / "metrics.jsonl")
+    assert [r["step"] for r in records if r["kind"] == "train"][-1] == 4
+    assert read_info(result.adapter).recipe["optim"]["steps"] == 4
