@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from icae.config import ModelConfig
 from icae.errors import AdapterError
-from icae.model.folder_record import RecordFormat
+from icae.model.folder_record import RecordFormat, TrainedInfo
 from icae.types import OBJECTIVES, FloatArray, Objective
 
 RECORD = "icae.json"
@@ -32,32 +30,16 @@ def default_adapter() -> Path:
 
 
 @dataclass(frozen=True, kw_only=True)
-class AdapterInfo:
+class AdapterInfo(TrainedInfo):
     """What `icae.json` records.
 
     Attributes:
-        name: Name of the adapter.
-        base_model: Base model name the adapter was trained on.
-        base_hash: Weight hash of that base (`icae.model.base.weight_hash`).
-        tokenizer_hash: Hash of its tokenizer.
         model: Architecture.
         ratios: Compression ratios it was trained at.
-        recipe: The recipe of the run, as plain data.
-        data: Sources of the training tokens and their sizes.
-        commit: Commit of the code that trained it, or "".
-        metrics: Measured figures by name.
     """
 
-    name: str
-    base_model: str
-    base_hash: str
-    tokenizer_hash: str
     model: ModelConfig
     ratios: tuple[float, ...] = (4.0,)
-    recipe: Mapping[str, Any] = field(default_factory=dict)
-    data: Mapping[str, Any] = field(default_factory=dict)
-    commit: str = ""
-    metrics: Mapping[str, float] = field(default_factory=dict)
 
 
 def read_info(folder: str | Path) -> AdapterInfo:

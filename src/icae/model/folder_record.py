@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -12,6 +12,31 @@ from icae.errors import AdapterError, ConfigError
 from icae.parsing import from_dict, to_dict
 
 T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainedInfo:
+    """What the record of any trained model says.
+
+    Attributes:
+        name: Name of the model.
+        base_model: Base model that it was trained on.
+        base_hash: Weight hash of that base (`icae.model.base.weight_hash`).
+        tokenizer_hash: Hash of its tokenizer.
+        recipe: The recipe of the run, as plain data.
+        data: Sources of the training data and their sizes.
+        commit: Commit of the code that trained it, or "".
+        metrics: Measured figures by name.
+    """
+
+    name: str
+    base_model: str
+    base_hash: str
+    tokenizer_hash: str
+    recipe: Mapping[str, Any] = field(default_factory=dict)
+    data: Mapping[str, Any] = field(default_factory=dict)
+    commit: str = ""
+    metrics: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,12 +55,12 @@ class RecordFormat:
     file: str
     what: str
 
-    def write(self, folder: Path, info: Any) -> None:
+    def write(self, folder: Path, info: TrainedInfo) -> None:
         """Write the record of a folder; one that is there is replaced.
 
         Args:
             folder: The folder.
-            info: A dataclass with what is recorded.
+            info: What is recorded.
         """
         record = {"format": self.name, "version": self.version, **to_dict(info)}
         text = json.dumps(record, indent=2, sort_keys=True, ensure_ascii=False)

@@ -11,15 +11,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from icae.config import ModelConfig
 from icae.errors import TrainingError
+from icae.model.adapted_decoder import AdaptedDecoder
 from icae.model.compilation import compile_layers
-from icae.model.encoder import wrap_lora
 from icae.model.icae import NO_KL, Sample, full_context_row
 from icae.model.plain_decoder import PlainRow, plain_logits
 from icae.model.scoring import TaskScore, score_task
@@ -30,7 +28,7 @@ if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
 
 
-class FullContextModel(nn.Module):
+class FullContextModel(AdaptedDecoder):
     """A decoder that sees the context itself, tuned by a LoRA.
 
     Args:
@@ -39,41 +37,11 @@ class FullContextModel(nn.Module):
         seed: Seed of the new weights.
     """
 
-    def __init__(self, decoder: PreTrainedModel, config: ModelConfig, *, seed: int = 0) -> None:
-        super().__init__()
-        self.config = config
-        decoder.requires_grad_(False)
-        decoder.eval()
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            self.lora = wrap_lora(decoder, config)
-
     @property
     def decoder(self) -> PreTrainedModel:
         """The tuned decoder: the base weights seen through the LoRA."""
         tuned: PreTrainedModel = self.lora.get_base_model()
         return tuned
-
-    @property
-    def device(self) -> torch.device:
-        """Device of the weights."""
-        return self.decoder.get_input_embeddings().weight.device
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Precision of the frozen base weights."""
-        return self.decoder.get_input_embeddings().weight.dtype
-
-    def trainable(self) -> dict[str, nn.Parameter]:
-        """The trained weights by name: the LoRA."""
-        return {name: p for name, p in self.named_parameters() if p.requires_grad}
-
-    def fixed_state(self) -> dict[str, Tensor]:
-        """State that is not trained: none."""
-        return {}
-
-    def load_fixed_state(self, state: Mapping[str, Tensor]) -> None:
-        """Nothing to restore."""
 
     def train(self, mode: bool = True) -> FullContextModel:
         """The base model has no dropout of its own to turn on; it computes as in eval mode."""
@@ -95,6 +63,7 @@ class FullContextModel(nn.Module):
 
     def shard_layers(self, mesh: DeviceMesh) -> None:
         """Shard the frozen weights over processes."""
+        self._decoder = ()  # a second hold on the whole weights
         shard_layers(self.lora.get_base_model(), mesh)
 
     def logits(self, rows: Sequence[PlainRow]) -> list[Tensor]:

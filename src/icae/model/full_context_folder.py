@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from peft import get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors import SafetensorError
@@ -23,7 +21,7 @@ from icae.errors import AdapterError
 from icae.model.adapter import require_same_shapes
 from icae.model.adapter_files import RECORD as ADAPTER_RECORD
 from icae.model.card import list_figures, list_sources
-from icae.model.folder_record import RecordFormat
+from icae.model.folder_record import RecordFormat, TrainedInfo
 from icae.model.full_context import FullContextModel
 from icae.parsing import from_dict
 
@@ -35,34 +33,18 @@ WEIGHTS = "adapter_model.safetensors"
 
 
 @dataclass(frozen=True, kw_only=True)
-class ReaderInfo:
+class ReaderInfo(TrainedInfo):
     """What `reader.json` records.
 
     Attributes:
-        name: Name of the reader.
-        base_model: Base model that it was trained on.
-        base_hash: Weight hash of that base.
-        tokenizer_hash: Hash of its tokenizer.
         lora_rank: Rank of the LoRA.
         lora_alpha: Scale numerator of the LoRA.
         lora_targets: What it adapts; see `ModelConfig`.
-        recipe: The recipe of the run, as plain data.
-        data: Sources of the training data and their sizes.
-        commit: Commit of the code that trained it, or "".
-        metrics: Measured figures by name.
     """
 
-    name: str
-    base_model: str
-    base_hash: str
-    tokenizer_hash: str
     lora_rank: int
     lora_alpha: float
     lora_targets: str
-    recipe: Mapping[str, Any] = field(default_factory=dict)
-    data: Mapping[str, Any] = field(default_factory=dict)
-    commit: str = ""
-    metrics: Mapping[str, float] = field(default_factory=dict)
 
 
 def save_reader(model: FullContextModel, info: ReaderInfo, folder: str | Path) -> Path:

@@ -36,12 +36,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
 from icae.config import ModelConfig
 from icae.errors import TrainingError
-from icae.model.encoder import build_batch, memory_inputs, wrap_lora
+from icae.model.adapted_decoder import AdaptedDecoder
+from icae.model.encoder import build_batch, memory_inputs
 from icae.model.icae import NO_KL, Sample, score_taught, teacher_log_probs
 from icae.model.key_values import KeyValues, stacked
 from icae.model.memory_tokens import MemoryTokens
@@ -74,7 +75,7 @@ class GistMemory:
         return int(self.key_values[0][0].shape[2])
 
 
-class GistModel(nn.Module):
+class GistModel(AdaptedDecoder):
     """A LoRA that writes gist tokens, and the frozen decoder that reads them.
 
     Args:
@@ -89,7 +90,6 @@ class GistModel(nn.Module):
     """
 
     def __init__(self, decoder: PreTrainedModel, config: ModelConfig, *, seed: int = 0) -> None:
-        super().__init__()
         check(config.framing == "behind", "GIST has one framing.", config.framing, "behind")
         check(
             config.reading == "memory-tokens",
@@ -97,43 +97,10 @@ class GistModel(nn.Module):
             config.reading,
             "model.reading: memory-tokens",
         )
-        self.config = config
-        decoder.requires_grad_(False)
-        decoder.eval()
+        super().__init__(decoder, config, seed=seed)
         embedding_VD = decoder.get_input_embeddings().weight
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            self.lora = wrap_lora(decoder, config)
         self.tokens = MemoryTokens(config, embedding_VD, torch.Generator().manual_seed(seed))
         self.tokens.to(embedding_VD.device)
-        # Held in a tuple: its weights are registered once, through the encoder's tree.
-        self._decoder = (decoder,)
-
-    @property
-    def decoder(self) -> PreTrainedModel:
-        """The frozen base model; its module tree holds no LoRA."""
-        return self._decoder[0]
-
-    @property
-    def device(self) -> torch.device:
-        """Device of the weights."""
-        return self.decoder.get_input_embeddings().weight.device
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Precision of the frozen base weights."""
-        return self.decoder.get_input_embeddings().weight.dtype
-
-    def trainable(self) -> dict[str, nn.Parameter]:
-        """The trained weights by name: LoRA, gist and objective tokens."""
-        return {name: p for name, p in self.named_parameters() if p.requires_grad}
-
-    def fixed_state(self) -> dict[str, Tensor]:
-        """State that is not trained: none."""
-        return {}
-
-    def load_fixed_state(self, state: Mapping[str, Tensor]) -> None:
-        """Nothing to restore."""
 
     def calibrate(self, spans: Sequence[TokenIds], slots: Sequence[int]) -> None:
         """Nothing to fit: keys and values are read as they are."""

@@ -18,8 +18,9 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from icae.config import ModelConfig
 from icae.errors import ConfigError
+from icae.model.adapted_decoder import AdaptedDecoder
 from icae.model.compilation import compile_layers
-from icae.model.encoder import build_batch, encode, read, wrap_lora
+from icae.model.encoder import build_batch, encode, read
 from icae.model.memory_tokens import MemoryTokens, SlotHead, rms
 from icae.model.plain_decoder import PlainRow, plain_logits
 from icae.model.positions import decoder_positions
@@ -51,7 +52,7 @@ class Sample:
     tasks: tuple[DecoderTask, ...]
 
 
-class IcaeModel(nn.Module):
+class IcaeModel(AdaptedDecoder):
     """Encoder and frozen decoder over one copy of the base weights.
 
     Args:
@@ -62,47 +63,19 @@ class IcaeModel(nn.Module):
     """
 
     def __init__(self, decoder: PreTrainedModel, config: ModelConfig, *, seed: int = 0) -> None:
-        super().__init__()
-        self.config = config
-        decoder.requires_grad_(False)
-        decoder.eval()
-        generator = torch.Generator().manual_seed(seed)
+        super().__init__(decoder, config, seed=seed)
         embedding_VD = decoder.get_input_embeddings().weight
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            self.lora = wrap_lora(decoder, config)
         self.embedding_rms = rms(embedding_VD)
-        self.tokens = MemoryTokens(config, embedding_VD, generator)
+        self.tokens = MemoryTokens(config, embedding_VD, torch.Generator().manual_seed(seed))
         self.head = SlotHead(
             config,
             embedding_rms=self.embedding_rms,
             hidden_size=embedding_VD.shape[1],
         )
-        # Held in a tuple: its weights are registered once, through the encoder's tree.
-        self._decoder = (decoder,)
         self._checkpointed: list[nn.Module] = []
         device = embedding_VD.device
         self.tokens.to(device)
         self.head.to(device)
-
-    @property
-    def decoder(self) -> PreTrainedModel:
-        """The frozen base model; its module tree holds no LoRA."""
-        return self._decoder[0]
-
-    @property
-    def device(self) -> torch.device:
-        """Device of the weights."""
-        return self.decoder.get_input_embeddings().weight.device
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Precision of the frozen base weights."""
-        return self.decoder.get_input_embeddings().weight.dtype
-
-    def trainable(self) -> dict[str, nn.Parameter]:
-        """The trained weights by name: LoRA, memory and objective tokens, slot head."""
-        return {name: p for name, p in self.named_parameters() if p.requires_grad}
 
     def fixed_state(self) -> dict[str, Tensor]:
         """State that is not all trained but belongs to the weights: the slot head's."""

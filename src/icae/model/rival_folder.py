@@ -9,9 +9,8 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from peft import get_peft_model_state_dict, set_peft_model_state_dict
@@ -24,7 +23,7 @@ from icae.errors import AdapterError
 from icae.model.adapter import require_same_shapes
 from icae.model.autocompressor import AutoCompressor
 from icae.model.card import list_figures, list_sources
-from icae.model.folder_record import RecordFormat
+from icae.model.folder_record import RecordFormat, TrainedInfo
 from icae.model.gist import GistModel
 from icae.parsing import to_dict
 from icae.types import RivalMethod
@@ -48,34 +47,18 @@ TITLES: Mapping[RivalMethod, str] = {"gist": "GIST", "autocompressor": "AutoComp
 
 
 @dataclass(frozen=True, kw_only=True)
-class RivalInfo:
+class RivalInfo(TrainedInfo):
     """What `rival.json` records.
 
     Attributes:
         method: Which rival it is.
-        name: Name of the run.
-        base_model: Base model that it was trained on.
-        base_hash: Weight hash of that base.
-        tokenizer_hash: Hash of its tokenizer.
         model: Architecture.
         ratios: Compression ratios it was trained at.
-        recipe: The recipe of the run, as plain data.
-        data: Sources of the training data and their sizes.
-        commit: Commit of the code that trained it, or "".
-        metrics: Measured figures by name.
     """
 
     method: RivalMethod
-    name: str
-    base_model: str
-    base_hash: str
-    tokenizer_hash: str
     model: ModelConfig
     ratios: tuple[float, ...] = (4.0,)
-    recipe: Mapping[str, Any] = field(default_factory=dict)
-    data: Mapping[str, Any] = field(default_factory=dict)
-    commit: str = ""
-    metrics: Mapping[str, float] = field(default_factory=dict)
 
 
 def save_rival(model: RivalModel, info: RivalInfo, folder: str | Path) -> Path:
