@@ -279,7 +279,7 @@ def test_resuming_with_another_recipe_is_refused(
 ) -> None:
     shards, recipe = build_shards(), build_recipe(optim={"steps": 2})
     Trainer(recipe, build_model(), SampleSource(recipe, shards, [])).run()
-    other = build_recipe(optim={"steps": 3})
+    other = build_recipe(optim={"steps": 2, "learning_rate": 1e-5})
     with pytest.raises(TrainingError, match="another recipe"):
         Trainer(other, build_model(), SampleSource(other, shards, [])).run()
 
