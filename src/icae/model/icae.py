@@ -24,6 +24,7 @@ from icae.model.encoder import build_batch, encode, read
 from icae.model.memory_tokens import MemoryTokens, SlotHead, rms
 from icae.model.plain_decoder import PlainRow, plain_logits
 from icae.model.positions import decoder_positions
+from icae.model.row_groups import PASS_TOKENS, row_groups
 from icae.model.scoring import TaskScore, score_task
 from icae.model.sharding import layers_of, own_frozen_weights, shard_layers
 from icae.objectives import DecoderTask
@@ -168,7 +169,8 @@ class IcaeModel(AdaptedDecoder):
     ) -> list[Tensor]:
         """Teacher-forced pass of the frozen decoder over rows ``[slots ; objective ; ids]``.
 
-        Vocabulary logits are computed only where a label is, all rows in one product.
+        Rows of like length share a forward pass. Vocabulary logits are computed only where a
+        label is, all rows in one product.
 
         Args:
             memories: Slots [K_r, D] of each row.
@@ -178,36 +180,52 @@ class IcaeModel(AdaptedDecoder):
         Returns:
             Logits [T, V] of each row's scored targets, float32.
         """
-        embed = self.decoder.get_input_embeddings()
-        front, markers = self.config.front, self.config.objective_tokens
         # The output at the last objective token predicts the first target.
+        front, markers = self.config.front, self.config.objective_tokens
         starts = [front + len(memory) + markers - 1 for memory in memories]
         sizes = [at + len(t.target_ids) for at, t in zip(starts, tasks, strict=True)]
+        picked: dict[int, Tensor] = {}
+        for rows in row_groups(sizes, pass_tokens=PASS_TOKENS.get(self.device.type, 0)):
+            read = self._hidden(
+                [memories[r] for r in rows], [spans[r] for r in rows], [tasks[r] for r in rows]
+            )
+            for row, hidden_SD in zip(rows, read, strict=True):
+                mask = torch.from_numpy(tasks[row].label_mask).to(self.device)
+                picked[row] = hidden_SD[starts[row] : sizes[row]][mask]
+        hidden_TD = torch.cat([picked[row] for row in range(len(tasks))])
+        logits_TV = self.decoder.get_output_embeddings()(hidden_TD).float()
+        return list(logits_TV.split([task.labels for task in tasks]))
+
+    def _hidden(
+        self,
+        memories: Sequence[Tensor],
+        spans: Sequence[Sequence[tuple[int, int]]],
+        tasks: Sequence[DecoderTask],
+    ) -> Tensor:
+        """Last hidden states [R, S, D] of rows padded to the longest; see `label_logits`."""
+        framed = [self.frame(m, t.objective) for m, t in zip(memories, tasks, strict=True)]
+        sizes = [len(f) + len(t.input_ids) for f, t in zip(framed, tasks, strict=True)]
         ids_RS = np.zeros((len(tasks), max(sizes)), dtype=np.int64)
         positions_RS = np.zeros_like(ids_RS)
-        for row, (at, task) in enumerate(zip(starts, tasks, strict=True)):
-            ids_RS[row, at + 1 : sizes[row]] = task.input_ids
+        front, markers = self.config.front, self.config.objective_tokens
+        for row, (read_FD, task) in enumerate(zip(framed, tasks, strict=True)):
+            ids_RS[row, len(read_FD) : sizes[row]] = task.input_ids
             positions_RS[row, : sizes[row]] = decoder_positions(
-                self.config.layout, spans[row], markers - 1 + len(task.target_ids), front=front
+                self.config.layout, spans[row], markers + len(task.input_ids), front=front
             )
         ids = torch.from_numpy(ids_RS).to(self.device)
-        tokens_RSD = embed(ids)
-        rows = []
-        for row, (memory, task) in enumerate(zip(memories, tasks, strict=True)):
-            framed = self.frame(memory, task.objective)
-            rows.append(torch.cat([framed, tokens_RSD[row, starts[row] + 1 :]]))
-        hidden_RSD = self.decoder.base_model(
+        tokens_RSD = self.decoder.get_input_embeddings()(ids)
+        rows = [
+            torch.cat([read_FD, tokens_SD[len(read_FD) :]])
+            for read_FD, tokens_SD in zip(framed, tokens_RSD, strict=True)
+        ]
+        hidden_RSD: Tensor = self.decoder.base_model(
             inputs_embeds=torch.stack(rows),
             attention_mask=torch.ones_like(ids),
             position_ids=torch.from_numpy(positions_RS).to(self.device),
             use_cache=False,
         ).last_hidden_state
-        picked = []
-        for row, (at, task) in enumerate(zip(starts, tasks, strict=True)):
-            mask = torch.from_numpy(task.label_mask).to(self.device)
-            picked.append(hidden_RSD[row, at : at + len(task.target_ids)][mask])
-        logits_TV = self.decoder.get_output_embeddings()(torch.cat(picked)).float()
-        return list(logits_TV.split([task.labels for task in tasks]))
+        return hidden_RSD
 
     def frame(self, memory_KD: Tensor, objective: Objective) -> Tensor:
         """A memory with its objective tokens, as the decoder reads it: [front + K + M, D]."""
