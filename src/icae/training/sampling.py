@@ -81,7 +81,8 @@ class SampleSource:
         """The samples of one optimizer step, over all processes.
 
         Instruction samples are spread by largest remainder, so that their share over
-        many steps is exactly `objective.ft_share`.
+        many steps is exactly `objective.ft_share`. The texts of a step are of one length, so
+        that none is padded and no process waits for another.
         """
         recipe = self.recipe
         rng = np.random.default_rng([recipe.optim.seed, step])
@@ -89,17 +90,19 @@ class SampleSource:
         instructions = int((step + 1) * size * share + 1e-9) - int(step * size * share + 1e-9)
         ratios = _ratios_at(recipe.data, step / recipe.optim.steps)
         samples = [self._instruction(rng, float(_pick(rng, ratios))) for _ in range(instructions)]
-        samples += [self._text(rng, float(_pick(rng, ratios))) for _ in range(size - instructions)]
+        length = int(_pick(rng, recipe.data.context_lengths))
+        samples += [
+            self._text(rng, float(_pick(rng, ratios)), length) for _ in range(size - instructions)
+        ]
         return samples
 
     def _instruction(self, rng: np.random.Generator, ratio: float) -> Sample:
         assert self.instructions is not None
         return self.instructions.draw(rng, ratio)
 
-    def _text(self, rng: np.random.Generator, ratio: float) -> Sample:
+    def _text(self, rng: np.random.Generator, ratio: float, length: int) -> Sample:
         assert self.shards is not None
         data, objective = self.recipe.data, self.recipe.objective
-        length = int(_pick(rng, data.context_lengths))
         after = data.continuation_length if objective.has_lm else 1
         context_ids, next_ids = draw_window(rng, self.shards, length, after)
         return text_sample(context_ids, next_ids, ratio, objective)
