@@ -124,12 +124,15 @@ def test_context_longer_than_a_span_becomes_a_multi_span_sample(
     assert [(s.objective, s.labels) for s in scores] == [("ae", 40), ("lm", 4)]
 
 
-def test_context_lengths_are_mixed_by_weight(build_recipe: Any, build_shards: Any) -> None:
+def test_context_lengths_are_mixed_by_weight_one_for_each_step(
+    build_recipe: Any, build_shards: Any
+) -> None:
     recipe = build_recipe(data={"context_lengths": {16: 3.0, 32: 1.0}})
     source = SampleSource(recipe, build_shards([200]))
-    lengths = Counter(len(s.context_ids) for step in range(100) for s in source.draw(step))
-    assert set(lengths) == {16, 32}
-    assert lengths[32] / 400 == pytest.approx(0.25, abs=0.07)
+    steps = [{len(s.context_ids) for s in source.draw(step)} for step in range(400)]
+    assert all(len(lengths) == 1 for lengths in steps)
+    assert set.union(*steps) == {16, 32}
+    assert steps.count({32}) / 400 == pytest.approx(0.25, abs=0.07)
 
 
 def test_curriculum_stages_switch_at_their_share_of_the_run(
