@@ -68,6 +68,7 @@ class DataConfig:
         triplets: Files of instruction triplets: paths, or `TripletFile` settings.
         triplet_context: Longest context of a triplet in tokens; longer ones are left out, not
             cut. None: the longest of `context_lengths`.
+        triplets_per_context: Most triplets of one context in a sample; they share its memory.
         context_lengths: Context length in tokens -> sampling weight. A context longer
             than the span length becomes a multi-span sample.
         continuation_length: Tokens after the context that the LM objective predicts.
@@ -78,6 +79,7 @@ class DataConfig:
     eval_shards: str | None = None
     triplets: tuple[TripletFile, ...] = ()
     triplet_context: int | None = None
+    triplets_per_context: int = 1
     context_lengths: Mapping[int, float] = field(default_factory=lambda: {512: 1.0})
     continuation_length: int = 128
     ratio_curriculum: tuple[RatioStage, ...] = (RatioStage(),)
@@ -100,6 +102,8 @@ class DataConfig:
             longest,
             ">= 2 tokens",
         )
+        together = self.triplets_per_context
+        check(together >= 1, "data.triplets_per_context is out of range.", together, ">= 1")
         ends = [stage.until for stage in self.ratio_curriculum]
         check(
             bool(ends) and ends == sorted(ends) and ends[-1] == 1.0,

@@ -71,15 +71,19 @@ class InstructionSource:
 
     Args:
         sets: Triplets of each file, at least one in all.
+        per_context: Most triplets of one context in a sample. They share its memory, so that a
+            context is encoded once for several questions.
     """
 
-    def __init__(self, sets: Sequence[TripletSet]) -> None:
+    def __init__(self, sets: Sequence[TripletSet], *, per_context: int = 1) -> None:
         self.sets = tuple(s for s in sets if s.triplets)
+        self.per_context = per_context
         weights = np.array([s.weight for s in self.sets], dtype=np.float64)
         self._bounds = np.cumsum(weights / weights.sum())
+        self._places = [_places_of_contexts(own.triplets) for own in self.sets]
 
     def draw(self, rng: np.random.Generator, ratio: float) -> Sample:
-        """One triplet with one of its reference answers, each as likely.
+        """One triplet, and others of its context; of each one reference answer, each as likely.
 
         Args:
             rng: Generator of the step.
@@ -87,9 +91,23 @@ class InstructionSource:
         """
         at = int(np.searchsorted(self._bounds[:-1], rng.random(), side="right"))
         triplets = self.sets[at].triplets
-        triplet = triplets[int(rng.integers(len(triplets)))]
-        task = triplet.tasks[int(rng.integers(len(triplet.tasks)))]
-        return Sample(context_ids=triplet.context_ids, ratio=ratio, tasks=(task,))
+        first = int(rng.integers(len(triplets)))
+        context_ids = triplets[first].context_ids
+        chosen = [first]
+        if self.per_context > 1:
+            others = [i for i in self._places[at][context_ids.tobytes()] if i != first]
+            chosen += rng.permutation(others)[: self.per_context - 1].astype(int).tolist()
+        tasks = [triplets[i].tasks for i in chosen]
+        answers = tuple(own[int(rng.integers(len(own)))] for own in tasks)
+        return Sample(context_ids=context_ids, ratio=ratio, tasks=answers)
+
+
+def _places_of_contexts(triplets: Sequence[TokenizedTriplet]) -> dict[bytes, list[int]]:
+    """Where the triplets of each context stand."""
+    places: dict[bytes, list[int]] = {}
+    for i, triplet in enumerate(triplets):
+        places.setdefault(triplet.context_ids.tobytes(), []).append(i)
+    return places
 
 
 def load_instructions(

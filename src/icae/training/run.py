@@ -112,6 +112,8 @@ def train(recipe: Recipe, *, stage: Stage, dry_run_steps: int | None = None) -> 
         data=_sources(recipe, shards, triplets),
     )
     trainee = TRAINEES[recipe.objective.reader](recipe, record, shards)
+    together = recipe.data.triplets_per_context
+    instructions = InstructionSource(triplets, per_context=together) if triplets else None
     evaluation = None
     if recipe.data.eval_shards and not of_full_context(recipe):
         evaluation = Evaluation(recipe, _open_shards(recipe.data.eval_shards, token_hash))
@@ -119,7 +121,7 @@ def train(recipe: Recipe, *, stage: Stage, dry_run_steps: int | None = None) -> 
     trainer = Trainer(
         recipe,
         trainee.model,
-        SampleSource(recipe, shards, InstructionSource(triplets) if triplets else None),
+        SampleSource(recipe, shards, instructions),
         evaluation=evaluation,
         on_best=lambda step, metrics: trainee.save(folder / "best", {"step": step, **metrics}),
     )

@@ -11,8 +11,14 @@ import pytest
 
 from icae.data_config import DataConfig, TripletFile
 from icae.errors import ConfigError, InputError, TrainingError
+from icae.objectives import instruction
 from icae.parsing import from_dict
-from icae.training.instructions import InstructionSource, load_instructions
+from icae.training.instructions import (
+    InstructionSource,
+    TokenizedTriplet,
+    TripletSet,
+    load_instructions,
+)
 
 
 def write_triplets(path: Path, lengths: list[int], **fields: Any) -> TripletFile:
@@ -124,6 +130,32 @@ def test_every_reference_answer_is_drawn_and_case_alone_makes_none(
     answers = Counter(int(source.draw(rng, 2.0).tasks[0].scored_ids[0]) for _ in range(200))
     assert set(answers) == {9, 7}
     assert answers[7] / 200 == pytest.approx(0.5, abs=0.12)
+
+
+def test_triplets_of_one_context_share_its_memory() -> None:
+    def made(context: list[int], prompts: range) -> list[TokenizedTriplet]:
+        ids = np.array(context, dtype=np.int64)
+        return [
+            TokenizedTriplet(context_ids=ids, tasks=(instruction(ids[:3] + p, ids[:2]),))
+            for p in prompts
+        ]
+
+    found = (*made([1, 2, 3, 4], range(5)), *made([5, 6, 7], range(5, 6)))
+    sets = [TripletSet(name="t", weight=1.0, triplets=found)]
+    source, rng = InstructionSource(sets, per_context=3), np.random.default_rng(0)
+    asked: Counter[int] = Counter()
+    for _ in range(200):
+        sample = source.draw(rng, 2.0)
+        prompts = [int(task.input_ids[0] - sample.context_ids[0]) for task in sample.tasks]
+        assert len(set(prompts)) == len(prompts) == (3 if len(sample.context_ids) == 4 else 1)
+        assert set(prompts) <= set(range(5) if len(prompts) == 3 else range(5, 6))
+        asked.update(prompts)
+    assert set(asked) == set(range(6))
+    assert all(asked[p] / 500 == pytest.approx(0.2, abs=0.06) for p in range(5))
+    alone = InstructionSource(sets).draw(np.random.default_rng(0), 2.0)
+    assert len(alone.tasks) == 1
+    with pytest.raises(ConfigError, match="triplets_per_context"):
+        DataConfig(triplets_per_context=0)
 
 
 def test_a_recipe_names_files_by_path_or_with_settings() -> None:
