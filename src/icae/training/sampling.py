@@ -109,16 +109,28 @@ class SampleSource:
 
 
 def own_share(samples: Sequence[Sample], *, rank: int, world: int) -> list[Sample]:
-    """The samples of a step that one process trains on: every `world`-th, from its rank on.
+    """The samples of a step that one process trains on, about as much work for each process.
 
-    The shares of all processes are the whole step, none twice.
+    Dealt out from the costliest down, forth and back over the processes. The shares of all
+    processes are the whole step, none twice.
 
     Args:
         samples: The samples of the step, over all processes.
         rank: Which process, from 0.
         world: Number of processes.
     """
-    return list(samples[rank::world])
+    dealt = sorted(range(len(samples)), key=lambda i: (-_tokens_read(samples[i]), i))
+    mine = []
+    for first in range(0, len(dealt), world):
+        forth = (first // world) % 2 == 0
+        mine += dealt[first + (rank if forth else world - 1 - rank) :][:1]
+    return [samples[i] for i in mine]
+
+
+def _tokens_read(sample: Sample) -> float:
+    """Tokens that encoder and decoder read for a sample, about."""
+    context = len(sample.context_ids)
+    return context + sum(context / sample.ratio + len(t.input_ids) for t in sample.tasks)
 
 
 def text_sample(

@@ -166,3 +166,11 @@ def test_shares_of_the_processes_are_the_whole_step_without_overlap(size: int, w
     drawn = sorted(sample.ratio for share in shares for sample in share)
     assert drawn == [float(i) for i in range(1, size + 1)]
     assert max(map(len, shares)) - min(map(len, shares)) <= 1
+
+
+def test_processes_get_about_as_much_work() -> None:
+    lengths = [224, 8, 200, 16, 160, 24, 190, 32, 96, 20]
+    samples = [Sample(context_ids=np.arange(n), ratio=4.0, tasks=()) for n in lengths]
+    shares = [own_share(samples, rank=rank, world=2) for rank in range(2)]
+    work = [sum(len(s.context_ids) for s in share) for share in shares]
+    assert max(work) <= 1.2 * min(work)
