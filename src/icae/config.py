@@ -14,6 +14,7 @@ from typing import Literal
 from icae.data_config import DataConfig
 from icae.parsing import check, from_dict, read_yaml
 from icae.types import (
+    ANSWER_MEANS,
     COMPILATIONS,
     ENCODER_READINGS,
     FRAMINGS,
@@ -21,6 +22,7 @@ from icae.types import (
     POSITION_LAYOUTS,
     SHARINGS,
     SLOT_HEADS,
+    AnswerMean,
     Compilation,
     EncoderReading,
     Framing,
@@ -147,6 +149,9 @@ class ObjectiveConfig:
             context in it, and both are compared on the tokens of the answer.
         ft_share: Share of the samples of a step that are instruction triplets (0..1).
             Those carry the FT loss; the others carry the AE + LM loss.
+        ft_mean: What the FT loss of a step is the mean of. ``tokens``: all tokens of all
+            answers, so that a long answer counts for many short ones; ``answers``: the token
+            means of the answers, each alike.
         reader: Who answers the instructions in training. ``memory``: the frozen decoder
             behind a memory, which trains an adapter; ``full-context``: the decoder with a
             LoRA of the same size and the whole context in its prompt, nothing compressed:
@@ -160,6 +165,7 @@ class ObjectiveConfig:
     kl_share: float = 0.0
     ft_kl_share: float = 0.0
     ft_share: float = 0.0
+    ft_mean: AnswerMean = "tokens"
     reader: TrainedReader = "memory"
 
     def __post_init__(self) -> None:
@@ -167,6 +173,8 @@ class ObjectiveConfig:
             value = getattr(self, name)
             good = value is None or 0 <= value <= 1
             check(good, f"objective.{name} is out of range.", value, "0..1")
+        known = ", ".join(ANSWER_MEANS)
+        check(self.ft_mean in ANSWER_MEANS, "objective.ft_mean is not known.", self.ft_mean, known)
 
     @property
     def kl_shares(self) -> Mapping[Objective, float]:

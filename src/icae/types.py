@@ -18,6 +18,7 @@ Sharing = Literal["replicas", "frozen-shards"]
 Objective = Literal["ae", "lm", "ft"]
 SpanKind = Literal["slots", "tokens"]
 RivalMethod = Literal["gist", "autocompressor"]
+AnswerMean = Literal["tokens", "answers"]
 TrainedReader = Literal["memory", "full-context", "gist", "autocompressor"]
 
 POSITION_LAYOUTS: tuple[PositionLayout, ...] = ("default", "uniform-encoder", "uniform")
@@ -27,6 +28,7 @@ ENCODER_READINGS: tuple[EncoderReading, ...] = ("memory-tokens", "mean-pool")
 MEMORY_EMBEDDINGS: tuple[MemoryEmbedding, ...] = ("shared", "per-slot")
 COMPILATIONS: tuple[Compilation, ...] = ("none", "layers")
 SHARINGS: tuple[Sharing, ...] = ("replicas", "frozen-shards")
+ANSWER_MEANS: tuple[AnswerMean, ...] = ("tokens", "answers")
 OBJECTIVES: tuple[Objective, ...] = ("ae", "lm", "ft")
 SPAN_KINDS: tuple[SpanKind, ...] = ("slots", "tokens")
 

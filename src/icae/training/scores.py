@@ -40,11 +40,31 @@ def count_labels(samples: Sequence[Sample]) -> dict[Objective, int]:
     return counts
 
 
+def count_answers(samples: Sequence[Sample]) -> int:
+    """Instructions in a whole step."""
+    return sum(task.objective == "ft" for sample in samples for task in sample.tasks)
+
+
 def step_loss(
-    scores: Sequence[TaskScore], weights: Mapping[Objective, float], counts: Mapping[Objective, int]
+    scores: Sequence[TaskScore],
+    weights: Mapping[Objective, float],
+    counts: Mapping[Objective, int],
+    *,
+    answers: int | None = None,
 ) -> Tensor:
-    """A micro-batch's part of the step's loss: its parts add up to the weighted token means."""
-    parts = [s.minimised * (weights[s.objective] / counts[s.objective]) for s in scores]
+    """A micro-batch's part of the step's loss: its parts add up to the weighted means.
+
+    Args:
+        scores: Scores of the micro-batch.
+        weights: Weight of each objective's mean.
+        counts: Scored tokens of each objective in the whole step.
+        answers: Instructions in the whole step, if each counts alike; None: each token does.
+    """
+    parts = []
+    for score in scores:
+        alike = score.objective == "ft" and answers is not None
+        share = 1 / (score.labels * answers) if alike else 1 / counts[score.objective]
+        parts.append(score.minimised * (weights[score.objective] * share))
     total = parts[0]
     for part in parts[1:]:
         total = total + part

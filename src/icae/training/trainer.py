@@ -24,7 +24,13 @@ from icae.training.evaluate import Evaluation
 from icae.training.progress import Progress
 from icae.training.records import Records, missing_train_extra, read_records
 from icae.training.sampling import SampleSource, own_share
-from icae.training.scores import Tally, count_labels, objective_weights, step_loss
+from icae.training.scores import (
+    Tally,
+    count_answers,
+    count_labels,
+    objective_weights,
+    step_loss,
+)
 from icae.training.sharing import SHARINGS
 from icae.training.trained_model import TrainedModel
 
@@ -232,6 +238,7 @@ class Trainer:
             group["lr"] = group["peak"] * share
         counts = count_labels(samples)
         objective = self.recipe.objective
+        answers = count_answers(samples) if objective.ft_mean == "answers" else None
         weights = objective_weights(objective, counts, progress=self.step / optim.steps)
         world, rank = self.accelerator.num_processes, self.accelerator.process_index
         mine = own_share(samples, rank=rank, world=world)
@@ -242,7 +249,8 @@ class Trainer:
             with self.shared.accumulating(last=last):
                 scores = self.shared.model(batch, kl_shares=objective.kl_shares)
                 # Gradients are averaged over processes; the loss is a sum over them.
-                self.accelerator.backward(step_loss(scores, weights, counts) * world)
+                loss = step_loss(scores, weights, counts, answers=answers)
+                self.accelerator.backward(loss * world)
             tally.add(scores)
         self.shared.average_gradients()
         trained = self.model.trainable().values()

@@ -5,9 +5,16 @@ import pytest
 import torch
 
 from icae.config import ObjectiveConfig
+from icae.errors import ConfigError
 from icae.model import Sample, TaskScore
 from icae.objectives import autoencoding, combine, continuation, instruction
-from icae.training.scores import Tally, count_labels, objective_weights, step_loss
+from icae.training.scores import (
+    Tally,
+    count_answers,
+    count_labels,
+    objective_weights,
+    step_loss,
+)
 
 
 def score(objective: str, losses: list[float], correct: list[bool] | None = None) -> TaskScore:
@@ -58,11 +65,27 @@ def test_parts_of_micro_batches_add_up_to_the_whole_step() -> None:
     assert whole == pytest.approx(0.4 * 14 / 4 + 0.6 * 9 / 3)
 
 
+def test_answers_may_count_alike_whatever_their_length() -> None:
+    config = ObjectiveConfig(ae_weight=1.0, ft_share=0.5, ft_mean="answers")
+    scores = [score("ae", [4.0, 2.0]), score("ft", [1.0]), score("ft", [3.0, 5.0, 7.0, 9.0])]
+    counts = {"ae": 2, "lm": 0, "ft": 5}
+    weights = objective_weights(config, counts)
+    whole = float(step_loss(scores, weights, counts, answers=2))
+    assert whole == pytest.approx(0.5 * 3.0 + 0.5 * (1.0 + 6.0) / 2)
+    parts = [step_loss(scores[i : i + 1], weights, counts, answers=2) for i in range(3)]
+    assert sum(map(float, parts)) == pytest.approx(whole)
+    by_token = float(step_loss(scores, weights, counts))
+    assert by_token == pytest.approx(0.5 * 3.0 + 0.5 * 25.0 / 5)
+    with pytest.raises(ConfigError, match="ft_mean"):
+        ObjectiveConfig(ft_mean="words")  # type: ignore[arg-type]
+
+
 def test_labels_are_counted_by_objective_over_the_whole_step() -> None:
     ids = np.arange(10)
     text = Sample(context_ids=ids, ratio=2.0, tasks=(autoencoding(ids), continuation(ids[:3])))
     asked = Sample(context_ids=ids, ratio=2.0, tasks=(instruction(ids[:4], ids[:2]),))
     assert count_labels([text, text, asked]) == {"ae": 20, "lm": 6, "ft": 2}
+    assert count_answers([text, text, asked]) == 1
 
 
 def test_tally_gives_token_means_over_micro_batches_of_different_sizes() -> None:
