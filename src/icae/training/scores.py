@@ -62,8 +62,10 @@ def step_loss(
     """
     parts = []
     for score in scores:
-        alike = score.objective == "ft" and answers is not None
-        share = 1 / (score.labels * answers) if alike else 1 / counts[score.objective]
+        if score.objective == "ft" and answers is not None:
+            share = 1 / (score.labels * answers)
+        else:
+            share = 1 / counts[score.objective]
         parts.append(score.minimised * (weights[score.objective] * share))
     total = parts[0]
     for part in parts[1:]:
