@@ -19,7 +19,7 @@ from icae.cli.output_file import check_output
 from icae.errors import InputError
 
 if TYPE_CHECKING:
-    from icae.data.pwc.contexts import ContextSample
+    from icae.data.pwc.contexts import ContextConfig, ContextSample
     from icae.data.pwc.estimate import Estimate, Price
     from icae.data.pwc.output import PwcFiles
     from icae.data.pwc.plan import PwcConfig
@@ -64,6 +64,7 @@ def build(
     specific: opt.Specific = None,
     general: opt.General = None,
     from_corpus: opt.FromCorpus = None,
+    corpus_tasks: opt.CorpusTasks = None,
     max_reply_tokens: opt.MaxReplyTokens = None,
     asks: opt.Asks = 3,
     api_key_env: opt.ApiKeyEnv = DEFAULT_KEY,
@@ -84,7 +85,8 @@ def build(
 ) -> Outcome:
     """Make (context, prompt, answer) triplets; run it again to go on after a stop."""
     counts = _counts(llm, specific, general, from_corpus, max_reply_tokens)
-    config = _config(corpus, against, contexts, tokens, per_document, counts, test_share, seed)
+    contexts_config = _context_config(contexts, tokens, per_document)
+    config = _config(corpus, against, contexts_config, counts, corpus_tasks, test_share, seed)
     limits = _limits(concurrency, requests_per_minute, tokens_per_minute, timeout, attempts)
     endpoint = _endpoint(llm, model, api_key_env, temperature, token_field, counts.reply)
     files, cost = _files(output, force=force or dry_run), _price(price)
@@ -117,32 +119,37 @@ def _counts(llm: str, *given: int | None) -> Counts:
     return Counts(**chosen)
 
 
+def _context_config(contexts: int, tokens: str, per_document: int) -> ContextConfig:
+    from icae.data.pwc.contexts import ContextConfig
+
+    shortest, longest = _numbers(tokens, "-", "--tokens", "64-512")
+    return ContextConfig(
+        count=contexts,
+        min_tokens=int(shortest),
+        max_tokens=int(longest),
+        per_document=per_document,
+    )
+
+
 def _config(
     corpus: list[str],
     against: list[str] | None,
-    contexts: int,
-    tokens: str,
-    per_document: int,
+    contexts: ContextConfig,
     counts: Counts,
+    corpus_tasks: str | None,
     test_share: float,
     seed: int,
 ) -> PwcConfig:
     from icae.data.contamination import ContaminationConfig
-    from icae.data.pwc.contexts import ContextConfig
     from icae.data.pwc.plan import PwcConfig
 
-    shortest, longest = _numbers(tokens, "-", "--tokens", "64-512")
     return PwcConfig(
         corpus=tuple(corpus),
-        contexts=ContextConfig(
-            count=contexts,
-            min_tokens=int(shortest),
-            max_tokens=int(longest),
-            per_document=per_document,
-        ),
+        contexts=contexts,
         specific=counts.specific,
         general=counts.general,
         from_corpus=counts.from_corpus,
+        corpus_tasks=tuple(corpus_tasks.split(",")) if corpus_tasks else (),
         test_share=test_share,
         seed=seed,
         contamination=ContaminationConfig(against=tuple(against or ())),

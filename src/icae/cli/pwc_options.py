@@ -122,6 +122,16 @@ FromCorpus = Annotated[
         rich_help_panel=ANSWERS,
     ),
 ]
+CorpusTasks = Annotated[
+    str | None,
+    typer.Option(
+        "--corpus-tasks",
+        metavar="T,T,...",
+        help="Which self-supervised prompts, for example corpus-name,corpus-year.",
+        show_default="all",
+        rich_help_panel=ANSWERS,
+    ),
+]
 MaxReplyTokens = Annotated[
     int | None,
     typer.Option(

@@ -8,7 +8,7 @@ sentence. The answer is exact, so a memory that gives it holds the text.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,14 +25,24 @@ _LONGEST_NEXT = 60
 _SENTENCE_WORDS = (7, 40)
 _YEAR = r"\b(?:1[0-9]{3}|20[0-2][0-9])\b(?!['’.,]?\d)"
 _NUMBER = r"(?<![\w.,])\d{1,3}(?:,\d{3})+\b|(?<![\w.,-])\d+(?:\.\d+)?\b(?![.,-]?\d)"
+_PROPER = r"[A-Z][\w-]*[a-z]\b(?:(?: (?:of|the|de|van|von|du|da|la|le))* [A-Z][\w-]*[a-z]\b){0,4}"
 # Behind a word in lower case, so that no sentence starts with it and no part of it is left out.
-_NAME = (
-    r"\b[a-z][\w’'-]*[,;]? ([A-Z][\w-]*[a-z]\b"
-    r"(?:(?: (?:of|the|de|van|von|du|da|la|le))* [A-Z][\w-]*[a-z]\b){0,4})(?! [A-Z])"
+_NAME = rf"\b[a-z][\w’'-]*[,;]? ({_PROPER})(?! [A-Z])"
+# A name that starts a sentence and does what the verb behind it says.
+_SUBJECT = re.compile(
+    rf"((?:The )?{_PROPER}) ((?:was|is|were|are|has|had|became|began|won|wrote|led|made|held|took|"
+    r"[a-z]{3,}ed) .*[^.])\.$"
+)
+_NO_SUBJECT = re.compile(
+    r"(?:The )?(?:It|He|She|They|We|You|This|That|These|Those|There|Here|What|Who|Which|Some|Many|"
+    r"Most|All|Both|Each|One|Another|Others?|Several|Such|Nothing|None|Part|His|Her|Its|Their|Our|My|[A-Z]\w+ly)"
+    r"(?: |$)"
 )
 
 
-def corpus_pairs(context: Context, *, count: int, seed: int) -> Written:
+def corpus_pairs(
+    context: Context, *, count: int, seed: int, tasks: Collection[str] = ()
+) -> Written:
     """Make pairs about a context from the corpus alone.
 
     Args:
@@ -40,17 +50,19 @@ def corpus_pairs(context: Context, *, count: int, seed: int) -> Written:
         count: Most pairs; a text that offers more gets as many as this, chosen at random,
             every task once before one comes a second time.
         seed: Seed of the choice.
+        tasks: Names of the tasks, of `CORPUS_TASKS`; none for all.
 
     Returns:
         The pairs; nothing is rejected.
     """
     random = context_generator(context, seed=seed, purpose="corpus")
-    offers = [list(task.offers(context, random)) for task in _TASKS]
+    asked = [task for task in _TASKS if not tasks or task.name in tasks]
+    offers = [list(task.offers(context, random)) for task in asked]
     chosen: list[Pair] = []
     while len(chosen) < count and any(offers):
-        for index in random.permutation(len(_TASKS)):
+        for index in random.permutation(len(asked)):
             if offers[index] and len(chosen) < count:
-                task = _TASKS[index]
+                task = asked[index]
                 prompt, answer = offers[index].pop(random.integers(len(offers[index])))
                 wording = task.wordings[random.integers(len(task.wordings))]
                 pair = Pair(task=task.name, prompt=wording.format(prompt), answer=answer)
@@ -139,6 +151,15 @@ def _blank(
                 yield sentence[:start] + BLANK + sentence[end:], answer
 
     return offers
+
+
+def _subject(context: Context, random: np.random.Generator) -> Offers:
+    """Who or what a sentence that starts with a name is about: the sentence as a question."""
+    for sentence in _quotable(context):
+        match = _SUBJECT.match(sentence)
+        if match is None or _NO_SUBJECT.match(match[1]) or match[1] in match[2]:
+            continue
+        yield match[2], match[1]
 
 
 def _years(context: Context, random: np.random.Generator) -> Offers:
@@ -232,6 +253,11 @@ _TASKS = (
         name="corpus-name",
         wordings=(*_FILL_IN, "Which name belongs in the blank? {}"),
         offers=_blank(_NAME),
+    ),
+    _CorpusTask(
+        name="corpus-who",
+        wordings=("Who or what {}?", "According to the text, who or what {}?"),
+        offers=_subject,
     ),
     _CorpusTask(
         name="corpus-years",

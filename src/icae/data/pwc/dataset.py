@@ -103,7 +103,9 @@ def make_dataset(
     counts: dict[Side, int] = {"train": 0, "test": 0}
     rejections: list[Rejection] = []
     for context in contexts:
-        own = corpus_pairs(context, count=config.from_corpus, seed=config.seed)
+        own = corpus_pairs(
+            context, count=config.from_corpus, seed=config.seed, tasks=config.corpus_tasks
+        )
         joined = without_repeats(context, [*written[context.id], own])
         side = side_of(context, test_share=config.test_share, seed=config.seed)
         sides[side].extend(_triplets(joined, model=model))

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from icae.data.contamination import ContaminationConfig, NgramIndex, evaluation_texts
 from icae.data.corpus import read_corpus
 from icae.data.pwc.contexts import ContextConfig, ContextSample, sample_contexts
-from icae.data.pwc.corpus_prompts import about_prompts
+from icae.data.pwc.corpus_prompts import CORPUS_TASKS, about_prompts
 from icae.data.pwc.prompts import DECODER_TASKS, choose_general
 from icae.data.pwc.records import Context
 from icae.data.pwc.requests import AnswerRequest, PairsRequest, Sent
@@ -26,6 +26,7 @@ class PwcConfig:
         specific: Prompts for each context that are made for it.
         general: General prompts for each context.
         from_corpus: Self-supervised prompts for each context.
+        corpus_tasks: Which of the self-supervised tasks; none for all.
         test_share: Share of the documents on the test side, 0..1.
         seed: Seed of every choice.
         contamination: Evaluation sets with which no context may share a run of words.
@@ -36,6 +37,7 @@ class PwcConfig:
     specific: int = 10
     general: int = 5
     from_corpus: int = 0
+    corpus_tasks: tuple[str, ...] = ()
     test_share: float = 0.05
     seed: int = 0
     contamination: ContaminationConfig = field(default_factory=ContaminationConfig)
@@ -47,6 +49,13 @@ class PwcConfig:
                 "The build is out of range.",
                 got=f"{counts} prompts, test share {self.test_share}",
                 expected="numbers of prompts >= 0, 0 <= test share < 1",
+            )
+        unknown = [task for task in self.corpus_tasks if task not in CORPUS_TASKS]
+        if unknown:
+            raise ConfigError(
+                "This self-supervised task is not known.",
+                got=", ".join(map(repr, unknown)),
+                expected=", ".join(CORPUS_TASKS),
             )
         if not any(counts):
             raise ConfigError(

@@ -10,8 +10,8 @@ from icae.data.pwc.sentences import is_sentence, sentences
 def pairs(make_context):
     """task -> (prompt, answer) of everything that a context offers, over a few seeds."""
 
-    def run(**fields):
-        context = make_context(**fields)
+    def run(*text, **fields):
+        context = make_context(*text, **fields)
         found = [
             pair for seed in range(8) for pair in corpus_pairs(context, count=30, seed=seed).pairs
         ]
@@ -67,6 +67,24 @@ def test_number_of_pairs_is_bounded_and_every_task_comes_before_a_second(make_co
     assert len(few) == 4
     assert len({pair.task for pair in few}) == 4
     assert corpus_pairs(make_context(), count=4, seed=3).pairs == few
+
+
+def test_sentence_that_starts_with_a_name_is_asked_for_its_subject(pairs) -> None:
+    text = (
+        "The Treaty of Paris ended the war between the two kingdoms in 1763. "
+        "It was signed by three ministers after a year of talks. "
+        "Martha Jones wrote to Martha Jones about it in a long letter. "
+        "George Sand visited the island with the composer that winter."
+    )
+    found = {answer: prompt for prompt, answer in pairs(text)["corpus-who"]}
+    assert set(found) == {"The Treaty of Paris", "George Sand"}
+    assert "ho or what visited the island with the composer that winter?" in found["George Sand"]
+
+
+def test_only_the_tasks_named_are_asked(make_context) -> None:
+    found = corpus_pairs(make_context(), count=30, seed=0, tasks=("corpus-name", "corpus-year"))
+    assert {pair.task for pair in found.pairs} == {"corpus-name", "corpus-year"}
+    assert len(found.pairs) == len({pair.prompt for pair in found.pairs}) > 3
 
 
 def test_text_without_anything_to_ask_for_gives_nothing(make_context) -> None:
