@@ -132,6 +132,7 @@ def test_decoder_is_opened_once_and_asked_for_short_answers(build, fake, monkeyp
         (("--tokens", "5000-6000"), "none", 1, "no fitting context"),
         (("--general", "3"), "none", 2, "Specific and general prompts"),
         (("--price", "1"), "none", 2, "0.15,0.60"),
+        (("--corpus-tasks", "corpus-nam"), "none", 1, "corpus-name, corpus-who"),
         (("--against", "nowhere.jsonl"), "none", 1, "nowhere.jsonl"),
     ],
 )
