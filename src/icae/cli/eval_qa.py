@@ -52,7 +52,8 @@ Readers = Annotated[
         "after as many tokens as slots), own summary (the decoder's, of as many tokens), "
         "other memory (that of another question's context); and where named: refined memory, "
         "adaptive memory (as many positions, chosen span by span), memory with note (of "
-        "figures, names and code that the slots lose).",
+        "figures, names and code that the slots lose), verbatim memory (the context's tokens "
+        "where slots stand).",
         show_default="the first six",
     ),
 ]

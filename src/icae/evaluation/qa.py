@@ -42,6 +42,7 @@ from icae.evaluation.segment_readers import (
     NotedReader,
     RefinedShaper,
     SegmentReader,
+    VerbatimShaper,
 )
 from icae.model import load_reader, reader_hash, render_answer
 from icae.refinement import RefineConfig
@@ -51,11 +52,12 @@ MEMORY, FULL, UPPER = "memory", "full context", "upper bound"
 OTHER, NOTHING, FIRST, SUMMARY = "other memory", "no context", "first tokens", "own summary"
 
 REFINED, ADAPTIVE, NOTED = "refined memory", "adaptive memory", "memory with note"
+VERBATIM = "verbatim memory"
 
 READERS = (MEMORY, FULL, NOTHING, FIRST, SUMMARY, OTHER)
 """Who answers unless others are named; the upper bound comes with its folder."""
 
-ALL_READERS = (*READERS, REFINED, ADAPTIVE, NOTED)
+ALL_READERS = (*READERS, REFINED, ADAPTIVE, NOTED, VERBATIM)
 """What may be asked for by name."""
 
 BY_SLOTS = (MEMORY, FIRST, SUMMARY, OTHER, REFINED, ADAPTIVE, NOTED)
@@ -166,6 +168,7 @@ class QaSettings:
             REFINED: SegmentReader(engine, RefinedShaper(engine=engine, config=self._refine())),
             ADAPTIVE: SegmentReader(engine, BudgetShaper(engine=engine)),
             NOTED: NotedReader(engine),
+            VERBATIM: SegmentReader(engine, VerbatimShaper(engine=engine)),
         }
         chosen = {name: known[name] for name in ALL_READERS if name in self.readers}
         if self.upper_bound is None:
@@ -256,7 +259,8 @@ class QuestionAnswering:
             "own memory adds to that.",
             "Refined memory: the slots after gradient steps against the decoder. Adaptive memory: "
             "the ratio of each span, or verbatim, chosen within as many positions. Memory with "
-            "note: the slots, and in the prompt the figures, names and code that they lose.",
+            "note: the slots, and in the prompt the figures, names and code that they lose. "
+            "Verbatim memory: the tokens of the context where slots stand, nothing compressed.",
             "Positions: decoder positions read before the answer, prompt included (mean).",
             f"Answers: greedy, up to {self.settings.max_new_tokens} tokens. EM and F1 as in "
             "SQuAD, ROUGE by rouge-score, the best reference counts. Loss: mean over questions "

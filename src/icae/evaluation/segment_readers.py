@@ -1,4 +1,4 @@
-"""Readers behind memories that are more than one ratio for all spans: refined, adaptive, noted."""
+"""Readers behind memories that are more than slots at one ratio for all spans."""
 
 from __future__ import annotations
 
@@ -52,8 +52,11 @@ class SegmentReader(MemoryReader):
         self.shaper = shaper
 
     def read(self, questions: Sequence[Question], ratio: float | None, tick: Tick) -> list[Reading]:
-        """Make each memory once, whatever the number of questions about its context."""
-        assert ratio is not None
+        """Make each memory once, whatever the number of questions about its context.
+
+        Without a ratio memories have one position for each token.
+        """
+        ratio = 1.0 if ratio is None else ratio
         asked = {question.group: question for question in questions}
         contexts = list(asked.values())
         span_length = self.engine.config.span_length
@@ -99,6 +102,23 @@ class RefinedShaper:
         made = dict(enumerate(self.engine.compressor.encode(pieces, ratio=ratio)))
         made |= self.engine.adaptive.refined(made, self.config)
         return _grouped([made[i] for i in range(len(pieces))], cut)
+
+
+@dataclass(frozen=True, kw_only=True)
+class VerbatimShaper:
+    """The tokens themselves, read where slots are read: nothing is compressed or encoded.
+
+    Attributes:
+        engine: Adapter and base model; of the adapter only the objective tokens are used.
+    """
+
+    engine: Icae
+
+    def segments(
+        self, questions: Sequence[Question], cut: Sequence[Sequence[TokenIds]], ratio: float
+    ) -> list[list[Segment]]:
+        """Every span as its tokens."""
+        return [[self.engine.compressor.keep(ids) for ids in own] for own in cut]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from icae.evaluation.questions import Question
 from icae.evaluation.readers import MemoryReader
@@ -14,6 +15,7 @@ from icae.evaluation.segment_readers import (
     NotedReader,
     RefinedShaper,
     SegmentReader,
+    VerbatimShaper,
 )
 from icae.model import render_full_prompt, tokenize
 from icae.refinement import RefineConfig
@@ -37,7 +39,7 @@ def questions(engine: Any) -> list[Question]:
     ]
 
 
-def read(reader: Any, questions: Any, ratio: float = 4.0) -> Any:
+def read(reader: Any, questions: Any, ratio: float | None = 4.0) -> Any:
     return reader.read(questions, ratio, lambda tokens: None)
 
 
@@ -74,6 +76,18 @@ def test_adaptive_memory_stays_within_the_positions_of_the_ratio(
         assert sum(tokens for tokens, _ in own.memory.spans) == sum(
             tokens for tokens, _ in fixed.memory.spans
         )
+
+
+def test_verbatim_memory_is_the_embeddings_of_the_context(engine: Any, questions: Any) -> None:
+    (first, *_, last) = read(
+        SegmentReader(engine, VerbatimShaper(engine=engine)), questions, ratio=None
+    )
+    embed = engine.runtime.model.decoder.get_input_embeddings()
+    expected = embed(torch.from_numpy(questions[0].context_ids)).detach().float().numpy()
+    assert np.allclose(first.memory.slots_KD, expected, atol=1e-6)
+    assert last.context_positions - first.context_positions == len(questions[2].context_ids) - len(
+        questions[0].context_ids
+    )
 
 
 def test_note_stands_before_the_question_and_its_tokens_are_counted(
