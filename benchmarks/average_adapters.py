@@ -15,7 +15,7 @@ from pathlib import Path
 
 from safetensors.torch import load_file, save_file
 
-WEIGHTS = ("lora/adapter_model.safetensors", "icae.safetensors")
+from icae.model.adapter_files import WEIGHTS
 
 
 def average(first: Path, second: Path, out: Path, *, share: float) -> None:
@@ -30,18 +30,17 @@ def average(first: Path, second: Path, out: Path, *, share: float) -> None:
     Raises:
         ValueError: If the two do not have the same tensors.
     """
-    shutil.copytree(second, out)
+    mixed = {}
     for name in WEIGHTS:
         a, b = load_file(first / name), load_file(second / name)
         if {k: v.shape for k, v in a.items()} != {k: v.shape for k, v in b.items()}:
             raise ValueError(f"{first} and {second} differ in architecture ({name})")
-        mixed = {k: _mix(a[k], b[k], share) for k in b}
-        save_file(mixed, out / name)
-
-
-def _mix(a, b, share: float):  # type: ignore[no-untyped-def]
-    """(1 - share) a + share b, in float32, as b's type."""
-    return ((1 - share) * a.float() + share * b.float()).to(b.dtype).contiguous()
+        mixed[name] = {
+            k: ((1 - share) * a[k].float() + share * b[k].float()).to(b[k].dtype) for k in b
+        }
+    shutil.copytree(second, out)
+    for name, tensors in mixed.items():
+        save_file(tensors, out / name)
 
 
 def main() -> None:

@@ -6,6 +6,8 @@ with the usual 0.02 every token would look the same and a wrong mask would go un
 
 from __future__ import annotations
 
+import importlib.util
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -240,3 +242,20 @@ def build_engine(
 @pytest.fixture
 def engine(build_engine: Callable[..., Any]) -> Any:
     return build_engine()
+
+
+@pytest.fixture(scope="session")
+def benchmark_script() -> Callable[[str], Any]:
+    """Load a script of benchmarks/ by its name."""
+
+    def load(name: str) -> Any:
+        path = Path(__file__).parents[1] / "benchmarks" / f"{name}.py"
+        spec = importlib.util.spec_from_file_location(name, path)
+        assert spec is not None
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[name] = module
+        spec.loader.exec_module(module)
+        return module
+
+    return load

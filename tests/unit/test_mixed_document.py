@@ -2,28 +2,18 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from icae.adaptive import FidelityPolicy
 
-SCRIPT = Path(__file__).parents[2] / "benchmarks" / "mixed_document.py"
 PROSE = "The lamp turned in the rain over other men. " * 4
 
 
 @pytest.fixture(scope="module")
-def script() -> Any:
-    spec = importlib.util.spec_from_file_location("mixed_document", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["mixed_document"] = module
-    spec.loader.exec_module(module)
-    return module
+def script(benchmark_script: Any) -> Any:
+    return benchmark_script("mixed_document")
 
 
 def test_document_is_drawn_by_seed_and_its_parts_tile_it(script: Any) -> None:

@@ -12,6 +12,7 @@ import typer
 
 from icae.cli import console, engine
 from icae.cli.eval_run import Replace
+from icae.cli.names import split_names
 from icae.cli.options import Adapter, AsJson, Base, Device, Dtype
 from icae.cli.outcome import Outcome, reported
 from icae.cli.progress import eta_progress, time_text
@@ -86,7 +87,7 @@ def all_experiments(
     from icae.evaluation.judge_client import JudgeService
     from icae.evaluation.suite import SuiteRun
 
-    names = None if only is None else tuple(name.strip() for name in only.split(","))
+    names = None if only is None else split_names(only)
     run = SuiteRun(
         texts=tuple(texts or ()),
         questions=tuple(questions or ()),

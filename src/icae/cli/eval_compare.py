@@ -10,6 +10,7 @@ import typer
 from rich.table import Table
 
 from icae.cli import console
+from icae.cli.names import split_names
 from icae.cli.options import AsJson
 from icae.cli.outcome import Outcome, reported
 
@@ -42,7 +43,7 @@ def compare(
     from icae.evaluation import compare as comparing
 
     result = comparing.compare(comparing.read_result(first), comparing.read_result(second))
-    wanted = None if only is None else {key.strip() for key in only.split(",")}
+    wanted = None if only is None else set(split_names(only))
     payload: dict[str, Any] = {
         "experiment": result.experiment,
         "comparable": not any(m.meaning == "measure" for m in result.mismatches),

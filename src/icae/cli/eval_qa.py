@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from icae.cli.eval_run import Ratios, Replace, ResultFolder, ratio_numbers, run_experiment
+from icae.cli.names import split_names
 from icae.cli.options import Adapter, AsJson, Base, Device, Dtype
 from icae.cli.outcome import Outcome, reported
 
@@ -113,7 +114,7 @@ def qa(
         questions=questions or None,
         max_new_tokens=max_new_tokens,
         max_context=max_context,
-        readers=tuple(dict.fromkeys(name.strip() for name in readers.split(","))),
+        readers=split_names(readers),
         upper_bound=upper_bound,
         refine_steps=refine,
         seed=seed,

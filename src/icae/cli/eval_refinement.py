@@ -19,6 +19,7 @@ from icae.cli.eval_run import (
     run_experiment,
     whole_numbers,
 )
+from icae.cli.names import split_names
 from icae.cli.options import Adapter, AsJson, Base, Device, Dtype
 from icae.cli.outcome import Outcome, reported
 
@@ -99,7 +100,7 @@ def refinement(
     settings = RefinementSettings(
         lengths=whole_numbers(lengths, "--lengths"),
         ratios=ratio_numbers(ratios),
-        starts=tuple(dict.fromkeys(start.strip() for start in starts.split(","))),
+        starts=split_names(starts),
         steps=steps,
         every=every,
         samples=samples,

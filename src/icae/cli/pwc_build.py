@@ -13,6 +13,7 @@ from rich.table import Table
 
 from icae.cli import console, engine
 from icae.cli import pwc_options as opt
+from icae.cli.names import split_names
 from icae.cli.options import AsJson, Base, Device, Dtype, Force
 from icae.cli.outcome import Outcome, reported
 from icae.cli.output_file import check_output
@@ -149,7 +150,7 @@ def _config(
         specific=counts.specific,
         general=counts.general,
         from_corpus=counts.from_corpus,
-        corpus_tasks=tuple(corpus_tasks.split(",")) if corpus_tasks else (),
+        corpus_tasks=split_names(corpus_tasks) if corpus_tasks else (),
         test_share=test_share,
         seed=seed,
         contamination=ContaminationConfig(against=tuple(against or ())),

@@ -27,14 +27,14 @@ class Shaper(Protocol):
     """Makes the segments of contexts in its own way."""
 
     def segments(
-        self, questions: Sequence[Question], cut: Sequence[Sequence[TokenIds]], ratio: float
+        self, questions: Sequence[Question], cut: Sequence[Sequence[TokenIds]], ratio: float | None
     ) -> list[list[Segment]]:
         """The segments of each context.
 
         Args:
             questions: A question about each context, which has its text.
             cut: Token ids of the spans of each context.
-            ratio: Compression ratio that the cell is measured at.
+            ratio: Compression ratio that the cell is measured at; None for a shaper that has none.
         """
         ...
 
@@ -52,11 +52,7 @@ class SegmentReader(MemoryReader):
         self.shaper = shaper
 
     def read(self, questions: Sequence[Question], ratio: float | None, tick: Tick) -> list[Reading]:
-        """Make each memory once, whatever the number of questions about its context.
-
-        Without a ratio memories have one position for each token.
-        """
-        ratio = 1.0 if ratio is None else ratio
+        """Make each memory once, whatever the number of questions about its context."""
         asked = {question.group: question for question in questions}
         contexts = list(asked.values())
         span_length = self.engine.config.span_length
@@ -95,9 +91,10 @@ class RefinedShaper:
     config: RefineConfig
 
     def segments(
-        self, questions: Sequence[Question], cut: Sequence[Sequence[TokenIds]], ratio: float
+        self, questions: Sequence[Question], cut: Sequence[Sequence[TokenIds]], ratio: float | None
     ) -> list[list[Segment]]:
         """Every span refined until it is held or given up."""
+        assert ratio is not None
         pieces = [piece for own in cut for piece in own]
         made = dict(enumerate(self.engine.compressor.encode(pieces, ratio=ratio)))
         made |= self.engine.adaptive.refined(made, self.config)
@@ -115,7 +112,7 @@ class VerbatimShaper:
     engine: Icae
 
     def segments(
-        self, questions: Sequence[Question], cut: Sequence[Sequence[TokenIds]], ratio: float
+        self, questions: Sequence[Question], cut: Sequence[Sequence[TokenIds]], ratio: float | None
     ) -> list[list[Segment]]:
         """Every span as its tokens."""
         return [[self.engine.compressor.keep(ids) for ids in own] for own in cut]
@@ -132,9 +129,10 @@ class BudgetShaper:
     engine: Icae
 
     def segments(
-        self, questions: Sequence[Question], cut: Sequence[Sequence[TokenIds]], ratio: float
+        self, questions: Sequence[Question], cut: Sequence[Sequence[TokenIds]], ratio: float | None
     ) -> list[list[Segment]]:
         """The best use of the positions of each context."""
+        assert ratio is not None
         span_length = self.engine.config.span_length
         ratios = tuple({*self.engine.info.ratios, ratio})
         return [

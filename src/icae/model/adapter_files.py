@@ -17,6 +17,7 @@ from icae.model.folder_record import RecordFormat, TrainedInfo
 from icae.types import OBJECTIVES, FloatArray, Objective
 
 RECORD = "icae.json"
+WEIGHTS = ("lora/adapter_model.safetensors", "icae.safetensors")
 FORMAT = RecordFormat(name="icae-adapter", version=1, file=RECORD, what="an icae adapter")
 
 
@@ -79,7 +80,7 @@ def adapter_hash(folder: str | Path) -> str:
     read_info(folder)
     architecture = json.loads((folder / RECORD).read_text(encoding="utf-8"))["model"]
     digest = hashlib.sha256(json.dumps(architecture, sort_keys=True).encode())
-    for part in ("lora/adapter_model.safetensors", "icae.safetensors"):
+    for part in WEIGHTS:
         try:
             digest.update((folder / part).read_bytes())
         except OSError as error:
