@@ -27,10 +27,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from icae.bulk import BlockWork, BulkJob, EngineOpener, Runner, run_bulk, run_here
-from icae.bulk.ray import RayRunner
-from icae.evaluation.metadata import hardware
+from icae.evals.metadata import hardware
 from icae.memory import Memory, Provenance, Segment, memory_of_segments
+from icae.serve.bulk import BlockWork, BulkJob, EngineOpener, Runner, run_bulk, run_here
+from icae.serve.bulk.ray import RayRunner
 
 DOCUMENT = Path(__file__).parents[1] / "examples" / "pep-0347.txt"
 CHARACTERS_PER_TOKEN = 4

@@ -26,13 +26,13 @@ from typing import Any
 import torch
 
 import icae
-from icae.adaptive import FidelityPolicy
-from icae.api import Icae
-from icae.checkout import commit
+from icae.compression.adaptive import FidelityPolicy
+from icae.compression.refinement import RefineConfig
+from icae.config.checkout import commit
 from icae.data.corpus import read_corpus
-from icae.evaluation.metadata import hardware, model_record
+from icae.engine import Icae
+from icae.evals.metadata import hardware, model_record
 from icae.memory import Memory
-from icae.refinement import RefineConfig
 
 COLUMNS = 5
 CODE = '''def merge_sort(values):

@@ -26,16 +26,16 @@ import torch
 from torch import Tensor, nn
 
 from icae.cli.recipe_overrides import read_recipe
+from icae.compression.refinement import RefineConfig, RefineTask, refine
 from icae.config import Recipe
+from icae.config.spans import slot_count
 from icae.data.shards import ShardSet
-from icae.evaluation.starts import mean_slots
+from icae.evals.starts import mean_slots
 from icae.model import IcaeModel, Sample, score_task
-from icae.refinement import RefineConfig, RefineTask, refine
-from icae.spans import slot_count
-from icae.training.evaluate import Evaluation
-from icae.training.run import calibrate_slots, load_training_decoder
-from icae.training.sampling import SampleSource
-from icae.training.trainer import build_optimizer, learning_rate_share
+from icae.train.evaluate import Evaluation
+from icae.train.run import calibrate_slots, load_training_decoder
+from icae.train.sampling import SampleSource
+from icae.train.trainer import build_optimizer, learning_rate_share
 
 
 def fresh_model(recipe: Recipe, shards: ShardSet) -> IcaeModel:

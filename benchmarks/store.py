@@ -121,7 +121,7 @@ def main() -> None:
 
     import torch
 
-    from icae import api
+    from icae import engine as api
 
     engine = api.load()
     first = texts_of(arguments.texts, 8, 20_000)[0]

@@ -3,7 +3,7 @@
 python benchmarks/training_throughput.py recipes/cpu-32-pretrain.yaml --threads 2
 
 One run measures the ceiling (TFLOP/s of large matrix products, and of products of the
-model's own shapes, in the training precision) and then optimizer steps of `icae.training`
+model's own shapes, in the training precision) and then optimizer steps of `icae.train`
 on random tokens; text and shards are not needed, since speed does not depend on them.
 
 Model FLOP of a step, without padding, recomputation or the optimizer:
@@ -44,13 +44,13 @@ import torch
 
 from icae.cli.recipe_overrides import read_recipe
 from icae.config import ModelConfig, Recipe
-from icae.evaluation.metadata import hardware
+from icae.config.spans import plan_spans
+from icae.evals.metadata import hardware
 from icae.model import IcaeModel, Sample
-from icae.spans import plan_spans
-from icae.training.records import read_records
-from icae.training.run import load_training_decoder
-from icae.training.sampling import SampleSource
-from icae.training.trainer import Trainer
+from icae.train.records import read_records
+from icae.train.run import load_training_decoder
+from icae.train.sampling import SampleSource
+from icae.train.trainer import Trainer
 
 REPEATS = 5
 WARMUP_STEPS = 10

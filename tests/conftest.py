@@ -219,7 +219,7 @@ def build_engine(
     def build(
         *, adapter_hash: str = "a" * 64, own_tokenizer: Any = tokenizer, **config: Any
     ) -> Any:
-        from icae.api import Icae
+        from icae.engine import Icae
         from icae.memory import Provenance
 
         model = build_model(**config)

@@ -26,9 +26,9 @@ from benchmarks.runtimes.measure import Figure, Timer
 from benchmarks.runtimes.report import write_report
 from benchmarks.runtimes.setting import FULL, QUICK, Setting, Sizes
 
-from icae.evaluation.metadata import hardware
-from icae.runtimes import batching
-from icae.runtimes.devices import pick_dtype
+from icae.decode import batching
+from icae.decode.devices import pick_dtype
+from icae.evals.metadata import hardware
 
 FIGURES: dict[str, Callable[[Setting, Timer], list[Figure]]] = {
     "encode": lambda setting, timer: [speed.encode_throughput(setting, timer)],

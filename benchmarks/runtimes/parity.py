@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from benchmarks.runtimes.setting import NO_STOP, RATIO, Setting
 
-from icae import api
+from icae import engine as api
+from icae.decode.base import Prefix, Request
 from icae.model import render_prompt
 from icae.opening import open_llamacpp
-from icae.runtimes.base import Prefix, Request
 
 TOLERANCE = 0.1
 """Nats by which the two candidates may differ, in torch float32, where the answers part.

@@ -11,8 +11,8 @@ import numpy as np
 from benchmarks.runtimes.measure import CLOCKS, Timer, peak_bytes, reset_peak, slope
 from benchmarks.runtimes.setting import NO_STOP, RATIO, Setting, forget, requests
 
+from icae.decode.base import Request
 from icae.model import render_prompt
-from icae.runtimes.base import Request
 
 
 def questions(setting: Setting, timer: Timer) -> dict[str, Any]:

@@ -10,12 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from icae import Memory, api
+from icae import Memory
+from icae import engine as api
+from icae.config.spans import plan_spans
+from icae.decode.base import Prefix, Request, TokensPart
+from icae.decode.reader import Reader
 from icae.model import tokenize
 from icae.opening import open_llamacpp
-from icae.reader import Reader
-from icae.runtimes.base import Prefix, Request, TokensPart
-from icae.spans import plan_spans
 
 DOCUMENT = Path(__file__).parents[2] / "examples" / "pep-0347.txt"
 RATIO = 4.0

@@ -11,9 +11,9 @@ import torch
 from benchmarks.runtimes.measure import Figure, Timer, at_least, at_most
 from benchmarks.runtimes.setting import NO_STOP, Setting, forget, requests
 
-from icae.reader import Reader
-from icae.runtimes.base import Prefix
-from icae.runtimes.llamacpp.runtime import LlamaCppRuntime
+from icae.decode.base import Prefix
+from icae.decode.llamacpp.runtime import LlamaCppRuntime
+from icae.decode.reader import Reader
 
 
 def encode_throughput(setting: Setting, timer: Timer) -> Figure:

@@ -1,6 +1,6 @@
 """icae: carry a long context in a quarter of the tokens, without changing the LLM.
 
-The public API is `load`, `compress`, `ask` and `reconstruct` (see `icae.api`), `open_reader`
+The public API is `load`, `compress`, `ask` and `reconstruct` (see `icae.engine`), `open_reader`
 (see `icae.opening`) and `Memory` (see `icae.memory`). Importing this package imports neither
 torch nor transformers; the first use of a model does.
 """
@@ -25,21 +25,21 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from icae.api import Icae, ask, compress, load, reconstruct
+    from icae.decode.reader import Reader
+    from icae.engine import Icae, ask, compress, load, reconstruct
     from icae.errors import IcaeError
     from icae.memory import Memory
     from icae.opening import open_reader
-    from icae.reader import Reader
 
 _HOME = {
-    "Icae": "icae.api",
-    "ask": "icae.api",
-    "compress": "icae.api",
-    "load": "icae.api",
-    "reconstruct": "icae.api",
+    "Icae": "icae.engine",
+    "ask": "icae.engine",
+    "compress": "icae.engine",
+    "load": "icae.engine",
+    "reconstruct": "icae.engine",
     "IcaeError": "icae.errors",
     "Memory": "icae.memory",
-    "Reader": "icae.reader",
+    "Reader": "icae.decode.reader",
     "open_reader": "icae.opening",
 }
 

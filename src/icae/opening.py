@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 
+from icae.decode.reader import Reader
 from icae.errors import BaseModelError, InputError
 from icae.memory import Provenance
 from icae.model.adapter_files import (
@@ -32,14 +33,13 @@ from icae.model.base_files import (
     stop_tokens,
     tokenizer_hash,
 )
-from icae.reader import Reader
 
 if TYPE_CHECKING:
-    from icae.api import Icae
+    from icae.decode.vllm.address import EngineAddress
+    from icae.decode.vllm.runtime import VllmRuntime
+    from icae.engine import Icae
     from icae.memory.provenance import SlotDtype
     from icae.model.fast_tokenizer import FastTokenizer
-    from icae.runtimes.vllm.address import EngineAddress
-    from icae.runtimes.vllm.runtime import VllmRuntime
 
 RuntimeName = Literal["auto", "torch", "llamacpp", "vllm"]
 RUNTIMES: tuple[RuntimeName, ...] = get_args(RuntimeName)
@@ -146,7 +146,7 @@ def _prefers_llamacpp(device: str | None) -> bool:
 def _open_torch(
     adapter: str | Path | None, *, base: str | None, device: str | None, dtype: str | None
 ) -> Icae:
-    from icae import api
+    from icae import engine as api
 
     return api.load(adapter, base=base, device=device, dtype=dtype)
 
@@ -167,9 +167,9 @@ def open_llamacpp(
         AdapterError: If the adapter cannot be read or belongs to another base.
         BaseModelError: If llama.cpp does not know the base model.
     """
+    from icae.decode.llamacpp.context import LlamaModel, import_llama_cpp
+    from icae.decode.llamacpp.runtime import LlamaCppRuntime
     from icae.model.fast_tokenizer import FastTokenizer
-    from icae.runtimes.llamacpp.context import LlamaModel, import_llama_cpp
-    from icae.runtimes.llamacpp.runtime import LlamaCppRuntime
 
     precision = _precision(dtype)
     import_llama_cpp()  # fails at once where it is missing
@@ -253,9 +253,9 @@ def connect_vllm(
     Raises:
         IcaeError: As `open_vllm`.
     """
-    from icae.runtimes.checkpoint import BaseFolder
-    from icae.runtimes.vllm.client import EngineClient
-    from icae.runtimes.vllm.runtime import VllmRuntime
+    from icae.decode.checkpoint import BaseFolder
+    from icae.decode.vllm.client import EngineClient
+    from icae.decode.vllm.runtime import VllmRuntime
 
     precision = _precision(dtype)
     client = EngineClient(engine)
@@ -375,8 +375,8 @@ def _provenance(
 
 def _gguf(info: AdapterInfo, base: str, files: Path, dtype: SlotDtype) -> Path:
     """The base weights as GGUF; files are named by the hash of what was read into them."""
-    from icae.runtimes.checkpoint import BaseFolder
-    from icae.runtimes.llamacpp.weights import ensure_gguf, gguf_path
+    from icae.decode.checkpoint import BaseFolder
+    from icae.decode.llamacpp.weights import ensure_gguf, gguf_path
 
     known = gguf_path(info.base_hash, dtype)
     if base == info.base_model and known.exists():

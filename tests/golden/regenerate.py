@@ -16,11 +16,11 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from icae.config import ModelConfig, ObjectiveConfig, OptimConfig, Recipe, RunConfig
+from icae.config.types import OBJECTIVES, Objective
 from icae.model import IcaeModel, Sample
-from icae.objectives import DecoderTask, autoencoding, continuation, instruction
-from icae.training.records import read_records
-from icae.training.trainer import Trainer
-from icae.types import OBJECTIVES, Objective
+from icae.model.objectives import DecoderTask, autoencoding, continuation, instruction
+from icae.train.records import read_records
+from icae.train.trainer import Trainer
 
 FOLDER = Path(__file__).parent
 STEPS = 10

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from regenerate import STEPS, golden_file, golden_losses
 
-from icae.types import OBJECTIVES, Objective
+from icae.config.types import OBJECTIVES, Objective
 
 
 @pytest.mark.parametrize("objective", OBJECTIVES)

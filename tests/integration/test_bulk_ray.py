@@ -15,12 +15,12 @@ import pytest
 ray = pytest.importorskip("ray", reason="ray is not installed: run `make test-bulk`")
 pytest.importorskip("ray.data", reason="ray[data] is not installed: run `make test-bulk`")
 
-from icae.bulk import BlockWork, BulkJob, run_bulk, run_here  # noqa: E402
-from icae.bulk.output import BulkFolder  # noqa: E402
-from icae.bulk.ray import RayRunner  # noqa: E402
 from icae.errors import WorkerError  # noqa: E402
+from icae.serve.bulk import BlockWork, BulkJob, run_bulk, run_here  # noqa: E402
+from icae.serve.bulk.output import BulkFolder  # noqa: E402
+from icae.serve.bulk.ray import RayRunner  # noqa: E402
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "unit" / "bulk"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "unit" / "serve" / "bulk"))
 import word_encoder  # noqa: E402
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from icae import api
-from icae.adaptive import FidelityPolicy
+from icae import engine as api
+from icae.compression.adaptive import FidelityPolicy
+from icae.compression.refinement import RefineConfig
 from icae.memory import Memory
 from icae.model.base import embedded_gguf
-from icae.refinement import RefineConfig
 
 pytestmark = [
     pytest.mark.real_model,

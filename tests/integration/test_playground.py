@@ -15,7 +15,7 @@ import httpx2
 import pytest
 
 from icae.memory import memory_from_bytes
-from icae.server.keys import add_key
+from icae.serve.keys import add_key
 
 CHROMIUM = os.environ.get("ICAE_CHROMIUM") or next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None

@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from icae import api
+from icae import engine as api
 from icae.memory import memory_bytes
 from icae.model import load_tokenizer, tokenize, tokenizer_hash, weight_hash
 from icae.model.base import DEFAULT_BASE, embedded_gguf
-from icae.model_sizes import ModelSizes
 from icae.opening import config_file
-from icae.planning import Workload, plan
+from icae.serve.model_sizes import ModelSizes
+from icae.serve.plan import Workload, plan
 
 pytestmark = [
     pytest.mark.real_model,

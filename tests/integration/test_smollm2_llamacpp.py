@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from icae import api
+from icae import engine as api
 from icae.model.base_files import DEFAULT_BASE, embedded_gguf
 
 pytest.importorskip(
@@ -89,10 +89,10 @@ def test_an_answer_from_a_cached_memory_needs_neither_torch_nor_much_memory(
 def test_both_runtimes_answer_alike(engine: api.Icae, memory_file: Path) -> None:
     import torch
 
+    from icae.decode.base import Prefix
     from icae.memory import Memory
     from icae.model import render_prompt
     from icae.opening import open_llamacpp
-    from icae.runtimes.base import Prefix
 
     memory = Memory.load(memory_file)
     prefix, reader = Prefix.of_memory(memory, "ft"), open_llamacpp()

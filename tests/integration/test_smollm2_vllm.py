@@ -25,15 +25,15 @@ import numpy as np
 import openai
 import pytest
 
-from icae import api
+from icae import engine as api
+from icae.decode.base import Prefix
+from icae.decode.vllm.address import EngineAddress
+from icae.decode.vllm.client import Order, embeds_prompt
+from icae.decode.vllm.runtime import VllmRuntime
 from icae.errors import BaseModelError, InputError, ServiceError
 from icae.memory import Memory
 from icae.model.base_files import DEFAULT_BASE, embedded_gguf
 from icae.opening import base_folder, open_vllm
-from icae.runtimes.base import Prefix
-from icae.runtimes.vllm.address import EngineAddress
-from icae.runtimes.vllm.client import Order, embeds_prompt
-from icae.runtimes.vllm.runtime import VllmRuntime
 
 URL = os.environ.get("ICAE_VLLM_URL")
 PYTHON = os.environ.get("ICAE_VLLM_PYTHON")

@@ -24,9 +24,9 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from icae.config import load_recipe
 from icae.data.shards import ShardWriter
 from icae.model import tokenizer_hash
-from icae.training import train
-from icae.training.checkpoint import newest_checkpoint
-from icae.training.records import read_records
+from icae.train import train
+from icae.train.checkpoint import newest_checkpoint
+from icae.train.records import read_records
 
 pytestmark = pytest.mark.slow
 
@@ -39,7 +39,7 @@ import sys
 from pathlib import Path
 from accelerate import PartialState
 from icae.config import load_recipe
-from icae.training import train
+from icae.train import train
 
 if __name__ == "__main__":
     for path in sys.argv[1:]:

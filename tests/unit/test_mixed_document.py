@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from icae.adaptive import FidelityPolicy
+from icae.compression.adaptive import FidelityPolicy
 
 PROSE = "The lamp turned in the rain over other men. " * 4
 

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from icae import opening
+from icae.decode.vllm.address import EngineAddress
 from icae.errors import AdapterError, BaseModelError, InputError, MissingDependencyError
 from icae.opening import open_llamacpp, open_reader
-from icae.runtimes.vllm.address import EngineAddress
 from vllm_stub import vllm_stub
 
 needs_llamacpp = pytest.mark.skipif(
@@ -107,8 +107,8 @@ def test_auto_falls_back_to_torch_with_a_warning(
 
 def test_the_way_to_llama_cpp_imports_neither_torch_nor_transformers() -> None:
     code = (
-        "import sys, icae.cli.app, icae.cli.ask, icae.opening, icae.kv_sidecar; "
-        "import icae.model.fast_tokenizer, icae.runtimes.llamacpp.runtime; "
+        "import sys, icae.cli.app, icae.cli.ask, icae.opening, icae.decode.kv_sidecar; "
+        "import icae.model.fast_tokenizer, icae.decode.llamacpp.runtime; "
         "sys.exit(sum(name in sys.modules for name in ('torch', 'transformers', 'peft')))"
     )
 
@@ -146,7 +146,7 @@ def test_the_runtime_vllm_without_an_engine_is_refused() -> None:
 def test_a_memory_made_in_torch_is_read_by_a_vllm_server(saved: dict[str, str]) -> None:
     from transformers import AutoModelForCausalLM
 
-    from icae import api
+    from icae import engine as api
 
     engine = api.load(saved["adapter"], device="cpu", dtype="float32")
     memory = engine.compress(TEXT, ratio=4) + engine.verbatim(" and a thin ring")
@@ -192,7 +192,7 @@ def test_a_missing_llama_cpp_says_how_to_install_it(monkeypatch: pytest.MonkeyPa
 
 
 def test_torch_and_its_own_answers_are_what_load_gives(saved: dict[str, str]) -> None:
-    from icae import api
+    from icae import engine as api
 
     reader = open_reader(saved["adapter"], runtime="torch", device="cpu", dtype="float32")
     engine = api.load(saved["adapter"], device="cpu", dtype="float32")
@@ -207,7 +207,7 @@ def test_torch_and_its_own_answers_are_what_load_gives(saved: dict[str, str]) ->
 @needs_llamacpp
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_a_memory_made_in_torch_is_read_in_llama_cpp(saved: dict[str, str], dtype: str) -> None:
-    from icae import api
+    from icae import engine as api
 
     engine = api.load(saved["adapter"], device="cpu", dtype=dtype)
     memory = engine.compress(TEXT, ratio=4)

@@ -10,8 +10,8 @@ from icae.cli import console
 from icae.errors import InputError
 
 if TYPE_CHECKING:
+    from icae.config.types import Answer
     from icae.memory import Memory
-    from icae.types import Answer
 
 Mode = Literal["memory", "full-context"]
 

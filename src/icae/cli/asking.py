@@ -11,9 +11,9 @@ from icae.cli import console
 from icae.cli.answering import Mode, answer_payload, note_answer, source_text
 
 if TYPE_CHECKING:
+    from icae.config.types import Answer
+    from icae.decode.reader import Reader
     from icae.memory import Memory
-    from icae.reader import Reader
-    from icae.types import Answer
 
 
 @dataclass(frozen=True, kw_only=True)

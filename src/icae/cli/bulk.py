@@ -15,7 +15,7 @@ from icae.cli.outcome import Outcome, reported
 from icae.cli.progress import eta_progress, time_text
 
 if TYPE_CHECKING:
-    from icae.bulk import BulkSummary, Runner
+    from icae.serve.bulk import BulkSummary, Runner
 
 Input = Annotated[
     Path,
@@ -71,7 +71,7 @@ def bulk(
     out and listed in OUTPUT/rejected with the reason. Any number of workers gives the same
     files. --device cuda gives each worker a GPU.
     """
-    from icae.bulk import BlockWork, BulkJob, run_bulk
+    from icae.serve.bulk import BlockWork, BulkJob, run_bulk
 
     opener = engine.bulk_opener(
         adapter=adapter, base=base, device=device, dtype=dtype, threads=threads
@@ -110,10 +110,10 @@ def _maker(adapter: str | None, base: str | None, dtype: str | None) -> dict[str
 def _runner(workers: int, threads: int, device: str | None) -> Runner:
     """This process, or workers."""
     if workers == 0:
-        from icae.bulk import run_here
+        from icae.serve.bulk import run_here
 
         return run_here
-    from icae.bulk.ray import RayRunner
+    from icae.serve.bulk.ray import RayRunner
 
     gpus = 1 if device is not None and device.startswith("cuda") else 0
     return RayRunner(workers=workers, cpus=threads, gpus=gpus)

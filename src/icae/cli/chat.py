@@ -29,8 +29,8 @@ from icae.cli.vllm_options import EngineModel, EngineUrl, engine_address
 from icae.errors import IcaeError, InputError
 
 if TYPE_CHECKING:
+    from icae.decode.reader import Reader
     from icae.memory import Memory
-    from icae.reader import Reader
 
 PROMPT = "> "
 

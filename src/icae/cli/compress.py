@@ -29,10 +29,10 @@ from icae.cli.refinement import (
     refine_in_place,
 )
 from icae.cli.span_table import exact_text, print_spans, span_payload
-from icae.spans import check_ratio
+from icae.config.spans import check_ratio
 
 if TYPE_CHECKING:
-    from icae.api import Icae
+    from icae.engine import Icae
     from icae.memory import Memory
 
 

@@ -12,17 +12,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
-    from icae.api import Icae
-    from icae.bulk import Encoder
     from icae.config import Recipe
-    from icae.evaluation import Finished, Settings
-    from icae.evaluation.judge_run import JudgeRun
-    from icae.evaluation.suite import SuiteFinished, SuiteRun
-    from icae.reader import Reader
-    from icae.runtimes.vllm.address import EngineAddress
-    from icae.runtimes.vllm.runtime import VllmRuntime
-    from icae.training import TrainResult
-    from icae.types import TokenIds
+    from icae.config.types import TokenIds
+    from icae.decode.reader import Reader
+    from icae.decode.vllm.address import EngineAddress
+    from icae.decode.vllm.runtime import VllmRuntime
+    from icae.engine import Icae
+    from icae.evals import Finished, Settings
+    from icae.evals.judge_run import JudgeRun
+    from icae.evals.suite import SuiteFinished, SuiteRun
+    from icae.serve.bulk import Encoder
+    from icae.train import TrainResult
 
 Stage = Literal["pretrain", "finetune"]
 
@@ -42,7 +42,7 @@ def open_engine(
         BaseModelError: If the base model cannot be loaded.
         AdapterError: If the adapter cannot be loaded.
     """
-    from icae import api
+    from icae import engine as api
 
     return api.load(adapter, base=base, device=device, dtype=dtype)
 
@@ -155,7 +155,7 @@ def bulk_opener(
         dtype: Precision of the base model, or None for the device's usual one.
         threads: CPU threads of a worker.
     """
-    from icae.bulk import EngineOpener
+    from icae.serve.bulk import EngineOpener
 
     return EngineOpener(adapter=adapter, base=base, device=device, dtype=dtype, threads=threads)
 
@@ -172,7 +172,7 @@ def run_training(recipe: Recipe, *, stage: Stage, dry_run_steps: int | None) -> 
         TrainingError: If the run cannot start, resume or go on.
         MissingDependencyError: If the training packages are not installed.
     """
-    from icae import training
+    from icae import train as training
 
     return training.train(recipe, stage=stage, dry_run_steps=dry_run_steps)
 
@@ -202,7 +202,7 @@ def run_evaluation(
         InputError: If texts or folder cannot be used.
         MissingDependencyError: If the evaluation packages are not installed.
     """
-    from icae import evaluation
+    from icae import evals as evaluation
 
     return evaluation.evaluate(
         icae,
@@ -236,8 +236,8 @@ def run_judge(
         InputError: If no question is in both, or a file cannot be used.
         MissingDependencyError: If the packages that this needs are not installed.
     """
-    from icae.evaluation.judge_client import OpenAiJudge
-    from icae.evaluation.judge_run import judge_answers
+    from icae.evals.judge_client import OpenAiJudge
+    from icae.evals.judge_run import judge_answers
 
     judge = OpenAiJudge(run.service, api_key)
     return judge_answers(run, judge, folder=folder, command=command, on_progress=on_progress)
@@ -265,7 +265,7 @@ def run_suite(
     Raises:
         ResultConflictError: If the folder holds results of another run.
     """
-    from icae.evaluation import suite
+    from icae.evals import suite
 
     return suite.run_suite(
         icae, run, folder=folder, command=command, replace=replace, on_part=on_part

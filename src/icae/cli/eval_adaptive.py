@@ -82,7 +82,7 @@ def adaptive(
     Every policy gets the same contexts. A run that was stopped goes on where it was, and
     one with more policies measures only these.
     """
-    from icae.evaluation import AdaptiveSettings
+    from icae.evals import AdaptiveSettings
 
     settings = AdaptiveSettings(
         lengths=whole_numbers(lengths, "--lengths"),

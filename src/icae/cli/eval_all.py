@@ -19,8 +19,8 @@ from icae.cli.progress import eta_progress, time_text
 from icae.errors import ConfigError
 
 if TYPE_CHECKING:
-    from icae.evaluation.suite import SuiteFinished
-    from icae.evaluation.suite_report import Part
+    from icae.evals.suite import SuiteFinished
+    from icae.evals.suite_report import Part
 
 
 OptionalTexts = Annotated[
@@ -84,8 +84,8 @@ def all_experiments(
     """
     if quick and full:
         raise ConfigError("Choose one of --quick and --full.")
-    from icae.evaluation.judge_client import JudgeService
-    from icae.evaluation.suite import SuiteRun
+    from icae.evals.judge_client import JudgeService
+    from icae.evals.suite import SuiteRun
 
     names = None if only is None else split_names(only)
     run = SuiteRun(

@@ -15,7 +15,7 @@ from icae.cli.options import AsJson
 from icae.cli.outcome import Outcome, reported
 
 if TYPE_CHECKING:
-    from icae.evaluation.compare import Comparison
+    from icae.evals.compare import Comparison
 
 MEANINGS = {
     "measure": "not the same measurement, so differences are not between the models alone",
@@ -40,7 +40,7 @@ def compare(
     same ones, else joined from both intervals. A star marks a change whose interval leaves
     out 0. No model is loaded.
     """
-    from icae.evaluation import compare as comparing
+    from icae.evals import compare as comparing
 
     result = comparing.compare(comparing.read_result(first), comparing.read_result(second))
     wanted = None if only is None else set(split_names(only))

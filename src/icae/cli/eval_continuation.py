@@ -50,7 +50,7 @@ def continuation(
     """
     chosen = whole_numbers(lengths, "--lengths") if lengths else None
     wanted = ratio_numbers(ratios)
-    from icae.evaluation import ContinuationSettings, default_lengths
+    from icae.evals import ContinuationSettings, default_lengths
 
     return run_experiment(
         texts,

@@ -113,9 +113,9 @@ def judge(
     so a run that was stopped goes on where it was.
     """
     against = second_reads or ("full context" if first == second else first_reads)
-    from icae.evaluation.answer_sets import read_answers, read_contexts
-    from icae.evaluation.judge_client import JudgeService
-    from icae.evaluation.judge_run import JudgeRun
+    from icae.evals.answer_sets import read_answers, read_contexts
+    from icae.evals.judge_client import JudgeService
+    from icae.evals.judge_run import JudgeRun
 
     run = JudgeRun(
         first=read_answers(first, reads=first_reads, ratio=ratio),

@@ -63,8 +63,8 @@ def latency(
     where it was.
     """
     chosen, wanted = size_pairs(sizes), ratio_numbers(ratios)
-    from icae.evaluation import LatencySettings
-    from icae.evaluation.latency import PAPER_SIZES, PAPER_TOKENS
+    from icae.evals import LatencySettings
+    from icae.evals.latency import PAPER_SIZES, PAPER_TOKENS
 
     settings = LatencySettings.of_sizes(
         PAPER_SIZES if full else chosen,

@@ -60,7 +60,7 @@ def memorisation(
     """
     chosen = whole_numbers(lengths, "--lengths") if lengths else None
     wanted = ratio_numbers(ratios)
-    from icae.evaluation import MemorisationSettings
+    from icae.evals import MemorisationSettings
 
     return run_experiment(
         texts,

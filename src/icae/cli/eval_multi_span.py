@@ -55,7 +55,7 @@ def multi_span(
     """
     chosen = whole_numbers(spans, "--spans")
     wanted = ratio_numbers(ratios)
-    from icae.evaluation import MultiSpanSettings
+    from icae.evals import MultiSpanSettings
 
     return run_experiment(
         texts,

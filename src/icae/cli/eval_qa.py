@@ -107,7 +107,7 @@ def qa(
     the memory minus every other reader, question by question. A run that was stopped goes on
     where it was.
     """
-    from icae.evaluation import QaSettings
+    from icae.evals import QaSettings
 
     settings = QaSettings(
         ratios=ratio_numbers(ratios),

@@ -43,7 +43,7 @@ def random_text(
     """
     chosen = whole_numbers(lengths, "--lengths") if lengths else None
     wanted = ratio_numbers(ratios)
-    from icae.evaluation import RandomTextSettings, default_lengths
+    from icae.evals import RandomTextSettings, default_lengths
 
     return run_experiment(
         texts,

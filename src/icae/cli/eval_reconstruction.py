@@ -45,7 +45,7 @@ def reconstruction(
     """
     chosen = whole_numbers(lengths, "--lengths") if lengths else None
     wanted = ratio_numbers(ratios)
-    from icae.evaluation import ReconstructionSettings, default_lengths
+    from icae.evals import ReconstructionSettings, default_lengths
 
     return run_experiment(
         texts,

@@ -95,7 +95,7 @@ def refinement(
     Every start and ratio gets the same spans and steps; greedy text and the loss of the true
     next tokens are measured before and after. A run that was stopped goes on where it was.
     """
-    from icae.evaluation import RefinementSettings
+    from icae.evals import RefinementSettings
 
     settings = RefinementSettings(
         lengths=whole_numbers(lengths, "--lengths"),

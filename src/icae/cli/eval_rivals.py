@@ -22,7 +22,7 @@ from icae.cli.options import Adapter, AsJson, Base, Device, Dtype
 from icae.cli.outcome import Outcome, reported
 
 if TYPE_CHECKING:
-    from icae.evaluation import RivalTextSettings
+    from icae.evals import RivalTextSettings
 
 Trained = Annotated[
     list[Path] | None,
@@ -79,7 +79,7 @@ def rivals(
     written back. A rival whose package is not installed is named with the reason. A run that
     was stopped goes on where it was.
     """
-    from icae.evaluation import RivalsSettings
+    from icae.evals import RivalsSettings
 
     settings = RivalsSettings(
         ratios=ratio_numbers(ratios),
@@ -106,7 +106,7 @@ def _held_out(
     texts: list[Path] | None, lengths: str, samples: int, greedy: int
 ) -> RivalTextSettings | None:
     """What is measured of held-out text, if any was named."""
-    from icae.evaluation import RivalTextSettings
+    from icae.evals import RivalTextSettings
 
     if not texts:
         return None

@@ -18,7 +18,7 @@ from icae.cli.progress import eta_progress
 from icae.errors import ConfigError
 
 if TYPE_CHECKING:
-    from icae.evaluation import Finished, Settings
+    from icae.evals import Finished, Settings
 
 Texts = Annotated[
     list[Path], typer.Argument(metavar="TEXTS", help="Held-out corpus files or folders.")
@@ -158,7 +158,7 @@ def run_experiment(
 
 def show_finished(finished: Finished) -> None:
     """Print the tables of a result and the names of its files."""
-    from icae.evaluation.tables import short_cell_text, table_texts
+    from icae.evals.tables import short_cell_text, table_texts
 
     out = console.results()
     for made in finished.tables:

@@ -59,7 +59,7 @@ def slots(
     """
     chosen = whole_numbers(lengths, "--lengths") if lengths else None
     wanted = ratio_numbers(ratios)
-    from icae.evaluation import SlotsSettings
+    from icae.evals import SlotsSettings
 
     return run_experiment(
         texts,

@@ -13,8 +13,8 @@ from icae.errors import IcaeError
 
 if TYPE_CHECKING:
     from icae.cli.answering import Mode
+    from icae.decode.reader import Reader
     from icae.memory import Memory
-    from icae.reader import Reader
 
 Keep = Literal["renew", "always"]
 """Whether a file is written only in place of one that does not fit, or in any case."""
@@ -52,7 +52,7 @@ def use_kv(icae: Reader, memory: Memory, path: Path, *, keep: Keep) -> None:
         path: Its file.
         keep: When to write.
     """
-    from icae.kv_sidecar import load_kv, store_kv
+    from icae.decode.kv_sidecar import load_kv, store_kv
 
     state = load_kv(icae, memory, path)
     if state == "loaded" or (state == "absent" and keep == "renew"):

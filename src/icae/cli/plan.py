@@ -16,7 +16,7 @@ from icae.errors import ConfigError
 
 if TYPE_CHECKING:
     from icae.config import ModelConfig
-    from icae.planning import Plan, Workload
+    from icae.serve.plan import Plan, Workload
 
 Precision = Literal["bfloat16", "float32"]
 
@@ -108,9 +108,9 @@ def plan(
     From formulas alone: nothing is loaded, compressed or timed. docs/planning.md sets them
     beside measured points.
     """
-    from icae import planning
-    from icae.model_sizes import ModelSizes
     from icae.opening import config_file
+    from icae.serve import plan as planning
+    from icae.serve.model_sizes import ModelSizes
 
     base, config = _architecture(model, adapter, span_length)
     sizes = ModelSizes.of_file(config_file(base))
@@ -149,7 +149,7 @@ def _architecture(
 
 def _rate(made: Plan, tokens: int, tflops: float | None, tokens_per_second: float | None) -> float:
     """What one device sustains, TFLOP/s."""
-    from icae.planning import MEASURED_TFLOPS
+    from icae.serve.plan import MEASURED_TFLOPS
 
     if tflops is not None and tokens_per_second is not None:
         raise ConfigError(

@@ -10,8 +10,8 @@ from typing import Any
 import yaml
 
 from icae.config import Recipe
+from icae.config.parsing import from_dict, read_yaml
 from icae.errors import ConfigError
-from icae.parsing import from_dict, read_yaml
 
 # YAML 1.1 reads 1e-4 as text; people mean the number.
 _EXPONENT = re.compile(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+")

@@ -20,7 +20,7 @@ from icae.cli.vllm_options import EngineModel, EngineUrl, engine_address
 from icae.errors import InputError
 
 if TYPE_CHECKING:
-    from icae.types import Reconstruction
+    from icae.config.types import Reconstruction
 
 
 @reported

@@ -13,13 +13,13 @@ import typer
 
 from icae.cli import console
 from icae.cli.progress import eta_progress
-from icae.spans import check_ratio
+from icae.config.spans import check_ratio
 
 if TYPE_CHECKING:
-    from icae.adaptive import FidelityPolicy
-    from icae.api import Icae
+    from icae.compression.adaptive import FidelityPolicy
+    from icae.compression.refinement import RefineConfig
+    from icae.engine import Icae
     from icae.memory import Memory
-    from icae.refinement import RefineConfig
 
 DEFAULT_STEPS = 60
 DEFAULT_TARGET = 0.98
@@ -128,8 +128,8 @@ def make_policy(
     """
     if min_fidelity is None and budget is None:
         return None
-    from icae.adaptive import FidelityPolicy
-    from icae.refinement import RefineConfig
+    from icae.compression.adaptive import FidelityPolicy
+    from icae.compression.refinement import RefineConfig
 
     automatic = prefer == "size" and min_fidelity is not None
     refine = None
@@ -224,7 +224,7 @@ def refine_in_place(
     Raises:
         InputError: If the text of a weak span was not kept.
     """
-    from icae.refinement import RefineConfig
+    from icae.compression.refinement import RefineConfig
 
     made, saver = [memory], Saver(target, keep_source=keep_source)
     try:

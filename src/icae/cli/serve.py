@@ -14,8 +14,8 @@ from icae.cli.compress import Ratio
 from icae.cli.options import Adapter, AsJson, Base, Device, Dtype
 from icae.cli.outcome import Outcome, reported
 from icae.cli.vllm_options import EngineModel, EngineUrl, engine_address, with_secret
+from icae.config.spans import check_ratio
 from icae.errors import MissingDependencyError
-from icae.spans import check_ratio
 
 KeyFile = Annotated[
     Path | None,
@@ -101,11 +101,11 @@ def serve(
     """Serve chats and memories over HTTP to OpenAI clients, until told to end."""
     check_ratio(ratio)
     _require_extra()
-    from icae.server.app import make_app
-    from icae.server.keys import HashedKeys, NoKeys
-    from icae.server.limits import Limits
-    from icae.server.service import Service
-    from icae.server.serving import Address, check_public, listen, make_server
+    from icae.serve.app import make_app
+    from icae.serve.keys import HashedKeys, NoKeys
+    from icae.serve.limits import Limits
+    from icae.serve.service import Service
+    from icae.serve.serving import Address, check_public, listen, make_server
     from icae.store import create_store
 
     limits = Limits(
@@ -160,7 +160,7 @@ def serve_key(
     as_json: AsJson = False,
 ) -> Outcome:
     """Make an API key, print it once, and add its hash to a key file."""
-    from icae.server.keys import add_key
+    from icae.serve.keys import add_key
 
     key = add_key(keys, name)
     return Outcome(

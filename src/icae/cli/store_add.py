@@ -29,12 +29,12 @@ from icae.cli.refinement import (
     policy_settings,
 )
 from icae.cli.store_options import KEY_DIGITS, StorePath, added_payload
-from icae.spans import check_ratio
+from icae.config.spans import check_ratio
 
 if TYPE_CHECKING:
-    from icae.adaptive import FidelityPolicy
-    from icae.api import Icae
-    from icae.refinement import RefineConfig
+    from icae.compression.adaptive import FidelityPolicy
+    from icae.compression.refinement import RefineConfig
+    from icae.engine import Icae
     from icae.store import Added, MemoryStore
 
 Files = Annotated[
@@ -176,7 +176,7 @@ class _Adding:
         """How the slots of weak spans are refined without a policy."""
         if self.refine is None:
             return None
-        from icae.refinement import RefineConfig
+        from icae.compression.refinement import RefineConfig
 
         return RefineConfig(steps=self.refine, target=DEFAULT_TARGET)
 

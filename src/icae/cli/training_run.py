@@ -13,7 +13,7 @@ from icae.cli.outcome import Outcome
 from icae.cli.recipe_overrides import read_recipe
 
 if TYPE_CHECKING:
-    from icae.training import TrainResult
+    from icae.train import TrainResult
 
 RecipePath = Annotated[Path, typer.Argument(metavar="RECIPE", help="A recipe file (YAML).")]
 

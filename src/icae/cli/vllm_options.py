@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from icae.runtimes.vllm.address import EngineAddress
+    from icae.decode.vllm.address import EngineAddress
 
 KEY = "ICAE_ENGINE_KEY"
 """Environment variable with the key of the server."""
@@ -57,7 +57,7 @@ def engine_address(url: str | None, model: str | None) -> EngineAddress | None:
                 param_hint="--engine-model",
             )
         return None
-    from icae.runtimes.vllm.address import EngineAddress
+    from icae.decode.vllm.address import EngineAddress
 
     return EngineAddress(
         url=url,

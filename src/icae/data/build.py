@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from icae.config.parsing import to_dict
 from icae.data.build_config import BuildConfig
 from icae.data.build_folder import SIDES, claimed, finished_report, save_report
 from icae.data.build_inputs import EVALUATION, Identity, identify
@@ -35,7 +36,6 @@ from icae.data.contamination import NgramIndex, evaluation_texts
 from icae.data.corpus import read_source
 from icae.data.dedup import EXACT, KEPT, NEAR, Sketcher
 from icae.data.shards import ShardSet, ShardWriter, TokenizerLike
-from icae.parsing import to_dict
 
 logger = logging.getLogger(__name__)
 

@@ -8,11 +8,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from icae.config.parsing import from_dict, read_yaml
 from icae.data.cleaning import CleaningConfig
 from icae.data.contamination import ContaminationConfig
 from icae.data.dedup import DedupConfig
 from icae.errors import ConfigError
-from icae.parsing import from_dict, read_yaml
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import filelock
 
+from icae.config.parsing import from_dict
 from icae.data.build_inputs import Identity
 from icae.data.build_report import BuildReport, markdown
 from icae.errors import ConfigError, InputError
-from icae.parsing import from_dict
 
 SIDES = ("train", "validation")
 

@@ -7,10 +7,10 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+from icae.config.parsing import to_dict
 from icae.data.build_config import BuildConfig
 from icae.data.corpus import list_corpus
 from icae.data.hf_dataset import is_dataset, parse_dataset
-from icae.parsing import to_dict
 
 PIPELINE_VERSION = 1
 EVALUATION = "evaluation"

@@ -31,9 +31,9 @@ from typing import Any, Protocol, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from icae.config.types import TokenIds
 from icae.data.corpus import CorpusDocument, batched
 from icae.errors import InputError
-from icae.types import TokenIds
 
 logger = logging.getLogger(__name__)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from icae.types import FloatArray
+from icae.config.types import FloatArray
 
 
 def to_bfloat16_bits(values: FloatArray) -> NDArray[np.uint16]:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from icae.config.parsing import from_dict
 from icae.errors import ConfigError
 from icae.memory.checks import check, check_text
 from icae.memory.memory import Memory
@@ -18,7 +19,6 @@ from icae.memory.spans import (
     token_count,
 )
 from icae.memory.strict_json import read_strict, write_canonical
-from icae.parsing import from_dict
 
 
 @dataclass(frozen=True, kw_only=True)

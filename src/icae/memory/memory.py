@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from icae.config.types import FloatArray, TokenIds
 from icae.errors import InputError
 from icae.memory.checks import check, check_text
 from icae.memory.provenance import Provenance
@@ -24,7 +25,6 @@ from icae.memory.spans import (
     token_count,
 )
 from icae.memory.token_fidelity import TokenFidelity, check_token_fidelity
-from icae.types import FloatArray, TokenIds
 
 MAX_TOKEN_ID = 2**32 - 1
 """Largest token id that a memory file can hold."""

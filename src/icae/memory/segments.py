@@ -14,11 +14,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from icae.config.types import FloatArray, SpanKind, TokenIds
 from icae.memory.memory import Memory
 from icae.memory.provenance import Provenance
 from icae.memory.spans import MemoryDocument, MemorySpan, hash_token_ids, token_offsets
 from icae.memory.token_fidelity import TokenFidelity, join_token_fidelity
-from icae.types import FloatArray, SpanKind, TokenIds
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from icae.config.spans import check_ratio
+from icae.config.types import SPAN_KINDS, SpanKind, TokenIds
 from icae.memory.checks import check, check_text, is_sha256
-from icae.spans import check_ratio
-from icae.types import SPAN_KINDS, SpanKind, TokenIds
 
 MAX_REFINE_STEPS = 2**31 - 1
 """Most optimisation steps that a span can record."""

@@ -9,13 +9,13 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from icae.config.types import FloatArray, TokenIds
 from icae.errors import MemoryFileError
 from icae.memory.bfloat16 import from_bfloat16_bits, to_bfloat16_bits
 from icae.memory.container import Tensor
 from icae.memory.header import HeaderRecord
 from icae.memory.memory import Memory
 from icae.memory.token_fidelity import TokenFidelity
-from icae.types import FloatArray, TokenIds
 
 SLOTS = "slots"
 VERBATIM = "verbatim_ids"

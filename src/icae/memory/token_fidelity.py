@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from icae.config.types import FloatArray
 from icae.memory.checks import check
 from icae.memory.spans import MemorySpan, token_offsets
-from icae.types import FloatArray
 
 CERTAIN = 255
 """A confidence of 1: it is stored in steps of 1/255."""

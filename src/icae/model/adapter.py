@@ -11,6 +11,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel
 
+from icae.config.parsing import to_dict
 from icae.errors import AdapterError
 from icae.model.adapter_files import (
     FORMAT,
@@ -21,7 +22,6 @@ from icae.model.adapter_files import (
 )
 from icae.model.card import model_card
 from icae.model.icae import IcaeModel
-from icae.parsing import to_dict
 
 __all__ = [
     "AdapterInfo",

@@ -12,9 +12,9 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from icae.config import ModelConfig
+from icae.config.types import OBJECTIVES, FloatArray, Objective
 from icae.errors import AdapterError
 from icae.model.folder_record import RecordFormat, TrainedInfo
-from icae.types import OBJECTIVES, FloatArray, Objective
 
 RECORD = "icae.json"
 WEIGHTS = ("lora/adapter_model.safetensors", "icae.safetensors")

@@ -32,10 +32,10 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from icae.config.types import TokenIds
 from icae.errors import ConfigError
 from icae.model.encoder import EncoderBatch, build_batch, chunk_means, memory_inputs
 from icae.model.icae import IcaeModel
-from icae.types import TokenIds
 
 
 class AutoCompressor(IcaeModel):

@@ -22,11 +22,11 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from torch import Tensor, nn
 
 from icae.config import ModelConfig
+from icae.config.spans import chunk_of_tokens
+from icae.config.types import EncoderReading, FloatArray, TokenIds
 from icae.errors import BaseModelError
 from icae.model.memory_tokens import MemoryTokens, SlotHead
 from icae.model.positions import encoder_positions
-from icae.spans import chunk_of_tokens
-from icae.types import EncoderReading, FloatArray, TokenIds
 
 QV_NAMES = (("q_proj", "v_proj"), ("query_key_value",), ("q_lin", "v_lin"))
 """Names of the query and value projections: the Llama, Qwen2, Mistral, ... families;

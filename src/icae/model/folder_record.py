@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+from icae.config.parsing import from_dict, to_dict
 from icae.errors import AdapterError, ConfigError
-from icae.parsing import from_dict, to_dict
 
 T = TypeVar("T")
 

@@ -15,6 +15,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 
+from icae.config.types import Objective
 from icae.errors import TrainingError
 from icae.model.adapted_decoder import AdaptedDecoder
 from icae.model.compilation import compile_layers
@@ -22,7 +23,6 @@ from icae.model.icae import NO_KL, Sample, full_context_row
 from icae.model.plain_decoder import PlainRow, plain_logits
 from icae.model.scoring import TaskScore, score_task
 from icae.model.sharding import shard_layers
-from icae.types import Objective
 
 if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh

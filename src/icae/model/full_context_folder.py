@@ -17,13 +17,13 @@ from safetensors.torch import load_file
 from transformers import PreTrainedModel
 
 from icae.config import ModelConfig
+from icae.config.parsing import from_dict
 from icae.errors import AdapterError
 from icae.model.adapter import require_same_shapes
 from icae.model.adapter_files import RECORD as ADAPTER_RECORD
 from icae.model.card import list_figures, list_sources
 from icae.model.folder_record import RecordFormat, TrainedInfo
 from icae.model.full_context import FullContextModel
-from icae.parsing import from_dict
 
 RECORD = "reader.json"
 FORMAT = RecordFormat(

@@ -40,18 +40,18 @@ from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
 from icae.config import ModelConfig
+from icae.config.parsing import check
+from icae.config.spans import SpanPlan, plan_spans
+from icae.config.types import Objective, TokenIds
 from icae.errors import TrainingError
 from icae.model.adapted_decoder import AdaptedDecoder
 from icae.model.encoder import build_batch, memory_inputs
 from icae.model.icae import NO_KL, Sample, score_taught, teacher_log_probs
 from icae.model.key_values import KeyValues, stacked
 from icae.model.memory_tokens import MemoryTokens
+from icae.model.objectives import DecoderTask
 from icae.model.positions import encoder_positions
 from icae.model.scoring import TaskScore, score_task
-from icae.objectives import DecoderTask
-from icae.parsing import check
-from icae.spans import SpanPlan, plan_spans
-from icae.types import Objective, TokenIds
 
 if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh

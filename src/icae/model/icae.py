@@ -17,19 +17,19 @@ from transformers import PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from icae.config import ModelConfig
+from icae.config.spans import plan_spans
+from icae.config.types import Objective, TokenIds
 from icae.errors import ConfigError
 from icae.model.adapted_decoder import AdaptedDecoder
 from icae.model.compilation import compile_layers
 from icae.model.encoder import build_batch, encode, read
 from icae.model.memory_tokens import MemoryTokens, SlotHead, rms
+from icae.model.objectives import DecoderTask
 from icae.model.plain_decoder import PlainRow, plain_logits
 from icae.model.positions import decoder_positions
 from icae.model.row_groups import PASS_TOKENS, row_groups
 from icae.model.scoring import TaskScore, score_task
 from icae.model.sharding import layers_of, own_frozen_weights, shard_layers
-from icae.objectives import DecoderTask
-from icae.spans import plan_spans
-from icae.types import Objective, TokenIds
 
 if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from icae.config import ModelConfig
+from icae.config.types import OBJECTIVES, Objective
 from icae.errors import ConfigError
-from icae.types import OBJECTIVES, Objective
 
 SAMPLED_ROWS = 8192
 """Embedding rows whose mean and spread initialise the learned vectors."""

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from icae.config.types import TokenIds
 from icae.errors import InputError
-from icae.types import TokenIds
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from icae.spans import chunk_centres
-from icae.types import PositionLayout
+from icae.config.spans import chunk_centres
+from icae.config.types import PositionLayout
 
 
 def encoder_positions(layout: PositionLayout, length: int, slots: int) -> list[int]:

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from icae.config.types import TokenIds
 from icae.errors import InputError
-from icae.types import TokenIds
 
 
 def tokenize(tokenizer: Any, text: str) -> TokenIds:

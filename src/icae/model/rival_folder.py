@@ -19,14 +19,14 @@ from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel
 
 from icae.config import ModelConfig
+from icae.config.parsing import to_dict
+from icae.config.types import RivalMethod
 from icae.errors import AdapterError
 from icae.model.adapter import require_same_shapes
 from icae.model.autocompressor import AutoCompressor
 from icae.model.card import list_figures, list_sources
 from icae.model.folder_record import RecordFormat, TrainedInfo
 from icae.model.gist import GistModel
-from icae.parsing import to_dict
-from icae.types import RivalMethod
 
 RECORD = "rival.json"
 FORMAT = RecordFormat(name="icae-rival", version=1, file=RECORD, what="a trained rival")

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from icae.objectives import DecoderTask
-from icae.types import Objective
+from icae.config.types import Objective
+from icae.model.objectives import DecoderTask
 
 
 @dataclass(frozen=True, kw_only=True)

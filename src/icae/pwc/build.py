@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from icae.checkout import commit
+from icae.config.checkout import commit
 from icae.data.pwc.contexts import ContextSample
 from icae.data.pwc.dataset import PwcDataset, make_dataset
 from icae.data.pwc.datasheet import Making, Origin, Usage, datasheet, kept_by_hand

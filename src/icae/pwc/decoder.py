@@ -9,16 +9,16 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
+from icae.config.types import Answer
 from icae.data.pwc.records import Reply
 from icae.data.pwc.requests import AnswerRequest, Failure
-from icae.types import Answer
 
 BATCH = 32
 """Answers asked for at once; what a kill can cost."""
 
 
 class FullContextReader(Protocol):
-    """What is needed of `icae.api.Icae`."""
+    """What is needed of `icae.engine.Icae`."""
 
     def ask_many(
         self, questions: Sequence[tuple[str, str]], *, max_new_tokens: int

@@ -18,11 +18,11 @@ from typer.testing import CliRunner
 from icae.cli import engine
 from icae.cli.app import app
 from icae.config import ModelConfig
+from icae.config.spans import plan_spans
+from icae.config.types import Answer, Reconstruction
+from icae.decode.reconstruction import joined_text
 from icae.errors import InputError
 from icae.memory import Memory, MemoryDocument, MemorySpan, Provenance
-from icae.reconstruction import joined_text
-from icae.spans import plan_spans
-from icae.types import Answer, Reconstruction
 
 TEXT = "The quick brown fox jumps over the lazy dog while five boxing wizards look on. " * 4
 
@@ -94,7 +94,7 @@ def make_memory(
 
 @dataclass
 class FakeEngine:
-    """Stands for `icae.api.Icae`, with the same methods."""
+    """Stands for `icae.engine.Icae`, with the same methods."""
 
     name: str = "fake"
     config: ModelConfig = field(default_factory=ModelConfig)

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from icae.bulk.output import BulkFolder
 from icae.cli import engine
+from icae.serve.bulk.output import BulkFolder
 
 pytest.importorskip("pyarrow")
 

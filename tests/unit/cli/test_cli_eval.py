@@ -9,15 +9,15 @@ import pytest
 from icae.cli import engine, eval_run, progress
 from icae.errors import ConfigError, InputError
 
-pytest.importorskip("icae.evaluation")
+pytest.importorskip("icae.evals")
 
 
 @pytest.fixture
 def ran(monkeypatch: pytest.MonkeyPatch, fake: Any, tmp_path: Path) -> dict[str, Any]:
     """What the experiment was called with; it gives two rows."""
-    from icae.evaluation import Finished
-    from icae.evaluation.experiment import Column
-    from icae.evaluation.tables import Table
+    from icae.evals import Finished
+    from icae.evals.experiment import Column
+    from icae.evals.tables import Table
 
     calls: dict[str, Any] = {}
 

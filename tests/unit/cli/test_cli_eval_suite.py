@@ -10,13 +10,13 @@ import pytest
 
 from icae.cli import engine
 
-pytest.importorskip("icae.evaluation")
+pytest.importorskip("icae.evals")
 
 
 @pytest.fixture
 def asked(monkeypatch: pytest.MonkeyPatch, fake: Any) -> dict[str, Any]:
     """What the experiment was called with; it gives nothing."""
-    from icae.evaluation import Finished
+    from icae.evals import Finished
 
     calls: dict[str, Any] = {}
 
@@ -86,7 +86,7 @@ def test_a_file_that_is_no_result_is_an_error(icae, no_engine, tmp_path) -> None
 @pytest.fixture
 def judged(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """What the judge was called with."""
-    from icae.evaluation import Finished
+    from icae.evals import Finished
 
     calls: dict[str, Any] = {}
 
@@ -163,9 +163,9 @@ def test_sizes_that_cannot_be_read_are_refused(icae, no_engine, text) -> None:
 @pytest.fixture
 def whole(monkeypatch: pytest.MonkeyPatch, fake: Any) -> dict[str, Any]:
     """What the suite was called with; one experiment is done, one skipped."""
-    from icae.evaluation import Finished
-    from icae.evaluation.suite import SuiteFinished
-    from icae.evaluation.suite_report import Part
+    from icae.evals import Finished
+    from icae.evals.suite import SuiteFinished
+    from icae.evals.suite_report import Part
 
     calls: dict[str, Any] = {}
 

@@ -7,9 +7,9 @@ import yaml
 
 from icae.cli.recipe_overrides import apply_setting, read_recipe
 from icae.config import Recipe, load_recipe
-from icae.data_config import TripletFile
+from icae.config.data import TripletFile
+from icae.config.parsing import from_dict, to_dict
 from icae.errors import ConfigError
-from icae.parsing import from_dict, to_dict
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from icae import kv_sidecar
+from icae.decode import kv_sidecar
 from icae.errors import InputError
 
 

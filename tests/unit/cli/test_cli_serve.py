@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from icae.cli import engine
-from icae.server.keys import HashedKeys
+from icae.serve.keys import HashedKeys
 
 
 @pytest.fixture(autouse=True)

@@ -33,7 +33,7 @@ def trained(monkeypatch) -> list[dict[str, Any]]:
     calls: list[dict[str, Any]] = []
 
     def run_training(recipe: Any, **options: Any) -> Result:
-        logging.getLogger("icae.training").info("step 1 of 2")
+        logging.getLogger("icae.train").info("step 1 of 2")
         calls.append({"recipe": recipe, **options})
         return Result()
 

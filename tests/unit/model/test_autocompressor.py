@@ -10,7 +10,7 @@ from icae.config import ModelConfig
 from icae.errors import ConfigError
 from icae.model import AutoCompressor, IcaeModel, Sample, weight_hash
 from icae.model.encoder import build_batch, read_memory_tokens
-from icae.objectives import autoencoding, continuation
+from icae.model.objectives import autoencoding, continuation
 
 SETTINGS: dict[str, Any] = {"span_length": 16, "lora_rank": 4, "lora_alpha": 8.0, "max_slots": 16}
 

@@ -2,9 +2,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from icae.config.parsing import to_dict
 from icae.model import AdapterInfo
 from icae.model.card import model_card
-from icae.parsing import to_dict
 
 
 def test_a_bare_adapter_gets_a_card_that_claims_nothing(model: Any) -> None:

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from icae.config import ModelConfig
+from icae.config.types import MEMORY_EMBEDDINGS, POSITION_LAYOUTS, SLOT_HEADS
 from icae.errors import BaseModelError
 from icae.model.encoder import build_batch, chunk_means, chunk_weights, lora_target_modules
-from icae.types import MEMORY_EMBEDDINGS, POSITION_LAYOUTS, SLOT_HEADS
 
 SETTINGS = list(itertools.product(POSITION_LAYOUTS, SLOT_HEADS, MEMORY_EMBEDDINGS))
 

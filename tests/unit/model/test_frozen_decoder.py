@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from icae.model import Sample
-from icae.objectives import autoencoding, continuation, instruction
+from icae.model.objectives import autoencoding, continuation, instruction
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ from icae.model import (
     save_reader,
     weight_hash,
 )
-from icae.objectives import autoencoding, instruction
+from icae.model.objectives import autoencoding, instruction
 
 CONFIG = ModelConfig(lora_rank=4, lora_alpha=8.0)
 

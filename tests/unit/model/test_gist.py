@@ -10,8 +10,8 @@ import torch
 from icae.config import ModelConfig
 from icae.errors import ConfigError, TrainingError
 from icae.model import GistModel, Sample, weight_hash
+from icae.model.objectives import autoencoding, continuation, instruction
 from icae.model.positions import encoder_positions
-from icae.objectives import autoencoding, continuation, instruction
 
 SETTINGS: dict[str, Any] = {"span_length": 16, "lora_rank": 4, "lora_alpha": 8.0, "max_slots": 16}
 

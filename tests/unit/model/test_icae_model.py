@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 
+from icae.config.types import POSITION_LAYOUTS
 from icae.model import Sample
+from icae.model.objectives import autoencoding, continuation, instruction
 from icae.model.positions import decoder_positions
-from icae.objectives import autoencoding, continuation, instruction
-from icae.types import POSITION_LAYOUTS
 
 
 def by_hand(model: Any, memory: torch.Tensor, positions: list[int], task: Any) -> torch.Tensor:
@@ -141,8 +141,8 @@ def test_the_objective_token_decides_the_scores(build_model: Any, random_ids: An
 def test_every_family_trains_and_generates(
     family: str, build_model: Any, random_ids: Any, train: Any
 ) -> None:
-    from icae.runtimes.base import Prefix
-    from icae.runtimes.torch import TorchRuntime
+    from icae.decode.base import Prefix
+    from icae.decode.torch import TorchRuntime
 
     model = build_model(family, trained=False)
     ids = random_ids(20)

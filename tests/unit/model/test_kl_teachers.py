@@ -10,7 +10,7 @@ import torch
 
 from icae.errors import ConfigError
 from icae.model import Sample
-from icae.objectives import autoencoding, continuation, instruction
+from icae.model.objectives import autoencoding, continuation, instruction
 
 
 def log_probs(decoder: Any, ids: Any, scored: int) -> torch.Tensor:

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
+from icae.config.types import PositionLayout
 from icae.model.positions import decoder_positions, encoder_positions
-from icae.types import PositionLayout
 
 # 8 tokens in 2 slots: chunks 0..3 and 4..7, centres 1 and 5.
 # 5 tokens in 2 slots: chunks 0..1 and 2..4, centres 0 and 3.

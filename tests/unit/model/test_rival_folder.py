@@ -21,7 +21,7 @@ from icae.model import (
     save_rival,
     weight_hash,
 )
-from icae.objectives import autoencoding
+from icae.model.objectives import autoencoding
 
 CONFIG = ModelConfig(span_length=16, lora_rank=4, lora_alpha=8.0, max_slots=16)
 METHODS = sorted(RIVAL_MODELS)

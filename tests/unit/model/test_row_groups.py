@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 
+from icae.model.objectives import autoencoding
 from icae.model.row_groups import PASS_TOKENS, row_groups
-from icae.objectives import autoencoding
 
 
 def _cost(groups: list[list[int]], sizes: list[int], pass_tokens: int) -> int:

@@ -14,8 +14,8 @@ from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.tensor import DTensor
 
 from icae.model import Sample
+from icae.model.objectives import autoencoding
 from icae.model.sharding import layers_of
-from icae.objectives import autoencoding
 
 
 @pytest.fixture

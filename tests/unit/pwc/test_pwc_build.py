@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from icae.config.types import Answer
 from icae.data.pwc.contexts import ContextSample
 from icae.data.pwc.journal import read_journal
 from icae.data.pwc.output import PwcFiles
@@ -14,7 +15,6 @@ from icae.pwc.build import carry_out, corpus_job, decoder_job, service_job
 from icae.pwc.decoder import DecoderWriter
 from icae.pwc.endpoint import Endpoint
 from icae.pwc.limits import Limits
-from icae.types import Answer
 from llm_stub import Act, llm_stub
 
 

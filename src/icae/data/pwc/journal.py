@@ -19,9 +19,9 @@ from typing import BinaryIO
 
 import filelock
 
+from icae.config.parsing import from_dict
 from icae.data.pwc.records import Reply
 from icae.errors import ConfigError, InputError
-from icae.parsing import from_dict
 
 logger = logging.getLogger(__name__)
 

@@ -295,6 +295,6 @@ def pairs_messages(
 def answer_messages(context: Context, prompt: Prompt) -> tuple[Message, ...]:
     """What a model is sent to answer one prompt: the text, a blank line, the prompt.
 
-    The same form as that in which `icae.api.Icae.ask_text` reads a full context.
+    The same form as that in which `icae.engine.Icae.ask_text` reads a full context.
     """
     return (Message(role="user", content=f"{context.text}\n\n{prompt.text}"),)

@@ -1,0 +1,259 @@
+"""Living memories: text added, replaced or deleted, with only the changed spans encoded again.
+
+The new text of the document is tokenized as a whole. Spans whose tokens and characters
+are the same in it stay as they are, to the last bit; the text between them is compressed
+again. So the memory of an edited document has the tokens that the edited text has.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from icae.compression.compressor import Compressor, TokenizedText
+from icae.config.types import TokenIds
+from icae.errors import InputError
+from icae.memory import Memory, MemoryDocument, MemorySpan, hash_token_ids
+from icae.memory.editing import cuts, drop_spans, replace_spans
+from icae.memory.runs import document_index, document_spans, source_of
+from icae.memory.selection import check_characters
+from icae.model import tokenize
+
+DEFAULT_RATIO = 4.0
+"""Ratio of new text in a document that has no slots yet."""
+
+
+def append(
+    compressor: Compressor,
+    memory: Memory,
+    text: str,
+    *,
+    document: int = -1,
+    ratio: float | None = None,
+) -> Memory:
+    """Add text to the end of a document.
+
+    Only the new text is encoded, together with the last span if that is one of slots and
+    shorter than a whole span, or if the new text changes how its end is tokenized.
+
+    Args:
+        compressor: Encodes the new spans.
+        memory: The memory.
+        text: What to add; it follows the last character at once.
+        document: Index of the document; by default the last.
+        ratio: Context tokens per slot; by default that of the nearest span of slots.
+
+    Returns:
+        The memory with the longer document; all other spans are the same to the last bit.
+
+    Raises:
+        InputError: If there is no such document, its text was not kept, or there is
+            nothing to add.
+    """
+    if not text:
+        raise InputError("There is nothing to append.", got="no text", expected="text")
+    end = memory.documents[document_index(memory, document)].chars
+    return _edit(compressor, memory, _Edit(document, end, end, text), ratio)
+
+
+def replace(
+    compressor: Compressor,
+    memory: Memory,
+    char_start: int,
+    char_end: int,
+    text: str,
+    *,
+    document: int = 0,
+    ratio: float | None = None,
+) -> Memory:
+    """Put other text in place of some; only the spans that it touches are encoded again.
+
+    Where all of these are verbatim, the new text is kept verbatim, too.
+
+    Args:
+        compressor: Encodes the new spans.
+        memory: The memory.
+        char_start: First character (code point) to replace.
+        char_end: One past the last; `char_start` to insert.
+        text: The new text.
+        document: Index of the document, from 0; negative from the end.
+        ratio: Context tokens per slot; by default that of the nearest span of slots.
+
+    Returns:
+        The memory with the changed document.
+
+    Raises:
+        InputError: If there is no such document or range, the text was not kept, or no
+            text would be left.
+    """
+    return _edit(compressor, memory, _Edit(document, char_start, char_end, text), ratio)
+
+
+def delete(
+    compressor: Compressor,
+    memory: Memory,
+    char_start: int,
+    char_end: int,
+    *,
+    document: int = 0,
+    ratio: float | None = None,
+) -> Memory:
+    """Delete characters; the spans at the borders are encoded again with what is left.
+
+    Args:
+        compressor: Encodes the spans at the borders.
+        memory: The memory.
+        char_start: First character (code point) to delete.
+        char_end: One past the last.
+        document: Index of the document, from 0; negative from the end.
+        ratio: Context tokens per slot; by default that of the nearest span of slots.
+
+    Returns:
+        The memory with the changed document.
+
+    Raises:
+        InputError: If there is no such document or range, the text was not kept, or no
+            text would be left.
+    """
+    return _edit(compressor, memory, _Edit(document, char_start, char_end, ""), ratio)
+
+
+@dataclass(frozen=True)
+class _Edit:
+    """Characters of a document to replace, and the text that comes in their place."""
+
+    document: int
+    start: int
+    end: int
+    text: str
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """How many spans at the start and at the end of a document stay as they are."""
+
+    front: int
+    back: int
+
+
+def _edit(compressor: Compressor, memory: Memory, edit: _Edit, ratio: float | None) -> Memory:
+    """Encode what an edit changes, and put it in the place of the spans that it touches."""
+    own = document_spans(memory, edit.document)
+    spans = memory.spans[own.start : own.stop]
+    document = memory.documents[spans[0].document]
+    check_characters(document, edit.start, edit.end)
+    source = source_of(document)
+    text = source[: edit.start] + edit.text + source[edit.end :]
+    if not text.strip():
+        raise InputError(
+            f"No text of {document.name} would be left.", fix="Delete the document as a whole."
+        )
+    kept = _outside(spans, edit)
+    touched = spans[kept.front : len(spans) - kept.back]
+    kept = _with_open_end(spans, kept, compressor.span_length)
+    old_ids = _known_ids(compressor, document)
+    whole, digest = None, None
+    if old_ids is not None:
+        whole = compressor.tokenize(text)
+        digest = hash_token_ids(whole.ids)
+        kept = _same_tokens(spans, kept, old_ids, whole.ids)
+    middle, kept = _middle(compressor, memory, edit.document, kept, text, whole)
+    first, end = kept.front, len(spans) - kept.back
+    if middle is None:
+        return drop_spans(memory, edit.document, first, end, token_ids_sha256=digest)
+    if touched and all(span.kind == "tokens" for span in touched):
+        made = compressor.verbatim(middle, name=document.name)
+    else:
+        near = _near_ratio(spans, kept) if ratio is None else ratio
+        made = compressor.compress(middle, ratio=near, name=document.name)
+    return replace_spans(memory, edit.document, first, end, made, token_ids_sha256=digest)
+
+
+def _outside(spans: Sequence[MemorySpan], edit: _Edit) -> _Kept:
+    """The spans that end before an edit and those that start after it."""
+    front = sum(1 for _ in itertools.takewhile(lambda s: s.char_end <= edit.start, spans))
+    after = itertools.takewhile(lambda s: s.char_start >= edit.end, reversed(spans[front:]))
+    return _Kept(front, sum(1 for _ in after))
+
+
+def _with_open_end(spans: Sequence[MemorySpan], kept: _Kept, span_length: int) -> _Kept:
+    """Take the last span along, too, if text comes after it and it has room for more."""
+    last = spans[-1]
+    if kept.front == len(spans) and last.kind == "slots" and last.tokens < span_length:
+        return _Kept(kept.front - 1, 0)
+    return kept
+
+
+def _known_ids(compressor: Compressor, document: MemoryDocument) -> TokenIds | None:
+    """The token ids of a document, if its text gives those that it was compressed from."""
+    if document.token_ids_sha256 is None:
+        return None
+    ids = tokenize(compressor.tokenizer, source_of(document))
+    return ids if hash_token_ids(ids) == document.token_ids_sha256 else None
+
+
+def _same_tokens(
+    spans: Sequence[MemorySpan], kept: _Kept, old_ids: TokenIds, new_ids: TokenIds
+) -> _Kept:
+    """Of the spans outside an edit, those whose tokens the new text has, too."""
+    front, back = kept.front, kept.back
+    ahead = _common_prefix(old_ids, new_ids)
+    behind = _common_prefix(old_ids[::-1], new_ids[::-1])
+    while front and spans[front - 1].token_end > ahead:
+        front -= 1
+    start = spans[front - 1].token_end if front else 0
+    behind = min(behind, len(new_ids) - start)
+    while back and len(old_ids) - spans[-back].token_start > behind:
+        back -= 1
+    return _Kept(front, back)
+
+
+def _common_prefix(first: TokenIds, second: TokenIds) -> int:
+    """Number of leading ids that are the same."""
+    size = min(len(first), len(second))
+    differing = np.flatnonzero(first[:size] != second[:size])
+    return int(differing[0]) if len(differing) else size
+
+
+def _middle(
+    compressor: Compressor,
+    memory: Memory,
+    document: int,
+    kept: _Kept,
+    text: str,
+    whole: TokenizedText | None,
+) -> tuple[TokenizedText | None, _Kept]:
+    """The new text between the spans that stay, or None if there is none.
+
+    Its tokens are those that it has in the whole text, where these are known. Else it is
+    tokenized by itself, widened by a span where it would be blank.
+    """
+    own = document_spans(memory, document)
+    spans = memory.spans[own.start : own.stop]
+    while True:
+        cut_start, cut_end = cuts(memory, document, kept.front, len(spans) - kept.back)
+        char_end = len(text) - (memory.documents[spans[0].document].chars - cut_end)
+        if whole is not None:
+            first = spans[kept.front - 1].token_end if kept.front else 0
+            behind = spans[-1].token_end - spans[-kept.back].token_start if kept.back else 0
+            end = len(whole.ids) - behind
+            part = whole.part(first, end, char_start=cut_start, char_end=char_end)
+            return (part if first < end else None), kept
+        if text[cut_start:char_end].strip():
+            return compressor.tokenize(text[cut_start:char_end]), kept
+        if cut_start >= char_end:
+            return None, kept
+        kept = _Kept(max(kept.front - 1, 0), kept.back if kept.front else kept.back - 1)
+
+
+def _near_ratio(spans: Sequence[MemorySpan], kept: _Kept) -> float:
+    """The ratio of the span of slots that is nearest to an edit."""
+    nearest = (
+        *spans[kept.front : len(spans) - kept.back],
+        *reversed(spans[: kept.front]),
+        *spans[len(spans) - kept.back :],
+    )
+    return next((span.ratio for span in nearest if span.kind == "slots"), DEFAULT_RATIO)

@@ -1,0 +1,399 @@
+"""Refinement: gradient steps on the slots themselves, against the frozen decoder.
+
+An encoder writes slots in one pass; what it misses can be bought with compress-time
+compute, because a slot is only an input vector and the decoder is differentiable.
+Writing the text back (AE) alone would ruin the slots for everything else, so the loss is
+
+    AE + kl_weight * KL(decoder on the full context || decoder on the slots)
+
+over texts that the decoder wrote itself after reading the context (`teachers.py`): what
+it continues with, and what it answers to general questions. Nothing but the context is
+needed. Source: measured in docs/training-log.md; design of the objective after
+Ge et al. 2024, section 2.2 (autoencoding and continuation belong together).
+
+A span is done when enough of its tokens lead the runner-up by a margin: decoding token by
+token rounds differently from one pass over the whole text, so a token that leads by a
+hair may be lost. A span that will not get there is told early and cheaply: its first steps
+are of AE alone, and the pace of their loss is carried on to the last step.
+
+Shapes: N spans at work, K slots, D hidden, T scored targets, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from icae.config.types import FloatArray, TokenIds
+from icae.errors import ConfigError
+from icae.memory import TokenFidelity
+from icae.model import IcaeModel, score_task, token_kl
+from icae.model.objectives import DecoderTask, autoencoding
+
+BETAS = (0.7, 0.9)
+"""Decay rates of Adam's moments; (0.9, 0.95) takes half as many steps again [measured]."""
+FIRM_LOSS = 0.2
+"""AE loss (nats per token) at which about every token leads by a margin of 1 [measured]."""
+LOSS_OF_MISSES = 4.0
+"""By how much the AE loss may be higher for each share of tokens that may be missed."""
+PACE = 10
+"""Steps over which the pace of the loss is taken."""
+
+OnStep = Callable[[int, int], None]
+"""Called with (optimiser steps taken or saved, most steps of all spans)."""
+
+OnSlots = Callable[[int, int, FloatArray], None]
+"""Called with (index of the span, steps taken, the best slots [K, D] so far)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RefineConfig:
+    """How slots are refined.
+
+    Attributes:
+        steps: Most optimiser steps for a span.
+        target: Fidelity at which a span is done (0..1).
+        margin: Logits by which a token must lead the runner-up to count for that.
+        learning_rate: Adam learning rate as a share of the RMS of the input embeddings.
+        kl_weight: Weight of the KL term; 0 refines for writing back alone.
+        probe: First steps of a span, of AE alone; after them, and at every later step, it
+            is given up if the pace of its loss would not reach the target in time.
+        slack: Times `steps` that count as in time; infinite gives no span up for its pace.
+        patience: Steps without a better fidelity after which a span is given up.
+        tokens_per_batch: Decoder places in one forward pass; bounds memory.
+
+    Raises:
+        ConfigError: If a value is out of range.
+    """
+
+    steps: int = 60
+    target: float = 0.98
+    margin: float = 1.0
+    learning_rate: float = 0.08
+    kl_weight: float = 1.0
+    probe: int = 4
+    slack: float = 1.0
+    patience: int = 30
+    tokens_per_batch: int = 768
+
+    def __post_init__(self) -> None:
+        for name, good, expected in (
+            ("steps", self.steps >= 1, ">= 1"),
+            ("target", 0 < self.target <= 1, "above 0, at most 1"),
+            ("margin", self.margin >= 0, ">= 0"),
+            ("learning_rate", self.learning_rate > 0, "> 0"),
+            ("probe", self.probe >= 0, ">= 0"),
+            ("slack", self.slack > 0, "> 0"),
+            ("kl_weight", self.kl_weight >= 0, ">= 0"),
+            ("patience", self.patience >= 1, ">= 1"),
+            ("tokens_per_batch", self.tokens_per_batch >= 1, ">= 1"),
+        ):
+            if not good:
+                raise ConfigError(
+                    f"refine.{name} is out of range.",
+                    got=repr(getattr(self, name)),
+                    expected=expected,
+                )
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Teacher:
+    """A text the decoder wrote after the full context, and how sure it was of each token.
+
+    Attributes:
+        task: What the decoder must do behind the slots (LM or FT); scored on T targets.
+        log_probs_TV: Its log-probabilities with the full context, float16 [T, V].
+    """
+
+    task: DecoderTask
+    log_probs_TV: Tensor
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class RefineTask:
+    """A span whose slots are to be refined.
+
+    Attributes:
+        token_ids: The span's token ids, int64 [L].
+        slots_KD: The slots to start from, float32 [K, D].
+    """
+
+    token_ids: TokenIds
+    slots_KD: FloatArray
+
+
+Teach = Callable[[Sequence[TokenIds]], Sequence[Sequence[Teacher]]]
+"""Writes what else the slots of each of some contexts must be good for."""
+
+
+def no_teachers(contexts: Sequence[TokenIds]) -> list[Sequence[Teacher]]:
+    """Nothing else: for refinement without a KL term."""
+    return [() for _ in contexts]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Refined:
+    """What refinement made of a span: the best slots it met.
+
+    Attributes:
+        slots_KD: float32 [K, D].
+        token_fidelity: Of each token of the span, with these slots.
+        steps: Optimiser steps taken.
+        seconds: This span's share of the wall time, s.
+        history: Fidelity before the first step and after each one.
+        reached: Whether the target was reached, by the margin.
+    """
+
+    slots_KD: FloatArray
+    token_fidelity: TokenFidelity
+    steps: int
+    seconds: float
+    history: tuple[float, ...]
+    reached: bool
+
+
+class _Work:
+    """One span at work: its slots, its own Adam, the best slots so far."""
+
+    def __init__(self, index: int, task: RefineTask, model: IcaeModel, config: RefineConfig):
+        self.index = index
+        self.task = autoencoding(task.token_ids)
+        self.length = len(task.token_ids)
+        start = torch.from_numpy(task.slots_KD).to(model.device, torch.float32)
+        self.slots_KD = nn.Parameter(start.clone())
+        rate = config.learning_rate * model.embedding_rms
+        self.optimizer = torch.optim.Adam([self.slots_KD], lr=rate, betas=BETAS)
+        self.rate, self.config, self.token_ids = rate, config, task.token_ids
+        self.teachers: tuple[Teacher, ...] | None = None
+        self.best: tuple[float, float, float] | None = None
+        self.steps, self.seconds, self.best_step = 0, 0.0, 0
+        self.history: list[float] = []
+        self.losses: list[float] = []
+        self.reached = False
+
+    @property
+    def lacks_teachers(self) -> bool:
+        """Whether its steps are to be of AE and KL from now on."""
+        passed = len(self.history) > self.config.probe
+        return passed and self.config.kl_weight > 0 and self.teachers is None
+
+    @property
+    def tasks(self) -> tuple[DecoderTask, ...]:
+        """Everything the decoder does behind these slots: AE first, then the teachers'."""
+        return (self.task, *(teacher.task for teacher in self.teachers or ()))
+
+    @property
+    def places(self) -> int:
+        """Decoder places of one step; as many again are kept for teachers to come."""
+        places = sum(len(self.slots_KD) + len(task.target_ids) for task in self.tasks)
+        to_come = self.teachers is None and self.config.kl_weight > 0
+        return places * (2 if to_come else 1)
+
+    def note(self, logits_TV: Tensor) -> bool:
+        """Take down how faithful the slots are now; returns whether they are good enough.
+
+        The best slots are those that reproduce most tokens, then those with most of them
+        by the margin; slots that are good enough are the best.
+        """
+        logits_TV = logits_TV.detach()
+        score = score_task(logits_TV, self.task)
+        share = float(score.correct_T.float().mean())
+        lead_T = target_leads(logits_TV, self.task)
+        firm = float((score.correct_T & (lead_T >= self.config.margin)).float().mean())
+        loss = float(score.loss_sum) / self.length
+        self.history.append(share)
+        self.losses.append(loss)
+        self.reached = firm >= self.config.target
+        now = (share, firm, -loss)
+        if self.best is None or self.reached or now > self.best:
+            if self.best is None or now[:2] > self.best[:2]:
+                self.best_step = self.steps
+            self.best = now
+            self.best_slots_KD = self.slots_KD.detach().clone()
+            self.best_fidelity = TokenFidelity.of_probabilities(
+                score.correct_T.cpu().numpy(), score.log_probs_T.exp().float().cpu().numpy()
+            )
+        return self.reached
+
+    def is_over(self) -> bool:
+        """Whether no step is left to take: none allowed, or no hope of the target.
+
+        There is no hope after `patience` steps without a better fidelity, nor when the
+        loss, falling on at its pace, would not be low enough by the last step.
+        """
+        config = self.config
+        if self.steps >= config.steps or self.steps - self.best_step >= config.patience:
+            return True
+        if self.steps < max(config.probe, 1):
+            return False
+        needed = self.steps + steps_left(self.losses, config.target)
+        return needed > config.slack * config.steps
+
+    def loss(self, logits: Sequence[Tensor], kl_weight: float) -> Tensor:
+        """AE token mean + kl_weight times the mean over teachers of the KL per token."""
+        total = score_task(logits[0], self.task).loss_sum / self.task.labels
+        teachers = self.teachers or ()
+        for teacher, logits_TV in zip(teachers, logits[1:], strict=True):
+            kl = token_kl(teacher.log_probs_TV, logits_TV).mean()
+            total = total + kl * (kl_weight / len(teachers))
+        return total
+
+    def step(self, most: int) -> None:
+        """One Adam step; the rate falls linearly to a tenth over the last half."""
+        left = max(0.1, min(1.0, 2.0 * (1.0 - self.steps / most)))
+        self.optimizer.param_groups[0]["lr"] = self.rate * left
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.steps += 1
+
+    def result(self) -> Refined:
+        return Refined(
+            slots_KD=self.best_slots_KD.cpu().numpy(),
+            token_fidelity=self.best_fidelity,
+            steps=self.steps,
+            seconds=self.seconds,
+            history=tuple(self.history),
+            reached=self.reached,
+        )
+
+
+def steps_left(losses: Sequence[float], target: float) -> float:
+    """How many more steps a span needs if its loss falls on as in its last steps.
+
+    Args:
+        losses: AE loss before the first step and after each one, nats per token.
+        target: Fidelity wanted (0..1).
+
+    Returns:
+        Steps; infinite if the loss did not fall.
+    """
+    enough = FIRM_LOSS + LOSS_OF_MISSES * (1.0 - target)
+    now, before = losses[-1], losses[max(0, len(losses) - 1 - PACE)]
+    if now <= enough:
+        return 0.0
+    steps = min(PACE, len(losses) - 1)
+    pace = math.log(before / now) / steps if steps and now < before else 0.0
+    return math.log(now / enough) / pace if pace > 0 else math.inf
+
+
+def target_leads(logits_TV: Tensor, task: DecoderTask) -> Tensor:
+    """By how much each target leads the best other token, [T] logits; negative if behind.
+
+    Args:
+        logits_TV: Logits of the scored targets.
+        task: The task that they are of.
+    """
+    target_T1 = torch.from_numpy(task.target_ids[task.label_mask]).to(logits_TV.device)[:, None]
+    own_T = logits_TV.gather(1, target_T1)[:, 0]
+    others_TV = logits_TV.scatter(1, target_T1, float("-inf"))
+    return own_T - others_TV.amax(dim=1)
+
+
+def refine(
+    model: IcaeModel,
+    tasks: Sequence[RefineTask],
+    config: RefineConfig,
+    *,
+    teach: Teach = no_teachers,
+    on_step: OnStep = lambda done, total: None,
+    on_slots: OnSlots | None = None,
+) -> Iterator[tuple[int, Refined]]:
+    """Refine the slots of spans; each leaves as soon as it reaches the target.
+
+    Spans are worked on side by side, as many as `tokens_per_batch` allows; when half of
+    them are done others take their places, so memory stays bounded for any number of spans.
+
+    Args:
+        model: The model whose frozen decoder reads the slots; no weight of it changes.
+        tasks: The spans.
+        config: When to stop and what to weigh.
+        teach: Writes the teachers of spans that are worth it; asked only for a KL term.
+        on_step: Called after each step of the spans at work.
+        on_slots: Called for each span before its first step and after each one.
+
+    Yields:
+        (index into `tasks`, result) in the order in which spans finish. A span that never
+        reaches the target gives the best slots met; they are never worse than the first.
+    """
+    waiting = deque(enumerate(tasks))
+    active: list[_Work] = []
+    settled, total = 0, len(tasks) * config.steps
+    while waiting or active:
+        if sum(work.places for work in active) <= config.tokens_per_batch / 2:
+            _admit(model, waiting, active, config)
+        begin = time.perf_counter()
+        _ask_teachers(active, teach)
+        done = _step(model, active, config, on_slots)
+        spent = time.perf_counter() - begin
+        places = sum(work.places for work in active)
+        for work in active:
+            work.seconds += spent * work.places / places
+        for work in done:
+            active.remove(work)
+        settled += len(done) * config.steps
+        on_step(settled + sum(work.steps for work in active), total)
+        for work in done:
+            yield work.index, work.result()
+
+
+def _admit(
+    model: IcaeModel,
+    waiting: deque[tuple[int, RefineTask]],
+    active: list[_Work],
+    config: RefineConfig,
+) -> None:
+    """Take up waiting spans until the places are filled; at least one."""
+    while waiting and (not active or sum(w.places for w in active) < config.tokens_per_batch):
+        index, task = waiting.popleft()
+        active.append(_Work(index, task, model, config))
+
+
+def _ask_teachers(active: Sequence[_Work], teach: Teach) -> None:
+    """Have the teachers written, all at once, of the spans that lack them."""
+    lacking = [work for work in active if work.lacks_teachers]
+    if not lacking:
+        return
+    written = teach([work.token_ids for work in lacking])
+    for work, teachers in zip(lacking, written, strict=True):
+        work.teachers = tuple(teachers)
+
+
+def _step(
+    model: IcaeModel, active: Sequence[_Work], config: RefineConfig, on_slots: OnSlots | None
+) -> list[_Work]:
+    """One forward pass over all spans at work, and a step for those not done yet."""
+    done: list[_Work] = []
+    with torch.enable_grad():
+        rounded = [work.slots_KD.to(model.dtype) for work in active]
+        memories, spans, tasks = [], [], []
+        for work, slots_KD in zip(active, rounded, strict=True):
+            for task in work.tasks:
+                memories.append(slots_KD)
+                spans.append([(work.length, len(slots_KD))])
+                tasks.append(task)
+        logits = iter(model.label_logits(memories, spans, tasks))
+        total: Tensor | None = None
+        going = []
+        for work in active:
+            own = [next(logits) for _ in work.tasks]
+            enough = work.note(own[0])
+            if on_slots is not None:
+                on_slots(work.index, work.steps, work.best_slots_KD.cpu().numpy())
+            if enough or work.is_over():
+                done.append(work)
+                continue
+            going.append(work)
+            loss = work.loss(own, config.kl_weight)
+            total = loss if total is None else total + loss
+        if total is not None:
+            gradients = torch.autograd.grad(total, [work.slots_KD for work in going])
+            for work, gradient in zip(going, gradients, strict=True):
+                work.slots_KD.grad = gradient
+                work.step(config.steps)
+    return done

@@ -1,0 +1,146 @@
+"""One answer of the decoder behind a memory or behind plain text."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from icae.config.types import Answer, TokenIds
+from icae.decode.base import Generated, Prefix, Request, Runtime
+from icae.decode.text_stream import TextStream
+from icae.errors import InputError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answerer:
+    """Checks that a prompt fits, lets the decoder answer, and counts.
+
+    Attributes:
+        runtime: Runs the decoder.
+        tokenizer: The base model's tokenizer.
+        stop_ids: Tokens that end an answer.
+    """
+
+    runtime: Runtime
+    tokenizer: Any
+    stop_ids: Sequence[int]
+
+    def answer(
+        self,
+        prefix: Prefix | None,
+        prompt_ids: TokenIds,
+        *,
+        memory_positions: int,
+        max_new_tokens: int,
+        on_text: Callable[[str], None] | None,
+    ) -> Answer:
+        """Answer a rendered prompt by greedy decoding.
+
+        Args:
+            prefix: The memory in front, or None.
+            prompt_ids: Rendered prompt.
+            memory_positions: Positions that stand for the context, for the record.
+            max_new_tokens: Most tokens of the answer.
+            on_text: Called with each piece of text as it is written.
+
+        Raises:
+            InputError: If it does not fit the decoder's context window.
+        """
+        self.require_room(prefix, prompt_ids, max_new_tokens)
+        stream = TextStream(self.tokenizer, on_text)
+        made = self.runtime.generate(
+            prefix,
+            prompt_ids,
+            max_new_tokens=max_new_tokens,
+            stop_ids=self.stop_ids,
+            on_token=stream.add,
+        )
+        return written_answer(
+            stream.close(),
+            made,
+            memory_positions=memory_positions,
+            runtime=self.runtime.name,
+        )
+
+    def answer_many(
+        self,
+        requests: Sequence[Request],
+        *,
+        memory_positions: Sequence[int],
+        max_new_tokens: int,
+    ) -> list[Answer]:
+        """Answer several rendered prompts together, by greedy decoding.
+
+        Args:
+            requests: Memories and rendered prompts.
+            memory_positions: Positions that stand for each context, for the record.
+            max_new_tokens: Most tokens of each answer.
+
+        Raises:
+            InputError: If one does not fit the decoder's context window.
+        """
+        for request in requests:
+            self.require_room(request.prefix, request.prompt_ids, max_new_tokens)
+        written = self.runtime.generate_many(
+            requests, max_new_tokens=max_new_tokens, stop_ids=self.stop_ids
+        )
+        answers = []
+        for made, positions in zip(written, memory_positions, strict=True):
+            stream = TextStream(self.tokenizer, None)
+            for token in made.token_ids:
+                stream.add(token)
+            answers.append(
+                written_answer(
+                    stream.close(),
+                    made,
+                    memory_positions=positions,
+                    runtime=self.runtime.name,
+                )
+            )
+        return answers
+
+    def require_room(
+        self, prefix: Prefix | None, prompt_ids: TokenIds, max_new_tokens: int
+    ) -> None:
+        """Refuse what does not fit the decoder's context window.
+
+        Args:
+            prefix: The memory in front, or None.
+            prompt_ids: Rendered prompt.
+            max_new_tokens: Most tokens of the answer.
+
+        Raises:
+            InputError: If it does not fit.
+        """
+        taken = self.runtime.positions(prefix, len(prompt_ids))[-1] + 1
+        if taken + max_new_tokens > self.runtime.context_window:
+            prompt = len(prompt_ids)
+            before = taken - prompt
+            raise InputError(
+                "Memory, prompt and answer do not fit the decoder's context window.",
+                got=f"{before} for the memory + {prompt} prompt + {max_new_tokens} answer",
+                expected=f"at most {self.runtime.context_window} positions",
+                fix="Use a higher ratio, fewer memories or a shorter answer.",
+            )
+
+
+def written_answer(text: str, made: Generated, *, memory_positions: int, runtime: str) -> Answer:
+    """An answer, from its text and what was written.
+
+    Args:
+        text: The text of the tokens.
+        made: The tokens.
+        memory_positions: Positions that stand for the context.
+        runtime: Name of what ran the decoder.
+    """
+    return Answer(
+        text=text,
+        prompt_tokens=made.positions,
+        memory_positions=memory_positions,
+        answer_tokens=len(made.token_ids),
+        seconds=made.seconds,
+        first_token_seconds=made.first_token_seconds,
+        finished=made.stopped,
+        runtime=runtime,
+    )

@@ -1,0 +1,162 @@
+"""A base model's folder, read without torch: its settings, and its tensors one at a time."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import struct
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from icae.config.types import FloatArray
+from icae.errors import BaseModelError
+from icae.memory.bfloat16 import from_bfloat16_bits, to_bfloat16_bits
+
+_LENGTH = struct.Struct("<Q")
+_ITEM = {"F32": "<f4", "F16": "<f2", "BF16": "<u2"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckpointTensor:
+    """One tensor in a file, read when asked for.
+
+    Attributes:
+        path: The file.
+        dtype: safetensors name of its dtype.
+        shape: Its dimensions.
+        start: Its first byte in the file.
+    """
+
+    path: Path
+    dtype: str
+    shape: tuple[int, ...]
+    start: int
+
+    def _items(self) -> NDArray[Any]:
+        return np.memmap(
+            self.path, dtype=_ITEM[self.dtype], mode="r", offset=self.start, shape=self.shape
+        )
+
+    def float32(self) -> FloatArray:
+        """Its values."""
+        return self._widened(self._items())
+
+    def rows(self, indices: NDArray[np.int64]) -> FloatArray:
+        """Some of its rows, [N, ...]; only these are read."""
+        return self._widened(self._items()[indices])
+
+    def _widened(self, items: NDArray[Any]) -> FloatArray:
+        return from_bfloat16_bits(items) if self.dtype == "BF16" else items.astype(np.float32)
+
+    def bfloat16_bits(self) -> NDArray[np.uint16]:
+        """Its values rounded to bfloat16, as bits."""
+        if self.dtype == "BF16":
+            return np.ascontiguousarray(self._items())
+        return to_bfloat16_bits(self.float32()).reshape(self.shape)
+
+
+def read_checkpoint(folder: Path) -> dict[str, CheckpointTensor]:
+    """The tensors of all safetensors files of a model folder, by name.
+
+    Args:
+        folder: A model folder as transformers writes it.
+
+    Raises:
+        BaseModelError: If there are none, one is damaged, or a dtype is not known.
+    """
+    tensors: dict[str, CheckpointTensor] = {}
+    for path in sorted(folder.glob("*.safetensors")):
+        tensors |= dict(_tensors_of(path))
+    if not tensors:
+        raise BaseModelError(
+            f"There are no weights in {folder}.",
+            expected="model.safetensors",
+            fix="Use --runtime torch, which reads every format of transformers.",
+        )
+    return tensors
+
+
+def _tensors_of(path: Path) -> Iterator[tuple[str, CheckpointTensor]]:
+    try:
+        with path.open("rb") as stream:
+            (length,) = _LENGTH.unpack(stream.read(_LENGTH.size))
+            index = json.loads(stream.read(length))
+        for name, entry in index.items():
+            if name != "__metadata__":
+                yield name, _entry(path, _LENGTH.size + length, name, entry)
+    except (OSError, ValueError, struct.error, KeyError, TypeError) as error:
+        raise BaseModelError(f"The weights {path} are damaged.", got=str(error)) from error
+
+
+def _entry(path: Path, data: int, name: str, entry: Mapping[str, Any]) -> CheckpointTensor:
+    if entry["dtype"] not in _ITEM:
+        raise BaseModelError(
+            f"The weights {path} are of a kind that is not read here.",
+            got=f"{name}: {entry['dtype']}",
+            expected=", ".join(_ITEM),
+            fix="Use --runtime torch.",
+        )
+    return CheckpointTensor(
+        path=path,
+        dtype=entry["dtype"],
+        shape=tuple(entry["shape"]),
+        start=data + entry["data_offsets"][0],
+    )
+
+
+def checkpoint_hash(tensors: Mapping[str, CheckpointTensor]) -> str:
+    """The weight hash of a checkpoint: that of the model which is loaded from it.
+
+    Args:
+        tensors: Its tensors, without one that is tied to another.
+
+    Returns:
+        What `icae.model.base.weight_hash` gives for the loaded model.
+    """
+    digest = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name}{tensor.shape}".encode())
+        digest.update(memoryview(tensor.bfloat16_bits()))  # type: ignore[arg-type]
+    return digest.hexdigest()
+
+
+@dataclass(frozen=True, kw_only=True)
+class BaseFolder:
+    """A base model's folder: settings and weights, not yet read.
+
+    Attributes:
+        path: The folder.
+        config: ``config.json``.
+        tensors: Its weights, those tied to another left out.
+    """
+
+    path: Path
+    config: Mapping[str, Any]
+    tensors: Mapping[str, CheckpointTensor]
+
+    @classmethod
+    def open(cls, path: Path) -> BaseFolder:
+        """Read the settings and the index of the weights.
+
+        Raises:
+            BaseModelError: If the folder holds no model.
+        """
+        try:
+            config = json.loads((path / "config.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise BaseModelError(
+                f"{path} is not a folder with a model.", got=str(error), expected="config.json"
+            ) from error
+        tensors = read_checkpoint(path)
+        if config.get("tie_word_embeddings", False):
+            tensors.pop("lm_head.weight", None)
+        return cls(path=path, config=config, tensors=tensors)
+
+    def weight_hash(self) -> str:
+        """The hash of the weights, as `icae.model.base.weight_hash` gives it."""
+        return checkpoint_hash(self.tensors)

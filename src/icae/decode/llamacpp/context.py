@@ -1,0 +1,308 @@
+"""llama.cpp through the low-level calls of llama-cpp-python: embeddings in, tokens out.
+
+Shape legend: S decoder inputs, D hidden size, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import os
+import weakref
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Literal
+
+import numpy as np
+
+from icae.config.types import FloatArray, TokenIds
+from icae.errors import BaseModelError, InputError, MissingDependencyError
+
+BATCH = 512
+"""Decoder inputs read in one pass."""
+
+Sharing = Literal["unified", "apart"]
+"""Whether sequences share the places of a cache or have their own."""
+
+log = logging.getLogger(__name__)
+
+
+def import_llama_cpp() -> ModuleType:
+    """The package llama_cpp, its messages sent to `logging`.
+
+    Raises:
+        MissingDependencyError: If it is not installed.
+    """
+    try:
+        import llama_cpp
+    except ImportError as error:
+        raise MissingDependencyError(
+            "The llama.cpp runtime is not installed.",
+            got=str(error),
+            expected="the package llama-cpp-python",
+            fix="pip install 'icae[llamacpp]' (builds from source), or --runtime torch",
+        ) from error
+    llama_cpp.llama_log_set(_log_callback(llama_cpp), ctypes.c_void_p(0))
+    return llama_cpp
+
+
+_callbacks: list[Any] = []  # ctypes keeps no reference to a callback itself
+
+
+def _log_callback(llama_cpp: ModuleType) -> Any:
+    if not _callbacks:
+
+        @llama_cpp.llama_log_callback  # type: ignore[untyped-decorator]
+        def write(level: int, text: bytes, user_data: Any) -> None:
+            # ggml's levels: 3 is a warning, 4 an error; lower and 5 (goes on) are details.
+            log.log(
+                {4: logging.WARNING}.get(level, logging.DEBUG),
+                "%s",
+                text.decode("utf-8", errors="replace").rstrip(),
+            )
+
+        _callbacks.append(write)
+    return _callbacks[0]
+
+
+def thread_count() -> int:
+    """Threads to compute with: $OMP_NUM_THREADS, else the processors of this process."""
+    asked = os.environ.get("OMP_NUM_THREADS", "")
+    if asked.isdigit() and int(asked) > 0:
+        return int(asked)
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+class LlamaModel:
+    """Weights of a GGUF file, mapped into memory.
+
+    Args:
+        path: The file.
+
+    Attributes:
+        width: Hidden size D.
+        vocabulary: Token ids V.
+        window: Most decoder positions that it was trained for.
+        layers: Layers.
+        kv_heads: Key-value heads of a layer.
+        head_width: Width of a head.
+
+    Raises:
+        MissingDependencyError: If llama-cpp-python is not installed.
+        BaseModelError: If the file cannot be loaded.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.api = import_llama_cpp()
+        self.api.llama_backend_init()
+        settings = self.api.llama_model_default_params()
+        self.pointer = self.api.llama_model_load_from_file(str(path).encode(), settings)
+        if not self.pointer:
+            raise BaseModelError(
+                "llama.cpp cannot load the base weights.",
+                got=str(path),
+                expected="a GGUF file",
+                fix="Delete the file; it is written again at the next use.",
+            )
+        weakref.finalize(self, self.api.llama_model_free, self.pointer)
+        self.width = int(self.api.llama_model_n_embd(self.pointer))
+        self.window = int(self.api.llama_model_n_ctx_train(self.pointer))
+        vocabulary = self.api.llama_model_get_vocab(self.pointer)
+        self.vocabulary = int(self.api.llama_vocab_n_tokens(vocabulary))
+        self.layers = int(self.api.llama_model_n_layer(self.pointer))
+        self.kv_heads = int(self.api.llama_model_n_head_kv(self.pointer))
+        self.head_width = self._head_width()
+
+    def _head_width(self) -> int:
+        """Width of one attention head: what the file says, else D / heads."""
+        text = ctypes.create_string_buffer(64)
+        keys = self.api.llama_model_meta_val_str(self.pointer, b"general.architecture", text, 64)
+        if keys > 0:
+            key = f"{text.value.decode()}.attention.key_length".encode()
+            if self.api.llama_model_meta_val_str(self.pointer, key, text, 64) > 0:
+                return int(text.value)
+        return self.width // int(self.api.llama_model_n_head(self.pointer))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Next:
+    """A token that a sequence reads next.
+
+    Attributes:
+        sequence: The sequence.
+        position: The token's position.
+        token: The token.
+    """
+
+    sequence: int
+    position: int
+    token: int
+
+
+class LlamaContext:
+    """A key-value cache of llama.cpp, and reading into it.
+
+    Args:
+        model: The weights.
+        places: Decoder places that the cache holds, over all sequences.
+        sequences: Most sequences.
+        kv_dtype: ``float16`` or ``float32``.
+        sharing: ``unified``: sequences share places, and each token looks over all of them;
+            ``apart``: each has its own equal share of the places.
+
+    Raises:
+        InputError: If there is no memory for the cache.
+    """
+
+    def __init__(
+        self,
+        model: LlamaModel,
+        *,
+        places: int,
+        sequences: int,
+        kv_dtype: str = "float16",
+        sharing: Sharing = "unified",
+    ) -> None:
+        self.model, self.places, self.sequences = model, places, sequences
+        self.sharing = sharing
+        api = self.api = model.api
+        settings = api.llama_context_default_params()
+        settings.n_ctx = places
+        settings.n_batch = settings.n_ubatch = BATCH
+        settings.n_seq_max = sequences
+        # One output a sequence: the logits of a whole batch would take most of the memory.
+        settings.n_outputs_max = sequences
+        settings.n_threads = settings.n_threads_batch = thread_count()
+        settings.kv_unified = sharing == "unified"
+        settings.no_perf = True
+        kinds = {"float16": api.GGML_TYPE_F16, "float32": api.GGML_TYPE_F32}
+        settings.type_k = settings.type_v = kinds[kv_dtype]
+        self.pointer = api.llama_init_from_model(model.pointer, settings)
+        if not self.pointer:
+            raise InputError(
+                "There is no memory for the key-value cache.",
+                got=f"{places} decoder positions",
+                fix="Use a higher ratio, fewer memories or a shorter answer.",
+            )
+        self._free = weakref.finalize(self, api.llama_free, self.pointer)
+        self.memory = api.llama_get_memory(self.pointer)
+
+    def close(self) -> None:
+        """Free the cache."""
+        self._free()
+
+    def read_embeds(self, embeds_SD: FloatArray, *, start: int, sequence: int) -> int:
+        """Read input embeddings at consecutive positions.
+
+        Args:
+            embeds_SD: Decoder inputs [S, D], S >= 1.
+            start: Position of the first.
+            sequence: The sequence.
+
+        Returns:
+            The most likely next token.
+        """
+        embeds_SD = np.ascontiguousarray(embeds_SD, dtype=np.float32)
+        pointer = ctypes.POINTER(ctypes.c_float)
+        for at in range(0, len(embeds_SD), BATCH):
+            part = embeds_SD[at : at + BATCH]
+            where = np.arange(start + at, start + at + len(part), dtype=np.int32)
+            owners = np.full(len(part), sequence, dtype=np.int32)
+            self._decode(where, owners, wanted=[len(part) - 1], embd=part.ctypes.data_as(pointer))
+        return self._best(len(part) - 1)
+
+    def read_tokens(self, token_ids: TokenIds, *, start: int, sequence: int) -> int:
+        """Read tokens at consecutive positions; as `read_embeds`."""
+        for at in range(0, len(token_ids), BATCH):
+            part = np.ascontiguousarray(token_ids[at : at + BATCH], dtype=np.int32)
+            where = np.arange(start + at, start + at + len(part), dtype=np.int32)
+            owners = np.full(len(part), sequence, dtype=np.int32)
+            self._decode(where, owners, wanted=[len(part) - 1], token=_int32(part))
+        return self._best(len(part) - 1)
+
+    def step(self, tokens: Sequence[Next]) -> list[int]:
+        """Read one token in each of several sequences.
+
+        Returns:
+            The most likely next token of each.
+        """
+        ids = np.array([item.token for item in tokens], dtype=np.int32)
+        where = np.array([item.position for item in tokens], dtype=np.int32)
+        owners = np.array([item.sequence for item in tokens], dtype=np.int32)
+        self._decode(where, owners, wanted=range(len(tokens)), token=_int32(ids))
+        return [self._best(i) for i in range(len(tokens))]
+
+    def logits(self, index: int) -> FloatArray:
+        """Logits [V] of a place of the last batch; valid until the next call."""
+        found = self.api.llama_get_logits_ith(self.pointer, index)
+        logits: FloatArray = np.ctypeslib.as_array(found, shape=(self.model.vocabulary,))
+        return logits
+
+    def forget(self, sequence: int, *, first: int = 0) -> None:
+        """Drop what a sequence read from a position on."""
+        self.api.llama_memory_seq_rm(self.memory, sequence, first, -1)
+
+    def share(self, source: int, target: int) -> None:
+        """Let a sequence begin with what another one read, without a copy."""
+        self.api.llama_memory_seq_cp(self.memory, source, target, -1, -1)
+
+    def last_position(self, sequence: int) -> int:
+        """Highest position that a sequence has read, or -1."""
+        return int(self.api.llama_memory_seq_pos_max(self.memory, sequence))
+
+    def save(self, sequence: int) -> bytes:
+        """What a sequence has read, as bytes."""
+        size = int(self.api.llama_state_seq_get_size(self.pointer, sequence))
+        data = (ctypes.c_uint8 * size)()
+        used = int(self.api.llama_state_seq_get_data(self.pointer, data, size, sequence))
+        return bytes(memoryview(data)[:used])
+
+    def load(self, sequence: int, data: bytes) -> None:
+        """Put what `save` gave in place of what a sequence has read.
+
+        Raises:
+            InputError: If the bytes are no state of this model.
+        """
+        self.forget(sequence)
+        items = (ctypes.c_uint8 * len(data)).from_buffer_copy(data)
+        if not self.api.llama_state_seq_set_data(self.pointer, items, len(data), sequence):
+            self.forget(sequence)
+            raise InputError("A key-value cache does not fit the decoder.", got="refused bytes")
+
+    def _best(self, index: int) -> int:
+        return int(self.logits(index).argmax())
+
+    def _decode(self, where: Any, owners: Any, *, wanted: Sequence[int], **inputs: Any) -> None:
+        """One pass over a batch, outputs at the places wanted."""
+        count = len(where)
+        flags = np.zeros(count, dtype=np.int8)
+        flags[list(wanted)] = 1
+        ones = np.ones(count, dtype=np.int32)
+        pointers = (ctypes.POINTER(ctypes.c_int32) * count)()
+        step = owners.itemsize
+        for i in range(count):
+            address = owners.ctypes.data + i * step
+            pointers[i] = ctypes.cast(address, ctypes.POINTER(ctypes.c_int32))
+        batch = self.api.llama_batch(
+            n_tokens=count,
+            pos=_int32(where),
+            n_seq_id=_int32(ones),
+            seq_id=ctypes.cast(pointers, ctypes.POINTER(ctypes.POINTER(ctypes.c_int32))),
+            logits=flags.ctypes.data_as(ctypes.POINTER(ctypes.c_int8)),
+            **inputs,
+        )
+        code = int(self.api.llama_decode(self.pointer, batch))
+        if code != 0:
+            raise InputError(
+                "llama.cpp could not read on.",
+                got=f"code {code}" + (" (the cache is full)" if code == 1 else ""),
+                expected=f"at most {self.places} decoder positions",
+            )
+
+
+def _int32(values: Any) -> Any:
+    return values.ctypes.data_as(ctypes.POINTER(ctypes.c_int32))

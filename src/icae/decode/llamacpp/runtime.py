@@ -1,0 +1,391 @@
+"""The llama.cpp runtime: greedy decoding behind a memory that is read as embeddings.
+
+The weights are the base model's in a GGUF file; slots and objective vectors go in as input
+embeddings, prompts as tokens. Sequence 0 keeps what the last answer read, so that neither a
+memory nor a conversation is read twice; a batch of answers shares each memory's cache.
+
+Shape legend: S decoder inputs, K slots, D hidden size.
+"""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from icae.config import ModelConfig
+from icae.config.types import FloatArray, Objective, TokenIds
+from icae.decode.base import (
+    Generated,
+    Prefix,
+    Request,
+    input_positions,
+    kv_bytes,
+    require_consecutive,
+)
+from icae.decode.batching import RowClock, row_batches, span_batches, writing_back
+from icae.decode.llamacpp.context import LlamaContext, LlamaModel, Next, Sharing
+from icae.decode.llamacpp.weights import GgufDtype
+from icae.decode.read_so_far import ReadSoFar
+from icae.errors import InputError
+from icae.memory.provenance import SlotDtype
+
+GROWTH = 256
+"""Places by which the cache grows."""
+
+WRITTEN_AT_ONCE = 2048
+"""Tokens of the spans that are written back between two reports of progress."""
+
+KV_DTYPES: Mapping[GgufDtype, str] = {"bfloat16": "float16", "float32": "float32"}
+"""Precision of the cache for that of the weights."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """Decoder inputs of one kind.
+
+    Attributes:
+        inputs: Input embeddings [S, D] or token ids [S].
+        read: What reads them: a method of `LlamaContext`.
+    """
+
+    inputs: FloatArray | TokenIds
+    read: Callable[..., int]
+
+
+def embeds_run(embeds_SD: FloatArray) -> Run:
+    """Input embeddings [S, D]."""
+    return Run(inputs=embeds_SD, read=LlamaContext.read_embeds)
+
+
+def tokens_run(token_ids: TokenIds) -> Run:
+    """Token ids [S]."""
+    return Run(inputs=token_ids, read=LlamaContext.read_tokens)
+
+
+def joined(runs: Sequence[Run]) -> list[Run]:
+    """The same inputs in as few runs as there can be: every pass reads all weights."""
+    groups = itertools.groupby(runs, key=lambda run: run.read)
+    return [
+        Run(inputs=np.concatenate([run.inputs for run in group]), read=read)
+        for read, group in groups
+    ]
+
+
+class LlamaCppRuntime:
+    """The frozen decoder in llama.cpp.
+
+    Args:
+        model: Its weights.
+        config: Architecture of the adapter.
+        objectives: Vectors [M, D] of each objective, float32.
+        dtype: Precision of the weights.
+
+    Raises:
+        InputError: If the adapter places slots where llama.cpp cannot.
+    """
+
+    def __init__(
+        self,
+        model: LlamaModel,
+        config: ModelConfig,
+        objectives: Mapping[Objective, FloatArray],
+        *,
+        dtype: GgufDtype = "bfloat16",
+    ) -> None:
+        require_consecutive(config, "llama.cpp")
+        self.model, self.config, self.objectives, self.dtype = model, config, objectives, dtype
+        self._context: LlamaContext | None = None
+        self._last: ReadSoFar | None = None
+
+    @property
+    def name(self) -> str:
+        """What runs the decoder and in what precision."""
+        return f"llamacpp {self.dtype}"
+
+    @property
+    def slot_dtypes(self) -> tuple[SlotDtype, ...]:
+        """Slots of either precision go in as float32."""
+        return ("bfloat16", "float32")
+
+    @property
+    def vocabulary(self) -> int:
+        """Number of token ids that the decoder can read."""
+        return self.model.vocabulary
+
+    @property
+    def context_window(self) -> int:
+        """Most decoder positions, prompt and answer together."""
+        return self.model.window
+
+    def kv_bytes(self, positions: int) -> int:
+        """Bytes of key-value cache for that many decoder positions."""
+        layers, heads, size = self.model.layers, self.model.kv_heads, self.model.head_width
+        element = np.dtype(KV_DTYPES[self.dtype]).itemsize
+        return kv_bytes(layers, heads, size, element=element) * positions
+
+    def positions(self, prefix: Prefix | None, prompt_length: int) -> list[int]:
+        """Position of every decoder input of ``[front ; memory ; objective ; prompt]``."""
+        return input_positions(self.config, prefix, prompt_length)
+
+    def batches(self, lengths: Sequence[int]) -> Iterator[slice]:
+        """Consecutive slices of spans that are written back between two reports."""
+        return span_batches(lengths, bound=WRITTEN_AT_ONCE)
+
+    def generate(
+        self,
+        prefix: Prefix | None,
+        prompt_ids: TokenIds,
+        *,
+        max_new_tokens: int,
+        stop_ids: Sequence[int],
+        on_token: Callable[[int], None] | None = None,
+    ) -> Generated:
+        """Greedy decoding of one answer behind ``[memory ; objective ; prompt]``.
+
+        Args:
+            prefix: The memory, or None to read the prompt alone.
+            prompt_ids: Rendered prompt.
+            max_new_tokens: Most tokens written.
+            stop_ids: Tokens that end the answer.
+            on_token: Called with each token as it comes.
+        """
+        clock = RowClock(begin=time.perf_counter())
+        read = ReadSoFar.of(self.config, prefix, prompt_ids)
+        inputs = len(read)
+        context = self._room(inputs + max_new_tokens, sequences=1)
+        token = self._read_on(context, self._runs(prefix, prompt_ids), read)
+        for position in range(inputs, inputs + max_new_tokens):
+            clock.take(token, stop_ids)
+            if clock.stopped:
+                break
+            if on_token is not None:
+                on_token(token)
+            if position + 1 < inputs + max_new_tokens:
+                self._last = None  # nothing describes the cache while it is read into
+                (following,) = context.step([Next(sequence=0, position=position, token=token)])
+                read.add(token)
+                self._last, token = read, following
+        return clock.generated(positions=inputs)
+
+    def generate_many(
+        self, requests: Sequence[Request], *, max_new_tokens: int, stop_ids: Sequence[int]
+    ) -> list[Generated]:
+        """Greedy decoding of many answers together, in the order of the requests.
+
+        A memory that several requests of one batch share is read once.
+
+        Args:
+            requests: What to answer.
+            max_new_tokens: Most tokens of each answer.
+            stop_ids: Tokens that end an answer.
+        """
+        return self._generate_rows(requests, [max_new_tokens] * len(requests), frozenset(stop_ids))
+
+    def write_back(self, prefixes: Sequence[Prefix]) -> list[tuple[int, ...]]:
+        """Greedy reconstruction of what each prefix stands for, each to its own length."""
+        requests, limits = writing_back(prefixes)
+        return [made.token_ids for made in self._generate_rows(requests, limits, frozenset())]
+
+    @property
+    def kv_format(self) -> str:
+        """What decides the bytes of a key-value cache beside memory and weights."""
+        version = self.model.api.__version__
+        return f"llama-cpp-python {version} {self.dtype} {KV_DTYPES[self.dtype]}"
+
+    def save_kv(self, prefix: Prefix) -> bytes:
+        """Read a memory, unless it was just read, and return its key-value cache."""
+        read = ReadSoFar.of(self.config, prefix)
+        context = self._room(len(read), sequences=1)
+        if self._last is None or self._last.shared(read) < len(read):
+            self._read_on(context, self._runs(prefix, np.zeros(0, dtype=np.int64)), read)
+        context.forget(0, first=len(read))
+        self._last = read
+        return context.save(0)
+
+    def load_kv(self, prefix: Prefix, data: bytes) -> None:
+        """Take a key-value cache from `save_kv` as that of a memory just read.
+
+        Raises:
+            InputError: If the bytes are no such cache.
+        """
+        read = ReadSoFar.of(self.config, prefix)
+        context = self._room(len(read) + GROWTH, sequences=1)
+        self._last = None
+        context.load(0, data)
+        if context.last_position(0) != len(read) - 1:
+            found = context.last_position(0) + 1
+            context.forget(0)
+            raise InputError(
+                "A key-value cache does not fit the memory.",
+                got=f"{found} decoder positions",
+                expected=str(len(read)),
+            )
+        self._last = read
+
+    def _read_on(self, context: LlamaContext, runs: Sequence[Run], read: ReadSoFar) -> int:
+        """Read into sequence 0 what it does not hold yet; the most likely next token."""
+        # At least one input has to be read, for the logits of the first token.
+        start = 0 if self._last is None else min(self._last.shared(read), len(read) - 1)
+        self._last = None
+        context.forget(0, first=start)
+        token = read_runs(context, runs, start, sequence=0)
+        self._last = read
+        return token
+
+    def _runs(self, prefix: Prefix | None, prompt_ids: TokenIds) -> list[Run]:
+        """Decoder inputs ``[front ; memory ; objective ; prompt]``."""
+        runs = [tokens_run(prompt_ids)] if len(prompt_ids) else []
+        if prefix is None:
+            return runs
+        marker_MD = self.objectives[prefix.objective]
+        parts = [part.read_by(self) for part in prefix.parts]
+        front = embeds_run(marker_MD[: self.config.front])
+        return joined([front, *parts, embeds_run(marker_MD), *runs])
+
+    def read_slots(self, slots_KD: FloatArray) -> Run:
+        """Slots as decoder inputs."""
+        return embeds_run(slots_KD)
+
+    def read_tokens(self, token_ids: TokenIds) -> Run:
+        """Token ids as decoder inputs."""
+        return tokens_run(token_ids)
+
+    def _room(self, places: int, *, sequences: int, sharing: Sharing = "unified") -> LlamaContext:
+        """A context with room for so much; one that grows keeps what sequence 0 has read."""
+        context = self._context
+        if (
+            context
+            and context.places >= places
+            and context.sequences >= sequences
+            and context.sharing == sharing
+        ):
+            return context
+        kept = None
+        if context is not None:
+            kept = context.save(0) if self._last is not None else None
+            context.close()
+        self._context = LlamaContext(
+            self.model,
+            places=-(-places // GROWTH) * GROWTH,
+            sequences=sequences,
+            kv_dtype=KV_DTYPES[self.dtype],
+            sharing=sharing,
+        )
+        if kept is not None:
+            self._context.load(0, kept)
+        return self._context
+
+    def _generate_rows(
+        self, requests: Sequence[Request], limits: Sequence[int], stop_ids: frozenset[int]
+    ) -> list[Generated]:
+        positions = [len(self.positions(r.prefix, len(r.prompt_ids))) for r in requests]
+        sizes = [own + limit for own, limit in zip(positions, limits, strict=True)]
+        result: dict[int, Generated] = {}
+        for members in row_batches(requests, sizes, pads=True):
+            clocks = self._answer_batch(
+                [requests[i] for i in members], [limits[i] for i in members], stop_ids
+            )
+            for i, clock in zip(members, clocks, strict=True):
+                result[i] = clock.generated(positions=positions[i])
+        return [result[i] for i in range(len(requests))]
+
+    def _answer_batch(
+        self, requests: Sequence[Request], limits: Sequence[int], stop_ids: frozenset[int]
+    ) -> list[RowClock]:
+        """Answer one batch: a sequence for each row, and one for each shared memory."""
+        clocks = [RowClock(begin=time.perf_counter()) for _ in requests]
+        uses = Counter(r.prefix.digest for r in requests if r.prefix is not None)
+        several = [digest for digest, count in uses.items() if count > 1]
+        shared = {digest: len(requests) + i for i, digest in enumerate(several)}
+        lengths = [len(self.positions(r.prefix, len(r.prompt_ids))) for r in requests]
+        context = self._batch_room(lengths, limits, shared=len(shared))
+        for sequence in range(context.sequences):
+            context.forget(sequence)
+        held: dict[str, int] = {}
+        best = []
+        for row, request in enumerate(requests):
+            runs, start = self._runs(request.prefix, request.prompt_ids), 0
+            if request.prefix is not None and request.prefix.digest in shared:
+                source = shared[request.prefix.digest]
+                if request.prefix.digest not in held:
+                    # The last objective vector is read with the prompt, which may be empty.
+                    end = lengths[row] - len(request.prompt_ids) - 1
+                    read_runs(context, runs, 0, sequence=source, end=end)
+                    held[request.prefix.digest] = end
+                context.share(source, row)
+                start = held[request.prefix.digest]
+            best.append(read_runs(context, runs, start, sequence=row))
+        self._decode_rows(context, clocks, best, lengths, limits, stop_ids)
+        for sequence in range(context.sequences):
+            context.forget(sequence)
+        return clocks
+
+    def _batch_room(
+        self, lengths: Sequence[int], limits: Sequence[int], *, shared: int
+    ) -> LlamaContext:
+        """A context for a batch: places apart, unless rows share a memory."""
+        self._last = None
+        sizes = [length + limit for length, limit in zip(lengths, limits, strict=True)]
+        if shared:
+            return self._room(sum(sizes), sequences=len(sizes) + shared)
+        each = -(-max(sizes) // GROWTH) * GROWTH
+        return self._room(each * len(sizes), sequences=len(sizes), sharing="apart")
+
+    def _decode_rows(
+        self,
+        context: LlamaContext,
+        clocks: Sequence[RowClock],
+        best: list[int],
+        lengths: Sequence[int],
+        limits: Sequence[int],
+        stop_ids: frozenset[int],
+    ) -> None:
+        """Write the rows on until each has ended; one that ended is not computed any more."""
+        active = [row for row, limit in enumerate(limits) if limit > 0]
+        taken = [0] * len(clocks)
+        while active:
+            for row in active:
+                clocks[row].take(best[row], stop_ids)
+                taken[row] += 1
+            active = [r for r in active if not clocks[r].stopped and taken[r] < limits[r]]
+            steps = [
+                Next(sequence=r, position=lengths[r] + taken[r] - 1, token=best[r]) for r in active
+            ]
+            for row, token in zip(active, context.step(steps) if steps else (), strict=True):
+                best[row] = token
+
+
+def read_runs(
+    context: LlamaContext,
+    runs: Sequence[Run],
+    start: int,
+    *,
+    sequence: int,
+    end: int | None = None,
+) -> int:
+    """Read decoder inputs into a sequence, at the positions 0, 1, 2, ...
+
+    Args:
+        context: Where to.
+        runs: All decoder inputs of the sequence.
+        start: The first that the sequence does not hold yet.
+        sequence: The sequence.
+        end: One past the last to read, or None for all.
+
+    Returns:
+        The most likely next token.
+    """
+    end = sum(len(run.inputs) for run in runs) if end is None else end
+    token, first = -1, 0
+    for run in runs:
+        begin, stop = max(start, first), min(end, first + len(run.inputs))
+        if begin < stop:
+            part = run.inputs[begin - first : stop - first]
+            token = run.read(context, part, start=begin, sequence=sequence)
+        first += len(run.inputs)
+    return token

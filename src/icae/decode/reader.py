@@ -1,0 +1,315 @@
+"""Reading memories: answers and reconstructions, by whichever runtime runs the decoder.
+
+Nothing here needs torch; compressing does, and is in `icae.engine`.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any, Protocol
+
+import numpy as np
+
+from icae.config import ModelConfig
+from icae.config.types import Answer, Reconstruction, TokenIds
+from icae.decode.answering import Answerer
+from icae.decode.base import Prefix, Request, Runtime
+from icae.decode.reconstruction import decode, joined_text
+from icae.decode.reconstruction import reconstruct as reconstruct_spans
+from icae.errors import IncompatibleMemoryError, InputError
+from icae.memory import Memory, Provenance
+from icae.memory.provenance import SlotDtype
+from icae.model.adapter_files import AdapterInfo
+from icae.model.prompts import render_prompt, tokenize
+
+Turn = tuple[str, str]  # an earlier question and its answer
+
+
+class Writer(Protocol):
+    """What makes memories; see `icae.Icae`."""
+
+    def compress(self, text: str, *, name: str = ...) -> Memory:
+        """Compress a text into a memory."""
+        ...
+
+    def append(self, memory: Memory, text: str) -> Memory:
+        """A memory with more text at the end of its last document."""
+        ...
+
+
+class Reader:
+    """A base model with an adapter's objective tokens: it reads memories.
+
+    Args:
+        runtime: Runs the decoder.
+        info: What the adapter records.
+        tokenizer: The base model's tokenizer.
+        provenance: What the memories that fit are keyed by.
+        stop_ids: Tokens that end an answer.
+        load_writer: Loads what makes memories with slots of a precision.
+
+    Attributes:
+        name: Name of the adapter.
+        config: Architecture of the adapter.
+        info: Everything the adapter records about itself.
+        provenance: What the memories that fit are keyed by.
+        decoder: The runtime that answers.
+        answerer: Lets it answer rendered prompts.
+        writer: Gives what makes memories with slots of a precision, loaded once.
+    """
+
+    def __init__(
+        self,
+        *,
+        runtime: Runtime,
+        info: AdapterInfo,
+        tokenizer: Any,
+        provenance: Provenance,
+        stop_ids: Sequence[int],
+        load_writer: Callable[[SlotDtype], Writer],
+    ) -> None:
+        self.writer = functools.cache(load_writer)
+        self.name = info.name
+        self.config: ModelConfig = info.model
+        self.info = info
+        self.provenance = provenance
+        self.tokenizer = tokenizer
+        self.decoder = runtime
+        self.answerer = Answerer(runtime=runtime, tokenizer=tokenizer, stop_ids=stop_ids)
+
+    @property
+    def readable(self) -> tuple[Provenance, ...]:
+        """Provenances of the memories that can be read, its own first."""
+        dtypes = self.decoder.slot_dtypes
+        return tuple(replace(self.provenance, slot_dtype=dtype) for dtype in dtypes)
+
+    def count_tokens(self, text: str) -> int:
+        """Number of tokens of a text, without special tokens."""
+        return len(tokenize(self.tokenizer, text))
+
+    def kv_bytes(self, positions: int) -> int:
+        """Bytes of decoder key-value cache for that many positions."""
+        return self.decoder.kv_bytes(positions)
+
+    def ask(
+        self,
+        memory: Memory,
+        question: str,
+        *,
+        history: Sequence[Turn] = (),
+        max_new_tokens: int = 128,
+        on_text: Callable[[str], None] | None = None,
+    ) -> Answer:
+        """Answer a question from a memory: the decoder sees its slots and verbatim tokens.
+
+        Args:
+            memory: A memory made by this adapter (add memories to ask several at once).
+            question: The question, not blank.
+            history: Earlier turns of the conversation.
+            max_new_tokens: Most tokens of the answer.
+            on_text: Called with each piece of text as it is written.
+
+        Returns:
+            The answer by greedy decoding.
+
+        Raises:
+            IncompatibleMemoryError: If the memory was made by another adapter or base.
+            InputError: If the question is blank, or memory, prompt and answer do not fit
+                the decoder's context window.
+        """
+        request = self.request(memory, question, history=history)
+        return self.answerer.answer(
+            request.prefix,
+            request.prompt_ids,
+            memory_positions=memory.positions,
+            max_new_tokens=max_new_tokens,
+            on_text=on_text,
+        )
+
+    def request(
+        self, memory: Memory | None, question: str, *, history: Sequence[Turn] = ()
+    ) -> Request:
+        """What the decoder reads for a question, for `Answerer.answer_many`.
+
+        Args:
+            memory: A memory made by this adapter, or None for the question alone.
+            question: The question, not blank.
+            history: Earlier turns of the conversation.
+
+        Raises:
+            IncompatibleMemoryError: If the memory was made by another adapter or base.
+            InputError: If the question is blank.
+        """
+        prefix = None
+        if memory is not None:
+            self.require_own(memory)
+            prefix = Prefix.of_memory(memory, "ft")
+        return Request(prefix=prefix, prompt_ids=self._prompt(question, history))
+
+    def ask_many(
+        self,
+        questions: Sequence[tuple[Memory | str, str]],
+        *,
+        max_new_tokens: int = 128,
+    ) -> list[Answer]:
+        """Answer many questions together, each on its own: faster than one after another.
+
+        A memory that several questions share is read once. In float32 the answers are
+        those of `ask` and `ask_text`.
+
+        Args:
+            questions: What to answer from (a memory, or a text for its full context), and
+                the question.
+            max_new_tokens: Most tokens of each answer.
+
+        Returns:
+            The answers, in the order of the questions; their times count from the start of
+            the batch that they were written in.
+
+        Raises:
+            IncompatibleMemoryError: As for `ask`.
+            InputError: As for `ask` and `ask_text`.
+        """
+        requests, positions = [], []
+        for context, question in questions:
+            if isinstance(context, Memory):
+                requests.append(self.request(context, question))
+                positions.append(context.positions)
+            else:
+                prompt_ids = self._text_prompt(context, question, ())
+                requests.append(Request(prefix=None, prompt_ids=prompt_ids))
+                positions.append(self.count_tokens(context))
+        return self.answerer.answer_many(
+            requests, memory_positions=positions, max_new_tokens=max_new_tokens
+        )
+
+    def ask_text(
+        self,
+        text: str,
+        question: str,
+        *,
+        history: Sequence[Turn] = (),
+        max_new_tokens: int = 128,
+        on_text: Callable[[str], None] | None = None,
+    ) -> Answer:
+        """Answer a question with the full text in the prompt, for comparison.
+
+        Args:
+            text: The text; it stands before the first question of the conversation.
+            question: The question, not blank.
+            history: Earlier turns of the conversation.
+            max_new_tokens: Most tokens of the answer.
+            on_text: Called with each piece of text as it is written.
+
+        Raises:
+            InputError: As for `ask`.
+        """
+        prompt_ids = self._text_prompt(text, question, history)
+        return self.answerer.answer(
+            None,
+            prompt_ids,
+            memory_positions=self.count_tokens(text),
+            max_new_tokens=max_new_tokens,
+            on_text=on_text,
+        )
+
+    def reconstruct(
+        self,
+        memory: Memory,
+        *,
+        spans: Sequence[int] | None = None,
+        on_progress: Callable[[int, int], None] | None = None,
+    ) -> list[Reconstruction]:
+        """Write spans back out from their slots alone, by greedy decoding.
+
+        Verbatim spans come back as they stand, without the model.
+
+        Args:
+            memory: A memory made by this adapter.
+            spans: Indices of the spans, or None for all.
+            on_progress: Called with (spans done, spans in all).
+
+        Returns:
+            One reconstruction for each span, in the order asked for.
+
+        Raises:
+            IncompatibleMemoryError: If the memory was made by another adapter or base.
+            InputError: If a span index is out of range.
+        """
+        self.require_own(memory)
+        return reconstruct_spans(
+            self.decoder, self.tokenizer, memory, spans=spans, on_progress=on_progress
+        )
+
+    def joined_text(self, memory: Memory, spans: Sequence[Reconstruction]) -> str:
+        """The text of several reconstructed spans of a memory; see `icae.decode.reconstruction`."""
+        return joined_text(memory, spans, functools.partial(decode, self.tokenizer))
+
+    def memory_digest(self, memory: Memory) -> str:
+        """SHA-256 of what the decoder reads of a memory before a question."""
+        return Prefix.of_memory(memory, "ft").digest
+
+    def save_kv(self, memory: Memory) -> bytes:
+        """The decoder's key-value cache of a memory, for `load_kv` of the same runtime.
+
+        Raises:
+            IncompatibleMemoryError: If the memory was made by another adapter or base.
+            InputError: If the cache of this base model cannot be kept, or the memory does
+                not fit its context window.
+        """
+        self.require_own(memory)
+        prefix = Prefix.of_memory(memory, "ft")
+        self.answerer.require_room(prefix, np.zeros(0, dtype=np.int64), 1)
+        return self.decoder.save_kv(prefix)
+
+    def load_kv(self, memory: Memory, data: bytes) -> None:
+        """Take a cache from `save_kv`, so that the next question need not read the memory.
+
+        Raises:
+            IncompatibleMemoryError: If the memory was made by another adapter or base.
+            InputError: If the bytes are no such cache.
+        """
+        self.require_own(memory)
+        self.decoder.load_kv(Prefix.of_memory(memory, "ft"), data)
+
+    def require_own(self, memory: Memory) -> None:
+        """Refuse a memory that this adapter on this base model cannot read.
+
+        Raises:
+            IncompatibleMemoryError: If it was made by another one.
+        """
+        own = self.provenance
+        if memory.provenance.slot_dtype in self.decoder.slot_dtypes:
+            own = replace(own, slot_dtype=memory.provenance.slot_dtype)
+        own.require_match(
+            memory.provenance, what_self="the loaded adapter", what_other="the memory"
+        )
+        highest = int(memory.verbatim_ids.max(initial=0))
+        if highest >= self.decoder.vocabulary:
+            raise IncompatibleMemoryError(
+                "The memory holds a token that the base model does not have.",
+                got=f"token id {highest}",
+                expected=f"below {self.decoder.vocabulary}",
+                fix="Compress the documents again; the file may have been tampered with.",
+            )
+
+    def _require_question(self, question: str) -> None:
+        if not question.strip():
+            raise InputError("The question is blank.", expected="a question")
+
+    def _text_prompt(self, text: str, question: str, history: Sequence[Turn]) -> TokenIds:
+        """A prompt with the text before the first question."""
+        if not text.strip():
+            raise InputError("There is no text to answer from.", got="blank text", expected="text")
+        if history:
+            (first, answer), *rest = history
+            turns: list[Turn] = [(f"{text}\n\n{first}", answer), *rest]
+            return self._prompt(question, turns)
+        self._require_question(question)
+        return self._prompt(f"{text}\n\n{question}", ())
+
+    def _prompt(self, question: str, history: Sequence[Turn]) -> TokenIds:
+        self._require_question(question)
+        return render_prompt(self.tokenizer, question, history=history)

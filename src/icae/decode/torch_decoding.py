@@ -1,0 +1,140 @@
+"""Continuous batching in torch: answers are written together, and others join between steps.
+
+The keys and values of memories that were read are kept, so that a memory that is asked
+again is not read again.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Collection, Mapping, Sequence
+
+from icae.decode.base import Prefix, Request
+from icae.decode.batching import POSITIONS_PER_BATCH, ROWS_PER_BATCH
+from icae.decode.torch import TorchRuntime
+from icae.decode.torch_kv import stacks
+from icae.decode.torch_rows import DecodingRows, Step
+from icae.model.key_values import KeyValues
+
+
+class KeptFronts:
+    """Keys and values of the memories used last, within a number of bytes.
+
+    Args:
+        max_bytes: Most bytes.
+    """
+
+    def __init__(self, max_bytes: int) -> None:
+        self._max_bytes = max_bytes
+        self._kept: OrderedDict[str, KeyValues] = OrderedDict()
+        self.bytes = 0
+
+    def get(self, digest: str) -> KeyValues | None:
+        """What was kept of a memory, if anything."""
+        if digest in self._kept:
+            self._kept.move_to_end(digest)
+        return self._kept.get(digest)
+
+    def keep(self, digest: str, front: KeyValues) -> None:
+        """Keep what was read of a memory, in place of what was not used for longest."""
+        size = _bytes(front)
+        if digest in self._kept or size > self._max_bytes:
+            return
+        # A row of a batch is a view of the whole batch.
+        self._kept[digest] = tuple((k.clone(), v.clone()) for k, v in front)
+        self.bytes += size
+        while self.bytes > self._max_bytes:
+            _, dropped = self._kept.popitem(last=False)
+            self.bytes -= _bytes(dropped)
+
+
+class TorchDecoding:
+    """Answers that are being written; for one thread.
+
+    Args:
+        runtime: Runs the decoder.
+        stop_ids: Tokens that end an answer.
+        kept_bytes: Most bytes of keys and values of memories that are kept.
+
+    Attributes:
+        fronts: The memories that were read.
+    """
+
+    def __init__(
+        self, runtime: TorchRuntime, stop_ids: Collection[int], *, kept_bytes: int
+    ) -> None:
+        self._runtime = runtime
+        self._rows = DecodingRows(runtime.model.decoder, frozenset(stop_ids))
+        self._together = ROWS_PER_BATCH if stacks(runtime.model.decoder.config) else 1
+        self._sizes: dict[int, int] = {}
+        self.fronts = KeptFronts(kept_bytes)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def joinable(self, requests: Sequence[tuple[Request, int]]) -> int:
+        """How many of some answers can join now, in their order; at least one if none is written.
+
+        Args:
+            requests: What to answer, and the most tokens of each answer.
+        """
+        sizes = [self._sizes[key] for key in self._rows.keys]
+        for count, (request, limit) in enumerate(requests):
+            own = len(self._runtime.positions(request.prefix, len(request.prompt_ids))) + limit
+            longest = max([*sizes, own])
+            full = (
+                len(sizes) >= self._together
+                or longest * (len(sizes) + 1) > POSITIONS_PER_BATCH
+                or not self._runtime.may_pad(longest)
+            )
+            if sizes and full:
+                return count
+            sizes.append(own)
+        return len(requests)
+
+    def join(self, requests: Mapping[int, tuple[Request, int]]) -> Step:
+        """Begin answers; memories that are not known are read first, together.
+
+        Args:
+            requests: What to answer and the most tokens of each answer, under new keys.
+
+        Returns:
+            Their first tokens.
+        """
+        prefixes = {
+            request.prefix.digest: request.prefix
+            for request, _ in requests.values()
+            if request.prefix is not None
+        }
+        fronts = self._fronts(prefixes)
+        rows, sizes = {}, {}
+        for key, (request, limit) in requests.items():
+            positions = self._runtime.positions(request.prefix, len(request.prompt_ids))
+            rows[key] = self._runtime.row(request, fronts, positions=positions, limit=limit)
+            sizes[key] = len(positions) + limit
+        step = self._rows.join(rows)
+        self._sizes = {key: self._sizes.get(key) or sizes[key] for key in self._rows.keys}
+        return step
+
+    def step(self) -> Step:
+        """One more token of every answer."""
+        return self._rows.step()
+
+    def leave(self, keys: Collection[int]) -> None:
+        """Give answers up."""
+        self._rows.leave(keys)
+
+    def _fronts(self, prefixes: Mapping[str, Prefix]) -> dict[str, KeyValues]:
+        found = {digest: self.fronts.get(digest) for digest in prefixes}
+        fronts = {digest: front for digest, front in found.items() if front is not None}
+        unread = [prefix for digest, prefix in prefixes.items() if digest not in fronts]
+        if not stacks(self._runtime.model.decoder.config):
+            return {}
+        for prefix, front in zip(unread, self._runtime.read_prefixes(unread), strict=True):
+            fronts[prefix.digest] = front
+            self.fronts.keep(prefix.digest, front)
+        return fronts
+
+
+def _bytes(front: KeyValues) -> int:
+    return sum(t.numel() * t.element_size() for pair in front for t in pair)

@@ -1,0 +1,284 @@
+"""HTTP to a vLLM server: which models it serves, and greedy completions token by token."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+
+from icae.config.types import FloatArray
+from icae.decode.vllm.address import EngineAddress
+from icae.errors import BaseModelError, IcaeError, InputError, MissingDependencyError, ServiceError
+from icae.memory.provenance import SlotDtype
+
+START = "python -m vllm.entrypoints.openai.api_server --model BASE --enable-prompt-embeds"
+"""How a server is started; see docs/deployment.md."""
+
+GREEDY = {
+    "temperature": 0.0,
+    "top_p": 1.0,
+    "presence_penalty": 0.0,
+    "frequency_penalty": 0.0,
+}
+MEMORY_HEADER = "X-Icae-Memory"
+"""Header with the salt: a load balancer that hashes it sends a memory to one replica."""
+
+EXACT = {
+    "top_k": 0,
+    "min_p": 0.0,
+    "repetition_penalty": 1.0,
+    "ignore_eos": True,  # only the stop tokens asked for end an answer
+    "return_token_ids": True,
+}
+"""Said in full: a server takes what is left out from the model's generation settings."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServedModel:
+    """A model that a server has.
+
+    Attributes:
+        name: What it is asked by.
+        root: Where the server has it from: a folder or a hub id.
+        window: Most positions, prompt and answer together.
+        adapted: Whether it is another model of the server with a LoRA.
+    """
+
+    name: str
+    root: str
+    window: int
+    adapted: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Piece:
+    """Part of an answer.
+
+    Attributes:
+        token_ids: Its tokens.
+        stopped: Whether a stop token ended the answer here.
+    """
+
+    token_ids: tuple[int, ...]
+    stopped: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Order:
+    """A completion to be written.
+
+    Attributes:
+        prompt: The field with the prompt, from `tokens_prompt` or `embeds_prompt`.
+        max_new_tokens: Most tokens to write, at least 1.
+        stop_ids: Tokens that end it.
+        salt: Requests of different salts share no cache.
+    """
+
+    prompt: dict[str, Any]
+    max_new_tokens: int
+    stop_ids: tuple[int, ...]
+    salt: str
+
+
+def tokens_prompt(token_ids: Sequence[int]) -> dict[str, Any]:
+    """A prompt of token ids, which the server embeds."""
+    return {"prompt": [int(i) for i in token_ids]}
+
+
+def embeds_prompt(embeds_SD: FloatArray, dtype: SlotDtype) -> dict[str, Any]:
+    """A prompt of input embeddings [S, D], in the one form that vLLM takes.
+
+    Args:
+        embeds_SD: The embeddings, float32.
+        dtype: Precision in which they are sent.
+    """
+    import torch  # this package writes the file; it never reads one
+
+    tensor = torch.from_numpy(embeds_SD).to(getattr(torch, dtype))
+    file = io.BytesIO()
+    torch.save(tensor, file)
+    # A prompt beside the embeds, even an empty one, would be a second prompt.
+    return {"prompt": None, "prompt_embeds": base64.b64encode(file.getvalue()).decode("ascii")}
+
+
+class EngineClient:
+    """Speaks with a vLLM server; for any number of threads.
+
+    Args:
+        address: Where it is.
+
+    Raises:
+        MissingDependencyError: If the openai client is not installed.
+    """
+
+    def __init__(self, address: EngineAddress) -> None:
+        self.address = address
+        self._openai = _import_openai()
+        self._client = self._openai.OpenAI(
+            base_url=address.base_url, api_key=address.api_key or "none", timeout=address.timeout_s
+        )
+
+    def served(self) -> list[ServedModel]:
+        """The models of the server.
+
+        Raises:
+            ServiceError: If it cannot be asked, or is no vLLM server.
+        """
+        with self._told():
+            listed = self._client.models.list().data
+        found = []
+        for model in listed:
+            window = getattr(model, "max_model_len", None)
+            if not isinstance(window, int):
+                raise ServiceError(
+                    "The server there is no vLLM server.",
+                    got=f"{self.address.base_url}: model {model.id} without max_model_len",
+                    expected="a stock vLLM server",
+                    fix=f"Start one: {START}",
+                )
+            found.append(
+                ServedModel(
+                    name=model.id,
+                    root=str(getattr(model, "root", "") or ""),
+                    window=window,
+                    adapted=bool(getattr(model, "parent", None)),
+                )
+            )
+        return found
+
+    def write(self, model: str, order: Order) -> Generator[Piece, None, None]:
+        """Greedy decoding, as the tokens come; closing the generator ends it on the server too.
+
+        Args:
+            model: Name of the model.
+            order: What to write.
+
+        Raises:
+            ServiceError: If the server cannot be asked, or refuses.
+            BaseModelError: If it runs another model than the embeds are for.
+            InputError: If prompt and answer do not fit its context window.
+        """
+        extra = EXACT | {"stop_token_ids": list(order.stop_ids), "cache_salt": order.salt}
+        fields = dict(order.prompt)
+        prompt = fields.pop("prompt")
+        with (
+            self._told(),
+            self._client.completions.create(
+                model=model,
+                prompt=prompt,
+                stream=True,
+                max_tokens=order.max_new_tokens,
+                extra_body=extra | fields,
+                extra_headers={MEMORY_HEADER: order.salt},
+                **GREEDY,
+            ) as chunks,
+        ):
+            ended = None
+            for chunk in chunks:
+                for choice in chunk.choices:
+                    ended = choice.finish_reason
+                    yield self._piece(choice)
+            if ended not in ("stop", "length"):
+                raise ServiceError(
+                    "The vLLM server broke an answer off.",
+                    got=f"{self.address.base_url}: finish_reason {ended}",
+                    expected="stop or length",
+                    fix="Ask again; its log says whether it was told to end.",
+                )
+
+    def _piece(self, choice: Any) -> Piece:
+        token_ids = getattr(choice, "token_ids", None)
+        if token_ids is None and choice.text:
+            raise ServiceError(
+                "The server answers without token ids.",
+                got=self.address.base_url,
+                expected="a vLLM server that knows return_token_ids",
+                fix="Use a newer vLLM; docs/deployment.md names a version that works.",
+            )
+        return Piece(token_ids=tuple(token_ids or ()), stopped=choice.finish_reason == "stop")
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        """Errors of the client in this package's words."""
+        try:
+            yield
+        except self._openai.APIStatusError as error:
+            raise _refusal(error.status_code, _message(error), self.address) from error
+        except self._openai.APITimeoutError as error:
+            raise ServiceError(
+                "The vLLM server does not answer in time.",
+                got=f"nothing from {self.address.base_url} for {self.address.timeout_s:g} s",
+                fix="Look at its log and at /metrics: too many requests may wait.",
+            ) from error
+        except self._openai.APIConnectionError as error:
+            raise ServiceError(
+                "There is no vLLM server, or the connection broke.",
+                got=f"{self.address.base_url}: {error.__cause__ or error}",
+                expected="a vLLM server",
+                fix=f"Start it: {START}",
+            ) from error
+        except (self._openai.OpenAIError, ValueError) as error:
+            raise ServiceError(
+                "The vLLM server answers something that is not understood.",
+                got=f"{self.address.base_url}: {' '.join(str(error).split())[:300]}",
+            ) from error
+
+
+def _message(error: Any) -> str:
+    """What a server says about a refusal."""
+    body = error.body
+    said = body.get("message") if isinstance(body, dict) else None
+    return " ".join(str(said or error.message).split())[:500]
+
+
+def _refusal(status: int, said: str, address: EngineAddress) -> IcaeError:
+    """A refusal of the server as an error that says what to do."""
+    got = f"{address.base_url} ({status}): {said}"
+    if "enable-prompt-embeds" in said:
+        return ServiceError(
+            "The vLLM server takes no prompt embeds.",
+            got=got,
+            fix="Start it with --enable-prompt-embeds, where only this program reaches it.",
+        )
+    if "hidden_size" in said:
+        return BaseModelError(
+            "The vLLM server runs another model than the adapter's base.",
+            got=got,
+            fix="Serve the base model of the adapter.",
+        )
+    if status == 400 and ("context length" in said or "max_model_len" in said):
+        return InputError(
+            "Memory, prompt and answer do not fit the context window of the vLLM server.",
+            got=said,
+            fix="Use a higher ratio, fewer memories, a shorter answer or a larger --max-model-len.",
+        )
+    if status in (401, 403):
+        return ServiceError(
+            "The vLLM server refuses the key.",
+            got=got,
+            fix="Give the key it was started with in $ICAE_ENGINE_KEY.",
+        )
+    if status == 404:
+        return ServiceError(
+            "The vLLM server does not have this model or address.",
+            got=got,
+            fix="Look at the models it serves: /v1/models.",
+        )
+    return ServiceError("The vLLM server refuses a request.", got=got)
+
+
+def _import_openai() -> ModuleType:
+    try:
+        import openai
+    except ImportError as error:
+        raise MissingDependencyError(
+            "A vLLM server is reached with the openai client.",
+            got="it is not installed",
+            expected="the [vllm] extra",
+            fix="pip install 'icae[vllm]'",
+        ) from error
+    return openai

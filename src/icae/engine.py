@@ -1,0 +1,319 @@
+"""The public API: load a model, compress text into a memory, ask it, write it back.
+
+import icae
+
+engine = icae.load()
+memory = engine.compress(open("report.txt").read(), ratio=4)
+print(engine.ask(memory, "Who wrote the report?").text)
+memory.save("report.icae")
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from icae.compression import living
+from icae.compression.adaptive import AdaptiveCompressor, FidelityPolicy, OnSettled
+from icae.compression.compressor import Compressor
+from icae.compression.memory_refinement import refine_memory
+from icae.compression.refinement import RefineConfig
+from icae.compression.teachers import TeacherWriter
+from icae.config.types import Answer, Reconstruction
+from icae.decode.base import Runtime
+from icae.decode.devices import pick_device, pick_dtype
+from icae.decode.reader import Reader
+from icae.decode.torch import TorchRuntime
+from icae.errors import InputError
+from icae.memory import Memory, Provenance
+from icae.model import (
+    AdapterInfo,
+    IcaeModel,
+    adapter_hash,
+    base_hash,
+    load_adapter,
+    load_decoder,
+    load_tokenizer,
+    read_info,
+    tokenizer_hash,
+)
+from icae.model.adapter_files import default_adapter
+from icae.model.base_files import stop_tokens
+
+
+class Icae(Reader):
+    """A loaded base model with its adapter: a `Reader` that also writes. Make one with `load`.
+
+    Args:
+        model: The loaded model.
+        info: What the adapter records.
+        tokenizer: The base model's tokenizer.
+        provenance: What the memories that fit are keyed by.
+        decoder: What answers, or None for the loaded model itself.
+
+    Attributes:
+        runtime: Encodes and verifies, and runs the decoder unless another runtime does.
+    """
+
+    def __init__(
+        self,
+        model: IcaeModel,
+        info: AdapterInfo,
+        tokenizer: Any,
+        provenance: Provenance,
+        *,
+        decoder: Runtime | None = None,
+    ) -> None:
+        self.runtime = TorchRuntime(model)
+        super().__init__(
+            runtime=self.runtime if decoder is None else decoder,
+            info=replace(info, model=model.config),
+            tokenizer=tokenizer,
+            provenance=provenance,
+            stop_ids=stop_tokens(
+                model.decoder.generation_config.eos_token_id, tokenizer.eos_token_id
+            ),
+            load_writer=lambda slot_dtype: self,
+        )
+        self.compressor = Compressor(
+            runtime=self.runtime,
+            tokenizer=tokenizer,
+            provenance=provenance,
+            span_length=model.config.span_length,
+        )
+        self.adaptive = AdaptiveCompressor(
+            compressor=self.compressor, teachers=TeacherWriter(model=model, tokenizer=tokenizer)
+        )
+
+    def answering_in(self, decoder: Runtime) -> Icae:
+        """The same model, with memories read by another runtime.
+
+        Args:
+            decoder: What answers: the same base model, in a vLLM server for example.
+        """
+        return Icae(self.runtime.model, self.info, self.tokenizer, self.provenance, decoder=decoder)
+
+    def compress(
+        self,
+        text: str,
+        *,
+        ratio: float = 4.0,
+        name: str = "text",
+        verify: bool = True,
+        policy: FidelityPolicy | None = None,
+        on_progress: Callable[[int, int], None] | None = None,
+        start: Memory | None = None,
+        on_settled: OnSettled = lambda make: None,
+    ) -> Memory:
+        """Compress a text into a memory.
+
+        The text is cut into spans of at most `config.span_length` tokens; a span of L
+        tokens becomes ceil(L / ratio) slots. With a policy each span gets the ratio that
+        the policy asks for, or stays verbatim.
+
+        Args:
+            text: The text, not blank.
+            ratio: Context tokens per slot, at least 1.
+            name: Name of the document in the memory.
+            verify: Measure the fidelity of each span (one more forward pass).
+            policy: What every span must hold and what the whole may cost; it decides the
+                ratios in place of `ratio`, and always measures.
+            on_progress: Called with (work done, work in all).
+            start: A memory of the same text to go on from, with a policy; see
+                `icae.compression.adaptive.AdaptiveCompressor.compress`.
+            on_settled: Called when refined spans are settled, with a policy, with what
+                makes the memory so far.
+
+        Returns:
+            A memory of one document; its source text is kept beside the slots.
+
+        Raises:
+            InputError: If the text is blank or not valid Unicode, or exceeds the budget.
+            ConfigError: If the ratio is out of range.
+        """
+        tokens = self.compressor.tokenize(text)
+        if policy is not None:
+            return self.adaptive.compress(
+                tokens,
+                policy=policy,
+                name=name,
+                on_progress=on_progress,
+                start=start,
+                on_settled=on_settled,
+            )
+        return self.compressor.compress(
+            tokens,
+            ratio=ratio,
+            name=name,
+            verify=verify,
+            on_progress=on_progress,
+        )
+
+    def compress_many(
+        self,
+        texts: Sequence[str],
+        *,
+        ratio: float = 4.0,
+        names: Sequence[str] | None = None,
+        verify: bool = True,
+        on_progress: Callable[[int, int], None] | None = None,
+    ) -> list[Memory]:
+        """Compress several texts, each into a memory of its own; faster than one by one.
+
+        Spans of all texts share forward passes, those of like length together.
+
+        Args:
+            texts: The texts, none blank.
+            ratio: Context tokens per slot, at least 1.
+            names: Name of the document in each memory, or None for ``text``.
+            verify: Measure the fidelity of each span.
+            on_progress: Called with (spans done, spans in all).
+
+        Returns:
+            The memories, in the order of the texts.
+
+        Raises:
+            InputError: If a text is blank or not valid Unicode, or names are missing.
+            ConfigError: If the ratio is out of range.
+        """
+        names = ["text"] * len(texts) if names is None else list(names)
+        if len(names) != len(texts):
+            raise InputError(
+                "Every text needs a name.", got=f"{len(names)} names", expected=str(len(texts))
+            )
+        return self.compressor.compress_many(
+            [self.compressor.tokenize(text) for text in texts],
+            ratio=ratio,
+            names=names,
+            verify=verify,
+            on_progress=on_progress,
+        )
+
+    def verbatim(self, text: str, *, name: str = "text") -> Memory:
+        """A memory that keeps a text as it is: every token takes a decoder position.
+
+        Args:
+            text: The text, not blank.
+            name: Name of the document in the memory.
+
+        Raises:
+            InputError: If the text is blank or not valid Unicode.
+        """
+        return self.compressor.verbatim(self.compressor.tokenize(text), name=name)
+
+    def refine(
+        self,
+        memory: Memory,
+        config: RefineConfig,
+        *,
+        on_step: Callable[[int, int], None] = lambda done, total: None,
+    ) -> Iterator[Memory]:
+        """Better slots for the spans below a fidelity; see `icae.compression.memory_refinement`."""
+        self.require_own(memory)
+        return refine_memory(self.adaptive, self.tokenizer, memory, config, on_step=on_step)
+
+    def append(
+        self, memory: Memory, text: str, *, document: int = -1, ratio: float | None = None
+    ) -> Memory:
+        """A memory with more text at the end of a document; see `icae.compression.living.append`."""
+        self.require_own(memory)
+        return living.append(self.compressor, memory, text, document=document, ratio=ratio)
+
+    def replace(
+        self,
+        memory: Memory,
+        char_start: int,
+        char_end: int,
+        text: str,
+        *,
+        document: int = 0,
+        ratio: float | None = None,
+    ) -> Memory:
+        """A memory with other text in place of some; see `icae.compression.living.replace`."""
+        self.require_own(memory)
+        return living.replace(
+            self.compressor, memory, char_start, char_end, text, document=document, ratio=ratio
+        )
+
+    def delete(
+        self,
+        memory: Memory,
+        char_start: int,
+        char_end: int,
+        *,
+        document: int = 0,
+        ratio: float | None = None,
+    ) -> Memory:
+        """A memory without some of the text; see `icae.compression.living.delete`."""
+        self.require_own(memory)
+        return living.delete(
+            self.compressor, memory, char_start, char_end, document=document, ratio=ratio
+        )
+
+
+def load(
+    adapter: str | Path | None = None,
+    *,
+    base: str | None = None,
+    device: str | None = None,
+    dtype: str | None = None,
+) -> Icae:
+    """Load an adapter and its base model.
+
+    Args:
+        adapter: Adapter folder; by default the one shipped for SmolLM2-135M-Instruct.
+        base: Base model name, hub id or folder; by default the one the adapter records.
+        device: Torch device; by default CUDA, then MPS, then the CPU.
+        dtype: ``bfloat16`` or ``float32``; by default bfloat16 where the device computes
+            in it, else float32.
+
+    Raises:
+        AdapterError: If the adapter cannot be read or belongs to another base.
+        BaseModelError: If the base model cannot be loaded.
+        InputError: If the device or dtype is not known.
+    """
+    folder = default_adapter() if adapter is None else Path(adapter)
+    info = read_info(folder)
+    place = pick_device(device)
+    precision = pick_dtype(dtype, place)
+    name = base or info.base_model
+    decoder = load_decoder(name, dtype=precision, device=place)
+    weights = base_hash(name, decoder)
+    model, info = load_adapter(folder, decoder, base_model=name, base_hash=weights)
+    tokenizer = load_tokenizer(name)
+    provenance = Provenance(
+        base_model=name,
+        base_hash=weights,
+        adapter=info.name,
+        adapter_hash=adapter_hash(folder),
+        tokenizer_hash=tokenizer_hash(tokenizer),
+        layout=info.model.layout,
+        hidden_size=int(decoder.config.hidden_size),
+        slot_dtype="bfloat16" if precision == torch.bfloat16 else "float32",
+    )
+    return Icae(model, info, tokenizer, provenance)
+
+
+@functools.lru_cache(maxsize=1)
+def _default() -> Icae:
+    return load()
+
+
+def compress(text: str, *, ratio: float = 4.0, name: str = "text") -> Memory:
+    """`Icae.compress` with the default adapter, loaded on first use and kept."""
+    return _default().compress(text, ratio=ratio, name=name)
+
+
+def ask(memory: Memory, question: str, *, max_new_tokens: int = 128) -> Answer:
+    """`Icae.ask` with the default adapter, loaded on first use and kept."""
+    return _default().ask(memory, question, max_new_tokens=max_new_tokens)
+
+
+def reconstruct(memory: Memory, *, spans: Sequence[int] | None = None) -> list[Reconstruction]:
+    """`Icae.reconstruct` with the default adapter, loaded on first use and kept."""
+    return _default().reconstruct(memory, spans=spans)

@@ -1,0 +1,72 @@
+"""What made a result: code, model, data, machine."""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from icae.data.corpus import list_corpus
+from icae.engine import Icae
+
+_CHUNK = 1 << 20
+
+
+def data_hashes(texts: Sequence[Path]) -> list[dict[str, str | None]]:
+    """Name and SHA-256 of every corpus file behind some texts.
+
+    Args:
+        texts: As for `icae.data.corpus.read_corpus`; a dataset that is not a file has no hash.
+
+    Raises:
+        InputError: If one is not a corpus.
+    """
+    return [
+        {"file": Path(source).name, "sha256": file_hash(Path(source))}
+        if Path(source).is_file()
+        else {"file": str(source), "sha256": None}
+        for source in list_corpus(texts)
+    ]
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file."""
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        while chunk := stream.read(_CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def model_record(engine: Icae) -> dict[str, Any]:
+    """Names and hashes of adapter, base and tokenizer, and the precision of the weights."""
+    made = engine.provenance
+    return {
+        "adapter": {"name": made.adapter, "hash": made.adapter_hash},
+        "base": {"name": made.base_model, "hash": made.base_hash},
+        "tokenizer": {"hash": made.tokenizer_hash},
+        "dtype": str(engine.runtime.model.dtype).removeprefix("torch."),
+    }
+
+
+def hardware(device: torch.device) -> str:
+    """The machine in words: processor, threads, accelerator, torch version."""
+    parts = [f"{_processor()}, {torch.get_num_threads()} threads"]
+    if device.type == "cuda":
+        parts.append(torch.cuda.get_device_name(device))
+    elif device.type != "cpu":
+        parts.append(device.type)
+    return "; ".join([*parts, f"torch {torch.__version__}"])
+
+
+def _processor() -> str:
+    described = Path("/proc/cpuinfo")
+    if described.exists():
+        for line in described.read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()

@@ -1,0 +1,187 @@
+"""Drawing questions from triplet files, the same for everything that answers them."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from icae.config.types import TokenIds
+from icae.data.corpus import list_corpus
+from icae.data.triplets import Triplet, read_triplets
+from icae.errors import InputError
+from icae.evals.answer_metrics import normalised
+from icae.model import render_answer, render_prompt, tokenize
+
+log = logging.getLogger(__name__)
+
+CHOICES = ("yes", "no", "maybe")
+"""Answers of a data set whose answers are chosen from a few."""
+
+SPARE = 32
+"""Positions kept free for objective tokens and what joins a context to its prompt."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Question:
+    """One question about one context.
+
+    Attributes:
+        context: The text.
+        context_ids: Its token ids.
+        prompt: What is asked.
+        answers: Reference answers, at least one.
+        group: Number of the context in its data set: questions about one text share it.
+    """
+
+    context: str
+    context_ids: TokenIds
+    prompt: str
+    answers: tuple[str, ...]
+    group: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class QuestionSet:
+    """The questions drawn from one file.
+
+    Attributes:
+        name: Name of the file, without its endings.
+        questions: The questions, those with short contexts first.
+        in_file: Questions in the file.
+        too_long: Questions of the file that were left out of the draw, since context, prompt
+            and answer do not fit the decoder's window or a cap.
+        choices: The answers to choose from, as they are written, where all answers of the
+            file are a plain yes, no or maybe; else none.
+    """
+
+    name: str
+    questions: tuple[Question, ...]
+    in_file: int
+    too_long: int
+    choices: tuple[str, ...]
+
+    @property
+    def groups(self) -> list[int]:
+        """The context of each question."""
+        return [question.group for question in self.questions]
+
+    @property
+    def commonest_choice(self) -> float | None:
+        """Share of the questions with the most frequent answer, where there are choices."""
+        if not self.choices:
+            return None
+        counts = Counter(normalised(question.answers[0]) for question in self.questions)
+        return max(counts.values()) / len(self.questions)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Room:
+    """What a question may take.
+
+    Attributes:
+        window: Decoder positions in all.
+        answer: Tokens of an answer.
+        context: Longest context in tokens, or None for what the window holds.
+    """
+
+    window: int
+    answer: int
+    context: int | None = None
+
+    def holds(self, context: int, prompt: int, reference: int) -> bool:
+        """Whether a context, a rendered prompt and any answer fit together."""
+        within = self.context is None or context <= self.context
+        taken = context + prompt + max(self.answer, reference) + SPARE
+        return within and taken <= self.window
+
+
+def read_question_sets(
+    paths: Sequence[Path], tokenizer: Any, *, room: Room, count: int | None, seed: int
+) -> list[QuestionSet]:
+    """Draw questions from each triplet file.
+
+    Questions that do not fit are left out for every reader, so that all answer the same.
+
+    Args:
+        paths: Triplet files, or folders of them.
+        tokenizer: The base model's tokenizer.
+        room: What a question may take.
+        count: Questions drawn from each file; None takes all.
+        seed: Seed of the draw.
+
+    Raises:
+        InputError: If a file cannot be read, two have one name, or too few questions fit.
+    """
+    files = [Path(file) for file in list_corpus(paths)]
+    names = Counter(_name(file) for file in files)
+    doubled = [name for name, times in names.items() if times > 1]
+    if doubled:
+        raise InputError(
+            "Two files have the same name.", got=doubled[0], fix="Rename one: results go by name."
+        )
+    return [_read(file, tokenizer, room=room, count=count, seed=seed) for file in files]
+
+
+def _name(file: Path) -> str:
+    return file.name.partition(".jsonl")[0]
+
+
+def _read(file: Path, tokenizer: Any, *, room: Room, count: int | None, seed: int) -> QuestionSet:
+    fitting: list[Question] = []
+    contexts: dict[str, tuple[int, TokenIds]] = {}
+    triplets = list(read_triplets(file))
+    for triplet in triplets:
+        if triplet.context not in contexts:
+            ids = tokenize(tokenizer, triplet.context)
+            contexts[triplet.context] = (len(contexts), ids)
+        group, ids = contexts[triplet.context]
+        prompt = len(render_prompt(tokenizer, triplet.prompt))
+        reference = len(render_answer(tokenizer, triplet.answers[0]))
+        if room.holds(len(ids), prompt, reference):
+            fitting.append(_question(triplet, ids, group))
+    if len(fitting) < 2:
+        raise InputError(
+            f"Too few questions of {file} fit.",
+            got=f"{len(fitting)} of {len(triplets)}",
+            expected=f"2 or more whose context, prompt and answer take {room.window} positions",
+            fix="Raise --max-context, lower --max-new-tokens or give another file.",
+        )
+    too_long = len(triplets) - len(fitting)
+    if too_long:
+        log.warning("%s: %d of %d questions are too long", file.name, too_long, len(triplets))
+    drawn = np.random.default_rng(seed).permutation(len(fitting))[:count]
+    questions = sorted((fitting[i] for i in drawn), key=lambda q: len(q.context_ids))
+    return QuestionSet(
+        name=_name(file),
+        questions=tuple(questions),
+        in_file=len(triplets),
+        too_long=too_long,
+        choices=_choices(triplets),
+    )
+
+
+def _question(triplet: Triplet, context_ids: TokenIds, group: int) -> Question:
+    return Question(
+        context=triplet.context,
+        context_ids=context_ids,
+        prompt=triplet.prompt,
+        answers=triplet.answers,
+        group=group,
+    )
+
+
+def _choices(triplets: Sequence[Triplet]) -> tuple[str, ...]:
+    """The commonest writing of each choice, if there are no other answers; else none."""
+    writings = Counter(triplet.answers[0] for triplet in triplets)
+    found: dict[str, str] = {}
+    for writing, _ in writings.most_common():
+        found.setdefault(normalised(writing), writing)
+    if len(found) < 2 or not set(found) <= set(CHOICES):
+        return ()
+    return tuple(found[choice] for choice in CHOICES if choice in found)

@@ -1,0 +1,113 @@
+"""LLMLingua as installed: the frozen decoder itself scores which tokens of a text to drop.
+
+Source: Jiang et al. 2023 (arXiv:2310.05736); the package `llmlingua`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from transformers import DynamicCache
+
+from icae.engine import Icae
+from icae.errors import MissingDependencyError
+from icae.evals.memories import Tick
+from icae.evals.questions import Question
+from icae.evals.readers import slot_budget
+from icae.model import tokenize
+
+SEGMENT = 200
+"""Most tokens that are scored and thinned out at once, its own default."""
+
+
+class LlmLingua:
+    """The text less the tokens that LLMLingua drops, as many left as the memory has slots.
+
+    The question is not shown to it: like a memory, the shortened text serves any question.
+
+    Args:
+        engine: Its decoder scores the tokens; no adapter has a part in it.
+
+    Raises:
+        MissingDependencyError: If the package is not installed.
+    """
+
+    def __init__(self, engine: Icae) -> None:
+        self.engine = engine
+        self._compressor = _compressor(engine)
+
+    def texts(self, questions: Sequence[Question], ratio: float | None, tick: Tick) -> list[str]:
+        """The shortened contexts, one for each context; at most the budget in tokens."""
+        assert ratio is not None
+        span_length = self.engine.config.span_length
+        asked = {question.group: question for question in questions}
+        texts = {}
+        for group, question in asked.items():
+            budget = slot_budget(question, span_length, ratio)
+            texts[group] = self.shortened(question.context, budget)
+            tick(len(question.context_ids))
+        return [texts[question.group] for question in questions]
+
+    def shortened(self, text: str, budget: int) -> str:
+        """A text without its least informative tokens.
+
+        Args:
+            text: The text.
+            budget: Most tokens that are left; LLMLingua aims there, the rest is cut off.
+        """
+        length = len(tokenize(self.engine.tokenizer, text))
+        # Segments of one size: it leaves the end of a text untouched that is shorter than one.
+        segment = -(-length // -(-length // SEGMENT))
+        made = self._compressor.compress_prompt(
+            [text],
+            target_token=budget,
+            iterative_size=segment,
+            use_context_level_filter=False,
+        )
+        ids = tokenize(self.engine.tokenizer, str(made["compressed_prompt"]))[:budget]
+        return str(self.engine.tokenizer.decode(ids.tolist()))
+
+
+class _ScoringModel:
+    """The decoder, with key-value caches as the pairs of tensors that LLMLingua slices."""
+
+    def __init__(self, decoder: Any) -> None:
+        self._decoder = decoder
+
+    @torch.inference_mode()
+    def __call__(
+        self, input_ids: Any, *, attention_mask: Any, past_key_values: Any, use_cache: bool
+    ) -> Any:
+        cache = DynamicCache()
+        for layer, (keys, values) in enumerate(past_key_values or ()):
+            cache.update(keys, values, layer)
+        made = self._decoder(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            past_key_values=cache,
+            use_cache=use_cache,
+        )
+        pairs = [(layer.keys, layer.values) for layer in made.past_key_values.layers]
+        return SimpleNamespace(logits=made.logits.float(), past_key_values=pairs)
+
+
+def _compressor(engine: Icae) -> Any:
+    """A `PromptCompressor` on the loaded decoder; its own start would load another copy."""
+    try:
+        from llmlingua import PromptCompressor
+    except ImportError as error:
+        raise MissingDependencyError(
+            "LLMLingua is not installed.", fix="pip install 'icae[rivals]'"
+        ) from error
+    made = PromptCompressor.__new__(PromptCompressor)
+    made.use_llmlingua2 = False
+    made.model = _ScoringModel(engine.runtime.model.decoder)
+    made.tokenizer = engine.tokenizer
+    made.oai_tokenizer = engine.tokenizer  # counts tokens for a price that nobody reads
+    made.device = engine.runtime.model.device
+    made.max_position_embeddings = engine.runtime.context_window
+    made.cache_bos_num, made.prefix_bos_num, made.context_idxs = 10, 100, []
+    return made

@@ -1,0 +1,149 @@
+"""A bulk run by the workers of a Ray cluster: Ray Data over stateful encoder actors.
+
+What travels are places in files, not text: every worker reads its own documents and writes its
+own parts, so input and output have to lie where all machines reach them. A worker that dies is
+started again, and its block with it.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import pickle
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from icae.errors import MissingDependencyError, WorkerError
+from icae.serve.bulk.compress import BlockWork, BlockWorker, reason_of
+from icae.serve.bulk.documents import Block
+from icae.serve.bulk.output import BulkFolder
+
+TRIES = 3
+"""How many workers a block may cost before it is given up."""
+
+MAX_TASKS = 10_000
+"""Most tasks of a run; with more blocks, one task takes several."""
+
+log = logging.getLogger(__name__)
+
+
+class RayWorker:
+    """One actor: the model loaded once, blocks one by one.
+
+    Args:
+        work: How blocks are compressed.
+    """
+
+    def __init__(self, work: BlockWork) -> None:
+        self.worker, self.folder = BlockWorker(work), BulkFolder(work.output)
+
+    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+        """Compress the block of a row; what fails is told, so that the others go on.
+
+        Ray starts a worker that died again as often as it takes. The tries of a block are
+        counted in the output folder before each, as a dead worker cannot count.
+        """
+        block: Block = pickle.loads(row["block"])  # made by this program in the same run
+        if self.folder.tries(block.index) >= TRIES:
+            return {"index": block.index, "error": f"its worker died {TRIES} times"}
+        self.folder.count_try(block.index)
+        try:
+            self.worker.run(block)
+        except Exception as error:
+            return {"index": block.index, "error": reason_of(error)}
+        return {"index": block.index, "error": ""}
+
+
+@dataclass(frozen=True, kw_only=True)
+class RayRunner:
+    """Runs blocks on Ray: on the cluster of $RAY_ADDRESS, else on this machine.
+
+    Attributes:
+        workers: Number of encoder actors.
+        cpus: Processors of each.
+        gpus: GPUs of each.
+    """
+
+    workers: int
+    cpus: int = 1
+    gpus: int = 0
+
+    def __call__(self, work: BlockWork, blocks: Sequence[Block]) -> Iterator[int]:
+        """Compress blocks.
+
+        Args:
+            work: How.
+            blocks: Which.
+
+        Yields:
+            The number of each block once it is written, in any order. Blocks that failed, or
+            whose worker died again and again, are left out.
+
+        Raises:
+            MissingDependencyError: If Ray is not installed.
+            WorkerError: If Ray cannot be started or reached.
+        """
+        ray = _ray()
+        with self._connected(ray):
+            yield from self._run(ray, work, blocks)
+
+    def _run(self, ray: Any, work: BlockWork, blocks: Sequence[Block]) -> Iterator[int]:
+        ray.data.DataContext.get_current().enable_progress_bars = False
+        rows = [{"block": pickle.dumps(block)} for block in blocks]
+        made = ray.data.from_items(rows, override_num_blocks=min(len(rows), MAX_TASKS)).map(
+            RayWorker,
+            fn_constructor_args=(work,),
+            compute=ray.data.ActorPoolStrategy(size=min(self.workers, len(rows))),
+            num_cpus=self.cpus,
+            num_gpus=self.gpus,
+        )
+        for row in made.iter_rows():
+            if row["error"]:
+                log.warning("block %d: %s", row["index"], row["error"])
+            else:
+                yield int(row["index"])
+
+    @contextmanager
+    def _connected(self, ray: Any) -> Iterator[None]:
+        """Connected to the cluster, or to one on this machine that ends with the run."""
+        if ray.is_initialized():
+            yield
+            return
+        local = {} if os.environ.get("RAY_ADDRESS") else self._local()
+        logging.getLogger("ray").setLevel(logging.ERROR)
+        # Ray Data's own actors make Ray's core print a warning at every start.
+        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+        try:
+            ray.init(logging_level=logging.ERROR, log_to_driver=False, **local)
+        except Exception as error:  # Ray raises plain ones where it cannot start or connect
+            raise WorkerError(
+                "Ray cannot be started, or its cluster not reached.",
+                got=reason_of(error),
+                fix="Check $RAY_ADDRESS; on a very busy machine set "
+                "RAY_raylet_start_wait_time_s=300; --workers 0 needs no Ray.",
+            ) from error
+        logging.getLogger("ray.data").setLevel(logging.ERROR)
+        try:
+            yield
+        finally:
+            ray.shutdown()
+
+    def _local(self) -> dict[str, Any]:
+        """One processor more than the workers take, so that reading never waits for them."""
+        return {"num_cpus": self.workers * self.cpus + 1, "include_dashboard": False}
+
+
+def _ray() -> Any:
+    try:
+        import ray
+        import ray.data
+    except ImportError as error:
+        raise MissingDependencyError(
+            "Workers need Ray.",
+            got="ray[data] is not installed",
+            expected="the extra 'bulk'",
+            fix='pip install ".[bulk]" in the checkout, or --workers 0 to use this process alone',
+        ) from error
+    return ray

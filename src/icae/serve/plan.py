@@ -1,0 +1,293 @@
+"""What memories of many documents cost: positions, bytes, FLOP, questions to break even.
+
+Every formula stands here, with where it comes from; nothing is loaded and nothing measured.
+``docs/planning.md`` compares them with measured points, and so do the tests.
+
+Shapes: L tokens of a span, K slots of it, T tokens of a document, D hidden, V vocabulary,
+M objective tokens.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from icae.config import ModelConfig
+from icae.config.parsing import check
+from icae.config.spans import check_ratio, plan_spans
+from icae.decode.base import kv_bytes
+from icae.memory import Memory, MemoryDocument, MemorySpan, Provenance, TokenFidelity, memory_bytes
+from icae.serve.model_sizes import ModelSizes
+
+ELEMENT_BYTES: Mapping[str, int] = {"bfloat16": 2, "float32": 4}
+"""Bytes of one number in each precision."""
+
+TEXT_BYTES_PER_TOKEN = 1.9
+"""Bytes of compressed text a token, in files that keep it (docs/planning.md)."""
+
+MEASURED_TFLOPS = 0.22
+"""What two CPU cores sustain in bfloat16, TFLOP/s.
+
+Source: docs/results/bench, AMD EPYC, 2 threads: 2,048 tokens read at 776 tokens a second.
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Workload:
+    """What is to be compressed, and how it is used.
+
+    Attributes:
+        documents: Number of documents.
+        tokens: T, tokens of each.
+        ratio: Context tokens per slot.
+        model: Architecture of the adapter; spans, LoRA and objective tokens are read.
+        dtype: Precision of slots and key-value cache: ``bfloat16`` or ``float32``.
+        verified: Share of the documents whose fidelity is measured (0..1).
+        text_bytes: Bytes of compressed text kept beside the slots, a token; 0: none is kept.
+        question_tokens: Tokens of a question with its prompt.
+        answer_tokens: Tokens of an answer.
+
+    Raises:
+        ConfigError: If a number is out of range.
+    """
+
+    documents: int
+    tokens: int
+    ratio: float = 4.0
+    model: ModelConfig
+    dtype: str = "bfloat16"
+    verified: float = 1.0
+    text_bytes: float = TEXT_BYTES_PER_TOKEN
+    question_tokens: int = 24
+    answer_tokens: int = 64
+
+    def __post_init__(self) -> None:
+        check_ratio(self.ratio)
+        for name in ("documents", "tokens", "question_tokens", "answer_tokens"):
+            check(getattr(self, name) >= 1, f"{name} is out of range.", getattr(self, name), ">= 1")
+        check(0 <= self.verified <= 1, "verified is out of range.", self.verified, "0..1")
+        check(
+            math.isfinite(self.text_bytes) and self.text_bytes >= 0,
+            "text_bytes is out of range.",
+            self.text_bytes,
+            ">= 0",
+        )
+        check(
+            self.dtype in ELEMENT_BYTES,
+            "The dtype is not known.",
+            self.dtype,
+            ", ".join(ELEMENT_BYTES),
+        )
+
+    @property
+    def spans(self) -> tuple[tuple[int, int], ...]:
+        """(tokens L, slots K) of each span of one document (`icae.config.spans.plan_spans`)."""
+        plans = plan_spans(self.tokens, span_length=self.model.span_length, ratio=self.ratio)
+        return tuple((plan.length, plan.slots) for plan in plans)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What one document and all of them cost.
+
+    Attributes:
+        spans: Spans of a document.
+        slots: Slots of a document: the decoder positions that its memory takes.
+        kv_full: Bytes of key-value cache of a document's tokens.
+        kv_slots: The same of its slots.
+        file_bytes: Size of its memory file.
+        compress_flop: FLOP to compress it and to measure its fidelity.
+        full_question_flop: FLOP to answer one question from its text, read anew.
+        memory_question_flop: The same from its slots, their cache kept.
+        break_even: Questions on one document from which on compressing has paid, against
+            its text read anew for each; None if it never does.
+        documents: Number of documents.
+    """
+
+    spans: int
+    slots: int
+    kv_full: int
+    kv_slots: int
+    file_bytes: int
+    compress_flop: float
+    full_question_flop: float
+    memory_question_flop: float
+    break_even: float | None
+    documents: int
+
+    def device_hours(self, tflops: float) -> float:
+        """Hours that one device takes to compress all documents.
+
+        Args:
+            tflops: What it sustains, TFLOP/s.
+
+        Raises:
+            ConfigError: If that is not a positive number.
+        """
+        check(math.isfinite(tflops) and tflops > 0, "tflops is out of range.", tflops, "> 0")
+        return self.documents * self.compress_flop / (tflops * 1e12) / 3600
+
+
+def plan(sizes: ModelSizes, workload: Workload) -> Plan:
+    """Work out what memories cost.
+
+    Args:
+        sizes: The decoder.
+        workload: Documents, ratio and use.
+    """
+    slots = sum(k for _, k in workload.spans)
+    element = ELEMENT_BYTES[workload.dtype]
+    position = kv_bytes(sizes.layers, sizes.kv_heads, sizes.head_size, element=element)
+    compress = encode_flop(sizes, workload) + workload.verified * verify_flop(sizes, workload)
+    full = read_flop(sizes, 0, workload.tokens) + question_flop(sizes, workload, workload.tokens)
+    held = question_flop(sizes, workload, slots)
+    invested, saved = compress + read_flop(sizes, 0, slots), full - held
+    return Plan(
+        spans=len(workload.spans),
+        slots=slots,
+        kv_full=position * workload.tokens,
+        kv_slots=position * slots,
+        file_bytes=file_bytes(sizes, workload),
+        compress_flop=compress,
+        full_question_flop=full,
+        memory_question_flop=held,
+        break_even=invested / saved if saved > 0 else None,
+        documents=workload.documents,
+    )
+
+
+def layer_weights(sizes: ModelSizes) -> int:
+    """Weights of the matrices in the layers; no embedding, no vocabulary head, no norms.
+
+    Source: query and output projections [D, heads x size], key and value [D, kv heads x
+    size], and the MLP's matrices [D, inner width].
+    """
+    attention = 2 * (sizes.heads + sizes.kv_heads) * sizes.head_size * sizes.hidden
+    return sizes.layers * (attention + sizes.mlp_matrices * sizes.mlp * sizes.hidden)
+
+
+def lora_weights(sizes: ModelSizes, rank: int) -> int:
+    """Weights of LoRA on the query and value projections.
+
+    Source: Hu et al. 2021 (arXiv:2106.09685): rank x (inputs + outputs) of each matrix.
+    """
+    outputs = (sizes.heads + sizes.kv_heads) * sizes.head_size
+    return sizes.layers * rank * (2 * sizes.hidden + outputs)
+
+
+def read_flop(sizes: ModelSizes, past: int, places: int) -> float:
+    """FLOP of the layers for `places` new places of one row behind `past` ones.
+
+    2 for each weight and place (Kaplan et al. 2020, arXiv:2001.08361, section 2.1), and 4 D_h
+    for each pair of a place and one that it attends to, D_h being heads x head size: the
+    products of queries with keys, and of weights with values. Attention is causal.
+    """
+    pairs = places * past + places * (places + 1) / 2
+    width = sizes.layers * sizes.heads * sizes.head_size
+    return 2.0 * layer_weights(sizes) * places + 4.0 * width * pairs
+
+
+def head_flop(sizes: ModelSizes, tokens: int) -> float:
+    """FLOP of the vocabulary head, D x V, for so many predicted tokens."""
+    return 2.0 * sizes.hidden * sizes.vocabulary * tokens
+
+
+def encode_flop(sizes: ModelSizes, workload: Workload) -> float:
+    """FLOP to encode one document: L + K places a span, through base and LoRA weights.
+
+    Source: `icae.model.encoder.build_batch`. No vocabulary head is computed.
+    """
+    lora = 2.0 * lora_weights(sizes, workload.model.lora_rank)
+    return sum(read_flop(sizes, 0, n + k) + lora * (n + k) for n, k in workload.spans)
+
+
+def verify_flop(sizes: ModelSizes, workload: Workload) -> float:
+    """FLOP to measure the fidelity of one document: the decoder predicts every token.
+
+    Source: `icae.model.icae.IcaeModel.label_logits`: slots, objective tokens and all tokens of
+    the span but the last, and the vocabulary head at L of them.
+    """
+    config = workload.model
+    frame = config.front + config.objective_tokens
+    return sum(
+        read_flop(sizes, 0, frame + k + n - 1) + head_flop(sizes, n) for n, k in workload.spans
+    )
+
+
+def question_flop(sizes: ModelSizes, workload: Workload, past: int) -> float:
+    """FLOP to read a question and write its answer behind `past` positions that were read."""
+    places = workload.question_tokens + workload.answer_tokens - 1
+    return read_flop(sizes, past, places) + head_flop(sizes, workload.answer_tokens)
+
+
+def file_bytes(sizes: ModelSizes, workload: Workload) -> int:
+    """Bytes of the memory file of one document.
+
+    Source: the writer itself (docs/memory-format.md). A made-up memory with these spans and
+    slots of width 1 is written; the rest of the slots and the text are added.
+
+    Raises:
+        MemoryFileError: If the document has too many spans for one file.
+    """
+    written = len(memory_bytes(_made_up(workload)))
+    slots = sum(k for _, k in workload.spans)
+    rest = slots * (sizes.hidden - 1) * ELEMENT_BYTES[workload.dtype]
+    return written + rest + round(workload.text_bytes * workload.tokens)
+
+
+def _made_up(workload: Workload) -> Memory:
+    """A memory with the spans of a document, slots of width 1 and fidelities of usual length."""
+    spans, token, slot = [], 0, 0
+    reproduced = np.zeros(workload.tokens, dtype=np.bool_)
+    for length, slots in workload.spans:
+        right = max(1, length // 2 - (1 - length // 2 % 2))  # odd: as many digits as most have
+        reproduced[token : token + right] = True
+        spans.append(
+            MemorySpan(
+                document=0,
+                token_start=token,
+                token_end=token + length,
+                char_start=4 * token,
+                char_end=4 * (token + length),
+                slot_start=slot,
+                slot_end=slot + slots,
+                ratio=workload.ratio,
+                fidelity=right / length if workload.verified else None,
+            )
+        )
+        token, slot = token + length, slot + slots
+    digest = hashlib.sha256(b"").hexdigest()
+    document = MemoryDocument(
+        name="a document.txt",
+        sha256=digest,
+        chars=4 * token,
+        tokens=token,
+        source=None,
+        token_ids_sha256=digest,
+    )
+    measured = TokenFidelity(reproduced=reproduced, confidence=np.zeros(token, dtype=np.uint8))
+    return Memory(
+        slots=np.zeros((slot, 1), dtype=np.float32),
+        spans=tuple(spans),
+        documents=(document,),
+        provenance=_made_up_provenance(workload, digest),
+        token_fidelity=measured if workload.verified else None,
+    )
+
+
+def _made_up_provenance(workload: Workload, digest: str) -> Provenance:
+    """Names of usual length."""
+    return Provenance(
+        base_model="smollm2-135m-instruct",
+        base_hash=digest,
+        adapter="smollm2-135m-cpu32",
+        adapter_hash=digest,
+        tokenizer_hash=digest,
+        layout=workload.model.layout,
+        hidden_size=1,
+        slot_dtype="bfloat16" if workload.dtype == "bfloat16" else "float32",
+    )

@@ -1,0 +1,214 @@
+"""The one thread that runs the model, and what waits for it.
+
+Chats and documents take turns: while both wait, each gets half of the time, a token of all
+chats or a step of one document at a time. So a long document does not hold up the chats,
+and many chats do not starve a document.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from icae.errors import RequestError
+from icae.serve.chat_work import ChatWork
+from icae.serve.document_work import DocumentWork
+from icae.serve.limits import Limits
+from icae.serve.metrics import Metrics
+from icae.serve.owner_limit import OwnerLimit
+
+LONGEST_RETRY_S = 60
+"""Longest time after which a client is told to try again, s."""
+
+
+@dataclass(kw_only=True)
+class _Pace:
+    """Seconds from one answered chat to the next lately, as a running mean."""
+
+    seconds: float = 1.0
+
+    def note(self, seconds: float) -> None:
+        self.seconds += 0.2 * (seconds - self.seconds)
+
+
+class Writer(Protocol):
+    """What answers chats; the worker's thread alone calls it."""
+
+    def __len__(self) -> int:
+        """Chats that were taken and have no answer yet."""
+        ...
+
+    @property
+    def room(self) -> int:
+        """How many more chats it takes now."""
+        ...
+
+    def take(self, works: Sequence[ChatWork]) -> None:
+        """Take chats, at most `room`; the outcome of each, error or not, goes to its future."""
+        ...
+
+    def step(self) -> None:
+        """Write on, for a moment."""
+        ...
+
+
+class ModelWorker:
+    """Runs chats and documents in a thread of its own, from `start` to `close`.
+
+    Args:
+        writer: Answers chats.
+        limits: How many may wait.
+        metrics: Counts.
+    """
+
+    def __init__(self, writer: Writer, *, limits: Limits, metrics: Metrics) -> None:
+        self._writer = writer
+        self._limits = limits
+        self._metrics = metrics
+        self._owners = OwnerLimit(limits.per_owner)
+        self._changed = threading.Condition()
+        self._chats: deque[ChatWork] = deque()
+        self._documents: deque[DocumentWork] = deque()
+        self._stepping = 0
+        self._closing_at: float | None = None
+        self._pace = _Pace()
+        self._owed_s = 0.0
+        self._busy_s = 0.0
+        self._thread = threading.Thread(target=self._run, name="icae-model", daemon=True)
+
+    def start(self) -> None:
+        """Begin to take work."""
+        self._thread.start()
+
+    def submit_chat(self, work: ChatWork) -> None:
+        """Let a chat wait for its answer.
+
+        Raises:
+            RequestError: If too many wait (429), or the server is closing (503).
+        """
+        with self._changed:
+            self._require_open()
+            if len(self._chats) >= self._limits.waiting:
+                raise _full("chats", self._retry_after())
+            self._owners.take(work.owner)
+            work.future.add_done_callback(lambda _: self._owners.give(work.owner))
+            self._chats.append(work)
+            self._count()
+            self._changed.notify()
+
+    def submit_document(self, work: DocumentWork) -> None:
+        """Let a document wait for being worked on.
+
+        Raises:
+            RequestError: As for `submit_chat`.
+        """
+        with self._changed:
+            self._require_open()
+            if len(self._documents) + self._stepping >= self._limits.documents:
+                raise _full("documents", LONGEST_RETRY_S)
+            self._documents.append(work)
+            self._count()
+            self._changed.notify()
+
+    @property
+    def alive(self) -> bool:
+        """Whether the thread runs."""
+        return self._thread.is_alive()
+
+    def close(self, *, seconds: float) -> None:
+        """Refuse new work, finish what waits, and end the thread.
+
+        Args:
+            seconds: How long documents may take to be finished; chats always are.
+        """
+        with self._changed:
+            self._closing_at = time.monotonic() + seconds
+            self._changed.notify()
+        if self.alive:
+            self._thread.join()
+
+    def _run(self) -> None:
+        while self._wait():
+            if self._writer or self._chats:
+                self._write()
+            if self._documents and (self._owed_s <= 0 or not self._writer):
+                self._document()
+
+    def _wait(self) -> bool:
+        """Wait for work; false if the thread is to end."""
+        with self._changed:
+            while not (self._chats or self._documents or self._writer):
+                if self._closing_at is not None:
+                    return False
+                self._changed.wait()
+            if self._closing_at is not None and time.monotonic() > self._closing_at:
+                for document in self._documents:
+                    document.fail(_closing())
+                self._documents.clear()
+            self._count()
+            return True
+
+    def _write(self) -> None:
+        """One token of the chats that are answered; others join them."""
+        with self._changed:
+            works = [self._chats.popleft() for _ in range(min(self._writer.room, len(self._chats)))]
+            self._count()
+        begin, before = time.monotonic(), len(self._writer)
+        self._writer.take(works)
+        self._writer.step()
+        seconds = time.monotonic() - begin
+        self._busy_s += seconds
+        for _ in range(before + len(works) - len(self._writer)):
+            self._pace.note(self._busy_s)
+            self._busy_s = 0.0
+        self._owed_s -= seconds
+        self._metrics.writing.set(len(self._writer))
+
+    def _document(self) -> None:
+        """One step of the document that waited longest."""
+        with self._changed:
+            document = self._documents.popleft()
+            self._stepping = 1
+        begin = time.monotonic()
+        going_on = document.step()
+        self._owed_s = time.monotonic() - begin
+        with self._changed:
+            self._stepping = 0
+            if going_on:
+                self._documents.append(document)
+            self._count()
+
+    def _require_open(self) -> None:
+        if self._closing_at is not None:
+            raise _closing()
+
+    def _retry_after(self) -> int:
+        """Seconds after which about half of those who wait were answered."""
+        wait = self._pace.seconds * len(self._chats) / 2
+        return max(1, min(LONGEST_RETRY_S, math.ceil(wait)))
+
+    def _count(self) -> None:
+        self._metrics.waiting.set(len(self._chats))
+        self._metrics.writing.set(len(self._writer))
+        self._metrics.documents.set(len(self._documents) + self._stepping)
+
+
+def _full(what: str, retry_after_s: int) -> RequestError:
+    return RequestError(
+        f"Too many {what} wait for the model.",
+        status=429,
+        code="queue_full",
+        retry_after_s=retry_after_s,
+        fix="Try again after the time in the header Retry-After.",
+    )
+
+
+def _closing() -> RequestError:
+    return RequestError(
+        "The server is shutting down.", status=503, code="shutting_down", retry_after_s=10
+    )

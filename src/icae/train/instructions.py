@@ -1,0 +1,192 @@
+"""Instruction triplets of a run: read, capped, tokenized and drawn by weight."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from icae.config.data import TripletFile
+from icae.config.types import TokenIds
+from icae.data.triplets import Triplet, read_triplets
+from icae.errors import TrainingError
+from icae.model import Sample, render_answer, render_full_prompt, render_prompt, tokenize
+from icae.model.objectives import DecoderTask, instruction
+
+log = logging.getLogger(__name__)
+
+MIN_CONTEXT = 8
+"""Shortest context worth a sample, in tokens."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenizedTriplet:
+    """An instruction triplet as token ids.
+
+    Attributes:
+        context_ids: The context's token ids.
+        tasks: The prompt with each of its reference answers, at least one.
+    """
+
+    context_ids: TokenIds
+    tasks: tuple[DecoderTask, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TripletSet:
+    """The triplets taken from one file.
+
+    Attributes:
+        name: Name of the file.
+        weight: How often it is drawn from, relative to the other sets.
+        triplets: The triplets.
+        too_long: Triplets left out for their long context.
+        too_short: Triplets left out for a context of fewer than `MIN_CONTEXT` tokens.
+        over_cap: Triplets left out by the cap.
+    """
+
+    name: str
+    weight: float
+    triplets: tuple[TokenizedTriplet, ...]
+    too_long: int = 0
+    too_short: int = 0
+    over_cap: int = 0
+
+    def __str__(self) -> str:
+        reasons = {
+            "context too long": self.too_long,
+            "context too short": self.too_short,
+            "over the cap": self.over_cap,
+        }
+        left_out = ", ".join(f"{count} {reason}" for reason, count in reasons.items() if count)
+        return f"{len(self.triplets)} triplets" + (f" (left out: {left_out})" if left_out else "")
+
+
+class InstructionSource:
+    """Draws instruction triplets, a file by its weight and any of its triplets alike.
+
+    Args:
+        sets: Triplets of each file, at least one in all.
+        per_context: Most triplets of one context in a sample. They share its memory, so that a
+            context is encoded once for several questions.
+    """
+
+    def __init__(self, sets: Sequence[TripletSet], *, per_context: int = 1) -> None:
+        self.sets = tuple(s for s in sets if s.triplets)
+        self.per_context = per_context
+        weights = np.array([s.weight for s in self.sets], dtype=np.float64)
+        self._bounds = np.cumsum(weights / weights.sum())
+        self._places = [_places_of_contexts(own.triplets) for own in self.sets]
+
+    def draw(self, rng: np.random.Generator, ratio: float) -> Sample:
+        """One triplet, and others of its context; of each one reference answer, each as likely.
+
+        Args:
+            rng: Generator of the step.
+            ratio: Compression ratio of the sample.
+        """
+        at = int(np.searchsorted(self._bounds[:-1], rng.random(), side="right"))
+        triplets = self.sets[at].triplets
+        first = int(rng.integers(len(triplets)))
+        context_ids = triplets[first].context_ids
+        chosen = [first]
+        if self.per_context > 1:
+            others = [i for i in self._places[at][context_ids.tobytes()] if i != first]
+            chosen += rng.permutation(others)[: self.per_context - 1].astype(int).tolist()
+        tasks = [triplets[i].tasks for i in chosen]
+        answers = tuple(own[int(rng.integers(len(own)))] for own in tasks)
+        return Sample(context_ids=context_ids, ratio=ratio, tasks=answers)
+
+
+def _places_of_contexts(triplets: Sequence[TokenizedTriplet]) -> dict[bytes, list[int]]:
+    """Where the triplets of each context stand."""
+    places: dict[bytes, list[int]] = {}
+    for i, triplet in enumerate(triplets):
+        places.setdefault(triplet.context_ids.tobytes(), []).append(i)
+    return places
+
+
+def load_instructions(
+    files: Sequence[TripletFile],
+    tokenizer: Any,
+    *,
+    max_context: int,
+    seed: int = 0,
+    full_prompts: bool = False,
+) -> list[TripletSet]:
+    """Read and tokenize triplets; those with a longer context are left out, not cut.
+
+    What was taken and left out is logged, a line for each file.
+
+    Args:
+        files: The files, each with its cap and weight.
+        tokenizer: The base model's tokenizer.
+        max_context: Longest context in tokens.
+        seed: Seed of the choice where a cap leaves triplets out.
+        full_prompts: Keep with each task the prompt that holds the whole context.
+
+    Raises:
+        InputError: If a file cannot be read.
+        TrainingError: If nothing is left.
+    """
+    sets = []
+    for file in files:
+        taken = _load(file, tokenizer, max_context, seed=seed, full_prompts=full_prompts)
+        log.info("%s: %s, weight %g", taken.name, taken, taken.weight)
+        sets.append(taken)
+    if not any(s.triplets for s in sets):
+        raise TrainingError(
+            "No triplet has a context that fits.",
+            got=f"{len(files)} files",
+            expected=f"contexts of {MIN_CONTEXT} to {max_context} tokens",
+            fix="Raise data.triplet_context or name other triplet files.",
+        )
+    return sets
+
+
+def _load(
+    file: TripletFile, tokenizer: Any, max_context: int, *, seed: int, full_prompts: bool
+) -> TripletSet:
+    fitting: list[tuple[Triplet, TokenIds]] = []
+    too_long = too_short = 0
+    for triplet in read_triplets(Path(file.path)):
+        context_ids = tokenize(tokenizer, triplet.context)
+        too_long += len(context_ids) > max_context
+        too_short += len(context_ids) < MIN_CONTEXT
+        if MIN_CONTEXT <= len(context_ids) <= max_context:
+            fitting.append((triplet, context_ids))
+    count = len(fitting) if file.cap is None else min(file.cap, len(fitting))
+    chosen = sorted(np.random.default_rng(seed).permutation(len(fitting))[:count].tolist())
+    triplets = tuple(
+        TokenizedTriplet(
+            context_ids=fitting[i][1], tasks=_tasks(fitting[i][0], tokenizer, full_prompts)
+        )
+        for i in chosen
+    )
+    return TripletSet(
+        name=Path(file.path).name,
+        weight=float(count) if file.weight is None else file.weight,
+        triplets=triplets,
+        too_long=too_long,
+        too_short=too_short,
+        over_cap=len(fitting) - count,
+    )
+
+
+def _tasks(triplet: Triplet, tokenizer: Any, full_prompts: bool) -> tuple[DecoderTask, ...]:
+    """A task for each reference answer; those that differ in case alone count once."""
+    prompt_ids = render_prompt(tokenizer, triplet.prompt)
+    full_ids = (
+        render_full_prompt(tokenizer, triplet.context, triplet.prompt) if full_prompts else None
+    )
+    references: dict[str, str] = {}
+    for answer in triplet.answers:
+        references.setdefault(answer.casefold().strip(), answer)
+    return tuple(
+        instruction(prompt_ids, render_answer(tokenizer, answer), full_prompt_ids=full_ids)
+        for answer in references.values()
+    )

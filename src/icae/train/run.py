@@ -1,0 +1,370 @@
+"""From a recipe to an adapter folder: what `icae pretrain` and `icae finetune` call."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from transformers import PreTrainedModel
+
+from icae.config import UNTRAINED, Recipe
+from icae.config.checkout import commit
+from icae.config.parsing import to_dict
+from icae.config.spans import slot_count
+from icae.config.types import OBJECTIVES, RivalMethod, TrainedReader
+from icae.data.shards import ShardSet
+from icae.errors import TrainingError
+from icae.model import (
+    RIVAL_MODELS,
+    AdapterInfo,
+    FullContextModel,
+    IcaeModel,
+    ReaderInfo,
+    RivalInfo,
+    RivalModel,
+    adapter_hash,
+    base_hash,
+    load_decoder,
+    load_rival_weights,
+    load_tokenizer,
+    load_weights,
+    read_info,
+    read_rival_info,
+    rival_hash,
+    save_adapter,
+    save_reader,
+    save_rival,
+    tokenizer_hash,
+)
+from icae.train.evaluate import Evaluation
+from icae.train.instructions import InstructionSource, TripletSet, load_instructions
+from icae.train.records import plot_losses
+from icae.train.sampling import SampleSource, draw_window
+from icae.train.stages import Stage, check_stage, of_full_context
+from icae.train.trained_model import TrainedModel
+from icae.train.trainer import Trainer
+
+CALIBRATION_SPANS = 32
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainResult:
+    """What a run made.
+
+    Attributes:
+        adapter: The adapter folder; of a full-context reader or a rival, its PEFT folder.
+        plot: The loss plot (PNG).
+        steps: Optimizer steps done in all.
+        seconds: Training seconds in all, resumed parts included.
+        metrics: Last held-out figures; known to process 0 alone.
+        process: Number of this process among those that trained together; 0 wrote the
+            results.
+    """
+
+    adapter: Path
+    plot: Path
+    steps: int
+    seconds: float
+    metrics: Mapping[str, float]
+    process: int = 0
+
+
+def train(recipe: Recipe, *, stage: Stage, dry_run_steps: int | None = None) -> TrainResult:
+    """Run a recipe; go on from its newest checkpoint if there is one.
+
+    Args:
+        recipe: The run.
+        stage: ``pretrain`` (text) or ``finetune`` (needs an adapter and triplets).
+        dry_run_steps: Run only that many steps from the start, into ``<output>-dry-run``.
+
+    Returns:
+        The adapter and its figures.
+
+    Raises:
+        ConfigError, TrainingError, BaseModelError, AdapterError, InputError: If the recipe
+            or what it names cannot be used.
+        KeyboardInterrupt: After Ctrl-C, once a checkpoint is written.
+    """
+    check_stage(recipe, stage)
+    if dry_run_steps is not None:
+        recipe = _dry_run(recipe, dry_run_steps)
+    tokenizer = load_tokenizer(recipe.base)
+    token_hash = tokenizer_hash(tokenizer)
+    shards = _open_shards(recipe.data.shards, token_hash) if recipe.data.shards else None
+    triplets: list[TripletSet] = []
+    if recipe.objective.ft_share > 0:
+        triplets = load_instructions(
+            recipe.data.triplets,
+            tokenizer,
+            max_context=recipe.data.longest_triplet,
+            seed=recipe.optim.seed,
+            full_prompts=bool(recipe.objective.ft_kl_share) or of_full_context(recipe),
+        )
+    record = _Record(
+        recipe=recipe,
+        tokenizer_hash=token_hash,
+        data=_sources(recipe, shards, triplets),
+    )
+    trainee = TRAINEES[recipe.objective.reader](recipe, record, shards)
+    together = recipe.data.triplets_per_context
+    instructions = InstructionSource(triplets, per_context=together) if triplets else None
+    evaluation = None
+    if recipe.data.eval_shards and not of_full_context(recipe):
+        evaluation = Evaluation(recipe, _open_shards(recipe.data.eval_shards, token_hash))
+    folder = Path(recipe.run.output)
+    trainer = Trainer(
+        recipe,
+        trainee.model,
+        SampleSource(recipe, shards, instructions),
+        evaluation=evaluation,
+        on_best=lambda step, metrics: trainee.save(folder / "best", {"step": step, **metrics}),
+    )
+    result = trainer.run()
+    final = {"step": result.steps, "train_hours": result.seconds / 3600, **result.metrics}
+    if trainer.accelerator.is_main_process:
+        trainee.save(folder / "adapter", final)
+        plot_losses(folder / "metrics.jsonl", folder / "loss.png")
+    trainer.accelerator.wait_for_everyone()
+    return TrainResult(
+        adapter=folder / "adapter",
+        plot=folder / "loss.png",
+        steps=result.steps,
+        seconds=result.seconds,
+        metrics=result.metrics,
+        process=trainer.accelerator.process_index,
+    )
+
+
+def _dry_run(recipe: Recipe, steps: int) -> Recipe:
+    """The recipe of a trial run; what an earlier trial left to resume is removed."""
+    output = f"{recipe.run.output}-dry-run"
+    shutil.rmtree(Path(output) / "checkpoints", ignore_errors=True)
+    run = replace(recipe.run, output=output, log_every=1)
+    return replace(recipe, optim=replace(recipe.optim, steps=steps), run=run)
+
+
+def _open_shards(folder: str, token_hash: str) -> ShardSet:
+    shards = ShardSet.open(folder)
+    if shards.tokenizer_hash != token_hash:
+        raise TrainingError(
+            f"The token shards in {folder} were packed with another tokenizer.",
+            got=f"tokenizer {shards.tokenizer_hash[:12]}",
+            expected=f"tokenizer {token_hash[:12]}",
+            fix="Pack them again with `icae data pack --base` of this base model.",
+        )
+    return shards
+
+
+def training_device() -> torch.device:
+    """This process's GPU (the one that `accelerate launch` gave it), else the CPU.
+
+    Raises:
+        TrainingError: If this machine has more processes than GPUs.
+    """
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    local, found = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
+    if local >= found:
+        raise TrainingError(
+            "There are more processes than GPUs on this machine.",
+            got=f"process {local + 1} of this machine, {found} GPUs",
+            expected="one GPU for each process",
+            fix=f"Launch with at most {found} processes a machine.",
+        )
+    return torch.device("cuda", local)
+
+
+def load_training_decoder(recipe: Recipe) -> PreTrainedModel:
+    """The recipe's base on this process's device, with the attention that trains fastest there.
+
+    On a CPU that is ``eager``: the backward pass of fused attention took a fifth of a step
+    (benchmarks/README.md).
+    """
+    device = training_device()
+    return load_decoder(
+        recipe.base,
+        dtype=getattr(torch, recipe.run.dtype),
+        device=device,
+        attention="eager" if device.type == "cpu" else "sdpa",
+    )
+
+
+def _build_model(recipe: Recipe, shards: ShardSet | None) -> tuple[IcaeModel, str]:
+    """The model with its first weights, and the hash of its base."""
+    decoder = load_training_decoder(recipe)
+    model = IcaeModel(decoder, recipe.model, seed=recipe.optim.seed)
+    weights = base_hash(recipe.base, decoder)
+    if recipe.init_adapter not in (None, UNTRAINED):
+        _start_from(model, recipe, weights)
+    elif shards is not None:
+        calibrate_slots(model, recipe, shards)
+    return model, weights
+
+
+def _start_from(model: IcaeModel, recipe: Recipe, weights: str) -> None:
+    assert recipe.init_adapter is not None
+    info = read_info(recipe.init_adapter)
+    if info.base_hash != weights:
+        raise TrainingError(
+            "init_adapter was trained on another base model.",
+            got=f"{info.base_model} ({info.base_hash[:12]})",
+            expected=f"{recipe.base} ({weights[:12]})",
+        )
+    load_weights(model, recipe.init_adapter, adapt=lambda own: grow_objectives(own, model))
+
+
+def grow_objectives(own: dict[str, torch.Tensor], model: IcaeModel) -> dict[str, torch.Tensor]:
+    """Weights of an adapter for a model with more objective tokens.
+
+    The trained vectors of each objective become its last ones; those before them stay as
+    the model initialised them.
+
+    Args:
+        own: Weights outside the LoRA by name.
+        model: The model that will load them.
+    """
+    name = "tokens.objective_ND"
+    old, new = own[name], model.tokens.objective_ND.detach().clone()
+    if len(old) >= len(new) or len(new) % len(old):
+        return own
+    new.unflatten(0, (len(OBJECTIVES), -1))[:, -len(old) // len(OBJECTIVES) :] = old.to(
+        new
+    ).unflatten(0, (len(OBJECTIVES), -1))
+    return {**own, name: new}
+
+
+def calibrate_slots(model: IcaeModel | RivalModel, recipe: Recipe, shards: ShardSet) -> None:
+    """Fit the slot head to a few spans of the training text, at the highest ratio."""
+    rng = np.random.default_rng(recipe.optim.seed)
+    longest = min(recipe.model.span_length, max(int(n) for n in recipe.data.context_lengths))
+    spans = [draw_window(rng, shards, longest, 1)[0] for _ in range(CALIBRATION_SPANS)]
+    ratio = max(float(r) for r in recipe.data.ratio_curriculum[-1].ratios)
+    model.calibrate(spans, [slot_count(len(ids), ratio) for ids in spans])
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Record:
+    """What the folder of any trained model records."""
+
+    recipe: Recipe
+    tokenizer_hash: str
+    data: Mapping[str, Any]
+
+    def fields(self, base_hash: str, metrics: Mapping[str, float]) -> dict[str, Any]:
+        """The fields that `AdapterInfo` and `ReaderInfo` share."""
+        return {
+            "name": self.recipe.name,
+            "base_model": self.recipe.base,
+            "base_hash": base_hash,
+            "tokenizer_hash": self.tokenizer_hash,
+            "recipe": to_dict(self.recipe),
+            "data": self.data,
+            "commit": commit() or "",
+            "metrics": dict(metrics),
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Trainee:
+    """A model to train, and how its folder is written: (target, figures) -> folder."""
+
+    model: TrainedModel
+    save: Callable[[Path, Mapping[str, float]], Path]
+
+
+def _memory_trainee(recipe: Recipe, record: _Record, shards: ShardSet | None) -> _Trainee:
+    model, weights = _build_model(recipe, shards)
+
+    def save(target: Path, metrics: Mapping[str, float]) -> Path:
+        info = AdapterInfo(
+            model=recipe.model, ratios=_ratios(recipe), **record.fields(weights, metrics)
+        )
+        return save_adapter(model, info, target)
+
+    return _Trainee(model=model, save=save)
+
+
+def _ratios(recipe: Recipe) -> tuple[float, ...]:
+    """Every ratio of the curriculum, in order."""
+    stages = recipe.data.ratio_curriculum
+    return tuple(sorted({float(r) for stage in stages for r in stage.ratios}))
+
+
+def _rival_trainee(recipe: Recipe, record: _Record, shards: ShardSet | None) -> _Trainee:
+    method = cast(RivalMethod, recipe.objective.reader)
+    decoder = load_training_decoder(recipe)
+    model = RIVAL_MODELS[method](decoder, recipe.model, seed=recipe.optim.seed)
+    weights = base_hash(recipe.base, decoder)
+    if recipe.init_adapter not in (None, UNTRAINED):
+        _start_rival(model, recipe, weights)
+    elif shards is not None:
+        calibrate_slots(model, recipe, shards)
+
+    def save(target: Path, metrics: Mapping[str, float]) -> Path:
+        info = RivalInfo(
+            method=method,
+            model=recipe.model,
+            ratios=_ratios(recipe),
+            **record.fields(weights, metrics),
+        )
+        return save_rival(model, info, target)
+
+    return _Trainee(model=model, save=save)
+
+
+def _start_rival(model: RivalModel, recipe: Recipe, weights: str) -> None:
+    assert recipe.init_adapter is not None
+    info = read_rival_info(recipe.init_adapter)
+    if (info.method, info.base_hash) != (recipe.objective.reader, weights):
+        raise TrainingError(
+            "init_adapter is another rival, or of another base model.",
+            got=f"{info.method} on {info.base_model} ({info.base_hash[:12]})",
+            expected=f"{recipe.objective.reader} on {recipe.base} ({weights[:12]})",
+        )
+    load_rival_weights(model, recipe.init_adapter)
+
+
+def _full_context_trainee(recipe: Recipe, record: _Record, shards: ShardSet | None) -> _Trainee:
+    decoder = load_training_decoder(recipe)
+    model = FullContextModel(decoder, recipe.model, seed=recipe.optim.seed)
+    weights = base_hash(recipe.base, decoder)
+
+    def save(target: Path, metrics: Mapping[str, float]) -> Path:
+        info = ReaderInfo(
+            lora_rank=recipe.model.lora_rank,
+            lora_alpha=recipe.model.lora_alpha,
+            lora_targets=recipe.model.lora_targets,
+            **record.fields(weights, metrics),
+        )
+        return save_reader(model, info, target)
+
+    return _Trainee(model=model, save=save)
+
+
+TRAINEES: Mapping[TrainedReader, Callable[[Recipe, _Record, ShardSet | None], _Trainee]] = {
+    "memory": _memory_trainee,
+    "full-context": _full_context_trainee,
+    "gist": _rival_trainee,
+    "autocompressor": _rival_trainee,
+}
+"""What `objective.reader` trains."""
+
+
+def _sources(
+    recipe: Recipe, shards: ShardSet | None, triplets: Sequence[TripletSet]
+) -> dict[str, str]:
+    """What the model is trained on, for its card."""
+    data: dict[str, str] = {}
+    if shards is not None:
+        data |= {source: f"{tokens} tokens" for source, tokens in shards.sources.items()}
+    data |= {taken.name: str(taken) for taken in triplets}
+    if recipe.init_adapter not in (None, UNTRAINED):
+        known = rival_hash if recipe.objective.reader in RIVAL_MODELS else adapter_hash
+        data["started from adapter"] = known(str(recipe.init_adapter))[:16]
+    return data

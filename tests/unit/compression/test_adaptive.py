@@ -1,0 +1,281 @@
+"""Adaptive compression: each span at the cheapest price that holds it."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from icae.compression.adaptive import AdaptiveCompressor, FidelityPolicy
+from icae.compression.budget import spend
+from icae.compression.memory_refinement import refine_memory, weak_spans
+from icae.compression.refinement import RefineConfig
+from icae.compression.teachers import TeacherWriter
+from icae.config.spans import needs_every_token
+from icae.errors import ConfigError, InputError
+from icae.memory import Segment, TokenFidelity
+
+TEXT = "The quick brown fox jumps over the lazy dog, 17 times in a row. " * 2
+
+
+@pytest.fixture
+def adaptive(engine: Any) -> AdaptiveCompressor:
+    writer = TeacherWriter(model=engine.runtime.model, tokenizer=engine.tokenizer, length=4)
+    return AdaptiveCompressor(compressor=engine.compressor, teachers=writer)
+
+
+def make(adaptive: AdaptiveCompressor, **policy: Any) -> Any:
+    text = adaptive.compressor.tokenize(TEXT)
+    return adaptive.compress(text, policy=FidelityPolicy(**policy), name="t")
+
+
+def segment(tokens: int, positions: int, held: int) -> Segment:
+    reproduced = np.arange(tokens) < held
+    fidelity = TokenFidelity.of_probabilities(reproduced, reproduced.astype(np.float32))
+    return Segment.of_slots(
+        np.arange(tokens),
+        np.zeros((positions, 2), dtype=np.float32),
+        ratio=tokens / positions,
+        token_fidelity=fidelity,
+    )
+
+
+def test_spans_that_nothing_holds_stay_verbatim(adaptive: AdaptiveCompressor, engine: Any) -> None:
+    memory = make(adaptive, min_fidelity=1.0)
+    assert {span.kind for span in memory.spans} == {"tokens"}
+    assert memory.fidelity == 1.0
+    assert "".join(r.text for r in engine.reconstruct(memory)) == TEXT
+
+
+def test_span_takes_the_highest_ratio_that_is_enough(
+    adaptive: AdaptiveCompressor, engine: Any
+) -> None:
+    memory = make(adaptive, min_fidelity=0.1, ratios=(2.0, 4.0))
+    at = {ratio: engine.compress(TEXT, ratio=ratio).spans for ratio in (4.0, 2.0)}
+    for i, span in enumerate(memory.spans):
+        enough = [ratio for ratio in (4.0, 2.0) if at[ratio][i].fidelity >= 0.1]
+        assert span.ratio == (enough[0] if enough else 1.0)
+
+
+def test_every_span_has_the_fidelity_asked_for(adaptive: AdaptiveCompressor) -> None:
+    memory = make(adaptive, min_fidelity=0.3)
+    assert all(span.fidelity >= 0.3 for span in memory.spans)
+
+
+@pytest.fixture
+def faultless(adaptive: AdaptiveCompressor, monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    """Teacher forcing finds every token; writing back freely does so while this says True."""
+    runtime, exact, written = adaptive.compressor.runtime, [True], {}
+
+    def fidelity(slots: Any, spans: Any) -> Any:
+        written.update({s.tobytes(): ids for s, ids in zip(slots, spans, strict=True)})
+        return [TokenFidelity.of_verbatim(len(ids)) for ids in spans]
+
+    def write_back(prefixes: Any) -> Any:
+        true = [written[prefix.parts[0].slots_KD.tobytes()] for prefix in prefixes]
+        return [tuple(ids.tolist() if exact[0] else [0, *ids.tolist()[1:]]) for ids in true]
+
+    monkeypatch.setattr(runtime, "fidelity", fidelity)
+    monkeypatch.setattr(runtime, "write_back", write_back)
+    return exact
+
+
+@pytest.mark.parametrize("goal", [0.99, 1.0])
+def test_span_without_room_for_an_error_must_be_written_back_freely(
+    adaptive: AdaptiveCompressor, faultless: list[bool], goal: float
+) -> None:
+    kept = make(adaptive, min_fidelity=goal, ratios=(4.0,))
+    assert [span.written_back for span in kept.spans] == [True] * len(kept.spans)
+    assert all(span.is_exact for span in kept.spans)
+    faultless[0] = False
+    drifting = make(adaptive, min_fidelity=goal, ratios=(4.0,))
+    assert {span.kind for span in drifting.spans} == {"tokens"}
+
+
+def test_span_with_room_for_an_error_is_kept_and_its_drift_recorded(
+    adaptive: AdaptiveCompressor, faultless: list[bool]
+) -> None:
+    faultless[0] = False
+    memory = make(adaptive, min_fidelity=0.5, ratios=(4.0,))
+    assert {span.kind for span in memory.spans} == {"slots"}
+    assert {span.written_back for span in memory.spans} == {False}
+    assert not any(span.is_exact for span in memory.spans)
+    assert weak_spans(memory, 0.5) == []
+    assert weak_spans(memory, 1.0) == list(range(len(memory.spans)))
+
+
+def test_drifting_span_is_refined_until_it_is_firm(
+    adaptive: AdaptiveCompressor, faultless: list[bool]
+) -> None:
+    faultless[0] = False
+    config = RefineConfig(steps=2, kl_weight=0.0, slack=np.inf)
+    segments = adaptive.compressor.encode([np.arange(16)], ratio=4)
+    ((_, refined),) = adaptive.refined(dict(enumerate(segments)), config)
+    assert refined.refine_steps == 2
+    assert refined.written_back is False
+
+
+@pytest.mark.parametrize(
+    ("tokens", "fidelity", "needed"),
+    [(32, 0.98, True), (32, 0.96, False), (4, 0.8, True), (4, 0.75, False), (1, 0.1, True)],
+)
+def test_fidelity_that_leaves_room_for_no_error_needs_every_token(
+    tokens: int, fidelity: float, needed: bool
+) -> None:
+    assert needs_every_token(tokens, fidelity) is needed
+
+
+def test_work_that_was_stopped_goes_on_from_the_memory_it_left(
+    adaptive: AdaptiveCompressor, faultless: list[bool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = adaptive.compressor.tokenize(TEXT)
+    policy = FidelityPolicy(min_fidelity=1.0, ratios=(4.0,), refine=RefineConfig())
+    drifting, left = 2, []
+
+    def refined(segments: Any, config: Any, **more: Any) -> Any:
+        seen.append(sorted(segments))
+        for i, segment in segments.items():
+            yield i, replace(segment, refine_steps=3, written_back=i != drifting)
+
+    seen: list[list[int]] = []
+    monkeypatch.setattr(AdaptiveCompressor, "refined", lambda self, s, c, **m: refined(s, c, **m))
+    faultless[0] = False
+    whole = adaptive.compress(
+        text, policy=policy, name="t", on_settled=lambda make: left.append(make())
+    )
+    first = left[0]
+    assert [span.kind for span in first.spans].count("slots") == 1
+    assert first.tokens == whole.tokens
+    again = adaptive.compress(text, policy=policy, name="t", start=first)
+    assert seen == [list(range(len(whole.spans))), list(range(1, len(whole.spans)))]
+    assert again == whole
+    assert whole.spans[drifting].kind == "tokens"
+
+
+def test_memory_of_another_text_is_not_gone_on_from(adaptive: AdaptiveCompressor) -> None:
+    other = adaptive.compressor.tokenize(TEXT[:-9])
+    memory = adaptive.compressor.verbatim(other, name="other")
+    text = adaptive.compressor.tokenize(TEXT)
+    policy = FidelityPolicy(min_fidelity=1.0)
+    with pytest.raises(InputError, match="another text"):
+        adaptive.compress(text, policy=policy, name="t", start=memory)
+
+
+def test_progress_only_grows_and_ends_at_the_whole(adaptive: AdaptiveCompressor) -> None:
+    seen: list[float] = []
+    policy = FidelityPolicy(
+        min_fidelity=0.6, ratios=(2.0, 4.0), refine=RefineConfig(steps=4, kl_weight=0.0)
+    )
+    text = adaptive.compressor.tokenize(TEXT)
+    adaptive.compress(
+        text, policy=policy, name="t", on_progress=lambda done, total: seen.append(done / total)
+    )
+    assert seen == sorted(seen)
+    assert len({round(share, 3) for share in seen}) > 4
+    assert seen[-1] == 1.0
+
+
+def test_refinement_is_tried_before_verbatim(adaptive: AdaptiveCompressor) -> None:
+    refine = RefineConfig(steps=60, kl_weight=0.0)
+    plain = make(adaptive, min_fidelity=0.6, ratios=(2.0,))
+    refined = make(adaptive, min_fidelity=0.6, ratios=(2.0,), refine=refine)
+    assert refined.positions < plain.positions
+    assert any(span.refine_steps for span in refined.spans)
+    assert all(span.fidelity >= 0.6 for span in refined.spans)
+
+
+def test_budget_is_never_exceeded_and_more_holds_more(adaptive: AdaptiveCompressor) -> None:
+    tokens = len(adaptive.compressor.tokenize(TEXT).ids)
+    held = []
+    for budget in (tokens // 2, tokens):
+        memory = make(adaptive, budget=budget)
+        assert memory.positions <= budget
+        held.append(memory.fidelity)
+    assert held[0] < held[1] == 1.0
+
+
+def test_budget_below_the_cheapest_is_refused_with_the_number_needed(
+    adaptive: AdaptiveCompressor,
+) -> None:
+    with pytest.raises(InputError, match="budget") as caught:
+        make(adaptive, budget=1, ratios=(2.0,))
+    needed = int(caught.value.expected.rsplit(" ", 1)[1])
+    assert make(adaptive, budget=needed, ratios=(2.0,)).positions == needed
+
+
+def test_budget_goes_where_it_holds_most() -> None:
+    offers = [
+        [segment(8, 2, 1), segment(8, 4, 8)],
+        [segment(8, 2, 6), segment(8, 4, 7)],
+    ]
+    chosen = spend(offers, 6, enough=1.0)
+    assert [len(s.slots_KD) for s in chosen] == [4, 2]
+
+
+def test_fidelity_beyond_enough_is_not_paid_for() -> None:
+    offers = [[segment(8, 2, 4), segment(8, 4, 8)]]
+    (chosen,) = spend(offers, 100, enough=0.5)
+    assert len(chosen.slots_KD) == 2
+
+
+def test_greedy_choice_is_within_one_upgrade_of_the_best() -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        offers = [
+            [
+                segment(8, k, int(h))
+                for k, h in zip((1, 2, 4, 8), sorted(rng.integers(0, 9, 4)), strict=True)
+            ]
+            for _ in range(4)
+        ]
+        budget = int(rng.integers(4, 32))
+
+        def held(choice: Any) -> float:
+            return sum(8 * s.token_fidelity.share for s in choice)
+
+        best = max(
+            held(choice)
+            for choice in itertools.product(*offers)
+            if sum(s.positions for s in choice) <= budget
+        )
+        chosen = spend(offers, budget, enough=1.0)
+        assert sum(s.positions for s in chosen) <= budget
+        assert held(chosen) >= best - 8
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{}, {"min_fidelity": 0.0}, {"min_fidelity": 1.5}, {"budget": 0}, {"budget": 5, "ratios": ()}],
+)
+def test_policies_without_sense_are_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError):
+        FidelityPolicy(**wrong)
+
+
+def test_refining_a_memory_improves_weak_spans_and_leaves_the_rest(
+    adaptive: AdaptiveCompressor, engine: Any
+) -> None:
+    memory = engine.compress(TEXT, ratio=2)
+    config = RefineConfig(steps=60, target=0.6, kl_weight=0.0)
+    weak = weak_spans(memory, 0.6)
+    *_, last = refine_memory(adaptive, engine.tokenizer, memory, config)
+    assert last.fidelity > memory.fidelity
+    for i, (before, after) in enumerate(zip(memory.spans, last.spans, strict=True)):
+        rows = slice(before.slot_start, before.slot_end)
+        same = np.array_equal(memory.slots[rows], last.slots[rows])
+        assert same == (i not in weak)
+        assert (after.refine_steps > 0) == (i in weak)
+    assert list(refine_memory(adaptive, engine.tokenizer, last, config)) == [] or weak_spans(
+        last, 0.6
+    )
+
+
+def test_memory_without_its_text_cannot_be_refined(
+    adaptive: AdaptiveCompressor, engine: Any
+) -> None:
+    memory = engine.compress(TEXT).without_source()
+    with pytest.raises(InputError, match="keeps its text"):
+        next(refine_memory(adaptive, engine.tokenizer, memory, RefineConfig(target=1.0)))

@@ -1,0 +1,123 @@
+"""The API on memories whose spans are slots, verbatim tokens, or both."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+import pytest
+
+from icae.engine import Icae
+from icae.errors import IncompatibleMemoryError
+from icae.memory import Memory, hash_token_ids
+from icae.model import tokenize
+
+TEXT = "The inner thing is in the thin tin: a thief ran there, and the end is near.\n" * 2
+UNICODE = "Fluß – 漢字, e\u0301 and 👩‍👩‍👧🙂🙂 at\u00a0the end 🙂"
+
+
+def assert_tiles(memory: Memory, text: str) -> None:
+    """Spans cover tokens, characters and verbatim tokens once, and join to the text."""
+    at = (0, 0, 0)
+    for span in memory.spans:
+        assert (span.token_start, span.char_start, span.verbatim_start) == at
+        at = (span.token_end, span.char_end, span.verbatim_end)
+    assert at == (memory.documents[0].tokens, len(text), memory.verbatim_tokens)
+    assert "".join(str(memory.span_source(i)) for i in range(len(memory.spans))) == text
+
+
+def test_fidelity_of_every_token_is_kept_beside_that_of_the_spans(engine: Icae) -> None:
+    memory = engine.compress(TEXT, ratio=4)
+    fidelity, ids = memory.token_fidelity, tokenize(engine.tokenizer, TEXT)
+    assert fidelity is not None
+    assert len(fidelity) == memory.tokens
+    for span in memory.spans:
+        rows = slice(span.slot_start, span.slot_end)
+        piece = ids[span.token_start : span.token_end]
+        (alone,) = engine.runtime.fidelity([memory.slots[rows]], [piece])
+        part = fidelity.tokens(span.token_start, span.token_end)
+        assert span.fidelity == part.share == alone.share
+        np.testing.assert_allclose(part.probabilities, alone.probabilities, atol=1.01 / 255)
+    assert engine.compress(TEXT, ratio=4, verify=False).token_fidelity is None
+
+
+@pytest.mark.parametrize("text", [TEXT, UNICODE, "a", " x ", "🙂"])
+def test_verbatim_memory_holds_the_tokens_themselves(engine: Icae, text: str) -> None:
+    memory = engine.verbatim(text, name="exact")
+    ids = tokenize(engine.tokenizer, text)
+
+    assert_tiles(memory, text)
+    assert memory.verbatim_ids.tolist() == ids.tolist()
+    assert (memory.slot_count, memory.positions, memory.ratio) == (0, len(ids), 1.0)
+    assert memory.fidelity == 1.0
+    assert {(span.kind, span.ratio) for span in memory.spans} == {("tokens", 1.0)}
+    assert memory.documents[0].token_ids_sha256 == hash_token_ids(ids)
+    assert memory.documents[0].name == "exact"
+
+
+def test_verbatim_spans_come_back_exactly_and_without_the_model(
+    engine: Icae, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> Any:
+        raise AssertionError("the model was run")
+
+    memory = engine.verbatim(UNICODE)
+    monkeypatch.setattr(engine.runtime, "write_back", fail)
+    seen: list[tuple[int, int]] = []
+
+    for kept in (memory, memory.without_source()):
+        made = engine.reconstruct(kept, on_progress=lambda *done: seen.append(done))
+        assert [r.exact_prefix for r in made] == [1.0] * len(memory.spans)
+        ids = [i for r in made for i in r.token_ids]
+        assert ids == memory.verbatim_ids.tolist()
+        assert engine.tokenizer.decode(ids) == UNICODE
+    assert "".join(r.text for r in engine.reconstruct(memory)) == UNICODE
+    assert seen[-1] == (len(memory.spans),) * 2
+
+
+def test_text_of_whole_characters_comes_back_from_token_ids_alone(engine: Icae) -> None:
+    memory = engine.verbatim(TEXT).without_source()
+    assert "".join(r.text for r in engine.reconstruct(memory)) == TEXT
+
+
+def test_slots_and_verbatim_tokens_are_asked_and_written_back_together(engine: Icae) -> None:
+    slots, tokens = engine.compress(TEXT, ratio=4), engine.verbatim(UNICODE, name="b")
+    both = slots + tokens + slots
+
+    answer = engine.ask(both, "Who?", max_new_tokens=3)
+
+    assert answer.memory_positions == both.positions == 2 * slots.slot_count + tokens.tokens
+    alone = engine.reconstruct(slots)
+    made = engine.reconstruct(both, spans=range(len(both.spans)))
+    assert [r.token_ids for r in made[: len(slots.spans)]] == [r.token_ids for r in alone]
+    assert [r.token_ids for r in made[-len(slots.spans) :]] == [r.token_ids for r in alone]
+    assert "".join(r.text for r in made[len(slots.spans) : -len(slots.spans)]) == UNICODE
+
+
+def test_verbatim_text_is_read_like_the_text_itself(engine: Icae) -> None:
+    from icae.decode.base import Prefix
+
+    memory = engine.verbatim("the thing")
+    embeds = engine.runtime.prefix_embeds(Prefix.of_memory(memory, "ft"))
+    ids = tokenize(engine.tokenizer, "the thing")
+    assert embeds[:-1].tolist() == engine.runtime.read_tokens(ids).tolist()
+
+
+def test_token_that_the_model_does_not_have_is_refused(engine: Icae) -> None:
+    memory = engine.verbatim("the thing")
+    foreign = dataclasses.replace(memory, verbatim_ids=memory.verbatim_ids + 288)
+    for use in (lambda: engine.ask(foreign, "Who?"), lambda: engine.reconstruct(foreign)):
+        with pytest.raises(IncompatibleMemoryError, match="base model does not have"):
+            use()
+
+
+def test_slice_is_written_back_without_a_comparison_of_its_ids(engine: Icae) -> None:
+    memory = engine.compress(TEXT, ratio=4)
+    part = memory.select([1, 2])
+    made = engine.reconstruct(part)
+    assert [r.token_ids for r in made] == [
+        r.token_ids for r in engine.reconstruct(memory, spans=[1, 2])
+    ]
+    assert [r.exact_prefix for r in made] == [None, None]
+    assert "".join(str(r.original) for r in made) == part.documents[0].source

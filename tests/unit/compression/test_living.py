@@ -1,0 +1,211 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from icae.engine import Icae
+from icae.errors import IncompatibleMemoryError, InputError
+from icae.memory import Memory, hash_token_ids
+from icae.model import tokenize
+
+TEXT = "The inner thing is in the thin tin: a thief ran there, and the end is near.\n" * 2
+MORE = "Then 17 others came in the rain."
+
+
+def slots_of(memory: Memory, index: int) -> bytes:
+    span = memory.spans[index]
+    return memory.slots[span.slot_start : span.slot_end].tobytes()
+
+
+def sources(memory: Memory, document: int = 0) -> str:
+    return "".join(
+        str(memory.span_source(i))
+        for i, span in enumerate(memory.spans)
+        if span.document == document
+    )
+
+
+def assert_is_the_memory_of(engine: Icae, memory: Memory, text: str, document: int = 0) -> None:
+    """Tokens, digests and measured fidelity are those of the text, whatever the spans."""
+    described = memory.documents[document]
+    ids = tokenize(engine.tokenizer, text)
+    assert described.source == sources(memory, document) == text
+    assert described.tokens == len(ids)
+    assert described.token_ids_sha256 == hash_token_ids(ids)
+    at = 0
+    for i, span in enumerate(memory.spans):
+        if span.document != document:
+            continue
+        piece = ids[span.token_start : span.token_end]
+        assert span.tokens <= engine.config.span_length
+        if span.kind == "tokens":
+            kept = memory.verbatim_ids[span.verbatim_start : span.verbatim_end]
+            assert kept.tolist() == piece.tolist()
+        else:
+            (alone,) = engine.runtime.encode([piece], [span.slots])
+            held = memory.slots[span.slot_start : span.slot_end]
+            np.testing.assert_allclose(held, alone, atol=1e-5, rtol=1e-5)
+        assert memory.spans[i].token_start == at
+        at = span.token_end
+
+
+def test_appended_text_leaves_all_whole_spans_as_they_are(engine: Icae) -> None:
+    text = TEXT + "It"
+    memory = engine.compress(text, ratio=4)
+    assert memory.spans[-1].tokens < 16
+
+    longer = engine.append(memory, MORE)
+
+    assert_is_the_memory_of(engine, longer, text + MORE)
+    untouched = len(memory.spans) - 1
+    assert longer.spans[:untouched] == memory.spans[:untouched]
+    for i in range(untouched):
+        assert slots_of(longer, i) == slots_of(memory, i)
+    assert longer.token_fidelity is not None
+    assert {span.ratio for span in longer.spans} == {4.0}
+
+
+def test_only_new_spans_are_encoded(engine: Icae, monkeypatch: pytest.MonkeyPatch) -> None:
+    memory = engine.compress(TEXT * 3, ratio=4)
+    seen: list[int] = []
+    encode = engine.runtime.encode
+
+    def counted(spans: Any, slots: Any) -> Any:
+        seen.append(sum(len(ids) for ids in spans))
+        return encode(spans, slots)
+
+    monkeypatch.setattr(engine.runtime, "encode", counted)
+    engine.append(memory, MORE)
+    assert sum(seen) <= 16 + engine.count_tokens(MORE)
+
+
+def test_text_is_appended_to_the_document_named(engine: Icae) -> None:
+    both = engine.compress(TEXT, ratio=4) + engine.compress(MORE, ratio=2, name="b")
+
+    longer = engine.append(both, " And on.", document=0)
+
+    assert_is_the_memory_of(engine, longer, TEXT + " And on.", 0)
+    assert_is_the_memory_of(engine, longer, MORE, 1)
+    assert longer.documents[1] == both.documents[1]
+    assert engine.append(both, "!").documents[0] == both.documents[0]
+
+
+def test_appending_to_verbatim_text_keeps_it_verbatim_and_compresses_the_rest(
+    engine: Icae,
+) -> None:
+    memory = engine.verbatim(TEXT)
+
+    longer = engine.append(memory, MORE, ratio=2)
+
+    assert_is_the_memory_of(engine, longer, TEXT + MORE)
+    assert longer.spans[: len(memory.spans)] == memory.spans
+    assert {(s.kind, s.ratio) for s in longer.spans[len(memory.spans) :]} == {("slots", 2.0)}
+    assert longer.verbatim_ids[: memory.verbatim_tokens].tolist() == memory.verbatim_ids.tolist()
+
+
+def test_replaced_text_inside_verbatim_spans_stays_verbatim(engine: Icae) -> None:
+    memory = engine.verbatim(TEXT)
+    at = TEXT.index("thief")
+
+    changed = engine.replace(memory, at, at + 5, "goat")
+
+    assert_is_the_memory_of(engine, changed, TEXT.replace("thief", "goat", 1))
+    assert {span.kind for span in changed.spans} == {"tokens"}
+
+
+def test_deleting_characters_encodes_the_spans_at_the_borders_again(engine: Icae) -> None:
+    memory = engine.compress(TEXT * 2, ratio=4)
+    start, end = memory.spans[1].char_start + 3, memory.spans[4].char_end - 2
+
+    shorter = engine.delete(memory, start, end)
+
+    text = TEXT * 2
+    assert_is_the_memory_of(engine, shorter, text[:start] + text[end:])
+    assert slots_of(shorter, 0) == slots_of(memory, 0)
+    assert slots_of(shorter, len(shorter.spans) - 1) == slots_of(memory, len(memory.spans) - 1)
+
+
+@settings(
+    deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    data=st.data(),
+    kind=st.sampled_from(["slots", "tokens"]),
+    text=st.text(alphabet="ab the\n🙂é1", max_size=30),
+)
+def test_any_edit_gives_the_memory_of_the_edited_text(
+    engine: Icae, data: st.DataObject, kind: str, text: str
+) -> None:
+    old = "the a\n🙂é " * 6
+    memory = engine.compress(old, ratio=4) if kind == "slots" else engine.verbatim(old)
+    start = data.draw(st.integers(0, len(old)))
+    end = data.draw(st.integers(start, len(old)))
+    new = old[:start] + text + old[end:]
+    if not new.strip():
+        return
+    assert_is_the_memory_of(engine, engine.replace(memory, start, end, text), new)
+
+
+def test_slice_without_known_ids_is_edited_by_its_spans(engine: Icae) -> None:
+    part = engine.compress(TEXT * 2, ratio=4).slice(30, 90)
+    source = str(part.documents[0].source)
+
+    longer = engine.append(part, MORE)
+    shorter = engine.delete(part, 0, 5)
+
+    assert longer.documents[0].source == sources(longer) == source + MORE
+    assert shorter.documents[0].source == sources(shorter) == source[5:]
+    assert longer.documents[0].token_ids_sha256 is None
+
+
+def test_blank_remainder_of_a_slice_goes_with_its_neighbour(engine: Icae) -> None:
+    text = "the the the the   " * 4
+    part = engine.compress(text, ratio=4).slice(0, 40)
+    source = str(part.documents[0].source)
+    blank = source.index("   ")
+
+    changed = engine.delete(part, 0, blank)
+
+    assert changed.documents[0].source == sources(changed) == source[blank:]
+
+
+def test_text_that_would_be_gone_is_refused(engine: Icae) -> None:
+    memory = engine.compress(TEXT, ratio=4)
+    with pytest.raises(InputError, match="would be left"):
+        engine.delete(memory, 0, len(TEXT))
+    with pytest.raises(InputError, match="would be left"):
+        engine.replace(memory, 0, len(TEXT), " \n")
+    with pytest.raises(InputError, match="nothing to append"):
+        engine.append(memory, "")
+
+
+def test_places_that_do_not_exist_are_refused(engine: Icae) -> None:
+    memory = engine.compress(TEXT, ratio=4)
+    for start, end in ((-1, 3), (4, 3), (0, len(TEXT) + 1)):
+        with pytest.raises(InputError, match="no such characters"):
+            engine.delete(memory, start, end)
+    with pytest.raises(InputError, match="no such document"):
+        engine.append(memory, "x", document=1)
+
+
+def test_memory_without_its_text_is_refused(engine: Icae) -> None:
+    with pytest.raises(InputError, match="no source text"):
+        engine.append(engine.compress(TEXT, ratio=4).without_source(), "x")
+
+
+def test_memory_of_another_adapter_is_refused(
+    engine: Icae, build_engine: Callable[..., Icae]
+) -> None:
+    foreign = build_engine(adapter_hash="f" * 64).compress(TEXT, ratio=4)
+    for edit in (
+        lambda: engine.append(foreign, "x"),
+        lambda: engine.replace(foreign, 0, 1, "x"),
+        lambda: engine.delete(foreign, 0, 1),
+    ):
+        with pytest.raises(IncompatibleMemoryError):
+            edit()

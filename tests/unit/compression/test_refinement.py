@@ -1,0 +1,263 @@
+"""Refinement: gradient steps on slots against a frozen decoder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from icae.compression.refinement import RefineConfig, RefineTask, refine, steps_left, target_leads
+from icae.compression.teachers import TeacherWriter
+from icae.errors import ConfigError
+from icae.model import PlainRow, plain_logits, token_kl, weight_hash
+from icae.model.objectives import autoencoding
+
+
+def task(model: Any, ids: Any, slots: int = 4, **more: Any) -> RefineTask:
+    with torch.no_grad():
+        (slots_KD,) = model.encode_spans([ids], [slots])
+    return RefineTask(token_ids=ids, slots_KD=slots_KD.float().numpy(), **more)
+
+
+def run(model: Any, tasks: list[RefineTask], **config: Any) -> dict[int, Any]:
+    return dict(refine(model, tasks, RefineConfig(kl_weight=0.0, **config)))
+
+
+def test_slots_reach_a_text_that_the_encoder_misses(model: Any, random_ids: Any) -> None:
+    config = {"steps": 80, "target": 1.0, "learning_rate": 0.3, "slack": np.inf}
+    (found,) = run(model, [task(model, random_ids(8))], **config).values()
+    assert found.history[0] < 0.5
+    assert found.token_fidelity.share > found.history[0] + 0.3
+    assert len(found.history) == found.steps + 1
+
+
+def test_result_has_the_fidelity_that_the_decoder_shows(model: Any, random_ids: Any) -> None:
+    ids = random_ids(8)
+    (found,) = run(model, [task(model, ids)], steps=20, target=1.0).values()
+    (score,) = model.score(
+        [torch.from_numpy(found.slots_KD).to(model.dtype)], [[(8, 4)]], [autoencoding(ids)]
+    )
+    assert score.correct_T.numpy().tolist() == found.token_fidelity.reproduced.tolist()
+
+
+def test_refined_slots_are_never_worse_than_those_before(model: Any, random_ids: Any) -> None:
+    found = run(
+        model, [task(model, random_ids(8, seed)) for seed in range(3)], steps=3, learning_rate=50.0
+    )
+    for result in found.values():
+        assert result.token_fidelity.share >= result.history[0]
+
+
+def test_span_leaves_as_soon_as_it_reaches_the_target(model: Any, random_ids: Any) -> None:
+    own = task(model, random_ids(8))
+    (found,) = run(model, [own], steps=80, target=0.5, margin=0.0).values()
+    assert found.token_fidelity.share >= 0.5
+    assert found.steps < 80
+    assert all(share < 0.5 for share in found.history[:-1])
+
+
+def test_span_leaves_only_when_its_tokens_lead_by_the_margin(model: Any, random_ids: Any) -> None:
+    own = task(model, random_ids(8), slots=8)
+    leads = {}
+    for margin in (0.0, 2.0):
+        config = {"steps": 200, "target": 1.0, "margin": margin, "patience": 200, "slack": np.inf}
+        (found,) = run(model, [own], **config).values()
+        (logits_TV,) = model.label_logits(
+            [torch.from_numpy(found.slots_KD).to(model.dtype)],
+            [[(8, 8)]],
+            [autoencoding(own.token_ids)],
+        )
+        leads[margin] = target_leads(logits_TV.detach(), autoencoding(own.token_ids)).numpy()
+        assert found.steps < 200
+    assert leads[2.0].min() >= 2.0 > leads[0.0].min() >= 0.0
+
+
+def test_lead_is_the_distance_to_the_best_other_token() -> None:
+    logits_TV = torch.tensor([[1.0, 4.0, 2.5], [3.0, 0.0, 1.0]])
+    leads = target_leads(logits_TV, autoencoding(np.array([1, 2])))
+    assert leads.tolist() == [1.5, -2.0]
+
+
+@pytest.mark.parametrize(
+    ("losses", "target", "expected"),
+    [
+        ([1.6, 0.8, 0.4], 1.0, 1.0),  # halves each step: 0.2 is one step away
+        ([1.6, 0.8, 0.4], 0.95, 0.0),  # 5 % may be missed: 0.4 is enough
+        ([3.0] + [6.4] * 2 + [3.2 * 2 ** (-n / 10) for n in range(11)], 1.0, 30.0),
+        ([2.0, 2.0], 1.0, np.inf),
+        ([2.0], 1.0, np.inf),
+    ],
+)
+def test_steps_left_follow_the_pace_of_the_last_losses(
+    losses: list[float], target: float, expected: float
+) -> None:
+    assert steps_left(losses, target) == pytest.approx(expected)
+
+
+def test_hopeless_span_costs_the_probe_and_no_teacher(model: Any, random_ids: Any) -> None:
+    asked: list[int] = []
+
+    def teach(contexts: Any) -> Any:
+        asked.append(len(contexts))
+        return [() for _ in contexts]
+
+    own = task(model, random_ids(16), slots=1)
+    config = RefineConfig(steps=30, target=1.0, probe=5, learning_rate=0.01)
+    (found,) = dict(refine(model, [own], config, teach=teach)).values()
+    assert found.steps == 5
+    assert asked == []
+
+
+def test_teachers_are_asked_for_once_for_all_spans_behind_the_probe(
+    model: Any, random_ids: Any
+) -> None:
+    asked: list[int] = []
+
+    def teach(contexts: Any) -> Any:
+        asked.append(len(contexts))
+        return [() for _ in contexts]
+
+    tasks = [task(model, random_ids(8, i), slots=8) for i in range(3)]
+    config = RefineConfig(steps=4, target=1.0, probe=2, slack=np.inf)
+    dict(refine(model, tasks, config, teach=teach))
+    assert asked == [3]
+
+
+def test_every_step_is_reported_and_what_a_finished_span_saved(model: Any, random_ids: Any) -> None:
+    seen: list[tuple[int, int]] = []
+    tasks = [task(model, random_ids(8, i)) for i in range(2)]
+    config = RefineConfig(steps=6, target=1.0, kl_weight=0.0, probe=6)
+    dict(refine(model, tasks, config, on_step=lambda done, total: seen.append((done, total))))
+    assert [total for _, total in seen] == [12] * len(seen)
+    assert seen[0][0] > 0
+    assert [done for done, _ in seen] == sorted(done for done, _ in seen)
+    assert seen[-1] == (12, 12)
+
+
+def test_spans_do_not_influence_each_other(model: Any, random_ids: Any) -> None:
+    tasks = [task(model, random_ids(6 + i, i), slots=2 + i) for i in range(3)]
+    together = run(model, tasks, steps=5, target=1.0)
+    for i, own in enumerate(tasks):
+        (alone,) = run(model, [own], steps=5, target=1.0).values()
+        np.testing.assert_allclose(alone.slots_KD, together[i].slots_KD, atol=1e-4)
+
+
+def test_small_batches_finish_every_span(model: Any, random_ids: Any) -> None:
+    tasks = [task(model, random_ids(8, i)) for i in range(4)]
+    found = run(model, tasks, steps=2, target=1.0, tokens_per_batch=1)
+    assert sorted(found) == [0, 1, 2, 3]
+
+
+def test_span_that_does_not_get_better_is_given_up(model: Any, random_ids: Any) -> None:
+    (found,) = run(
+        model,
+        [task(model, random_ids(8))],
+        steps=500,
+        target=1.0,
+        learning_rate=1e-9,
+        patience=4,
+        slack=np.inf,
+    ).values()
+    assert found.steps == 4
+
+
+def test_no_weight_of_the_model_changes_and_none_has_a_gradient(
+    model: Any, random_ids: Any
+) -> None:
+    before = weight_hash(model.decoder), {k: v.clone() for k, v in model.trainable().items()}
+    run(model, [task(model, random_ids(8))], steps=3, target=1.0)
+    assert weight_hash(model.decoder) == before[0]
+    for name, weight in model.trainable().items():
+        assert torch.equal(weight, before[1][name])
+        assert weight.grad is None
+
+
+def test_teachers_are_not_asked_for_without_a_kl_term(model: Any, random_ids: Any) -> None:
+    def refuse(contexts: Any) -> Any:
+        raise AssertionError
+
+    config = RefineConfig(steps=1, target=1.0, kl_weight=0.0)
+    dict(refine(model, [task(model, random_ids(8))], config, teach=refuse))
+
+
+def test_kl_term_keeps_the_slots_closer_to_the_full_context(
+    model: Any, tokenizer: Any, random_ids: Any
+) -> None:
+    ids = random_ids(8)
+    teachers = TeacherWriter(model=model, tokenizer=tokenizer, length=6).write([ids])[0]
+
+    def distance(slots_KD: Any) -> float:
+        slots = torch.from_numpy(slots_KD).to(model.dtype)
+        with torch.no_grad():
+            logits = model.label_logits(
+                [slots] * len(teachers), [[(8, 4)]] * len(teachers), [t.task for t in teachers]
+            )
+        return sum(
+            float(token_kl(t.log_probs_TV, row).mean())
+            for t, row in zip(teachers, logits, strict=True)
+        )
+
+    start = task(model, ids)
+    alone = run(model, [start], steps=40, target=1.0, slack=np.inf)[0]
+    config = RefineConfig(steps=40, target=1.0, kl_weight=1.0, probe=0, slack=np.inf)
+    both = dict(refine(model, [start], config, teach=lambda contexts: [teachers]))[0]
+    assert distance(both.slots_KD) < distance(alone.slots_KD)
+
+
+def test_teachers_repeat_with_the_same_seed_and_are_what_the_plain_decoder_says(
+    model: Any, tokenizer: Any, random_ids: Any
+) -> None:
+    ids = random_ids(8)
+    writer = TeacherWriter(model=model, tokenizer=tokenizer, length=5, prompts=())
+    ((first,),) = writer.write([ids])
+    (_, (again,)) = writer.write([random_ids(8, 1), ids])
+    assert first.task.target_ids.tolist() == again.task.target_ids.tolist()
+    row = PlainRow(ids=np.concatenate([ids, first.task.target_ids]), scored=5)
+    expected = torch.log_softmax(plain_logits(model.decoder, [row])[0], dim=-1)
+    torch.testing.assert_close(first.log_probs_TV.float(), expected, atol=2e-2, rtol=1e-2)
+
+
+def test_plain_logits_are_those_of_the_model_called_alone(model: Any, random_ids: Any) -> None:
+    rows = [PlainRow(ids=random_ids(n, n), scored=3) for n in (5, 9)]
+    for row, logits_TV in zip(rows, plain_logits(model.decoder, rows), strict=True):
+        with torch.no_grad():
+            expected = model.decoder(torch.from_numpy(row.ids)[None]).logits[0, -4:-1]
+        torch.testing.assert_close(logits_TV, expected, atol=1e-5, rtol=1e-4)
+
+
+def test_kl_of_equal_distributions_is_zero_and_of_a_known_pair_is_by_hand() -> None:
+    even = torch.log(torch.tensor([[0.5, 0.5]]))
+    skewed = torch.log(torch.tensor([[0.9, 0.1]]))
+    assert float(token_kl(even, even)) == pytest.approx(0.0, abs=1e-7)
+    by_hand = 0.5 * np.log(0.5 / 0.9) + 0.5 * np.log(0.5 / 0.1)
+    assert float(token_kl(even, skewed)) == pytest.approx(by_hand, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"steps": 0},
+        {"target": 0.0},
+        {"target": 1.1},
+        {"learning_rate": 0.0},
+        {"kl_weight": -1.0},
+        {"tokens_per_batch": 0},
+        {"patience": 0},
+        {"margin": -0.5},
+        {"probe": -1},
+        {"slack": 0.0},
+    ],
+)
+def test_values_out_of_range_are_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match="out of range"):
+        RefineConfig(**wrong)
+
+
+def test_other_dtypes_of_slots_come_back_as_float32(
+    build_model: Callable[..., Any], random_ids: Any
+) -> None:
+    (found,) = run(build_model(), [task(build_model(), random_ids(8))], steps=1).values()
+    assert found.slots_KD.dtype == np.float32

@@ -1,0 +1,199 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from icae.config import ModelConfig, ObjectiveConfig, OptimConfig, Recipe, load_recipe
+from icae.config.data import DataConfig, RatioStage, TripletFile
+from icae.config.parsing import from_dict, to_dict
+from icae.errors import ConfigError
+
+RECIPES = Path(__file__).parents[3] / "recipes"
+
+
+def refused(raw: Any, cls: type = Recipe) -> ConfigError:
+    with pytest.raises(ConfigError) as caught:
+        from_dict(cls, raw, where="r.yaml")
+    return caught.value
+
+
+def test_an_unknown_key_is_refused_by_name() -> None:
+    error = refused({"name": "a", "lamda": 0.5})
+
+    assert error.got == "lamda"
+    assert "unknown key" in error.message
+    assert "objective" in str(error.expected)
+
+
+def test_a_missing_key_is_refused_by_name() -> None:
+    error = refused({"base": "x"})
+
+    assert "missing" in error.message
+    assert error.expected == "name"
+
+
+@pytest.mark.parametrize(
+    ("raw", "key"),
+    [
+        ({"name": 3}, "name"),
+        ({"name": "a", "model": {"span_length": "512"}}, "model: span_length"),
+        ({"name": "a", "model": {"span_length": 512.0}}, "model: span_length"),
+        ({"name": "a", "model": {"span_length": True}}, "model: span_length"),
+        ({"name": "a", "model": {"lora_alpha": "32"}}, "model: lora_alpha"),
+        ({"name": "a", "model": {"lora_alpha": False}}, "model: lora_alpha"),
+        ({"name": "a", "model": {"layout": "uniformly"}}, "model: layout"),
+        ({"name": "a", "model": None}, "model"),
+        ({"name": "a", "run": {"dtype": "float16"}}, "run: dtype"),
+        ({"name": "a", "run": {"gradient_checkpointing": 1}}, "run: gradient_checkpointing"),
+        ({"name": "a", "init_adapter": 4}, "init_adapter"),
+        ({"name": "a", "data": {"triplets": "one.jsonl"}}, "data: triplets"),
+        ({"name": "a", "data": {"triplets": ["a", 2]}}, r"data: triplets[1]"),
+        ({"name": "a", "data": {"context_lengths": [512]}}, "data: context_lengths"),
+        ({"name": "a", "data": {"context_lengths": {"long": 1}}}, "data: context_lengths"),
+        ({"name": "a", "data": {"ratio_curriculum": [{"until": "x"}]}}, "ratio_curriculum[0]"),
+    ],
+)
+def test_a_wrong_type_is_refused_with_the_key(raw: dict[str, Any], key: str) -> None:
+    error = refused(raw)
+
+    assert error.message.startswith("r.yaml: ")
+    assert key in error.message
+
+
+def test_a_recipe_that_is_not_a_mapping_is_refused() -> None:
+    assert refused(["name"]).got == "list"
+    assert refused(None).got == "NoneType"
+
+
+def test_a_value_out_of_range_names_the_section_and_the_key() -> None:
+    error = refused({"name": "a", "objective": {"ae_weight": 1.5}})
+
+    assert error.message == "r.yaml: objective: objective.ae_weight is out of range."
+    assert error.got == "1.5"
+    assert error.expected == "0..1"
+
+
+def test_an_error_deep_in_a_list_names_the_whole_way() -> None:
+    stages = [{"until": 0.5}, {"until": 1.0, "ratio": {4: 1}}]
+    error = refused({"name": "a", "data": {"ratio_curriculum": stages}})
+
+    assert error.message == "r.yaml: data: ratio_curriculum[1]: unknown key."
+    assert error.got == "ratio"
+
+
+def test_an_integer_serves_as_a_float() -> None:
+    config = from_dict(ModelConfig, {"lora_alpha": 64}, where="x")
+
+    assert config.lora_alpha == 64.0
+    assert isinstance(config.lora_alpha, float)
+
+
+def test_an_integer_too_large_for_a_float_is_refused() -> None:
+    assert "lora_alpha" in refused({"lora_alpha": 10**400}, ModelConfig).message
+
+
+def test_json_turns_mapping_keys_into_text_and_back() -> None:
+    data = DataConfig(
+        context_lengths={128: 1.0, 512: 2.0},
+        ratio_curriculum=(RatioStage(ratios={1.5: 1.0, 4.0: 2.0}),),
+    )
+    again = from_dict(DataConfig, json.loads(json.dumps(to_dict(data))), where="x")
+
+    assert again == data
+    assert all(type(key) is int for key in again.context_lengths)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Record:
+    anything: Mapping[str, Any]
+
+
+def test_free_form_values_pass_unchanged() -> None:
+    raw = {"anything": {"data": {"512": [1, None]}, "7": "seven"}}
+
+    assert from_dict(Record, raw, where="x").anything == raw["anything"]
+
+
+def test_a_complete_recipe_survives_yaml(tmp_path: Path) -> None:
+    recipe = Recipe(
+        name="all",
+        init_adapter="runs/a",
+        model=ModelConfig(layout="uniform", slot_head="linear", memory_embedding="per-slot"),
+        data=DataConfig(
+            shards="s", triplets=(TripletFile(path="a.jsonl"), TripletFile(path="b.xz", cap=3))
+        ),
+        objective=ObjectiveConfig(ae_weight=0.4, ft_share=0.5),
+        optim=OptimConfig(steps=7, batch_size=8, micro_batch_size=4),
+    )
+    path = tmp_path / "all.yaml"
+    path.write_text(yaml.safe_dump(to_dict(recipe)))
+
+    assert load_recipe(path) == recipe
+
+
+def test_a_recipe_file_that_is_missing_or_not_yaml_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="Cannot read"):
+        load_recipe(tmp_path / "none.yaml")
+    bad = tmp_path / "bad.yaml"
+    bad.write_text("name: [unclosed")
+    with pytest.raises(ConfigError, match="not valid YAML"):
+        load_recipe(bad)
+
+
+@pytest.mark.parametrize(
+    "path",
+    sorted(path for path in RECIPES.glob("*.yaml") if not path.name.startswith("data-")),
+    ids=lambda path: path.stem,
+)
+def test_every_recipe_in_the_repository_loads(path: Path) -> None:
+    assert load_recipe(path).name
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: ModelConfig(span_length=0),
+        lambda: ModelConfig(lora_rank=0),
+        lambda: ModelConfig(lora_alpha=0.0),
+        lambda: ModelConfig(max_slots=0),
+        lambda: ModelConfig(layout="x"),  # type: ignore[arg-type]
+        lambda: ModelConfig(slot_head="x"),  # type: ignore[arg-type]
+        lambda: ModelConfig(memory_embedding="x"),  # type: ignore[arg-type]
+        lambda: RatioStage(until=0.0),
+        lambda: RatioStage(until=1.1),
+        lambda: RatioStage(ratios={}),
+        lambda: RatioStage(ratios={0.5: 1.0}),
+        lambda: RatioStage(ratios={4.0: 0.0}),
+        lambda: DataConfig(context_lengths={}),
+        lambda: DataConfig(context_lengths={1: 1.0}),
+        lambda: DataConfig(context_lengths={64: -1.0}),
+        lambda: DataConfig(continuation_length=0),
+        lambda: DataConfig(ratio_curriculum=()),
+        lambda: DataConfig(ratio_curriculum=(RatioStage(until=0.5),)),
+        lambda: DataConfig(ratio_curriculum=(RatioStage(), RatioStage(until=0.5))),
+        lambda: ObjectiveConfig(ae_weight=-0.1),
+        lambda: ObjectiveConfig(ft_share=1.1),
+        lambda: OptimConfig(steps=0),
+        lambda: OptimConfig(batch_size=8, micro_batch_size=3),
+        lambda: OptimConfig(batch_size=8, micro_batch_size=16),
+        lambda: OptimConfig(learning_rate=0.0),
+        lambda: OptimConfig(warmup_steps=-1),
+        lambda: OptimConfig(clip_norm=0.0),
+    ],
+)
+def test_values_out_of_range_are_refused(make: Any) -> None:
+    with pytest.raises(ConfigError) as caught:
+        make()
+
+    assert caught.value.expected
+
+
+def test_configuration_cannot_be_changed_in_place() -> None:
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        ModelConfig().span_length = 3  # type: ignore[misc]

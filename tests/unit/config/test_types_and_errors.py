@@ -1,0 +1,104 @@
+from __future__ import annotations
+
+import dataclasses
+import subprocess
+import sys
+from typing import get_args
+
+import pytest
+
+import icae
+from icae import errors
+from icae.config import types
+from icae.config.types import Answer
+from icae.errors import ConfigError, IcaeError
+
+SUBCLASSES = [
+    value
+    for value in vars(errors).values()
+    if isinstance(value, type) and issubclass(value, Exception)
+]
+
+
+@pytest.mark.parametrize("kind", SUBCLASSES, ids=lambda kind: kind.__name__)
+def test_one_except_clause_catches_every_error(kind: type[IcaeError]) -> None:
+    with pytest.raises(IcaeError):
+        raise kind("Something is wrong.")
+
+
+def test_an_error_says_what_was_got_expected_and_how_to_fix_it() -> None:
+    error = ConfigError("The ratio is wrong.", got="0.5", expected=">= 1", fix="Give 4.")
+
+    assert str(error).splitlines() == [
+        "The ratio is wrong.",
+        "  got:      0.5",
+        "  expected: >= 1",
+        "  fix:      Give 4.",
+    ]
+    assert (error.message, error.got, error.expected, error.fix) == (
+        "The ratio is wrong.",
+        "0.5",
+        ">= 1",
+        "Give 4.",
+    )
+
+
+def test_an_error_leaves_out_what_it_does_not_know() -> None:
+    assert str(ConfigError("Only this.")) == "Only this."
+    assert str(ConfigError("This.", fix="Do that.")) == "This.\n  fix:      Do that."
+
+
+@pytest.mark.parametrize(
+    ("known", "literal"),
+    [
+        (types.POSITION_LAYOUTS, types.PositionLayout),
+        (types.SLOT_HEADS, types.SlotHead),
+        (types.MEMORY_EMBEDDINGS, types.MemoryEmbedding),
+        (types.OBJECTIVES, types.Objective),
+    ],
+)
+def test_the_list_of_a_literal_type_names_all_of_it(known: tuple[str, ...], literal: type) -> None:
+    assert known == get_args(literal)
+
+
+def test_results_cannot_be_changed_in_place() -> None:
+    answer = Answer(
+        text="a",
+        prompt_tokens=1,
+        memory_positions=1,
+        answer_tokens=1,
+        seconds=1.0,
+        first_token_seconds=1.0,
+        finished=True,
+    )
+
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        answer.text = "b"  # type: ignore[misc]
+
+
+def test_the_public_names_are_these() -> None:
+    assert sorted(icae.__all__) == [
+        "Icae",
+        "IcaeError",
+        "Memory",
+        "Reader",
+        "__version__",
+        "ask",
+        "compress",
+        "load",
+        "open_reader",
+        "reconstruct",
+    ]
+    assert icae.IcaeError is IcaeError
+    with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
+        icae.nonsense  # noqa: B018
+
+
+def test_the_core_imports_without_torch_and_transformers() -> None:
+    code = (
+        "import sys, icae, icae.memory, icae.config, icae.model.objectives; icae.Memory;"
+        "print(sorted({'torch', 'transformers', 'peft'} & set(sys.modules)))"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    assert out.stdout.strip() == "[]"

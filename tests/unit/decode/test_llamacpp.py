@@ -1,0 +1,269 @@
+"""The llama.cpp runtime against the torch runtime, on tiny models; `make test-llamacpp`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from icae.config.types import OBJECTIVES
+from icae.decode.base import Prefix, Request, SlotsPart, TokensPart
+from icae.decode.torch import TorchRuntime
+from icae.errors import BaseModelError, InputError
+
+pytest.importorskip(
+    "llama_cpp", reason="llama-cpp-python is not installed; `make test-llamacpp` installs it"
+)
+
+from icae.decode.llamacpp.context import LlamaModel
+from icae.decode.llamacpp.runtime import LlamaCppRuntime
+from icae.decode.llamacpp.weights import BaseFolder, write_gguf
+
+LLAMACPP_FAMILIES = ("llama", "qwen2", "mistral")
+AROUND = {"framing": "around", "objective_tokens": 3}
+NOTHING = np.zeros(0, dtype=np.int64)
+
+
+@pytest.fixture(params=LLAMACPP_FAMILIES)
+def family(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory, build_decoder: Any) -> Callable[[str], Path]:
+    """The GGUF file, float32, of the tiny model of a family."""
+    made: dict[str, Path] = {}
+
+    def path_of(family: str) -> Path:
+        if family not in made:
+            folder = tmp_path_factory.mktemp(family)
+            build_decoder(family).save_pretrained(folder)
+            made[family] = folder / "weights.gguf"
+            write_gguf(BaseFolder.open(folder), made[family], "float32")
+        return made[family]
+
+    return path_of
+
+
+@pytest.fixture
+def build_both(build_model: Any, files: Any) -> Callable[..., tuple[TorchRuntime, Any]]:
+    """``build_both(family, **config)``: torch and llama.cpp on the same tiny model."""
+
+    def build(family: str = "llama", **config: Any) -> tuple[TorchRuntime, Any]:
+        model = build_model(family, **config)
+        vectors = {name: model.tokens.objective(name).detach().numpy() for name in OBJECTIVES}
+        weights = LlamaModel(files(family))
+        return TorchRuntime(model), LlamaCppRuntime(weights, model.config, vectors, dtype="float32")
+
+    return build
+
+
+def mixed_prefix(torch_runtime: TorchRuntime, random_ids: Any, objective: Any = "ft") -> Prefix:
+    """Slots, verbatim tokens, slots."""
+    first, last = torch_runtime.encode([random_ids(16), random_ids(9, 2)], [4, 3])
+    return Prefix(
+        parts=(
+            SlotsPart(slots_KD=first),
+            TokensPart(token_ids=random_ids(6, 1)),
+            SlotsPart(slots_KD=last),
+        ),
+        spans=((16, 4), (6, 6), (9, 3)),
+        objective=objective,
+    )
+
+
+@pytest.mark.parametrize("config", [{}, AROUND])
+def test_both_runtimes_write_the_same_tokens(
+    family: str, build_both: Any, random_ids: Any, config: dict[str, Any]
+) -> None:
+    torch_runtime, llama = build_both(family, **config)
+    prefix = mixed_prefix(torch_runtime, random_ids)
+
+    for asked in (prefix, None):
+        for seed in range(3):
+            prompt = random_ids(5 + seed, 7 + seed)
+            expected = torch_runtime.generate(asked, prompt, max_new_tokens=8, stop_ids=())
+            made = llama.generate(asked, prompt, max_new_tokens=8, stop_ids=())
+            assert made.token_ids == expected.token_ids
+            assert made.positions == expected.positions
+
+
+def test_both_runtimes_agree_on_sizes(build_both: Any) -> None:
+    torch_runtime, llama = build_both()
+
+    assert llama.vocabulary == torch_runtime.vocabulary
+    assert llama.context_window == torch_runtime.context_window
+    assert llama.kv_bytes(10) == torch_runtime.kv_bytes(10)
+    assert llama.name == "llamacpp float32"
+
+
+def test_a_stop_token_ends_the_answer_and_is_not_part_of_it(
+    build_both: Any, random_ids: Any
+) -> None:
+    torch_runtime, llama = build_both()
+    prefix, prompt = mixed_prefix(torch_runtime, random_ids), random_ids(5)
+    free = llama.generate(prefix, prompt, max_new_tokens=8, stop_ids=()).token_ids
+    seen: list[int] = []
+
+    made = llama.generate(
+        prefix, prompt, max_new_tokens=8, stop_ids=[free[-1]], on_token=seen.append
+    )
+
+    assert made.stopped
+    assert tuple(seen) == made.token_ids == free[: free.index(free[-1])]
+
+
+def test_a_second_question_and_a_longer_conversation_are_answered_as_if_read_anew(
+    build_both: Any, random_ids: Any
+) -> None:
+    torch_runtime, llama = build_both(**AROUND)
+    prefix = mixed_prefix(torch_runtime, random_ids)
+    first = random_ids(5)
+    turns = [first, random_ids(7, 3), np.append(first, random_ids(40, 4)), first, first[:2]]
+
+    for prompt in turns:
+        made = llama.generate(prefix, prompt, max_new_tokens=6, stop_ids=())
+        fresh = torch_runtime.generate(prefix, prompt, max_new_tokens=6, stop_ids=())
+        assert made.token_ids == fresh.token_ids
+
+
+def test_what_was_read_is_not_read_again(
+    build_both: Any, random_ids: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch_runtime, llama = build_both(**AROUND)
+    prefix, prompt = mixed_prefix(torch_runtime, random_ids), random_ids(5)
+    llama.generate(prefix, prompt, max_new_tokens=2, stop_ids=())
+    read: list[int] = []
+    decode = llama._context._decode
+    monkeypatch.setattr(
+        llama._context,
+        "_decode",
+        lambda where, *rest, **options: (read.append(len(where)), decode(where, *rest, **options)),
+    )
+
+    llama.generate(prefix, np.append(prompt, 3), max_new_tokens=1, stop_ids=())
+
+    assert read == [1]  # the one token that is new
+
+    read.clear()
+    llama._last = None
+    llama.generate(prefix, prompt, max_new_tokens=1, stop_ids=())
+    # Objective vectors and slots in one pass, as far as no token stands between them.
+    assert read == [3 + 4, 6, 3 + 3, 5]
+
+
+def test_a_cache_that_grows_keeps_what_was_read(
+    build_both: Any, random_ids: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("icae.decode.llamacpp.runtime.GROWTH", 16)
+    torch_runtime, llama = build_both(**AROUND)
+    prefix, prompt = mixed_prefix(torch_runtime, random_ids), random_ids(5)
+    llama.generate(prefix, prompt, max_new_tokens=2, stop_ids=())
+    first = llama._context
+
+    longer = np.append(prompt, random_ids(90, 4))
+    made = llama.generate(prefix, longer, max_new_tokens=6, stop_ids=())
+
+    assert llama._context is not first
+    expected = torch_runtime.generate(prefix, longer, max_new_tokens=6, stop_ids=())
+    assert made.token_ids == expected.token_ids
+
+
+def test_answers_written_together_equal_those_written_one_by_one(
+    build_both: Any, random_ids: Any
+) -> None:
+    torch_runtime, llama = build_both(**AROUND)
+    shared = mixed_prefix(torch_runtime, random_ids)
+    alone = Prefix.of_slots(torch_runtime.encode([random_ids(8, 5)], [2])[0], [(8, 2)], "ft")
+    requests = [
+        Request(prefix=prefix, prompt_ids=random_ids(3 + 2 * i, 20 + i))
+        for i, prefix in enumerate([shared, None, alone, shared, None, shared])
+    ]
+    expected = torch_runtime.generate_many(requests, max_new_tokens=8, stop_ids=())
+    stops = [expected[0].token_ids[2]]
+
+    # The first three share nothing, so that each has places of its own.
+    for chosen, stop_ids in ((requests, ()), (requests, stops), (requests[:3], ())):
+        made = llama.generate_many(chosen, max_new_tokens=8, stop_ids=stop_ids)
+        wanted = torch_runtime.generate_many(chosen, max_new_tokens=8, stop_ids=stop_ids)
+        assert [m.token_ids for m in made] == [m.token_ids for m in wanted]
+        assert [m.stopped for m in made] == [m.stopped for m in wanted]
+
+
+def test_spans_are_written_back_alike(build_both: Any, random_ids: Any) -> None:
+    torch_runtime, llama = build_both(**AROUND)
+    shapes = [(16, 4), (5, 2), (16, 8), (1, 1)]
+    slots = torch_runtime.encode(
+        [random_ids(tokens, i) for i, (tokens, _) in enumerate(shapes)], [k for _, k in shapes]
+    )
+    prefixes = [
+        Prefix.of_slots(own, [shape], "ae") for own, shape in zip(slots, shapes, strict=True)
+    ]
+
+    assert llama.write_back(prefixes) == torch_runtime.write_back(prefixes)
+
+
+def test_a_saved_cache_gives_the_same_answer_without_reading_the_memory(
+    build_both: Any, random_ids: Any
+) -> None:
+    torch_runtime, llama = build_both(**AROUND)
+    prefix, prompt = mixed_prefix(torch_runtime, random_ids), random_ids(5)
+    expected = llama.generate(prefix, prompt, max_new_tokens=6, stop_ids=()).token_ids
+    data = llama.save_kv(prefix)
+
+    _, other = build_both(**AROUND)
+    other.load_kv(prefix, data)
+
+    assert other._last is not None
+    assert len(other._last) == prefix.positions + 6
+    made = other.generate(prefix, prompt, max_new_tokens=6, stop_ids=())
+    assert made.token_ids == expected
+
+
+def test_bytes_that_are_no_cache_of_this_memory_are_refused_and_nothing_is_kept(
+    build_both: Any, random_ids: Any
+) -> None:
+    torch_runtime, llama = build_both()
+    prefix, prompt = mixed_prefix(torch_runtime, random_ids), random_ids(5)
+    expected = llama.generate(prefix, prompt, max_new_tokens=6, stop_ids=()).token_ids
+    other = Prefix.of_slots(torch_runtime.encode([random_ids(8, 5)], [2])[0], [(8, 2)], "ft")
+    data = llama.save_kv(other)
+
+    for wrong in (data, b"nothing of the kind", data[: len(data) // 2]):
+        with pytest.raises(InputError, match="key-value cache"):
+            llama.load_kv(prefix, wrong)
+        made = llama.generate(prefix, prompt, max_new_tokens=6, stop_ids=())
+        assert made.token_ids == expected
+
+
+def test_positions_with_gaps_are_refused(build_both: Any) -> None:
+    with pytest.raises(InputError, match="cannot read the memories of this adapter") as caught:
+        build_both(layout="uniform")
+    assert "--runtime torch" in str(caught.value.fix)
+
+
+def test_a_damaged_weight_file_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "weights.gguf"
+    path.write_bytes(b"GGUF and nothing else")
+
+    with pytest.raises(BaseModelError, match="cannot load the base weights"):
+        LlamaModel(path)
+
+
+def test_bfloat16_weights_and_slots_are_read_too(
+    build_model: Any, build_decoder: Any, random_ids: Any, tmp_path: Path
+) -> None:
+    build_decoder().save_pretrained(tmp_path)
+    write_gguf(BaseFolder.open(tmp_path), tmp_path / "half.gguf", "bfloat16")
+    model = build_model()
+    vectors = {name: model.tokens.objective(name).detach().numpy() for name in OBJECTIVES}
+    llama = LlamaCppRuntime(LlamaModel(tmp_path / "half.gguf"), model.config, vectors)
+    prefix = mixed_prefix(TorchRuntime(model), random_ids)
+
+    made = llama.generate(prefix, random_ids(5), max_new_tokens=6, stop_ids=())
+
+    assert len(made.token_ids) == 6
+    assert llama.kv_bytes(10) == 1280

@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+import numpy as np
+
+from icae.config import ModelConfig
+from icae.decode.base import Prefix, SlotsPart, TokensPart
+from icae.decode.read_so_far import ReadSoFar
+
+CONFIG = ModelConfig(framing="around", objective_tokens=2)
+SLOTS = np.arange(12, dtype=np.float32).reshape(3, 4)
+
+
+def prefix(slots: object = SLOTS, objective: str = "ft") -> Prefix:
+    return Prefix.of_slots(slots, [(9, 3)], objective)  # type: ignore[arg-type]
+
+
+def test_two_questions_on_one_memory_share_it_and_what_their_prompts_begin_with() -> None:
+    first = ReadSoFar.of(CONFIG, prefix(), [5, 6, 7])
+
+    assert len(first) == 2 + 3 + 2 + 3
+    assert first.shared(ReadSoFar.of(CONFIG, prefix(SLOTS.copy()), [5, 6, 9, 9])) == 2 + 3 + 2 + 2
+    assert first.shared(ReadSoFar.of(CONFIG, prefix(), [])) == 2 + 3 + 2
+
+
+def test_a_memory_that_grew_shares_its_first_slots() -> None:
+    grown = Prefix.of_slots(np.concatenate([SLOTS, SLOTS + 9]), [(9, 3), (9, 3)], "ft")
+
+    assert ReadSoFar.of(CONFIG, prefix(), [5]).shared(ReadSoFar.of(CONFIG, grown, [5])) == 2 + 3
+
+
+def test_other_slots_objectives_or_no_memory_share_nothing_beyond_the_difference() -> None:
+    first = ReadSoFar.of(CONFIG, prefix(), [5])
+    changed = SLOTS.copy()
+    changed[1, 0] += 1e-3
+
+    assert first.shared(ReadSoFar.of(CONFIG, prefix(changed), [5])) == 2 + 1
+    assert first.shared(ReadSoFar.of(CONFIG, prefix(objective="ae"), [5])) == 0
+    assert first.shared(ReadSoFar.of(CONFIG, None, [5])) == 0
+
+
+def test_verbatim_tokens_and_prompt_tokens_are_told_from_slots_by_what_they_are() -> None:
+    tokens = Prefix(
+        parts=(TokensPart(token_ids=np.array([3, 4])), SlotsPart(slots_KD=SLOTS)),
+        spans=((2, 2), (9, 3)),
+        objective="ft",
+    )
+    first = ReadSoFar.of(CONFIG, tokens, [5])
+
+    assert first.keys[2:4] == [3, 4]
+    assert first.shared(ReadSoFar.of(CONFIG, tokens, [6])) == 2 + 2 + 3 + 2
+
+
+def test_the_same_inputs_at_other_positions_are_not_shared() -> None:
+    config = ModelConfig(layout="uniform")
+    near = Prefix.of_slots(SLOTS, [(3, 3)], "ft")
+    far = Prefix.of_slots(SLOTS, [(300, 3)], "ft")
+
+    assert ReadSoFar.of(config, near, [5]).shared(ReadSoFar.of(config, far, [5])) == 0
+
+
+def test_a_token_that_was_written_stands_behind_the_others() -> None:
+    read = ReadSoFar.of(CONFIG, prefix(), [5])
+    read.add(8)
+
+    assert read.shared(ReadSoFar.of(CONFIG, prefix(), [5, 8, 9])) == 2 + 3 + 2 + 2
+    assert read.positions[-2:] == [7, 8]

@@ -1,0 +1,128 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+from icae.decode.base import Prefix, Request
+from icae.decode.batching import POSITIONS_PER_BATCH
+from icae.decode.torch_decoding import KeptFronts, TorchDecoding
+
+TEXTS = ("The fox is in the inn.", "A hen ran.", "In the end the other one is near the river.")
+
+
+@pytest.fixture
+def requests(engine: Any, random_ids: Callable[..., Any]) -> list[Request]:
+    """Requests with memories of several lengths, one of them twice, and two without."""
+    memories = [engine.compress(text) for text in (*TEXTS, TEXTS[0])]
+    prompts = [engine.request(m, f"Where is {i}?") for i, m in enumerate(memories)]
+    return [*prompts, *(Request(prefix=None, prompt_ids=random_ids(n, n)) for n in (5, 33))]
+
+
+def alone(engine: Any, request: Request, limit: int) -> list[int]:
+    made = engine.runtime.generate(
+        request.prefix, request.prompt_ids, max_new_tokens=limit, stop_ids=[]
+    )
+    return list(made.token_ids)
+
+
+@pytest.mark.parametrize("build_with", [{}, {"family": "qwen2"}, {"family": "gpt-neox"}])
+def test_an_answer_that_joins_others_midway_is_the_one_it_gets_alone(
+    build_engine: Callable[..., Any], build_with: Any, random_ids: Callable[..., Any]
+) -> None:
+    engine = build_engine(**build_with)
+    memories = [engine.compress(text) for text in TEXTS]
+    asked = [engine.request(m, f"Where is {i}?") for i, m in enumerate(memories)]
+    asked += [Request(prefix=None, prompt_ids=random_ids(n, n)) for n in (5, 33)]
+    decoding = TorchDecoding(engine.runtime, [], kept_bytes=10**6)
+    limits = [9, 2, 6, 12, 4]
+    written: dict[int, list[int]] = {i: [] for i in range(len(asked))}
+    waiting = list(range(len(asked)))
+    steps = 0
+    while waiting or decoding:
+        if waiting and steps % 2 == 0:  # one or two join at every second step
+            new = [waiting.pop(0) for _ in range(1 + steps // 2 % 2) if waiting]
+            step = decoding.join({i: (asked[i], limits[i]) for i in new})
+        else:
+            step = decoding.step()
+        steps += 1
+        for row, token in zip(step.rows, step.tokens, strict=True):
+            written[row].append(token)
+    for i, request in enumerate(asked):
+        assert written[i] == alone(engine, request, limits[i]), i
+
+
+def test_a_row_that_is_given_up_leaves_the_others_as_they_are(
+    engine: Any, requests: list[Request]
+) -> None:
+    decoding = TorchDecoding(engine.runtime, [], kept_bytes=0)
+    written: dict[int, list[int]] = {i: [] for i in range(len(requests))}
+
+    def take(step: Any) -> None:
+        for row, token in zip(step.rows, step.tokens, strict=True):
+            written[row].append(token)
+
+    take(decoding.join({i: (request, 8) for i, request in enumerate(requests)}))
+    take(decoding.step())
+    decoding.leave([0, 5])
+    while decoding:
+        take(decoding.step())
+    for i, request in enumerate(requests):
+        expected = alone(engine, request, 8)
+        assert written[i] == (expected[:2] if i in (0, 5) else expected)
+
+
+def test_a_stop_token_ends_a_row(engine: Any, requests: list[Request]) -> None:
+    expected = alone(engine, requests[0], 8)
+    decoding = TorchDecoding(engine.runtime, [expected[2]], kept_bytes=0)
+    tokens = list(decoding.join({7: (requests[0], 8)}).tokens)
+    while decoding:
+        tokens += decoding.step().tokens
+    assert tokens == expected[: expected.index(expected[2]) + 1]
+
+
+def test_a_memory_that_is_asked_again_is_not_read_again(
+    engine: Any, requests: list[Request], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[str] = []
+    read_prefixes = engine.runtime.read_prefixes
+
+    def noting(prefixes: list[Prefix]) -> Any:
+        read.extend(prefix.digest for prefix in prefixes)
+        return read_prefixes(prefixes)
+
+    monkeypatch.setattr(engine.runtime, "read_prefixes", noting)
+    decoding = TorchDecoding(engine.runtime, [], kept_bytes=10**6)
+    for key, request in enumerate([*requests[:4], *requests[:4]]):
+        tokens = list(decoding.join({key: (request, 5)}).tokens)
+        while decoding:
+            tokens += decoding.step().tokens
+        assert tokens == alone(engine, request, 5)
+    assert len(read) == len(set(read)) == 3
+
+
+def test_kept_memories_stay_within_their_bytes_and_the_unused_ones_go_first() -> None:
+    def front() -> Any:
+        return ((torch.zeros(1, 1, 5, 2), torch.zeros(1, 1, 5, 2)),)  # 80 bytes
+
+    kept = KeptFronts(200)
+    kept.keep("a", front())
+    kept.keep("b", front())
+    assert kept.get("a") is not None
+    kept.keep("c", front())
+    assert kept.get("b") is None
+    assert kept.get("a") is not None
+    assert kept.bytes == 160
+    KeptFronts(10).keep("a", front())  # too large: not kept, and nothing breaks
+
+
+def test_no_more_join_than_there_is_room_for(engine: Any, requests: list[Request]) -> None:
+    decoding = TorchDecoding(engine.runtime, [], kept_bytes=0)
+    big = POSITIONS_PER_BATCH // 2
+    assert decoding.joinable([(requests[4], 10 * POSITIONS_PER_BATCH)]) == 1
+    assert decoding.joinable([(requests[4], big), (requests[4], 3)]) == 1
+    assert decoding.joinable([(requests[4], 3)] * 9) == 9
+    decoding.join({0: (requests[4], big)})
+    assert decoding.joinable([(requests[4], 3)] * 9) == 0

@@ -1,0 +1,61 @@
+"""A tiny engine and a tiny corpus of short documents."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("sacrebleu")
+pytest.importorskip("matplotlib")
+
+WORDS = "the inner lamp of a harbour town turned in the rain over other men and their nets"
+
+
+@pytest.fixture
+def corpus(tmp_path: Path) -> Path:
+    """A folder of six documents of about 190 tokens, each of other words."""
+    folder = tmp_path / "corpus"
+    folder.mkdir()
+    for i in range(6):
+        words = np.random.default_rng(i).choice(WORDS.split(), 60)
+        (folder / f"{i}.txt").write_text(" ".join(words), encoding="utf-8")
+    return folder
+
+
+@pytest.fixture
+def settings() -> Any:
+    """Two lengths (one of several spans) and two ratios on a few contexts."""
+    from icae.evals import ReconstructionSettings
+
+    return ReconstructionSettings(lengths=(16, 24), ratios=(2.0, 4.0), samples=4, greedy=2)
+
+
+@pytest.fixture
+def run(
+    engine: Any, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., Any]:
+    """``run(settings, folder=..., **options)``: an experiment on the tiny engine.
+
+    Its picture is not drawn, which would take longer than all the rest; few resamples are.
+    """
+    from icae.evals import evaluate
+
+    monkeypatch.setattr("icae.evals.run.plot", lambda rows, panels, title: title.encode())
+    monkeypatch.setattr("icae.evals.metrics.RESAMPLES", 20)
+
+    def call(settings: Any, *, folder: str = "out", **options: Any) -> Any:
+        return evaluate(
+            engine, [corpus], settings, folder=tmp_path / folder, command="icae eval", **options
+        )
+
+    return call
+
+
+@pytest.fixture
+def ignore() -> Callable[[int], None]:
+    """A tick that nobody counts."""
+    return lambda tokens: None

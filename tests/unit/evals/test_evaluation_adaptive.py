@@ -1,0 +1,119 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from icae.errors import ConfigError
+from icae.evals import AdaptiveSettings
+from icae.evals.adaptive import share_of_fixed
+from icae.evals.panels import COLOURS, looks_by_series, runs_over_ratios
+from icae.evals.plots import plot
+
+
+@pytest.fixture
+def settings() -> AdaptiveSettings:
+    """Contexts of two spans; one policy of each kind."""
+    return AdaptiveSettings(
+        lengths=(24,),
+        ratios=(2.0, 4.0),
+        min_fidelities=(0.2,),
+        budgets=(0.5,),
+        refined=(0.5,),
+        steps=3,
+        samples=2,
+    )
+
+
+def by_text(rows: Any) -> dict[str, Any]:
+    return {row["text"]: row for row in rows}
+
+
+def test_every_policy_has_a_row_and_keeps_its_promise(run: Any, settings: Any) -> None:
+    rows = by_text(run(settings).rows)
+    assert list(rows) == [
+        "fixed 2x",
+        "fixed 4x",
+        "budget 0.5",
+        "min fidelity 0.2",
+        "min fidelity, refined 0.5",
+    ]
+    assert rows["fixed 2x"]["positions_share"]["value"] == 0.5
+    assert rows["fixed 4x"]["positions_share"]["value"] == 0.25
+    assert max(rows["budget 0.5"]["per_context"]["positions_share"]) <= 0.5
+    assert min(rows["min fidelity 0.2"]["per_context"]["fidelity"]) >= 0.2
+    assert min(rows["min fidelity, refined 0.5"]["per_context"]["fidelity"]) >= 0.5
+
+
+def test_fixed_row_is_what_compressing_at_that_ratio_gives(
+    run: Any, settings: Any, engine: Any, corpus: Any
+) -> None:
+    from icae.evals.contexts import draw_windows, read_documents
+
+    alone = replace(settings, min_fidelities=(), budgets=(), refined=())
+    row = by_text(run(alone).rows)["fixed 4x"]
+    documents = read_documents([corpus], engine.tokenizer)
+    windows = draw_windows(documents, size=settings.window, samples=2, seed=0).windows
+    for i, window in enumerate(windows):
+        ids = window.context(24, after=33)
+        segments = engine.compressor.encode([ids[:16], ids[16:]], ratio=4.0)
+        held = sum(s.token_fidelity.reproduced.sum() for s in segments)
+        assert row["per_context"]["fidelity"][i] == pytest.approx(held / 24)
+
+
+def test_whole_text_verbatim_has_all_tokens_and_the_loss_of_raw_tokens(
+    run: Any, settings: Any
+) -> None:
+    row = by_text(run(replace(settings, min_fidelities=(1.0,), budgets=(), refined=())).rows)[
+        "min fidelity 1"
+    ]
+    for key in ("positions_share", "fidelity", "verbatim", "exact"):
+        assert row[key]["value"] == 1.0
+    assert row["fixed_share"] == 1.0
+    assert np.isfinite(row["loss"]["value"])
+
+
+@pytest.mark.parametrize(
+    ("fidelity", "share"), [(0.4, 0.25), (0.5, 0.375), (0.6, 0.5), (0.8, 0.75), (0.3, None)]
+)
+def test_share_of_fixed_ratios_lies_on_the_line_through_them(
+    fidelity: float, share: float | None
+) -> None:
+    points = ((0.25, 0.4), (0.5, 0.6))
+    rows = [
+        {"kind": "fixed ratio", "positions_share": {"value": p}, "fidelity": {"value": f}}
+        for p, f in points
+    ]
+    other = {"kind": "budget", "positions_share": {"value": 0.3}, "fidelity": {"value": 0.9}}
+    found = share_of_fixed([*rows, other], fidelity)
+    assert found == (None if share is None else pytest.approx(share))
+
+
+def test_a_series_over_several_ratios_has_one_look() -> None:
+    rows = [
+        {"series": "fixed", "kind": "fixed", "ratio": 2.0},
+        {"series": "fixed", "kind": "fixed", "ratio": 4.0},
+        {"series": "budget", "kind": "budget", "ratio": None},
+    ]
+    assert runs_over_ratios(rows)
+    assert not runs_over_ratios(rows[1:])
+    looks = looks_by_series(rows)
+    assert [looks[name]["color"] for name in ("fixed", "budget")] == list(COLOURS[:2])
+
+
+def test_rows_can_be_drawn(run: Any, settings: Any) -> None:
+    from icae.evals.adaptive import Adaptive
+
+    rows = run(replace(settings, refined=())).rows
+    assert plot(rows, Adaptive.panels, title="x").startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"budgets": (1.5,)}, {"budgets": (0.0,)}, {"min_fidelities": (2.0,)}, {"steps": 0}],
+)
+def test_values_out_of_range_are_refused(settings: Any, change: Any) -> None:
+    with pytest.raises(ConfigError):
+        replace(settings, **change)

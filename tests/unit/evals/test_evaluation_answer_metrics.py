@@ -1,0 +1,156 @@
+"""Metrics of answers against cases worked out by hand, and against a second implementation."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from icae.errors import MissingDependencyError
+from icae.evals import answer_metrics
+from icae.evals.answer_metrics import (
+    exact_match,
+    is_empty,
+    is_repeating,
+    normalised,
+    rouge_f1,
+    rouge_signature,
+    token_f1,
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("The  Cat, a dog; an OWL!", "cat dog owl"),
+        ("theatre of another day", "theatre of another day"),
+        ("U.S. dollars", "us dollars"),
+        ("the", ""),
+        ("1,000", "1000"),
+    ],
+)
+def test_normalisation_follows_squad(text: str, expected: str) -> None:
+    assert normalised(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("written", "references", "expected"),
+    [
+        ("The Broncos.", ["Denver", "broncos"], 1.0),
+        ("Denver Broncos", ["Denver", "broncos"], 0.0),
+        ("", ["the"], 1.0),
+        ("", ["cat"], 0.0),
+    ],
+)
+def test_exact_match_needs_one_equal_reference(
+    written: str, references: list[str], expected: float
+) -> None:
+    assert exact_match(written, references) == expected
+
+
+@pytest.mark.parametrize(
+    ("written", "references", "expected"),
+    [
+        # 2 words common; precision 2/4, recall 2/2.
+        ("It was Cam Newton", ["Cam Newton"], 2 / 3),
+        # The second reference is the better one: precision 1/4, recall 1/1 -> 0.4; against
+        # the first: 2 common, precision 2/4, recall 2/5 -> 4/9.
+        ("It was Cam Newton", ["Cam Newton won in 2015", "Cam"], 4 / 9),
+        # A word counts as often as it stands in both: 1 common of 3 and 2.
+        ("no no no", ["no way"], 0.4),
+        ("Paris", ["London"], 0.0),
+        ("the", ["a"], 1.0),
+        ("the", ["cat"], 0.0),
+    ],
+)
+def test_f1_is_that_of_words_and_of_the_best_reference(
+    written: str, references: list[str], expected: float
+) -> None:
+    assert token_f1(written, references) == pytest.approx(expected)
+
+
+def test_rouge_by_hand() -> None:
+    # Words: the cat sat on the mat (6) and the cat lay on a mat (6).
+    scores = rouge_f1("The cat sat on the mat.", ["the cat lay on a mat"])
+    assert scores["rouge1"] == pytest.approx(4 / 6)  # the, cat, on, mat
+    assert scores["rouge2"] == pytest.approx(1 / 5)  # the cat
+    assert scores["rougeL"] == pytest.approx(4 / 6)  # the cat on mat
+
+
+def test_each_rouge_figure_takes_its_own_best_reference() -> None:
+    references = ["d c b a", "a b x y z w"]
+    scores = rouge_f1("a b c d", references)
+    assert scores["rouge1"] == pytest.approx(1.0)  # the first holds the same words
+    assert scores["rouge2"] == pytest.approx(2 * (1 / 3) * (1 / 5) / (1 / 3 + 1 / 5))
+
+
+def words_of(text: str) -> list[str]:
+    return re.findall(r"[a-z0-9]+", text.lower())
+
+
+def own_rouge(written: str, true: str) -> dict[str, float]:
+    """ROUGE F1 written from its definition."""
+    a, b = words_of(written), words_of(true)
+    table = np.zeros((len(a) + 1, len(b) + 1), dtype=int)
+    for i, x in enumerate(a):
+        for j, y in enumerate(b):
+            table[i + 1, j + 1] = (
+                table[i, j] + 1 if x == y else max(table[i, j + 1], table[i + 1, j])
+            )
+    result = {"rougeL": (int(table[-1, -1]), len(a), len(b))}
+    for n in (1, 2):
+        grams = [Counter(zip(*(words[k:] for k in range(n)), strict=False)) for words in (a, b)]
+        common = sum((grams[0] & grams[1]).values())
+        result[f"rouge{n}"] = (common, sum(grams[0].values()), sum(grams[1].values()))
+    return {
+        name: 2 * common / (left + right) if common else 0.0
+        for name, (common, left, right) in result.items()
+    }
+
+
+def test_rouge_equals_a_second_implementation_on_random_texts() -> None:
+    rng = np.random.default_rng(0)
+    vocabulary = ["The", "ship,", "ships", "sailed", "in", "1925", "to", "Porto.", "old-town"]
+    for _ in range(40):
+        written, true = (" ".join(rng.choice(vocabulary, rng.integers(1, 14))) for _ in range(2))
+        assert rouge_f1(written, [true]) == pytest.approx(own_rouge(written, true))
+
+
+def test_the_signature_names_package_and_version() -> None:
+    assert re.match(r"rouge-score \d+\.\d+\.\d+, F1, no stemming", rouge_signature())
+
+
+def test_missing_rouge_score_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "rouge_score.rouge_scorer", None)
+    answer_metrics._scorer.cache_clear()
+    with pytest.raises(MissingDependencyError, match=r"icae\[eval\]"):
+        rouge_f1("a", ["a"])
+    answer_metrics._scorer.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("text", "empty"), [("", True), (" .\n", True), ("no", False), ("7", False)]
+)
+def test_an_answer_without_letter_or_digit_is_empty(text: str, empty: bool) -> None:
+    assert is_empty(text) is empty
+
+
+@pytest.mark.parametrize(
+    ("text", "stuck"),
+    [
+        ("no no no no no no", True),
+        ("no no no no no", False),
+        ("It is. It is. It is not", False),
+        ("well, of the year of the year of the year", True),
+        ("of the year of the year and so on", False),
+        ("one two three four one two three four", False),
+        ("1.1.1.1", True),
+        ("first a b c d e f. first a b c d e f. first a b c d e f.", True),
+        ("a b c d", False),
+        ("", False),
+    ],
+)
+def test_a_phrase_three_times_in_a_row_is_repeating(text: str, stuck: bool) -> None:
+    assert is_repeating(text) is stuck

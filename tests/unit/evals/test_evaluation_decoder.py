@@ -1,0 +1,149 @@
+"""Teacher forcing and greedy decoding against plain transformers calls."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch.nn.functional import cross_entropy
+
+from icae.decode.base import Prefix
+from icae.decode.torch import TorchRuntime
+from icae.errors import InputError
+from icae.evals.memories import encode_contexts, no_memory, score_tasks, write_back
+from icae.evals.plain_decoder import plain_losses
+from icae.model import PlainRow
+from icae.model.objectives import autoencoding, continuation
+
+
+def direct_losses(decoder: Any, ids: Any, scored: int) -> Any:
+    """Token losses of an ordinary transformers call."""
+    with torch.no_grad():
+        logits = decoder(input_ids=torch.tensor(ids)[None]).logits[0]
+    losses = cross_entropy(logits[:-1], torch.tensor(ids[1:]), reduction="none")
+    return losses[-scored:].numpy()
+
+
+def test_plain_losses_equal_those_of_transformers(
+    family: str, build_model: Any, random_ids: Any, ignore: Any
+) -> None:
+    model = build_model(family)
+    ids = random_ids(40)
+    (losses,) = plain_losses(TorchRuntime(model), [PlainRow(ids=ids, scored=39)], tick=ignore)
+    with torch.no_grad():
+        row = torch.tensor(ids)[None]
+        expected = float(model.decoder(input_ids=row, labels=row).loss)
+    assert losses.mean() == pytest.approx(expected, abs=1e-4)
+    assert losses == pytest.approx(direct_losses(model.decoder, ids, 39), abs=1e-4)
+
+
+def test_padding_leaves_plain_losses_unchanged(
+    family: str, build_model: Any, random_ids: Any, ignore: Any
+) -> None:
+    runtime = TorchRuntime(build_model(family))
+    rows = [
+        PlainRow(ids=random_ids(n, i), scored=s)
+        for i, (n, s) in enumerate([(40, 9), (3, 2), (17, 16), (40, 1)])
+    ]
+    together = plain_losses(runtime, rows, tick=ignore)
+    for row, losses in zip(rows, together, strict=True):
+        assert len(losses) == row.scored
+        (alone,) = plain_losses(runtime, [row], tick=ignore)
+        assert losses == pytest.approx(alone, abs=1e-4)
+
+
+def test_passes_stay_within_the_bound_and_are_counted(
+    model: Any, random_ids: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("icae.decode.torch.TOKENS_PER_BATCH", 40)
+    ticks: list[int] = []
+    rows = [PlainRow(ids=random_ids(20, i), scored=5) for i in range(5)]
+    plain_losses(TorchRuntime(model), rows, tick=ticks.append)
+    assert ticks == [40, 40, 20]
+
+
+@pytest.mark.parametrize("scored", [0, 5])
+def test_a_first_token_cannot_be_scored(random_ids: Any, scored: int) -> None:
+    with pytest.raises(InputError, match="cannot score"):
+        PlainRow(ids=random_ids(5), scored=scored)
+
+
+@pytest.mark.parametrize("layout", ["uniform-encoder", "uniform"])
+def test_memory_scores_equal_those_of_the_training_forward_pass(
+    build_model: Any, random_ids: Any, ignore: Any, layout: str
+) -> None:
+    from icae.model import Sample
+
+    model = build_model(layout=layout)
+    contexts = [random_ids(40, i) for i in range(3)]
+    tasks = [autoencoding(ids) for ids in contexts]
+    runtime = TorchRuntime(model)
+    memories = encode_contexts(runtime, contexts, ratio=4, tick=ignore)
+    assert memories[0].spans == ((16, 4), (16, 4), (8, 2))
+
+    scores = score_tasks(runtime, memories, tasks, tick=ignore)
+
+    samples = [
+        Sample(context_ids=c, ratio=4, tasks=(t,)) for c, t in zip(contexts, tasks, strict=True)
+    ]
+    with torch.no_grad():
+        expected = model(samples)
+    for score, wanted in zip(scores, expected, strict=True):
+        assert score.losses_T == pytest.approx(-wanted.log_probs_T.numpy(), abs=1e-4)
+        assert np.array_equal(score.correct_T, wanted.correct_T.numpy())
+
+
+def test_without_memory_the_decoder_reads_the_objective_token_alone(
+    model: Any, random_ids: Any, ignore: Any
+) -> None:
+    runtime, ids = TorchRuntime(model), random_ids(20)
+    (score,) = score_tasks(runtime, [no_memory(runtime)], [autoencoding(ids)], tick=ignore)
+
+    embed = model.decoder.get_input_embeddings()
+    with torch.no_grad():
+        row = torch.cat([model.tokens.objective("ae"), embed(torch.tensor(ids[:-1]))])
+        logits = model.decoder(inputs_embeds=row[None]).logits[0]
+        expected = cross_entropy(logits, torch.tensor(ids), reduction="none")
+    assert score.losses_T == pytest.approx(expected.numpy(), abs=1e-4)
+
+
+def test_padding_leaves_memory_scores_unchanged(model: Any, random_ids: Any, ignore: Any) -> None:
+    runtime = TorchRuntime(model)
+    contexts = [random_ids(n, n) for n in (33, 5, 16)]
+    memories = encode_contexts(runtime, contexts, ratio=2, tick=ignore)
+    tasks = [continuation(random_ids(n, n + 1)) for n in (3, 12, 7)]
+    together = score_tasks(runtime, memories, tasks, tick=ignore)
+    for i, score in enumerate(together):
+        alone = encode_contexts(runtime, [contexts[i]], ratio=2, tick=ignore)
+        (expected,) = score_tasks(runtime, alone, [tasks[i]], tick=ignore)
+        assert score.losses_T == pytest.approx(expected.losses_T, abs=1e-4)
+
+
+@pytest.mark.parametrize("layout", ["uniform-encoder", "uniform"])
+def test_whole_contexts_are_written_back_as_one_by_one(
+    build_model: Any, random_ids: Any, ignore: Any, layout: str
+) -> None:
+    runtime = TorchRuntime(build_model(layout=layout))
+    contexts = [random_ids(40, i) for i in range(3)]
+    memories = encode_contexts(runtime, contexts, ratio=4, tick=ignore)
+
+    written = write_back(runtime, memories, tick=ignore)
+
+    nothing = np.array([], dtype=np.int64)
+    for memory, ids in zip(memories, written, strict=True):
+        prefix = Prefix.of_slots(memory.slots_KD, memory.spans, "ae")
+        made = runtime.generate(prefix, nothing, max_new_tokens=40, stop_ids=())
+        assert ids == made.token_ids
+
+
+def test_many_rows_are_decoded_in_one_pass(
+    model: Any, random_ids: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runtime, ticks = TorchRuntime(model), []
+    contexts = [random_ids(16, i) for i in range(5)]
+    memories = encode_contexts(runtime, contexts, ratio=4, tick=lambda n: None)
+    monkeypatch.setattr("icae.decode.torch.TOKENS_PER_BATCH", 3)
+    write_back(runtime, memories, tick=ticks.append)
+    assert len(ticks) == 2  # 3 + 2 rows: 16 tokens count as one

@@ -1,0 +1,363 @@
+"""The experiment on the tiny engine, against direct calls of the model."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from icae.config import ModelConfig
+from icae.errors import AdapterError, ConfigError, InputError
+from icae.evals import READERS, QaSettings, evaluate
+from icae.evals.qa import BY_SLOTS
+from icae.model import (
+    FullContextModel,
+    ReaderInfo,
+    render_answer,
+    render_full_prompt,
+    render_prompt,
+    save_reader,
+    tokenize,
+)
+
+CONTEXTS = [
+    "the lamp of a harbour town",
+    "rain over other men and their nets in the inner harbour",
+    "a third text, about the inner lamp",
+]
+
+PLACES = (0, 0, 1, 2, 2)
+"""The text that each question is about."""
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> list[Path]:
+    """Five questions about three texts, and four with a choice."""
+    open_rows = [
+        {"context": CONTEXTS[i], "prompt": f"who {n}?", "answer": "the men", "answers": ["nets"]}
+        for n, i in enumerate(PLACES)
+    ]
+    closed = [
+        {"context": CONTEXTS[n % 3], "prompt": f"is it {n}?", "answer": answer}
+        for n, answer in enumerate(("Yes.", "No.", "Yes.", "Yes."))
+    ]
+    made = []
+    for name, rows in (("open", open_rows), ("closed", closed)):
+        made.append(tmp_path / f"{name}.jsonl")
+        made[-1].write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return made
+
+
+@pytest.fixture
+def settings() -> QaSettings:
+    return QaSettings(ratios=(2.0, 4.0), questions=None, max_new_tokens=4)
+
+
+@pytest.fixture
+def run(
+    engine: Any, files: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., Any]:
+    """``run(settings, texts=..., folder=...)``; nothing is drawn, few resamples are taken."""
+    monkeypatch.setattr("icae.evals.run.plot", lambda rows, panels, title: title.encode())
+    monkeypatch.setattr("icae.evals.metrics.RESAMPLES", 20)
+
+    def call(wanted: Any, *, texts: Any = None, folder: str = "out", **options: Any) -> Any:
+        return evaluate(
+            engine, texts or files, wanted, folder=tmp_path / folder, command="icae", **options
+        )
+
+    return call
+
+
+def row_of(rows: Any, kind: str, *, dataset: str = "open", ratio: float | None = None) -> Any:
+    return next(r for r in rows if (r["kind"], r["dataset"], r["ratio"]) == (kind, dataset, ratio))
+
+
+def direct_loss(decoder: Any, prompt_ids: Any, answer_ids: Any) -> float:
+    ids = torch.tensor(np.concatenate([prompt_ids, answer_ids]))[None]
+    labels = ids.clone()
+    labels[:, : len(prompt_ids)] = -100
+    with torch.no_grad():
+        return float(decoder(input_ids=ids, labels=labels).loss)
+
+
+@pytest.fixture
+def upper(engine: Any, tmp_path: Path) -> Path:
+    """Folder of a full-context reader with random weights."""
+    made = engine.provenance
+    model = FullContextModel(engine.runtime.model.decoder, ModelConfig(lora_rank=2, lora_alpha=4.0))
+    generator = torch.Generator().manual_seed(3)
+    with torch.no_grad():
+        for parameter in model.trainable().values():
+            parameter += 0.3 * torch.randn(parameter.shape, generator=generator)
+    info = ReaderInfo(
+        name="upper",
+        base_model=made.base_model,
+        base_hash=made.base_hash,
+        tokenizer_hash=made.tokenizer_hash,
+        lora_rank=2,
+        lora_alpha=4.0,
+        lora_targets="qv",
+    )
+    return save_reader(model, info, tmp_path / "upper")
+
+
+def test_every_reader_ratio_and_data_set_has_a_row(run: Any, settings: Any, tmp_path: Path) -> None:
+    finished = run(settings)
+    free = [("full context", None), ("no context", None)]
+    by_slots = [kind for kind in BY_SLOTS if kind in READERS]
+    slots = [(kind, r) for r in (2.0, 4.0) for kind in by_slots]
+    expected = [(name, *pair) for name in ("open", "closed") for pair in (*free, *slots)]
+    assert [(r["dataset"], r["kind"], r["ratio"]) for r in finished.rows] == expected
+    page = (tmp_path / "out" / "qa.md").read_text(encoding="utf-8")
+    assert page.count("\n| open |") == 10 + 2 * 5
+    assert "open: 5 questions about 3 contexts, of 5 in the file; 0 of the file" in page
+    assert "always saying the commonest gives 0.750" in page
+    assert finished.payload["rouge"].startswith("rouge-score")
+    assert [s["contexts"] for s in finished.payload["sets"]] == [3, 3]
+
+
+def test_answers_and_positions_are_those_of_ask_and_ask_text(
+    run: Any, settings: Any, engine: Any, files: list[Path]
+) -> None:
+    wanted = replace(settings, ratios=(4.0,), readers=("memory", "full context"))
+    rows = run(wanted, texts=files[:1]).rows
+    memory, full = row_of(rows, "memory", ratio=4.0), row_of(rows, "full context")
+    asked = {f"who {n}?": CONTEXTS[i] for n, i in enumerate(PLACES)}
+    prompts = full["per_question"]["prompt"]
+    assert sorted(prompts) == sorted(asked)
+    memories = {context: engine.compress(context, ratio=4.0) for context in CONTEXTS}
+    answers = [engine.ask(memories[asked[p]], p, max_new_tokens=4) for p in prompts]
+    assert memory["per_question"]["answer"] == [a.text for a in answers]
+    mean = np.mean([a.prompt_tokens for a in answers])
+    assert memory["positions"] == pytest.approx(mean, abs=0.1)
+    answers = [engine.ask_text(asked[p], p, max_new_tokens=4) for p in prompts]
+    assert full["per_question"]["answer"] == [a.text for a in answers]
+    mean = np.mean([a.prompt_tokens for a in answers])
+    assert full["positions"] == pytest.approx(mean, abs=0.1)
+    assert full["unterminated"]["value"] == np.mean([not a.finished for a in answers])
+
+
+def test_losses_are_those_of_the_reference_behind_what_each_reader_reads(
+    run: Any, settings: Any, engine: Any, upper: Path, files: list[Path]
+) -> None:
+    readers = ("memory", "full context", "no context", "first tokens")
+    wanted = replace(settings, ratios=(4.0,), readers=readers, upper_bound=upper)
+    rows = run(wanted, texts=files[:1]).rows
+    tokenizer, decoder = engine.tokenizer, engine.runtime.model.decoder
+    answer = render_answer(tokenizer, "the men")
+    prompt, context = "who 2?", CONTEXTS[1]
+    full_ids = render_full_prompt(tokenizer, context, prompt)
+    at = row_of(rows, "full context")["per_question"]["prompt"].index(prompt)
+
+    def loss(kind: str, ratio: float | None = None) -> float:
+        return float(row_of(rows, kind, ratio=ratio)["per_question"]["loss"][at])
+
+    assert loss("full context") == pytest.approx(direct_loss(decoder, full_ids, answer), abs=1e-4)
+    alone = render_prompt(tokenizer, prompt)
+    assert loss("no context") == pytest.approx(direct_loss(decoder, alone, answer), abs=1e-4)
+    slots = row_of(rows, "memory", ratio=4.0)
+    ids = tokenize(tokenizer, context)
+    budget = len(engine.compress(context, ratio=4.0).slots)
+    cut = render_full_prompt(tokenizer, tokenizer.decode(ids[:budget].tolist()), prompt)
+    assert loss("first tokens", 4.0) == pytest.approx(direct_loss(decoder, cut, answer), abs=1e-4)
+    assert (
+        slots["context_positions"] == row_of(rows, "first tokens", ratio=4.0)["context_positions"]
+    )
+    cut_text = row_of(rows, "first tokens", ratio=4.0)["per_question"]["read"][at]
+    assert cut_text == tokenizer.decode(ids[:budget].tolist())
+    assert "read" not in row_of(rows, "full context")["per_question"]
+    tuned = row_of(rows, "upper bound")
+    assert tuned["reader"].startswith("upper bound ")
+    assert abs(tuned["per_question"]["loss"][at] - loss("full context")) > 0.01
+
+
+def test_the_memory_loss_is_that_of_the_training_objective(
+    run: Any, settings: Any, engine: Any, files: list[Path]
+) -> None:
+    from icae.model import Sample
+    from icae.model.objectives import instruction
+
+    rows = run(replace(settings, ratios=(2.0,), readers=("memory",)), texts=files[:1]).rows
+    row = row_of(rows, "memory", ratio=2.0)["per_question"]
+    task = instruction(
+        render_prompt(engine.tokenizer, "who 2?"), render_answer(engine.tokenizer, "the men")
+    )
+    ids = tokenize(engine.tokenizer, CONTEXTS[1])
+    with torch.no_grad():
+        (score,) = engine.runtime.model([Sample(context_ids=ids, ratio=2.0, tasks=(task,))])
+    expected = float(score.loss_sum) / score.labels
+    assert row["loss"][row["prompt"].index("who 2?")] == pytest.approx(expected, abs=1e-4)
+
+
+def test_the_other_memory_is_that_of_another_text(
+    run: Any, settings: Any, engine: Any, files: list[Path]
+) -> None:
+    wanted = replace(settings, ratios=(2.0,), readers=("other memory", "memory"))
+    rows = run(wanted, texts=files[:1]).rows
+    other, own = (row_of(rows, kind, ratio=2.0)["per_question"] for kind in wanted.readers)
+    assert other["prompt"] == own["prompt"]
+    at = other["prompt"].index("who 2?")
+    answers = {
+        engine.ask(engine.compress(text, ratio=2.0), "who 2?", max_new_tokens=4).text
+        for text in CONTEXTS
+        if text != CONTEXTS[1]
+    }
+    assert other["answer"][at] in answers
+    assert all(a != b for a, b in zip(other["loss"], own["loss"], strict=True))
+
+
+def test_the_upper_bound_is_the_decoder_with_its_lora(
+    run: Any, settings: Any, engine: Any, upper: Path, files: list[Path]
+) -> None:
+    from icae.model import load_reader
+
+    made = engine.provenance
+    tuned, _ = load_reader(
+        upper,
+        engine.runtime.model.decoder,
+        base_model=made.base_model,
+        base_hash=made.base_hash,
+    )
+    wanted = replace(settings, upper_bound=upper, readers=("no context",))
+    finished = run(wanted, texts=files[:1])
+    row = row_of(finished.rows, "upper bound")["per_question"]
+    answer = render_answer(engine.tokenizer, "the men")
+    full_ids = render_full_prompt(engine.tokenizer, CONTEXTS[1], "who 2?")
+    expected = direct_loss(tuned.decoder, full_ids, answer)
+    assert row["loss"][row["prompt"].index("who 2?")] == pytest.approx(expected, abs=1e-4)
+    assert finished.payload["upper_bound"]["lora_rank"] == 2
+
+
+def test_the_choice_is_the_likelier_answer(run: Any, settings: Any, engine: Any) -> None:
+    rows = run(replace(settings, readers=("full context",))).rows
+    full = row_of(rows, "full context", dataset="closed")["per_question"]
+    for at, prompt in enumerate(full["prompt"]):
+        context = CONTEXTS[int(prompt[6]) % 3]
+        ids = render_full_prompt(engine.tokenizer, context, prompt)
+        sums = []
+        for choice in ("Yes.", "No."):
+            own = tokenize(engine.tokenizer, choice)
+            sums.append(-direct_loss(engine.runtime.model.decoder, ids, own) * len(own))
+        right = full["reference"][at] == ("Yes.", "No.")[int(np.argmax(sums))]
+        assert full["accuracy"][at] == float(right)
+    assert "accuracy" not in row_of(rows, "full context")
+
+
+def test_differences_are_paired_and_of_the_same_questions(
+    run: Any, settings: Any, files: list[Path]
+) -> None:
+    wanted = replace(settings, readers=("memory", "full context", "first tokens"))
+    finished = run(wanted, texts=files[:1])
+    compared = finished.payload["comparisons"]
+    assert len(compared) == 2 * 2
+    row = row_of(compared, "first tokens", ratio=4.0)
+    mine = row_of(finished.rows, "memory", ratio=4.0)["per_question"]
+    other = row_of(finished.rows, "first tokens", ratio=4.0)["per_question"]
+    gaps = np.array(mine["loss"]) - np.array(other["loss"])
+    assert row["loss"]["value"] == pytest.approx(gaps.mean())
+    assert row["loss"]["low"] <= gaps.mean() <= row["loss"]["high"]
+    full = row_of(compared, "full context", ratio=2.0)
+    assert full["loss"]["value"] != row_of(compared, "full context", ratio=4.0)["loss"]["value"]
+
+
+def test_a_reader_and_a_ratio_may_be_added_later(
+    run: Any, settings: Any, upper: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from icae.evals.qa import QuestionAnswering
+
+    run(replace(settings, ratios=(2.0,), readers=("memory", "no context")))
+    cells: list[Any] = []
+    measure = QuestionAnswering.measure
+
+    def record(self: Any, cell: Any, rows: Any, tick: Any) -> Any:
+        cells.append((cell.dataset, cell.ratio, cell.reader.partition(" ")[0]))
+        return measure(self, cell, rows, tick)
+
+    monkeypatch.setattr(QuestionAnswering, "measure", record)
+    wanted = replace(settings, readers=("memory", "no context"), upper_bound=upper)
+    added = run(wanted)
+    assert cells == [
+        (name, *cell) for name in ("open", "closed") for cell in ((None, "upper"), (4.0, "memory"))
+    ]
+    assert added.payload["comparisons"] == run(wanted, folder="direct").payload["comparisons"]
+
+
+def test_other_weights_of_the_upper_bound_are_another_run(
+    run: Any, settings: Any, upper: Path, engine: Any
+) -> None:
+    from safetensors.torch import load_file, save_file
+
+    wanted = replace(settings, readers=("no context",), upper_bound=upper)
+    run(wanted)
+    weights = upper / "adapter_model.safetensors"
+    save_file({name: 2 * t for name, t in load_file(weights).items()}, weights)
+    with pytest.raises(InputError, match="another run") as caught:
+        run(wanted)
+    assert "reader upper bound" in str(caught.value.got)
+
+
+def test_an_adapter_is_refused_as_the_upper_bound(
+    run: Any, settings: Any, saved_adapter: Path
+) -> None:
+    with pytest.raises(AdapterError, match="is an adapter of icae"):
+        run(replace(settings, upper_bound=saved_adapter))
+
+
+def test_long_contexts_are_left_out_for_every_reader(
+    run: Any, settings: Any, files: list[Path]
+) -> None:
+    finished = run(replace(settings, max_context=40))
+    assert {len(r["per_question"]["answer"]) for r in finished.rows if r["dataset"] == "open"} == {
+        4
+    }
+    assert finished.payload["sets"][0]["too_long"] == 1
+
+
+def test_questions_about_one_text_are_resampled_together() -> None:
+    from icae.evals.metrics import grouped_mean_estimate, mean_estimate
+
+    values = np.repeat(np.random.default_rng(0).random(12), 8)
+    groups = np.repeat(np.arange(12), 8).tolist()
+    alone = mean_estimate(values, seed=0)
+    together = grouped_mean_estimate(values, groups, seed=0)
+    assert together.value == pytest.approx(alone.value)
+    assert together.high - together.low > 2 * (alone.high - alone.low)
+    once = grouped_mean_estimate(values[::8], range(12), seed=0)
+    assert once == mean_estimate(values[::8], seed=0)
+
+
+def test_a_ratio_of_means_is_paired_and_none_where_it_would_divide_by_zero() -> None:
+    from icae.evals.metrics import grouped_ratio_estimate
+
+    others = np.array([0.2, 0.4, 0.6, 0.8])
+    ratio = grouped_ratio_estimate(others / 2, others, range(4), seed=0)
+    assert ratio is not None
+    assert (ratio.value, ratio.low, ratio.high) == pytest.approx((0.5, 0.5, 0.5))
+    assert grouped_ratio_estimate(others, np.zeros(4), range(4), seed=0) is None
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"ratios": ()},
+        {"ratios": (0.5,)},
+        {"questions": 1},
+        {"max_new_tokens": 0},
+        {"readers": ("memory", "nobody")},
+        {"readers": ()},
+    ],
+)
+def test_settings_out_of_range_are_refused(settings: QaSettings, change: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError):
+        replace(settings, **change)
+
+
+def test_all_readers_are_the_default() -> None:
+    assert QaSettings(ratios=(4.0,)).readers == READERS

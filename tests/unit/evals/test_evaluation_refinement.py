@@ -1,0 +1,259 @@
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from icae.compression.refinement import Refined
+from icae.errors import ConfigError, InputError
+from icae.evals import ContinuationSettings, RefinementSettings
+from icae.evals import refinement as experiment
+from icae.evals.contexts import Window, draw_windows, read_documents
+from icae.evals.starts import STARTS, start_memories
+
+
+@pytest.fixture
+def settings() -> RefinementSettings:
+    """One start, two steps and no KL term."""
+    return RefinementSettings(
+        lengths=(12,),
+        ratios=(4.0,),
+        starts=("encoder",),
+        steps=2,
+        every=1,
+        samples=2,
+        greedy=1,
+        kl=0,
+    )
+
+
+@pytest.fixture
+def windows(engine: Any, corpus: Path) -> tuple[Window, ...]:
+    """The windows of these settings: 12 tokens, one that leads over, 32 scored."""
+    documents = read_documents([corpus], engine.tokenizer)
+    return draw_windows(documents, size=45, samples=2, seed=0).windows
+
+
+def starts_of(engine: Any, windows: Any, start: str, **options: Any) -> list[Any]:
+    contexts = [window.context(12, after=33) for window in windows]
+    options = {"ratio": 4.0, "seed": 0, "tick": lambda tokens: None, **options}
+    return start_memories(engine.runtime, contexts, start, **options)
+
+
+def test_accuracy_at_step_0_is_the_fidelity_of_the_start_slots(
+    run: Any, engine: Any, settings: Any, windows: Any
+) -> None:
+    finished = run(replace(settings, starts=STARTS, steps=1, greedy=0))
+    contexts = [window.context(12, after=33) for window in windows]
+    for start in STARTS:
+        slots = [memory.slots_KD for memory in starts_of(engine, windows, start)]
+        expected = [found.share for found in engine.runtime.fidelity(slots, contexts)]
+        row = next(r for r in finished.rows if r["text"] == start and r["step"] == 0)
+        assert row["per_context"]["accuracy"] == pytest.approx(expected)
+        assert row["accuracy"]["value"] == row["best_accuracy"]["value"] == np.mean(expected)
+
+
+def test_every_cell_has_a_row_for_each_reported_step(run: Any, settings: Any) -> None:
+    wide = replace(settings, ratios=(4.0, 6.0), starts=("encoder", "noise"), greedy=0)
+    rows = run(replace(wide, steps=5, every=2)).rows
+    keys = [(r["length"], r["ratio"], r["text"], r["step"]) for r in rows]
+    assert keys == [
+        (12, ratio, start, step)
+        for ratio in (4.0, 6.0)
+        for start in ("encoder", "noise")
+        for step in (0, 2, 4, 5)
+    ]
+    assert [r["slots"] for r in rows] == [3] * 8 + [2] * 8
+    assert len({r["series"] for r in rows}) == 4
+
+
+def test_losses_are_measured_at_both_ends_only(run: Any, settings: Any) -> None:
+    first, middle, last = run(settings).rows
+    for key in ("loss", "full_loss", "bare_loss"):
+        assert key in first
+        assert key in last
+        assert key not in middle
+    assert "seconds" in last
+    assert "seconds" not in first
+    assert last["seconds"]["value"] > 0
+    for row in (first, middle, last):
+        assert row["greedy_samples"] == 1
+        assert {"bleu", "prefix_share"} <= row.keys()
+    assert set(last["per_context"]) == {"accuracy", "loss", "bleu", "prefix_share"}
+
+
+def test_losses_are_those_of_the_continuation_experiment(run: Any, settings: Any) -> None:
+    first = run(settings).rows[0]
+    told = ContinuationSettings(lengths=(12,), ratios=(4.0,), tokens=32, samples=2)
+    found = {row["kind"]: row["loss"]["value"] for row in run(told).rows}
+    assert first["loss"]["value"] == pytest.approx(found["slots"])
+    assert first["full_loss"]["value"] == pytest.approx(found["full context"])
+    assert first["bare_loss"]["value"] == pytest.approx(found["no context"])
+
+
+def test_a_span_that_was_written_back_stays_where_it_was(
+    run: Any, engine: Any, settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    histories = [(0.25, 1.0), (0.5, 0.75, 0.5, 0.75, 0.25)]
+
+    def refine(model: Any, tasks: Any, config: Any, *, teach: Any, on_slots: Any) -> Any:
+        for i in (1, 0):
+            slots_KD = tasks[i].slots_KD
+            for step in range(len(histories[i])):
+                on_slots(i, step, slots_KD + step)
+            (fidelity,) = engine.runtime.fidelity([slots_KD], [tasks[i].token_ids])
+            yield (
+                i,
+                Refined(
+                    slots_KD=slots_KD,
+                    token_fidelity=fidelity,
+                    steps=len(histories[i]) - 1,
+                    seconds=2.0 + i,
+                    history=histories[i],
+                    reached=i == 0,
+                ),
+            )
+
+    monkeypatch.setattr(experiment, "refine", refine)
+    rows = run(replace(settings, steps=4, every=2)).rows
+    assert [r["per_context"]["accuracy"] for r in rows] == [[0.25, 0.5], [1.0, 0.5], [1.0, 0.25]]
+    assert [r["best_accuracy"]["value"] for r in rows] == [0.375, 0.875, 0.875]
+    assert rows[-1]["seconds"]["value"] == 2.5
+    assert [r["done"] for r in rows] == [0.0, 0.5, 0.5]
+
+
+def test_greedy_text_is_that_of_the_best_slots_at_each_step(
+    run: Any, engine: Any, settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[Any] = []
+
+    def write_back(runtime: Any, memories: Any, *, tick: Any) -> Any:
+        seen.append([float(memory.slots_KD[0, 0]) for memory in memories])
+        return [(0,) * 12 for _ in memories]
+
+    def refine(model: Any, tasks: Any, config: Any, *, on_slots: Any, **more: Any) -> Any:
+        for i, last in ((0, 1), (1, 4)):
+            for step in range(last + 1):
+                on_slots(i, step, np.full_like(tasks[i].slots_KD, 10 * i + step))
+            (fidelity,) = engine.runtime.fidelity([tasks[i].slots_KD], [tasks[i].token_ids])
+            yield (
+                i,
+                Refined(
+                    slots_KD=tasks[i].slots_KD,
+                    token_fidelity=fidelity,
+                    steps=last,
+                    seconds=1.0,
+                    history=(0.5,) * (last + 1),
+                    reached=False,
+                ),
+            )
+
+    monkeypatch.setattr(experiment, "write_back", write_back)
+    monkeypatch.setattr(experiment, "refine", refine)
+    rows = run(replace(settings, steps=8, every=2, greedy=2)).rows
+    assert seen == [[0.0, 10.0], [1.0, 12.0], [1.0, 14.0]]
+    assert [row["step"] for row in rows] == [0, 2, 4, 6, 8]
+    assert all("bleu" in row for row in rows)
+
+
+def test_spans_are_refined_for_every_step_and_get_better(
+    run: Any, settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken: list[Any] = []
+
+    def refine(*args: Any, **more: Any) -> Any:
+        for index, refined in real(*args, **more):
+            taken.append(refined)
+            yield index, refined
+
+    real = experiment.refine
+    monkeypatch.setattr(experiment, "refine", refine)
+    rows = run(replace(settings, steps=20, every=20)).rows
+    assert all(r.steps == 20 or r.history[-1] == 1.0 for r in taken)
+    assert rows[-1]["best_accuracy"]["value"] > rows[0]["accuracy"]["value"]
+
+
+def test_teachers_are_written_only_for_a_kl_term(
+    run: Any, settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lengths: list[int] = []
+
+    def write(self: Any, contexts: Any) -> Any:
+        lengths.extend(len(ids) for ids in contexts)
+        return real(self, contexts)
+
+    real = experiment.TeacherWriter.write
+    monkeypatch.setattr(experiment.TeacherWriter, "write", write)
+    run(settings, folder="alone")
+    assert lengths == []
+    assert (
+        len(run(replace(settings, kl=1.0, steps=10, every=10, greedy=0), folder="both").rows) == 2
+    )
+    assert lengths == [12, 12]
+
+
+def test_noise_is_seeded_and_of_the_size_of_embeddings(engine: Any, windows: Any) -> None:
+    one, two = (memory.slots_KD for memory in starts_of(engine, windows, "noise"))
+    again = starts_of(engine, windows, "noise")
+    np.testing.assert_array_equal(again[0].slots_KD, one)
+    assert not np.array_equal(one, two)
+    other = starts_of(engine, windows, "noise", seed=1)
+    assert not np.array_equal(other[0].slots_KD, one)
+    size = np.sqrt(np.mean(np.square([one, two])))
+    assert size == pytest.approx(engine.runtime.model.embedding_rms, rel=0.2)
+
+
+def test_chunk_means_are_those_of_the_embeddings(engine: Any, windows: Any) -> None:
+    memories = starts_of(engine, windows, "chunk-means", ratio=5.0)
+    embeddings = engine.runtime.model.decoder.get_input_embeddings().weight.detach().numpy()
+    ids = windows[0].context(12, after=33)
+    expected = [embeddings[ids[i : i + 4]].mean(axis=0) for i in (0, 4, 8)]
+    np.testing.assert_allclose(memories[0].slots_KD, expected, atol=1e-6)
+    assert memories[0].spans == ((12, 3),)
+
+
+def test_a_stopped_run_goes_on_with_the_cells_that_lack(
+    run: Any, settings: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(settings)
+    measured: list[Any] = []
+
+    def measure(self: Any, cell: Any, rows: Any, tick: Any) -> Any:
+        measured.append(cell.text)
+        return real(self, cell, rows, tick)
+
+    real = experiment.Refinement.measure
+    monkeypatch.setattr(experiment.Refinement, "measure", measure)
+    run(replace(settings, starts=("encoder", "noise")))
+    assert measured == ["noise"]
+    stored = json.loads((tmp_path / "out" / "refinement.json").read_text())
+    assert [cell["text"] for cell in stored["cells"]] == ["encoder", "noise"]
+    assert stored["complete"]
+
+
+def test_lengths_above_the_span_length_are_refused(run: Any, settings: Any) -> None:
+    with pytest.raises(InputError, match="single spans") as caught:
+        run(replace(settings, lengths=(12, 17)))
+    assert caught.value.got == "a length of 17 tokens"
+    assert caught.value.expected == "at most the adapter's span length, 16"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"starts": ("encoder", "zeros")}, "started"),
+        ({"starts": ()}, "started"),
+        ({"every": 0}, "between two rows"),
+        ({"steps": 0}, "steps"),
+        ({"learning_rate": 0.0}, "learning_rate"),
+        ({"kl": -1.0}, "kl_weight"),
+        ({"greedy": 3}, "greedily"),
+    ],
+)
+def test_settings_out_of_range_are_refused(settings: Any, change: Any, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        replace(settings, **change)

@@ -1,0 +1,295 @@
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+pytest.importorskip("rouge_score")
+
+from icae.config import ModelConfig
+from icae.errors import AdapterError, ConfigError, InputError, ResultConflictError
+from icae.evals import RivalsSettings, RivalTextSettings
+from icae.evals.memories import score_tasks
+from icae.evals.questions import Question
+from icae.evals.readers import MemoryReader
+from icae.evals.rival_autocompressor import AutoCompressorReader
+from icae.evals.rival_gist import GistHolder, GistReader
+from icae.evals.rival_texts import SlotHolder
+from icae.evals.rival_trained import rival_names
+from icae.model import (
+    RIVAL_MODELS,
+    AutoCompressor,
+    GistModel,
+    RivalInfo,
+    render_answer,
+    render_prompt,
+    save_rival,
+    tokenize,
+)
+from icae.model.objectives import autoencoding, instruction
+
+TEXT = "the lamp of the inner harbour turned in the rain over men and their nets"
+
+
+def moved(model: Any) -> Any:
+    """The model, moved away from its start."""
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in model.trainable().values():
+            parameter += 0.1 * torch.randn(parameter.shape, generator=generator)
+    return model.eval()
+
+
+@pytest.fixture
+def rival(engine: Any) -> Callable[..., Any]:
+    """``rival(method)``: a tiny rival on the engine's decoder."""
+
+    def build(method: Any) -> Any:
+        config = ModelConfig(span_length=16, lora_rank=4, lora_alpha=8.0, max_slots=16)
+        return moved(RIVAL_MODELS[method](engine.runtime.model.decoder, config))
+
+    return build
+
+
+@pytest.fixture
+def folder(engine: Any, rival: Any, tmp_path: Path) -> Callable[..., Path]:
+    """``folder(method, name=...)``: the folder of a tiny rival."""
+
+    def build(method: Any, *, name: str = "tiny", base_hash: str | None = None) -> Path:
+        model = rival(method)
+        info = RivalInfo(
+            method=method,
+            name=name,
+            base_model="tiny-base",
+            base_hash=base_hash or engine.provenance.base_hash,
+            tokenizer_hash="t",
+            model=model.config,
+            recipe={"optim": {"batch_size": 4}},
+            metrics={"step": 9.0, "train_hours": 0.5},
+        )
+        return save_rival(model, info, tmp_path / f"{method}-{name}")
+
+    return build
+
+
+def ask(engine: Any, prompt: str = "who turned it?", group: int = 0) -> Question:
+    text = TEXT[group:]
+    ids = tokenize(engine.tokenizer, text)
+    return Question(context=text, context_ids=ids, prompt=prompt, answers=("rain",), group=group)
+
+
+def greedy(model: GistModel, context: Any, task: Any, steps: int, ids: Any) -> list[int]:
+    """The likeliest tokens behind ``[gist tokens ; objective ; ids]``, one pass for each."""
+    written: list[int] = []
+    with torch.no_grad():
+        (memory,) = model.encode([context], [4.0])
+        for _ in range(steps):
+            read = np.array([*ids, *written, 0])
+            (logits,) = model.label_logits([memory], [task(read)])
+            written.append(int(logits[-1].argmax()))
+    return written
+
+
+def test_gist_losses_are_those_of_the_model_behind_the_prompt(
+    engine: Any, rival: Any, ignore: Any
+) -> None:
+    model = rival("gist")
+    reader, asked = GistReader(engine, model), ask(engine)
+    answer = render_answer(engine.tokenizer, "rain")
+    readings = reader.read([asked, ask(engine, "and the nets?")], 4.0, ignore)
+    (losses, _) = reader.losses(readings, [answer, answer], ignore)
+    prompt = render_prompt(engine.tokenizer, asked.prompt)
+    with torch.no_grad():
+        memories = model.encode([asked.context_ids], [4.0])
+        (score,) = model.score(memories, [instruction(prompt, answer)])
+    assert losses == pytest.approx(-score.log_probs_T.numpy(), abs=1e-4)
+    assert readings[0].gist is readings[1].gist  # one context is read once
+    assert readings[0].context_positions == memories[0].places
+
+
+def test_gist_answers_are_greedy_whoever_is_asked_beside(
+    engine: Any, rival: Any, ignore: Any
+) -> None:
+    model = rival("gist")
+    reader = GistReader(engine, model)
+    asked = [ask(engine), ask(engine, "what of the nets, and of the men?", 9)]
+    readings = reader.read(asked, 4.0, ignore)
+    answers = reader.answer(readings, 5, ignore)
+    for question, answer in zip(asked, answers, strict=True):
+        prompt = render_prompt(engine.tokenizer, question.prompt)
+        ids = greedy(model, question.context_ids, lambda r: instruction(r[:1], r[1:]), 5, prompt)
+        text = engine.tokenizer.decode(ids[: answer.answer_tokens], skip_special_tokens=True)
+        assert answer.text == text.strip()
+        assert answer.prompt_tokens == answer.memory_positions + len(prompt) + 1
+
+
+def test_gist_writes_back_what_it_would_token_by_token(
+    engine: Any, rival: Any, ignore: Any
+) -> None:
+    model = rival("gist")
+    contexts = [ask(engine).context_ids[:20], ask(engine, group=9).context_ids[:24]]
+    held = GistHolder(engine, model).hold(contexts, 4.0, ignore)
+    written = held.write_back(2, ignore)
+    assert [len(ids) for ids in written] == [20, 24]
+    for context, ids in zip(contexts, written, strict=True):
+        assert list(ids[:6]) == greedy(model, context, autoencoding, 6, [])
+
+
+def test_an_autocompressor_of_one_span_reads_as_the_memory_of_its_weights(
+    engine: Any, ignore: Any
+) -> None:
+    model = engine.runtime.model
+    same = AutoCompressor(model.decoder, model.config)
+    same.load_state_dict(model.state_dict())
+    one, two = ask(engine), ask(engine, group=9)
+    short = [
+        Question(
+            context=q.context,
+            context_ids=q.context_ids[:length],
+            prompt=q.prompt,
+            answers=q.answers,
+            group=q.group,
+        )
+        for q, length in ((one, 16), (two, 40))
+    ]
+    answer = render_answer(engine.tokenizer, "rain")
+    losses = []
+    for reader in (MemoryReader(engine), AutoCompressorReader(engine, same.eval())):
+        readings = reader.read(short, 4.0, ignore)
+        assert [r.context_positions for r in readings] == [4, 4 + 4 + 2]
+        losses.append(reader.losses(readings, [answer, answer], ignore))
+    (own, own_long), (other, other_long) = losses
+    assert own == pytest.approx(other, abs=1e-4)
+    assert np.abs(own_long - other_long).max() > 1e-3  # of several spans it is recursive
+
+
+def test_slots_are_held_as_the_reconstruction_measures_them(engine: Any, ignore: Any) -> None:
+    contexts = [ask(engine).context_ids[:20], ask(engine, group=9).context_ids[:20]]
+    reader = MemoryReader(engine)
+    held = SlotHolder(runtime=engine.runtime, encode=reader.memories).hold(contexts, 4.0, ignore)
+    tasks = [autoencoding(ids) for ids in contexts]
+    expected = score_tasks(
+        engine.runtime, reader.memories(contexts, 4.0, ignore), tasks, tick=ignore
+    )
+    for score, other in zip(held.score(tasks, ignore), expected, strict=True):
+        assert np.array_equal(score.losses_T, other.losses_T)
+    assert held.positions == 4 + 1
+
+
+@pytest.fixture
+def triplets(tmp_path: Path) -> Path:
+    path = tmp_path / "town.jsonl"
+    lines = (
+        {"context": f"{TEXT[:50]} {n}", "prompt": f"what is {n}?", "answer": f"the {n}"}
+        for n in range(3)
+    )
+    path.write_text("\n".join(map(json.dumps, lines)))
+    return path
+
+
+@pytest.fixture
+def corpus(tmp_path: Path) -> Path:
+    path = tmp_path / "held-out.jsonl"
+    path.write_text("\n".join(json.dumps({"text": f"{n} {TEXT} {TEXT}"}) for n in range(4)))
+    return path
+
+
+@pytest.fixture
+def run(engine: Any, triplets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """``run(trained=(...), texts=...)``: the experiment on the tiny engine."""
+    from icae.evals import evaluate
+
+    for package in ("llmlingua", "kvpress"):
+        monkeypatch.setitem(sys.modules, package, None)
+    monkeypatch.setattr("icae.evals.run.plot", lambda rows, panels, title: b"png")
+    monkeypatch.setattr("icae.evals.metrics.RESAMPLES", 20)
+
+    def measure(**settings: Any) -> Any:
+        made = RivalsSettings(ratios=(4.0,), questions=2, max_new_tokens=3, **settings)
+        return evaluate(engine, [triplets], made, folder=tmp_path / "out", command="x")
+
+    return measure
+
+
+def held_out(corpus: Path, **settings: Any) -> RivalTextSettings:
+    return RivalTextSettings(
+        paths=(corpus,), **{"lengths": (24,), "samples": 3, "greedy": 2, "tokens": 4, **settings}
+    )
+
+
+def test_trained_rivals_stand_beside_the_memory_in_both_tables(
+    run: Any, folder: Any, corpus: Path, engine: Any, tmp_path: Path
+) -> None:
+    made = run(trained=(folder("gist"), folder("autocompressor")), texts=held_out(corpus))
+    rows = {(row["dataset"], row["kind"]): row for row in made.rows}
+    asked = {kind for dataset, kind in rows if dataset == "town"}
+    assert {"memory", "GIST", "AutoCompressor", "first tokens", "full context"} <= asked
+    text = {kind: row for (dataset, kind), row in rows.items() if dataset == "text of 24 tokens"}
+    names = {"full context", "no context", "memory", "GIST", "AutoCompressor", "last tokens"}
+    assert set(text) == names
+    for kind in ("memory", "GIST", "AutoCompressor"):
+        row = text[kind]
+        assert row["context_positions"] == 4 + 2
+        assert row["kv_mb"] == pytest.approx(engine.kv_bytes(6) / 1e6, abs=1e-3)
+        assert {"ae_loss", "ae_accuracy", "continuation_loss", "bleu", "seconds"} <= set(row)
+        assert len(row["per_context"]["ae_loss"]) == row["samples"] == 3
+    assert text["last tokens"]["context_positions"] == 6
+    assert "ae_loss" not in text["full context"]
+    assert text["no context"]["context_positions"] == 0
+    losses = [text[kind]["ae_loss"]["value"] for kind in ("memory", "GIST", "AutoCompressor")]
+    assert len(set(losses)) == 3
+    page = (tmp_path / "out" / "rivals.md").read_text()
+    assert "GIST: tiny, trained by the same loop" in page
+    assert "9 updates of 4 samples" in page
+    assert "3 held-out contexts of each length" in page
+    record = made.payload["trained"]["GIST"]
+    assert (record["updates"], record["lora_rank"]) == (9.0, 4)
+
+
+def test_a_rival_may_be_added_to_a_result_and_other_texts_may_not(
+    run: Any, folder: Any, corpus: Path
+) -> None:
+    first = run(texts=held_out(corpus))
+    second = run(texts=held_out(corpus), trained=(folder("gist"),))
+    kept = [row for row in second.rows if row["kind"] == "memory"]
+    assert kept == [row for row in first.rows if row["kind"] == "memory"]  # seconds too
+    with pytest.raises(ResultConflictError, match="another run"):
+        run(texts=held_out(corpus, samples=4))
+
+
+def test_two_rivals_of_one_method_are_told_apart_by_name(folder: Any) -> None:
+    names = rival_names([folder("gist"), folder("gist", name="other"), folder("autocompressor")])
+    assert list(names) == ["GIST (tiny)", "GIST (other)", "AutoCompressor"]
+    with pytest.raises(InputError, match="one name"):
+        rival_names([folder("gist"), folder("gist")])
+
+
+def test_a_folder_that_is_no_rival_of_this_base_is_refused(
+    run: Any, folder: Any, tmp_path: Path
+) -> None:
+    with pytest.raises(AdapterError, match="not the folder of a trained rival"):
+        run(trained=(tmp_path,))
+    with pytest.raises(AdapterError, match="another base model"):
+        run(trained=(folder("gist", base_hash="b" * 64),))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"lengths": ()}, "lengths are out of range"),
+        ({"samples": 1}, "Too few contexts"),
+        ({"tokens": 0}, "continuation is out of range"),
+        ({"greedy": 9}, "greedily decoded"),
+    ],
+)
+def test_text_settings_out_of_range_are_refused(
+    corpus: Path, change: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        held_out(corpus, **change)

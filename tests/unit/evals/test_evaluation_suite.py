@@ -1,0 +1,187 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from judge_server import serve
+
+from icae.errors import InputError, MissingDependencyError, ResultConflictError
+from icae.evals import ContinuationSettings, ReconstructionSettings, SlotsSettings
+from icae.evals.judge_client import JudgeService
+from icae.evals.registry import ENTRIES, Entry
+from icae.evals.suite import SuiteRun, run_suite
+
+GRID: dict[str, Any] = {"lengths": (16,), "ratios": (4.0,), "samples": 2}
+
+
+class Broken:
+    """Settings whose package is missing."""
+
+    name = "broken"
+    title = "T"
+    seed = 0
+
+    def fixed(self) -> dict[str, Any]:
+        return {}
+
+    def prepare(self, engine: Any, texts: Any) -> Any:
+        raise MissingDependencyError("Needs | x.", got="it is not installed", fix="pip install x")
+
+
+def entry(name: str, settings: Any, reads: Any = "texts") -> Entry:
+    return Entry(
+        name=name,
+        question=f"What of <{name}>?",
+        reads=reads,
+        quick=lambda span: settings,
+        full=lambda span: settings,
+    )
+
+
+SMALL = (
+    entry("reconstruction", ReconstructionSettings(**GRID, greedy=1)),
+    entry("slots", SlotsSettings(**GRID, examples=1)),
+    entry("broken", Broken()),
+    entry("qa", Broken(), reads="questions"),
+)
+
+
+@pytest.fixture
+def suite(engine: Any, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """``suite(entries, **run)``: the report of some experiments on the tiny engine."""
+    monkeypatch.setattr("icae.evals.run.plot", lambda rows, panels, title: b"\x89PNG picture")
+    monkeypatch.setattr("icae.evals.metrics.RESAMPLES", 20)
+
+    def call(entries: Any = SMALL, *, replace: bool = False, **options: Any) -> Any:
+        run = SuiteRun(
+            texts=(corpus,), questions=(), scale="quick", entries=tuple(entries), **options
+        )
+        return run_suite(
+            engine, run, folder=tmp_path / "report", command="icae eval all", replace=replace
+        )
+
+    return call
+
+
+def test_one_page_holds_every_result_and_every_reason(suite: Any, tmp_path: Path) -> None:
+    finished = suite()
+    assert [path.name for path in finished.files] == ["report.html", "report.md", "report.json"]
+    page = (tmp_path / "report" / "report.html").read_text()
+    assert page.count("data:image/png;base64,") == 2
+    assert "src=" not in page.replace('src="data:', "")
+    assert "<script" not in page
+    assert '<h2 id="slots">' in page
+    assert "What of &lt;slots&gt;?" in page
+    assert "<div style=" in page  # the exhibit of slots
+    assert "Skipped: Needs | x; got it is not installed; pip install x." in page
+    assert "Skipped: No questions were given." in page
+
+
+def test_markdown_holds_tables_and_reasons(suite: Any, tmp_path: Path) -> None:
+    suite()
+    text = (tmp_path / "report" / "report.md").read_text()
+    assert "| broken | What of <broken>? | skipped: Needs \\| x; got it is not" in text
+    assert "\n## Reconstruction of held-out text from its slots\n" in text
+    assert "![Which slot holds what](slots.png)" in text
+    assert text.count("\n# ") == 0
+    assert text.startswith("# Evaluation of tiny\n")
+
+
+def test_json_holds_figures_settings_and_hashes_of_the_results(suite: Any, tmp_path: Path) -> None:
+    finished = suite()
+    stored = json.loads((tmp_path / "report" / "report.json").read_text())
+    assert stored == json.loads(json.dumps(finished.payload))
+    for key in ("schema", "commit", "adapter", "base", "data", "hardware", "seed", "command"):
+        assert key in stored
+    first, slots, broken, qa, *judged = stored["parts"]
+    assert [part["reason"] for part in judged] == [
+        "No judge was given; Give --judge-url and --judge-model"
+    ] * 2
+    assert first["status"] == slots["status"] == "done"
+    assert first["settings"] == {"samples": 2, "greedy": 1, "window": 16}
+    assert first["tables"][0]["rows"][0]["kind"] == "none"
+    assert "per_context" not in first["tables"][0]["rows"][0]
+    assert len(first["sha256"]) == 64
+    assert broken == {
+        "name": "broken",
+        "question": "What of <broken>?",
+        "status": "skipped",
+        "reason": "Needs | x; got it is not installed; pip install x",
+    }
+    assert qa["reason"] == "No questions were given"
+
+
+def test_an_equal_run_measures_nothing_again(suite: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = suite()
+
+    def measured(*args: Any) -> Any:
+        raise AssertionError("measured again")
+
+    monkeypatch.setattr("icae.evals.reconstruction.Reconstruction.measure", measured)
+    again = suite()
+    tables = [part.get("tables") for part in again.payload["parts"]]
+    assert tables == [part.get("tables") for part in first.payload["parts"]]
+
+
+def test_results_of_other_settings_stop_the_run_instead_of_being_skipped(suite: Any) -> None:
+    suite(SMALL[:1])
+    other = entry("reconstruction", ReconstructionSettings(**{**GRID, "samples": 3}, greedy=1))
+    with pytest.raises(ResultConflictError, match="another run"):
+        suite((other,))
+    finished = suite((other,), replace=True)
+    assert finished.payload["parts"][0]["settings"]["samples"] == 3
+
+
+def test_only_what_was_asked_for_is_run(suite: Any) -> None:
+    finished = suite(only=("slots",))
+    assert [part["name"] for part in finished.payload["parts"]] == ["slots"]
+    with pytest.raises(InputError, match="no such experiment") as caught:
+        suite(only=("slot",))
+    assert "slots" in str(caught.value.expected)
+
+
+def test_texts_too_short_for_an_experiment_skip_it(suite: Any) -> None:
+    long = ContinuationSettings(lengths=(240,), ratios=(4.0,), tokens=8, samples=2)
+    part = suite((entry("continuation", long),)).payload["parts"][0]
+    assert part["status"] == "skipped"
+    assert "too short" in part["reason"]
+
+
+def test_answers_of_the_suite_are_judged_in_both_orders(
+    suite: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("openai")
+    monkeypatch.setattr("icae.evals.judge_run.plot", lambda rows, panels, title: b"png")
+    (tmp_path / "report").mkdir()
+    single = {"group": [0], "prompt": ["p"], "reference": ["r"], "answer": ["a"]}
+    rows = [
+        {"dataset": "d", "kind": kind, "ratio": ratio, "per_question": single}
+        for kind, ratio in (("memory", 4.0), ("own summary", 4.0), ("full context", None))
+    ]
+    stored = {"experiment": "qa", "rows": rows}
+    (tmp_path / "report" / "qa.json").write_text(json.dumps(stored))
+    with serve(lambda message: "VERDICT: TIE") as service:
+        judge = JudgeService(url=service.url, model="m", timeout=5.0, attempts=1)
+        parts = suite((), judge=judge, api_key="secret").payload["parts"]
+    assert [part["name"] for part in parts] == ["judge", "judge-summary"]
+    for part in parts:
+        assert part["status"] == "done"
+        assert part["tables"][0]["rows"][0]["tie"]["value"] == 1.0
+    assert "secret" not in (tmp_path / "report" / "report.json").read_text()
+
+
+@pytest.mark.parametrize("scale", ["quick", "full"])
+def test_every_entry_has_settings_of_its_own_name_for_any_span_length(scale: Any) -> None:
+    for one in ENTRIES:
+        for span in (32, 512):
+            assert one.settings(scale, span).name == one.name
+    assert len({one.name for one in ENTRIES}) == len(ENTRIES)
+
+
+def test_quick_settings_are_smaller_than_full_ones() -> None:
+    for one in ENTRIES:
+        quick, full = (one.settings(scale, 32) for scale in ("quick", "full"))
+        sizes = [getattr(s, "samples", None) or s.questions for s in (quick, full)]
+        assert sizes[0] <= sizes[1]

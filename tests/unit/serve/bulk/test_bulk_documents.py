@@ -1,0 +1,127 @@
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from icae.errors import InputError
+from icae.serve.bulk.documents import BlockText, cut_blocks, list_files, read_block
+
+
+def read_all(*inputs: Path, size: int = 3) -> BlockText:
+    read = BlockText()
+    for block in cut_blocks(list_files(inputs), size=size):
+        one = read_block(block)
+        read.documents.extend(one.documents)
+        read.rejected.extend(one.rejected)
+    return read
+
+
+def test_lines_are_documents_with_their_id_or_their_place(write_lines: Any) -> None:
+    path = write_lines([{"id": "a", "text": "one"}, {"text": "two"}, {"id": 7, "text": "three"}])
+    read = read_all(path)
+    assert [d.id for d in read.documents] == ["a", "docs.jsonl:2", "7"]
+    assert [d.text for d in read.documents] == ["one", "two", "three"]
+    assert [d.place for d in read.documents] == ["docs.jsonl:1", "docs.jsonl:2", "docs.jsonl:3"]
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ('{"text": "cut', "not JSON"),
+        ('["a list"]', "a JSON list instead of an object"),
+        ('{"id": "b"}', "no field 'text'"),
+        ('{"text": 4}', "text is a int"),
+        ('{"text": "  "}', "the text is blank"),
+    ],
+)
+def test_bad_line_is_rejected_with_the_reason_and_the_others_stay(
+    write_lines: Any, line: str, reason: str
+) -> None:
+    read = read_all(write_lines([{"text": "before"}, line, "", {"text": "after"}]))
+    assert [d.text for d in read.documents] == ["before", "after"]
+    (rejected,) = read.rejected
+    assert rejected.place == "docs.jsonl:2"
+    assert reason in rejected.reason
+
+
+def test_line_that_is_not_utf8_is_rejected_alone(tmp_path: Path) -> None:
+    path = tmp_path / "docs.jsonl"
+    path.write_bytes(b'{"text": "good"}\n{"text": "\xff"}\n{"text": "more"}\n')
+    read = read_all(path)
+    assert [d.text for d in read.documents] == ["good", "more"]
+    assert "not UTF-8" in read.rejected[0].reason
+
+
+@given(
+    lengths=st.lists(st.integers(1, 9), min_size=1, max_size=4),
+    size=st.integers(1, 7),
+    packed=st.booleans(),
+)
+@settings(
+    deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+def test_blocks_hold_every_document_once_in_order(
+    tmp_path: Path, lengths: list[int], size: int, packed: bool
+) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir(exist_ok=True)
+    for old in folder.iterdir():
+        old.unlink()
+    wanted = []
+    for number, length in enumerate(lengths):
+        texts = [f"{number} ä {row}" * (row + 1) for row in range(length)]
+        wanted += texts
+        data = "".join(json.dumps({"text": t}, ensure_ascii=False) + "\n" for t in texts).encode()
+        if packed:
+            (folder / f"{number}.jsonl.gz").write_bytes(gzip.compress(data))
+        else:
+            (folder / f"{number}.jsonl").write_bytes(data)
+    blocks = cut_blocks(list_files([folder]), size=size)
+    assert [block.documents for block in blocks[:-1]] == [size] * (len(blocks) - 1)
+    assert [block.index for block in blocks] == list(range(len(blocks)))
+    assert [d.text for d in read_all(folder, size=size).documents] == wanted
+
+
+def test_parquet_rows_are_documents_across_row_groups(tmp_path: Path) -> None:
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    texts = [f"row {i}" for i in range(7)] + [None]
+    table = pyarrow.table({"id": [f"r{i}" for i in range(8)], "text": texts, "other": [0] * 8})
+    parquet.write_table(table, tmp_path / "docs.parquet", row_group_size=3)
+    read = read_all(tmp_path / "docs.parquet", size=2)
+    assert [d.text for d in read.documents] == texts[:-1]
+    assert [d.id for d in read.documents] == [f"r{i}" for i in range(7)]
+    assert [r.id for r in read.rejected] == ["r7"]
+
+
+def test_folder_stands_for_the_documents_in_it_by_name(tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    (folder / "sub").mkdir(parents=True)
+    (folder / "b.txt").write_text("plain", encoding="utf-8")
+    (folder / "sub" / "a.html").write_text("<html><p>page</p></html>", encoding="utf-8")
+    (folder / "a.md").write_bytes(b"\xff\xfe\x00")
+    (folder / "picture.png").write_bytes(b"")
+    (folder / ".hidden.txt").write_text("hidden", encoding="utf-8")
+    read = read_all(folder)
+    assert [(d.id, d.text) for d in read.documents] == [("b.txt", "plain"), ("sub/a.html", "page")]
+    assert [r.id for r in read.rejected] == ["a.md"]
+
+
+def test_id_that_no_file_can_hold_is_replaced_by_the_place(write_lines: Any) -> None:
+    read = read_all(write_lines([r'{"id": "\ud800", "text": "one"}', '{"id": "", "text": "two"}']))
+    assert [d.id for d in read.documents] == ["docs.jsonl:1", "docs.jsonl:2"]
+
+
+@pytest.mark.parametrize("name", ["missing.jsonl", "picture.png", "empty"])
+def test_input_that_holds_no_documents_is_refused(tmp_path: Path, name: str) -> None:
+    (tmp_path / "picture.png").write_bytes(b"")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError):
+        list_files([tmp_path / name])

@@ -1,0 +1,127 @@
+"""A real server on 127.0.0.1 over the tiny model, in a thread."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import openai
+import pytest
+
+from icae.serve.app import make_app
+from icae.serve.keys import HashedKeys, Keys, NoKeys, add_key
+from icae.serve.limits import Limits
+from icae.serve.service import Service
+from icae.serve.serving import Address, listen, make_server
+from icae.store import create_store
+
+TEXT = "The fox is in the inn. " * 3
+
+
+def with_memory(memory_id: str, question: str) -> list[Any]:
+    parts = [{"type": "memory", "id": memory_id}, {"type": "text", "text": question}]
+    return [{"role": "user", "content": parts}]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Running:
+    url: str
+    service: Service
+    server: Any
+    thread: threading.Thread
+
+    def openai(self, key: str = "none") -> openai.OpenAI:
+        return openai.OpenAI(base_url=f"{self.url}/v1", api_key=key, max_retries=0, timeout=60)
+
+    def make_memory(self, text: str = TEXT, *, key: str | None = None, **fields: Any) -> Any:
+        with self.client(key) as http:
+            made = http.post("/v1/memories", json={"text": text, "name": "fox", **fields})
+            assert made.status_code in (201, 202), made.text
+            body = made.json()
+            while body["status"] == "in_progress":
+                time.sleep(0.01)
+                body = http.get(f"/v1/memories/{body['id']}").json()
+        assert body["status"] == "ready", body
+        return body
+
+    def ask(self, memory_id: str, question: str = "Where?", *, key: str = "none") -> Any:
+        answer = self.openai(key).chat.completions.create(
+            model="tiny", messages=with_memory(memory_id, question), max_tokens=6
+        )
+        return answer.choices[0].message.content
+
+    def client(self, key: str | None = None) -> httpx2.Client:
+        headers = {} if key is None else {"Authorization": f"Bearer {key}"}
+        return httpx2.Client(base_url=self.url, headers=headers, timeout=60)
+
+
+@contextmanager
+def running(
+    engine: Any,
+    store: Path,
+    *,
+    keys: Keys | None = None,
+    limits: Limits | None = None,
+    longest_message: int | None = None,
+    decoder: Any = None,
+) -> Iterator[Running]:
+    keys = keys or NoKeys()
+    with create_store(str(store)) as opened, listen(Address(port=0)) as sock:
+        service = Service.over(
+            engine,
+            opened,
+            keys=keys,
+            limits=limits or Limits(answer_tokens=8),
+            longest_message=longest_message,
+            engine=decoder,
+        )
+        server = make_server(make_app(service, local_only=not keys.required, grace_s=5), grace_s=5)
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [sock]}, daemon=True)
+        thread.start()
+        while not server.started:
+            assert thread.is_alive()
+            time.sleep(0.005)
+        url = f"http://127.0.0.1:{sock.getsockname()[1]}"
+        try:
+            yield Running(url=url, service=service, server=server, thread=thread)
+        finally:
+            server.should_exit = True
+            thread.join(timeout=20)
+            assert not thread.is_alive()
+
+
+@pytest.fixture
+def serve(engine: Any, tmp_path: Path) -> Iterator[Callable[..., Running]]:
+    """``serve(keys=..., limits=..., longest_message=..., decoder=...)``: a running server."""
+    with ExitStack() as stack:
+
+        def start(**settings: Any) -> Running:
+            return stack.enter_context(running(engine, tmp_path / "memories.db", **settings))
+
+        yield start
+
+
+@pytest.fixture
+def two_keys(tmp_path: Path) -> tuple[HashedKeys, str, str]:
+    """Keys of two owners, and the keys themselves."""
+    path = tmp_path / "keys.txt"
+    first, second = add_key(path, "anna"), add_key(path, "ben")
+    return HashedKeys.load(path), first, second
+
+
+@pytest.fixture(name="with_memory")
+def _with_memory() -> Callable[[str, str], list[Any]]:
+    """``with_memory(id, question)``: messages that refer to a memory."""
+    return with_memory
+
+
+@pytest.fixture
+def text() -> str:
+    """A text of a few spans."""
+    return TEXT

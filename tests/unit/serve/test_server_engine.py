@@ -1,0 +1,147 @@
+"""The server as a gateway: it compresses, a stand-in for vLLM answers."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import openai
+import pytest
+
+from icae.config.types import OBJECTIVES
+from icae.decode.checkpoint import BaseFolder
+from icae.decode.vllm.address import EngineAddress
+from icae.decode.vllm.client import EngineClient
+from icae.decode.vllm.runtime import VllmRuntime
+from icae.serve.limits import Limits
+from vllm_stub import VllmStub, vllm_stub
+
+
+@pytest.fixture
+def stub(engine: Any) -> Iterator[VllmStub]:
+    with vllm_stub(engine.runtime.model.decoder) as stub:
+        yield stub
+
+
+@pytest.fixture
+def gateway(
+    engine: Any, stub: VllmStub, serve: Callable[..., Any], tmp_path: Path
+) -> Callable[..., Any]:
+    """``gateway(**settings)``: a running server before the stub."""
+    model = engine.runtime.model
+    model.decoder.save_pretrained(tmp_path / "base")
+    client = EngineClient(EngineAddress(url=stub.url, secret="s3cret"))
+    client._client.max_retries = 0
+    decoder = VllmRuntime.connect(
+        client,
+        BaseFolder.open(tmp_path / "base"),
+        model.config,
+        {name: model.tokens.objective(name).detach().numpy() for name in OBJECTIVES},
+        bases=["tiny-base"],
+        dtype="float32",
+    )
+    stub.bodies.clear()
+    return lambda **settings: serve(decoder=decoder, **settings)
+
+
+def test_a_memory_made_by_the_gateway_is_answered_by_the_engine(
+    gateway: Any, engine: Any, stub: VllmStub, text: str, with_memory: Any
+) -> None:
+    server = gateway()
+    made = server.make_memory()
+    assert stub.bodies == []
+
+    answer = server.openai().chat.completions.create(
+        model="tiny", messages=with_memory(made["id"], "Where?"), max_tokens=6
+    )
+    chunks = server.openai().chat.completions.create(
+        model="tiny", messages=with_memory(made["id"], "Where?"), max_tokens=6, stream=True
+    )
+
+    expected = engine.ask(engine.compress(text, name="fox"), "Where?", max_new_tokens=6)
+    assert answer.choices[0].message.content == expected.text
+    assert answer.usage.prompt_tokens == expected.prompt_tokens
+    assert answer.model_extra["icae"]["runtime"] == "vllm float32"
+    pieces = [chunk.choices[0].delta.content or "" for chunk in chunks]
+    assert "".join(pieces).strip() == expected.text
+    assert len(stub.bodies) == 2
+
+
+def test_streamed_and_whole_answers_are_at_the_engine_together(gateway: Any, stub: Any) -> None:
+    server = gateway()
+    memory_id = server.make_memory()["id"]
+    # No answer begins before four are asked for.
+    stub.together = threading.Barrier(4, timeout=30)
+
+    def stream() -> str:
+        chunks = server.openai().chat.completions.create(
+            model="tiny", messages=[{"role": "user", "content": "Who?"}], max_tokens=3, stream=True
+        )
+        return "".join(chunk.choices[0].delta.content or "" for chunk in chunks)
+
+    with ThreadPoolExecutor(4) as pool:
+        whole = [pool.submit(server.ask, memory_id, "Where?") for _ in range(2)]
+        streams = [pool.submit(stream) for _ in range(2)]
+        assert len({future.result(60) for future in whole}) == 1
+        assert len({future.result(60) for future in streams}) == 1
+
+
+def test_keys_share_no_cache_of_the_engine(gateway: Any, stub: VllmStub, two_keys: Any) -> None:
+    keys, anna, ben = two_keys
+    server = gateway(keys=keys)
+    for key in (anna, ben):
+        memory_id = server.make_memory(key=key)["id"]
+        for question in ("Where?", "Who?"):
+            server.ask(memory_id, question, key=key)
+
+    salts = [body["cache_salt"] for body in stub.bodies]
+    assert salts[0] == salts[1] != salts[2] == salts[3]
+
+
+def test_an_engine_that_is_gone_is_told_without_its_address(
+    gateway: Any, stub: VllmStub, caplog: pytest.LogCaptureFixture
+) -> None:
+    server = gateway()
+    memory_id = server.make_memory()["id"]
+    stub.key = "changed"
+
+    with pytest.raises(openai.APIStatusError) as caught:
+        server.ask(memory_id)
+
+    assert caught.value.status_code == 503
+    assert stub.url not in str(caught.value.response.text)
+    assert stub.url in caplog.text  # for who runs the gateway
+
+
+def test_an_answer_whose_time_is_up_ends_at_the_engine_too(gateway: Any, stub: VllmStub) -> None:
+    server = gateway(limits=Limits(answer_tokens=150, request_seconds=0.5))
+    stub.answers_after = 1.0
+    stub.written = 0
+
+    with pytest.raises(openai.APIStatusError) as caught:
+        server.openai().chat.completions.create(
+            model="tiny", messages=[{"role": "user", "content": "Who?"}]
+        )
+
+    assert caught.value.status_code == 504
+    end = time.monotonic() + 30
+    while len(server.service.worker._writer) and time.monotonic() < end:
+        time.sleep(0.01)
+    assert stub.written < 150
+
+
+def test_the_gateway_ends_when_it_is_told_to_and_answers_first(gateway: Any, stub: Any) -> None:
+    server = gateway()
+    stub.answers_after = 0.5
+    with ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(server.ask, server.make_memory()["id"])
+        while not stub.bodies:
+            time.sleep(0.01)
+        server.server.should_exit = True
+        assert asked.result(30) is not None
+    server.thread.join(30)
+    assert not server.thread.is_alive()

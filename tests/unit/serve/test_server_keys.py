@@ -1,0 +1,113 @@
+from __future__ import annotations
+
+import stat
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from icae.errors import ConfigError
+from icae.serve.keys import HashedKeys, NoKeys, add_key
+from icae.serve.serving import Address, check_public
+
+
+def test_a_key_sees_and_uses_its_own_memories_alone(
+    serve: Callable[..., Any],
+    two_keys: tuple[Any, str, str],
+    with_memory: Callable[..., list[Any]],
+) -> None:
+    keys, anna, ben = two_keys
+    server = serve(keys=keys)
+    own = server.make_memory(key=anna)
+    asked = {"model": "tiny", "messages": with_memory(own["id"], "Where?")}
+    url = f"/v1/memories/{own['id']}"
+
+    with server.client(ben) as http:
+        assert http.get("/v1/memories").json()["data"] == []
+        refused = [
+            http.get(url),
+            http.get(f"{url}/spans"),
+            http.get(f"{url}/file"),
+            http.post(f"{url}/append", json={"text": "more"}),
+            http.delete(url),
+            http.post("/v1/chat/completions", json=asked),
+        ]
+        unknown = http.get("/v1/memories/mem_" + "0" * 24)
+    assert {response.status_code for response in refused} == {404}
+    for response in refused:  # in the words for an id that nobody has
+        told = response.json()["error"]["message"].replace(own["id"], "ID")
+        assert told == unknown.json()["error"]["message"].replace("mem_" + "0" * 24, "ID")
+    assert server.ask(own["id"], key=anna)
+
+
+def test_every_endpoint_but_health_needs_a_key(
+    serve: Callable[..., Any], two_keys: tuple[Any, str, str]
+) -> None:
+    server = serve(keys=two_keys[0])
+    with server.client() as http:
+        assert http.get("/health").status_code == 200
+        for method, path in (
+            ("GET", "/v1/models"),
+            ("GET", "/v1/memories"),
+            ("POST", "/v1/memories"),
+            ("POST", "/v1/memories/import"),
+            ("POST", "/v1/chat/completions"),
+            ("GET", "/metrics"),
+        ):
+            refused = http.request(method, path)
+            assert refused.status_code == 401, path
+            assert refused.headers["WWW-Authenticate"] == "Bearer"
+            assert refused.json()["error"]["type"] == "authentication_error"
+
+
+def test_a_key_file_holds_hashes_that_others_cannot_read(tmp_path: Path) -> None:
+    path = tmp_path / "keys.txt"
+    key = add_key(path, "anna")
+    assert key not in path.read_text()
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert HashedKeys.load(path).owner(f"Bearer {key}") == "anna"
+
+
+def test_two_keys_of_one_name_own_the_same_memories(tmp_path: Path) -> None:
+    path = tmp_path / "keys.txt"
+    old, new = add_key(path, "anna"), add_key(path, "anna")
+    keys = HashedKeys.load(path)
+    assert keys.owner(f"Bearer {old}") == keys.owner(f"bearer {new}") == "anna"
+
+
+@pytest.mark.parametrize("content", ["", "# none\n", "anna nothash\n", "../x " + "a" * 64, "\xff"])
+def test_a_key_file_without_keys_is_refused(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "keys.txt"
+    path.write_text(content, encoding="latin-1")
+    with pytest.raises(ConfigError):
+        HashedKeys.load(path)
+
+
+@pytest.mark.parametrize("name", ["", "Anna", "a/b", "../a", "a b", "a" * 65])
+def test_a_name_that_could_reach_into_another_owner_is_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ConfigError):
+        add_key(tmp_path / "keys.txt", name)
+
+
+def test_a_server_without_keys_listens_on_this_machine_alone(
+    two_keys: tuple[Any, str, str],
+) -> None:
+    check_public(Address(host="127.0.0.1"), NoKeys())
+    check_public(Address(host="0.0.0.0"), two_keys[0])
+    with pytest.raises(ConfigError, match="this machine alone"):
+        check_public(Address(host="0.0.0.0"), NoKeys())
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [{"Host": "evil.example"}, {"Origin": "https://evil.example"}, {"Origin": "null"}],
+)
+def test_without_keys_a_page_of_another_site_is_refused(
+    serve: Callable[..., Any], headers: dict[str, str]
+) -> None:
+    with serve().client() as http:
+        assert http.get("/v1/models", headers={"Origin": "http://localhost:3000"}).is_success
+        refused = http.get("/v1/models", headers=headers)
+    assert refused.status_code == 403
+    assert refused.json()["error"]["code"] == "not_local"

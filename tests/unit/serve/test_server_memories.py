@@ -1,0 +1,265 @@
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from icae.errors import MemoryFileError
+from icae.memory import memory_bytes, memory_from_bytes
+from icae.serve.limits import Limits
+
+FILE = {"Content-Type": "application/octet-stream"}
+
+
+def test_a_memory_is_made_listed_shown_and_deleted(serve: Callable[..., Any]) -> None:
+    server = serve()
+    first, second = server.make_memory(), server.make_memory("Another text about a dog. " * 3)
+
+    with server.client() as http:
+        listed = http.get("/v1/memories").json()
+        assert {one["id"] for one in listed["data"]} == {first["id"], second["id"]}
+        assert not listed["has_more"]
+        page = http.get("/v1/memories", params={"limit": 1}).json()
+        assert page["has_more"]
+        rest = http.get("/v1/memories", params={"limit": 1, "after": page["last_id"]}).json()
+        assert not rest["has_more"]
+        assert {page["last_id"], rest["last_id"]} == {first["id"], second["id"]}
+        unknown = http.get("/v1/memories", params={"after": "mem_" + "0" * 24})
+        assert unknown.status_code == 404
+        assert http.get(f"/v1/memories/{first['id']}").json() == first
+        deleted = http.delete(f"/v1/memories/{first['id']}")
+        assert deleted.json() == {"id": first["id"], "object": "memory.deleted", "deleted": True}
+        for method in ("get", "delete"):
+            assert getattr(http, method)(f"/v1/memories/{first['id']}").status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("fox.txt", b"The fox is in the inn. "),
+        ("fox.html", b"<!doctype html><body><p>The fox is in the inn.</p></body>"),
+    ],
+)
+def test_an_uploaded_file_becomes_a_memory_under_its_name(
+    serve: Callable[..., Any], name: str, content: bytes
+) -> None:
+    with serve().client() as http:
+        made = http.post("/v1/memories", files={"file": (name, content)}, data={"ratio": "2"})
+        assert made.status_code == 201, made.text
+        assert made.json()["name"] == name
+        assert made.json()["ratio"] <= 2.0
+        spans = http.get(f"/v1/memories/{made.json()['id']}/spans").json()
+    assert spans["documents"][0]["text"].strip() == "The fox is in the inn."
+
+
+def test_a_long_document_is_a_job_whose_progress_shows(
+    serve: Callable[..., Any], with_memory: Callable[..., list[Any]]
+) -> None:
+    server = serve(limits=Limits(answer_tokens=8, wait_seconds=0.01))
+    with server.client() as http:
+        made = http.post("/v1/memories", json={"text": "The inn is near the end. " * 400})
+        assert made.status_code == 202
+        memory_id, seen = made.json()["id"], []
+        assert made.json()["status"] == "in_progress"
+        early = http.post(
+            "/v1/chat/completions",
+            json={"model": "tiny", "messages": with_memory(memory_id, "Where?")},
+        )
+        longer = http.post(f"/v1/memories/{memory_id}/append", json={"text": "more"})
+        while (body := http.get(f"/v1/memories/{memory_id}").json())["status"] != "ready":
+            seen.append(body["progress"])
+            time.sleep(0.01)
+    assert (longer.status_code, longer.json()["error"]["code"]) == (409, "memory_in_progress")
+    assert early.status_code == 409
+    assert early.json()["error"]["code"] == "memory_not_ready"
+    assert "Retry-After" in early.headers
+    assert any(0 < one["spans_done"] < one["spans"] for one in seen)
+    assert body["tokens"] > 1000
+
+
+def test_a_client_that_would_rather_look_later_does_not_wait(serve: Callable[..., Any]) -> None:
+    with serve().client() as http:
+        made = http.post(
+            "/v1/memories",
+            json={"text": "The inn is near the end. "},
+            headers={"Prefer": "wait=3, Respond-Async"},
+        )
+        assert (made.status_code, made.json()["status"]) == (202, "in_progress")
+        assert made.headers["Preference-Applied"] == "respond-async"
+        url = f"/v1/memories/{made.json()['id']}"
+        while http.get(url).json()["status"] != "ready":
+            time.sleep(0.01)
+        longer = http.post(
+            f"{url}/append", json={"text": "More."}, headers={"Prefer": "respond-async"}
+        )
+        assert longer.status_code == 202
+
+
+def test_a_memory_that_is_just_being_shelved_is_ready_and_not_in_progress(
+    serve: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    running = serve()
+    shelf, shelved = running.service.shelf, threading.Event()
+    put = shelf.put
+
+    def slow_put(*args: Any, **settings: Any) -> None:
+        put(*args, **settings)
+        shelved.set()
+        time.sleep(0.2)
+
+    monkeypatch.setattr(shelf, "put", slow_put)
+    with running.client() as http:
+        headers = {"Prefer": "respond-async"}
+        made = http.post(
+            "/v1/memories", json={"text": "The fox is in the inn."}, headers=headers
+        ).json()
+        assert shelved.wait(timeout=30)
+        body = http.get(f"/v1/memories/{made['id']}").json()
+        assert body["status"] == "ready"
+        appended = http.post(f"/v1/memories/{made['id']}/append", json={"text": " It wakes."})
+        assert appended.status_code in (200, 202), appended.text
+
+
+def test_tokens_of_numbers_names_and_code_are_told_apart(serve: Callable[..., Any]) -> None:
+    text = "The inn is from 1861 and it is old."
+    server = serve()
+    made = server.make_memory(text)
+    with server.client() as http:
+        spans = http.get(f"/v1/memories/{made['id']}/spans").json()["spans"]
+    stretches = [one for span in spans for one in span["stretches"]]
+    critical = "".join(text[one["start"] : one["end"]] for one in stretches if one["critical"])
+    assert critical.strip() == "1861"
+
+
+def test_a_memory_that_is_deleted_while_it_is_made_never_appears(
+    serve: Callable[..., Any],
+) -> None:
+    server = serve(limits=Limits(answer_tokens=8, wait_seconds=0.01))
+    with server.client() as http:
+        made = http.post("/v1/memories", json={"text": "The inn is near the end. " * 400}).json()
+        assert http.delete(f"/v1/memories/{made['id']}").status_code == 200
+        server.make_memory()  # by then the other work was taken up and given up
+        assert http.get(f"/v1/memories/{made['id']}").status_code == 404
+        assert made["id"] not in http.get("/v1/memories").text
+
+
+def test_an_appended_memory_is_that_of_the_engine(
+    serve: Callable[..., Any], engine: Any, text: str
+) -> None:
+    server = serve()
+    made = server.make_memory()
+    with server.client() as http:
+        url = f"/v1/memories/{made['id']}"
+        longer = http.post(f"{url}/append", json={"text": " It sleeps."})
+        assert longer.status_code == 200, longer.text
+        held = memory_from_bytes(http.get(f"{url}/file").content, where="the file")
+    expected = engine.append(engine.compress(text, name="fox"), " It sleeps.")
+    assert held.documents == expected.documents
+    assert longer.json()["id"] == made["id"]
+    assert longer.json()["tokens"] == expected.tokens
+
+
+def test_a_memory_that_must_hold_more_than_slots_do_stays_verbatim(
+    serve: Callable[..., Any], text: str
+) -> None:
+    server = serve()
+    made = server.make_memory(min_fidelity=0.99)
+    assert made["fidelity"] == 1.0
+    with server.client() as http:
+        body = http.get(f"/v1/memories/{made['id']}/spans").json()
+    assert {span["kind"] for span in body["spans"]} == {"verbatim"}
+    assert made["positions"] == made["tokens"]
+
+
+def test_the_spans_of_a_memory_tile_its_text_with_measured_fidelity(
+    serve: Callable[..., Any], engine: Any, text: str
+) -> None:
+    server = serve()
+    made = server.make_memory()
+    with server.client() as http:
+        body = http.get(f"/v1/memories/{made['id']}/spans").json()
+    memory = engine.compress(text, name="fox")
+    assert body["documents"][0]["text"] == text
+    assert [span["fidelity"] for span in body["spans"]] == [s.fidelity for s in memory.spans]
+    stretches = [one for span in body["spans"] for one in span["stretches"]]
+    assert "".join(text[one["start"] : one["end"]] for one in stretches) == text
+    assert all(0 <= one["confidence"] <= 1 for one in stretches)
+
+
+def test_a_memory_file_goes_out_and_comes_back_to_the_same_answers(
+    serve: Callable[..., Any],
+) -> None:
+    server = serve()
+    made = server.make_memory()
+    with server.client() as http:
+        data = http.get(f"/v1/memories/{made['id']}/file").content
+        taken = http.post(
+            "/v1/memories/import", params={"name": "again"}, content=data, headers=FILE
+        )
+    assert taken.status_code == 201, taken.text
+    assert taken.json()["name"] == "again"
+    assert taken.json()["id"] != made["id"]
+    assert server.ask(taken.json()["id"]) == server.ask(made["id"])
+
+
+def test_a_damaged_memory_file_is_refused_and_nothing_is_kept(
+    serve: Callable[..., Any], engine: Any, text: str
+) -> None:
+    whole = memory_bytes(engine.compress(text))
+    flipped = bytearray(whole)
+    flipped[-3] ^= 1
+    huge = (2**40).to_bytes(8, "little") + whole[8:]
+    pickled = b"\x80\x04\x95" + b"cos\nsystem\n" * 9
+    with serve().client() as http:
+        for data in (b"", b"{}", whole[:-9], bytes(flipped), huge, pickled, whole + b"x"):
+            refused = http.post("/v1/memories/import", content=data, headers=FILE)
+            assert refused.status_code == 400, refused.text
+            assert refused.json()["error"]["code"] == "invalid_memory_file"
+        assert http.get("/v1/memories").json()["data"] == []
+
+
+def test_a_small_file_with_very_much_text_is_refused_before_it_is_unpacked(
+    serve: Callable[..., Any], engine: Any
+) -> None:
+    data = memory_bytes(engine.verbatim("a" * 30_000))
+    server = serve(limits=Limits(body_bytes=len(data) - 1))
+    with server.client() as http:
+        assert http.post("/v1/memories/import", content=data, headers=FILE).status_code == 413
+    with pytest.raises(MemoryFileError, match="too much text"):
+        memory_from_bytes(data, where="The upload", max_source_bytes=29_999)
+
+
+def test_a_memory_of_another_adapter_is_refused_when_it_comes_and_when_it_is_asked(
+    serve: Callable[..., Any],
+    build_engine: Callable[..., Any],
+    text: str,
+    with_memory: Callable[..., list[Any]],
+) -> None:
+    foreign = build_engine(adapter_hash="b" * 64).compress(text)
+    server = serve()
+    memory_id = "mem_" + "0" * 24
+    server.service.shelf.put("local", memory_id, "old", foreign, wanted=lambda: True)
+    with server.client() as http:
+        uploaded = http.post("/v1/memories/import", content=memory_bytes(foreign), headers=FILE)
+        asked = http.post(
+            "/v1/chat/completions",
+            json={"model": "tiny", "messages": with_memory(memory_id, "Where?")},
+        )
+    for refused in (uploaded, asked):
+        assert refused.status_code == 409, refused.text
+        assert refused.json()["error"]["code"] == "incompatible_memory"
+
+
+def test_memories_are_there_after_a_restart(
+    serve: Callable[..., Any], engine: Any, tmp_path: Path
+) -> None:
+    first = serve()
+    made = first.make_memory()
+    answer = first.ask(made["id"])
+    first.server.should_exit = True
+    first.thread.join(timeout=20)
+    assert serve().ask(made["id"]) == answer

@@ -1,0 +1,130 @@
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import pytest
+
+from icae.errors import RequestError
+from icae.serve.chat_work import ChatWork
+from icae.serve.document_work import DocumentWork
+from icae.serve.limits import Limits
+from icae.serve.metrics import Metrics
+from icae.serve.worker import ModelWorker
+
+STEP_S = 0.002
+
+
+class Writer:
+    """Takes a step for every chat; notes what was done in which order."""
+
+    room = 4
+
+    def __init__(self, done: list[str], steps: int) -> None:
+        self.done, self.steps = done, steps
+        self.left: list[tuple[ChatWork, int]] = []
+
+    def __len__(self) -> int:
+        return len(self.left)
+
+    def take(self, works: Sequence[ChatWork]) -> None:
+        self.left += [(work, self.steps) for work in works]
+
+    def step(self) -> None:
+        time.sleep(STEP_S)
+        self.done.append("chat")
+        for work, left in self.left:
+            if left == 1:
+                work.future.set_result(None)  # type: ignore[arg-type]
+        self.left = [(work, left - 1) for work, left in self.left if left > 1]
+
+
+def chat(owner: str = "anna") -> Any:
+    return ChatWork(owner=owner, request=None, memories=(), deadline=0.0)  # type: ignore[arg-type]
+
+
+def document(done: list[str], steps: int, name: str = "document") -> DocumentWork:
+    def work(own: DocumentWork) -> Iterator[tuple[int, int]]:
+        for step in range(steps):
+            time.sleep(STEP_S)
+            done.append(name)
+            yield step + 1, steps
+
+    return DocumentWork(owner="anna", id=name, title=name, steps=work)
+
+
+@pytest.fixture
+def done() -> list[str]:
+    return []
+
+
+def worker_of(done: list[str], *, steps: int = 20, **limits: Any) -> Any:
+    return ModelWorker(Writer(done, steps), limits=Limits(**limits), metrics=Metrics())  # type: ignore[arg-type]
+
+
+def test_while_both_wait_chats_and_documents_take_turns(done: list[str]) -> None:
+    worker = worker_of(done)
+    works = [chat(), chat()]
+    for work in works:
+        worker.submit_chat(work)
+    worker.submit_document(long := document(done, 20))
+    worker.start()
+    for one in (*works, long):
+        one.future.result(timeout=20)
+    worker.close(seconds=1)
+    first = done[:20]
+    assert 5 <= first.count("document") <= 15
+
+
+def test_a_short_document_does_not_wait_for_a_long_one(done: list[str]) -> None:
+    worker = worker_of(done)
+    worker.submit_document(document(done, 40, "long"))
+    worker.submit_document(short := document(done, 2, "short"))
+    worker.start()
+    short.future.result(timeout=20)
+    assert done.count("long") < 40
+    worker.close(seconds=1)
+
+
+def test_at_the_end_chats_are_finished_and_documents_only_within_the_grace(
+    done: list[str],
+) -> None:
+    worker = worker_of(done)
+    waiting, endless = chat(), document(done, 10**6)
+    worker.submit_chat(waiting)
+    worker.submit_document(endless)
+    worker.start()
+    worker.close(seconds=0.05)
+    assert waiting.future.done()
+    with pytest.raises(RequestError, match="shutting down"):
+        endless.future.result(timeout=0)
+    for submit, work in ((worker.submit_chat, chat()), (worker.submit_document, endless)):
+        with pytest.raises(RequestError) as refused:
+            submit(work)
+        assert refused.value.status == 503
+
+
+def test_more_documents_than_allowed_are_refused(done: list[str]) -> None:
+    worker = worker_of(done, documents=2)
+    for name in "ab":
+        worker.submit_document(document(done, 1, name))
+    with pytest.raises(RequestError) as refused:
+        worker.submit_document(document(done, 1, "c"))
+    assert (refused.value.status, refused.value.code) == (429, "queue_full")
+    worker.start()
+    worker.close(seconds=5)
+
+
+def test_an_owner_gets_its_place_back_when_a_chat_ends(done: list[str]) -> None:
+    worker = worker_of(done, per_owner=1, steps=1)
+    worker.start()
+    for _ in range(3):
+        ended = threading.Event()
+        worker.submit_chat(work := chat())
+        work.future.add_done_callback(lambda _, ended=ended: ended.set())  # behind the worker's
+        assert ended.wait(20)
+    worker.close(seconds=1)
+    with pytest.raises(RequestError, match="shutting down"):
+        worker.submit_chat(chat())

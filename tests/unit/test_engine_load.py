@@ -1,0 +1,86 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import icae
+from icae import engine as api
+from icae.engine import Icae
+from icae.errors import AdapterError, InputError
+from icae.model import save_adapter, tokenizer_hash
+
+TEXT = "The inner thing is in the thin tin: a thief ran there, and the end is near.\n" * 2
+
+
+@pytest.fixture
+def folders(
+    tmp_path: Path, model: Any, tokenizer: Any, info_for: Callable[..., Any]
+) -> tuple[Path, Path]:
+    """A base model and an adapter for it, on disk."""
+    base = tmp_path / "base"
+    model.decoder.save_pretrained(base)
+    tokenizer.save_pretrained(base)
+    return base, save_adapter(model, info_for(model, tokenizer, base=str(base)), tmp_path / "a")
+
+
+def test_load_gives_an_engine_that_makes_the_same_memories(
+    folders: tuple[Path, Path], engine: Icae, tokenizer: Any
+) -> None:
+    base, adapter = folders
+    loaded = icae.load(adapter, device="cpu", dtype="float32")
+
+    assert loaded.name == "tiny"
+    assert loaded.provenance.base_model == str(base)
+    assert loaded.provenance.tokenizer_hash == tokenizer_hash(tokenizer)
+    assert loaded.provenance.slot_dtype == "float32"
+    memory = loaded.compress(TEXT, ratio=4)
+    np.testing.assert_array_equal(memory.slots, engine.compress(TEXT, ratio=4).slots)
+
+
+def test_load_in_bfloat16_makes_memories_that_say_so(folders: tuple[Path, Path]) -> None:
+    engine = icae.load(folders[1], device="cpu", dtype="bfloat16")
+    memory = engine.compress(TEXT, ratio=4)
+
+    assert engine.runtime.model.dtype == torch.bfloat16
+    assert memory.provenance.slot_dtype == "bfloat16"
+    assert engine.ask(memory, "Who?", max_new_tokens=2).answer_tokens <= 2
+
+
+def test_load_refuses_an_adapter_of_another_base(
+    folders: tuple[Path, Path], build_decoder: Callable[..., Any], tokenizer: Any, tmp_path: Path
+) -> None:
+    other = tmp_path / "other"
+    build_decoder(seed=9).save_pretrained(other)
+    tokenizer.save_pretrained(other)
+
+    with pytest.raises(AdapterError, match="another base model") as caught:
+        icae.load(folders[1], base=str(other), device="cpu", dtype="float32")
+    assert str(other) in str(caught.value.got)
+    with pytest.raises(AdapterError, match="not an adapter folder"):
+        icae.load(tmp_path / "none")
+    with pytest.raises(InputError, match="dtype"):
+        icae.load(folders[1], device="cpu", dtype="int8")
+
+
+def test_the_module_functions_load_the_default_adapter_once(
+    engine: Icae, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loads: list[int] = []
+    monkeypatch.setattr(api, "load", lambda: loads.append(1) or engine)
+    api._default.cache_clear()
+    try:
+        memory = icae.compress(TEXT, ratio=4, name="n")
+        answer = icae.ask(memory, "Who?", max_new_tokens=2)
+        written = icae.reconstruct(memory, spans=[1])
+    finally:
+        api._default.cache_clear()
+
+    assert loads == [1]
+    assert memory == engine.compress(TEXT, ratio=4, name="n")
+    assert answer.text == engine.ask(memory, "Who?", max_new_tokens=2).text
+    assert written == engine.reconstruct(memory, spans=[1])

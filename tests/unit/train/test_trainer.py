@@ -1,0 +1,344 @@
+from __future__ import annotations
+
+import math
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from icae.config import OptimConfig
+from icae.config.data import RatioStage
+from icae.errors import TrainingError
+from icae.train.evaluate import Evaluation
+from icae.train.records import read_records
+from icae.train.sampling import SampleSource
+from icae.train.trainer import Trainer, build_optimizer, catch_signals, learning_rate_share
+
+
+def weights_of(model: Any) -> dict[str, torch.Tensor]:
+    return {name: p.detach().clone() for name, p in model.trainable().items()}
+
+
+def watch_steps(trainer: Trainer) -> list[dict[str, Any]]:
+    """What the optimizer sees at every update: rates, and gradients as they are applied."""
+    seen: list[dict[str, Any]] = []
+
+    def look(optimizer: Any, args: Any, kwargs: Any) -> None:
+        grads = {n: p.grad.clone() for n, p in trainer.model.trainable().items()}
+        norm = math.sqrt(sum(float(g.pow(2).sum()) for g in grads.values()))
+        rates = [g["lr"] for g in optimizer.param_groups]
+        seen.append({"grads": grads, "norm": norm, "rates": rates})
+
+    trainer.optimizer.register_step_pre_hook(look)
+    return seen
+
+
+def logged(recipe: Any, kind: str = "train") -> list[dict[str, Any]]:
+    records = read_records(Path(recipe.run.output) / "metrics.jsonl")
+    timing = ("seconds", "tokens_per_second")
+    return [{k: v for k, v in r.items() if k not in timing} for r in records if r["kind"] == kind]
+
+
+def test_learning_rate_warms_up_and_follows_a_cosine_to_its_floor() -> None:
+    config = OptimConfig(steps=12, warmup_steps=4, final_lr_share=0.1)
+    shares = [learning_rate_share(config, step) for step in range(13)]
+    assert shares[:5] == pytest.approx([0.25, 0.5, 0.75, 1.0, 1.0])
+    assert shares[6] == pytest.approx(0.1 + 0.9 * (1 + math.sqrt(0.5)) / 2)
+    assert shares[8] == pytest.approx(0.55)
+    assert shares[12] == pytest.approx(0.1)
+    assert learning_rate_share(config, 40) == pytest.approx(0.1)
+
+
+def test_without_warmup_the_first_update_has_the_peak_rate() -> None:
+    config = OptimConfig(steps=10, warmup_steps=0)
+    assert learning_rate_share(config, 0) == 1.0
+
+
+def test_both_rates_follow_the_schedule(
+    build_recipe: Any, build_model: Any, build_sample: Any, fixed_source: Any
+) -> None:
+    recipe = build_recipe(optim={"steps": 4, "warmup_steps": 2, "final_lr_share": 0.0})
+    trainer = Trainer(recipe, build_model(), fixed_source([build_sample()]))
+    seen = watch_steps(trainer)
+    trainer.run()
+    shares = [0.5, 1.0, 1.0, 0.5]
+    assert [s["rates"][0] for s in seen] == pytest.approx([1e-3 * s for s in shares])
+    assert [s["rates"][1] for s in seen] == pytest.approx([1e-3 * s for s in shares])
+    assert [s["rates"][2] for s in seen] == pytest.approx([5e-3 * s for s in shares])
+
+
+def test_lora_a_and_b_and_tokens_with_head_have_their_own_rates(build_model: Any) -> None:
+    model = build_model()
+    config = OptimConfig(learning_rate=1e-4, lora_b_multiplier=8.0, token_learning_rate=1e-3)
+    down, up, own = build_optimizer(model, config).param_groups
+    named = model.trainable()
+    assert [down["lr"], up["lr"], own["lr"]] == pytest.approx([1e-4, 8e-4, 1e-3])
+    assert {id(p) for p in own["params"]} == {
+        id(named[n])
+        for n in ("tokens.memory_ND", "tokens.objective_ND", "head.gain_D", "head.shift_D")
+    }
+    b_matrices = {id(p) for n, p in named.items() if "lora_B" in n}
+    assert {id(p) for p in up["params"]} == b_matrices
+    assert len(down["params"]) == len(up["params"]) == 2 * 2  # two layers, two projections
+    assert sum(len(group["params"]) for group in (down, up, own)) == len(named)
+
+
+def test_micro_batches_give_the_update_of_one_batch(
+    build_recipe: Any, build_model: Any, build_sample: Any, fixed_source: Any
+) -> None:
+    samples = [build_sample(n, seed=n) for n in (4, 16, 9, 30)]
+    model = build_model()
+    scores = model(samples)
+    (sum(s.loss_sum for s in scores) / sum(s.labels for s in scores)).backward()
+    expected = {n: p.grad for n, p in model.trainable().items()}
+    for size in (1, 2, 4):
+        recipe = build_recipe(
+            objective={"ae_weight": 1.0},
+            optim={"steps": 1, "micro_batch_size": size, "clip_norm": 1e9},
+            run={"output": f"{build_recipe().run.output}-{size}"},
+        )
+        trainer = Trainer(recipe, build_model(), fixed_source(samples))
+        seen = watch_steps(trainer)
+        trainer.run()
+        for name, grad in seen[0]["grads"].items():
+            torch.testing.assert_close(grad, expected[name], rtol=1e-4, atol=1e-6)
+        mean = sum(float(s.loss_sum.detach()) for s in scores) / 59
+        assert logged(recipe)[0]["ae_loss"] == pytest.approx(mean, rel=1e-5)
+
+
+def test_gradient_checkpointing_gives_the_same_update(
+    build_recipe: Any, build_model: Any, build_sample: Any, fixed_source: Any
+) -> None:
+    grads = []
+    for switch in (False, True):
+        recipe = build_recipe(
+            optim={"steps": 1},
+            run={
+                "gradient_checkpointing": switch,
+                "output": f"{build_recipe().run.output}-{switch}",
+            },
+        )
+        trainer = Trainer(recipe, build_model(), fixed_source([build_sample()]))
+        seen = watch_steps(trainer)
+        trainer.run()
+        grads.append(seen[0]["grads"])
+    for name, grad in grads[0].items():
+        torch.testing.assert_close(grads[1][name], grad)
+
+
+def test_recipe_says_whether_layers_are_compiled(
+    build_recipe: Any, build_model: Any, build_sample: Any, fixed_source: Any
+) -> None:
+    compiled = []
+    for setting in ("none", "layers"):
+        model = build_model()
+        Trainer(build_recipe(run={"compile": setting}), model, fixed_source([build_sample()]))
+        compiled.append(sum(m._compiled_call_impl is not None for m in model.modules()))
+    assert compiled == [0, 2]
+
+
+def test_decoder_has_no_gradient_and_the_same_weights_after_a_run(
+    build_recipe: Any, build_model: Any, build_shards: Any
+) -> None:
+    model, recipe = build_model(), build_recipe()
+    before = {n: p.detach().clone() for n, p in model.decoder.named_parameters()}
+    trained = weights_of(model)
+    trainer = Trainer(recipe, model, SampleSource(recipe, build_shards(), []))
+    seen = watch_steps(trainer)
+    trainer.optimizer.register_step_post_hook(
+        lambda *_: seen.append({"frozen": [p.grad for p in model.decoder.parameters()]})
+    )
+    trainer.run()
+    assert all(g is None for s in seen if "frozen" in s for g in s["frozen"])
+    for name, weight in model.decoder.named_parameters():
+        assert weight.grad is None, name
+        assert not weight.requires_grad, name
+        assert torch.equal(weight, before[name]), name
+    for name, weight in model.trainable().items():
+        assert not torch.equal(weight, trained[name]), name
+
+
+def test_gradients_are_clipped_to_the_norm(
+    build_recipe: Any, build_model: Any, build_sample: Any, fixed_source: Any
+) -> None:
+    recipe = build_recipe(optim={"steps": 2, "clip_norm": 0.01})
+    trainer = Trainer(recipe, build_model(), fixed_source([build_sample()]))
+    seen = watch_steps(trainer)
+    trainer.run()
+    assert [s["norm"] for s in seen] == pytest.approx([0.01, 0.01], rel=1e-3)
+    assert all(r["grad_norm"] > 0.1 for r in logged(recipe)), "the norm before clipping is logged"
+
+
+def test_small_gradients_are_not_scaled(
+    build_recipe: Any, build_model: Any, build_sample: Any, fixed_source: Any
+) -> None:
+    recipe = build_recipe(optim={"steps": 2, "clip_norm": 1e6})
+    trainer = Trainer(recipe, build_model(), fixed_source([build_sample()]))
+    seen = watch_steps(trainer)
+    trainer.run()
+    norms = [r["grad_norm"] for r in logged(recipe)]
+    assert [s["norm"] for s in seen] == pytest.approx(norms, rel=1e-5)
+
+
+def test_loss_that_is_not_finite_stops_the_run_before_the_update(
+    build_recipe: Any, build_model: Any, build_sample: Any, fixed_source: Any
+) -> None:
+    model = build_model()
+    with torch.no_grad():
+        model.tokens.objective_ND[0] = math.nan
+    before = weights_of(model)["tokens.memory_ND"]
+    trainer = Trainer(build_recipe(), model, fixed_source([build_sample()]))
+    with pytest.raises(TrainingError, match="not finite at step 0"):
+        trainer.run()
+    assert torch.equal(model.tokens.memory_ND, before)
+
+
+@pytest.mark.slow
+def test_training_on_one_sample_learns_to_write_it_back(
+    build_recipe: Any, build_model: Any, build_sample: Any, fixed_source: Any
+) -> None:
+    recipe = build_recipe(
+        objective={"ae_weight": 1.0},
+        optim={"steps": 60, "learning_rate": 1e-2, "token_learning_rate": 3e-2},
+        run={"log_every": 1},
+    )
+    Trainer(recipe, build_model(), fixed_source([build_sample(8, ratio=1.0)])).run()
+    losses = [r["ae_loss"] for r in logged(recipe)]
+    assert losses[-1] < 0.5 * losses[0]
+
+
+def resumable(build_recipe: Any, name: str, **run: Any) -> Any:
+    stages = (RatioStage(until=0.5, ratios={1.0: 1.0, 2.0: 1.0}), RatioStage(ratios={4.0: 1.0}))
+    return build_recipe(
+        data={"context_lengths": {16: 2.0, 24: 1.0}, "ratio_curriculum": stages},
+        optim={"steps": 6, "micro_batch_size": 2},
+        run={"output": f"{build_recipe().run.output}-{name}", "eval_every": 2, **run},
+    )
+
+
+@pytest.mark.parametrize("stop_at", [3, 4])
+def test_stopped_and_resumed_run_equals_an_uninterrupted_one(
+    build_recipe: Any, build_model: Any, build_shards: Any, stop_at: int
+) -> None:
+    shards, outcomes = build_shards(), []
+    for name, stops in (("whole", [None]), ("stopped", [stop_at, None])):
+        recipe = resumable(build_recipe, name)
+        best: list[Any] = []
+        for stop in stops:
+            model = build_model()
+            trainer = Trainer(
+                recipe,
+                model,
+                SampleSource(recipe, shards, []),
+                evaluation=Evaluation(recipe, shards),
+                on_best=lambda step, metrics, best=best: best.append((step, metrics)),
+                stop_at=stop,
+            )
+            if stop is None:
+                result = trainer.run()
+            else:
+                with pytest.raises(KeyboardInterrupt):
+                    trainer.run()
+        assert result.steps == 6
+        state = trainer.optimizer.state_dict()["state"]
+        outcomes.append((weights_of(model), state, recipe, best, result.metrics))
+    (weights, state, recipe, best, metrics), (weights2, state2, recipe2, best2, metrics2) = outcomes
+    assert weights.keys() == weights2.keys()
+    for name, weight in weights.items():
+        assert torch.equal(weight, weights2[name]), name
+    assert all(torch.equal(state[k][m], state2[k][m]) for k in state for m in state[k])
+    assert logged(recipe) == logged(recipe2)
+    assert logged(recipe, "eval") == logged(recipe2, "eval")
+    assert [r["step"] for r in logged(recipe, "eval")] == [2, 4, 6]
+    assert best == best2
+    assert metrics == metrics2
+
+
+def test_resuming_a_finished_run_changes_nothing_and_keeps_its_figures(
+    build_recipe: Any, build_model: Any, build_shards: Any
+) -> None:
+    shards, recipe = build_shards(), resumable(build_recipe, "finished")
+    results, models = [], []
+    for _ in range(2):
+        models.append(build_model())
+        source = SampleSource(recipe, shards, [])
+        trainer = Trainer(recipe, models[-1], source, evaluation=Evaluation(recipe, shards))
+        results.append(trainer.run())
+    assert results[0] == results[1]
+    assert results[0].metrics
+    assert [r["step"] for r in logged(recipe, "eval")] == [2, 4, 6]
+    for name, weight in weights_of(models[0]).items():
+        assert torch.equal(weight, models[1].trainable()[name]), name
+
+
+def test_resuming_with_another_recipe_is_refused(
+    build_recipe: Any, build_model: Any, build_shards: Any
+) -> None:
+    shards, recipe = build_shards(), build_recipe(optim={"steps": 2})
+    Trainer(recipe, build_model(), SampleSource(recipe, shards, [])).run()
+    other = build_recipe(optim={"steps": 2, "learning_rate": 1e-5})
+    with pytest.raises(TrainingError, match="another recipe"):
+        Trainer(other, build_model(), SampleSource(other, shards, [])).run()
+
+
+def test_without_evaluation_steps_the_end_is_evaluated_once(
+    build_recipe: Any, build_model: Any, build_shards: Any
+) -> None:
+    shards, recipe = build_shards(), build_recipe(optim={"steps": 2}, run={"eval_every": 0})
+    source = SampleSource(recipe, shards, [])
+    result = Trainer(recipe, build_model(), source, evaluation=Evaluation(recipe, shards)).run()
+    assert [r["step"] for r in logged(recipe, "eval")] == [2]
+    assert result.metrics["ae_loss"] == logged(recipe, "eval")[0]["ae_loss"]
+
+
+def test_best_is_reported_only_when_held_out_loss_falls(
+    build_recipe: Any, build_model: Any, build_sample: Any, fixed_source: Any
+) -> None:
+    class Falling:
+        losses = iter([3.0, 5.0, 2.0, 2.0])
+
+        def run(self, model: Any) -> dict[str, float]:
+            return {"ae_loss": next(self.losses)}
+
+    best: list[int] = []
+    Trainer(
+        build_recipe(optim={"steps": 4}, run={"eval_every": 1}),
+        build_model(),
+        fixed_source([build_sample()]),
+        evaluation=Falling(),  # type: ignore[arg-type]
+        on_best=lambda step, metrics: best.append(step),
+    ).run()
+    assert best == [1, 3]
+
+
+def test_signal_sets_the_event_and_the_second_one_interrupts() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    with catch_signals() as event:
+        assert not event.is_set()
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert event.is_set()
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_figures_are_means_over_the_steps_since_the_last_line(
+    build_recipe: Any, build_model: Any, build_shards: Any
+) -> None:
+    shards = build_shards()
+    lines = {}
+    for every in (1, 3):
+        recipe = build_recipe(
+            objective={"ae_weight": 0.0},
+            optim={"steps": 4},
+            run={"log_every": every, "output": f"{build_recipe().run.output}-{every}"},
+        )
+        Trainer(recipe, build_model(), SampleSource(recipe, shards, [])).run()
+        lines[every] = logged(recipe)
+    assert [r["step"] for r in lines[3]] == [3, 4]
+    single = [r["lm_loss"] for r in lines[1]]
+    assert lines[3][0]["lm_loss"] == pytest.approx(sum(single[:3]) / 3)
+    assert lines[3][1]["lm_loss"] == pytest.approx(single[3])

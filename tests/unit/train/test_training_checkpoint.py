@@ -1,0 +1,158 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from icae.errors import TrainingError
+from icae.train.checkpoint import load_checkpoint, newest_checkpoint, save_checkpoint
+from icae.train.trainer import build_optimizer
+
+
+@pytest.fixture
+def run(build_model: Any, build_recipe: Any, build_sample: Any) -> Any:
+    """Model and optimizer after one update, and their recipe."""
+    model, recipe = build_model(), build_recipe()
+    optimizer = build_optimizer(model, recipe.optim)
+    model([build_sample()])[0].loss_sum.backward()
+    optimizer.step()
+    return model, optimizer, recipe
+
+
+def save(folder: Path, run: Any, step: int = 3) -> Path:
+    model, optimizer, recipe = run
+    return save_checkpoint(folder, model, optimizer, step=step, recipe=recipe, seconds=1.5)
+
+
+def load_fresh(path: Path, build_model: Any, recipe: Any) -> Any:
+    model = build_model()
+    optimizer = build_optimizer(model, recipe.optim)
+    return load_checkpoint(path, model, optimizer, recipe), model, optimizer
+
+
+def test_checkpoint_restores_weights_optimizer_step_and_time(
+    tmp_path: Path, run: Any, build_model: Any
+) -> None:
+    done, model, optimizer = load_fresh(save(tmp_path, run), build_model, run[2])
+    assert done == (3, 1.5)
+    for name, weight in run[0].trainable().items():
+        assert torch.equal(weight, model.trainable()[name]), name
+    before, after = run[1].state_dict()["state"], optimizer.state_dict()["state"]
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[k][m], after[k][m]) for k in before for m in before[k])
+
+
+def test_newest_checkpoint_is_the_one_with_the_highest_step(tmp_path: Path, run: Any) -> None:
+    assert newest_checkpoint(tmp_path) is None
+    save(tmp_path, run, 10)
+    save(tmp_path, run, 9)
+    newest = newest_checkpoint(tmp_path)
+    assert newest is not None
+    assert newest.name == "step-00000010.pt"
+
+
+def test_half_written_checkpoint_is_not_the_newest(tmp_path: Path, run: Any) -> None:
+    whole = save(tmp_path, run)
+    (tmp_path / "step-00000004.tmp").write_bytes(b"cut off")
+    assert newest_checkpoint(tmp_path) == whole
+
+
+def test_failed_write_leaves_the_older_checkpoint(
+    tmp_path: Path, run: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = save(tmp_path, run)
+
+    def fail(state: Any, file: Any) -> None:
+        file.write(b"half")
+        raise OSError("disk full")
+
+    monkeypatch.setattr(torch, "save", fail)
+    with pytest.raises(OSError, match="disk full"):
+        save(tmp_path, run, 4)
+    assert newest_checkpoint(tmp_path) == whole
+
+
+def test_nothing_but_the_checkpoint_is_left_in_the_folder(tmp_path: Path, run: Any) -> None:
+    path = save(tmp_path, run)
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("keep", [1, 2])
+def test_only_the_newest_checkpoints_are_kept(tmp_path: Path, run: Any, keep: int) -> None:
+    model, optimizer, recipe = run
+    recipe = replace(recipe, run=replace(recipe.run, keep_checkpoints=keep))
+    for step in range(1, 5):
+        save(tmp_path, (model, optimizer, recipe), step)
+    names = sorted(p.name for p in tmp_path.iterdir())
+    assert names == ["step-00000003.pt", "step-00000004.pt"][-keep:]
+
+
+@pytest.mark.parametrize("damage", ["cut", "empty", "garbage"])
+def test_damaged_checkpoint_is_refused(
+    tmp_path: Path, run: Any, build_model: Any, damage: str
+) -> None:
+    path = save(tmp_path, run)
+    data = path.read_bytes()
+    path.write_bytes({"cut": data[: len(data) // 2], "empty": b"", "garbage": b"x" * 500}[damage])
+    with pytest.raises(TrainingError, match="damaged") as caught:
+        load_fresh(path, build_model, run[2])
+    assert "Delete it" in str(caught.value)
+
+
+@pytest.mark.parametrize("part", ["optim", "data", "model", "objective"])
+def test_another_recipe_is_refused_and_the_changed_part_is_named(
+    tmp_path: Path, run: Any, build_model: Any, build_recipe: Any, part: str
+) -> None:
+    path = save(tmp_path, run)
+    changes = {
+        "optim": {"learning_rate": 2e-3},
+        "data": {"continuation_length": 5},
+        "model": {"residual_scale": 0.2},
+        "objective": {"ae_weight": 0.6},
+    }
+    with pytest.raises(TrainingError, match=f"a different {part}\n"):
+        load_fresh(path, build_model, build_recipe(**{part: changes[part]}))
+
+
+def test_another_base_is_refused(
+    tmp_path: Path, run: Any, build_model: Any, build_recipe: Any
+) -> None:
+    with pytest.raises(TrainingError, match="a different base"):
+        load_fresh(save(tmp_path, run), build_model, build_recipe(base="other"))
+
+
+def test_name_description_and_run_settings_may_change(
+    tmp_path: Path, run: Any, build_model: Any, build_recipe: Any
+) -> None:
+    recipe = build_recipe(name="renamed", description="new", run={"log_every": 7, "output": "x"})
+    done, _, _ = load_fresh(save(tmp_path, run), build_model, recipe)
+    assert done == (3, 1.5)
+
+
+def test_checkpoint_of_other_weights_is_refused(tmp_path: Path, run: Any, build_model: Any) -> None:
+    path = save(tmp_path, run)
+    model = build_model(slot_head="plain")
+    with pytest.raises(TrainingError, match="does not fit"):
+        load_checkpoint(path, model, build_optimizer(model, run[2].optim), run[2])
+
+
+def longer(recipe: Any, steps: int) -> Any:
+    return replace(recipe, optim=replace(recipe.optim, steps=steps))
+
+
+def test_a_run_may_be_made_longer(
+    tmp_path: Path, run: Any, build_model: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = save(tmp_path, run)
+    done, _, _ = load_fresh(path, build_model, longer(run[2], 50))
+    assert done == (3, 1.5)
+    assert f"begun with {run[2].optim.steps} steps, it goes on to 50" in caplog.text
+
+
+def test_a_run_cannot_end_before_what_is_done(tmp_path: Path, run: Any, build_model: Any) -> None:
+    path = save(tmp_path, run, step=60)
+    with pytest.raises(TrainingError, match=r"step 60, optim\.steps 50"):
+        load_fresh(path, build_model, longer(run[2], 50))

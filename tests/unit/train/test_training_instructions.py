@@ -1,0 +1,189 @@
+from __future__ import annotations
+
+import json
+import logging
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from icae.config.data import DataConfig, TripletFile
+from icae.config.parsing import from_dict
+from icae.errors import ConfigError, InputError, TrainingError
+from icae.model.objectives import instruction
+from icae.train.instructions import (
+    InstructionSource,
+    TokenizedTriplet,
+    TripletSet,
+    load_instructions,
+)
+
+
+def write_triplets(path: Path, lengths: list[int], **fields: Any) -> TripletFile:
+    rows = [
+        {
+            "context": " ".join(f"w{2 + i % 100}" for i in range(length)),
+            "prompt": "w5 w6",
+            "answer": f"w{length}",
+            **fields,
+        }
+        for length in lengths
+    ]
+    path.write_text("".join(json.dumps(r) + "\n" for r in rows), encoding="utf-8")
+    return TripletFile(path=str(path))
+
+
+def test_triplets_are_left_out_by_context_length_and_counted(
+    tmp_path: Path, tokenizer: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = write_triplets(tmp_path / "t.jsonl", [7, 8, 16, 17, 40])
+    with caplog.at_level(logging.INFO):
+        (taken,) = load_instructions([file], tokenizer, max_context=16)
+    assert [len(t.context_ids) for t in taken.triplets] == [8, 16]
+    said = "t.jsonl: 2 triplets (left out: 2 context too long, 1 context too short), weight 2"
+    assert said in caplog.text
+
+
+def test_the_answer_with_its_end_is_scored_and_the_prompt_is_not(
+    tmp_path: Path, tokenizer: Any
+) -> None:
+    file = write_triplets(tmp_path / "t.jsonl", [9])
+    (task,) = load_instructions([file], tokenizer, max_context=16)[0].triplets[0].tasks
+    assert task.objective == "ft"
+    assert task.scored_ids.tolist() == [9, tokenizer.eos_token_id]
+    assert task.target_ids[~task.label_mask].tolist()[:2] == [5, 6]
+    assert task.full_prompt_ids is None
+
+
+def test_the_full_prompt_holds_the_context_before_the_question(
+    tmp_path: Path, tokenizer: Any
+) -> None:
+    file = write_triplets(tmp_path / "t.jsonl", [9])
+    sets = load_instructions([file], tokenizer, max_context=16, full_prompts=True)
+    (task,) = sets[0].triplets[0].tasks
+    assert task.full_prompt_ids is not None
+    assert task.full_prompt_ids.tolist()[:11] == [*range(2, 11), 5, 6]
+
+
+def test_no_triplet_that_fits_is_refused(tmp_path: Path, tokenizer: Any) -> None:
+    file = write_triplets(tmp_path / "t.jsonl", [3, 40])
+    with pytest.raises(TrainingError, match="contexts of 8 to 16 tokens"):
+        load_instructions([file], tokenizer, max_context=16)
+
+
+def test_a_missing_file_is_refused(tmp_path: Path, tokenizer: Any) -> None:
+    with pytest.raises(InputError):
+        load_instructions([TripletFile(path=str(tmp_path / "no.jsonl"))], tokenizer, max_context=9)
+
+
+def test_a_cap_takes_a_random_part_that_the_seed_decides(tmp_path: Path, tokenizer: Any) -> None:
+    path = write_triplets(tmp_path / "t.jsonl", list(range(10, 40))).path
+    capped = TripletFile(path=path, cap=7)
+    lengths = []
+    for seed in (0, 0, 1):
+        (taken,) = load_instructions([capped], tokenizer, max_context=99, seed=seed)
+        assert (len(taken.triplets), taken.over_cap, taken.weight) == (7, 23, 7.0)
+        lengths.append([len(t.context_ids) for t in taken.triplets])
+    assert lengths[0] == lengths[1] != lengths[2]
+    assert lengths[0] != list(range(10, 17))
+
+
+def test_a_cap_above_the_file_takes_all(tmp_path: Path, tokenizer: Any) -> None:
+    path = write_triplets(tmp_path / "t.jsonl", [10, 11]).path
+    (taken,) = load_instructions([TripletFile(path=path, cap=5)], tokenizer, max_context=99)
+    assert str(taken) == "2 triplets"
+
+
+def draws(sets: Any, count: int = 2000) -> Counter[int]:
+    source, rng = InstructionSource(sets), np.random.default_rng(0)
+    return Counter(len(source.draw(rng, 4.0).context_ids) for _ in range(count))
+
+
+def test_files_are_drawn_by_their_weights(tmp_path: Path, tokenizer: Any) -> None:
+    few = write_triplets(tmp_path / "few.jsonl", [10])
+    many = write_triplets(tmp_path / "many.jsonl", [20] * 9)
+    plain = draws(load_instructions([few, many], tokenizer, max_context=99))
+    assert plain[10] / 2000 == pytest.approx(0.1, abs=0.03), "every triplet is as likely"
+    few = TripletFile(path=few.path, weight=3.0)
+    many = TripletFile(path=many.path, weight=1.0)
+    weighted = draws(load_instructions([few, many], tokenizer, max_context=99))
+    assert weighted[10] / 2000 == pytest.approx(0.75, abs=0.04)
+
+
+def test_a_file_without_a_fitting_triplet_is_never_drawn(tmp_path: Path, tokenizer: Any) -> None:
+    long = write_triplets(tmp_path / "long.jsonl", [50])
+    short = write_triplets(tmp_path / "short.jsonl", [10])
+    sets = load_instructions(
+        [TripletFile(path=long.path, weight=9.0), short], tokenizer, max_context=20
+    )
+    assert draws(sets, 50) == {10: 50}
+
+
+def test_every_reference_answer_is_drawn_and_case_alone_makes_none(
+    tmp_path: Path, tokenizer: Any
+) -> None:
+    file = write_triplets(tmp_path / "t.jsonl", [9], answers=["w7", "W9", "w9 "])
+    sets = load_instructions([file], tokenizer, max_context=16)
+    source, rng = InstructionSource(sets), np.random.default_rng(0)
+    answers = Counter(int(source.draw(rng, 2.0).tasks[0].scored_ids[0]) for _ in range(200))
+    assert set(answers) == {9, 7}
+    assert answers[7] / 200 == pytest.approx(0.5, abs=0.12)
+
+
+def test_triplets_of_one_context_share_its_memory() -> None:
+    def made(context: list[int], prompts: range) -> list[TokenizedTriplet]:
+        ids = np.array(context, dtype=np.int64)
+        return [
+            TokenizedTriplet(context_ids=ids, tasks=(instruction(ids[:3] + p, ids[:2]),))
+            for p in prompts
+        ]
+
+    found = (*made([1, 2, 3, 4], range(5)), *made([5, 6, 7], range(5, 6)))
+    sets = [TripletSet(name="t", weight=1.0, triplets=found)]
+    source, rng = InstructionSource(sets, per_context=3), np.random.default_rng(0)
+    asked: Counter[int] = Counter()
+    for _ in range(200):
+        sample = source.draw(rng, 2.0)
+        prompts = [int(task.input_ids[0] - sample.context_ids[0]) for task in sample.tasks]
+        assert len(set(prompts)) == len(prompts) == (3 if len(sample.context_ids) == 4 else 1)
+        assert set(prompts) <= set(range(5) if len(prompts) == 3 else range(5, 6))
+        asked.update(prompts)
+    assert set(asked) == set(range(6))
+    assert all(asked[p] / 500 == pytest.approx(0.2, abs=0.06) for p in range(5))
+    alone = InstructionSource(sets).draw(np.random.default_rng(0), 2.0)
+    assert len(alone.tasks) == 1
+    with pytest.raises(ConfigError, match="triplets_per_context"):
+        DataConfig(triplets_per_context=0)
+
+
+def test_a_recipe_names_files_by_path_or_with_settings() -> None:
+    raw = {"triplets": ["a.jsonl", {"path": "b.jsonl", "cap": 4000, "weight": 2}]}
+    data = from_dict(DataConfig, raw, where="r")
+    assert data.triplets == (
+        TripletFile(path="a.jsonl"),
+        TripletFile(path="b.jsonl", cap=4000, weight=2.0),
+    )
+
+
+@pytest.mark.parametrize(
+    "item",
+    [
+        {"path": "a", "cap": 0},
+        {"path": "a", "weight": 0},
+        {"path": "a", "weigth": 1},
+        {"cap": 3},
+        7,
+    ],
+)
+def test_wrong_settings_of_a_file_are_refused(item: Any) -> None:
+    with pytest.raises(ConfigError):
+        from_dict(DataConfig, {"triplets": [item]}, where="r")
+
+
+def test_triplets_may_be_longer_than_the_texts() -> None:
+    assert DataConfig(context_lengths={32: 1.0, 64: 1.0}).longest_triplet == 64
+    assert DataConfig(context_lengths={32: 1.0}, triplet_context=512).longest_triplet == 512
+    with pytest.raises(ConfigError, match="triplet_context"):
+        DataConfig(triplet_context=1)

@@ -1,0 +1,401 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from icae.config import Recipe
+from icae.config.data import TripletFile
+from icae.config.parsing import to_dict
+from icae.errors import AdapterError, BaseModelError, InputError, TrainingError
+from icae.model import (
+    load_adapter,
+    load_decoder,
+    load_reader,
+    load_rival,
+    load_tokenizer,
+    read_info,
+    read_reader_info,
+    read_rival_info,
+    rival_hash,
+    tokenizer_hash,
+)
+from icae.train import train
+from icae.train.checkpoint import newest_checkpoint
+from icae.train.records import read_records
+
+
+@pytest.fixture
+def pretraining(tiny_base: str, build_recipe: Any, build_shards: Any) -> Callable[..., Recipe]:
+    """``pretraining(run={...}, ...)``: a recipe of two steps on the tiny base."""
+    packed = tokenizer_hash(load_tokenizer(tiny_base))
+    shards = build_shards(tokenizer_hash=packed)
+    held_out = build_shards(name="held-out", tokenizer_hash=packed, seed=1)
+
+    def build(*, data: Any = None, optim: Any = None, **sections: Any) -> Recipe:
+        folders = {"shards": str(shards.folder), "eval_shards": str(held_out.folder)}
+        recipe: Recipe = build_recipe(
+            **{"base": tiny_base, **sections},
+            data={**folders, **(data or {})},
+            optim={"steps": 2, **(optim or {})},
+        )
+        return recipe
+
+    return build
+
+
+@pytest.fixture
+def triplets(tmp_path: Path) -> str:
+    path = tmp_path / "questions.jsonl"
+    rows = [
+        {
+            "context": " ".join(f"w{2 + 3 * i + j}" for j in range(12)),
+            "prompt": "w5 w6",
+            "answer": f"w{10 + i}",
+        }
+        for i in range(4)
+    ]
+    path.write_text("".join(json.dumps(r) + "\n" for r in rows), encoding="utf-8")
+    return str(path)
+
+
+def own_weights(adapter: Path) -> dict[str, torch.Tensor]:
+    return {
+        **load_file(adapter / "icae.safetensors"),
+        **load_file(adapter / "lora" / "adapter_model.safetensors"),
+    }
+
+
+def test_pretraining_writes_a_complete_adapter(
+    pretraining: Callable[..., Recipe], tiny_base: str
+) -> None:
+    recipe = pretraining(description="A tiny run.")
+    result = train(recipe, stage="pretrain")
+    files = {str(p.relative_to(result.adapter)) for p in result.adapter.rglob("*") if p.is_file()}
+    assert files == {
+        "README.md",
+        "icae.json",
+        "icae.safetensors",
+        "lora/adapter_config.json",
+        "lora/adapter_model.safetensors",
+    }
+    info = read_info(result.adapter)
+    assert info.model == recipe.model
+    assert info.ratios == (2.0, 4.0)
+    assert info.data == {"made up": "205 tokens"}
+    assert info.recipe == json.loads(json.dumps(to_dict(recipe)))
+    assert info.metrics["ae_loss"] == result.metrics["ae_loss"]
+    assert info.metrics["step"] == 2
+    card = (result.adapter / "README.md").read_text(encoding="utf-8")
+    for text in ("# tiny", "A tiny run.", "made up: 205 tokens", "ae_loss", "2x, 4x"):
+        assert text in card
+    assert result.plot.read_bytes()[:4] == b"\x89PNG"
+    assert result.steps == 2
+
+
+def test_trained_adapter_loads_on_its_base(
+    pretraining: Callable[..., Recipe], tiny_base: str
+) -> None:
+    result = train(pretraining(), stage="pretrain")
+    decoder = load_decoder(tiny_base, dtype=torch.float32, device="cpu")
+    digest = read_info(result.adapter).base_hash
+    model, _ = load_adapter(result.adapter, decoder, base_model=tiny_base, base_hash=digest)
+    saved = load_file(result.adapter / "icae.safetensors")
+    assert torch.equal(model.tokens.memory_ND, saved["tokens.memory_ND"])
+
+
+def test_best_adapter_is_the_one_with_the_lowest_held_out_loss(
+    pretraining: Callable[..., Recipe],
+) -> None:
+    recipe = pretraining(run={"eval_every": 1})
+    train(recipe, stage="pretrain")
+    folder = Path(recipe.run.output)
+    held_out = [r for r in read_records(folder / "metrics.jsonl") if r["kind"] == "eval"]
+    best = min(held_out, key=lambda r: r["ae_loss"])
+    assert read_info(folder / "best").metrics["step"] == best["step"]
+
+
+def test_fine_tuning_starts_from_the_pretrained_adapter(
+    pretraining: Callable[..., Recipe], triplets: str, tmp_path: Path
+) -> None:
+    first = train(pretraining(), stage="pretrain")
+    recipe = pretraining(
+        init_adapter=str(first.adapter),
+        data={"triplets": (TripletFile(path=triplets),)},
+        objective={"ft_share": 0.5},
+        optim={"learning_rate": 1e-12, "token_learning_rate": 1e-12},
+        run={"output": str(tmp_path / "tuned")},
+    )
+    second = train(recipe, stage="finetune")
+    before, after = own_weights(first.adapter), own_weights(second.adapter)
+    assert before.keys() == after.keys()
+    for name, weight in before.items():
+        torch.testing.assert_close(after[name], weight, rtol=0, atol=1e-9)
+    assert any(w.abs().max() > 1e-4 for n, w in before.items() if "lora_B" in n)
+    data = read_info(second.adapter).data
+    assert data["questions.jsonl"] == "4 triplets"
+    assert len(data["started from adapter"]) == 16
+    last = read_records(tmp_path / "tuned" / "metrics.jsonl")[0]
+    assert {"ae_loss", "lm_loss", "ft_loss"} <= last.keys()
+
+
+def test_fine_tuning_on_triplets_alone_needs_no_shards(
+    pretraining: Callable[..., Recipe], triplets: str, tmp_path: Path
+) -> None:
+    first = train(pretraining(), stage="pretrain")
+    recipe = pretraining(
+        init_adapter=str(first.adapter),
+        data={"shards": "", "eval_shards": None, "triplets": (TripletFile(path=triplets),)},
+        objective={"ft_share": 1.0},
+        run={"output": str(tmp_path / "tuned")},
+    )
+    result = train(recipe, stage="finetune")
+    assert set(read_info(result.adapter).data) == {"questions.jsonl", "started from adapter"}
+    changed = own_weights(result.adapter)
+    assert any(not torch.equal(w, changed[n]) for n, w in own_weights(first.adapter).items())
+
+
+def test_dry_run_writes_beside_the_run_and_starts_afresh_each_time(
+    pretraining: Callable[..., Recipe],
+) -> None:
+    recipe = pretraining(optim={"steps": 1000})
+    for steps in (1, 2, 2):
+        result = train(recipe, stage="pretrain", dry_run_steps=steps)
+        folder = Path(f"{recipe.run.output}-dry-run")
+        assert result.adapter == folder / "adapter"
+        assert result.steps == steps
+        records = read_records(folder / "metrics.jsonl")
+        assert [r["step"] for r in records if r["kind"] == "train"] == list(range(1, steps + 1))
+    assert not Path(recipe.run.output).exists()
+
+
+def test_training_goes_on_from_the_newest_checkpoint(
+    pretraining: Callable[..., Recipe],
+) -> None:
+    recipe = pretraining()
+    first = own_weights(train(recipe, stage="pretrain").adapter)
+    newest = newest_checkpoint(Path(recipe.run.output) / "checkpoints")
+    assert newest is not None
+    state = torch.load(newest, weights_only=True)
+    state["weights"]["tokens.memory_ND"] += 1
+    torch.save(state, newest)
+    again = own_weights(train(recipe, stage="pretrain").adapter)
+    torch.testing.assert_close(again["tokens.memory_ND"], first["tokens.memory_ND"] + 1)
+
+
+def test_shards_of_another_tokenizer_are_refused(
+    pretraining: Callable[..., Recipe], build_shards: Any
+) -> None:
+    other = build_shards(name="other", tokenizer_hash="another").folder
+    for place in ("shards", "eval_shards"):
+        with pytest.raises(TrainingError, match="packed with another tokenizer"):
+            train(pretraining(data={place: str(other)}), stage="pretrain")
+
+
+def test_missing_shards_are_refused(pretraining: Callable[..., Recipe], tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match="names no token shards"):
+        train(pretraining(data={"shards": ""}), stage="pretrain")
+    with pytest.raises(InputError, match="not a usable set of token shards"):
+        train(pretraining(data={"shards": str(tmp_path / "nothing")}), stage="pretrain")
+
+
+def test_missing_base_is_refused(pretraining: Callable[..., Recipe], tmp_path: Path) -> None:
+    with pytest.raises(BaseModelError, match="Cannot load the base model"):
+        train(pretraining(base=str(tmp_path / "no-base")), stage="pretrain")
+
+
+def test_pretraining_with_instructions_is_refused(
+    pretraining: Callable[..., Recipe], triplets: str
+) -> None:
+    recipe = pretraining(
+        data={"triplets": (TripletFile(path=triplets),)}, objective={"ft_share": 0.5}
+    )
+    with pytest.raises(TrainingError, match="has instruction samples"):
+        train(recipe, stage="pretrain")
+
+
+def test_fine_tuning_without_an_adapter_is_refused(
+    pretraining: Callable[..., Recipe], triplets: str
+) -> None:
+    recipe = pretraining(
+        data={"triplets": (TripletFile(path=triplets),)}, objective={"ft_share": 0.5}
+    )
+    with pytest.raises(TrainingError, match="starts from a pretrained adapter"):
+        train(recipe, stage="finetune")
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5])
+def test_fine_tuning_without_instructions_is_refused(
+    pretraining: Callable[..., Recipe], triplets: str, share: float
+) -> None:
+    paths = (TripletFile(path=triplets),) if share == 0 else ()
+    recipe = pretraining(
+        init_adapter="unused", data={"triplets": paths}, objective={"ft_share": share}
+    )
+    with pytest.raises(TrainingError, match="has no instruction samples"):
+        train(recipe, stage="finetune")
+
+
+def test_adapter_of_another_base_is_refused(
+    pretraining: Callable[..., Recipe], other_base: str, tmp_path: Path
+) -> None:
+    first = train(pretraining(), stage="pretrain")
+    recipe = pretraining(
+        base=other_base, init_adapter=str(first.adapter), run={"output": str(tmp_path / "two")}
+    )
+    with pytest.raises(TrainingError, match="trained on another base model"):
+        train(recipe, stage="pretrain")
+
+
+def test_missing_adapter_is_refused(pretraining: Callable[..., Recipe], tmp_path: Path) -> None:
+    with pytest.raises(AdapterError, match="not an adapter folder"):
+        train(pretraining(init_adapter=str(tmp_path / "nothing")), stage="pretrain")
+
+
+@pytest.fixture
+def reading(
+    pretraining: Callable[..., Recipe], triplets: str, tmp_path: Path
+) -> Callable[..., Recipe]:
+    """``reading(objective={...})``: a recipe that trains a full-context reader."""
+
+    def build(*, objective: Any = None, **sections: Any) -> Recipe:
+        return pretraining(
+            data={"triplets": (TripletFile(path=triplets),), "shards": ""},
+            objective={"ft_share": 1.0, "reader": "full-context", **(objective or {})},
+            run={"output": str(tmp_path / "upper")},
+            **sections,
+        )
+
+    return build
+
+
+def test_a_full_context_reader_is_trained_on_the_same_triplets(
+    reading: Callable[..., Recipe], tiny_base: str, tmp_path: Path
+) -> None:
+    result = train(reading(optim={"steps": 8, "learning_rate": 0.02}), stage="finetune")
+    info = read_reader_info(result.adapter)
+    assert info.data == {"questions.jsonl": "4 triplets"}
+    assert info.metrics["step"] == 8
+    losses = [r["ft_loss"] for r in read_records(tmp_path / "upper" / "metrics.jsonl")]
+    assert len(losses) == 8
+    assert losses[-1] < losses[0] - 0.1
+    decoder = load_decoder(tiny_base, dtype=torch.float32, device="cpu")
+    model, _ = load_reader(result.adapter, decoder, base_model=tiny_base, base_hash=info.base_hash)
+    assert any(p.abs().max() > 1e-3 for n, p in model.lora.named_parameters() if "lora_B" in n)
+    with pytest.raises(AdapterError, match="not an adapter folder"):
+        read_info(result.adapter)
+
+
+def test_a_full_context_reader_resumes_from_its_checkpoint(
+    reading: Callable[..., Recipe], tmp_path: Path
+) -> None:
+    recipe = reading()
+    weights = load_file(train(recipe, stage="finetune").adapter / "adapter_model.safetensors")
+    again = load_file(train(recipe, stage="finetune").adapter / "adapter_model.safetensors")
+    assert all(torch.equal(weight, again[name]) for name, weight in weights.items())
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"objective": {"ft_share": 0.5}}, "on instructions alone"),
+        ({"objective": {"ft_kl_share": 0.5}}, "has no teacher"),
+        ({"init_adapter": "somewhere"}, "starts from the base model"),
+    ],
+)
+def test_a_full_context_reader_with_what_it_cannot_use_is_refused(
+    reading: Callable[..., Recipe], change: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(TrainingError, match=message):
+        train(reading(**change), stage="finetune")
+
+
+@pytest.mark.parametrize("method", ["gist", "autocompressor"])
+def test_a_rival_is_trained_on_the_same_samples_and_goes_on_from_its_folder(
+    pretraining: Callable[..., Recipe],
+    triplets: str,
+    tiny_base: str,
+    tmp_path: Path,
+    method: Any,
+) -> None:
+    recipe = pretraining(objective={"reader": method}, run={"output": str(tmp_path / method)})
+    result = train(recipe, stage="pretrain")
+    info = read_rival_info(result.adapter)
+    assert (info.method, info.metrics["step"]) == (method, 2)
+    assert info.metrics["ae_loss"] > 0
+    with pytest.raises(AdapterError, match="not an adapter folder"):
+        read_info(result.adapter)
+
+    tuned = pretraining(
+        init_adapter=str(result.adapter),
+        data={"triplets": (TripletFile(path=triplets),)},
+        objective={"reader": method, "ft_share": 0.5},
+        run={"output": str(tmp_path / "tuned")},
+    )
+    second = read_rival_info(train(tuned, stage="finetune").adapter)
+    assert second.data["started from adapter"] == rival_hash(result.adapter)[:16]
+    decoder = load_decoder(tiny_base, dtype=torch.float32, device="cpu")
+    load_rival(
+        tmp_path / "tuned" / "adapter", decoder, base_model=tiny_base, base_hash=info.base_hash
+    )
+
+
+def test_a_rival_does_not_start_from_the_other(
+    pretraining: Callable[..., Recipe], tmp_path: Path
+) -> None:
+    first = train(pretraining(objective={"reader": "gist"}), stage="pretrain")
+    recipe = pretraining(
+        objective={"reader": "autocompressor"},
+        init_adapter=str(first.adapter),
+        run={"output": str(tmp_path / "two")},
+    )
+    with pytest.raises(TrainingError, match="another rival"):
+        train(recipe, stage="pretrain")
+
+
+def test_fresh_weights_are_fine_tuned_only_on_purpose(
+    pretraining: Callable[..., Recipe], triplets: str
+) -> None:
+    recipe = pretraining(
+        init_adapter="untrained",
+        data={"triplets": (TripletFile(path=triplets),)},
+        objective={"ft_share": 0.5, "ft_kl_share": 0.5},
+    )
+    result = train(recipe, stage="finetune")
+    assert "started from adapter" not in read_info(result.adapter).data
+
+
+def test_a_checkpoint_from_before_a_setting_existed_still_belongs_to_its_run(
+    pretraining: Callable[..., Recipe],
+) -> None:
+    recipe = pretraining()
+    train(recipe, stage="pretrain")
+    newest = newest_checkpoint(Path(recipe.run.output) / "checkpoints")
+    assert newest is not None
+    state = torch.load(newest, weights_only=True)
+    for name in ("reader", "ft_kl_share"):
+        del state["recipe"]["objective"][name]
+    torch.save(state, newest)
+    assert train(recipe, stage="pretrain").steps == 2
+    other = replace(recipe, objective=replace(recipe.objective, ft_kl_share=0.5))
+    with pytest.raises(TrainingError, match="belongs to another recipe"):
+        train(other, stage="pretrain")
+
+
+def test_a_finished_run_goes_on_when_it_is_given_more_steps(
+    pretraining: Callable[..., Recipe],
+) -> None:
+    recipe = pretraining()
+    assert train(recipe, stage="pretrain").steps == 2
+    more = replace(recipe, optim=replace(recipe.optim, steps=4))
+    result = train(more, stage="pretrain")
+    assert result.steps == 4
+    records = read_records(Path(recipe.run.output) / "metrics.jsonl")
+    assert [r["step"] for r in records if r["kind"] == "train"][-1] == 4
+    assert read_info(result.adapter).recipe["optim"]["steps"] == 4
