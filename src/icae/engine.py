@@ -220,7 +220,7 @@ class Icae(Reader):
     def append(
         self, memory: Memory, text: str, *, document: int = -1, ratio: float | None = None
     ) -> Memory:
-        """A memory with more text at the end of a document; see `icae.compression.living.append`."""
+        """More text at the end of a document; see `icae.compression.living.append`."""
         self.require_own(memory)
         return living.append(self.compressor, memory, text, document=document, ratio=ratio)
 
