@@ -7,46 +7,38 @@ from typing import Annotated
 
 import typer
 
-from icae.cli import console, engine
 from icae.cli.answering import load_memories
+from icae.cli.command import Outcome, command
 from icae.cli.memory_output import (
-    ChangedOutput,
     DocumentIndex,
-    changed_target,
     document_source,
     encoded_spans,
     saved,
 )
-from icae.cli.options import Adapter, AsJson, Base, Device, Dtype, Force, MemoryPath, NearRatio
-from icae.cli.outcome import Outcome, reported
+from icae.cli.options import ChangedMemory, MemoryPath, ModelOptions, NearRatio
 
 
-@reported
+@command
 def append(
+    *,
     memory_path: MemoryPath,
     file: Annotated[
         str, typer.Argument(metavar="FILE", help="Text to append; - reads standard input.")
     ],
     document: DocumentIndex = -1,
-    output: ChangedOutput = None,
+    output: ChangedMemory,
     ratio: NearRatio = None,
-    adapter: Adapter = None,
-    base: Base = None,
-    device: Device = None,
-    dtype: Dtype = None,
-    force: Force = False,
-    as_json: AsJson = False,
+    model: ModelOptions,
 ) -> Outcome:
     """Append text to a document of a memory, on a new line; only new spans are encoded."""
-    target = changed_target(memory_path, output, force=force)
+    target = output.target(memory_path)
     memory = load_memories([memory_path])
     source = document_source(memory, document)
     from icae.data.documents import read_document
 
     text = read_document(file).text
     joint = "" if source[-1:].isspace() or text[:1].isspace() else "\n"
-    with console.status("Loading the model"):
-        icae = engine.open_engine(adapter=adapter, base=base, device=device, dtype=dtype)
+    icae = model.load()
     start = time.perf_counter()
     longer = icae.append(memory, joint + text, document=document, ratio=ratio)
     return saved(

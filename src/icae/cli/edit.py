@@ -7,23 +7,21 @@ from typing import Annotated
 
 import typer
 
-from icae.cli import console, engine
 from icae.cli.answering import load_memories
 from icae.cli.character_range import parse_range
+from icae.cli.command import Outcome, command
 from icae.cli.memory_output import (
-    ChangedOutput,
     DocumentIndex,
-    changed_target,
     document_source,
     encoded_spans,
     saved,
 )
-from icae.cli.options import Adapter, AsJson, Base, Device, Dtype, Force, MemoryPath, NearRatio
-from icae.cli.outcome import Outcome, reported
+from icae.cli.options import ChangedMemory, MemoryPath, ModelOptions, NearRatio
 
 
-@reported
+@command
 def edit(
+    *,
     memory_path: MemoryPath,
     delete: Annotated[
         str | None,
@@ -38,24 +36,18 @@ def edit(
         ),
     ] = None,
     document: DocumentIndex = 0,
-    output: ChangedOutput = None,
+    output: ChangedMemory,
     ratio: NearRatio = None,
-    adapter: Adapter = None,
-    base: Base = None,
-    device: Device = None,
-    dtype: Dtype = None,
-    force: Force = False,
-    as_json: AsJson = False,
+    model: ModelOptions,
 ) -> Outcome:
     """Delete or replace characters of a document; only the spans they touch are encoded."""
     characters, option, file = _what(delete, replace)
-    target = changed_target(memory_path, output, force=force)
+    target = output.target(memory_path)
     memory = load_memories([memory_path])
     source = document_source(memory, document)
     start, end = parse_range(characters, chars=len(source), option=option)
     text = "" if file is None else _text(file)
-    with console.status("Loading the model"):
-        icae = engine.open_engine(adapter=adapter, base=base, device=device, dtype=dtype)
+    icae = model.load()
     begin = time.perf_counter()
     changed = icae.replace(memory, start, end, text, document=document, ratio=ratio)
     return saved(

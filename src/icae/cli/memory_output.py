@@ -9,22 +9,10 @@ import typer
 
 from icae.cli import console
 from icae.cli.outcome import Outcome
-from icae.cli.output_file import check_output
 from icae.cli.span_table import exact_text
 
 if TYPE_CHECKING:
     from icae.memory import Memory, MemoryHeader
-
-ChangedOutput = Annotated[
-    Path | None,
-    typer.Option(
-        "--output",
-        "-o",
-        metavar="PATH",
-        help="Memory file to write.",
-        show_default="MEMORY itself is replaced",
-    ),
-]
 
 NewOutput = Annotated[
     Path, typer.Option("--output", "-o", metavar="PATH", help="Memory file to write.")
@@ -36,24 +24,6 @@ DocumentIndex = Annotated[
         "--document", metavar="N", help="Which document of the memory, from 0; -1 is the last."
     ),
 ]
-
-
-def changed_target(memory_path: Path, output: Path | None, *, force: bool) -> Path:
-    """Where a changed memory goes: to the output, or in the place of the old one.
-
-    Args:
-        memory_path: The memory that changes.
-        output: The ``--output`` given, or None.
-        force: Whether an output that is there already may be replaced.
-
-    Raises:
-        InputError: If it would destroy something or cannot be written.
-    """
-    if output is None:
-        check_output(memory_path, if_exists="replace")
-        return memory_path
-    check_output(output, if_exists="replace" if force else "refuse", inputs=[memory_path])
-    return output
 
 
 def document_source(memory: Memory, document: int) -> str:

@@ -2,10 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from icae.cli import engine
+from icae.cli.command import AsJson
+from icae.cli.console import status
+from icae.cli.output_file import check_output
+from icae.cli.vllm_options import EngineModel, EngineUrl, engine_address
+
+if TYPE_CHECKING:
+    from icae.decode.reader import Reader
+    from icae.engine import Icae
+
+__all__ = ["AsJson"]
 
 MemoryPath = Annotated[Path, typer.Argument(metavar="MEMORY", help="A memory file (.icae).")]
 
@@ -82,8 +95,88 @@ NearRatio = Annotated[
     ),
 ]
 
-AsJson = Annotated[
-    bool, typer.Option("--json", help="Print one JSON object instead of text for people.")
-]
-
 Force = Annotated[bool, typer.Option("--force", help="Replace the output file if it exists.")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelOptions:
+    """Which base model and adapter a command loads, and where to."""
+
+    adapter: Adapter = None
+    base: Base = None
+    device: Device = None
+    dtype: Dtype = None
+
+    def load(self) -> Icae:
+        """Load the base model and the adapter.
+
+        Raises:
+            BaseModelError: If the base model cannot be loaded.
+            AdapterError: If the adapter cannot be loaded.
+        """
+        with status("Loading the model"):
+            return engine.open_engine(
+                adapter=self.adapter, base=self.base, device=self.device, dtype=self.dtype
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecoderOptions(ModelOptions):
+    """What reads memories: the model, and what runs its decoder."""
+
+    runtime: Runtime = "auto"
+    engine: EngineUrl = None
+    engine_model: EngineModel = None
+
+    def open(self) -> Reader:
+        """Open the decoder in the runtime asked for.
+
+        Raises:
+            InputError: If there is no such runtime.
+            BaseModelError: If the base model cannot be loaded.
+            AdapterError: If the adapter cannot be loaded.
+            MissingDependencyError: If the runtime is not installed.
+            ServiceError: If the vLLM server cannot be asked.
+        """
+        server = engine_address(self.engine, self.engine_model)
+        with status("Loading the model"):
+            return engine.open_reader(
+                runtime=self.runtime,
+                adapter=self.adapter,
+                base=self.base,
+                device=self.device,
+                dtype=self.dtype,
+                server=server,
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChangedMemory:
+    """Where a memory goes that a command changed: in the place of the old one, if unsaid."""
+
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="PATH",
+            help="Memory file to write.",
+            show_default="MEMORY itself is replaced",
+        ),
+    ] = None
+    force: Force = False
+
+    def target(self, memory: Path) -> Path:
+        """The file to write.
+
+        Args:
+            memory: The memory that changes.
+
+        Raises:
+            InputError: If it would destroy something or cannot be written.
+        """
+        if self.output is None:
+            check_output(memory, if_exists="replace")
+            return memory
+        check_output(self.output, if_exists="replace" if self.force else "refuse", inputs=[memory])
+        return self.output

@@ -7,16 +7,16 @@ from typing import Annotated
 
 import typer
 
-from icae.cli import console, engine
 from icae.cli.answering import load_memories
-from icae.cli.memory_output import ChangedOutput, changed_target, saved
-from icae.cli.options import Adapter, AsJson, Base, Device, Dtype, Force, MemoryPath
-from icae.cli.outcome import Outcome, reported
+from icae.cli.command import Outcome, command
+from icae.cli.memory_output import saved
+from icae.cli.options import ChangedMemory, MemoryPath, ModelOptions
 from icae.cli.refinement import DEFAULT_STEPS, DEFAULT_TARGET, refine_in_place
 
 
-@reported
+@command
 def refine(
+    *,
     memory_path: MemoryPath,
     min_fidelity: Annotated[
         float,
@@ -27,19 +27,13 @@ def refine(
     steps: Annotated[
         int, typer.Option("--steps", min=1, metavar="N", help="Most steps for each span.")
     ] = DEFAULT_STEPS,
-    output: ChangedOutput = None,
-    adapter: Adapter = None,
-    base: Base = None,
-    device: Device = None,
-    dtype: Dtype = None,
-    force: Force = False,
-    as_json: AsJson = False,
+    output: ChangedMemory,
+    model: ModelOptions,
 ) -> Outcome:
     """Optimise the slots of spans below a fidelity. Stopped, it goes on where it was."""
-    target = changed_target(memory_path, output, force=force)
+    target = output.target(memory_path)
     memory = load_memories([memory_path])
-    with console.status("Loading the model"):
-        icae = engine.open_engine(adapter=adapter, base=base, device=device, dtype=dtype)
+    icae = model.load()
     start = time.perf_counter()
     better = refine_in_place(icae, memory, target, steps=steps, fidelity=min_fidelity)
     changed = sum(

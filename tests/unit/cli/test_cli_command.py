@@ -1,25 +1,27 @@
 from __future__ import annotations
 
 import json
-import sys
+from dataclasses import dataclass
+from typing import Annotated
 
 import pytest
 import typer
+from typer.testing import CliRunner
 
-from icae.cli.outcome import Outcome, reported
+from icae.cli.command import AsJson, Outcome, command
 from icae.errors import IncompatibleMemoryError
 
 ERROR = IncompatibleMemoryError("No fit.", got="adapter a", expected="adapter b", fix="Use b.")
 
 
-@reported
-def fails(as_json: bool) -> Outcome:
+@command
+def fails(*, as_json: AsJson) -> Outcome:
     print("before")
     raise ERROR
 
 
-@reported
-def talks(as_json: bool) -> Outcome:
+@command
+def talks(*, as_json: AsJson) -> Outcome:
     print("a library talks")
     return Outcome(payload={"n": 1}, show=lambda: print("one"))
 
@@ -63,8 +65,8 @@ def test_without_json_the_result_is_shown_and_the_payload_is_not(capsys) -> None
 
 @pytest.mark.parametrize(("raised", "code"), [(KeyboardInterrupt, 130), (BrokenPipeError, 141)])
 def test_being_stopped_has_its_own_exit_code(raised, code, capsys) -> None:
-    @reported
-    def stopped(as_json: bool) -> Outcome:
+    @command
+    def stopped(*, as_json: AsJson) -> Outcome:
         raise raised
 
     with pytest.raises(typer.Exit) as exit_info:
@@ -76,10 +78,48 @@ def test_being_stopped_has_its_own_exit_code(raised, code, capsys) -> None:
 
 
 def test_other_exceptions_are_not_hidden() -> None:
-    @reported
-    def broken(as_json: bool) -> Outcome:
+    @command
+    def broken(*, as_json: AsJson) -> Outcome:
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
         broken(as_json=True)
-    assert sys.stdout is not sys.stderr
+
+
+@dataclass(frozen=True, kw_only=True)
+class Drawing:
+    no_frame: Annotated[bool, typer.Option(help="Leave the frame out.")] = False
+    depth: Annotated[int, typer.Option("--depth", "-d", min=0, metavar="N", help="Depth.")] = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Deep(Drawing):
+    depth: Annotated[int, typer.Option(min=1, metavar="N", help="Depth.")] = 9
+
+
+@command
+def draw(*, name: Annotated[str, typer.Argument(metavar="NAME")], how: Deep) -> Outcome:
+    """Draw a thing."""
+    return Outcome(payload={"name": name, "depth": how.depth, "no_frame": how.no_frame})
+
+
+def test_fields_of_a_dataclass_are_options_and_come_back_as_the_object() -> None:
+    app = typer.Typer()
+    app.command()(draw)
+    plain = CliRunner().invoke(app, ["box", "--json"])
+    assert json.loads(plain.stdout) == {"name": "box", "depth": 9, "no_frame": False}
+    given = CliRunner().invoke(app, ["box", "--json", "--depth", "2", "--no-frame"])
+    assert json.loads(given.stdout) == {"name": "box", "depth": 2, "no_frame": True}
+    assert CliRunner().invoke(app, ["box", "--depth", "0"]).exit_code == 2
+    text = CliRunner().invoke(app, ["--help"]).stdout
+    assert "Draw a thing." in text
+    assert "Leave the frame out." in text
+    assert "--no-no-frame" not in text
+
+
+def test_two_groups_with_the_same_option_are_a_mistake_of_the_programmer() -> None:
+    def twice(*, one: Drawing, two: Deep) -> Outcome:
+        return Outcome(payload={})
+
+    with pytest.raises(ValueError, match="duplicate parameter"):
+        command(twice)
