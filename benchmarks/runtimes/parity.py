@@ -10,7 +10,7 @@ import torch
 from benchmarks.runtimes.setting import NO_STOP, RATIO, Setting
 
 from icae import engine as api
-from icae.decode.base import Prefix, Request
+from icae.decode.prefix import Prefix, Request
 from icae.model import render_prompt
 from icae.opening import open_llamacpp
 

@@ -13,7 +13,7 @@ from typing import Any
 from benchmarks.runtimes.measure import Clock, Figure, Timer, at_most
 from benchmarks.runtimes.setting import QUESTION, Setting
 
-from icae.decode.kv_sidecar import store_kv
+from icae.decode.kv_file import store_kv
 
 MIB = 1024**2
 

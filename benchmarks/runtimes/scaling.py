@@ -11,7 +11,7 @@ import numpy as np
 from benchmarks.runtimes.measure import CLOCKS, Timer, peak_bytes, reset_peak, slope
 from benchmarks.runtimes.setting import NO_STOP, RATIO, Setting, forget, requests
 
-from icae.decode.base import Request
+from icae.decode.prefix import Request
 from icae.model import render_prompt
 
 

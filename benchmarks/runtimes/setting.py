@@ -13,7 +13,7 @@ import numpy as np
 from icae import Memory
 from icae import engine as api
 from icae.config.spans import plan_spans
-from icae.decode.base import Prefix, Request, TokensPart
+from icae.decode.prefix import Prefix, Request, TokensPart
 from icae.decode.reader import Reader
 from icae.model import tokenize
 from icae.opening import open_llamacpp

@@ -11,8 +11,8 @@ import torch
 from benchmarks.runtimes.measure import Figure, Timer, at_least, at_most
 from benchmarks.runtimes.setting import NO_STOP, Setting, forget, requests
 
-from icae.decode.base import Prefix
 from icae.decode.llamacpp.runtime import LlamaCppRuntime
+from icae.decode.prefix import Prefix
 from icae.decode.reader import Reader
 
 

@@ -25,9 +25,9 @@ from icae.compression.memory_refinement import refine_memory
 from icae.compression.refinement import RefineConfig
 from icae.compression.teachers import TeacherWriter
 from icae.config.types import Answer, Reconstruction
-from icae.decode.base import Runtime
 from icae.decode.devices import pick_device, pick_dtype
 from icae.decode.reader import Reader
+from icae.decode.runtime import Runtime
 from icae.decode.torch import TorchRuntime
 from icae.errors import InputError
 from icae.memory import Memory, Provenance
@@ -78,7 +78,7 @@ class Icae(Reader):
             stop_ids=stop_tokens(
                 model.decoder.generation_config.eos_token_id, tokenizer.eos_token_id
             ),
-            load_writer=lambda slot_dtype: self,
+            load_maker=lambda slot_dtype: self,
         )
         self.compressor = Compressor(
             runtime=self.runtime,

@@ -10,9 +10,11 @@ import importlib.util
 import json
 import logging
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 
+from icae.decode.checkpoint import BaseFolder
 from icae.decode.reader import Reader
 from icae.errors import BaseModelError, InputError
 from icae.memory import Provenance
@@ -35,7 +37,9 @@ from icae.model.base_files import (
 )
 
 if TYPE_CHECKING:
-    from icae.decode.vllm.address import EngineAddress
+    from icae.config.types import FloatArray, Objective
+    from icae.decode.runtime import Runtime
+    from icae.decode.vllm.client import VllmAddress
     from icae.decode.vllm.runtime import VllmRuntime
     from icae.engine import Icae
     from icae.memory.provenance import SlotDtype
@@ -60,7 +64,7 @@ def open_reader(
     runtime: RuntimeName = "auto",
     device: str | None = None,
     dtype: str | None = None,
-    engine: EngineAddress | None = None,
+    engine: VllmAddress | None = None,
     load_torch: Callable[..., Reader] | None = None,
 ) -> Reader:
     """Open an adapter for reading memories.
@@ -118,9 +122,7 @@ def runtime_name(name: str) -> RuntimeName:
     raise InputError("There is no such runtime.", got=name, expected=", ".join(RUNTIMES))
 
 
-def _engine(
-    runtime: RuntimeName, engine: EngineAddress | None, device: str | None
-) -> EngineAddress:
+def _engine(runtime: RuntimeName, engine: VllmAddress | None, device: str | None) -> VllmAddress:
     """The server to be asked; only the runtime vllm has one."""
     if engine is None:
         raise InputError(
@@ -146,9 +148,79 @@ def _prefers_llamacpp(device: str | None) -> bool:
 def _open_torch(
     adapter: str | Path | None, *, base: str | None, device: str | None, dtype: str | None
 ) -> Icae:
-    from icae import engine as api
+    from icae.engine import load
 
-    return api.load(adapter, base=base, device=device, dtype=dtype)
+    return load(adapter, base=base, device=device, dtype=dtype)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Files:
+    """An adapter and its base model on disk, with the tokenizer that both must share."""
+
+    adapter: Path
+    info: AdapterInfo
+    base: str
+    folder: Path
+    dtype: SlotDtype
+    tokenizer: FastTokenizer
+
+    @classmethod
+    def find(cls, adapter: str | Path | None, base: str | None, dtype: str | None) -> _Files:
+        from icae.model.fast_tokenizer import FastTokenizer
+
+        precision = _precision(dtype)
+        path = default_adapter() if adapter is None else Path(adapter)
+        info = read_info(path)
+        name = base or info.base_model
+        folder = base_folder(name)
+        return cls(
+            adapter=path,
+            info=info,
+            base=name,
+            folder=folder,
+            dtype=precision,
+            tokenizer=FastTokenizer(folder),
+        )
+
+    def objectives(self) -> dict[Objective, FloatArray]:
+        return objective_vectors(self.adapter, self.info.model)
+
+    def checked_base(self) -> tuple[BaseFolder, str]:
+        """The base model's files and the hash of its weights, which is the adapter's."""
+        folder = BaseFolder.open(self.folder)
+        weights = recorded_hash(str(self.folder), "weights.sha256") or folder.weight_hash()
+        require_base(self.info, base_model=self.base, base_hash=weights)
+        return folder, weights
+
+    def reader(self, runtime: Runtime, width: int, device: str | None) -> Reader:
+        """What reads memories of hidden size `width` by a runtime."""
+        found = tokenizer_hash(self.tokenizer)
+        if found != self.info.tokenizer_hash:
+            raise BaseModelError(
+                "The tokenizer read without transformers is not the one of the adapter.",
+                got=f"tokenizer {found[:12]} in {self.tokenizer.name_or_path}",
+                expected=f"tokenizer {self.info.tokenizer_hash[:12]}",
+                fix="Use --runtime torch.",
+            )
+        return Reader(
+            runtime=runtime,
+            info=self.info,
+            tokenizer=self.tokenizer,
+            provenance=Provenance(
+                base_model=self.base,
+                base_hash=self.info.base_hash,
+                adapter=self.info.name,
+                adapter_hash=adapter_hash(self.adapter),
+                tokenizer_hash=found,
+                layout=self.info.model.layout,
+                hidden_size=width,
+                slot_dtype="bfloat16",
+            ),
+            stop_ids=stop_tokens(_end_of_answers(self.folder), self.tokenizer.eos_token_id),
+            load_maker=lambda slot_dtype: _open_torch(
+                self.adapter, base=self.base, device=device, dtype=slot_dtype
+            ),
+        )
 
 
 def open_llamacpp(
@@ -169,34 +241,21 @@ def open_llamacpp(
     """
     from icae.decode.llamacpp.context import LlamaModel, import_llama_cpp
     from icae.decode.llamacpp.runtime import LlamaCppRuntime
-    from icae.model.fast_tokenizer import FastTokenizer
+    from icae.decode.llamacpp.weights import ensure_gguf, gguf_path
 
-    precision = _precision(dtype)
     import_llama_cpp()  # fails at once where it is missing
-    folder = default_adapter() if adapter is None else Path(adapter)
-    info = read_info(folder)
-    name = base or info.base_model
-    files = base_folder(name)
-    tokenizer = FastTokenizer(files)
-    model = LlamaModel(_gguf(info, name, files, precision))
-    provenance = _provenance(info, name, adapter_hash(folder), tokenizer, model.width)
-    runtime = LlamaCppRuntime(
-        model, info.model, objective_vectors(folder, info.model), dtype=precision
-    )
-    return Reader(
-        runtime=runtime,
-        info=info,
-        tokenizer=tokenizer,
-        provenance=provenance,
-        stop_ids=stop_tokens(_end_of_answers(files), tokenizer.eos_token_id),
-        load_writer=lambda slot_dtype: _open_torch(
-            adapter, base=base, device="cpu", dtype=slot_dtype
-        ),
-    )
+    files = _Files.find(adapter, base, dtype)
+    # A GGUF file is named by the hash of what was read into it.
+    gguf = gguf_path(files.info.base_hash, files.dtype)
+    if files.base != files.info.base_model or not gguf.exists():
+        gguf = ensure_gguf(*files.checked_base(), files.dtype)
+    model = LlamaModel(gguf)
+    runtime = LlamaCppRuntime(model, files.info.model, files.objectives(), dtype=files.dtype)
+    return files.reader(runtime, model.width, "cpu")
 
 
 def open_vllm(
-    engine: EngineAddress,
+    server: VllmAddress,
     adapter: str | Path | None = None,
     *,
     base: str | None = None,
@@ -205,7 +264,7 @@ def open_vllm(
     """Open an adapter whose base model a vLLM server runs.
 
     Args:
-        engine: The server.
+        server: The server.
         adapter: Adapter folder; by default the one shipped.
         base: Base model; by default the one the adapter records. Its files are needed here
             too, for the tokenizer and the input embeddings.
@@ -218,61 +277,32 @@ def open_vllm(
         BaseModelError: If the server runs another model.
         ServiceError: If the server cannot be asked, or takes no embeds.
     """
-    from icae.model.fast_tokenizer import FastTokenizer
-
-    folder = default_adapter() if adapter is None else Path(adapter)
-    info = read_info(folder)
-    name = base or info.base_model
-    runtime = connect_vllm(engine, adapter, base=name, dtype=dtype)
-    files = base_folder(name)
-    tokenizer = FastTokenizer(files)
-    width = runtime.embeddings.hidden_size
-    return Reader(
-        runtime=runtime,
-        info=info,
-        tokenizer=tokenizer,
-        provenance=_provenance(info, name, adapter_hash(folder), tokenizer, width),
-        stop_ids=stop_tokens(_end_of_answers(files), tokenizer.eos_token_id),
-        load_writer=lambda slot_dtype: _open_torch(
-            adapter, base=base, device=None, dtype=slot_dtype
-        ),
-    )
+    files = _Files.find(adapter, base, dtype)
+    runtime = _connected(server, files)
+    return files.reader(runtime, runtime.embeddings.hidden_size, None)
 
 
 def connect_vllm(
-    engine: EngineAddress, adapter: str | Path | None, *, base: str, dtype: str | None = None
+    server: VllmAddress, adapter: str | Path | None, *, base: str, dtype: str | None = None
 ) -> VllmRuntime:
-    """The decoder of an adapter in a vLLM server.
+    """The decoder of an adapter in a vLLM server; as `open_vllm`."""
+    return _connected(server, _Files.find(adapter, base, dtype))
 
-    Args:
-        engine: The server.
-        adapter: Adapter folder, or None for the one shipped.
-        base: Base model.
-        dtype: Precision in which slots are sent: ``bfloat16`` (the default) or ``float32``.
 
-    Raises:
-        IcaeError: As `open_vllm`.
-    """
-    from icae.decode.checkpoint import BaseFolder
-    from icae.decode.vllm.client import EngineClient
+def _connected(server: VllmAddress, files: _Files) -> VllmRuntime:
+    from icae.decode.vllm.client import VllmClient
     from icae.decode.vllm.runtime import VllmRuntime
 
-    precision = _precision(dtype)
-    client = EngineClient(engine)
-    adapter_folder = default_adapter() if adapter is None else Path(adapter)
-    info = read_info(adapter_folder)
-    files = base_folder(base)
-    folder = BaseFolder.open(files)
-    weights = recorded_hash(str(files), "weights.sha256") or folder.weight_hash()
-    require_base(info, base_model=base, base_hash=weights)
-    hub_id = [DEFAULT_HUB_ID] if base == DEFAULT_BASE else []
+    client = VllmClient(server)
+    folder, _ = files.checked_base()
+    hub_id = [DEFAULT_HUB_ID] if files.base == DEFAULT_BASE else []
     return VllmRuntime.connect(
         client,
         folder,
-        info.model,
-        objective_vectors(adapter_folder, info.model),
-        bases=[base, *hub_id],
-        dtype=precision,
+        files.info.model,
+        files.objectives(),
+        bases=[files.base, *hub_id],
+        dtype=files.dtype,
     )
 
 
@@ -347,44 +377,6 @@ def _hub_folder(hub_id: str, patterns: Sequence[str] = HUB_FILES) -> Path:
             expected=f"{DEFAULT_BASE}, a folder with a causal LM, or a Hugging Face hub id",
             fix="Check the name and the connection.",
         ) from error
-
-
-def _provenance(
-    info: AdapterInfo, base: str, adapter: str, tokenizer: FastTokenizer, hidden_size: int
-) -> Provenance:
-    """What memories are keyed by; their tokenizer has to be the adapter's."""
-    found = tokenizer_hash(tokenizer)
-    if found != info.tokenizer_hash:
-        raise BaseModelError(
-            "The tokenizer read without transformers is not the one of the adapter.",
-            got=f"tokenizer {found[:12]} in {tokenizer.name_or_path}",
-            expected=f"tokenizer {info.tokenizer_hash[:12]}",
-            fix="Use --runtime torch.",
-        )
-    return Provenance(
-        base_model=base,
-        base_hash=info.base_hash,
-        adapter=info.name,
-        adapter_hash=adapter,
-        tokenizer_hash=found,
-        layout=info.model.layout,
-        hidden_size=hidden_size,
-        slot_dtype="bfloat16",
-    )
-
-
-def _gguf(info: AdapterInfo, base: str, files: Path, dtype: SlotDtype) -> Path:
-    """The base weights as GGUF; files are named by the hash of what was read into them."""
-    from icae.decode.checkpoint import BaseFolder
-    from icae.decode.llamacpp.weights import ensure_gguf, gguf_path
-
-    known = gguf_path(info.base_hash, dtype)
-    if base == info.base_model and known.exists():
-        return known
-    folder = BaseFolder.open(files)
-    weights = folder.weight_hash()
-    require_base(info, base_model=base, base_hash=weights)
-    return ensure_gguf(folder, weights, dtype)
 
 
 def _end_of_answers(folder: Path) -> int | list[int] | None:

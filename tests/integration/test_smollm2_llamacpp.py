@@ -89,7 +89,7 @@ def test_an_answer_from_a_cached_memory_needs_neither_torch_nor_much_memory(
 def test_both_runtimes_answer_alike(engine: api.Icae, memory_file: Path) -> None:
     import torch
 
-    from icae.decode.base import Prefix
+    from icae.decode.prefix import Prefix
     from icae.memory import Memory
     from icae.model import render_prompt
     from icae.opening import open_llamacpp

@@ -26,9 +26,8 @@ import openai
 import pytest
 
 from icae import engine as api
-from icae.decode.base import Prefix
-from icae.decode.vllm.address import EngineAddress
-from icae.decode.vllm.client import Order, embeds_prompt
+from icae.decode.prefix import Prefix
+from icae.decode.vllm.client import Order, VllmAddress, embeds_prompt
 from icae.decode.vllm.runtime import VllmRuntime
 from icae.errors import BaseModelError, InputError, ServiceError
 from icae.memory import Memory
@@ -128,7 +127,7 @@ def memory(engine: api.Icae) -> Memory:
 
 @pytest.fixture(scope="module")
 def reader(url: str) -> Any:
-    return open_vllm(EngineAddress(url=url, timeout_s=600), dtype="float32")
+    return open_vllm(VllmAddress(url=url, timeout_s=600), dtype="float32")
 
 
 def prefix_cache(url: str) -> dict[str, float]:
@@ -213,7 +212,7 @@ def test_refusals_of_the_server_say_what_to_do(url: str, memory: Memory, reader:
     with pytest.raises(InputError, match="context window"):
         reader.ask(memory, QUESTIONS[0], max_new_tokens=100_000)
     with pytest.raises(BaseModelError, match="does not serve the base model"):
-        open_vllm(EngineAddress(url=url, model="no-such-model"))
+        open_vllm(VllmAddress(url=url, model="no-such-model"))
 
 
 def test_spans_are_written_back_as_by_torch(engine: api.Icae, memory: Memory, reader: Any) -> None:

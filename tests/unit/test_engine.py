@@ -75,7 +75,7 @@ def test_slots_of_a_long_text_are_those_of_its_spans_alone(
             memory.slots[span.slot_start : span.slot_end], alone, atol=1e-5, rtol=1e-5
         )
 
-    monkeypatch.setattr("icae.decode.torch.TOKENS_PER_BATCH", 32)
+    monkeypatch.setattr("icae.decode.torch.TorchRuntime.span_tokens", 32)
     seen: list[tuple[int, int]] = []
     again = engine.compress(TEXT, ratio=4, on_progress=lambda *done: seen.append(done))
     np.testing.assert_allclose(memory.slots, again.slots, atol=1e-5, rtol=1e-5)
@@ -119,7 +119,7 @@ def test_an_answer_counts_what_it_read_and_wrote(engine: Icae) -> None:
 
 
 def test_the_answer_is_the_runtimes_behind_the_instruction_token(engine: Icae) -> None:
-    from icae.decode.base import Prefix
+    from icae.decode.prefix import Prefix
 
     memory = engine.compress(TEXT, ratio=4)
     spans = [(span.tokens, span.slots) for span in memory.spans]
@@ -424,7 +424,7 @@ def test_many_texts_become_the_memories_that_each_becomes_alone(engine: Icae) ->
 def test_spans_of_one_length_share_a_pass_whatever_text_they_come_from(
     engine: Icae, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("icae.decode.torch.TOKENS_PER_BATCH", 32)
+    monkeypatch.setattr("icae.decode.torch.TorchRuntime.span_tokens", 32)
     encode, passes = engine.runtime.encode, []
 
     def spy(spans: Any, slots: Any) -> Any:

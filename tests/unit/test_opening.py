@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from icae import opening
-from icae.decode.vllm.address import EngineAddress
+from icae.decode.vllm.client import VllmAddress
 from icae.errors import AdapterError, BaseModelError, InputError, MissingDependencyError
 from icae.opening import open_llamacpp, open_reader
 from vllm_stub import vllm_stub
@@ -107,7 +107,7 @@ def test_auto_falls_back_to_torch_with_a_warning(
 
 def test_the_way_to_llama_cpp_imports_neither_torch_nor_transformers() -> None:
     code = (
-        "import sys, icae.cli.app, icae.cli.ask, icae.opening, icae.decode.kv_sidecar; "
+        "import sys, icae.cli.app, icae.cli.ask, icae.opening, icae.decode.kv_file; "
         "import icae.model.fast_tokenizer, icae.decode.llamacpp.runtime; "
         "sys.exit(sum(name in sys.modules for name in ('torch', 'transformers', 'peft')))"
     )
@@ -125,7 +125,7 @@ def test_a_runtime_that_does_not_exist_is_refused() -> None:
 def test_an_engine_is_asked_wherever_one_is_named(
     monkeypatch: pytest.MonkeyPatch, runtime: Any
 ) -> None:
-    asked = EngineAddress(url="http://127.0.0.1:9")
+    asked = VllmAddress(url="http://127.0.0.1:9")
     monkeypatch.setattr(opening, "open_vllm", lambda engine, *_, **__: engine)
 
     assert open_reader(runtime=runtime, engine=asked) is asked  # type: ignore[comparison-overlap]
@@ -134,7 +134,7 @@ def test_an_engine_is_asked_wherever_one_is_named(
 @pytest.mark.parametrize("options", [{"runtime": "torch"}, {"device": "cuda:0"}])
 def test_an_engine_beside_another_runtime_or_a_device_is_refused(options: Any) -> None:
     with pytest.raises(InputError, match="neither another runtime nor a device"):
-        open_reader(engine=EngineAddress(url="http://127.0.0.1:9"), **options)
+        open_reader(engine=VllmAddress(url="http://127.0.0.1:9"), **options)
 
 
 def test_the_runtime_vllm_without_an_engine_is_refused() -> None:
@@ -151,7 +151,7 @@ def test_a_memory_made_in_torch_is_read_by_a_vllm_server(saved: dict[str, str]) 
     engine = api.load(saved["adapter"], device="cpu", dtype="float32")
     memory = engine.compress(TEXT, ratio=4) + engine.verbatim(" and a thin ring")
     with vllm_stub(AutoModelForCausalLM.from_pretrained(saved["base"])) as stub:
-        address = EngineAddress(url=stub.url)
+        address = VllmAddress(url=stub.url)
         reader = open_reader(saved["adapter"], engine=address, dtype="float32")
 
         answer = reader.ask(memory, "Where?", max_new_tokens=6)
@@ -172,7 +172,7 @@ def test_a_server_is_not_asked_about_another_base_than_the_adapters(
     saved: dict[str, str], build_decoder: Any, tmp_path: Path
 ) -> None:
     build_decoder(seed=5).save_pretrained(tmp_path / "other")
-    address = EngineAddress(url="http://127.0.0.1:9")
+    address = VllmAddress(url="http://127.0.0.1:9")
 
     with pytest.raises(AdapterError, match="trained on another base"):
         open_reader(saved["adapter"], base=str(tmp_path / "other"), engine=address)

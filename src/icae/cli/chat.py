@@ -103,7 +103,7 @@ class Conversation:
             return
         text = "".join(f"User: {asked}\nAssistant: {answer}\n" for asked, answer in old)
         with console.status("Loading the encoder"):
-            writer = self.icae.writer(self.documents.provenance.slot_dtype)
+            writer = self.icae.maker(self.documents.provenance.slot_dtype)
         if self.older is None:
             self.older = writer.compress(text, name="conversation")
         else:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from icae.config import Recipe
     from icae.config.types import TokenIds
     from icae.decode.reader import Reader
-    from icae.decode.vllm.address import EngineAddress
+    from icae.decode.vllm.client import VllmAddress
     from icae.decode.vllm.runtime import VllmRuntime
     from icae.engine import Icae
     from icae.evals import Finished, Settings
@@ -54,7 +54,7 @@ def open_reader(
     base: str | None,
     device: str | None,
     dtype: str | None,
-    server: EngineAddress | None = None,
+    server: VllmAddress | None = None,
     loaded: Icae | None = None,
 ) -> Reader:
     """Open what reads memories: an adapter on its base model, in the runtime asked for.
@@ -88,7 +88,7 @@ def open_reader(
     )
 
 
-def connect_engine(icae: Icae, server: EngineAddress, *, adapter: str | None) -> VllmRuntime:
+def connect_engine(icae: Icae, server: VllmAddress, *, adapter: str | None) -> VllmRuntime:
     """Let a vLLM server answer for a loaded model.
 
     Args:

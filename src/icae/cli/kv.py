@@ -52,7 +52,7 @@ def use_kv(icae: Reader, memory: Memory, path: Path, *, keep: Keep) -> None:
         path: Its file.
         keep: When to write.
     """
-    from icae.decode.kv_sidecar import load_kv, store_kv
+    from icae.decode.kv_file import load_kv, store_kv
 
     state = load_kv(icae, memory, path)
     if state == "loaded" or (state == "absent" and keep == "renew"):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from icae.decode.vllm.address import EngineAddress
+    from icae.decode.vllm.client import VllmAddress
 
 KEY = "ICAE_ENGINE_KEY"
 """Environment variable with the key of the server."""
@@ -39,7 +39,7 @@ EngineModel = Annotated[
 ]
 
 
-def engine_address(url: str | None, model: str | None) -> EngineAddress | None:
+def engine_address(url: str | None, model: str | None) -> VllmAddress | None:
     """What ``--engine`` and ``--engine-model`` say, with what the environment adds.
 
     Args:
@@ -57,9 +57,9 @@ def engine_address(url: str | None, model: str | None) -> EngineAddress | None:
                 param_hint="--engine-model",
             )
         return None
-    from icae.decode.vllm.address import EngineAddress
+    from icae.decode.vllm.client import VllmAddress
 
-    return EngineAddress(
+    return VllmAddress(
         url=url,
         model=model,
         api_key=os.environ.get(KEY, ""),
@@ -67,7 +67,7 @@ def engine_address(url: str | None, model: str | None) -> EngineAddress | None:
     )
 
 
-def with_secret(address: EngineAddress) -> EngineAddress:
+def with_secret(address: VllmAddress) -> VllmAddress:
     """The address with a secret of its own, where the environment gave none.
 
     Args:

@@ -14,7 +14,7 @@ import numpy as np
 
 from icae.config.spans import plan_spans, slot_count
 from icae.config.types import TokenIds
-from icae.decode.base import Prefix
+from icae.decode.prefix import Prefix
 from icae.decode.torch import TorchRuntime
 from icae.memory import Memory, Provenance, Segment, TokenFidelity, memory_of_segments
 from icae.model import tokenize_with_offsets

@@ -6,9 +6,7 @@ import time
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 
-import numpy as np
-
-from icae.decode.base import Generated, Prefix, Request
+from icae.decode.prefix import Generated, Request
 
 ROWS_PER_BATCH = 128
 """Most answers written together."""
@@ -47,17 +45,6 @@ def row_batches(
         batch.append(i)
     if batch:
         yield batch
-
-
-def writing_back(prefixes: Sequence[Prefix]) -> tuple[list[Request], list[int]]:
-    """What is asked for the greedy reconstruction of what each prefix stands for.
-
-    Returns:
-        A request without a prompt for each prefix, and the tokens that it is written back in.
-    """
-    nothing = np.zeros(0, dtype=np.int64)
-    requests = [Request(prefix=prefix, prompt_ids=nothing) for prefix in prefixes]
-    return requests, [sum(tokens for tokens, _ in prefix.spans) for prefix in prefixes]
 
 
 def span_batches(lengths: Sequence[int], *, bound: int) -> Iterator[slice]:

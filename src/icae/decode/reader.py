@@ -15,9 +15,10 @@ import numpy as np
 from icae.config import ModelConfig
 from icae.config.types import Answer, Reconstruction, TokenIds
 from icae.decode.answering import Answerer
-from icae.decode.base import Prefix, Request, Runtime
+from icae.decode.prefix import Prefix, Request
 from icae.decode.reconstruction import decode, joined_text
 from icae.decode.reconstruction import reconstruct as reconstruct_spans
+from icae.decode.runtime import Runtime
 from icae.errors import IncompatibleMemoryError, InputError
 from icae.memory import Memory, Provenance
 from icae.memory.provenance import SlotDtype
@@ -27,7 +28,7 @@ from icae.model.prompts import render_prompt, tokenize
 Turn = tuple[str, str]  # an earlier question and its answer
 
 
-class Writer(Protocol):
+class MemoryMaker(Protocol):
     """What makes memories; see `icae.Icae`."""
 
     def compress(self, text: str, *, name: str = ...) -> Memory:
@@ -48,7 +49,7 @@ class Reader:
         tokenizer: The base model's tokenizer.
         provenance: What the memories that fit are keyed by.
         stop_ids: Tokens that end an answer.
-        load_writer: Loads what makes memories with slots of a precision.
+        load_maker: Loads what makes memories with slots of a precision.
 
     Attributes:
         name: Name of the adapter.
@@ -57,7 +58,7 @@ class Reader:
         provenance: What the memories that fit are keyed by.
         decoder: The runtime that answers.
         answerer: Lets it answer rendered prompts.
-        writer: Gives what makes memories with slots of a precision, loaded once.
+        maker: Gives what makes memories with slots of a precision, loaded once.
     """
 
     def __init__(
@@ -68,9 +69,9 @@ class Reader:
         tokenizer: Any,
         provenance: Provenance,
         stop_ids: Sequence[int],
-        load_writer: Callable[[SlotDtype], Writer],
+        load_maker: Callable[[SlotDtype], MemoryMaker],
     ) -> None:
-        self.writer = functools.cache(load_writer)
+        self.maker = functools.cache(load_maker)
         self.name = info.name
         self.config: ModelConfig = info.model
         self.info = info

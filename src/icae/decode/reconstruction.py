@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from icae.config.types import Reconstruction, TokenIds
-from icae.decode.base import Prefix, Runtime
+from icae.decode.prefix import Prefix
+from icae.decode.runtime import Runtime
 from icae.errors import InputError
 from icae.memory import Memory, hash_token_ids
 from icae.model.prompts import tokenize

@@ -15,9 +15,9 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from icae.config.types import FloatArray, TokenIds
-from icae.decode.base import Generated, Prefix, Request, input_positions, kv_bytes
-from icae.decode.batching import RowClock, row_batches, span_batches, writing_back
-from icae.decode.read_so_far import ReadSoFar
+from icae.decode.batching import RowClock, row_batches
+from icae.decode.prefix import Generated, Prefix, ReadSoFar, Request
+from icae.decode.runtime import Runtime, kv_bytes
 from icae.decode.torch_kv import LastRead, keeps_all, kv_from_bytes, kv_to_bytes, stacks
 from icae.decode.torch_rows import Row, greedy_rows, read_fronts
 from icae.errors import InputError
@@ -27,20 +27,21 @@ from icae.model.icae import IcaeModel
 from icae.model.key_values import KeyValues
 from icae.model.objectives import autoencoding
 
-TOKENS_PER_BATCH = 512
-"""Context tokens encoded or written back in one forward pass. Bounds memory: the logits of
-the verification take 8 bytes for each token and vocabulary entry."""
 
-
-class TorchRuntime:
+class TorchRuntime(Runtime):
     """Encoder and decoder of one loaded model.
 
     Args:
         model: The model with its adapter.
     """
 
+    span_tokens = 512
+    """Context tokens encoded or written back in one forward pass. Bounds memory: the logits of
+    the verification take 8 bytes for each token and vocabulary entry."""
+
     def __init__(self, model: IcaeModel) -> None:
         self.model = model.eval()
+        self.config = model.config
         self._keeps_all = keeps_all(model.decoder.config)
         self._last: LastRead | None = None
 
@@ -66,17 +67,14 @@ class TorchRuntime:
         """Most decoder positions, prompt and answer together."""
         return int(self.model.decoder.config.max_position_embeddings)
 
-    def kv_bytes(self, positions: int) -> int:
-        """Bytes of key-value cache for that many decoder positions."""
+    @property
+    def position_bytes(self) -> int:
+        """Bytes of key-value cache for one decoder position."""
         config = self.model.decoder.config
         heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
         size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
         element = torch.finfo(self.model.dtype).bits // 8
-        return kv_bytes(config.num_hidden_layers, heads, size, element=element) * positions
-
-    def batches(self, lengths: Sequence[int]) -> Iterator[slice]:
-        """Consecutive slices of spans that together stay within one forward pass."""
-        return span_batches(lengths, bound=TOKENS_PER_BATCH)
+        return kv_bytes(config.num_hidden_layers, heads, size, element=element)
 
     @torch.inference_mode()
     def encode(self, spans: Sequence[TokenIds], slots: Sequence[int]) -> list[FloatArray]:
@@ -116,15 +114,7 @@ class TorchRuntime:
         stop_ids: Sequence[int],
         on_token: Callable[[int], None] | None = None,
     ) -> Generated:
-        """Greedy decoding of one answer behind ``[memory ; objective ; prompt]``.
-
-        Args:
-            prefix: The memory, or None to read the prompt alone.
-            prompt_ids: Rendered prompt.
-            max_new_tokens: Most tokens written.
-            stop_ids: Tokens that end the answer.
-            on_token: Called with each token as it comes.
-        """
+        """Greedy decoding of one answer; see `Runtime.generate`."""
         clock = RowClock(begin=time.perf_counter())
         for token in self._greedy(prefix, prompt_ids, max_new_tokens):
             clock.take(token, stop_ids)
@@ -134,33 +124,16 @@ class TorchRuntime:
                 on_token(token)
         return clock.generated(positions=len(self.positions(prefix, len(prompt_ids))))
 
-    def generate_many(
-        self, requests: Sequence[Request], *, max_new_tokens: int, stop_ids: Sequence[int]
+    def generate_rows(
+        self, requests: Sequence[Request], limits: Sequence[int], stop_ids: Sequence[int]
     ) -> list[Generated]:
-        """Greedy decoding of many answers together, in the order of the requests.
+        """Greedy decoding of many answers together; see `Runtime.generate_rows`.
 
-        A memory that several requests of one batch share is read once. In float32 every
-        request gets the tokens that `generate` would give it.
-
-        Args:
-            requests: What to answer.
-            max_new_tokens: Most tokens of each answer.
-            stop_ids: Tokens that end an answer.
+        In float32 every request gets the tokens that `generate` would give it.
         """
-        limits = [max_new_tokens] * len(requests)
-        return self._generate_rows(requests, limits, frozenset(stop_ids))
-
-    def write_back(self, prefixes: Sequence[Prefix]) -> list[tuple[int, ...]]:
-        """Greedy reconstruction of what each prefix stands for, each to its own length."""
-        requests, limits = writing_back(prefixes)
-        return [made.token_ids for made in self._generate_rows(requests, limits, frozenset())]
-
-    def _generate_rows(
-        self, requests: Sequence[Request], limits: Sequence[int], stop_ids: frozenset[int]
-    ) -> list[Generated]:
         if not stacks(self.model.decoder.config):
             return [
-                self.generate(r.prefix, r.prompt_ids, max_new_tokens=limit, stop_ids=[*stop_ids])
+                self.generate(r.prefix, r.prompt_ids, max_new_tokens=limit, stop_ids=stop_ids)
                 for r, limit in zip(requests, limits, strict=True)
             ]
         positions = [self.positions(r.prefix, len(r.prompt_ids)) for r in requests]
@@ -174,7 +147,7 @@ class TorchRuntime:
                 [limits[i] for i in members],
             )
             clocks = [RowClock(begin=begin) for _ in members]
-            for step in greedy_rows(self.model.decoder, rows, stop_ids):
+            for step in greedy_rows(self.model.decoder, rows, frozenset(stop_ids)):
                 for row, token in zip(step.rows, step.tokens, strict=True):
                     clocks[row].take(token, stop_ids)
             for i, clock in zip(members, clocks, strict=True):
@@ -247,15 +220,6 @@ class TorchRuntime:
         embeds_SD = self.read_tokens(prompt_ids)
         return embeds_SD if prefix is None else torch.cat([self.prefix_embeds(prefix), embeds_SD])
 
-    def positions(self, prefix: Prefix | None, prompt_length: int) -> list[int]:
-        """Position of every decoder input of ``[front ; memory ; objective ; prompt]``.
-
-        Args:
-            prefix: The memory, or None for the prompt alone.
-            prompt_length: Tokens of the prompt.
-        """
-        return input_positions(self.model.config, prefix, prompt_length)
-
     def prefix_embeds(self, prefix: Prefix) -> Tensor:
         """Decoder inputs ``[front ; memory ; objective]``, [front + positions + M, D].
 
@@ -280,7 +244,7 @@ class TorchRuntime:
     def _greedy(self, prefix: Prefix | None, prompt_ids: TokenIds, limit: int) -> Iterator[int]:
         """Most likely next token, up to `limit` times."""
         decoder, device = self.model.decoder, self.model.device
-        read = ReadSoFar.of(self.model.config, prefix, prompt_ids)
+        read = ReadSoFar.of(self.config, prefix, prompt_ids)
         places = list(read.positions)
         cache, start = self._resume(read)
         # Nothing describes the cache while it is read into.
@@ -327,7 +291,7 @@ class TorchRuntime:
 
     def save_kv(self, prefix: Prefix) -> bytes:
         """Read a memory, unless it was just read, and return its key-value cache."""
-        read = ReadSoFar.of(self.model.config, prefix)
+        read = ReadSoFar.of(self.config, prefix)
         if self._last is None or self._last.read.shared(read) < len(read):
             for _ in self._greedy(prefix, np.zeros(0, dtype=np.int64), 1):
                 pass
@@ -348,7 +312,7 @@ class TorchRuntime:
         Raises:
             InputError: If the bytes are no such cache.
         """
-        read = ReadSoFar.of(self.model.config, prefix)
+        read = ReadSoFar.of(self.config, prefix)
         cache = kv_from_bytes(
             data,
             self.model.decoder.config,

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Collection, Mapping, Sequence
 
-from icae.decode.base import Prefix, Request
 from icae.decode.batching import POSITIONS_PER_BATCH, ROWS_PER_BATCH
+from icae.decode.prefix import Prefix, Request
 from icae.decode.torch import TorchRuntime
 from icae.decode.torch_kv import stacks
 from icae.decode.torch_rows import DecodingRows, Step

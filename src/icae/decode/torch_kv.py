@@ -13,7 +13,7 @@ from safetensors.torch import load, save
 from transformers import DynamicCache, PreTrainedConfig
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
-from icae.decode.read_so_far import ReadSoFar
+from icae.decode.prefix import ReadSoFar
 from icae.errors import InputError
 
 

@@ -6,9 +6,9 @@ import time
 from collections.abc import Collection, Sequence
 
 from icae.config.types import Answer
-from icae.decode.base import Generated
+from icae.decode.answering import TextStream
 from icae.decode.batching import RowClock
-from icae.decode.text_stream import TextStream
+from icae.decode.prefix import Generated
 from icae.decode.torch_rows import Row, greedy_rows
 from icae.engine import Icae
 

@@ -17,7 +17,7 @@ import torch
 
 from icae.config.spans import plan_spans, slot_count
 from icae.config.types import TokenIds
-from icae.decode.base import Prefix
+from icae.decode.prefix import Prefix
 from icae.decode.torch_rows import Row as DecoderRow
 from icae.decode.torch_rows import greedy_rows, read_fronts
 from icae.engine import Icae

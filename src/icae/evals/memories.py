@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from icae.config.spans import plan_spans
 from icae.config.types import FloatArray, TokenIds
-from icae.decode.base import Prefix
+from icae.decode.prefix import Prefix
 from icae.decode.torch import TorchRuntime
 from icae.memory import Segment
 from icae.model.objectives import DecoderTask

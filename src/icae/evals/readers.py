@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from icae.config.spans import plan_spans
 from icae.config.types import Answer, TokenIds
 from icae.decode.answering import Answerer
-from icae.decode.base import Prefix, Request
+from icae.decode.prefix import Prefix, Request
 from icae.decode.torch import TorchRuntime
 from icae.engine import Icae
 from icae.evals.contexts import partners

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from icae.config.types import Answer, Objective, TokenIds
-from icae.decode.base import Request
+from icae.decode.prefix import Request
 from icae.decode.torch_rows import Row
 from icae.engine import Icae
 from icae.evals.fronts import answer_rows, write_rows

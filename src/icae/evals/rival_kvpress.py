@@ -19,7 +19,7 @@ from torch import nn
 from transformers import DynamicCache
 
 from icae.config.types import Answer, TokenIds
-from icae.decode.base import Request
+from icae.decode.prefix import Request
 from icae.decode.torch_rows import Row
 from icae.engine import Icae
 from icae.errors import MissingDependencyError

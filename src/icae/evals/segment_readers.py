@@ -10,7 +10,7 @@ from icae.compression.adaptive import FidelityPolicy
 from icae.compression.refinement import RefineConfig
 from icae.config.spans import plan_spans
 from icae.config.types import TokenIds
-from icae.decode.base import Request
+from icae.decode.prefix import Request
 from icae.engine import Icae
 from icae.evals.memories import ContextMemory, Tick, segment_memory
 from icae.evals.questions import Question

@@ -7,7 +7,7 @@ import time
 from collections import OrderedDict
 from dataclasses import dataclass
 
-from icae.decode.base import Request
+from icae.decode.prefix import Request
 from icae.engine import Icae
 from icae.errors import RequestError
 from icae.memory import Memory, merge

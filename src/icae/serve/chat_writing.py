@@ -9,10 +9,9 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from icae.decode.answering import written_answer
-from icae.decode.base import Generated
+from icae.decode.answering import TextStream, written_answer
 from icae.decode.batching import ROWS_PER_BATCH, RowClock
-from icae.decode.text_stream import TextStream
+from icae.decode.prefix import Generated
 from icae.decode.torch_decoding import TorchDecoding
 from icae.decode.torch_rows import Step
 from icae.engine import Icae

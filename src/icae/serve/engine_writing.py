@@ -6,7 +6,7 @@ import logging
 from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 
-from icae.decode.text_stream import TextStream
+from icae.decode.answering import TextStream
 from icae.decode.vllm.runtime import VllmRuntime
 from icae.engine import Icae
 from icae.errors import ServiceError

@@ -19,7 +19,7 @@ import numpy as np
 from icae.config import ModelConfig
 from icae.config.parsing import check
 from icae.config.spans import check_ratio, plan_spans
-from icae.decode.base import kv_bytes
+from icae.decode.runtime import kv_bytes
 from icae.memory import Memory, MemoryDocument, MemorySpan, Provenance, TokenFidelity, memory_bytes
 from icae.serve.model_sizes import ModelSizes
 

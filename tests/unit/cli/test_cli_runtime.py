@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-from icae.decode import kv_sidecar
 from icae.errors import InputError
 
 
@@ -15,7 +14,7 @@ from icae.errors import InputError
 def kept(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """Stands for the file beside a memory: its state, and how often it was written."""
     seen: dict[str, Any] = {"state": "absent", "written": []}
-    monkeypatch.setattr(kv_sidecar, "load_kv", lambda icae, memory, path: seen["state"])
+    monkeypatch.setattr(kv_file, "load_kv", lambda icae, memory, path: seen["state"])
 
     def store(icae: Any, memory: Any, path: Any) -> Any:
         if "error" in seen:
@@ -23,7 +22,7 @@ def kept(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         seen["written"].append(path)
         return path
 
-    monkeypatch.setattr(kv_sidecar, "store_kv", store)
+    monkeypatch.setattr(kv_file, "store_kv", store)
     return seen
 
 

@@ -96,7 +96,7 @@ def test_slots_and_verbatim_tokens_are_asked_and_written_back_together(engine: I
 
 
 def test_verbatim_text_is_read_like_the_text_itself(engine: Icae) -> None:
-    from icae.decode.base import Prefix
+    from icae.decode.prefix import Prefix
 
     memory = engine.verbatim("the thing")
     embeds = engine.runtime.prefix_embeds(Prefix.of_memory(memory, "ft"))

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from icae.config.types import OBJECTIVES
-from icae.decode.base import Prefix, Request, SlotsPart, TokensPart
+from icae.decode.prefix import Prefix, Request, SlotsPart, TokensPart
 from icae.decode.torch import TorchRuntime
 from icae.errors import BaseModelError, InputError
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from icae.decode.text_stream import TextStream
+from icae.decode.answering import TextStream
 from icae.model import tokenize
 
 

@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from icae.config.types import POSITION_LAYOUTS
-from icae.decode.base import Prefix, Request, SlotsPart, TokensPart
-from icae.decode.batching import POSITIONS_PER_BATCH, ROWS_PER_BATCH, row_batches
-from icae.decode.torch import TOKENS_PER_BATCH, TorchRuntime
+from icae.decode.batching import POSITIONS_PER_BATCH, ROWS_PER_BATCH, row_batches, span_batches
+from icae.decode.prefix import Prefix, Request, SlotsPart, TokensPart
+from icae.decode.torch import TorchRuntime
 
 SPANS = ((16, 4), (9, 3))
 
@@ -204,7 +204,7 @@ def test_writing_back_more_than_one_batch_holds_keeps_the_order(
     prefixes = [build_prefix(runtime, [(8, 2)], objective="ae", seed=i) for i in range(5)]
     whole = runtime.write_back(prefixes)
 
-    monkeypatch.setattr("icae.decode.torch.TOKENS_PER_BATCH", 16)
+    monkeypatch.setattr("icae.decode.torch.TorchRuntime.span_tokens", 16)
 
     assert len(set(whole)) > 1
     assert runtime.write_back(prefixes) == whole
@@ -212,17 +212,17 @@ def test_writing_back_more_than_one_batch_holds_keeps_the_order(
 
 @given(lengths=st.lists(st.integers(1, 3000), max_size=60))
 def test_batches_cover_all_spans_in_order_and_stay_within_the_bound(lengths: list[int]) -> None:
-    parts = list(TorchRuntime.batches(None, lengths))  # type: ignore[arg-type]
+    parts = list(span_batches(lengths, bound=TorchRuntime.span_tokens))
 
     covered = [i for part in parts for i in range(len(lengths))[part]]
     assert covered == list(range(len(lengths)))
     for part in parts:
         members = lengths[part]
-        assert len(members) == 1 or max(members) * len(members) <= TOKENS_PER_BATCH
+        assert len(members) == 1 or max(members) * len(members) <= TorchRuntime.span_tokens
 
 
 def test_batches_are_not_smaller_than_they_need_be(model: Any) -> None:
-    parts = list(TorchRuntime(model).batches([TOKENS_PER_BATCH // 4] * 9))
+    parts = list(TorchRuntime(model).batches([TorchRuntime.span_tokens // 4] * 9))
 
     assert parts == [slice(0, 4), slice(4, 8), slice(8, 9)]
     assert list(TorchRuntime(model).batches([])) == []

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 import torch
 
-from icae.decode.base import Prefix, Request
 from icae.decode.batching import POSITIONS_PER_BATCH
+from icae.decode.prefix import Prefix, Request
 from icae.decode.torch_decoding import KeptFronts, TorchDecoding
 
 TEXTS = ("The fox is in the inn.", "A hen ran.", "In the end the other one is near the river.")

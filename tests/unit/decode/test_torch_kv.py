@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from icae.decode.base import Prefix
+from icae.decode.prefix import Prefix
 from icae.decode.torch import TorchRuntime
 from icae.errors import InputError
 

@@ -15,11 +15,10 @@ import numpy as np
 import pytest
 
 from icae.config.types import OBJECTIVES
-from icae.decode.base import Prefix, Request, SlotsPart, TokensPart
 from icae.decode.checkpoint import BaseFolder
+from icae.decode.prefix import Prefix, Request, SlotsPart, TokensPart
 from icae.decode.torch import TorchRuntime
-from icae.decode.vllm.address import EngineAddress
-from icae.decode.vllm.client import EngineClient
+from icae.decode.vllm.client import VllmAddress, VllmClient
 from icae.decode.vllm.runtime import VllmRuntime
 from icae.errors import (
     BaseModelError,
@@ -54,7 +53,7 @@ def start(tmp_path: Path, build_model: Any) -> Iterator[Callable[..., Any]]:
             folder = tmp_path / f"base-{next(number)}"
             model.decoder.save_pretrained(folder)
             stub = stack.enter_context(vllm_stub(settings.pop("runs", model.decoder), **settings))
-            client = EngineClient(EngineAddress(url=stub.url, **(address or {})))
+            client = VllmClient(VllmAddress(url=stub.url, **(address or {})))
             client._client.max_retries = 0
             vectors = {name: model.tokens.objective(name).detach().numpy() for name in OBJECTIVES}
             runtime = VllmRuntime.connect(
@@ -318,7 +317,7 @@ def test_a_server_without_token_ids_is_refused(start: Any) -> None:
 
 
 def test_a_server_that_is_not_there_is_told_with_how_to_start_one() -> None:
-    client = EngineClient(EngineAddress(url="http://127.0.0.1:9"))
+    client = VllmClient(VllmAddress(url="http://127.0.0.1:9"))
     client._client.max_retries = 0
 
     with pytest.raises(ServiceError, match="There is no vLLM server") as caught:
@@ -363,7 +362,7 @@ def test_positions_with_gaps_are_refused(start: Any) -> None:
 
 
 def test_a_family_whose_embeddings_are_not_known_is_refused(start: Any, monkeypatch: Any) -> None:
-    monkeypatch.setattr("icae.decode.vllm.embeddings.EMBEDDINGS", {"qwen2": "x"})
+    monkeypatch.setattr("icae.decode.vllm.base_model.EMBEDDINGS", {"qwen2": "x"})
 
     with pytest.raises(BaseModelError, match="not known how") as caught:
         start()
@@ -373,19 +372,19 @@ def test_a_family_whose_embeddings_are_not_known_is_refused(start: Any, monkeypa
 @pytest.mark.parametrize("url", ["127.0.0.1:8000", "ftp://x", "http://", "http://[", ""])
 def test_an_address_that_is_no_url_is_refused(url: str) -> None:
     with pytest.raises(ConfigError, match="no URL"):
-        EngineAddress(url=url)
+        VllmAddress(url=url)
 
 
 @pytest.mark.parametrize("url", ["http://h:1", "http://h:1/", "http://h:1/v1", "http://h:1/v1/"])
 def test_an_address_is_taken_with_or_without_v1(url: str) -> None:
-    assert EngineAddress(url=url).base_url == "http://h:1/v1"
+    assert VllmAddress(url=url).base_url == "http://h:1/v1"
 
 
 def test_a_missing_client_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "openai", None)
 
     with pytest.raises(MissingDependencyError, match="openai client") as caught:
-        EngineClient(EngineAddress(url="http://127.0.0.1:9"))
+        VllmClient(VllmAddress(url="http://127.0.0.1:9"))
     assert "icae[vllm]" in str(caught.value.fix)
 
 

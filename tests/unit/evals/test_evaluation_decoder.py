@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
-from icae.decode.base import Prefix
+from icae.decode.prefix import Prefix
 from icae.decode.torch import TorchRuntime
 from icae.errors import InputError
 from icae.evals.memories import encode_contexts, no_memory, score_tasks, write_back
@@ -57,7 +57,7 @@ def test_padding_leaves_plain_losses_unchanged(
 def test_passes_stay_within_the_bound_and_are_counted(
     model: Any, random_ids: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("icae.decode.torch.TOKENS_PER_BATCH", 40)
+    monkeypatch.setattr("icae.decode.torch.TorchRuntime.span_tokens", 40)
     ticks: list[int] = []
     rows = [PlainRow(ids=random_ids(20, i), scored=5) for i in range(5)]
     plain_losses(TorchRuntime(model), rows, tick=ticks.append)
@@ -144,6 +144,6 @@ def test_many_rows_are_decoded_in_one_pass(
     runtime, ticks = TorchRuntime(model), []
     contexts = [random_ids(16, i) for i in range(5)]
     memories = encode_contexts(runtime, contexts, ratio=4, tick=lambda n: None)
-    monkeypatch.setattr("icae.decode.torch.TOKENS_PER_BATCH", 3)
+    monkeypatch.setattr("icae.decode.torch.TorchRuntime.span_tokens", 3)
     write_back(runtime, memories, tick=ticks.append)
     assert len(ticks) == 2  # 3 + 2 rows: 16 tokens count as one

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from icae.decode.base import Prefix
+from icae.decode.prefix import Prefix
 from icae.errors import ConfigError, InputError
 from icae.evals import LatencySettings
 from icae.evals.contexts import draw_windows, read_documents

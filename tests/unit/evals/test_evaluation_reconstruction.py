@@ -8,7 +8,7 @@ import pytest
 import sacrebleu
 import torch
 
-from icae.decode.base import Prefix
+from icae.decode.prefix import Prefix
 from icae.errors import ConfigError, InputError
 from icae.evals import ReconstructionSettings
 from icae.evals.contexts import draw_windows, read_documents

@@ -141,7 +141,7 @@ def test_the_objective_token_decides_the_scores(build_model: Any, random_ids: An
 def test_every_family_trains_and_generates(
     family: str, build_model: Any, random_ids: Any, train: Any
 ) -> None:
-    from icae.decode.base import Prefix
+    from icae.decode.prefix import Prefix
     from icae.decode.torch import TorchRuntime
 
     model = build_model(family, trained=False)

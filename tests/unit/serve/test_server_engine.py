@@ -14,8 +14,7 @@ import pytest
 
 from icae.config.types import OBJECTIVES
 from icae.decode.checkpoint import BaseFolder
-from icae.decode.vllm.address import EngineAddress
-from icae.decode.vllm.client import EngineClient
+from icae.decode.vllm.client import VllmAddress, VllmClient
 from icae.decode.vllm.runtime import VllmRuntime
 from icae.serve.limits import Limits
 from vllm_stub import VllmStub, vllm_stub
@@ -34,7 +33,7 @@ def gateway(
     """``gateway(**settings)``: a running server before the stub."""
     model = engine.runtime.model
     model.decoder.save_pretrained(tmp_path / "base")
-    client = EngineClient(EngineAddress(url=stub.url, secret="s3cret"))
+    client = VllmClient(VllmAddress(url=stub.url, secret="s3cret"))
     client._client.max_retries = 0
     decoder = VllmRuntime.connect(
         client,

@@ -12,33 +12,23 @@ from __future__ import annotations
 import itertools
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from icae.config import ModelConfig
 from icae.config.types import FloatArray, Objective, TokenIds
-from icae.decode.base import (
-    Generated,
-    Prefix,
-    Request,
-    input_positions,
-    kv_bytes,
-    require_consecutive,
-)
-from icae.decode.batching import RowClock, row_batches, span_batches, writing_back
+from icae.decode.batching import RowClock, row_batches
 from icae.decode.llamacpp.context import LlamaContext, LlamaModel, Next, Sharing
 from icae.decode.llamacpp.weights import GgufDtype
-from icae.decode.read_so_far import ReadSoFar
+from icae.decode.prefix import Generated, Prefix, ReadSoFar, Request
+from icae.decode.runtime import Runtime, kv_bytes, require_consecutive
 from icae.errors import InputError
 from icae.memory.provenance import SlotDtype
 
 GROWTH = 256
 """Places by which the cache grows."""
-
-WRITTEN_AT_ONCE = 2048
-"""Tokens of the spans that are written back between two reports of progress."""
 
 KV_DTYPES: Mapping[GgufDtype, str] = {"bfloat16": "float16", "float32": "float32"}
 """Precision of the cache for that of the weights."""
@@ -76,7 +66,7 @@ def joined(runs: Sequence[Run]) -> list[Run]:
     ]
 
 
-class LlamaCppRuntime:
+class LlamaCppRuntime(Runtime):
     """The frozen decoder in llama.cpp.
 
     Args:
@@ -122,19 +112,12 @@ class LlamaCppRuntime:
         """Most decoder positions, prompt and answer together."""
         return self.model.window
 
-    def kv_bytes(self, positions: int) -> int:
-        """Bytes of key-value cache for that many decoder positions."""
+    @property
+    def position_bytes(self) -> int:
+        """Bytes of key-value cache for one decoder position."""
         layers, heads, size = self.model.layers, self.model.kv_heads, self.model.head_width
         element = np.dtype(KV_DTYPES[self.dtype]).itemsize
-        return kv_bytes(layers, heads, size, element=element) * positions
-
-    def positions(self, prefix: Prefix | None, prompt_length: int) -> list[int]:
-        """Position of every decoder input of ``[front ; memory ; objective ; prompt]``."""
-        return input_positions(self.config, prefix, prompt_length)
-
-    def batches(self, lengths: Sequence[int]) -> Iterator[slice]:
-        """Consecutive slices of spans that are written back between two reports."""
-        return span_batches(lengths, bound=WRITTEN_AT_ONCE)
+        return kv_bytes(layers, heads, size, element=element)
 
     def generate(
         self,
@@ -145,15 +128,7 @@ class LlamaCppRuntime:
         stop_ids: Sequence[int],
         on_token: Callable[[int], None] | None = None,
     ) -> Generated:
-        """Greedy decoding of one answer behind ``[memory ; objective ; prompt]``.
-
-        Args:
-            prefix: The memory, or None to read the prompt alone.
-            prompt_ids: Rendered prompt.
-            max_new_tokens: Most tokens written.
-            stop_ids: Tokens that end the answer.
-            on_token: Called with each token as it comes.
-        """
+        """Greedy decoding of one answer; see `Runtime.generate`."""
         clock = RowClock(begin=time.perf_counter())
         read = ReadSoFar.of(self.config, prefix, prompt_ids)
         inputs = len(read)
@@ -171,25 +146,6 @@ class LlamaCppRuntime:
                 read.add(token)
                 self._last, token = read, following
         return clock.generated(positions=inputs)
-
-    def generate_many(
-        self, requests: Sequence[Request], *, max_new_tokens: int, stop_ids: Sequence[int]
-    ) -> list[Generated]:
-        """Greedy decoding of many answers together, in the order of the requests.
-
-        A memory that several requests of one batch share is read once.
-
-        Args:
-            requests: What to answer.
-            max_new_tokens: Most tokens of each answer.
-            stop_ids: Tokens that end an answer.
-        """
-        return self._generate_rows(requests, [max_new_tokens] * len(requests), frozenset(stop_ids))
-
-    def write_back(self, prefixes: Sequence[Prefix]) -> list[tuple[int, ...]]:
-        """Greedy reconstruction of what each prefix stands for, each to its own length."""
-        requests, limits = writing_back(prefixes)
-        return [made.token_ids for made in self._generate_rows(requests, limits, frozenset())]
 
     @property
     def kv_format(self) -> str:
@@ -280,9 +236,10 @@ class LlamaCppRuntime:
             self._context.load(0, kept)
         return self._context
 
-    def _generate_rows(
-        self, requests: Sequence[Request], limits: Sequence[int], stop_ids: frozenset[int]
+    def generate_rows(
+        self, requests: Sequence[Request], limits: Sequence[int], stop_ids: Sequence[int]
     ) -> list[Generated]:
+        """Greedy decoding of many answers together; see `Runtime.generate_rows`."""
         positions = [len(self.positions(r.prefix, len(r.prompt_ids))) for r in requests]
         sizes = [own + limit for own, limit in zip(positions, limits, strict=True)]
         result: dict[int, Generated] = {}
@@ -295,7 +252,7 @@ class LlamaCppRuntime:
         return [result[i] for i in range(len(requests))]
 
     def _answer_batch(
-        self, requests: Sequence[Request], limits: Sequence[int], stop_ids: frozenset[int]
+        self, requests: Sequence[Request], limits: Sequence[int], stop_ids: Sequence[int]
     ) -> list[RowClock]:
         """Answer one batch: a sequence for each row, and one for each shared memory."""
         clocks = [RowClock(begin=time.perf_counter()) for _ in requests]
@@ -343,7 +300,7 @@ class LlamaCppRuntime:
         best: list[int],
         lengths: Sequence[int],
         limits: Sequence[int],
-        stop_ids: frozenset[int],
+        stop_ids: Sequence[int],
     ) -> None:
         """Write the rows on until each has ended; one that ended is not computed any more."""
         active = [row for row, limit in enumerate(limits) if limit > 0]

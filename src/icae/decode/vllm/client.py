@@ -1,4 +1,4 @@
-"""HTTP to a vLLM server: which models it serves, and greedy completions token by token."""
+"""HTTP to a vLLM server: its address, the models it serves, greedy completions token by token."""
 
 from __future__ import annotations
 
@@ -6,13 +6,20 @@ import base64
 import io
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Any
+from urllib.parse import urlsplit
 
 from icae.config.types import FloatArray
-from icae.decode.vllm.address import EngineAddress
-from icae.errors import BaseModelError, IcaeError, InputError, MissingDependencyError, ServiceError
+from icae.errors import (
+    BaseModelError,
+    ConfigError,
+    IcaeError,
+    InputError,
+    MissingDependencyError,
+    ServiceError,
+)
 from icae.memory.provenance import SlotDtype
 
 START = "python -m vllm.entrypoints.openai.api_server --model BASE --enable-prompt-embeds"
@@ -35,6 +42,54 @@ EXACT = {
     "return_token_ids": True,
 }
 """Said in full: a server takes what is left out from the model's generation settings."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class VllmAddress:
+    """A stock vLLM server.
+
+    Attributes:
+        url: Its address, with or without ``/v1`` at the end.
+        model: Name of the model there, or None for the one that it serves.
+        api_key: Its key, or "" where it wants none. Never written anywhere.
+        secret: What keeps the cache of one user apart from another's; see `VllmRuntime`.
+            Never written anywhere.
+        timeout_s: Longest time without a sign of the server, s.
+
+    Raises:
+        ConfigError: If the address is no URL, or the time is out of range.
+    """
+
+    url: str
+    model: str | None = None
+    api_key: str = field(default="", repr=False)
+    secret: str = field(default="", repr=False)
+    timeout_s: float = 300.0
+
+    def __post_init__(self) -> None:
+        try:
+            parts = urlsplit(self.url)
+            found = parts.scheme in ("http", "https") and bool(parts.hostname)
+        except ValueError:
+            found = False
+        if not found:
+            raise ConfigError(
+                "The address of the vLLM server is no URL.",
+                got=self.url,
+                expected="for example http://127.0.0.1:8000",
+            )
+        if self.timeout_s <= 0:
+            raise ConfigError(
+                "The time to wait for the vLLM server is out of range.",
+                got=f"{self.timeout_s:g} s",
+                expected="above 0",
+            )
+
+    @property
+    def base_url(self) -> str:
+        """The address that OpenAI clients take, ending in ``/v1``."""
+        bare = self.url.rstrip("/")
+        return bare if bare.endswith("/v1") else f"{bare}/v1"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,7 +160,7 @@ def embeds_prompt(embeds_SD: FloatArray, dtype: SlotDtype) -> dict[str, Any]:
     return {"prompt": None, "prompt_embeds": base64.b64encode(file.getvalue()).decode("ascii")}
 
 
-class EngineClient:
+class VllmClient:
     """Speaks with a vLLM server; for any number of threads.
 
     Args:
@@ -115,7 +170,7 @@ class EngineClient:
         MissingDependencyError: If the openai client is not installed.
     """
 
-    def __init__(self, address: EngineAddress) -> None:
+    def __init__(self, address: VllmAddress) -> None:
         self.address = address
         self._openai = _import_openai()
         self._client = self._openai.OpenAI(
@@ -235,7 +290,7 @@ def _message(error: Any) -> str:
     return " ".join(str(said or error.message).split())[:500]
 
 
-def _refusal(status: int, said: str, address: EngineAddress) -> IcaeError:
+def _refusal(status: int, said: str, address: VllmAddress) -> IcaeError:
     """A refusal of the server as an error that says what to do."""
     got = f"{address.base_url} ({status}): {said}"
     if "enable-prompt-embeds" in said:

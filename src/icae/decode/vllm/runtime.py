@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field, replace
@@ -19,33 +19,23 @@ import numpy as np
 
 from icae.config import ModelConfig
 from icae.config.types import FloatArray, Objective, TokenIds
-from icae.decode.base import (
-    Generated,
-    Prefix,
-    Request,
-    input_positions,
-    kv_bytes,
-    require_consecutive,
-)
-from icae.decode.batching import RowClock, span_batches, writing_back
+from icae.decode.batching import RowClock
 from icae.decode.checkpoint import BaseFolder
-from icae.decode.vllm.client import EngineClient, Order, ServedModel, embeds_prompt
-from icae.decode.vllm.embeddings import InputEmbeddings
-from icae.decode.vllm.identity import choose_model, require_same_embeddings
+from icae.decode.prefix import Generated, Prefix, Request
+from icae.decode.runtime import Runtime, kv_bytes, require_consecutive
+from icae.decode.vllm.base_model import InputEmbeddings, choose_model, require_same_embeddings
+from icae.decode.vllm.client import Order, ServedModel, VllmClient, embeds_prompt
 from icae.errors import IncompatibleMemoryError, InputError
 from icae.memory.provenance import SlotDtype
 
 IN_FLIGHT = 32
 """Most requests of `generate_many` at the server at a time."""
 
-WRITTEN_AT_ONCE = 2048
-"""Tokens of the spans that are written back between two reports of progress."""
-
 BYTES: Mapping[SlotDtype, int] = {"bfloat16": 2, "float32": 4}
 
 
 @dataclass(frozen=True, kw_only=True)
-class VllmRuntime:
+class VllmRuntime(Runtime):
     """The frozen decoder in a vLLM server.
 
     A server shares the cache of equal prompts, and how fast an answer comes tells whether
@@ -63,7 +53,7 @@ class VllmRuntime:
         secret: What the salts are made from.
     """
 
-    client: EngineClient
+    client: VllmClient
     model: ServedModel
     config: ModelConfig
     base: Mapping[str, Any] = field(repr=False)
@@ -75,7 +65,7 @@ class VllmRuntime:
     @classmethod
     def connect(
         cls,
-        client: EngineClient,
+        client: VllmClient,
         folder: BaseFolder,
         config: ModelConfig,
         objectives: Mapping[Objective, FloatArray],
@@ -148,21 +138,14 @@ class VllmRuntime:
         """Most decoder positions, prompt and answer together."""
         return min(self.model.window, int(self.base["max_position_embeddings"]))
 
-    def kv_bytes(self, positions: int) -> int:
-        """Bytes of key-value cache for that many decoder positions."""
+    @property
+    def position_bytes(self) -> int:
+        """Bytes of key-value cache for one decoder position."""
         heads = self.base["num_attention_heads"]
         width = self.base.get("head_dim") or self.base["hidden_size"] // heads
         kept = self.base.get("num_key_value_heads") or heads
         layers, element = self.base["num_hidden_layers"], BYTES[self.dtype]
-        return kv_bytes(layers, kept, width, element=element) * positions
-
-    def positions(self, prefix: Prefix | None, prompt_length: int) -> list[int]:
-        """Position of every decoder input of ``[front ; memory ; objective ; prompt]``."""
-        return input_positions(self.config, prefix, prompt_length)
-
-    def batches(self, lengths: Sequence[int]) -> Iterator[slice]:
-        """Consecutive slices of spans that are written back between two reports."""
-        return span_batches(lengths, bound=WRITTEN_AT_ONCE)
+        return kv_bytes(layers, kept, width, element=element)
 
     def generate(
         self,
@@ -173,15 +156,7 @@ class VllmRuntime:
         stop_ids: Sequence[int],
         on_token: Callable[[int], None] | None = None,
     ) -> Generated:
-        """Greedy decoding of one answer behind ``[memory ; objective ; prompt]``.
-
-        Args:
-            prefix: The memory, or None to read the prompt alone.
-            prompt_ids: Rendered prompt.
-            max_new_tokens: Most tokens written.
-            stop_ids: Tokens that end the answer.
-            on_token: Called with each token as it comes; what it raises ends the answer on
-                the server too.
+        """Greedy decoding of one answer; see `Runtime.generate`.
 
         Raises:
             ServiceError: If the server cannot be asked, or refuses.
@@ -205,30 +180,11 @@ class VllmRuntime:
                     clock.stopped = clock.stopped or piece.stopped
         return clock.generated(positions=len(inputs_SD))
 
-    def generate_many(
-        self, requests: Sequence[Request], *, max_new_tokens: int, stop_ids: Sequence[int]
-    ) -> list[Generated]:
-        """Greedy decoding of many answers, at the server together.
-
-        Args:
-            requests: What to answer.
-            max_new_tokens: Most tokens of each answer.
-            stop_ids: Tokens that end an answer.
-
-        Raises:
-            ServiceError: As for `generate`.
-            IncompatibleMemoryError: As for `generate`.
-        """
-        return self._all(requests, [max_new_tokens] * len(requests), stop_ids)
-
-    def write_back(self, prefixes: Sequence[Prefix]) -> list[tuple[int, ...]]:
-        """Greedy reconstruction of what each prefix stands for, each to its own length."""
-        requests, limits = writing_back(prefixes)
-        return [made.token_ids for made in self._all(requests, limits, ())]
-
-    def _all(
+    def generate_rows(
         self, requests: Sequence[Request], limits: Sequence[int], stop_ids: Sequence[int]
     ) -> list[Generated]:
+        """Greedy decoding of many answers, at the server together; see `generate`."""
+
         def write(request: Request, limit: int) -> Generated:
             return self.generate(
                 request.prefix, request.prompt_ids, max_new_tokens=limit, stop_ids=stop_ids

@@ -3,8 +3,7 @@ from __future__ import annotations
 import numpy as np
 
 from icae.config import ModelConfig
-from icae.decode.base import Prefix, SlotsPart, TokensPart
-from icae.decode.read_so_far import ReadSoFar
+from icae.decode.prefix import Prefix, ReadSoFar, SlotsPart, TokensPart
 
 CONFIG = ModelConfig(framing="around", objective_tokens=2)
 SLOTS = np.arange(12, dtype=np.float32).reshape(3, 4)

@@ -1,11 +1,16 @@
-"""What a runtime does: run the frozen decoder behind a memory or behind plain tokens."""
+"""What the decoder reads before and in an answer: memories as prefixes, prompts, what was read.
+
+Two texts share a key-value cache as far as their decoder inputs are the same at the same
+positions: the memory of the question before, the turns of a conversation, or the documents
+of a memory to which older turns were added.
+"""
 
 from __future__ import annotations
 
 import functools
 import hashlib
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
@@ -13,9 +18,7 @@ import numpy as np
 
 from icae.config import ModelConfig
 from icae.config.types import FloatArray, Objective, SpanKind, TokenIds
-from icae.errors import InputError
 from icae.memory import Memory
-from icae.memory.provenance import SlotDtype
 from icae.model.positions import decoder_positions
 
 Read = TypeVar("Read", covariant=True)
@@ -190,88 +193,6 @@ class Generated:
     seconds: float
 
 
-class Runtime(Protocol):
-    """Runs the frozen decoder."""
-
-    @property
-    def name(self) -> str:
-        """What runs it and in what precision, for people: ``torch bfloat16``."""
-        ...
-
-    @property
-    def slot_dtypes(self) -> tuple[SlotDtype, ...]:
-        """Precisions of stored slots that it reads, its own first."""
-        ...
-
-    @property
-    def vocabulary(self) -> int:
-        """Number of token ids that the decoder can read."""
-        ...
-
-    @property
-    def context_window(self) -> int:
-        """Most decoder positions, prompt and answer together."""
-        ...
-
-    def kv_bytes(self, positions: int) -> int:
-        """Bytes of key-value cache for that many decoder positions."""
-        ...
-
-    def positions(self, prefix: Prefix | None, prompt_length: int) -> list[int]:
-        """Position of every decoder input of ``[front ; memory ; objective ; prompt]``."""
-        ...
-
-    def batches(self, lengths: Sequence[int]) -> Iterator[slice]:
-        """Consecutive slices of spans that are written back together."""
-        ...
-
-    def generate(
-        self,
-        prefix: Prefix | None,
-        prompt_ids: TokenIds,
-        *,
-        max_new_tokens: int,
-        stop_ids: Sequence[int],
-        on_token: Callable[[int], None] | None = None,
-    ) -> Generated:
-        """Greedy decoding of one answer behind ``[memory ; objective ; prompt]``.
-
-        What the answer before read is not read again as far as both begin alike: the
-        memory, and in a conversation the turns so far.
-        """
-        ...
-
-    def generate_many(
-        self, requests: Sequence[Request], *, max_new_tokens: int, stop_ids: Sequence[int]
-    ) -> list[Generated]:
-        """Greedy decoding of many answers together, in the order of the requests.
-
-        A memory that several requests share is read once.
-        """
-        ...
-
-    def write_back(self, prefixes: Sequence[Prefix]) -> list[tuple[int, ...]]:
-        """Greedy reconstruction of what each prefix stands for, each to its own length."""
-        ...
-
-    @property
-    def kv_format(self) -> str:
-        """What decides the bytes of a key-value cache beside memory and weights."""
-        ...
-
-    def save_kv(self, prefix: Prefix) -> bytes:
-        """Read a memory, unless it was just read, and return its key-value cache."""
-        ...
-
-    def load_kv(self, prefix: Prefix, data: bytes) -> None:
-        """Take a key-value cache from `save_kv` as that of a memory just read.
-
-        Raises:
-            InputError: If the bytes are no such cache.
-        """
-        ...
-
-
 def input_positions(config: ModelConfig, prefix: Prefix | None, prompt_length: int) -> list[int]:
     """Position of every decoder input of ``[front ; memory ; objective ; prompt]``.
 
@@ -286,34 +207,77 @@ def input_positions(config: ModelConfig, prefix: Prefix | None, prompt_length: i
     return decoder_positions(config.layout, prefix.spans, prompt, front=config.front)
 
 
-def require_consecutive(config: ModelConfig, engine: str) -> None:
-    """Refuse an adapter that leaves gaps between decoder positions.
+def writing_back(prefixes: Sequence[Prefix]) -> tuple[list[Request], list[int]]:
+    """What is asked for the greedy reconstruction of what each prefix stands for.
 
-    Args:
-        config: Architecture of the adapter.
-        engine: Name of the engine that counts positions itself, for the message.
-
-    Raises:
-        InputError: If it does.
+    Returns:
+        A request without a prompt for each prefix, and the tokens that it is written back in.
     """
-    if config.layout == "uniform":
-        raise InputError(
-            f"{engine} cannot read the memories of this adapter.",
-            got="layout uniform: decoder positions with gaps",
-            expected="consecutive positions (layout default or uniform-encoder)",
-            fix="Use --runtime torch.",
-        )
+    nothing = np.zeros(0, dtype=np.int64)
+    requests = [Request(prefix=prefix, prompt_ids=nothing) for prefix in prefixes]
+    return requests, [sum(tokens for tokens, _ in prefix.spans) for prefix in prefixes]
 
 
-def kv_bytes(layers: int, kv_heads: int, head_size: int, *, element: int) -> int:
-    """Bytes of key-value cache a position: a key and a value of every head of every layer.
+KEY_BYTES = 16
+"""Bytes of the digest that stands for a slot."""
 
-    Source: the shapes of `transformers.DynamicCache`, ``[rows, kv heads, positions, head]``.
 
-    Args:
-        layers: Layers of the decoder.
-        kv_heads: Key-value heads of each.
-        head_size: Width of a head.
-        element: Bytes of one number.
+@dataclass(frozen=True, kw_only=True)
+class ReadSoFar:
+    """What was read into a cache.
+
+    Attributes:
+        keys: What stands for each decoder input: the id of a token, the digest of a slot,
+            or the name of an objective vector.
+        positions: Its position.
     """
-    return 2 * layers * kv_heads * head_size * element
+
+    keys: list[Hashable]
+    positions: list[int]
+
+    @classmethod
+    def of(
+        cls, config: ModelConfig, prefix: Prefix | None, prompt_ids: Sequence[int] | TokenIds = ()
+    ) -> ReadSoFar:
+        """What is read when all of a memory and a prompt is.
+
+        Args:
+            config: Architecture of the adapter.
+            prefix: The memory, or None.
+            prompt_ids: The prompt.
+        """
+        keys: list[Hashable] = []
+        if prefix is not None:
+            marker = [(prefix.objective, i) for i in range(config.objective_tokens)]
+            keys += marker[: config.front]
+            for part in prefix.parts:
+                keys += part.read_by(_Keys())
+            keys += marker
+        keys += [int(i) for i in prompt_ids]
+        return cls(keys=keys, positions=input_positions(config, prefix, len(prompt_ids)))
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def add(self, token: int) -> None:
+        """One more token was read, behind the others."""
+        self.keys.append(token)
+        self.positions.append(self.positions[-1] + 1)
+
+    def shared(self, other: ReadSoFar) -> int:
+        """How many leading inputs both have in common."""
+        mine = zip(self.keys, self.positions, strict=True)
+        theirs = zip(other.keys, other.positions, strict=True)
+        pairs = zip(mine, theirs, strict=False)
+        return next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(self), len(other)))
+
+
+class _Keys:
+    """What stands for each input of a part."""
+
+    def read_slots(self, slots_KD: FloatArray) -> list[Hashable]:
+        rows = np.ascontiguousarray(slots_KD, dtype="<f4")
+        return [hashlib.blake2b(row, digest_size=KEY_BYTES).digest() for row in rows]
+
+    def read_tokens(self, token_ids: TokenIds) -> list[Hashable]:
+        return [int(i) for i in token_ids]

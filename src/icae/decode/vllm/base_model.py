@@ -1,4 +1,7 @@
-"""Whether a vLLM server runs the base model of an adapter, found out before it is used.
+"""The base model of an adapter here and in a vLLM server: are they the same?
+
+Over HTTP vLLM takes a prompt that is embeds as a whole, so tokens are embedded here, with
+rows read from the base model's files.
 
 A server tells the name of its model, not its weights. So beside the name it is tried
 whether it embeds tokens as the adapter's base does: the same prompt, once as token ids and
@@ -9,18 +12,20 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import PurePath
 
 import numpy as np
 
+from icae.config.types import FloatArray, TokenIds
+from icae.decode.checkpoint import BaseFolder, CheckpointTensor
 from icae.decode.vllm.client import (
-    EngineClient,
     Order,
     ServedModel,
+    VllmClient,
     embeds_prompt,
     tokens_prompt,
 )
-from icae.decode.vllm.embeddings import InputEmbeddings
 from icae.errors import BaseModelError
 from icae.memory.provenance import SlotDtype
 
@@ -30,6 +35,61 @@ model is sure how it goes on."""
 
 TRIED_ANSWER = 4
 """Tokens of the continuation."""
+
+
+EMBEDDINGS = {
+    "llama": "model.embed_tokens.weight",
+    "mistral": "model.embed_tokens.weight",
+    "qwen2": "model.embed_tokens.weight",
+    "qwen3": "model.embed_tokens.weight",
+    "gpt_neox": "gpt_neox.embed_in.weight",
+}
+"""`model_type` of transformers -> its matrix of input embeddings, which is read as it stands.
+
+Not every family belongs here: some scale the rows before the first layer."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class InputEmbeddings:
+    """The matrix of input embeddings of a base model, on disk.
+
+    Attributes:
+        matrix_VD: The tensor.
+    """
+
+    matrix_VD: CheckpointTensor
+
+    @classmethod
+    def of(cls, folder: BaseFolder) -> InputEmbeddings:
+        """Find the matrix of a base model.
+
+        Raises:
+            BaseModelError: If the family is not known, or the matrix is not there.
+        """
+        family = str(folder.config.get("model_type"))
+        name = EMBEDDINGS.get(family)
+        if name is None or name not in folder.tensors:
+            raise BaseModelError(
+                "It is not known how this base model embeds tokens.",
+                got=f"{family}, without {name}" if name else family,
+                expected=", ".join(EMBEDDINGS),
+                fix="Use --runtime torch.",
+            )
+        return cls(matrix_VD=folder.tensors[name])
+
+    @property
+    def vocabulary(self) -> int:
+        """Number of tokens V."""
+        return self.matrix_VD.shape[0]
+
+    @property
+    def hidden_size(self) -> int:
+        """Width D of a row."""
+        return self.matrix_VD.shape[1]
+
+    def rows(self, token_ids: TokenIds) -> FloatArray:
+        """The embeddings [N, D] of tokens, float32."""
+        return self.matrix_VD.rows(token_ids)
 
 
 def choose_model(
@@ -72,7 +132,7 @@ def _short(name: str) -> str:
 
 
 def require_same_embeddings(
-    client: EngineClient, model: str, embeddings: InputEmbeddings, *, dtype: SlotDtype, salt: str
+    client: VllmClient, model: str, embeddings: InputEmbeddings, *, dtype: SlotDtype, salt: str
 ) -> None:
     """Refuse a server that embeds tokens differently, or takes no embeds.
 

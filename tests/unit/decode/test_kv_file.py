@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from icae.decode.kv_sidecar import kv_path, load_kv, store_kv
+from icae.decode.kv_file import kv_path, load_kv, store_kv
 from icae.engine import Icae
 from icae.errors import InputError, MemoryFileError
 from icae.memory import Memory
