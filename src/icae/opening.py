@@ -6,6 +6,7 @@ be converted for the first time.
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import json
 import logging
@@ -162,25 +163,20 @@ class _Files:
     base: str
     folder: Path
     dtype: SlotDtype
-    tokenizer: FastTokenizer
 
     @classmethod
     def find(cls, adapter: str | Path | None, base: str | None, dtype: str | None) -> _Files:
-        from icae.model.fast_tokenizer import FastTokenizer
-
         precision = _precision(dtype)
         path = default_adapter() if adapter is None else Path(adapter)
         info = read_info(path)
         name = base or info.base_model
-        folder = base_folder(name)
-        return cls(
-            adapter=path,
-            info=info,
-            base=name,
-            folder=folder,
-            dtype=precision,
-            tokenizer=FastTokenizer(folder),
-        )
+        return cls(adapter=path, info=info, base=name, folder=base_folder(name), dtype=precision)
+
+    @functools.cached_property
+    def tokenizer(self) -> FastTokenizer:
+        from icae.model.fast_tokenizer import FastTokenizer
+
+        return FastTokenizer(self.folder)
 
     def objectives(self) -> dict[Objective, FloatArray]:
         return objective_vectors(self.adapter, self.info.model)

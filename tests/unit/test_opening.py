@@ -222,7 +222,7 @@ def test_a_memory_made_in_torch_is_read_in_llama_cpp(saved: dict[str, str], dtyp
         assert whole.text == engine.ask_text(TEXT, "Where?", max_new_tokens=6).text
         made = reader.reconstruct(memory)
         assert [r.text for r in made] == [r.text for r in engine.reconstruct(memory)]
-    writer = reader.writer(memory.provenance.slot_dtype)
+    writer = reader.maker(memory.provenance.slot_dtype)
     assert writer.append(memory, " the end").tokens > memory.tokens
 
 

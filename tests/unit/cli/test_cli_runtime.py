@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from icae.decode import kv_file
 from icae.errors import InputError
 
 
