@@ -3,7 +3,7 @@
 Three stages. (1) Every input file is read once, in chunks: clean, cut out overlaps with the
 evaluation sets, tokenize, hash (`icae.data.chunks`). (2) Duplicates are found over all
 chunks, in the order of the configuration, and documents are split and chosen for the shares
-asked for (`icae.data.build_plan`). (3) The tokens of the chosen documents are packed.
+asked for (`icae.data.mixture`). (3) The tokens of the chosen documents are packed.
 
 A build that was killed, by whatever, goes on when it is started again, and the shards come
 out the same byte for byte. What it needs for that lies in ``work/`` in the output folder
@@ -12,36 +12,38 @@ until it is done. In memory are the keys and signatures of all documents, never 
 
 from __future__ import annotations
 
+import json
 import logging
 import shutil
 import time
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from importlib.metadata import PackageNotFoundError, version
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+import filelock
 import numpy as np
 from numpy.typing import NDArray
 
-from icae.config.parsing import to_dict
-from icae.data.build_config import BuildConfig
-from icae.data.build_folder import SIDES, claimed, finished_report, save_report
-from icae.data.build_inputs import EVALUATION, Identity, identify
-from icae.data.build_plan import Plan, make_plan
-from icae.data.build_report import BuildReport, SourceReport
+from icae.config.parsing import from_dict
+from icae.data.build_config import EVALUATION, BuildConfig, Identity, identify
+from icae.data.build_report import BuildReport, make_report, markdown
 from icae.data.chunks import Tools, read_chunks, write_chunks
 from icae.data.contamination import NgramIndex, evaluation_texts
 from icae.data.corpus import read_source
-from icae.data.dedup import EXACT, KEPT, NEAR, Sketcher
+from icae.data.dedup import Sketcher
+from icae.data.mixture import Plan, make_plan
+from icae.data.rows import write_whole
 from icae.data.shards import ShardSet, ShardWriter, TokenizerLike
+from icae.errors import ConfigError, InputError
 
 logger = logging.getLogger(__name__)
 
 Progress = Callable[[str], None]
+T = TypeVar("T")
 
-_PACKAGES = ("datasets", "datasketch", "numpy", "pyarrow")
+_SIDES = ("train", "validation")
 _CREATED_BY = "icae data build"
 
 
@@ -73,170 +75,165 @@ def build(
     folder = Path(folder)
     sketcher = Sketcher(config.dedup, seed=config.seed)
     identity = identify(config, tokenizer_hash=tokenizer_hash)
-    if (finished := finished_report(folder, identity)) is not None:
+    if (finished := _finished_report(folder, identity)) is not None:
         return finished
     seconds: dict[str, float] = {}
-    with claimed(folder, identity) as work:
+    with _claimed(folder, identity) as work:
+        on_progress("Reading the evaluation sets")
         with _timed(seconds, "evaluation n-grams"):
-            on_progress("Reading the evaluation sets")
-            index = _index(config)
+            texts = evaluation_texts(config.contamination.against)
+            index = NgramIndex(texts, n=config.contamination.ngram_words)
         tools = Tools(config=config, tokenizer=tokenizer, sketcher=sketcher, index=index)
-        _prepare(identity, work, tools, on_progress)
+        for _, path, prefix in _corpus_files(identity, work):
+            for seen in write_chunks(read_source(path), prefix, tools):
+                on_progress(f"Reading {Path(path).name}: {seen:,} documents")
+        on_progress("Finding duplicates")
         with _timed(seconds, "duplicates"):
-            on_progress("Finding duplicates")
             plan = _plan(config, identity, work)
+        pack = _Packing(plan, tools, identity, on_progress)
         with _timed(seconds, "packing"):
-            shards = {
-                side: _pack(plan, side, folder, work, tools, identity, on_progress)
-                for side in SIDES
-            }
+            shards = {side: pack(side, folder / side, work / side) for side in _SIDES}
         seconds = {"documents": sum(chunk.seconds for chunk in plan.chunks), **seconds}
-        report = _report(config, identity, plan, shards, len(index), seconds)
-        save_report(report, folder)
+        report = make_report(
+            config, identity, plan, shards, evaluation_ngrams=len(index), seconds=seconds
+        )
+        write_whole(folder / "report.md", markdown(report))
+        text = json.dumps(asdict(report), indent=2, ensure_ascii=False) + "\n"
+        write_whole(folder / "report.json", text)  # last: it marks the build as complete
         shutil.rmtree(work, ignore_errors=True)
     logger.info("Built %d training tokens in %s.", report.tokens, folder)
     return report
 
 
-def _index(config: BuildConfig) -> NgramIndex:
-    check = config.contamination
-    return NgramIndex(evaluation_texts(check.against), n=check.ngram_words)
-
-
-def _inputs(identity: Identity, work: Path) -> Iterator[tuple[str, str, Path]]:
+def _corpus_files(identity: Identity, work: Path) -> Iterator[tuple[str, str, Path]]:
     """Source, path and prefix of the chunks of every corpus file."""
     for number, file in enumerate(identity.inputs):
         if file.role != EVALUATION:
             yield file.role, file.path, work / "chunks" / f"{number:04d}"
 
 
-def _prepare(identity: Identity, work: Path, tools: Tools, on_progress: Progress) -> None:
-    for _, path, prefix in _inputs(identity, work):
-        for seen in write_chunks(read_source(path), prefix, tools):
-            on_progress(f"Reading {Path(path).name}: {seen:,} documents")
-
-
 def _plan(config: BuildConfig, identity: Identity, work: Path) -> Plan:
     numbers = {source.name: number for number, source in enumerate(config.sources)}
     found = [
         (chunk, numbers[role])
-        for role, _, prefix in _inputs(identity, work)
+        for role, _, prefix in _corpus_files(identity, work)
         for chunk in read_chunks(prefix)
     ]
     return make_plan(config, [chunk for chunk, _ in found], [owner for _, owner in found])
 
 
-def _pack(
-    plan: Plan,
-    side: str,
-    folder: Path,
-    work: Path,
-    tools: Tools,
-    identity: Identity,
-    on_progress: Progress,
-) -> ShardSet | None:
-    """Write the shards of one side; None if no document goes there."""
-    target = folder / side
-    if target.exists():
+class _Packing:
+    """Writes the shards of one side at a time."""
+
+    def __init__(self, plan: Plan, tools: Tools, identity: Identity, on_progress: Progress) -> None:
+        self._plan, self._tools = plan, tools
+        self._identity, self._on_progress = identity, on_progress
+
+    def __call__(self, side: str, target: Path, partial: Path) -> ShardSet | None:
+        """Write a side, unless it is there already; None if no document goes there."""
+        if target.exists():
+            return ShardSet.open(target)
+        plan = self._plan
+        copies = plan.copies if side == "train" else plan.validation.astype(np.int64)
+        if not copies.any():
+            return None
+        with ShardWriter(
+            partial,
+            vocab_size=len(self._tools.tokenizer),
+            tokenizer_hash=self._identity.tokenizer_hash,
+            created_by=_CREATED_BY,
+        ) as writer:
+            for source, ids in self._chosen_parts(copies):
+                self._on_progress(f"Packing {side}: {source}")
+                writer.add(ids, source=source)
+        partial.rename(target)
         return ShardSet.open(target)
-    copies = plan.copies if side == "train" else plan.validation.astype(np.int64)
-    if not copies.any():
+
+    def _chosen_parts(self, copies: NDArray[np.int64]) -> Iterator[tuple[str, NDArray[Any]]]:
+        """Source and token ids of every part to be packed, source by source, round by round."""
+        plan, tools = self._plan, self._tools
+        for number, source in enumerate(tools.config.sources):
+            chunks = [chunk for chunk, owner in enumerate(plan.owners) if owner == number]
+            for turn in range(int(copies[plan.sources == number].max(initial=0))):
+                for chunk in chunks:
+                    chosen = plan.of_chunk(copies, chunk) > turn
+                    for ids in plan.chunks[chunk].parts(chosen, tools.token_dtype):
+                        yield source.name, ids
+
+
+def _finished_report(folder: Path, identity: Identity) -> BuildReport | None:
+    """The report of this build if the folder holds it complete, else None.
+
+    What is left of its working folder is removed.
+    """
+    path = folder / "report.json"
+    if not path.exists():
         return None
-    with ShardWriter(
-        work / side,
-        vocab_size=len(tools.tokenizer),
-        tokenizer_hash=identity.tokenizer_hash,
-        created_by=_CREATED_BY,
-    ) as writer:
-        for source, ids in _chosen_parts(plan, copies, tools):
-            on_progress(f"Packing {side}: {source}")
-            writer.add(ids, source=source)
-    (work / side).rename(target)
-    return ShardSet.open(target)
+    report = _read(BuildReport, path, folder)
+    _refuse_difference(folder, report.identity, identity)
+    if not (folder / "train").is_dir():
+        return None
+    shutil.rmtree(folder / "work", ignore_errors=True)
+    return report
 
 
-def _chosen_parts(
-    plan: Plan, copies: NDArray[np.int64], tools: Tools
-) -> Iterator[tuple[str, NDArray[Any]]]:
-    """Source and token ids of every part to be packed, source by source, round by round."""
-    for number, source in enumerate(tools.config.sources):
-        chunks = [chunk for chunk, owner in enumerate(plan.owners) if owner == number]
-        for turn in range(int(copies[plan.sources == number].max(initial=0))):
-            for chunk in chunks:
-                chosen = plan.of_chunk(copies, chunk) > turn
-                for ids in plan.chunks[chunk].parts(chosen, tools.token_dtype):
-                    yield source.name, ids
+@contextmanager
+def _claimed(folder: Path, identity: Identity) -> Iterator[Path]:
+    """Make a folder that of this build, or go on in it, while no other process does.
 
-
-def _report(
-    config: BuildConfig,
-    identity: Identity,
-    plan: Plan,
-    shards: Mapping[str, ShardSet | None],
-    evaluation_ngrams: int,
-    seconds: Mapping[str, float],
-) -> BuildReport:
-    tokens = {side: one.tokens if one else 0 for side, one in shards.items()}
-    documents = {side: one.documents if one else 0 for side, one in shards.items()}
-    return BuildReport(
-        identity=identity,
-        config=to_dict(config),
-        packages={name: _version(name) for name in _PACKAGES},
-        sources=tuple(
-            _source_report(config, plan, number, tokens["train"])
-            for number in range(len(config.sources))
-        ),
-        documents=documents["train"],
-        tokens=tokens["train"],
-        validation_documents=documents["validation"],
-        validation_tokens=tokens["validation"],
-        evaluation_ngrams=evaluation_ngrams,
-        seconds={stage: round(took, 1) for stage, took in seconds.items()},
-    )
-
-
-def _source_report(config: BuildConfig, plan: Plan, number: int, total: int) -> SourceReport:
-    source = config.sources[number]
-    counts: Counter[str] = Counter()
-    for chunk, owner in zip(plan.chunks, plan.owners, strict=True):
-        if owner == number:
-            counts.update(chunk.counts)
-    mine = plan.sources == number
-    kept, held = mine & (plan.verdicts == KEPT), mine & plan.validation
-    train_tokens = int((plan.copies * plan.tokens)[mine].sum())
-    share = source.weight / sum(one.weight for one in config.sources)
-    wanted = plan.wanted[source.name]
-    reasons = ("short", "letters", "repetitive", "contaminated", "few_tokens")
-    dropped = {reason: counts[reason] for reason in reasons}
-    for reason, verdict in (("exact", EXACT), ("near", NEAR)):
-        dropped[reason] = int(np.count_nonzero(mine & (plan.verdicts == verdict)))
-    return SourceReport(
-        name=source.name,
-        read=counts["read"],
-        dropped=dropped,
-        trimmed=counts["trimmed"],
-        overlaps=counts["overlaps"],
-        characters=counts["characters"],
-        characters_cut=counts["characters_cut"],
-        lines_dropped=counts["lines_dropped"],
-        kept=int(np.count_nonzero(kept)),
-        kept_tokens=int(plan.tokens[kept].sum()),
-        validation=int(np.count_nonzero(held)),
-        validation_tokens=int(plan.tokens[held].sum()),
-        train=int(plan.copies[mine].sum()),
-        train_tokens=train_tokens,
-        share_wanted=share,
-        share_reached=train_tokens / total,
-        copies=train_tokens / int(plan.tokens[kept & ~held].sum()),
-        missing_tokens=max(0, round(share * config.tokens) - wanted) if config.tokens else 0,
-    )
-
-
-def _version(package: str) -> str:
+    Yields its working folder; what was half written there is gone.
+    """
+    work, claim = folder / "work", folder / "work" / "build.json"
+    if not claim.exists() and _holds_files(folder):
+        raise _occupied(folder, "it holds other files")
     try:
-        return version(package)
-    except PackageNotFoundError:
-        return "not installed"
+        work.mkdir(parents=True, exist_ok=True)
+        with filelock.FileLock(work / "lock", timeout=0):
+            if claim.exists():
+                _refuse_difference(folder, _read(Identity, claim, folder), identity)
+            else:
+                write_whole(claim, json.dumps(asdict(identity)))
+            for side in _SIDES:
+                for partial in (work / side, *work.glob(f".{side}.partial-*")):
+                    shutil.rmtree(partial, ignore_errors=True)
+            yield work
+    except filelock.Timeout as error:
+        raise _occupied(folder, "another process is building in it") from error
+
+
+def _holds_files(folder: Path) -> bool:
+    """Whether anything but a working folder without a claim is there."""
+    if folder.exists() and not folder.is_dir():
+        return True
+    ours = {folder / "work", folder / "work" / "lock", folder / "work" / ".build.json.partial"}
+    return any(path not in ours for path in folder.rglob("*"))
+
+
+def _read(cls: type[T], path: Path, folder: Path) -> T:
+    try:
+        return from_dict(cls, json.loads(path.read_text("utf-8")), where=str(path))
+    except (OSError, ValueError, ConfigError) as error:
+        raise _occupied(folder, f"{path} is not that of a build") from error
+
+
+def _refuse_difference(folder: Path, found: Identity, wanted: Identity) -> None:
+    difference = wanted.difference(found)
+    if difference is not None:
+        raise InputError(
+            "The output folder holds another build.",
+            got=f"{folder}: made with {difference}",
+            expected="the same configuration, tokenizer and inputs, to go on or to reuse it",
+            fix="choose another folder, or remove that one to start over",
+        )
+
+
+def _occupied(folder: Path, got: str) -> InputError:
+    return InputError(
+        "The output folder is in use.",
+        got=f"{folder}: {got}",
+        expected="a new or empty folder, or that of the same build",
+        fix="choose another folder",
+    )
 
 
 @contextmanager

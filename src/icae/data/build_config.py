@@ -1,18 +1,23 @@
-"""Declarative configuration of a data build: one YAML file, every key checked.
+"""A data build as it is asked for: one YAML file, every key checked, and its inputs hashed.
 
 Paths are relative to the folder in which the command runs.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from icae.config.parsing import from_dict, read_yaml
+from icae.config.parsing import check, from_dict, read_yaml, to_dict
 from icae.data.cleaning import CleaningConfig
 from icae.data.contamination import ContaminationConfig
+from icae.data.corpus import is_dataset, list_corpus, parse_dataset
 from icae.data.dedup import DedupConfig
-from icae.errors import ConfigError
+
+PIPELINE_VERSION = 1
+EVALUATION = "evaluation"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,12 +37,9 @@ class SourceConfig:
     repeat: int = 1
 
     def __post_init__(self) -> None:
-        if not self.name or not self.paths or self.weight <= 0 or self.repeat < 1:
-            raise ConfigError(
-                "A source is out of range.",
-                got=repr(self),
-                expected="a name, at least one path, weight > 0, repeat >= 1",
-            )
+        fits = self.name and self.paths and self.weight > 0 and self.repeat >= 1
+        expected = "a name, at least one path, weight > 0, repeat >= 1"
+        check(bool(fits), "A source is out of range.", self, expected)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,26 +75,111 @@ class BuildConfig:
 
     def __post_init__(self) -> None:
         names = [source.name for source in self.sources]
-        if not names or len(set(names)) != len(names) or "evaluation" in names:
-            expected = "at least one source, each with its own name (not 'evaluation')"
-            raise ConfigError("sources cannot be used.", got=repr(names), expected=expected)
-        if self.tokens is not None and self.tokens < 1:
-            raise ConfigError("tokens is out of range.", got=str(self.tokens), expected=">= 1")
-        if not 0 <= self.validation_share < 1:
-            got = str(self.validation_share)
-            raise ConfigError("validation_share is out of range.", got=got, expected="0 <= x < 1")
-        if self.min_tokens < 1 or self.chunk_characters < 1:
-            got = f"min_tokens {self.min_tokens}, chunk_characters {self.chunk_characters}"
-            raise ConfigError("A number is out of range.", got=got, expected="both >= 1")
+        usable = names and len(set(names)) == len(names) and EVALUATION not in names
+        expected = f"at least one source, each with its own name (not {EVALUATION!r})"
+        check(bool(usable), "sources cannot be used.", names, expected)
+        tokens, share = self.tokens, self.validation_share
+        check(tokens is None or tokens >= 1, "tokens is out of range.", tokens, ">= 1")
+        check(0 <= share < 1, "validation_share is out of range.", share, "0 <= x < 1")
+        check(self.min_tokens >= 1, "min_tokens is out of range.", self.min_tokens, ">= 1")
+        size = self.chunk_characters
+        check(size >= 1, "chunk_characters is out of range.", size, ">= 1")
 
 
 def load_build_config(path: str | Path) -> BuildConfig:
     """Read the YAML file of a build.
 
-    Args:
-        path: The file.
-
     Raises:
         ConfigError: If it is missing, is not YAML or does not fit `BuildConfig`.
     """
     return from_dict(BuildConfig, read_yaml(path), where=str(path))
+
+
+@dataclass(frozen=True, kw_only=True)
+class InputFile:
+    """One input of a build.
+
+    Attributes:
+        role: Source that it belongs to, or ``evaluation``.
+        path: File or dataset, as it is read.
+        sha256: Digest of the file or local dataset; None for one on the hub, which only its
+            revision pins down.
+    """
+
+    role: str
+    path: str
+    sha256: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Identity:
+    """What decides the result of a build, byte for byte.
+
+    Attributes:
+        pipeline: Version of the code.
+        config_sha256: Digest of the configuration.
+        tokenizer_hash: Hash of the tokenizer.
+        inputs: The input files in order.
+    """
+
+    pipeline: int
+    config_sha256: str
+    tokenizer_hash: str
+    inputs: tuple[InputFile, ...]
+
+    def difference(self, other: Identity) -> str | None:
+        """Name what differs from another build, or None if nothing does."""
+        if self.pipeline != other.pipeline:
+            return "another version of icae"
+        if self.config_sha256 != other.config_sha256:
+            return "another configuration"
+        if self.tokenizer_hash != other.tokenizer_hash:
+            return "another tokenizer"
+        for mine, theirs in zip(self.inputs, other.inputs, strict=False):
+            if mine != theirs:
+                return f"another content of {theirs.path}"
+        return None if self.inputs == other.inputs else "other input files"
+
+
+def identify(config: BuildConfig, *, tokenizer_hash: str) -> Identity:
+    """List and hash the inputs of a build.
+
+    Raises:
+        InputError: If a path is missing or is not a corpus.
+    """
+    listed = [
+        (source.name, str(file)) for source in config.sources for file in list_corpus(source.paths)
+    ]
+    listed += [(EVALUATION, str(file)) for file in list_corpus(config.contamination.against)]
+    text = json.dumps(to_dict(config), sort_keys=True, ensure_ascii=False)
+    return Identity(
+        pipeline=PIPELINE_VERSION,
+        config_sha256=hashlib.sha256(text.encode()).hexdigest(),
+        tokenizer_hash=tokenizer_hash,
+        inputs=tuple(
+            InputFile(role=role, path=path, sha256=source_digest(path)) for role, path in listed
+        ),
+    )
+
+
+def source_digest(path: str) -> str | None:
+    """SHA-256 of a corpus file or local dataset; None for a dataset on the hub.
+
+    Args:
+        path: As `icae.data.corpus.list_corpus` gives it.
+    """
+    if not is_dataset(path):
+        return _file_digest(Path(path))
+    spec = parse_dataset(path)
+    if not spec.local:
+        return None
+    total = hashlib.sha256()
+    for file in sorted(one for one in Path(spec.name).rglob("*") if one.is_file()):
+        name = file.relative_to(spec.name).as_posix()
+        total.update(f"{name}:{_file_digest(file)}\n".encode())
+    return total.hexdigest()
+
+
+def _file_digest(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from icae.data.build_inputs import Identity
+import numpy as np
+
+from icae.config.parsing import to_dict
+from icae.data.build_config import BuildConfig, Identity
+from icae.data.dedup import EXACT, KEPT, NEAR
+from icae.data.mixture import Plan
+from icae.data.shards import ShardSet
+
+_PACKAGES = ("datasets", "datasketch", "numpy", "pyarrow")
+_COUNTED = ("short", "letters", "repetitive", "contaminated", "few_tokens")
+_DUPLICATES = {"exact": EXACT, "near": NEAR}
+_REASON_HEADS = ("short", "letters", "repetitive", "overlap", "tokens", "exact", "near")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +86,7 @@ class BuildReport:
     """
 
     identity: Identity
-    config: Any
+    config: Mapping[str, Any]
     packages: Mapping[str, str]
     sources: tuple[SourceReport, ...]
     documents: int
@@ -84,16 +97,85 @@ class BuildReport:
     seconds: Mapping[str, float]
 
 
-def markdown(report: BuildReport) -> str:
-    """The report for people.
+def make_report(
+    config: BuildConfig,
+    identity: Identity,
+    plan: Plan,
+    shards: Mapping[str, ShardSet | None],
+    *,
+    evaluation_ngrams: int,
+    seconds: Mapping[str, float],
+) -> BuildReport:
+    """Count what a build did.
 
     Args:
-        report: The report.
-
-    Returns:
-        Markdown.
+        config: The build.
+        identity: What decided it.
+        plan: What was chosen.
+        shards: ``train`` and ``validation`` -> what was packed, None for nothing.
+        evaluation_ngrams: Distinct n-grams of the evaluation sets.
+        seconds: Stage -> seconds.
     """
-    total = sum(report.seconds.values())
+    tokens = {side: one.tokens if one else 0 for side, one in shards.items()}
+    documents = {side: one.documents if one else 0 for side, one in shards.items()}
+    return BuildReport(
+        identity=identity,
+        config=to_dict(config),
+        packages={name: _version(name) for name in _PACKAGES},
+        sources=tuple(
+            _source_report(config, plan, number, tokens["train"])
+            for number in range(len(config.sources))
+        ),
+        documents=documents["train"],
+        tokens=tokens["train"],
+        validation_documents=documents["validation"],
+        validation_tokens=tokens["validation"],
+        evaluation_ngrams=evaluation_ngrams,
+        seconds={stage: round(took, 1) for stage, took in seconds.items()},
+    )
+
+
+def _source_report(config: BuildConfig, plan: Plan, number: int, total: int) -> SourceReport:
+    source = config.sources[number]
+    counts: Counter[str] = Counter()
+    for chunk, owner in zip(plan.chunks, plan.owners, strict=True):
+        if owner == number:
+            counts.update(chunk.counts)
+    mine = plan.sources == number
+    kept, held = mine & (plan.verdicts == KEPT), mine & plan.validation
+    dropped = {reason: counts[reason] for reason in _COUNTED}
+    for reason, verdict in _DUPLICATES.items():
+        dropped[reason] = int(np.count_nonzero(mine & (plan.verdicts == verdict)))
+    train_tokens = int((plan.copies * plan.tokens)[mine].sum())
+    share = source.weight / sum(one.weight for one in config.sources)
+    missing = round(share * config.tokens) - plan.wanted[number] if config.tokens else 0
+    as_read = ("read", "trimmed", "overlaps", "characters", "characters_cut", "lines_dropped")
+    return SourceReport(
+        name=source.name,
+        dropped=dropped,
+        kept=int(np.count_nonzero(kept)),
+        kept_tokens=int(plan.tokens[kept].sum()),
+        validation=int(np.count_nonzero(held)),
+        validation_tokens=int(plan.tokens[held].sum()),
+        train=int(plan.copies[mine].sum()),
+        train_tokens=train_tokens,
+        share_wanted=share,
+        share_reached=train_tokens / total,
+        copies=train_tokens / int(plan.tokens[kept & ~held].sum()),
+        missing_tokens=max(0, missing),
+        **{name: counts[name] for name in as_read},
+    )
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"
+
+
+def markdown(report: BuildReport) -> str:
+    """The report for people, as Markdown."""
     stages = ", ".join(f"{name} {seconds:.0f}" for name, seconds in report.seconds.items())
     sections = [
         "# Data build",
@@ -101,27 +183,33 @@ def markdown(report: BuildReport) -> str:
         f"{report.tokens:,} training tokens in {report.documents:,} documents, "
         f"{report.validation_tokens:,} validation tokens in {report.validation_documents:,}. "
         f"Tokenizer of {report.config['base']}, seed {report.config['seed']}, "
-        f"configuration {report.identity.config_sha256[:12]}; {total:.0f} s ({stages}).",
+        f"configuration {report.identity.config_sha256[:12]}; "
+        f"{sum(report.seconds.values()):.0f} s ({stages}).",
         "## Mixture",
-        _table(
+        markdown_table(
             ("source", "kept tokens", "validation", "train tokens", "wanted", "reached", "copies"),
             [_mixture_row(source) for source in report.sources],
         ),
-        *_missing(report.sources),
+        *(
+            f"**{source.name} is too small**: {source.missing_tokens:,} tokens are missing for "
+            "its share of the budget. Allow more copies (`repeat`), or ask for fewer tokens."
+            for source in report.sources
+            if source.missing_tokens
+        ),
         "## Documents",
         "In order: read; dropped as too short, hardly letters, repetitive, overlapping with an "
         "evaluation set, of too few tokens, exact and near duplicates; kept.",
-        _table(
-            ("source", "read", *_REASONS.values(), "kept"),
+        markdown_table(
+            ("source", "read", *_REASON_HEADS, "kept"),
             [_document_row(source) for source in report.sources],
         ),
         f"## Overlap with evaluation sets ({report.evaluation_ngrams:,} n-grams)",
-        _table(
+        markdown_table(
             ("source", "passages", "documents dropped", "documents trimmed", "characters cut"),
             [_overlap_row(source) for source in report.sources],
         ),
         "## Inputs",
-        _table(
+        markdown_table(
             ("for", "file", "sha256"),
             [(one.role, one.path, one.sha256 or "-") for one in report.identity.inputs],
         ),
@@ -129,15 +217,10 @@ def markdown(report: BuildReport) -> str:
     return "\n\n".join(filter(None, sections)) + "\n"
 
 
-_REASONS = {
-    "short": "short",
-    "letters": "letters",
-    "repetitive": "repetitive",
-    "contaminated": "overlap",
-    "few_tokens": "tokens",
-    "exact": "exact",
-    "near": "near",
-}
+def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table of plain cells."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def _mixture_row(source: SourceReport) -> tuple[str, ...]:
@@ -153,7 +236,8 @@ def _mixture_row(source: SourceReport) -> tuple[str, ...]:
 
 
 def _document_row(source: SourceReport) -> tuple[str, ...]:
-    dropped = (f"{source.dropped.get(reason, 0):,}" for reason in _REASONS)
+    reasons = (*_COUNTED, *_DUPLICATES)
+    dropped = (f"{source.dropped.get(reason, 0):,}" for reason in reasons)
     return (source.name, f"{source.read:,}", *dropped, f"{source.kept:,}")
 
 
@@ -165,17 +249,3 @@ def _overlap_row(source: SourceReport) -> tuple[str, ...]:
         f"{source.trimmed:,}",
         f"{source.characters_cut:,} of {source.characters:,}",
     )
-
-
-def _missing(sources: Sequence[SourceReport]) -> list[str]:
-    return [
-        f"**{source.name} is too small**: {source.missing_tokens:,} tokens are missing for its "
-        "share of the budget. Allow more copies (`repeat`), or ask for fewer tokens."
-        for source in sources
-        if source.missing_tokens
-    ]
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)

@@ -29,7 +29,7 @@ from icae.data.cleaning import clean
 from icae.data.contamination import NgramIndex, decontaminate
 from icae.data.corpus import CorpusDocument, batched
 from icae.data.dedup import Signatures, Sketcher
-from icae.data.shards import TokenizerLike
+from icae.data.shards import TokenizerLike, token_dtype, tokenize
 from icae.data.words import Hashes, hash_words, text_key
 
 _BATCH_DOCUMENTS = 64
@@ -54,8 +54,8 @@ class Tools:
 
     @property
     def token_dtype(self) -> np.dtype[Any]:
-        """Smallest unsigned integers that hold every token id."""
-        return np.dtype("<u2" if len(self.tokenizer) <= 65536 else "<u4")
+        """Integers that hold every token id."""
+        return token_dtype(len(self.tokenizer))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,23 +77,13 @@ class Chunk:
     last: bool
     seconds: float
 
-    @classmethod
-    def open(cls, folder: Path) -> Chunk:
-        """Open a finished chunk."""
-        return cls(folder=folder, **json.loads((folder / "chunk.json").read_text(encoding="utf-8")))
-
     def documents(self) -> tuple[Hashes, Signatures, NDArray[np.int64]]:
-        """Keys, signatures and number of tokens of its documents.
-
-        Returns:
-            uint64 ``[N, 2]``, uint32 ``[N, P]``, int64 ``[N]``.
-        """
+        """Keys uint64 ``[N, 2]``, signatures uint32 ``[N, P]`` and tokens int64 ``[N]``."""
         with np.load(self.folder / "documents.npz", allow_pickle=False) as arrays:
-            owners = np.repeat(np.arange(len(arrays["parts"])), arrays["parts"])
-            tokens = np.bincount(
-                owners, weights=arrays["lengths"], minlength=len(arrays["parts"])
-            ).astype(np.int64)
-            return arrays["keys"], arrays["signatures"], tokens
+            parts = arrays["parts"]
+            owners = np.repeat(np.arange(len(parts)), parts)
+            tokens = np.bincount(owners, weights=arrays["lengths"], minlength=len(parts))
+            return arrays["keys"], arrays["signatures"], tokens.astype(np.int64)
 
     def parts(self, chosen: NDArray[np.bool_], dtype: np.dtype[Any]) -> Iterator[NDArray[Any]]:
         """Token ids of the parts of some documents, in order.
@@ -112,70 +102,6 @@ class Chunk:
             tokens = np.memmap(self.folder / "tokens.bin", dtype=dtype, mode="r")
             for part in np.flatnonzero(wanted):
                 yield np.array(tokens[ends[part] - lengths[part] : ends[part]])
-
-
-class _Rows:
-    """The rows of a chunk as they come; texts are forgotten once they are tokens."""
-
-    def __init__(self, tools: Tools) -> None:
-        self.counts: Counter[str] = Counter()
-        self._tools = tools
-        self._keys: list[Hashes] = []
-        self._signatures: list[Signatures] = []
-        self._parts: list[int] = []
-        self._lengths: list[int] = []
-
-    def add(self, group: Sequence[CorpusDocument]) -> list[NDArray[Any]]:
-        """Take some documents; returns the token ids of the parts that stay."""
-        tools = self._tools
-        checked = [(words, parts) for document in group for words, parts in self._check(document)]
-        texts = [part for _, parts in checked for part in parts]
-        if not texts:
-            return []
-        encoded = tools.tokenizer(
-            texts, add_special_tokens=False, return_attention_mask=False, verbose=False
-        )
-        ids, kept, at = encoded["input_ids"], list[NDArray[Any]](), 0
-        for words, parts in checked:
-            long = [one for one in ids[at : at + len(parts)] if len(one) >= tools.config.min_tokens]
-            at += len(parts)
-            if not long:
-                self.counts["few_tokens"] += 1
-                continue
-            self._keys.append(text_key(words))
-            self._signatures.append(tools.sketcher(words))
-            self._parts.append(len(long))
-            self._lengths.extend(map(len, long))
-            kept.extend(np.array(one, dtype=tools.token_dtype) for one in long)
-        return kept
-
-    def _check(self, document: CorpusDocument) -> Iterator[tuple[Hashes, tuple[str, ...]]]:
-        config = self._tools.config
-        self.counts.update(read=1, characters=len(document.text))
-        cleaned = clean(document.text, config.cleaning)
-        self.counts["lines_dropped"] += cleaned.lines_dropped
-        if cleaned.text is None:
-            self.counts[str(cleaned.reason)] += 1
-            return
-        words = hash_words(cleaned.text)
-        left = decontaminate(cleaned.text, words, self._tools.index, config.contamination)
-        self.counts.update(overlaps=left.overlaps, characters_cut=left.characters_removed)
-        if not left.parts:
-            self.counts["contaminated"] += 1
-            return
-        self.counts["trimmed"] += left.overlaps > 0
-        yield words, left.parts
-
-    def save(self, folder: Path) -> None:
-        """Write ``documents.npz``."""
-        permutations = self._tools.config.dedup.permutations
-        np.savez(
-            folder / "documents.npz",
-            keys=np.array(self._keys, dtype=np.uint64).reshape(-1, 2),
-            signatures=np.array(self._signatures, dtype=np.uint32).reshape(-1, permutations),
-            parts=np.array(self._parts, dtype=np.int64),
-            lengths=np.array(self._lengths, dtype=np.int64),
-        )
 
 
 def write_chunks(documents: Iterator[CorpusDocument], prefix: Path, tools: Tools) -> Iterator[int]:
@@ -198,62 +124,98 @@ def write_chunks(documents: Iterator[CorpusDocument], prefix: Path, tools: Tools
     seen = sum(chunk.counts["read"] for chunk in done)
     for _ in range(seen):
         next(documents, None)
-    stream = _Peekable(documents)
-    number, last = len(done), False
-    while not last:
+    most = tools.config.chunk_characters
+    groups = batched(documents, most=_BATCH_DOCUMENTS, characters=min(most, _BATCH_CHARACTERS))
+    number, group = len(done), next(groups, None)
+    while True:
         start = time.perf_counter()
         folder = _chunk_folder(prefix, number)
         partial = folder.with_name(f".{folder.name}.partial")
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
         rows = _Rows(tools)
-        limited = stream.take(tools.config.chunk_characters)
         with (partial / "tokens.bin").open("wb") as tokens:
-            for group in batched(limited, most=_BATCH_DOCUMENTS, characters=_BATCH_CHARACTERS):
+            while group is not None and rows.counts["characters"] < most:
                 for ids in rows.add(group):
                     tokens.write(ids.tobytes())
                 yield seen + rows.counts["read"]
-        rows.save(partial)
-        last = stream.empty
-        seen += rows.counts["read"]
-        about = {"counts": rows.counts, "last": last, "seconds": time.perf_counter() - start}
+                group = next(groups, None)
+        rows.save(partial / "documents.npz")
+        about = {"counts": rows.counts, "last": group is None}
+        about["seconds"] = time.perf_counter() - start
         (partial / "chunk.json").write_text(json.dumps(about), encoding="utf-8")
         partial.rename(folder)
+        if group is None:
+            return
+        seen += rows.counts["read"]
         number += 1
 
 
 def read_chunks(prefix: Path) -> list[Chunk]:
-    """Open the finished chunks of an input file, in order.
-
-    Args:
-        prefix: As for `write_chunks`.
-    """
+    """Open the finished chunks of an input file, in order; `prefix` as for `write_chunks`."""
     chunks: list[Chunk] = []
     while (folder := _chunk_folder(prefix, len(chunks))).is_dir():
-        chunks.append(Chunk.open(folder))
+        about = json.loads((folder / "chunk.json").read_text(encoding="utf-8"))
+        chunks.append(Chunk(folder=folder, **about))
     return chunks
+
+
+class _Rows:
+    """The rows of a chunk as they come; texts are forgotten once they are tokens."""
+
+    def __init__(self, tools: Tools) -> None:
+        self.counts: Counter[str] = Counter()
+        self._tools = tools
+        self._keys: list[Hashes] = []
+        self._signatures: list[Signatures] = []
+        self._parts: list[int] = []
+        self._lengths: list[int] = []
+
+    def add(self, group: Sequence[CorpusDocument]) -> Iterator[NDArray[Any]]:
+        """Take some documents; yields the token ids of the parts that stay."""
+        tools = self._tools
+        checked = [(words, parts) for document in group for words, parts in self._check(document)]
+        ids = iter(tokenize(tools.tokenizer, [part for _, parts in checked for part in parts]))
+        for words, parts in checked:
+            encoded = [next(ids) for _ in parts]
+            long = [one for one in encoded if len(one) >= tools.config.min_tokens]
+            if not long:
+                self.counts["few_tokens"] += 1
+                continue
+            self._keys.append(text_key(words))
+            self._signatures.append(tools.sketcher(words))
+            self._parts.append(len(long))
+            self._lengths.extend(map(len, long))
+            yield from (np.array(one, dtype=tools.token_dtype) for one in long)
+
+    def _check(self, document: CorpusDocument) -> Iterator[tuple[Hashes, tuple[str, ...]]]:
+        """Word hashes and parts of a document that passes every check; else nothing."""
+        config = self._tools.config
+        self.counts.update(read=1, characters=len(document.text))
+        cleaned = clean(document.text, config.cleaning)
+        self.counts["lines_dropped"] += cleaned.lines_dropped
+        if cleaned.text is None:
+            self.counts[str(cleaned.reason)] += 1
+            return
+        words = hash_words(cleaned.text)
+        left = decontaminate(cleaned.text, words, self._tools.index, config.contamination)
+        self.counts.update(overlaps=left.overlaps, characters_cut=left.characters_removed)
+        if not left.parts:
+            self.counts["contaminated"] += 1
+            return
+        self.counts["trimmed"] += left.overlaps > 0
+        yield words, left.parts
+
+    def save(self, path: Path) -> None:
+        permutations = self._tools.config.dedup.permutations
+        np.savez(
+            path,
+            keys=np.array(self._keys, dtype=np.uint64).reshape(-1, 2),
+            signatures=np.array(self._signatures, dtype=np.uint32).reshape(-1, permutations),
+            parts=np.array(self._parts, dtype=np.int64),
+            lengths=np.array(self._lengths, dtype=np.int64),
+        )
 
 
 def _chunk_folder(prefix: Path, number: int) -> Path:
     return prefix.with_name(f"{prefix.name}-{number:04d}")
-
-
-class _Peekable:
-    """A stream of documents that knows whether it has ended."""
-
-    def __init__(self, documents: Iterator[CorpusDocument]) -> None:
-        self._documents = documents
-        self._next = next(documents, None)
-
-    @property
-    def empty(self) -> bool:
-        return self._next is None
-
-    def take(self, characters: int) -> Iterator[CorpusDocument]:
-        """Documents until so many characters were given, at least one."""
-        size = 0
-        while self._next is not None and size < characters:
-            document = self._next
-            size += len(document.text)
-            self._next = next(self._documents, None)
-            yield document

@@ -16,11 +16,10 @@ from typing import Literal
 
 import numpy as np
 
+from icae.config.parsing import check
 from icae.data.words import LETTER, SPACE, character_kinds, code_points
-from icae.errors import ConfigError
 
 DropReason = Literal["short", "letters", "repetitive"]
-DROP_REASONS: tuple[DropReason, ...] = ("short", "letters", "repetitive")
 
 # Line and paragraph separators, form feeds and vertical tabs end a line; other control
 # characters, byte-order marks, zero-width spaces, word joiners and soft hyphens are removed.
@@ -30,20 +29,11 @@ _INVISIBLE = re.compile("[\x00-\x08\x0e-\x1f\x7f-\x9f\u00ad\u200b\u2060\ufeff]")
 _BLANK_LINES = re.compile(r"\n{4,}")
 
 # Cheap signs of leftover markup; only lines with one of them are looked at closely.
-_IMAGE_MARKS = (
-    ".jp",
-    ".JP",
-    ".png",
-    ".PNG",
-    ".svg",
-    ".SVG",
-    ".gif",
-    ".GIF",
-    ".tif",
-    ".TIF",
-    "thumb",
+_IMAGE_MARKS = (".jp", ".JP", ".png", ".PNG", ".svg", ".SVG", ".gif", ".GIF", ".tif", ".TIF")
+_MARKS = (
+    *(*_IMAGE_MARKS, "thumb", "px|", "{{", "}}", "|-", "|}"),
+    *("!code", "!INCLUDE", ":::", "&nbsp;", "| "),
 )
-_MARKS = (*_IMAGE_MARKS, "px|", "{{", "}}", "|-", "|}", "!code", "!INCLUDE", ":::", "&nbsp;", "| ")
 _IMAGE = r"[^\s|]*\.(?:jpe?g|png|svg|gif|tiff?)\b"
 _IMAGE_START = re.compile(
     rf"(?:[-*|•]\s*)?(?:(?:File|Image):[^|\n]*?\.(?:jpe?g|png|svg|gif|tiff?)\b|(?=\S*_){_IMAGE})+",
@@ -94,12 +84,8 @@ class CleaningConfig:
 
     def __post_init__(self) -> None:
         shares_fit = 0 <= self.min_letters <= 1 and 0 <= self.min_compressed <= 1
-        if self.min_characters < 1 or not shares_fit:
-            raise ConfigError(
-                "cleaning is out of range.",
-                got=repr(self),
-                expected="min_characters >= 1, min_letters and min_compressed in 0..1",
-            )
+        expected = "min_characters >= 1, min_letters and min_compressed in 0..1"
+        check(self.min_characters >= 1 and shares_fit, "cleaning is out of range.", self, expected)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,15 +104,7 @@ class Cleaned:
 
 
 def clean(text: str, config: CleaningConfig) -> Cleaned:
-    """Clean one document.
-
-    Args:
-        text: As it was read.
-        config: When to drop it.
-
-    Returns:
-        The clean text or the reason for dropping it.
-    """
+    """Clean one document, or say why it is dropped."""
     text = repair(text)
     lines = text.split("\n")
     kept = _without_leftovers(lines) if any(mark in text for mark in _MARKS) else lines
@@ -144,9 +122,6 @@ def repair(text: str) -> str:
 
     Unicode NFC, line ends as LF, no control or zero-width characters (tabs stay), no spaces
     at the ends of lines.
-
-    Args:
-        text: Any text.
     """
     if not unicodedata.is_normalized("NFC", text):
         text = unicodedata.normalize("NFC", text)
@@ -157,12 +132,7 @@ def repair(text: str) -> str:
 
 
 def drop_reason(text: str, config: CleaningConfig) -> DropReason | None:
-    """Why a clean text is not worth keeping, or None if it is.
-
-    Args:
-        text: The text.
-        config: The thresholds.
-    """
+    """Why a clean text is not worth keeping, or None if it is."""
     if len(text) < config.min_characters:
         return "short"
     if letter_share(text) < config.min_letters:

@@ -17,9 +17,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from icae.data.corpus import list_corpus, read_json_lines, read_source
+from icae.config.parsing import check
+from icae.data.corpus import list_corpus, read_source
+from icae.data.rows import bad_line, read_json_lines
 from icae.data.words import Hashes, hash_words, locate_words, ngram_hashes
-from icae.errors import ConfigError, InputError
 
 _MOST_TABLE_BITS = 24
 _MERGE_AT = 4_000_000
@@ -45,12 +46,9 @@ class ContaminationConfig:
     max_share: float = 0.5
 
     def __post_init__(self) -> None:
-        if self.ngram_words < 2 or not 0 <= self.max_share <= 1:
-            raise ConfigError(
-                "contamination is out of range.",
-                got=repr(self),
-                expected="ngram_words >= 2, max_share 0..1",
-            )
+        fits = self.ngram_words >= 2 and 0 <= self.max_share <= 1
+        expected = "ngram_words >= 2, max_share 0..1"
+        check(fits, "contamination is out of range.", self, expected)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,7 +96,7 @@ class NgramIndex:
         return len(self._hashes)
 
     def find(self, words: Hashes) -> NDArray[np.int64]:
-        """Find the n-grams of a text that are in the index.
+        """Places of a text's n-grams that are in the index.
 
         Args:
             words: uint64 ``[W]``, hashes of its words.
@@ -141,11 +139,8 @@ def _texts_of(file: Path | str) -> Iterator[str]:
         values = [record[name] for name in ("text", *_TRIPLET_FIELDS) if name in record]
         texts = [text for value in values for text in _as_texts(value)]
         if not texts:
-            raise InputError(
-                f"Line {number} of {file} cannot be checked against.",
-                got=f"fields {', '.join(record)}",
-                expected="a field 'text', or the fields of a triplet",
-            )
+            expected = "a field 'text', or the fields of a triplet"
+            raise bad_line(Path(file), number, f"fields {', '.join(record)}", expected)
         yield from texts
 
 

@@ -1,35 +1,33 @@
 """Text corpora as streams of documents: files and Hugging Face datasets.
 
 Files are .txt, .md and .jsonl, plain or compressed, and .parquet; a dataset is written
-``hf:owner/name`` (see `icae.data.hf_dataset`).
-Nothing is held in memory but the document being read (of Parquet, a batch of rows). Neither
-a tokenizer nor a model is known here.
+``hf:owner/name`` (see `parse_dataset`) and needs the package datasets (the ``data`` extra).
+Nothing is held in memory but the document being read.
 """
 
 from __future__ import annotations
 
-import gzip
-import io
-import json
-import lzma
-import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import Any
 
-import zstandard
-
-from icae.data.hf_dataset import is_dataset, parse_dataset, read_dataset
-from icae.data.parquet import read_parquet
+from icae.config.extras import import_extra
+from icae.data.rows import (
+    COMPRESSIONS,
+    open_text,
+    read_json_lines,
+    read_text_columns,
+    text_field,
+)
 from icae.errors import InputError
 
-TEXT_SUFFIXES = (".txt", ".md")
-COMPRESSIONS = (".xz", ".gz", ".zst")
+DATASET_PREFIX = "hf:"
 
-_DAMAGED = (lzma.LZMAError, zlib.error, zstandard.ZstdError, EOFError, gzip.BadGzipFile)
+_TEXT_SUFFIXES = (".txt", ".md")
 _KINDS = "a .parquet file, or a .txt, .md or .jsonl file, plain or under .xz, .gz or .zst"
+_DATASET_FORMS = "hf:OWNER/NAME[@REVISION][:CONFIG][:SPLIT] or hf:/FOLDER[:SPLIT]"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,18 +45,37 @@ class CorpusDocument:
     title: str | None = None
 
 
+@dataclass(frozen=True, kw_only=True)
+class DatasetSpec:
+    """Which dataset, written ``hf:...``.
+
+    Attributes:
+        name: Dataset on the hub (``owner/name``) or folder written by ``save_to_disk``.
+        local: Whether it is a folder.
+        revision: Commit, tag or branch on the hub, or None for the newest.
+        config: Configuration, or None for the only one.
+        split: Split to read.
+    """
+
+    name: str
+    local: bool
+    revision: str | None = None
+    config: str | None = None
+    split: str = "train"
+
+
 def read_corpus(
     paths: Sequence[Path | str], *, limit_documents: int | None = None
 ) -> Iterator[CorpusDocument]:
-    """Stream the documents of files and folders, in the order given.
+    """Stream the documents of files, folders and datasets, in the order given.
 
     A .txt or .md file is one document; each line of a .jsonl file is one, with the field
     ``text`` and optionally ``title``; other fields are ignored. So is each row of a .parquet
-    file and of a Hugging Face dataset. A folder stands for the corpus files in it and below,
-    by name; its other files, and hidden ones, are skipped.
+    file and of a dataset. A folder stands for the corpus files in it and below, by name; its
+    other files, and hidden ones, are skipped.
 
     Args:
-        paths: Files, folders or datasets (``hf:...``, see `icae.data.hf_dataset`).
+        paths: Files, folders or datasets.
         limit_documents: Stop after so many documents.
 
     Yields:
@@ -71,65 +88,35 @@ def read_corpus(
         MissingDependencyError: When it is reached, if a file needs a package of the extra
             ``data`` that is not installed.
     """
-    files = list_corpus(paths)
-    left = limit_documents
-    for file in files:
-        for document in read_source(file):
-            if left is not None:
-                if left <= 0:
-                    return
-                left -= 1
-            yield document
+    sources = list_corpus(paths)
+    yield from islice((one for file in sources for one in read_source(file)), limit_documents)
 
 
 def list_corpus(paths: Sequence[Path | str]) -> list[Path | str]:
-    """The corpus files and datasets that paths stand for, in order.
+    """The corpus files (as `Path`) and datasets (as text) that paths stand for, in order.
 
     Args:
         paths: Files, folders or datasets.
 
-    Returns:
-        Files as `Path`, datasets as text.
-
     Raises:
         InputError: As `read_corpus` at its first step.
     """
-    files: list[Path | str] = []
+    found: list[Path | str] = []
     for path in paths:
         if is_dataset(path):
             parse_dataset(path)
-            files.append(str(path))
+            found.append(str(path))
         else:
-            files.extend(_corpus_files(Path(path)))
-    return files
+            found.extend(_corpus_files(Path(path)))
+    return found
 
 
-def read_source(file: Path | str) -> Iterator[CorpusDocument]:
-    """Stream the documents of one file or dataset of `list_corpus`.
-
-    Args:
-        file: The file or dataset.
-
-    Yields:
-        Documents with some text.
-
-    Raises:
-        InputError: If it cannot be read.
-        MissingDependencyError: If it needs a package that is not installed.
-    """
-    if is_dataset(file):
-        spec = parse_dataset(file)
-        yield from _documents(read_dataset(spec), spec.source)
-        return
-    path = Path(file)
-    bare = _bare(path)
-    if bare.suffix in TEXT_SUFFIXES:
-        with open_text(path) as stream:
-            yield from _documents([(stream.read(), None)], bare.stem)
-    elif bare.suffix == ".parquet":
-        yield from _documents(read_parquet(path), bare.stem)
-    else:
-        yield from _documents(_json_rows(path), bare.stem)
+def read_source(source: Path | str) -> Iterator[CorpusDocument]:
+    """Stream the documents of one file or dataset of `list_corpus`; raises as `read_corpus`."""
+    name, rows = _rows(source)
+    for text, title in rows:
+        if text.strip():
+            yield CorpusDocument(text=text, source=name, title=title)
 
 
 def batched(
@@ -157,145 +144,104 @@ def batched(
         yield group
 
 
-def read_json_lines(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    """Stream the objects of a .jsonl file, plain or under .xz, .gz or .zst.
+def is_dataset(path: Path | str) -> bool:
+    """Whether a corpus path names a dataset (``hf:...``) and not a file."""
+    return str(path).startswith(DATASET_PREFIX)
+
+
+def parse_dataset(spec: Path | str) -> DatasetSpec:
+    """Read a dataset spec.
+
+    ``hf:owner/name``, ``hf:owner/name:config``, ``hf:owner/name:config:split``,
+    ``hf:owner/name::split``, ``hf:owner/name@revision``; for a local folder (it starts with
+    ``/``, ``.`` or ``~``) ``hf:/folder`` or ``hf:/folder:split``. The split is ``train`` if
+    none is named.
 
     Args:
-        path: The file.
-
-    Yields:
-        ``(line number from 1, object)`` for each line that is not blank.
+        spec: The text.
 
     Raises:
-        InputError: If the file cannot be read, or a line is not a JSON object.
+        InputError: If it has another form.
     """
-    with open_text(path) as lines:
-        for number, line in enumerate(lines, start=1):
-            if not line.strip():
-                continue
-            try:
-                record = json.loads(line)
-            except ValueError as error:
-                raise bad_line(path, number, f"{error}", "one JSON object on each line") from error
-            if not isinstance(record, dict):
-                got = f"a {type(record).__name__}"
-                raise bad_line(path, number, got, "one JSON object on each line")
-            yield number, record
-
-
-def bad_line(path: Path, number: int, got: str, expected: str) -> InputError:
-    """Error for one line of a data file.
-
-    Args:
-        path: The file.
-        number: Line number from 1.
-        got: What the line holds.
-        expected: What it should hold.
-
-    Returns:
-        The error, to be raised by the caller.
-    """
-    return InputError(
-        f"Line {number} of {path} cannot be used.",
-        got=got,
-        expected=expected,
-        fix="correct or remove that line",
+    name, *options = str(spec).removeprefix(DATASET_PREFIX).split(":")
+    local = name.startswith(("/", ".", "~"))
+    name, at, revision = (name, "", "") if local else name.partition("@")
+    if not name or len(options) > 2 - local or (at and not revision):
+        raise InputError("That is not a dataset.", got=str(spec), expected=_DATASET_FORMS)
+    config, split = ("", *options, "")[:2] if local else (*options, "", "")[:2]
+    return DatasetSpec(
+        name=str(Path(name).expanduser()) if local else name,
+        local=local,
+        revision=revision or None,
+        config=config or None,
+        split=split or "train",
     )
 
 
-def text_field(record: Mapping[str, Any], name: str, *, path: Path, number: int) -> str:
-    """Field of a JSON object that must be there and be text.
-
-    Args:
-        record: The object.
-        name: The field.
-        path: File that it stands in, for the error.
-        number: Its line number, for the error.
-
-    Returns:
-        The text as it stands.
-
-    Raises:
-        InputError: If the field is missing or is not text.
-    """
-    value = record.get(name)
-    if not isinstance(value, str):
-        got = f"{name} is a {type(value).__name__}" if name in record else f"no field {name!r}"
-        raise bad_line(path, number, got, f"a field {name!r} with text")
-    return value
+def _rows(source: Path | str) -> tuple[str, Iterator[tuple[str, str | None]]]:
+    """Name of a source, and the text and title of each of its documents."""
+    if is_dataset(source):
+        spec = parse_dataset(source)
+        return Path(spec.name).name, _dataset_rows(spec)
+    path = Path(source)
+    bare = _bare(path)
+    if bare.suffix in _TEXT_SUFFIXES:
+        return bare.stem, _whole_text(path)
+    if bare.suffix == ".parquet":
+        return bare.stem, read_text_columns(path)
+    return bare.stem, _json_rows(path)
 
 
-@contextmanager
-def open_text(path: Path) -> Iterator[IO[str]]:
-    """Open a UTF-8 text file for reading, decompressed by its suffix.
+def _whole_text(path: Path) -> Iterator[tuple[str, None]]:
+    with open_text(path) as stream:
+        yield stream.read(), None
 
-    Errors that appear while it is read are turned into InputError too.
 
-    Args:
-        path: A file; .xz, .gz and .zst are decompressed on the way.
+def _json_rows(path: Path) -> Iterator[tuple[str, str | None]]:
+    for number, record in read_json_lines(path):
+        title = record.get("title")
+        text = text_field(record, "text", path=path, number=number)
+        yield text, title if isinstance(title, str) else None
 
-    Yields:
-        The stream; a byte-order mark is dropped.
 
-    Raises:
-        InputError: If the file is missing, unreadable, damaged or not UTF-8.
-    """
+def _dataset_rows(spec: DatasetSpec) -> Iterator[tuple[str, str | None]]:
+    datasets = import_extra("datasets", purpose="A Hugging Face dataset", extra="data")
     try:
-        with _open_bytes(path) as raw, io.TextIOWrapper(raw, encoding="utf-8-sig") as text:
-            yield text
-    except UnicodeDecodeError as error:
-        raise _unreadable(path, f"not UTF-8 ({error.reason})", "UTF-8 text") from error
-    except _DAMAGED as error:
-        raise _unreadable(path, f"damaged archive: {error}", "a complete archive") from error
-    except OSError as error:
-        raise _unreadable(path, error.strerror or str(error), "a readable file") from error
+        for row in _open_dataset(datasets, spec):
+            text, title = row.get("text", ...), row.get("title")
+            if text is None:
+                continue
+            if not isinstance(text, str):
+                raise _refused(spec, f"fields {', '.join(row)}", "a field 'text' with text")
+            yield text, title if isinstance(title, str) else None
+    except (OSError, ValueError, KeyError, datasets.exceptions.DatasetsError) as error:
+        got = " ".join(str(error).split())[:200] or type(error).__name__
+        raise _refused(spec, got, _DATASET_FORMS) from error
 
 
-def _open_bytes(path: Path) -> IO[bytes]:
-    if path.suffix == ".xz":
-        return lzma.open(path, "rb")
-    if path.suffix == ".gz":
-        return cast("IO[bytes]", gzip.open(path, "rb"))
-    if path.suffix == ".zst":
-        return io.BufferedReader(_ZstdStream(path))
-    return path.open("rb")
+def _open_dataset(datasets: Any, spec: DatasetSpec) -> Any:
+    """Rows of a dataset: one of the hub is streamed, a folder memory-mapped."""
+    if not spec.local:
+        return datasets.load_dataset(
+            spec.name, spec.config, split=spec.split, revision=spec.revision, streaming=True
+        )
+    if not Path(spec.name).is_dir():
+        raise FileNotFoundError(f"no folder {spec.name}")
+    found = datasets.load_from_disk(spec.name)
+    if not isinstance(found, datasets.DatasetDict):
+        return found
+    if spec.split not in found:
+        raise _refused(spec, f"splits {', '.join(found)}", f"a split {spec.split!r}")
+    return found[spec.split]
 
 
-class _ZstdStream(io.RawIOBase):
-    """Zstandard frames as plain bytes; a cut frame is an error, not an early end."""
-
-    def __init__(self, path: Path) -> None:
-        self._file = path.open("rb")
-        self._frame = zstandard.ZstdDecompressor().decompressobj()
-        self._inside = False
-        self._ready = b""
-
-    def readable(self) -> bool:
-        return True
-
-    def close(self) -> None:
-        self._file.close()
-        super().close()
-
-    def readinto(self, buffer: Any) -> int:
-        while not self._ready:
-            data = self._frame.unused_data if self._frame.eof else b""
-            data = data or self._file.read(1 << 16)
-            if not data and self._inside:
-                raise EOFError("it ends inside a Zstandard frame")
-            if not data:
-                return 0
-            if self._frame.eof:
-                self._frame = zstandard.ZstdDecompressor().decompressobj()
-            self._ready = self._frame.decompress(data)
-            self._inside = not self._frame.eof
-        count = min(len(buffer), len(self._ready))
-        buffer[:count], self._ready = self._ready[:count], self._ready[count:]
-        return count
-
-
-def _unreadable(path: Path, got: str, expected: str) -> InputError:
-    return InputError(f"{path} cannot be read.", got=got, expected=expected)
+def _refused(spec: DatasetSpec, got: str, expected: str) -> InputError:
+    return InputError(
+        f"The dataset {spec.name} cannot be read.",
+        got=got,
+        expected=expected,
+        fix="check name, configuration and split; the hub needs a network connection",
+    )
 
 
 def _bare(path: Path) -> Path:
@@ -304,7 +250,7 @@ def _bare(path: Path) -> Path:
 
 
 def _is_corpus_file(path: Path) -> bool:
-    return path.suffix == ".parquet" or _bare(path).suffix in (*TEXT_SUFFIXES, ".jsonl")
+    return path.suffix == ".parquet" or _bare(path).suffix in (*_TEXT_SUFFIXES, ".jsonl")
 
 
 def _corpus_files(path: Path) -> list[Path]:
@@ -324,16 +270,3 @@ def _corpus_files(path: Path) -> list[Path]:
     if not _is_corpus_file(path):
         raise InputError("That type of file is not a corpus.", got=str(path), expected=_KINDS)
     return [path]
-
-
-def _json_rows(path: Path) -> Iterator[tuple[str, str | None]]:
-    for number, record in read_json_lines(path):
-        title = record.get("title")
-        text = text_field(record, "text", path=path, number=number)
-        yield text, title if isinstance(title, str) else None
-
-
-def _documents(rows: Iterable[tuple[str, str | None]], source: str) -> Iterator[CorpusDocument]:
-    for text, title in rows:
-        if text.strip():
-            yield CorpusDocument(text=text, source=source, title=title)

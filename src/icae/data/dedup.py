@@ -1,14 +1,11 @@
 """Exact and near duplicates in a corpus: of each group, the first document is kept.
 
 Exact: the same words in the same order. Near: MinHash over all runs of `shingle_words`
-words estimates the Jaccard similarity of two documents; banded LSH finds the pairs to
-compare. Documents of any length are sketched whole, in pieces, so that a book takes no more
-memory than a page; two books are near duplicates only as wholes, and a chapter that stands
-on its own does not make its book one.
+words estimates the Jaccard similarity of two whole documents; banded LSH finds the pairs to
+compare. Needs datasketch (the ``data`` extra).
 
 Memory: 4 bytes a permutation and 16 bytes of key for each document (272 bytes at 64
-permutations), and while the bands are compared 8 bytes a band (80 bytes). Only documents
-that share a band with another enter the LSH index. Needs datasketch (the ``data`` extra).
+permutations). Only documents that share a band with another enter the LSH index.
 """
 
 from __future__ import annotations
@@ -20,8 +17,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from icae.config.extras import import_extra
+from icae.config.parsing import check
 from icae.data.words import Hashes, ngram_hashes, scramble
-from icae.errors import ConfigError, MissingDependencyError
 
 KEPT, EXACT, NEAR = 0, 1, 2
 
@@ -51,12 +49,8 @@ class DedupConfig:
 
     def __post_init__(self) -> None:
         fits = 0.2 <= self.threshold <= 1 and 16 <= self.permutations <= 1024
-        if not fits or self.shingle_words < 1:
-            raise ConfigError(
-                "dedup is out of range.",
-                got=repr(self),
-                expected="threshold .2..1, permutations 16..1024, shingle_words >= 1",
-            )
+        expected = "threshold .2..1, permutations 16..1024, shingle_words >= 1"
+        check(fits and self.shingle_words >= 1, "dedup is out of range.", self, expected)
 
     @property
     def bands(self) -> tuple[int, int]:
@@ -90,14 +84,11 @@ class Sketcher:
         )
 
     def __call__(self, words: Hashes) -> Signatures:
-        """Sketch a document.
+        """Sketch a document, uint32 ``[permutations]``.
 
         Args:
             words: uint64 ``[W]``, hashes of its words. With fewer words than a shingle, all
                 of them together are the one shingle.
-
-        Returns:
-            uint32 ``[permutations]``.
         """
         n = max(1, min(self._config.shingle_words, len(words)))
         shingles = ngram_hashes(words, n) >> np.uint64(32)
@@ -149,16 +140,7 @@ def find_duplicates(keys: Hashes, signatures: Signatures, config: DedupConfig) -
 def similarities(
     signatures: Signatures, document: int, others: Sequence[int]
 ) -> NDArray[np.float64]:
-    """Estimated Jaccard similarity of one document to others.
-
-    Args:
-        signatures: uint32 ``[N, permutations]``.
-        document: Its row.
-        others: Their rows.
-
-    Returns:
-        float64 ``[len(others)]``, 0..1.
-    """
+    """Estimated Jaccard similarity of one row of signatures to others, float64 0..1."""
     agree = signatures[np.asarray(others)] == signatures[document]
     return np.asarray(agree.mean(axis=1), dtype=np.float64)
 
@@ -186,13 +168,4 @@ def _same(value: int) -> int:
 
 
 def _datasketch() -> Any:
-    try:
-        import datasketch
-    except ImportError as error:
-        raise MissingDependencyError(
-            "Finding near duplicates needs datasketch.",
-            got="datasketch is not installed",
-            expected="the extra 'data'",
-            fix='pip install ".[data]" in the checkout, or pip install datasketch',
-        ) from error
-    return datasketch
+    return import_extra("datasketch", purpose="Finding near duplicates", extra="data")

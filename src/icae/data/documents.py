@@ -96,16 +96,13 @@ def read_document(
 def document_of_bytes(
     data: bytes, *, name: str, suffix: str = "", max_bytes: int = 50_000_000
 ) -> Document:
-    """Read one document from its bytes.
+    """Read one document from its bytes; kinds and errors as for `read_document`.
 
     Args:
-        data: What the file holds; more than `max_bytes` of it are refused.
+        data: What the file holds.
         name: Its name, for the record and for messages.
         suffix: Suffix of its file name, as ``.html``, or nothing to go by the content.
         max_bytes: Largest document, in bytes.
-
-    Raises:
-        InputError: As for `read_document`.
     """
     if len(data) > max_bytes:
         raise InputError(

@@ -1,4 +1,4 @@
-"""Which documents go into the pack: training or validation, and in which shares.
+"""Which documents go into the pack, on which side, and how often.
 
 Training draws windows evenly from the tokens of the pack, so a source weighs as much as its
 share of those tokens. Documents are chosen by numbers hashed from their texts: neither the
@@ -7,28 +7,91 @@ side nor the choice of a document depends on the order of the corpus.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from icae.data.build_config import BuildConfig, SourceConfig
+from icae.data.chunks import Chunk
+from icae.data.dedup import KEPT, Verdicts, find_duplicates
 from icae.data.words import Hashes, uniform
+from icae.errors import InputError
 
 
-@dataclass(frozen=True, kw_only=True)
-class Demand:
-    """What a source offers and what is wanted of it.
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Plan:
+    """What happens to each of the N documents of all chunks, in order.
 
     Attributes:
-        available: Tokens of its documents on the training side, each counted once.
-        weight: Its weight; shares are weights over their sum.
-        repeat: Most times that a document may be used.
+        chunks: The chunks.
+        owners: Source of each chunk, by number.
+        firsts: int64 ``[chunks + 1]``, first document of each chunk, and N.
+        sources: int64 ``[N]``, source of each document, by number.
+        tokens: int64 ``[N]``, its tokens.
+        verdicts: uint8 ``[N]``, kept or which kind of duplicate.
+        validation: bool ``[N]``, held out for validation.
+        copies: int64 ``[N]``, times that it goes into the training shards.
+        wanted: Training tokens planned for each source.
     """
 
-    available: int
-    weight: float
-    repeat: int = 1
+    chunks: tuple[Chunk, ...]
+    owners: tuple[int, ...]
+    firsts: NDArray[np.int64]
+    sources: NDArray[np.int64]
+    tokens: NDArray[np.int64]
+    verdicts: Verdicts
+    validation: NDArray[np.bool_]
+    copies: NDArray[np.int64]
+    wanted: tuple[int, ...]
+
+    def of_chunk(self, values: NDArray[np.int64], chunk: int) -> NDArray[np.int64]:
+        """The part of an array over all documents that belongs to one chunk."""
+        return values[self.firsts[chunk] : self.firsts[chunk + 1]]
+
+
+def make_plan(config: BuildConfig, chunks: Sequence[Chunk], owners: Sequence[int]) -> Plan:
+    """Find duplicates over all chunks, split, and choose for the shares asked for.
+
+    Args:
+        config: The build.
+        chunks: All chunks in order.
+        owners: Source of each chunk, by number.
+
+    Raises:
+        InputError: If a source has no document left for training.
+        MissingDependencyError: If datasketch is not installed.
+    """
+    each = [chunk.documents() for chunk in chunks]
+    keys, signatures, tokens = (np.concatenate(column) for column in zip(*each, strict=True))
+    sizes = [len(counts) for _, _, counts in each]
+    del each
+    verdicts = find_duplicates(keys, signatures, config.dedup)
+    del signatures
+    sources = np.repeat(np.array(owners, dtype=np.int64), sizes)
+    kept = verdicts == KEPT
+    validation = kept & is_validation(keys, share=config.validation_share, seed=config.seed)
+    members = [
+        np.flatnonzero(kept & ~validation & (sources == i)) for i in range(len(config.sources))
+    ]
+    available = [int(tokens[rows].sum()) for rows in members]
+    _refuse_empty(config.sources, available)
+    wanted = plan_tokens(config.sources, available, budget=config.tokens)
+    copies = np.zeros(len(tokens), dtype=np.int64)
+    for rows, count in zip(members, wanted, strict=True):
+        copies[rows] = choose_copies(keys[rows], tokens[rows], wanted=count, seed=config.seed)
+    return Plan(
+        chunks=tuple(chunks),
+        owners=tuple(owners),
+        firsts=np.cumsum([0, *sizes]),
+        sources=sources,
+        tokens=tokens,
+        verdicts=verdicts,
+        validation=validation,
+        copies=copies,
+        wanted=wanted,
+    )
 
 
 def is_validation(keys: Hashes, *, share: float, seed: int) -> NDArray[np.bool_]:
@@ -45,32 +108,33 @@ def is_validation(keys: Hashes, *, share: float, seed: int) -> NDArray[np.bool_]
     return uniform(keys, seed=seed, purpose="validation") < share
 
 
-def plan_tokens(demands: Mapping[str, Demand], *, budget: int | None) -> dict[str, int]:
+def plan_tokens(
+    sources: Sequence[SourceConfig], available: Sequence[int], *, budget: int | None
+) -> tuple[int, ...]:
     """Tokens to take from each source.
 
     Without a budget the total is the largest at which every source reaches its share exactly.
     With one, each source gives its share of the budget, or all it has if that is less.
 
     Args:
-        demands: Source -> demand; weights above 0.
+        sources: Their weights and most repetitions.
+        available: Tokens of each one's documents on the training side, each counted once.
         budget: Tokens in all, or None.
 
     Returns:
-        Source -> tokens, at most ``repeat * available``.
+        Tokens of each, at most ``repeat * available``.
     """
-    weights = sum(demand.weight for demand in demands.values())
+    weights = sum(source.weight for source in sources)
+    most = [source.repeat * tokens for source, tokens in zip(sources, available, strict=True)]
     if budget is None:
         budget = min(
-            (
-                int(demand.repeat * demand.available * weights / demand.weight)
-                for demand in demands.values()
-            ),
-            default=0,
+            int(limit * weights / source.weight)
+            for source, limit in zip(sources, most, strict=True)
         )
-    return {
-        name: min(round(budget * demand.weight / weights), demand.repeat * demand.available)
-        for name, demand in demands.items()
-    }
+    return tuple(
+        min(round(budget * source.weight / weights), limit)
+        for source, limit in zip(sources, most, strict=True)
+    )
 
 
 def choose_copies(
@@ -103,3 +167,14 @@ def choose_copies(
             copies[document] += 1
             left -= int(tokens[document])
     return copies
+
+
+def _refuse_empty(sources: Sequence[SourceConfig], available: Sequence[int]) -> None:
+    empty = [source.name for source, left in zip(sources, available, strict=True) if not left]
+    if empty:
+        raise InputError(
+            "A source has no document left for training.",
+            got=", ".join(empty),
+            expected="documents that pass every check",
+            fix="remove the source, or lower the thresholds of the configuration",
+        )

@@ -43,7 +43,7 @@ _BATCH_CHARACTERS = 2_000_000
 
 
 class TokenizerLike(Protocol):
-    """A tokenizer as this layer sees it; every Hugging Face fast tokenizer is one."""
+    """A tokenizer as it is seen here; every Hugging Face fast tokenizer is one."""
 
     def __call__(self, text: list[str], /, *, add_special_tokens: bool, **options: Any) -> Any:
         """Return a mapping whose ``input_ids`` holds one list of token ids for each text."""
@@ -52,6 +52,23 @@ class TokenizerLike(Protocol):
     def __len__(self) -> int:
         """Return the vocabulary size, added tokens included."""
         ...
+
+
+def tokenize(tokenizer: TokenizerLike, texts: Sequence[str]) -> list[list[int]]:
+    """Token ids of some texts, without special tokens, as training and inference count them."""
+    if not texts:
+        return []
+    # verbose=False mutes the warning about the model's window: spans are cut later.
+    encoded = tokenizer(
+        list(texts), add_special_tokens=False, return_attention_mask=False, verbose=False
+    )
+    ids: list[list[int]] = encoded["input_ids"]
+    return ids
+
+
+def token_dtype(vocab_size: int) -> np.dtype[Any]:
+    """Smallest unsigned integers that hold every token id."""
+    return np.dtype("<u2" if vocab_size <= 65536 else "<u4")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,10 +108,7 @@ class ShardSet:
 
     @classmethod
     def open(cls, folder: Path | str) -> ShardSet:
-        """Open a shard set; checks sizes and structure, not the digests (see `verify`).
-
-        Args:
-            folder: A folder written by `ShardWriter` or `pack`.
+        """Open a folder written by `ShardWriter`; checks sizes and structure, not the digests.
 
         Raises:
             InputError: If the folder is missing, not a shard set, truncated, or its files
@@ -105,7 +119,7 @@ class ShardSet:
             index = json.loads((folder / "index.json").read_text(encoding="utf-8"))
             if (index["format"], index["version"]) != (FORMAT, VERSION):
                 raise ValueError(f"format {index['format']!r} version {index['version']!r}")
-            dtype = _token_dtype(index["vocab_size"])
+            dtype = token_dtype(index["vocab_size"])
             files = tuple(ShardFile(**entry) for entry in index["shards"])
             starts = [0, *accumulate(file.tokens for file in files)]
             bounds = np.load(folder / "documents.npy", allow_pickle=False)
@@ -134,17 +148,10 @@ class ShardSet:
             raise _unusable(folder, str(error)) from error
 
     def read(self, start: int, end: int) -> TokenIds:
-        """Copy tokens ``start`` up to ``end`` (global offsets), across files where needed.
-
-        Args:
-            start: First token, ``0 <= start``.
-            end: One past the last, ``start <= end <= tokens``.
-
-        Returns:
-            int64 ``[end - start]``.
+        """Copy tokens ``start`` up to ``end`` (global offsets), int64 ``[end - start]``.
 
         Raises:
-            InputError: If the range does not lie in the set.
+            InputError: Unless ``0 <= start <= end <= tokens``.
         """
         if not 0 <= start <= end <= self.tokens:
             raise _refused(f"tokens {start}..{end}", f"within 0..{self.tokens}")
@@ -160,28 +167,15 @@ class ShardSet:
         return out
 
     def document_at(self, offset: int) -> tuple[int, int]:
-        """Bounds of the document that holds a token.
-
-        Args:
-            offset: Global token offset, ``0 <= offset < tokens``.
-
-        Returns:
-            ``(start, end)`` in global token offsets, ``start <= offset < end``.
+        """Bounds ``(start, end)`` of the document that holds a token, ``start <= offset < end``.
 
         Raises:
-            InputError: If the offset is not in the set.
+            InputError: Unless ``0 <= offset < tokens``.
         """
         if not 0 <= offset < self.tokens:
             raise _refused(f"token {offset}", f"0 <= offset < {self.tokens}")
         document = int(np.searchsorted(self.bounds, offset, side="right")) - 1
         return int(self.bounds[document]), int(self.bounds[document + 1])
-
-    def verify(self) -> None:
-        """Compare every token file with its digest; raise InputError if one was changed."""
-        for file in self.files:
-            with (self.folder / file.name).open("rb") as stream:
-                if hashlib.file_digest(stream, "sha256").hexdigest() != file.sha256:
-                    raise _unusable(self.folder, f"{file.name} was changed after it was written")
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle as the folder: another process maps the files itself, nothing is copied."""
@@ -221,7 +215,7 @@ class ShardWriter:
         self._vocab_size = vocab_size
         self._about = {"vocab_size": vocab_size, "tokenizer_hash": tokenizer_hash}
         self._about |= {} if created_by is None else {"created_by": created_by}
-        self._dtype = _token_dtype(vocab_size)
+        self._dtype = token_dtype(vocab_size)
         self._shard_tokens = shard_tokens
         self._bounds = array("q", [0])
         self._sources: dict[str, dict[str, int]] = {}
@@ -238,11 +232,7 @@ class ShardWriter:
             raise _refused(f"{self._folder}: {error.strerror}", "a folder to write to") from error
 
     def add(self, token_ids: Sequence[int] | NDArray[Any], *, source: str) -> None:
-        """Append one document.
-
-        Args:
-            token_ids: Its token ids ``[L]``, at least one, each ``0 <= id < vocab_size``.
-            source: Name of the corpus that it came from.
+        """Append a document of ``[L]`` token ids, at least one, that came from a source.
 
         Raises:
             InputError: If the writer is closed, the document is empty or an id is out of range.
@@ -351,14 +341,8 @@ def pack(
     seen = kept = tokens = 0
     with ShardWriter(folder, vocab_size=len(tokenizer), tokenizer_hash=tokenizer_hash) as writer:
         for group in batched(documents, most=batch, characters=_BATCH_CHARACTERS):
-            # verbose=False mutes the warning about the model's window: spans are cut later.
-            encoded = tokenizer(
-                [document.text for document in group],
-                add_special_tokens=False,
-                return_attention_mask=False,
-                verbose=False,
-            )
-            for document, ids in zip(group, encoded["input_ids"], strict=True):
+            encoded = tokenize(tokenizer, [document.text for document in group])
+            for document, ids in zip(group, encoded, strict=True):
                 if len(ids) >= max(1, min_tokens):
                     writer.add(ids, source=document.source)
                     kept += 1
@@ -368,10 +352,6 @@ def pack(
                 on_progress(seen, tokens)
         logger.info("Packed %d of %d documents (%d tokens read).", kept, seen, tokens)
         return writer.close()
-
-
-def _token_dtype(vocab_size: int) -> np.dtype[Any]:
-    return np.dtype("<u2" if vocab_size <= 65536 else "<u4")
 
 
 def _map_file(folder: Path, file: ShardFile, dtype: np.dtype[Any]) -> NDArray[Any]:

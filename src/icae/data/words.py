@@ -1,8 +1,8 @@
 """Texts as 64-bit hashes of their words: what duplicate and overlap checks compare.
 
-Normalisation: a word is a run of letters, digits and underscores of any script, in lower
-case; spaces, line breaks and punctuation do not count. Everything is computed on arrays of
-code points, and hashes are the same in every process.
+A word is a run of letters, digits and underscores of any script, in lower case; spaces, line
+breaks and punctuation do not count. Everything is computed on arrays of code points, and
+hashes are the same in every process.
 """
 
 from __future__ import annotations
@@ -43,14 +43,7 @@ def character_kinds() -> NDArray[np.uint8]:
 
 
 def hash_words(text: str) -> Hashes:
-    """Hash every word of a text, in order.
-
-    Args:
-        text: Any text.
-
-    Returns:
-        uint64 ``[W]``, one for each word.
-    """
+    """Hash every word of a text in order: uint64 ``[W]``."""
     return locate_words(text)[0]
 
 
@@ -111,11 +104,7 @@ def _character_values() -> Hashes:
 
 
 def ngram_hashes(words: Hashes, n: int) -> Hashes:
-    """Hash every run of n words.
-
-    Args:
-        words: uint64 ``[W]``, hashes of the words.
-        n: Words in a run, at least 1.
+    """Hash every run of n words, n >= 1.
 
     Returns:
         uint64 ``[max(0, W - n + 1)]``; entry i covers words ``i`` up to ``i + n``.
@@ -129,14 +118,7 @@ def ngram_hashes(words: Hashes, n: int) -> Hashes:
 
 
 def scramble(values: Hashes) -> Hashes:
-    """Spread 64-bit values evenly (the finalizer of SplitMix64), one to one.
-
-    Args:
-        values: uint64, any shape.
-
-    Returns:
-        uint64 of the same shape.
-    """
+    """Spread 64-bit values evenly (the finalizer of SplitMix64), one to one."""
     mixed = values ^ (values >> np.uint64(30))
     mixed *= np.uint64(0xBF58476D1CE4E5B9)
     mixed ^= mixed >> np.uint64(27)
@@ -146,14 +128,7 @@ def scramble(values: Hashes) -> Hashes:
 
 
 def text_key(words: Hashes) -> Hashes:
-    """Key of a text: equal for texts with the same words in the same order.
-
-    Args:
-        words: uint64 ``[W]``, hashes of the words.
-
-    Returns:
-        uint64 ``[2]``, 128 bits.
-    """
+    """Key of a text, uint64 ``[2]``: equal for the same words in the same order."""
     digest = hashlib.blake2b(words.astype("<u8").tobytes(), digest_size=16).digest()
     return np.frombuffer(digest, dtype="<u8").astype(np.uint64)
 

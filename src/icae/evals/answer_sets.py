@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from icae.data.corpus import read_json_lines, text_field
+from icae.data.rows import read_json_lines, text_field
 from icae.data.triplets import read_triplets
 from icae.errors import InputError
 from icae.evals.compare import read_result

@@ -3,8 +3,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from icae.data.corpus import read_corpus
-from icae.data.hf_dataset import DatasetSpec, parse_dataset
+from icae.data.corpus import DatasetSpec, parse_dataset, read_corpus
 from icae.errors import InputError, MissingDependencyError
 
 

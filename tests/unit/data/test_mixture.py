@@ -3,7 +3,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from icae.data.mixture import Demand, choose_copies, is_validation, plan_tokens
+from icae.data.build_config import SourceConfig
+from icae.data.mixture import choose_copies, is_validation, plan_tokens
 
 
 def some_keys(count, seed=0):
@@ -25,18 +26,20 @@ def test_larger_validation_share_keeps_what_was_held_out():
     assert (small <= large).all()
 
 
+def sources(*weights_and_repeats):
+    return [
+        SourceConfig(name=str(i), paths=("x",), weight=weight, repeat=repeat)
+        for i, (weight, repeat) in enumerate(weights_and_repeats)
+    ]
+
+
 def test_without_a_budget_the_scarcest_source_sets_the_total():
-    demands = {
-        "a": Demand(available=1000, weight=65),
-        "b": Demand(available=100, weight=10, repeat=2),
-        "c": Demand(available=500, weight=25),
-    }
-    assert plan_tokens(demands, budget=None) == {"a": 1000, "b": 154, "c": 384}
+    wanted = plan_tokens(sources((65, 1), (10, 2), (25, 1)), [1000, 100, 500], budget=None)
+    assert wanted == (1000, 154, 384)
 
 
 def test_source_too_small_for_the_budget_gives_all_it_may():
-    demands = {"a": Demand(available=900, weight=1), "b": Demand(available=100, weight=1, repeat=2)}
-    assert plan_tokens(demands, budget=1000) == {"a": 500, "b": 200}
+    assert plan_tokens(sources((1, 1), (1, 2)), [900, 100], budget=1000) == (500, 200)
 
 
 @given(
@@ -46,17 +49,15 @@ def test_source_too_small_for_the_budget_gives_all_it_may():
         max_size=6,
     )
 )
-def test_shares_are_exact_without_a_budget(sources):
-    demands = {
-        str(i): Demand(available=available, weight=weight, repeat=repeat)
-        for i, (available, weight, repeat) in enumerate(sources)
-    }
-    planned = plan_tokens(demands, budget=None)
-    weights = sum(demand.weight for demand in demands.values())
-    for name, demand in demands.items():
-        assert planned[name] <= demand.repeat * demand.available
-        share = demand.weight / weights
-        assert planned[name] == pytest.approx(share * sum(planned.values()), abs=len(demands))
+def test_shares_are_exact_without_a_budget(offers):
+    available = [tokens for tokens, _, _ in offers]
+    wanted = sources(*((weight, repeat) for _, weight, repeat in offers))
+    planned = plan_tokens(wanted, available, budget=None)
+    total = sum(source.weight for source in wanted)
+    for source, tokens, chosen in zip(wanted, available, planned, strict=True):
+        assert chosen <= source.repeat * tokens
+        share = source.weight / total * sum(planned)
+        assert chosen == pytest.approx(share, abs=len(offers))
 
 
 @settings(max_examples=50, deadline=None)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from icae.data.parquet import write_rows
+from icae.data.rows import table_bytes
 from icae.data.triplets import Triplet, read_triplets
 from icae.errors import InputError
 
@@ -87,14 +87,16 @@ def test_rows_of_a_parquet_file_are_triplets(tmp_path) -> None:
         {"context": "a", "prompt": "b", "answer": "c", "answers": ["c", "d"], "id": "1"},
         {"context": "e", "prompt": "f", "answer": "g", "answers": None, "id": "2"},
     ]
-    write_rows(tmp_path / "set.parquet", rows)
+    (tmp_path / "set.parquet").write_bytes(table_bytes(rows))
     first, second = read_triplets(tmp_path / "set.parquet")
     assert (first.answers, first.dataset, first.id) == (("c", "d"), "set", "1")
     assert second.answers == ("g",)
 
 
 def test_row_of_a_parquet_file_without_an_answer_is_named(tmp_path) -> None:
-    write_rows(tmp_path / "set.parquet", [{"context": "a", "prompt": "b", "answer": None}])
+    (tmp_path / "set.parquet").write_bytes(
+        table_bytes([{"context": "a", "prompt": "b", "answer": None}])
+    )
     with pytest.raises(InputError, match=r"Line 1 of .*set\.parquet"):
         list(read_triplets(tmp_path / "set.parquet"))
 

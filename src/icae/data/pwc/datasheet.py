@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from icae.data.build_inputs import source_digest
+from icae.data.build_config import source_digest
 from icae.data.corpus import list_corpus
 from icae.data.pwc.contexts import ContextSample
 from icae.data.pwc.dataset import PwcDataset

@@ -10,9 +10,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from icae.data.parquet import write_rows
 from icae.data.pwc.dataset import PwcDataset, PwcTriplet
 from icae.data.pwc.selection import Side
+from icae.data.rows import table_bytes
 from icae.errors import InputError
 
 SUFFIXES = (".jsonl", ".parquet")
@@ -109,4 +109,4 @@ def _write_json_lines(rows: Iterable[Any], path: Path) -> None:
 
 
 def _write_parquet(rows: Iterable[PwcTriplet], path: Path) -> None:
-    write_rows(path, [asdict(row) for row in rows])
+    path.write_bytes(table_bytes([asdict(row) for row in rows]))

@@ -13,9 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from icae.data.corpus import COMPRESSIONS, open_text
 from icae.data.documents import read_document
-from icae.data.parquet import read_row_range, row_count
+from icae.data.rows import COMPRESSIONS, open_text, read_row_range, row_count
 from icae.errors import InputError
 
 Kind = Literal["lines", "packed-lines", "rows", "file"]

@@ -12,7 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from icae.data.parquet import read_row_range, read_rows, row_count, table_bytes
+from icae.data.rows import read_row_range, read_rows, row_count, table_bytes
 from icae.errors import InputError, ResultConflictError
 from icae.memory.atomic_write import write_atomically
 from icae.serve.bulk.documents import Rejected

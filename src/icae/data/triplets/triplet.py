@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from icae.data.corpus import bad_line, read_json_lines, text_field
-from icae.data.parquet import read_rows
+from icae.data.rows import bad_line, read_json_lines, read_rows, text_field
 from icae.errors import InputError
 
 

@@ -1,0 +1,302 @@
+"""Data files as rows: JSON lines, plain or compressed, and Parquet; and files written whole.
+
+Nothing is held in memory but the row being read (of Parquet, a batch of rows). Parquet needs
+pyarrow (the ``data`` extra).
+"""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import lzma
+import os
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+import zstandard
+
+from icae.config.extras import import_extra
+from icae.errors import InputError
+
+COMPRESSIONS = (".xz", ".gz", ".zst")
+
+_DAMAGED = (lzma.LZMAError, zlib.error, zstandard.ZstdError, EOFError, gzip.BadGzipFile)
+_PARQUET_BATCH = 256
+_TEXT_TYPES = ("string", "large_string", "string_view")
+
+
+@contextmanager
+def open_text(path: Path) -> Iterator[IO[str]]:
+    """Open a UTF-8 text file for reading, decompressed by its suffix.
+
+    Args:
+        path: A file; .xz, .gz and .zst are decompressed on the way.
+
+    Yields:
+        The stream; a byte-order mark is dropped.
+
+    Raises:
+        InputError: If the file is missing, unreadable, damaged or not UTF-8, also while it
+            is read.
+    """
+    try:
+        with _open(path, "utf-8-sig") as text:
+            yield text
+    except UnicodeDecodeError as error:
+        raise _unreadable(path, f"not UTF-8 ({error.reason})", "UTF-8 text") from error
+    except _DAMAGED as error:
+        raise _unreadable(path, f"damaged archive: {error}", "a complete archive") from error
+    except OSError as error:
+        raise _unreadable(path, error.strerror or str(error), "a readable file") from error
+
+
+def _open(path: Path, encoding: str) -> IO[str]:
+    if path.suffix == ".xz":
+        return lzma.open(path, "rt", encoding=encoding)
+    if path.suffix == ".gz":
+        return gzip.open(path, "rt", encoding=encoding)
+    if path.suffix == ".zst":
+        return io.TextIOWrapper(io.BufferedReader(_ZstdFile(path)), encoding=encoding)
+    return path.open(encoding=encoding)
+
+
+class _ZstdFile(io.RawIOBase):
+    """Zstandard frames as plain bytes; unlike `zstandard.open`, a cut frame is an error."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("rb")
+        self._pieces = self._decompressed()
+        self._ready = b""
+
+    def readable(self) -> bool:
+        return True
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
+
+    def readinto(self, buffer: Any) -> int:
+        while not self._ready and (piece := next(self._pieces, None)) is not None:
+            self._ready = piece
+        count = min(len(buffer), len(self._ready))
+        buffer[:count], self._ready = self._ready[:count], self._ready[count:]
+        return count
+
+    def _decompressed(self) -> Iterator[bytes]:
+        frame = None
+        while data := (frame.unused_data if frame else b"") or self._file.read(1 << 16):
+            if frame is None or frame.eof:
+                frame = zstandard.ZstdDecompressor().decompressobj()
+            yield frame.decompress(data)
+        if frame is not None and not frame.eof:
+            raise EOFError("it ends inside a Zstandard frame")
+
+
+def read_json_lines(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    """Stream the objects of a .jsonl file, plain or under .xz, .gz or .zst.
+
+    Args:
+        path: The file.
+
+    Yields:
+        ``(line number from 1, object)`` for each line that is not blank.
+
+    Raises:
+        InputError: If the file cannot be read, or a line is not a JSON object.
+    """
+    expected = "one JSON object on each line"
+    with open_text(path) as lines:
+        for number, line in enumerate(lines, start=1):
+            if not line.strip():
+                continue
+            try:
+                record = json.loads(line)
+            except ValueError as error:
+                raise bad_line(path, number, f"{error}", expected) from error
+            if not isinstance(record, dict):
+                raise bad_line(path, number, f"a {type(record).__name__}", expected)
+            yield number, record
+
+
+def bad_line(path: Path, number: int, got: str, expected: str) -> InputError:
+    """The error for one line (or row) of a data file, to be raised by the caller."""
+    return InputError(
+        f"Line {number} of {path} cannot be used.",
+        got=got,
+        expected=expected,
+        fix="correct or remove that line",
+    )
+
+
+def text_field(record: Mapping[str, Any], name: str, *, path: Path, number: int) -> str:
+    """Field of a row that must be there and be text.
+
+    Args:
+        record: The row.
+        name: The field.
+        path: File that it stands in, for the error.
+        number: Its line number, for the error.
+
+    Raises:
+        InputError: If the field is missing or is not text.
+    """
+    value = record.get(name)
+    if not isinstance(value, str):
+        got = f"{name} is a {type(value).__name__}" if name in record else f"no field {name!r}"
+        raise bad_line(path, number, got, f"a field {name!r} with text")
+    return value
+
+
+def read_text_columns(path: Path) -> Iterator[tuple[str, str | None]]:
+    """Stream ``text``, and ``title`` if there is one, of a Parquet file; no other column is read.
+
+    Args:
+        path: A .parquet file.
+
+    Yields:
+        ``(text, title or None)`` for each row whose text is not null.
+
+    Raises:
+        MissingDependencyError: If pyarrow is not installed.
+        InputError: If the file cannot be read or has no column ``text`` of strings.
+    """
+    with _parquet_file(path) as file:
+        texts = [one.name for one in file.schema_arrow if str(one.type) in _TEXT_TYPES]
+        if "text" not in texts:
+            raise InputError(
+                f"{path} has no text.",
+                got=f"columns {', '.join(file.schema_arrow.names) or 'none'}",
+                expected="a column 'text' of strings",
+                fix="rename or convert that column",
+            )
+        columns = [name for name in ("text", "title") if name in texts]
+        for batch in file.iter_batches(batch_size=_PARQUET_BATCH, columns=columns):
+            for row in batch.to_pylist():
+                if row["text"] is not None:
+                    yield row["text"], row.get("title")
+
+
+def read_rows(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    """Stream the rows of a Parquet file.
+
+    Args:
+        path: A .parquet file.
+
+    Yields:
+        ``(row number from 1, column -> value)``; a null is left out of its row.
+
+    Raises:
+        MissingDependencyError: If pyarrow is not installed.
+        InputError: If the file cannot be read.
+    """
+    number = 0
+    with _parquet_file(path) as file:
+        for batch in file.iter_batches(batch_size=_PARQUET_BATCH):
+            for row in batch.to_pylist():
+                number += 1
+                yield number, {name: value for name, value in row.items() if value is not None}
+
+
+def row_count(path: Path) -> int:
+    """Rows of a Parquet file, from its footer; raises as `read_rows`."""
+    with _parquet_file(path) as file:
+        return int(file.metadata.num_rows)
+
+
+def read_row_range(
+    path: Path, first: int, count: int, *, columns: Sequence[str]
+) -> Iterator[Mapping[str, Any]]:
+    """Stream some rows of a Parquet file; only the row groups that hold them are read.
+
+    Args:
+        path: A .parquet file.
+        first: First row, from 0.
+        count: How many.
+        columns: Columns to read; those that are not there are left out.
+
+    Yields:
+        Column -> value for each row.
+
+    Raises:
+        MissingDependencyError: If pyarrow is not installed.
+        InputError: If the file cannot be read.
+    """
+    with _parquet_file(path) as file:
+        there = [name for name in columns if name in file.schema_arrow.names]
+        start = 0
+        for group in range(file.num_row_groups):
+            size = file.metadata.row_group(group).num_rows
+            low, high = max(first - start, 0), min(first + count - start, size)
+            if low < high:
+                table = file.read_row_group(group, columns=there)
+                yield from table.slice(low, high - low).to_pylist()
+            start += size
+
+
+def table_bytes(rows: Sequence[Mapping[str, Any]], types: Mapping[str, str] | None = None) -> bytes:
+    """A Parquet file in memory, compressed; the same rows give the same bytes.
+
+    Args:
+        rows: Column -> value.
+        types: Column -> name of its Arrow type, in the order of the columns; None takes
+            both from the rows.
+
+    Raises:
+        MissingDependencyError: If pyarrow is not installed.
+    """
+    parquet, pyarrow = _import("pyarrow.parquet"), _import("pyarrow")
+    fields = [(name, pyarrow.type_for_alias(alias)) for name, alias in (types or {}).items()]
+    schema = pyarrow.schema(fields) if fields else None
+    sink = pyarrow.BufferOutputStream()
+    parquet.write_table(
+        pyarrow.Table.from_pylist(list(rows), schema=schema), sink, compression="zstd"
+    )
+    return bytes(sink.getvalue())
+
+
+def write_whole(path: Path, data: bytes | str) -> None:
+    """Write a file that appears complete or not at all, and is on disk when this returns.
+
+    Args:
+        path: The file; one that exists is replaced.
+        data: What it shall hold; text is written as UTF-8.
+
+    Raises:
+        InputError: If it cannot be written.
+    """
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        with partial.open("wb") as stream:
+            stream.write(data.encode("utf-8") if isinstance(data, str) else data)
+            stream.flush()
+            os.fsync(stream.fileno())
+        partial.replace(path)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise InputError(
+            "The file cannot be written.", got=f"{path}: {error.strerror or error}"
+        ) from error
+
+
+@contextmanager
+def _parquet_file(path: Path) -> Iterator[Any]:
+    """Open a Parquet file; errors while it is read are turned into InputError too."""
+    parquet, pyarrow = _import("pyarrow.parquet"), _import("pyarrow")
+    try:
+        with parquet.ParquetFile(path, pre_buffer=False) as file:
+            yield file
+    except (pyarrow.ArrowException, OSError) as error:
+        got = " ".join(str(error).split())[:200]
+        raise _unreadable(path, got, "a complete Parquet file") from error
+
+
+def _import(module: str) -> Any:
+    return import_extra(module, purpose="A Parquet file", extra="data")
+
+
+def _unreadable(path: Path, got: str, expected: str) -> InputError:
+    return InputError(f"{path} cannot be read.", got=got, expected=expected)
