@@ -12,7 +12,7 @@ VLLM := $(VLLM_VENV)/.ready
 
 BULK := $(VENV)/.bulk
 
-.PHONY: setup demo test test-llamacpp test-vllm test-bulk bench lint docs clean
+.PHONY: setup demo test coverage test-llamacpp test-vllm test-bulk bench lint docs clean
 
 setup: $(READY)
 
@@ -25,8 +25,14 @@ $(READY): pyproject.toml constraints.txt
 demo: $(READY)
 	$(BIN)/python examples/demo.py
 
+# Two processes: each has the real model in memory.
+TEST := $(BIN)/python -m pytest -n 2 --dist loadfile
+
 test: $(READY)
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(TEST)
+
+coverage: $(READY)
+	OMP_NUM_THREADS=1 $(TEST) --cov --cov-report=term:skip-covered
 
 # llama-cpp-python comes as source: the first time takes about 8 minutes of one core.
 $(LLAMACPP): $(READY)
