@@ -104,8 +104,8 @@ def serve(
     from icae.serve.app import make_app
     from icae.serve.keys import HashedKeys, NoKeys
     from icae.serve.limits import Limits
+    from icae.serve.listening import Address, check_public, listen, make_server
     from icae.serve.service import Service
-    from icae.serve.serving import Address, check_public, listen, make_server
     from icae.store import create_store
 
     limits = Limits(
@@ -136,7 +136,7 @@ def serve(
             limits=limits,
             longest_message=auto_compress,
             ratio=ratio,
-            engine=decoder,
+            vllm=decoder,
         )
         app = make_app(service, local_only=not known.required, grace_s=grace)
         shown = f"[{host}]" if ":" in host else host
@@ -170,7 +170,7 @@ def serve_key(
 
 
 def _require_extra() -> None:
-    needed = ("starlette", "uvicorn", "prometheus_client", "python_multipart")
+    needed = ("fastapi", "uvicorn", "prometheus_client", "python_multipart")
     missing = [name for name in needed if importlib.util.find_spec(name) is None]
     if missing:
         raise MissingDependencyError(

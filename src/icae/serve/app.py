@@ -1,4 +1,4 @@
-"""The ASGI application: endpoints, errors as JSON, counts, start and end of the worker."""
+"""The application: its endpoints, errors as JSON, counts, start and end of the worker."""
 
 from __future__ import annotations
 
@@ -6,31 +6,69 @@ import logging
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Literal
 
-from starlette.applications import Starlette
+from fastapi import APIRouter, FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import RedirectResponse, Response
+from fastapi.routing import APIRoute
+from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
-from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from icae.errors import IcaeError, RequestError
-from icae.serve.bodies import refusal
-from icae.serve.chat_endpoints import ChatEndpoints
+from icae.serve import chat, memories
 from icae.serve.loopback import LoopbackOnly
-from icae.serve.memory_endpoints import MemoryEndpoints
 from icae.serve.metrics import Metrics
-from icae.serve.openapi import openapi_document
-from icae.serve.page import page_routes
-from icae.serve.service import Service, error_response
-
-log = logging.getLogger(__name__)
+from icae.serve.page import Playground
+from icae.serve.reading import Serving, keyed_router
+from icae.serve.refusals import ErrorBody, error_response
+from icae.serve.service import Service
 
 METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
+REFUSED = (IcaeError, RequestValidationError, HTTPException)
 
-def make_app(service: Service, *, local_only: bool, grace_s: float = 30.0) -> Starlette:
+log = logging.getLogger(__name__)
+
+
+class Health(BaseModel):
+    """The server takes requests."""
+
+    status: Literal["ok"] = "ok"
+    model: str
+
+
+open_router = APIRouter()
+watch_router = keyed_router()
+
+
+@open_router.get("/health", responses={status: {"model": ErrorBody} for status in ("4XX", "503")})
+async def health(service: Serving) -> Health:
+    """Whether the server takes requests."""
+    if not service.worker.alive:
+        raise RequestError("The model does not run.", status=503, code="unavailable")
+    return Health(model=service.model)
+
+
+@open_router.get("/", include_in_schema=False)
+async def root() -> RedirectResponse:
+    """The way to the playground."""
+    return RedirectResponse("playground/", status_code=307)
+
+
+@watch_router.get(
+    "/metrics",
+    response_class=Response,
+    responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
+)
+async def metrics(service: Serving) -> Response:
+    """Counts for Prometheus."""
+    return Response(service.metrics.text(), media_type=METRICS_TYPE)
+
+
+def make_app(service: Service, *, local_only: bool, grace_s: float = 30.0) -> FastAPI:
     """Put the application together; the worker runs from its start to its end.
 
     Args:
@@ -40,50 +78,44 @@ def make_app(service: Service, *, local_only: bool, grace_s: float = 30.0) -> St
     """
 
     @asynccontextmanager
-    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         service.worker.start()
         yield
         service.worker.close(seconds=grace_s)
         service.parsers.shutdown(wait=False, cancel_futures=True)
 
-    async def health(request: Request) -> Response:
-        if not service.worker.alive:
-            raise RequestError("The model does not run.", status=503, code="unavailable")
-        return JSONResponse({"status": "ok", "model": service.model})
-
-    async def metrics(request: Request) -> Response:
-        service.owner(request)
-        return Response(service.metrics.text(), media_type=METRICS_TYPE)
-
-    async def openapi(request: Request) -> Response:
-        return JSONResponse(described)
-
-    described = openapi_document()
-    guards = [Middleware(LoopbackOnly)] if local_only else []
-    return Starlette(
-        routes=[
-            Route("/health", health, methods=["GET"]),
-            Route("/metrics", metrics, methods=["GET"]),
-            Route("/openapi.json", openapi, methods=["GET"]),
-            *ChatEndpoints(service=service).routes(),
-            *MemoryEndpoints(service=service).routes(),
-            *page_routes(),
+    app = FastAPI(
+        title="icae",
+        version="1",
+        description="Chats in the format of OpenAI's API, and memories: compressed documents that "
+        'messages refer to with a content part {"type": "memory", "id": ...}.',
+        license_info={"name": "Apache-2.0", "identifier": "Apache-2.0"},
+        # FastAPI's pages load their scripts from elsewhere: no use offline, nor with keys.
+        docs_url=None,
+        redoc_url=None,
+        generate_unique_id_function=_function_name,
+        exception_handlers=dict.fromkeys(REFUSED, _refused),
+        middleware=[
+            Middleware(Watched, metrics=service.metrics),
+            *([Middleware(LoopbackOnly)] if local_only else []),
         ],
-        middleware=[Middleware(Counted, metrics=service.metrics), Middleware(Forgiving), *guards],
-        exception_handlers={
-            IcaeError: _refused,
-            HTTPException: _refused_by_route,
-        },
         lifespan=lifespan,
     )
+    app.state.service = service
+    for router in (open_router, watch_router, chat.router, memories.router):
+        app.include_router(router)
+    app.mount("/playground", Playground())
+    return app
 
 
-class Counted:
-    """Counts responses and their seconds.
+class Watched:
+    """Counts responses, and makes up for mistakes of the server with an error that tells nothing.
+
+    A HEAD is answered as a GET, without the body.
 
     Args:
         app: What responds.
-        metrics: Where they are counted.
+        metrics: Where responses are counted.
     """
 
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
@@ -95,59 +127,33 @@ class Counted:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        begin, status = time.perf_counter(), 500
+        begin, status = time.perf_counter(), 0
+        if scope["method"] == "HEAD":
+            scope = {**scope, "method": "GET"}
 
-        async def counting(message: Message) -> None:
+        async def noting(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
             await send(message)
 
         try:
-            await self._app(scope, receive, counting)
+            await self._app(scope, receive, noting)
+        except Exception as error:
+            if status:
+                raise
+            log.exception("A request failed.")
+            await error_response(error)(scope, receive, noting)
         finally:
             endpoint = getattr(scope.get("endpoint"), "__name__", "none")
-            self._metrics.requests.labels(endpoint=endpoint, status=str(status)).inc()
+            self._metrics.requests.labels(endpoint=endpoint, status=str(status or 500)).inc()
             self._metrics.seconds.labels(endpoint=endpoint).observe(time.perf_counter() - begin)
 
 
-class Forgiving:
-    """Answers a mistake of the server with an error that tells nothing, and logs it.
-
-    Args:
-        app: What responds.
-    """
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on; where the response has not begun, make up for a mistake."""
-        begun = False
-
-        async def noting(message: Message) -> None:
-            nonlocal begun
-            begun = True
-            await send(message)
-
-        try:
-            await self._app(scope, receive, noting)
-        except Exception as error:
-            if begun or scope["type"] != "http":
-                raise
-            log.exception("A request failed.")
-            await error_response(refusal(error))(scope, receive, send)
-
-
 async def _refused(request: Request, error: Exception) -> Response:
-    return error_response(refusal(error))
+    return error_response(error)
 
 
-async def _refused_by_route(request: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)
-    what = "There is nothing at this address." if error.status_code == 404 else error.detail
-    refused = error_response(
-        RequestError(what, status=error.status_code, code=f"http_{error.status_code}")
-    )
-    refused.headers.update(error.headers or {})
-    return refused
+def _function_name(route: APIRoute) -> str:
+    """Operations are named as their functions, in the document and in the metrics."""
+    return route.name

@@ -14,7 +14,7 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from icae.errors import RequestError
-from icae.serve.service import error_response
+from icae.serve.refusals import error_response
 
 
 def is_loopback(host: str) -> bool:

@@ -1,23 +1,17 @@
-"""The playground: one page and its files, sent with headers that let it load nothing else."""
+"""The playground: one page and its files, sent with headers that let it load nothing else.
+
+They are no part of the API and need no key: the page asks for one.
+"""
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Mapping
-from importlib import resources
+import os
+from collections.abc import Mapping, MutableMapping
+from pathlib import Path
+from typing import Any
 
-from starlette.requests import Request
-from starlette.responses import RedirectResponse, Response
-from starlette.routing import BaseRoute, Mount, Route
-
-from icae.errors import RequestError
-
-_MEDIA_TYPES = {
-    "css": "text/css; charset=utf-8",
-    "html": "text/html; charset=utf-8",
-    "js": "text/javascript; charset=utf-8",
-    "svg": "image/svg+xml",
-}
+from fastapi.staticfiles import StaticFiles
+from starlette.responses import Response
 
 _POLICY = (
     "default-src 'none'",
@@ -42,44 +36,22 @@ _HEADERS: Mapping[str, str] = {
 }
 
 
-def page_routes() -> list[BaseRoute]:
-    """Where the page is: at ``/playground/``, and ``/`` leads there.
+class Playground(StaticFiles):
+    """The files of the page; ``/`` of where they are mounted is the page itself."""
 
-    They are no part of the API and need no key: the page asks for one.
-    """
-    files = _files()
+    __name__ = "page"  # as metrics count it
 
-    async def root(request: Request) -> Response:
-        return RedirectResponse("playground/", status_code=307)
+    def __init__(self) -> None:
+        super().__init__(directory=Path(__file__).parent / "playground", html=True)
 
-    async def page(request: Request) -> Response:
-        name = request.path_params.get("name", "index.html")
-        if name not in files:
-            raise RequestError("There is nothing at this address.", status=404, code="http_404")
-        body = files[name]
-        headers = {**_HEADERS, "ETag": f'"{hashlib.sha256(body).hexdigest()[:32]}"'}
-        if request.headers.get("if-none-match") == headers["ETag"]:
-            return Response(status_code=304, headers=headers)
-        media_type = _MEDIA_TYPES[name.rpartition(".")[2]]
-        return Response(body, media_type=media_type, headers=headers)
-
-    return [
-        Route("/", root, methods=["GET"], include_in_schema=False),
-        Mount(
-            "/playground",
-            routes=[
-                Route("/", page, methods=["GET"]),
-                Route("/{name}", page, methods=["GET"]),
-            ],
-        ),
-    ]
-
-
-def _files() -> Mapping[str, bytes]:
-    """The files of the page by their names."""
-    folder = resources.files("icae.serve").joinpath("playground")
-    return {
-        file.name: file.read_bytes()
-        for file in folder.iterdir()
-        if file.name.rpartition(".")[2] in _MEDIA_TYPES
-    }
+    def file_response(
+        self,
+        full_path: str | os.PathLike[str],
+        stat_result: os.stat_result,
+        scope: MutableMapping[str, Any],
+        status_code: int = 200,
+    ) -> Response:
+        """A file, or 304 if the browser has it."""
+        response = super().file_response(full_path, stat_result, scope, status_code)
+        response.headers.update(_HEADERS)
+        return response

@@ -2,36 +2,29 @@
 
 from __future__ import annotations
 
-import functools
+import asyncio
 import time
-from collections.abc import Mapping, Sequence
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass
-
-from starlette.requests import Request
-from starlette.responses import JSONResponse
+from typing import TypeVar
 
 from icae.config.spans import check_ratio
 from icae.decode.vllm.runtime import VllmRuntime
 from icae.engine import Icae
-from icae.errors import RequestError
-from icae.memory import Memory, hash_token_ids
-from icae.serve.bodies import error_body
-from icae.serve.chat_reading import ChatReader
-from icae.serve.chat_writing import ChatWriter
-from icae.serve.document_work import DocumentDesk
-from icae.serve.engine_writing import EngineWriter
+from icae.serve.chat_bridge import ChatBridge
 from icae.serve.keys import Keys
-from icae.serve.limits import Limits
+from icae.serve.library import Library
+from icae.serve.limits import Limits, OwnerLimit
+from icae.serve.local_chats import LocalChats
 from icae.serve.metrics import Metrics
-from icae.serve.owner_limit import OwnerLimit
-from icae.serve.shelf import Shelf
-from icae.serve.span_bodies import TokenStarts
-from icae.serve.worker import ModelWorker, Writer
+from icae.serve.vllm_chats import VllmChats
+from icae.serve.worker import Chats, ModelWorker
 from icae.store import MemoryStore
 
 PARSERS = 2
 """Uploaded files that are read at a time."""
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,32 +32,33 @@ class Service:
     """What the endpoints share.
 
     Attributes:
-        model: Name of the model that clients ask for: the adapter's.
+        icae: The model.
         created: When the server started, Unix time, s.
         keys: Tells who sends a request.
         limits: Bounds.
         metrics: Counts.
-        shelf: The memories.
-        desk: Work on memories.
+        library: The memories.
         worker: The thread that runs the model.
         arriving: Requests of each owner whose body is read or that wait for their answer.
         ratio: Context tokens per slot where a request does not say.
         parsers: Threads that read uploaded files: a slow one holds up other uploads alone.
-        token_starts: Where the tokens of a document of a memory start in its text.
     """
 
-    model: str
+    icae: Icae
     created: int
     keys: Keys
     limits: Limits
     metrics: Metrics
-    shelf: Shelf
-    desk: DocumentDesk
+    library: Library
     worker: ModelWorker
     arriving: OwnerLimit
     ratio: float
     parsers: Executor
-    token_starts: TokenStarts
+
+    @property
+    def model(self) -> str:
+        """Name of the model that clients ask for: the adapter's."""
+        return self.icae.name
 
     @classmethod
     def over(
@@ -76,7 +70,7 @@ class Service:
         limits: Limits,
         longest_message: int | None = None,
         ratio: float = 4.0,
-        engine: VllmRuntime | None = None,
+        vllm: VllmRuntime | None = None,
     ) -> Service:
         """Put a service together; its worker is not started.
 
@@ -87,62 +81,51 @@ class Service:
             limits: Bounds.
             longest_message: Most tokens of a message that is read as text, or None.
             ratio: Context tokens per slot where a request does not say.
-            engine: Answers chats in place of the loaded model, which then only compresses.
+            vllm: Answers chats in place of the loaded model, which then only compresses.
 
         Raises:
             ConfigError: If the ratio is out of range.
         """
         check_ratio(ratio)
-        metrics, shelf = Metrics(), Shelf(store)
-        if engine is not None:
-            icae = icae.answering_in(engine)
-        reader = ChatReader(
-            icae, limits=limits, metrics=metrics, longest_message=longest_message, ratio=ratio
+        metrics = Metrics()
+        bridge = ChatBridge(
+            icae if vllm is None else icae.answering_in(vllm),
+            limits=limits,
+            metrics=metrics,
+            longest_message=longest_message,
+            ratio=ratio,
         )
-        writer: Writer = (
-            ChatWriter(icae, reader, metrics=metrics, kept_bytes=limits.kept_bytes)
-            if engine is None
-            else EngineWriter(icae, engine, reader, metrics=metrics)
+        chats: Chats = (
+            LocalChats(bridge, metrics=metrics, kept_bytes=limits.kept_bytes)
+            if vllm is None
+            else VllmChats(bridge, vllm, metrics=metrics)
         )
-        worker = ModelWorker(writer, limits=limits, metrics=metrics)
+        worker = ModelWorker(chats, limits=limits, metrics=metrics)
         return cls(
-            model=icae.name,
+            icae=icae,
             created=int(time.time()),
             keys=keys,
             limits=limits,
             metrics=metrics,
-            shelf=shelf,
-            desk=DocumentDesk(icae, shelf, submit=worker.submit_document, metrics=metrics),
+            library=Library(icae, store, submit=worker.submit_job, metrics=metrics),
             worker=worker,
             arriving=OwnerLimit(limits.per_owner),
             ratio=ratio,
             parsers=ThreadPoolExecutor(PARSERS, thread_name_prefix="icae-parser"),
-            token_starts=functools.partial(_token_starts, icae),
         )
 
-    def owner(self, request: Request) -> str:
-        """Who sends a request.
 
-        Raises:
-            RequestError: If the sender may not use the server (401).
-        """
-        return self.keys.owner(request.headers.get("authorization"))
+async def settled(future: Future[T], *, seconds: float) -> bool:
+    """Wait in the event loop for what the model's thread does, without giving it up.
 
+    Args:
+        future: The work.
+        seconds: Longest wait, s.
 
-def error_response(error: RequestError) -> JSONResponse:
-    """An error as a response."""
-    headers: Mapping[str, str] = {}
-    if error.retry_after_s is not None:
-        headers = {"Retry-After": str(error.retry_after_s)}
-    if error.status == 401:
-        headers = {"WWW-Authenticate": "Bearer"}
-    return JSONResponse(error_body(error), status_code=error.status, headers=headers)
-
-
-def _token_starts(icae: Icae, memory: Memory, document: int) -> Sequence[int] | None:
-    """Where the tokens start, if the text still has those that it was compressed from."""
-    own = memory.documents[document]
-    if own.source is None:
-        return None
-    tokens = icae.compressor.tokenize(own.source)
-    return tokens.offsets if hash_token_ids(tokens.ids) == own.token_ids_sha256 else None
+    Returns:
+        Whether it is done, with a result or an error.
+    """
+    waiting = asyncio.wrap_future(future)
+    waiting.add_done_callback(lambda done: done.cancelled() or done.exception())
+    await asyncio.wait({waiting}, timeout=seconds)
+    return future.done()

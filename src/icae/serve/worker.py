@@ -12,31 +12,19 @@ import threading
 import time
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
 from icae.errors import RequestError
 from icae.serve.chat_work import ChatWork
-from icae.serve.document_work import DocumentWork
-from icae.serve.limits import Limits
+from icae.serve.jobs import Job
+from icae.serve.limits import Limits, OwnerLimit
 from icae.serve.metrics import Metrics
-from icae.serve.owner_limit import OwnerLimit
 
 LONGEST_RETRY_S = 60
 """Longest time after which a client is told to try again, s."""
 
 
-@dataclass(kw_only=True)
-class _Pace:
-    """Seconds from one answered chat to the next lately, as a running mean."""
-
-    seconds: float = 1.0
-
-    def note(self, seconds: float) -> None:
-        self.seconds += 0.2 * (seconds - self.seconds)
-
-
-class Writer(Protocol):
+class Chats(Protocol):
     """What answers chats; the worker's thread alone calls it."""
 
     def __len__(self) -> int:
@@ -58,25 +46,25 @@ class Writer(Protocol):
 
 
 class ModelWorker:
-    """Runs chats and documents in a thread of its own, from `start` to `close`.
+    """Runs chats and jobs on memories in a thread of its own, from `start` to `close`.
 
     Args:
-        writer: Answers chats.
+        chats: Answers chats.
         limits: How many may wait.
         metrics: Counts.
     """
 
-    def __init__(self, writer: Writer, *, limits: Limits, metrics: Metrics) -> None:
-        self._writer = writer
+    def __init__(self, chats: Chats, *, limits: Limits, metrics: Metrics) -> None:
+        self._answering = chats
         self._limits = limits
         self._metrics = metrics
         self._owners = OwnerLimit(limits.per_owner)
         self._changed = threading.Condition()
-        self._chats: deque[ChatWork] = deque()
-        self._documents: deque[DocumentWork] = deque()
+        self._waiting: deque[ChatWork] = deque()
+        self._jobs: deque[Job] = deque()
         self._stepping = 0
         self._closing_at: float | None = None
-        self._pace = _Pace()
+        self._seconds_apart = 1.0  # from one answered chat to the next lately
         self._owed_s = 0.0
         self._busy_s = 0.0
         self._thread = threading.Thread(target=self._run, name="icae-model", daemon=True)
@@ -93,25 +81,25 @@ class ModelWorker:
         """
         with self._changed:
             self._require_open()
-            if len(self._chats) >= self._limits.waiting:
+            if len(self._waiting) >= self._limits.waiting:
                 raise _full("chats", self._retry_after())
             self._owners.take(work.owner)
             work.future.add_done_callback(lambda _: self._owners.give(work.owner))
-            self._chats.append(work)
+            self._waiting.append(work)
             self._count()
             self._changed.notify()
 
-    def submit_document(self, work: DocumentWork) -> None:
-        """Let a document wait for being worked on.
+    def submit_job(self, job: Job) -> None:
+        """Let a job wait for being done.
 
         Raises:
             RequestError: As for `submit_chat`.
         """
         with self._changed:
             self._require_open()
-            if len(self._documents) + self._stepping >= self._limits.documents:
+            if len(self._jobs) + self._stepping >= self._limits.documents:
                 raise _full("documents", LONGEST_RETRY_S)
-            self._documents.append(work)
+            self._jobs.append(job)
             self._count()
             self._changed.notify()
 
@@ -134,53 +122,56 @@ class ModelWorker:
 
     def _run(self) -> None:
         while self._wait():
-            if self._writer or self._chats:
+            if self._answering or self._waiting:
                 self._write()
-            if self._documents and (self._owed_s <= 0 or not self._writer):
-                self._document()
+            if self._jobs and (self._owed_s <= 0 or not self._answering):
+                self._work()
 
     def _wait(self) -> bool:
         """Wait for work; false if the thread is to end."""
         with self._changed:
-            while not (self._chats or self._documents or self._writer):
+            while not (self._waiting or self._jobs or self._answering):
                 if self._closing_at is not None:
                     return False
                 self._changed.wait()
             if self._closing_at is not None and time.monotonic() > self._closing_at:
-                for document in self._documents:
-                    document.fail(_closing())
-                self._documents.clear()
+                for job in self._jobs:
+                    job.future.set_exception(_closing())
+                self._jobs.clear()
             self._count()
             return True
 
     def _write(self) -> None:
         """One token of the chats that are answered; others join them."""
         with self._changed:
-            works = [self._chats.popleft() for _ in range(min(self._writer.room, len(self._chats)))]
+            works = [
+                self._waiting.popleft()
+                for _ in range(min(self._answering.room, len(self._waiting)))
+            ]
             self._count()
-        begin, before = time.monotonic(), len(self._writer)
-        self._writer.take(works)
-        self._writer.step()
+        begin, before = time.monotonic(), len(self._answering)
+        self._answering.take(works)
+        self._answering.step()
         seconds = time.monotonic() - begin
         self._busy_s += seconds
-        for _ in range(before + len(works) - len(self._writer)):
-            self._pace.note(self._busy_s)
+        for _ in range(before + len(works) - len(self._answering)):
+            self._seconds_apart += 0.2 * (self._busy_s - self._seconds_apart)
             self._busy_s = 0.0
         self._owed_s -= seconds
-        self._metrics.writing.set(len(self._writer))
+        self._metrics.writing.set(len(self._answering))
 
-    def _document(self) -> None:
-        """One step of the document that waited longest."""
+    def _work(self) -> None:
+        """One step of the job that waited longest."""
         with self._changed:
-            document = self._documents.popleft()
+            job = self._jobs.popleft()
             self._stepping = 1
         begin = time.monotonic()
-        going_on = document.step()
+        going_on = job.step()
         self._owed_s = time.monotonic() - begin
         with self._changed:
             self._stepping = 0
             if going_on:
-                self._documents.append(document)
+                self._jobs.append(job)
             self._count()
 
     def _require_open(self) -> None:
@@ -189,13 +180,13 @@ class ModelWorker:
 
     def _retry_after(self) -> int:
         """Seconds after which about half of those who wait were answered."""
-        wait = self._pace.seconds * len(self._chats) / 2
+        wait = self._seconds_apart * len(self._waiting) / 2
         return max(1, min(LONGEST_RETRY_S, math.ceil(wait)))
 
     def _count(self) -> None:
-        self._metrics.waiting.set(len(self._chats))
-        self._metrics.writing.set(len(self._writer))
-        self._metrics.documents.set(len(self._documents) + self._stepping)
+        self._metrics.waiting.set(len(self._waiting))
+        self._metrics.writing.set(len(self._answering))
+        self._metrics.documents.set(len(self._jobs) + self._stepping)
 
 
 def _full(what: str, retry_after_s: int) -> RequestError:

@@ -17,8 +17,8 @@ import pytest
 from icae.serve.app import make_app
 from icae.serve.keys import HashedKeys, Keys, NoKeys, add_key
 from icae.serve.limits import Limits
+from icae.serve.listening import Address, listen, make_server
 from icae.serve.service import Service
-from icae.serve.serving import Address, listen, make_server
 from icae.store import create_store
 
 TEXT = "The fox is in the inn. " * 3
@@ -79,7 +79,7 @@ def running(
             keys=keys,
             limits=limits or Limits(answer_tokens=8),
             longest_message=longest_message,
-            engine=decoder,
+            vllm=decoder,
         )
         server = make_server(make_app(service, local_only=not keys.required, grace_s=5), grace_s=5)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [sock]}, daemon=True)

@@ -128,7 +128,7 @@ def test_an_answer_whose_time_is_up_ends_at_the_engine_too(gateway: Any, stub: V
 
     assert caught.value.status_code == 504
     end = time.monotonic() + 30
-    while len(server.service.worker._writer) and time.monotonic() < end:
+    while len(server.service.worker._answering) and time.monotonic() < end:
         time.sleep(0.01)
     assert stub.written < 150
 

@@ -9,7 +9,7 @@ import pytest
 
 from icae.errors import ConfigError
 from icae.serve.keys import HashedKeys, NoKeys, add_key
-from icae.serve.serving import Address, check_public
+from icae.serve.listening import Address, check_public
 
 
 def test_a_key_sees_and_uses_its_own_memories_alone(

@@ -5,21 +5,17 @@ from typing import Any
 import pytest
 
 from icae.errors import RequestError
-from icae.serve.chat_request import Message, conversation
-from icae.serve.long_messages import split_message
+from icae.serve.chat_bridge import conversation, split_message
 
 LONG = " ".join(["word"] * 60)
 
 
-def split(role: Any, text: str, longest: int = 20) -> tuple[str, str | None]:
-    made = split_message(
-        Message(role=role, text=text), longest=longest, count=lambda text: len(text.split())
-    )
-    return made.kept.text, made.memory
+def split(role: Any, text: str, longest: int = 20) -> tuple[str, str]:
+    return split_message(role, text, longest=longest, count=lambda text: len(text.split()))
 
 
 def test_a_short_message_stays_text() -> None:
-    assert split("user", "one two three") == ("one two three", None)
+    assert split("user", "one two three") == ("one two three", "")
 
 
 @pytest.mark.parametrize("mark", ["\n\n", "\n"])
@@ -42,17 +38,16 @@ def test_a_question_that_comes_first_stays_text() -> None:
 
 
 def test_a_long_message_without_paragraphs_stays_text() -> None:
-    assert split("user", LONG) == (LONG, None)
+    assert split("user", LONG) == (LONG, "")
 
 
 def test_a_long_text_of_the_system_becomes_memory_whole_and_an_answer_never_does() -> None:
     assert split("system", f"{LONG}\n\nBe kind.") == ("", f"{LONG}\n\nBe kind.")
-    assert split("assistant", f"{LONG}\n\nYes.") == (f"{LONG}\n\nYes.", None)
+    assert split("assistant", f"{LONG}\n\nYes.") == (f"{LONG}\n\nYes.", "")
 
 
 def test_a_conversation_becomes_turns_and_a_question() -> None:
     said = [("system", "S"), ("user", "a"), ("assistant", "b"), ("assistant", "c"), ("user", "d")]
-    messages = [Message(role=role, text=text) for role, text in said]  # type: ignore[arg-type]
-    assert conversation(messages) == ("d", [("S\n\na", "b\n\nc")])
+    assert conversation(said) == ("d", [("S\n\na", "b\n\nc")])
     with pytest.raises(RequestError, match="starts with an answer"):
-        conversation([Message(role="assistant", text="x"), Message(role="user", text="y")])
+        conversation([("assistant", "x"), ("user", "y")])

@@ -103,15 +103,15 @@ def test_a_memory_that_is_just_being_shelved_is_ready_and_not_in_progress(
     serve: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     running = serve()
-    shelf, shelved = running.service.shelf, threading.Event()
-    put = shelf.put
+    library, shelved = running.service.library, threading.Event()
+    put = library._put
 
     def slow_put(*args: Any, **settings: Any) -> None:
         put(*args, **settings)
         shelved.set()
         time.sleep(0.2)
 
-    monkeypatch.setattr(shelf, "put", slow_put)
+    monkeypatch.setattr(library, "_put", slow_put)
     with running.client() as http:
         headers = {"Prefer": "respond-async"}
         made = http.post(
@@ -242,7 +242,7 @@ def test_a_memory_of_another_adapter_is_refused_when_it_comes_and_when_it_is_ask
     foreign = build_engine(adapter_hash="b" * 64).compress(text)
     server = serve()
     memory_id = "mem_" + "0" * 24
-    server.service.shelf.put("local", memory_id, "old", foreign, wanted=lambda: True)
+    server.service.library.put("local", memory_id, "old", foreign)
     with server.client() as http:
         uploaded = http.post("/v1/memories/import", content=memory_bytes(foreign), headers=FILE)
         asked = http.post(

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from icae.decode.torch import TorchRuntime
-from icae.serve import incoming
+from icae.serve import reading
 from icae.serve.limits import Limits
 
 CHAT = {"model": "tiny", "messages": [{"role": "user", "content": "Where?"}], "max_tokens": 4}
@@ -292,7 +292,7 @@ def test_a_file_that_takes_too_long_to_be_read_holds_up_nothing_else(
     def slow(*_: Any, **__: Any) -> Any:
         assert go_on.wait(30)
 
-    monkeypatch.setattr(incoming, "document_of_bytes", slow)
+    monkeypatch.setattr(reading, "document_of_bytes", slow)
     server = serve(limits=Limits(answer_tokens=4, body_seconds=0.2))
     with server.client() as http:
         for _ in range(3):  # more than there are threads for it

@@ -10,7 +10,7 @@ import httpx2
 import pytest
 
 from icae.decode.torch_rows import DecodingRows
-from icae.serve import chat_endpoints
+from icae.serve import chat
 from icae.serve.limits import Limits
 
 CHAT = {"model": "tiny", "messages": [{"role": "user", "content": "Where?"}], "max_tokens": 6}
@@ -56,7 +56,7 @@ def test_a_server_that_is_told_to_end_finishes_what_it_has_begun(
     ]
     for thread in threads:
         thread.start()
-    while not (server.service.desk.works_of("local") or results):
+    while not (server.service.library.entries("local") or results):
         time.sleep(0.005)
     server.server.should_exit = True
     for thread in threads:
@@ -70,7 +70,7 @@ def test_a_server_that_is_told_to_end_finishes_what_it_has_begun(
 def test_an_answer_is_given_up_when_its_client_goes(
     serve: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, stream: bool
 ) -> None:
-    monkeypatch.setattr(chat_endpoints, "LOOKS_EVERY_S", 0.01)
+    monkeypatch.setattr(chat, "LOOKS_EVERY_S", 0.01)
     server = serve(limits=Limits(answer_tokens=200))
     step = DecodingRows.step
     steps: list[int] = []

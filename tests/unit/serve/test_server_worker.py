@@ -9,7 +9,7 @@ import pytest
 
 from icae.errors import RequestError
 from icae.serve.chat_work import ChatWork
-from icae.serve.document_work import DocumentWork
+from icae.serve.jobs import Job
 from icae.serve.limits import Limits
 from icae.serve.metrics import Metrics
 from icae.serve.worker import ModelWorker
@@ -17,7 +17,7 @@ from icae.serve.worker import ModelWorker
 STEP_S = 0.002
 
 
-class Writer:
+class Chats:
     """Takes a step for every chat; notes what was done in which order."""
 
     room = 4
@@ -45,14 +45,14 @@ def chat(owner: str = "anna") -> Any:
     return ChatWork(owner=owner, request=None, memories=(), deadline=0.0)  # type: ignore[arg-type]
 
 
-def document(done: list[str], steps: int, name: str = "document") -> DocumentWork:
-    def work(own: DocumentWork) -> Iterator[tuple[int, int]]:
+def document(done: list[str], steps: int, name: str = "document") -> Job:
+    def work(own: Job) -> Iterator[tuple[int, int]]:
         for step in range(steps):
             time.sleep(STEP_S)
             done.append(name)
             yield step + 1, steps
 
-    return DocumentWork(owner="anna", id=name, title=name, steps=work)
+    return Job(owner="anna", id=name, title=name, work=work)
 
 
 @pytest.fixture
@@ -61,7 +61,7 @@ def done() -> list[str]:
 
 
 def worker_of(done: list[str], *, steps: int = 20, **limits: Any) -> Any:
-    return ModelWorker(Writer(done, steps), limits=Limits(**limits), metrics=Metrics())  # type: ignore[arg-type]
+    return ModelWorker(Chats(done, steps), limits=Limits(**limits), metrics=Metrics())  # type: ignore[arg-type]
 
 
 def test_while_both_wait_chats_and_documents_take_turns(done: list[str]) -> None:
@@ -69,7 +69,7 @@ def test_while_both_wait_chats_and_documents_take_turns(done: list[str]) -> None
     works = [chat(), chat()]
     for work in works:
         worker.submit_chat(work)
-    worker.submit_document(long := document(done, 20))
+    worker.submit_job(long := document(done, 20))
     worker.start()
     for one in (*works, long):
         one.future.result(timeout=20)
@@ -80,8 +80,8 @@ def test_while_both_wait_chats_and_documents_take_turns(done: list[str]) -> None
 
 def test_a_short_document_does_not_wait_for_a_long_one(done: list[str]) -> None:
     worker = worker_of(done)
-    worker.submit_document(document(done, 40, "long"))
-    worker.submit_document(short := document(done, 2, "short"))
+    worker.submit_job(document(done, 40, "long"))
+    worker.submit_job(short := document(done, 2, "short"))
     worker.start()
     short.future.result(timeout=20)
     assert done.count("long") < 40
@@ -94,13 +94,13 @@ def test_at_the_end_chats_are_finished_and_documents_only_within_the_grace(
     worker = worker_of(done)
     waiting, endless = chat(), document(done, 10**6)
     worker.submit_chat(waiting)
-    worker.submit_document(endless)
+    worker.submit_job(endless)
     worker.start()
     worker.close(seconds=0.05)
     assert waiting.future.done()
     with pytest.raises(RequestError, match="shutting down"):
         endless.future.result(timeout=0)
-    for submit, work in ((worker.submit_chat, chat()), (worker.submit_document, endless)):
+    for submit, work in ((worker.submit_chat, chat()), (worker.submit_job, endless)):
         with pytest.raises(RequestError) as refused:
             submit(work)
         assert refused.value.status == 503
@@ -109,9 +109,9 @@ def test_at_the_end_chats_are_finished_and_documents_only_within_the_grace(
 def test_more_documents_than_allowed_are_refused(done: list[str]) -> None:
     worker = worker_of(done, documents=2)
     for name in "ab":
-        worker.submit_document(document(done, 1, name))
+        worker.submit_job(document(done, 1, name))
     with pytest.raises(RequestError) as refused:
-        worker.submit_document(document(done, 1, "c"))
+        worker.submit_job(document(done, 1, "c"))
     assert (refused.value.status, refused.value.code) == (429, "queue_full")
     worker.start()
     worker.close(seconds=5)

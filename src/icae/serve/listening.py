@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from types import FrameType
 
 import uvicorn
-from starlette.applications import Starlette
+from fastapi import FastAPI
 
 from icae.errors import ConfigError
 from icae.serve.keys import Keys
@@ -73,7 +73,7 @@ class _Server(uvicorn.Server):
         self.should_exit = True
 
 
-def make_server(app: Starlette, *, grace_s: float) -> uvicorn.Server:
+def make_server(app: FastAPI, *, grace_s: float) -> uvicorn.Server:
     """A server whose `run` returns when the process is told to end.
 
     Requests under way are finished then, for so long; new ones are refused.

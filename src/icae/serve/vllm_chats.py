@@ -8,14 +8,12 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 
 from icae.decode.answering import TextStream
 from icae.decode.vllm.runtime import VllmRuntime
-from icae.engine import Icae
 from icae.errors import ServiceError
-from icae.serve.chat_reading import ChatReader, ReadyChat
-from icae.serve.chat_work import ChatWork
-from icae.serve.chat_writing import fail, finish, given_up
+from icae.serve.chat_bridge import ChatBridge, ReadyChat
+from icae.serve.chat_work import ChatWork, too_late
 from icae.serve.metrics import Metrics
 
-AT_ENGINE = 64
+AT_SERVER = 64
 """Most chats at the vLLM server at a time; others wait here."""
 
 MOMENT_S = 0.01
@@ -24,27 +22,23 @@ MOMENT_S = 0.01
 log = logging.getLogger(__name__)
 
 
-class EngineWriter:
-    """Has a vLLM server write answers; see `icae.serve.worker.Writer`.
+class VllmChats:
+    """Has a vLLM server answer chats; see `icae.serve.worker.Chats`.
 
     Memories and long messages are made ready in the thread that calls it; the answers are
     waited for in threads of their own.
 
     Args:
-        icae: The model that compresses, answering in the engine.
-        engine: The vLLM server.
-        reader: Makes chats ready.
+        bridge: Makes chats ready.
+        server: The vLLM server.
         metrics: Counts.
     """
 
-    def __init__(
-        self, icae: Icae, engine: VllmRuntime, reader: ChatReader, *, metrics: Metrics
-    ) -> None:
-        self._icae = icae
-        self._engine = engine
-        self._reader = reader
+    def __init__(self, bridge: ChatBridge, server: VllmRuntime, *, metrics: Metrics) -> None:
+        self._bridge = bridge
+        self._server = server
         self._metrics = metrics
-        self._pool = ThreadPoolExecutor(AT_ENGINE, thread_name_prefix="icae-engine")
+        self._pool = ThreadPoolExecutor(AT_SERVER, thread_name_prefix="icae-vllm")
         self._asked: set[Future[None]] = set()
 
     def __len__(self) -> int:
@@ -54,18 +48,11 @@ class EngineWriter:
     @property
     def room(self) -> int:
         """How many more chats it takes now."""
-        return AT_ENGINE - len(self._asked)
+        return AT_SERVER - len(self._asked)
 
     def take(self, works: Sequence[ChatWork]) -> None:
         """Send chats to the server; the outcome of each, error or not, goes to its future."""
-        for work in works:
-            if not work.future.set_running_or_notify_cancel():
-                continue
-            try:
-                ready = self._reader.prepare(work)
-            except Exception as error:
-                fail(work, error)
-                continue
+        for ready in self._bridge.ready(works):
             self._asked.add(self._pool.submit(self._attempt, ready))
         self._metrics.together.observe(len(self._asked))
 
@@ -78,24 +65,24 @@ class EngineWriter:
             self._answer(ready)
         except Exception as error:
             if isinstance(error, ServiceError):
-                log.warning("The engine did not answer: %s", error)
-            fail(ready.work, error)
+                log.warning("The vLLM server did not answer: %s", error)
+            ready.work.fail(error)
 
     def _answer(self, ready: ReadyChat) -> None:
         """Answer a chat; its owner's cache in the server is apart from all others'."""
-        work = ready.work
-        stream = TextStream(self._icae.tokenizer, work.on_text)
+        work, icae = ready.work, self._bridge.icae
+        stream = TextStream(icae.tokenizer, work.on_text)
 
         def send(token: int) -> None:
             if work.stop.is_set():
-                raise given_up()
+                raise too_late()
             stream.add(token)
 
-        made = self._engine.apart(work.owner).generate(
+        made = self._server.apart(work.owner).generate(
             ready.request.prefix,
             ready.request.prompt_ids,
             max_new_tokens=ready.max_new_tokens,
-            stop_ids=self._icae.answerer.stop_ids,
+            stop_ids=icae.answerer.stop_ids,
             on_token=send,
         )
-        finish(self._icae, ready, stream.close(), made, metrics=self._metrics)
+        self._bridge.finish(ready, stream.close(), made)

@@ -1,0 +1,212 @@
+"""Chats as the API speaks of them: OpenAI's format, and memories as parts of a message."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from icae.errors import RequestError
+from icae.serve.memory_models import MemoryId
+
+MAX_MEMORIES = 64
+"""Most memories that a conversation refers to."""
+
+_NOTHING: Mapping[str, Sequence[object]] = {
+    "n": (None, 1),
+    "stop": (None, []),
+    "logprobs": (None, False),
+    "tools": (None, []),
+    "functions": (None, []),
+    "audio": (None,),
+    "response_format": (None, {"type": "text"}),
+}
+"""Settings that would change the answer in a way that is not offered, with the values that
+do not. Settings of sampling are taken and have no effect: decoding is greedy."""
+
+
+class TextPart(BaseModel):
+    """Text of a message."""
+
+    type: Literal["text"] = "text"
+    text: str
+
+
+class MemoryPart(BaseModel):
+    """A memory that a message of the user or the system refers to."""
+
+    type: Literal["memory"]
+    id: MemoryId
+
+
+Part = Annotated[TextPart | MemoryPart, Field(discriminator="type")]
+
+
+def _as_parts(content: object) -> object:
+    return [{"type": "text", "text": content}] if isinstance(content, str) else content
+
+
+class Message(BaseModel):
+    """One message of a conversation."""
+
+    model_config = ConfigDict(strict=True)
+
+    role: Literal["system", "developer", "user", "assistant"]
+    content: Annotated[
+        list[Part], BeforeValidator(_as_parts, json_schema_input_type=str | list[Part])
+    ]
+
+    @property
+    def text(self) -> str:
+        """What was said."""
+        texts = [part.text for part in self.content if isinstance(part, TextPart)]
+        return "\n\n".join(filter(None, texts))
+
+    @property
+    def memory_ids(self) -> list[str]:
+        """The memories it refers to."""
+        return [part.id for part in self.content if isinstance(part, MemoryPart)]
+
+
+class StreamOptions(BaseModel):
+    """How an answer is streamed."""
+
+    model_config = ConfigDict(strict=True)
+
+    include_usage: bool | None = None
+
+
+class ChatRequest(BaseModel):
+    """A conversation that is to be answered; decoding is greedy.
+
+    Fields of OpenAI's chat API that are not named here are taken and have no effect, except
+    n, stop, logprobs, tools, functions, audio and response_format, which are refused where
+    they ask for something.
+    """
+
+    model_config = ConfigDict(strict=True, extra="allow")
+
+    model: Annotated[str, Field(description="The one of /v1/models.")]
+    messages: Annotated[
+        list[Message],
+        Field(min_length=1, max_length=1000, description="The last one is the user's."),
+    ]
+    max_tokens: Annotated[int | None, Field(ge=1)] = None
+    max_completion_tokens: Annotated[int | None, Field(ge=1)] = None
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    auto_compress: Annotated[
+        int | None,
+        Field(
+            ge=0,
+            description="Read messages of more tokens as memory; 0 never does, null leaves it "
+            "to the server.",
+        ),
+    ] = None
+
+    @model_validator(mode="after")
+    def _can_be_answered(self) -> Self:
+        for name, value in (self.model_extra or {}).items():
+            if value not in _NOTHING.get(name, [value]):
+                raise RequestError(
+                    f"{name} is not supported.", code="unsupported_parameter", param=name
+                )
+        for at, message in enumerate(self.messages):
+            if message.role == "assistant" and message.memory_ids:
+                raise RequestError(
+                    "An answer refers to a memory.",
+                    param=f"messages[{at}].content",
+                    expected="memories in messages of the user or the system",
+                )
+        if self.messages[-1].role != "user":
+            raise RequestError("The last message is not the user's.", param="messages")
+        if len(self.memory_ids) > MAX_MEMORIES:
+            raise RequestError(
+                "The conversation refers to too many memories.",
+                param="messages",
+                got=str(len(self.memory_ids)),
+                expected=f"at most {MAX_MEMORIES}",
+            )
+        return self
+
+    @property
+    def memory_ids(self) -> tuple[str, ...]:
+        """The memories it refers to, each once, in order."""
+        ids = (one for message in self.messages for one in message.memory_ids)
+        return tuple(dict.fromkeys(ids))
+
+    @property
+    def longest_answer(self) -> int | None:
+        """Most tokens of the answer, or None for as many as fit."""
+        own = self.max_completion_tokens
+        return self.max_tokens if own is None else own
+
+    @property
+    def include_usage(self) -> bool:
+        """Whether a stream ends with the number of tokens."""
+        return bool(self.stream_options and self.stream_options.include_usage)
+
+
+class Model(BaseModel):
+    """The model that is served."""
+
+    id: str
+    object: Literal["model"] = "model"
+    created: int
+    owned_by: str = "icae"
+
+
+class ModelList(BaseModel):
+    """A list of one."""
+
+    object: Literal["list"] = "list"
+    data: list[Model]
+
+
+class AnswerMessage(BaseModel):
+    """The message that answers."""
+
+    role: Literal["assistant"] = "assistant"
+    content: str
+    refusal: None = None
+
+
+class Choice(BaseModel):
+    """The one answer."""
+
+    index: Literal[0] = 0
+    message: AnswerMessage
+    logprobs: None = None
+    finish_reason: Literal["stop", "length"]
+
+
+class Usage(BaseModel):
+    """Decoder positions read and tokens written."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+
+
+class Figures(BaseModel):
+    """What an answer cost, beyond the fields of OpenAI's API; also in the last piece."""
+
+    memory_positions: Annotated[int, Field(description="Positions of all memories read.")]
+    compressed_tokens: Annotated[int, Field(description="Tokens of messages read as memory.")]
+    kv_bytes: Annotated[int, Field(description="Key-value cache when the answer ended.")]
+    seconds: float
+    first_token_seconds: float
+    runtime: str
+
+
+class Completion(BaseModel):
+    """A whole answer."""
+
+    id: str
+    created: int
+    model: str
+    object: Literal["chat.completion"] = "chat.completion"
+    choices: Annotated[list[Choice], Field(min_length=1, max_length=1)]
+    usage: Usage
+    icae: Figures

@@ -1,0 +1,98 @@
+"""Work on memories that the model's thread does a step at a time."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import threading
+from collections.abc import Callable, Generator
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+
+from icae.compression.adaptive import FidelityPolicy
+from icae.engine import Icae
+from icae.errors import IcaeError, RequestError
+from icae.memory import Memory, Segment
+from icae.serve.memory_models import MemoryRequest
+
+log = logging.getLogger(__name__)
+
+Steps = Generator[tuple[int, int], None, None]
+"""Does some work each time; gives (spans done, spans in all)."""
+
+
+@dataclass(kw_only=True, eq=False)
+class Job:
+    """A memory that is being made or changed.
+
+    Attributes:
+        owner: Whose it is.
+        id: Its id.
+        title: What the owner calls it.
+        work: Gives the steps of the work; they run in the model's thread.
+        progress: (spans done, spans in all); (0, 0) before it begins.
+        future: Done when the memory is on the disk, or the work failed.
+        cancelled: Set when the result is not wanted any more.
+    """
+
+    owner: str
+    id: str
+    title: str
+    work: Callable[[Job], Steps]
+    progress: tuple[int, int] = (0, 0)
+    future: Future[None] = field(default_factory=Future)
+    cancelled: threading.Event = field(default_factory=threading.Event)
+    _steps: Steps | None = None
+
+    def step(self) -> bool:
+        """Do some of the work.
+
+        Returns:
+            Whether there is more to do.
+        """
+        try:
+            self.require_wanted()
+            self._steps = self._steps or self.work(self)
+            self.progress = next(self._steps)
+            return True
+        except StopIteration:
+            self.future.set_result(None)
+        except Exception as error:
+            if not isinstance(error, IcaeError):
+                log.exception("Work on a memory failed.")
+            self.future.set_exception(error)
+        return False
+
+    def require_wanted(self) -> None:
+        """Go on only with what is still wanted.
+
+        Raises:
+            RequestError: If the memory was deleted (404).
+        """
+        if self.cancelled.is_set():
+            raise RequestError("The memory was deleted.", status=404, code="memory_not_found")
+
+
+def compressing(
+    icae: Icae, wanted: MemoryRequest, *, ratio: float
+) -> Generator[tuple[int, int], None, Memory]:
+    """Compress a text, one batch of spans a step, to the memory that `Icae.compress` makes.
+
+    Args:
+        icae: The model.
+        wanted: The text, and how it is to be held.
+        ratio: Context tokens per slot where that does not say.
+    """
+    compressor = icae.compressor
+    encode = functools.partial(compressor.encode, ratio=wanted.ratio or ratio)
+    if wanted.min_fidelity is not None:
+        policy = FidelityPolicy(min_fidelity=wanted.min_fidelity)
+        encode = functools.partial(icae.adaptive.segments, policy=policy)
+    tokens = compressor.tokenize(wanted.text)
+    pieces = compressor.cut(tokens)
+    segments: list[Segment] = []
+    yield 0, len(pieces)
+    for part in compressor.runtime.batches([len(ids) for ids in pieces]):
+        segments += encode(pieces[part])
+        yield len(segments), len(pieces)
+    return compressor.memory(tokens, segments, name=wanted.name)

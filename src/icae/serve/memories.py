@@ -1,0 +1,212 @@
+"""``/v1/memories``: memories as objects."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Annotated, Any
+
+from fastapi import Body, Depends, Header, Query, Response
+
+from icae.engine import Icae
+from icae.errors import MemoryFileError, RequestError
+from icae.memory import Memory, hash_token_ids, memory_bytes, memory_from_bytes
+from icae.serve.jobs import Job
+from icae.serve.library import Entry
+from icae.serve.memory_models import (
+    DeletedMemory,
+    MemoryId,
+    MemoryObject,
+    MemoryPage,
+    MemoryRequest,
+    MemoryText,
+    MoreText,
+    Progress,
+    Title,
+    no_memory,
+)
+from icae.serve.reading import POSTED_DOCUMENT, Owner, Serving, keyed_router, posted_document
+from icae.serve.refusals import error_body
+from icae.serve.service import Service, settled
+
+FILE = "application/octet-stream"
+"""Media type of a memory file."""
+
+router = keyed_router()
+
+Prefer = Annotated[
+    list[str], Header(description="With respond-async (RFC 7240) the response is 202 at once.")
+]
+IN_WORK: dict[int | str, dict[str, Any]] = {
+    202: {
+        "model": MemoryObject,
+        "description": "It is in work; ask for it by its id. It is on the disk when it is ready.",
+    }
+}
+
+
+@router.post(
+    "/v1/memories",
+    status_code=201,
+    response_model_exclude_unset=True,
+    responses=IN_WORK,
+    openapi_extra=POSTED_DOCUMENT,
+)
+async def create_memory(
+    document: Annotated[MemoryRequest, Depends(posted_document)],
+    service: Serving,
+    owner: Owner,
+    response: Response,
+    prefer: Prefer = [],  # noqa: B006
+) -> MemoryObject:
+    """Make a memory of a text or a file."""
+    job = service.library.create(owner, document, ratio=service.ratio)
+    return await _outcome(service, job, response, prefer)
+
+
+@router.get("/v1/memories", response_model_exclude_unset=True)
+def list_memories(
+    service: Serving,
+    owner: Owner,
+    limit: Annotated[int, Query(ge=1, le=100, description="Most memories in the response.")] = 20,
+    after: Annotated[
+        MemoryId | None,
+        Query(description="The memory after which the page begins, `last_id` of the page before."),
+    ] = None,
+) -> MemoryPage:
+    """The memories of the key, those changed last first; work under way before them."""
+    entries = service.library.entries(owner)
+    ids = [entry.id for entry in entries]
+    if after is not None and after not in ids:
+        raise no_memory(after)
+    start = 0 if after is None else ids.index(after) + 1
+    page = entries[start : start + limit]
+    return MemoryPage(
+        object="list",
+        data=[_memory(entry) for entry in page],
+        first_id=page[0].id if page else None,
+        last_id=page[-1].id if page else None,
+        has_more=start + limit < len(entries),
+    )
+
+
+@router.post("/v1/memories/import", status_code=201, response_model_exclude_unset=True)
+def import_memory(
+    service: Serving,
+    owner: Owner,
+    name: Annotated[Title, Query()] = "memory",
+    data: Annotated[bytes, Body(media_type=FILE)] = b"",
+) -> MemoryObject:
+    """Keep a memory file that the same adapter made; it is read strictly, as data alone."""
+    try:
+        memory = memory_from_bytes(
+            data, where="The upload", max_source_bytes=service.limits.body_bytes
+        )
+    except MemoryFileError as error:
+        raise RequestError(
+            error.message, code="invalid_memory_file", got=error.got, expected=error.expected
+        ) from error
+    return _memory(service.library.take_in(owner, memory, title=name))
+
+
+@router.get("/v1/memories/{id}", response_model_exclude_unset=True)
+def get_memory(id: MemoryId, service: Serving, owner: Owner) -> MemoryObject:  # noqa: A002
+    """A memory, or how far the work on it is."""
+    return _memory(service.library.get(owner, id))
+
+
+@router.delete("/v1/memories/{id}")
+def delete_memory(id: MemoryId, service: Serving, owner: Owner) -> DeletedMemory:  # noqa: A002
+    """Forget a memory; work on it is given up."""
+    service.library.drop(owner, id)
+    return DeletedMemory(id=id)
+
+
+@router.post("/v1/memories/{id}/append", response_model_exclude_unset=True, responses=IN_WORK)
+async def append_memory(
+    id: MemoryId,  # noqa: A002
+    more: MoreText,
+    service: Serving,
+    owner: Owner,
+    response: Response,
+    prefer: Prefer = [],  # noqa: B006
+) -> MemoryObject:
+    """Add text to the end of a memory; until it is ready the old one is read."""
+    most = service.limits.append_chars
+    if len(more.text) > most:
+        raise RequestError(
+            "The text is too long to be appended at once.",
+            status=413,
+            code="body_too_large",
+            param="text",
+            got=f"{len(more.text):,} characters",
+            expected=f"at most {most:,}",
+            fix="Append it in parts.",
+        )
+    job = await asyncio.to_thread(service.library.append, owner, id, more.text)
+    return await _outcome(service, job, response, prefer)
+
+
+@router.get("/v1/memories/{id}/spans")
+def memory_spans(id: MemoryId, service: Serving, owner: Owner) -> MemoryText:  # noqa: A002
+    """The text of a memory with how faithfully each part of it is held."""
+
+    def token_starts(memory: Memory, document: int) -> Sequence[int] | None:
+        return _token_starts(service.icae, memory, document)
+
+    return MemoryText.of(service.library.load(owner, id), token_starts)
+
+
+@router.get(
+    "/v1/memories/{id}/file",
+    response_class=Response,
+    responses={200: {"content": {FILE: {"schema": {"type": "string", "contentMediaType": FILE}}}}},
+)
+def memory_file(id: MemoryId, service: Serving, owner: Owner) -> Response:  # noqa: A002
+    """A memory as an ``.icae`` file."""
+    data = memory_bytes(service.library.load(owner, id))
+    headers = {"Content-Disposition": f'attachment; filename="{id}.icae"'}
+    return Response(data, media_type=FILE, headers=headers)
+
+
+async def _outcome(
+    service: Service, job: Job, response: Response, prefer: Sequence[str]
+) -> MemoryObject:
+    """The memory if it is ready soon, else how far the work is (202)."""
+    wishes = [wish.strip() for wish in ",".join(prefer).lower().split(",")]
+    if "respond-async" in wishes:
+        response.headers["Preference-Applied"] = "respond-async"
+    elif await settled(job.future, seconds=service.limits.wait_seconds):
+        job.future.result()
+        return _memory(await asyncio.to_thread(service.library.get, job.owner, job.id))
+    response.status_code = 202
+    return _memory(Entry(id=job.id, title=job.title, record=None, job=job))
+
+
+def _memory(entry: Entry) -> MemoryObject:
+    """A memory as the API tells of it."""
+    record, job = entry.record, entry.job
+    made = MemoryObject(id=entry.id, object="memory", name=entry.title, status="ready")
+    if record is not None:
+        made.created_at = int(datetime.fromisoformat(record.added_at).timestamp())
+        made.tokens, made.positions = record.tokens, record.positions
+        made.ratio = record.tokens / record.positions
+        made.fidelity, made.bytes = record.fidelity, record.bytes
+    if job is not None:
+        done, spans = job.progress
+        error = job.future.exception() if job.future.done() else None
+        made.status = "in_progress" if error is None else "failed"
+        made.progress = Progress(spans_done=done, spans=spans)
+        if isinstance(error, Exception):
+            made.error = error_body(error).error
+    return made
+
+
+def _token_starts(icae: Icae, memory: Memory, document: int) -> Sequence[int] | None:
+    """Where the tokens start, if the text still has those that it was compressed from."""
+    own = memory.documents[document]
+    if own.source is None:
+        return None
+    tokens = icae.compressor.tokenize(own.source)
+    return tokens.offsets if hash_token_ids(tokens.ids) == own.token_ids_sha256 else None

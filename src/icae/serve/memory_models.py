@@ -1,0 +1,257 @@
+"""Memories as the API speaks of them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from typing import Annotated, Literal, Self
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema, model_validator
+
+from icae.errors import RequestError
+from icae.memory import Memory
+from icae.memory.critical_words import CriticalWord, critical_words, overlapping_word
+from icae.memory.shading import Stretch, shaded_spans
+from icae.serve.refusals import ErrorDetail
+from icae.store.prepared import check_name
+
+_ID = re.compile(r"mem_[0-9a-f]{24}")
+
+TokenStarts = Callable[[Memory, int], Sequence[int] | None]
+"""Character at which each token of a document of a memory starts, or None if not known."""
+
+
+def no_memory(memory_id: str) -> RequestError:
+    """The error for a memory that is not there, or is another owner's."""
+    return RequestError(
+        "There is no such memory.", status=404, code="memory_not_found", got=memory_id[:80]
+    )
+
+
+def _check_memory_id(memory_id: str) -> str:
+    if not _ID.fullmatch(memory_id):
+        raise no_memory(memory_id)
+    return memory_id
+
+
+def _check_title(title: str) -> str:
+    check_name(title)
+    return title
+
+
+def _not_blank(text: str) -> str:
+    if not text.strip():
+        raise ValueError("a text that is not blank")
+    return text
+
+
+MemoryId = Annotated[
+    str,
+    AfterValidator(_check_memory_id),
+    WithJsonSchema({"type": "string", "pattern": f"^{_ID.pattern}$"}),
+]
+Title = Annotated[
+    str,
+    Field(min_length=1, max_length=200, description="What you call it."),
+    AfterValidator(_check_title),
+]
+Text = Annotated[str, Field(min_length=1), AfterValidator(_not_blank)]
+Ratio = Annotated[
+    float | None,
+    Field(
+        ge=1,
+        le=1000,
+        allow_inf_nan=False,
+        description="Context tokens per slot; by default the server's.",
+    ),
+]
+MinFidelity = Annotated[
+    float | None,
+    Field(
+        ge=0.01,
+        le=1,
+        allow_inf_nan=False,
+        description="Share of its tokens that every span must hold, at the highest of 16x, 8x, "
+        "4x and 2x that does, or verbatim. Not together with ratio.",
+    ),
+]
+
+
+class MemoryRequest(BaseModel):
+    """A text that is to become a memory."""
+
+    model_config = ConfigDict(strict=True)
+
+    text: Text
+    name: Title = "text"
+    ratio: Ratio = None
+    min_fidelity: MinFidelity = None
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> Self:
+        if self.ratio is not None and self.min_fidelity is not None:
+            raise RequestError(
+                "ratio and min_fidelity do not go together.",
+                param="ratio",
+                fix="Leave one out: with min_fidelity each span gets a ratio of its own.",
+            )
+        return self
+
+
+class Upload(BaseModel):
+    """A file that is to become a memory."""
+
+    file: Annotated[
+        str,
+        Field(
+            description="Text, Markdown, HTML or PDF, told by its content.",
+            json_schema_extra={"contentMediaType": "application/octet-stream"},
+        ),
+    ]
+    name: Title = "the name of the file"
+    ratio: Ratio = None
+    min_fidelity: MinFidelity = None
+
+
+class MoreText(BaseModel):
+    """Text for the end of a memory."""
+
+    model_config = ConfigDict(strict=True)
+
+    text: Annotated[Text, Field(description="It follows the last character at once.")]
+
+
+class Progress(BaseModel):
+    """How far the work on a memory is."""
+
+    spans_done: int
+    spans: Annotated[int, Field(description="0 before the work begins.")]
+
+
+class MemoryObject(BaseModel):
+    """A memory, ready or in work; a field that does not apply is left out."""
+
+    id: MemoryId
+    object: Literal["memory"]
+    name: str
+    created_at: Annotated[int, Field(description="Unix time of the last change in s.")] = 0
+    status: Literal["ready", "in_progress", "failed"]
+    tokens: Annotated[int, Field(description="Tokens of the text.")] = 0
+    positions: Annotated[int, Field(description="Decoder positions that it takes.")] = 0
+    ratio: Annotated[float, Field(description="Tokens per position.")] = 0.0
+    fidelity: Annotated[
+        float | None, Field(description="Mean over the spans, null where it was not measured.")
+    ] = None
+    bytes: Annotated[int, Field(description="Bytes on the disk.")] = 0
+    progress: Progress = Progress(spans_done=0, spans=0)
+    error: ErrorDetail | None = None
+
+
+class MemoryPage(BaseModel):
+    """Memories, those changed last first; work under way before them."""
+
+    object: Literal["list"]
+    data: list[MemoryObject]
+    first_id: str | None
+    last_id: str | None
+    has_more: bool
+
+
+class DeletedMemory(BaseModel):
+    """A memory that is gone."""
+
+    id: MemoryId
+    object: Literal["memory.deleted"] = "memory.deleted"
+    deleted: Literal[True] = True
+
+
+class DocumentText(BaseModel):
+    """A document of a memory."""
+
+    name: str
+    text: Annotated[str | None, Field(description="Null where it was not kept.")]
+    chars: int
+    tokens: int
+
+
+class TextStretch(BaseModel):
+    """Characters that one token stands for, or a whole span where tokens are not known."""
+
+    start: int
+    end: int
+    confidence: Annotated[
+        float | None, Field(description="Probability that the decoder gives the right token.")
+    ]
+    lost: Annotated[bool, Field(description="The decoder would write something else.")]
+    critical: Annotated[bool, Field(description="Of a number, a name or code, by its looks.")]
+
+    @classmethod
+    def of(cls, stretch: Stretch, words: Sequence[CriticalWord]) -> TextStretch:
+        """A stretch, and whether one of the critical words is in it."""
+        confidence = stretch.confidence
+        return cls(
+            start=stretch.start,
+            end=stretch.end,
+            confidence=None if confidence is None else round(confidence, 4),
+            lost=stretch.lost,
+            critical=overlapping_word(words, stretch.start, stretch.end) is not None,
+        )
+
+
+class SpanText(BaseModel):
+    """A span of a memory; characters are Unicode code points of its document."""
+
+    index: int
+    document: Annotated[int, Field(description="Index of its document.")]
+    kind: Literal["slots", "verbatim"]
+    start: Annotated[int, Field(description="First character in the document.")]
+    end: Annotated[int, Field(description="One past the last.")]
+    tokens: int
+    positions: int
+    fidelity: float | None
+    stretches: Annotated[
+        list[TextStretch], Field(description="They tile the characters of the span.")
+    ]
+
+
+class MemoryText(BaseModel):
+    """The text of a memory with how faithfully each part of it is held."""
+
+    object: Literal["memory.spans"] = "memory.spans"
+    documents: list[DocumentText]
+    spans: list[SpanText]
+
+    @classmethod
+    def of(cls, memory: Memory, token_starts: TokenStarts) -> MemoryText:
+        """What a memory holds, span by span.
+
+        Args:
+            memory: The memory.
+            token_starts: Tells where tokens start.
+        """
+        spans = []
+        for index, document in enumerate(memory.documents):
+            shaded = {}
+            if document.source is not None:
+                shaded = dict(shaded_spans(memory, index, token_starts(memory, index)))
+            words = critical_words(document.source or "")
+            spans += [
+                SpanText(
+                    index=at,
+                    document=index,
+                    kind="verbatim" if span.kind == "tokens" else "slots",
+                    start=span.char_start,
+                    end=span.char_end,
+                    tokens=span.tokens,
+                    positions=span.positions,
+                    fidelity=span.fidelity,
+                    stretches=[TextStretch.of(one, words) for one in shaded.get(at, [])],
+                )
+                for at, span in enumerate(memory.spans)
+                if span.document == index
+            ]
+        documents = [
+            DocumentText(name=one.name, text=one.source, chars=one.chars, tokens=one.tokens)
+            for one in memory.documents
+        ]
+        return cls(documents=documents, spans=spans)

@@ -1,0 +1,231 @@
+"""Reading requests: whose they are first, then bodies of bounded size in bounded time."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import json
+from collections.abc import Callable, Coroutine
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
+from fastapi.security import HTTPBearer
+from pydantic import ValidationError
+from starlette.datastructures import UploadFile
+from starlette.exceptions import HTTPException
+
+from icae.data.documents import document_of_bytes
+from icae.errors import RequestError
+from icae.serve.limits import Limits
+from icae.serve.memory_models import MemoryRequest, Upload
+from icae.serve.refusals import ErrorBody
+from icae.serve.service import Service
+
+JSON = "application/json"
+UPLOAD = "multipart/form-data"
+
+POSTED_DOCUMENT = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            JSON: {"schema": MemoryRequest.model_json_schema()},
+            UPLOAD: {"schema": Upload.model_json_schema()},
+        },
+    }
+}
+"""What `posted_document` reads, for the OpenAPI document."""
+
+
+class _ReadRequest(Request):
+    """A request whose body has been read.
+
+    Args:
+        request: The request.
+        body: All of its body.
+        parsed: The same as JSON, or None.
+    """
+
+    def __init__(self, request: Request, body: bytes, parsed: object) -> None:
+        super().__init__(request.scope, request.receive)
+        self._body = body
+        self._json = parsed
+
+
+class KeyedRoute(APIRoute):
+    """A route that asks for the key before it reads, and reads within the limits."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[None, None, Response]]:
+        """What handles requests."""
+        handle = super().get_route_handler()
+        accepted = self._accepted()
+
+        async def guarded(request: Request) -> Response:
+            service = service_of(request)
+            owner = service.keys.owner(request.headers.get("authorization"))
+            request.state.owner = owner
+            if not accepted:
+                return await handle(request)
+            with service.arriving.held(owner):
+                media_type = _media_type(request)
+                if media_type not in accepted:
+                    raise _wrong_type(request, " or ".join(accepted))
+                body = await read_body(request, service.limits)
+                parsed = parse_json(body) if media_type == JSON else None
+                return await handle(_ReadRequest(request, body, parsed))
+
+        return guarded
+
+    def _accepted(self) -> tuple[str, ...]:
+        """Media types of the body, as the OpenAPI document names them."""
+        if self.body_field is not None:
+            return (str(getattr(self.body_field.field_info, "media_type", JSON)),)
+        body = (self.openapi_extra or {}).get("requestBody", {})
+        return tuple(body.get("content", ()))
+
+
+def keyed_router() -> APIRouter:
+    """Routes that need a key where the server has keys."""
+    key = HTTPBearer(
+        scheme_name="key", description="Only of a server with --keys.", auto_error=False
+    )
+    return APIRouter(
+        route_class=KeyedRoute,
+        dependencies=[Depends(key)],
+        responses={status: {"model": ErrorBody} for status in ("4XX", "503")},
+    )
+
+
+def service_of(request: Request) -> Service:
+    """What the application serves with."""
+    service: Service = request.app.state.service
+    return service
+
+
+def _owner_of(request: Request) -> str:
+    owner: str = request.state.owner
+    return owner
+
+
+Serving = Annotated[Service, Depends(service_of)]
+Owner = Annotated[str, Depends(_owner_of)]
+
+
+async def read_body(request: Request, limits: Limits) -> bytes:
+    """All of a body.
+
+    Raises:
+        RequestError: If it is too large (413) or too slow (408).
+    """
+    too_large = RequestError(
+        "The body of the request is too large.",
+        status=413,
+        code="body_too_large",
+        expected=f"at most {limits.body_bytes:,} bytes",
+    )
+    declared = request.headers.get("content-length", "0")
+    if declared.isdecimal() and int(declared[:20]) > limits.body_bytes:
+        raise too_large
+    body = bytearray()
+    try:
+        async with asyncio.timeout(limits.body_seconds):
+            async for piece in request.stream():
+                body += piece
+                if len(body) > limits.body_bytes:
+                    raise too_large
+    except TimeoutError as error:
+        raise _too_slow("The body of the request came too slowly.", limits) from error
+    return bytes(body)
+
+
+def parse_json(body: bytes) -> object:
+    """Parse JSON whose texts are valid Unicode.
+
+    Raises:
+        RequestError: If it is not.
+    """
+    try:
+        value: object = json.loads(body)
+        json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
+    except (ValueError, RecursionError) as error:
+        reason = "nested too deeply" if isinstance(error, RecursionError) else str(error)[:200]
+        raise RequestError(
+            "The body of the request is not valid JSON.", code="invalid_json", got=reason
+        ) from error
+    return value
+
+
+async def posted_document(request: Request, service: Serving) -> MemoryRequest:
+    """A document that is to become a memory, as JSON or as a file that is uploaded.
+
+    Raises:
+        RequestError: If it cannot be read, or took too long.
+        RequestValidationError: If a field is wrong.
+        InputError: If the file is no document.
+    """
+    try:
+        if _media_type(request) == JSON:
+            return MemoryRequest.model_validate(await request.json())
+        return MemoryRequest.model_validate_strings(await _uploaded(request, service))
+    except ValidationError as error:
+        wrong = [{**one, "loc": ("body", *one["loc"])} for one in error.errors()]
+        raise RequestValidationError(wrong) from error
+
+
+async def _uploaded(request: Request, service: Service) -> dict[str, object]:
+    """The fields of an upload, and the text of its file."""
+    limits = service.limits
+    try:
+        form = await request.form(max_files=1, max_fields=8, max_part_size=limits.body_bytes)
+    except (HTTPException, KeyError, ValueError, LookupError) as error:
+        told = error.detail if isinstance(error, HTTPException) else str(error)
+        raise RequestError(
+            "The upload cannot be read.", code="invalid_upload", got=told[:200]
+        ) from error
+    try:
+        file = form.get("file")
+        if not isinstance(file, UploadFile):
+            raise RequestError(
+                "The upload has no file.", param="file", expected="a part with the name file"
+            )
+        data = await file.read()
+        fields = {name: form[name] for name in ("ratio", "min_fidelity") if name in form}
+        title = form.get("name") or file.filename or "upload"
+    finally:
+        await form.close()
+    read = functools.partial(
+        document_of_bytes, data, name="the upload", max_bytes=limits.body_bytes
+    )
+    try:
+        async with asyncio.timeout(limits.body_seconds):
+            document = await asyncio.get_running_loop().run_in_executor(service.parsers, read)
+    except TimeoutError as error:
+        raise _too_slow(
+            "The upload takes too long to be read.", limits, fix="Send its text."
+        ) from error
+    return {**fields, "text": document.text, "name": title}
+
+
+def _media_type(request: Request) -> str:
+    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
+
+
+def _wrong_type(request: Request, expected: str) -> RequestError:
+    return RequestError(
+        "The body of the request is of another type.",
+        status=415,
+        code="unsupported_media_type",
+        got=request.headers.get("content-type", "no Content-Type")[:80],
+        expected=expected,
+    )
+
+
+def _too_slow(what: str, limits: Limits, *, fix: str | None = None) -> RequestError:
+    return RequestError(
+        what,
+        status=408,
+        code="timeout",
+        expected=f"at most {limits.body_seconds:g} s",
+        fix=fix,
+    )
