@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from icae.config.parsing import check
+from icae.config.parsing import check, check_ranges
 from icae.config.spans import check_ratio
 
 
@@ -89,21 +89,12 @@ class DataConfig:
         for length, weight in self.context_lengths.items():
             check(int(length) >= 2, "A context length is out of range.", length, ">= 2 tokens")
             check(weight > 0, f"The weight of length {length} is out of range.", weight, "> 0")
-        check(
-            self.continuation_length >= 1,
-            "data.continuation_length is out of range.",
-            self.continuation_length,
-            ">= 1",
+        check_ranges(
+            "data", self, at_least_one=("continuation_length", "triplets_per_context")
         )
         longest = self.triplet_context
-        check(
-            longest is None or longest >= 2,
-            "data.triplet_context is out of range.",
-            longest,
-            ">= 2 tokens",
-        )
-        together = self.triplets_per_context
-        check(together >= 1, "data.triplets_per_context is out of range.", together, ">= 1")
+        good = longest is None or longest >= 2
+        check(good, "data.triplet_context is out of range.", longest, ">= 2 tokens")
         ends = [stage.until for stage in self.ratio_curriculum]
         check(
             bool(ends) and ends == sorted(ends) and ends[-1] == 1.0,

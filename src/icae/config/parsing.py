@@ -1,6 +1,6 @@
 """Strict reading of configuration: YAML and JSON values into frozen dataclasses.
 
-Unknown keys, wrong types and missing keys are refused with the name of the place.
+Unknown keys, duplicate keys, wrong types and missing keys are refused with the name of the place.
 """
 
 from __future__ import annotations
@@ -8,14 +8,29 @@ from __future__ import annotations
 import functools
 import types
 import typing
-from collections.abc import Mapping
-from dataclasses import MISSING, asdict, fields, is_dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, Field, asdict, dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from icae.errors import ConfigError
 
 T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Removed:
+    """A setting that older files may name; a dataclass lists its own under ``REMOVED``.
+
+    Attributes:
+        why: Why there is no such setting, or no such value, any more.
+        neutral: Of a setting that is gone, the value that changes nothing: it is dropped.
+        values: Of a setting that stays, the values that are gone.
+    """
+
+    why: str
+    neutral: object = None
+    values: tuple[object, ...] = ()
 
 
 def check(condition: bool, message: str, got: object, expected: str) -> None:
@@ -28,16 +43,54 @@ def check(condition: bool, message: str, got: object, expected: str) -> None:
         raise ConfigError(message, got=repr(got), expected=expected)
 
 
-def read_yaml(path: str | Path) -> Any:
-    """Parse a YAML file, unchecked.
+def check_ranges(
+    section: str,
+    config: Any,
+    *,
+    at_least_one: Sequence[str] = (),
+    at_least_zero: Sequence[str] = (),
+    positive: Sequence[str] = (),
+) -> None:
+    """Refuse numbers of a section that are out of range.
 
     Raises:
-        ConfigError: If it is missing or is not YAML.
+        ConfigError: With the name of the key.
+    """
+    for names, good, expected in (
+        (at_least_one, lambda n: n >= 1, ">= 1"),
+        (at_least_zero, lambda n: n >= 0, ">= 0"),
+        (positive, lambda n: n > 0, "> 0"),
+    ):
+        for name in names:
+            value = getattr(config, name)
+            check(good(value), f"{section}.{name} is out of range.", value, expected)
+
+
+def read_yaml(path: str | Path) -> Any:
+    """Parse a YAML file; its values are not checked.
+
+    Raises:
+        ConfigError: If it is missing, is not YAML or names a key twice.
     """
     import yaml
 
+    class Loader(yaml.SafeLoader):
+        """Refuses a mapping that names a key twice."""
+
+        def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+            names = [self.construct_object(key, deep=True) for key, _ in node.value]
+            twice = [str(name) for name in names if names.count(name) > 1]
+            if twice:
+                line = node.start_mark.line + 1
+                raise ConfigError(
+                    f"{path}: a key is given twice.",
+                    got=f"{twice[0]}, in the mapping at line {line}",
+                    expected="each key once",
+                )
+            return super().construct_mapping(node, deep)
+
     try:
-        return yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        return yaml.load(Path(path).read_text(encoding="utf-8"), Loader)  # noqa: S506
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(
             f"Cannot read the recipe {path}.", got=str(error), fix="Give the path of a YAML file."
@@ -69,21 +122,29 @@ def from_dict(cls: type[T], raw: Any, *, where: str) -> T:
         where: Name of the place in messages, for example the recipe's path.
 
     Raises:
-        ConfigError: On an unknown key, a missing key or a wrong type.
+        ConfigError: On an unknown or removed key, a missing key or a wrong type.
     """
     if not isinstance(raw, Mapping):
         got = type(raw).__name__
         raise ConfigError(f"{where}: a mapping is needed.", got=got, expected="key: value lines")
-    assert is_dataclass(cls)
-    known = {f.name: f for f in fields(cls)}
-    hints = _type_hints(cls)
-    unknown = sorted(str(key) for key in raw if key not in known)
+    known, hints = _fields(cls)
+    removed: Mapping[str, Removed] = getattr(cls, "REMOVED", {})
+    unknown = sorted(str(key) for key in raw if key not in known and key not in removed)
     if unknown:
         expected = ", ".join(sorted(known))
         raise ConfigError(f"{where}: unknown key.", got=", ".join(unknown), expected=expected)
-    values = {
-        key: _convert(hints[key], value, where=f"{where}: {key}") for key, value in raw.items()
-    }
+    values = {}
+    for key, value in raw.items():
+        gone = removed.get(key)
+        if gone and (value in gone.values if key in known else value != gone.neutral):
+            raise ConfigError(
+                f"{where}: this setting is no more. {gone.why}",
+                got=f"{key}: {value}",
+                expected="another value" if key in known else f"no {key}, or {gone.neutral}",
+                fix="Use the code of commit 0031da2, which has it.",
+            )
+        if key in known:
+            values[key] = _convert(hints[key], value, where=f"{where}: {key}")
     for name, f in known.items():
         if name not in values and f.default is MISSING and f.default_factory is MISSING:
             raise ConfigError(f"{where}: a key is missing.", got="nothing", expected=name)
@@ -96,40 +157,24 @@ def from_dict(cls: type[T], raw: Any, *, where: str) -> T:
 
 
 @functools.cache
-def _type_hints(cls: type) -> dict[str, Any]:
-    """Resolved annotations of a class; looked up once, as memories have many spans."""
-    return typing.get_type_hints(cls)
+def _fields(cls: type) -> tuple[dict[str, Field[Any]], dict[str, Any]]:
+    """Fields of a dataclass and their types; looked up once, as memories have many spans."""
+    assert is_dataclass(cls)
+    return {f.name: f for f in fields(cls)}, typing.get_type_hints(cls)
 
 
 def _convert(hint: Any, value: Any, *, where: str) -> Any:
     """Check `value` against a type hint; ints pass as floats, lists as tuples."""
-    origin = typing.get_origin(hint)
-    args = typing.get_args(hint)
-    wrong = ConfigError(
-        f"{where}: wrong type or value.",
-        got=repr(value),
-        expected=str(hint).replace("typing.", "")
-        if origin
-        else getattr(hint, "__name__", str(hint)),
-    )
-    if origin is types.UnionType:
-        for option in args:
-            if option is type(None) and value is None:
-                return None
-            if option is not type(None) and value is not None:
-                return _convert(option, value, where=where)
-        raise wrong
-    if origin is Literal:
-        if value not in args:
-            raise wrong
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if origin is types.UnionType and value is None and type(None) in args:
+        return None
+    if origin is types.UnionType and value is not None:
+        return _convert(next(a for a in args if a is not type(None)), value, where=where)
+    if origin is Literal and value in args:
         return value
-    if origin is tuple:
-        if not isinstance(value, list | tuple):
-            raise wrong
+    if origin is tuple and isinstance(value, list | tuple):
         return tuple(_convert(args[0], item, where=f"{where}[{i}]") for i, item in enumerate(value))
-    if origin is not None and issubclass(origin, Mapping):
-        if not isinstance(value, Mapping):
-            raise wrong
+    if origin not in (None, tuple, Literal, types.UnionType) and isinstance(value, Mapping):
         return {
             _convert(args[0], key if args[0] is str else _number(key), where=where): _convert(
                 args[1], item, where=where
@@ -138,18 +183,20 @@ def _convert(hint: Any, value: Any, *, where: str) -> Any:
         }
     if hint is Any:
         return value
-    if is_dataclass(hint):
+    if is_dataclass(hint) and isinstance(hint, type):
         if isinstance(value, str) and hasattr(hint, "from_text"):
             return hint.from_text(value)
-        return from_dict(typing.cast(type, hint), value, where=where)
+        return from_dict(hint, value, where=where)
     if hint is float and isinstance(value, int | float) and not isinstance(value, bool):
         try:
             return float(value)
         except OverflowError:
-            raise wrong from None
-    if not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):
-        raise wrong
-    return value
+            pass
+    elif isinstance(hint, type) and isinstance(value, hint):
+        if hint is bool or not isinstance(value, bool):
+            return value
+    name = str(hint).replace("typing.", "") if origin else getattr(hint, "__name__", str(hint))
+    raise ConfigError(f"{where}: wrong type or value.", got=repr(value), expected=name)
 
 
 def _number(key: Any) -> Any:

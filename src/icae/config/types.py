@@ -9,28 +9,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 PositionLayout = Literal["default", "uniform-encoder", "uniform"]
-SlotHead = Literal["plain", "gain", "residual", "linear"]
+SlotHead = Literal["plain", "residual"]
 MemoryEmbedding = Literal["shared", "per-slot"]
 Framing = Literal["behind", "around"]
-EncoderReading = Literal["memory-tokens", "mean-pool"]
+LoraTargets = Literal["qv", "all-linear"]
+Objective = Literal["ae", "lm", "ft"]
+AnswerMean = Literal["tokens", "answers"]
+RivalMethod = Literal["gist", "autocompressor"]
+Method = Literal["memory", "full-context", "gist", "autocompressor"]
 Compilation = Literal["none", "layers"]
 Sharing = Literal["replicas", "frozen-shards"]
-Objective = Literal["ae", "lm", "ft"]
 SpanKind = Literal["slots", "tokens"]
-RivalMethod = Literal["gist", "autocompressor"]
-AnswerMean = Literal["tokens", "answers"]
-TrainedReader = Literal["memory", "full-context", "gist", "autocompressor"]
 
 POSITION_LAYOUTS: tuple[PositionLayout, ...] = ("default", "uniform-encoder", "uniform")
-SLOT_HEADS: tuple[SlotHead, ...] = ("plain", "gain", "residual", "linear")
-FRAMINGS: tuple[Framing, ...] = ("behind", "around")
-ENCODER_READINGS: tuple[EncoderReading, ...] = ("memory-tokens", "mean-pool")
-MEMORY_EMBEDDINGS: tuple[MemoryEmbedding, ...] = ("shared", "per-slot")
-COMPILATIONS: tuple[Compilation, ...] = ("none", "layers")
-SHARINGS: tuple[Sharing, ...] = ("replicas", "frozen-shards")
-ANSWER_MEANS: tuple[AnswerMean, ...] = ("tokens", "answers")
-OBJECTIVES: tuple[Objective, ...] = ("ae", "lm", "ft")
 SPAN_KINDS: tuple[SpanKind, ...] = ("slots", "tokens")
+OBJECTIVES: tuple[Objective, ...] = ("ae", "lm", "ft")
+"""All objectives, in the order of reports."""
+OWN_TOKENS: tuple[Objective, ...] = ("ae", "lm", "ft")
+"""Objectives with learned tokens of their own, in the order in which adapters hold them."""
 
 TokenIds = NDArray[np.int64]
 """A 1-D array of token ids."""

@@ -1,7 +1,7 @@
-"""The model: encoder, frozen decoder, positions, slots, adapter.
+"""The model: the paper, an equation a file.
 
 Names are loaded on first use, so that the modules of this package that need no torch
-(files of base and adapter, positions, prompts) can be imported without it.
+(files of base and adapter, positions, objectives, prompts) can be imported without it.
 """
 
 from __future__ import annotations
@@ -10,102 +10,49 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from icae.model.adapter import load_adapter, load_weights, save_adapter
-    from icae.model.adapter_files import AdapterInfo, adapter_hash, read_info
-    from icae.model.autocompressor import AutoCompressor
-    from icae.model.base import base_hash, load_decoder, load_tokenizer, weight_hash
-    from icae.model.base_files import DEFAULT_BASE, tokenizer_hash
-    from icae.model.full_context import FullContextModel
-    from icae.model.full_context_folder import (
-        ReaderInfo,
-        load_reader,
-        read_reader_info,
-        reader_hash,
-        save_reader,
-    )
-    from icae.model.gist import GistMemory, GistModel
-    from icae.model.icae import IcaeModel, Sample
-    from icae.model.plain_decoder import PlainRow, plain_logits
-    from icae.model.prompts import (
-        render_answer,
-        render_full_prompt,
-        render_prompt,
-        tokenize,
-        tokenize_with_offsets,
-    )
-    from icae.model.rival_folder import (
-        RIVAL_MODELS,
-        RivalInfo,
-        RivalModel,
-        load_rival,
-        load_rival_weights,
-        read_rival_info,
-        rival_hash,
-        save_rival,
-    )
-    from icae.model.scoring import TaskScore, score_task, token_kl
-
-__all__ = [
-    "DEFAULT_BASE",
-    "RIVAL_MODELS",
-    "AdapterInfo",
-    "AutoCompressor",
-    "FullContextModel",
-    "GistMemory",
-    "GistModel",
-    "IcaeModel",
-    "PlainRow",
-    "ReaderInfo",
-    "RivalInfo",
-    "RivalModel",
-    "Sample",
-    "TaskScore",
-    "adapter_hash",
-    "base_hash",
-    "load_adapter",
-    "load_decoder",
-    "load_reader",
-    "load_rival",
-    "load_rival_weights",
-    "load_tokenizer",
-    "load_weights",
-    "plain_logits",
-    "read_info",
-    "read_reader_info",
-    "read_rival_info",
-    "reader_hash",
-    "render_answer",
-    "render_full_prompt",
-    "render_prompt",
-    "rival_hash",
-    "save_adapter",
-    "save_reader",
-    "save_rival",
-    "score_task",
-    "token_kl",
-    "tokenize",
-    "tokenize_with_offsets",
-    "tokenizer_hash",
-    "weight_hash",
-]
+    from icae.model.adapter import load_adapter as load_adapter
+    from icae.model.adapter import load_trained as load_trained
+    from icae.model.adapter import load_weights as load_weights
+    from icae.model.adapter import save_adapter as save_adapter
+    from icae.model.adapter_files import AdapterInfo as AdapterInfo
+    from icae.model.adapter_files import adapter_hash as adapter_hash
+    from icae.model.adapter_files import read_info as read_info
+    from icae.model.autocompressor import AutoCompressor as AutoCompressor
+    from icae.model.base import base_hash as base_hash
+    from icae.model.base import load_decoder as load_decoder
+    from icae.model.base import load_tokenizer as load_tokenizer
+    from icae.model.base import weight_hash as weight_hash
+    from icae.model.base_files import DEFAULT_BASE as DEFAULT_BASE
+    from icae.model.base_files import tokenizer_hash as tokenizer_hash
+    from icae.model.decoder import PlainRow as PlainRow
+    from icae.model.decoder import plain_logits as plain_logits
+    from icae.model.full_context import FullContextModel as FullContextModel
+    from icae.model.gist import GistMemory as GistMemory
+    from icae.model.gist import GistModel as GistModel
+    from icae.model.icae import IcaeModel as IcaeModel
+    from icae.model.icae import Slots as Slots
+    from icae.model.losses import TaskScore as TaskScore
+    from icae.model.losses import score_task as score_task
+    from icae.model.losses import token_kl as token_kl
+    from icae.model.objectives import Sample as Sample
+    from icae.model.prompts import render_answer as render_answer
+    from icae.model.prompts import render_full_prompt as render_full_prompt
+    from icae.model.prompts import render_prompt as render_prompt
+    from icae.model.prompts import tokenize as tokenize
+    from icae.model.prompts import tokenize_with_offsets as tokenize_with_offsets
 
 _NAMES = {
-    "adapter": ("load_adapter", "load_weights", "save_adapter"),
+    "adapter": ("load_adapter", "load_trained", "load_weights", "save_adapter"),
     "adapter_files": ("AdapterInfo", "adapter_hash", "read_info"),
     "autocompressor": ("AutoCompressor",),
     "base": ("base_hash", "load_decoder", "load_tokenizer", "weight_hash"),
     "base_files": ("DEFAULT_BASE", "tokenizer_hash"),
+    "decoder": ("PlainRow", "plain_logits"),
     "full_context": ("FullContextModel",),
-    "full_context_folder": (
-        "ReaderInfo",
-        "load_reader",
-        "read_reader_info",
-        "reader_hash",
-        "save_reader",
-    ),
     "gist": ("GistMemory", "GistModel"),
-    "icae": ("IcaeModel", "Sample"),
-    "plain_decoder": ("PlainRow", "plain_logits"),
+    "icae": ("IcaeModel", "Slots"),
+    "losses": ("TaskScore", "score_task", "token_kl"),
+    "objectives": ("Sample",),
     "prompts": (
         "render_answer",
         "render_full_prompt",
@@ -113,17 +60,6 @@ _NAMES = {
         "tokenize",
         "tokenize_with_offsets",
     ),
-    "rival_folder": (
-        "RIVAL_MODELS",
-        "RivalInfo",
-        "RivalModel",
-        "load_rival",
-        "load_rival_weights",
-        "read_rival_info",
-        "rival_hash",
-        "save_rival",
-    ),
-    "scoring": ("TaskScore", "score_task", "token_kl"),
 }
 _HOME = {name: module for module, names in _NAMES.items() for name in names}
 

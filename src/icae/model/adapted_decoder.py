@@ -1,19 +1,77 @@
-"""What every trained model here is: a LoRA beside a frozen decoder."""
+"""What every trained model here is: a frozen base model, and its weights seen through a LoRA.
+
+The LoRA has a second module tree over the *same* parameter tensors (one copy in memory). The
+decoder's own tree never contains a LoRA module, so it is the base model bit for bit at any
+time, also while gradient checkpointing recomputes an encoder pass in the middle of a backward.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import copy
+import warnings
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Self
 
 import torch
+from peft import LoraConfig, PeftModel, get_peft_model
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from icae.config import ModelConfig
-from icae.model.encoder import wrap_lora
+from icae.config.types import TokenIds
+from icae.errors import BaseModelError
+from icae.model.layers import compile_layers, layers_of, own_frozen_weights, shard_layers
+from icae.model.losses import TaskScore
+from icae.model.objectives import Sample
+
+if TYPE_CHECKING:
+    from torch.distributed.device_mesh import DeviceMesh
+
+QV_NAMES = (("q_proj", "v_proj"), ("query_key_value",), ("q_lin", "v_lin"))
+"""Names of the query and value projections: the Llama, Qwen2, Mistral, ... families;
+GPT-NeoX and its kin, whose one fused projection holds query, key and value; others."""
+
+
+def lora_target_modules(base: nn.Module, config: ModelConfig) -> list[str] | str:
+    """Names of the modules that LoRA adapts in this base model.
+
+    Raises:
+        BaseModelError: If the attention projections have names we do not know.
+    """
+    if config.lora_targets == "all-linear":
+        return "all-linear"
+    names = {name.rsplit(".", 1)[-1] for name, _ in base.named_modules()}
+    for candidates in QV_NAMES:
+        if names.issuperset(candidates):
+            return list(candidates)
+    raise BaseModelError(
+        f"Cannot find the query and value projections of {type(base).__name__}.",
+        got=", ".join(sorted(n for n in names if "proj" in n or "attn" in n)) or "no known name",
+        expected=" or ".join("+".join(c) for c in QV_NAMES),
+        fix="Use model.lora_targets: all-linear, or a base with separate projections.",
+    )
+
+
+def wrap_lora(base: nn.Module, config: ModelConfig) -> PeftModel:
+    """The base model's very weights seen through a fresh, trainable LoRA (float32)."""
+    shared: dict[int, object] = {id(t): t for t in (*base.parameters(), *base.buffers())}
+    lora = LoraConfig(
+        r=config.lora_rank,
+        lora_alpha=config.lora_alpha,
+        target_modules=lora_target_modules(base, config),
+        lora_dropout=0.0,
+        bias="none",
+        task_type="CAUSAL_LM",
+    )
+    with warnings.catch_warnings():
+        # peft asks transformers 5 by an attribute name that is being renamed.
+        warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*")
+        return get_peft_model(copy.deepcopy(base, shared), lora)
 
 
 class AdaptedDecoder(nn.Module):
-    """A frozen base model and a LoRA that reads its weights.
+    """A frozen base model and a LoRA over its weights.
 
     Args:
         decoder: The base model; frozen in place and never modified.
@@ -38,22 +96,67 @@ class AdaptedDecoder(nn.Module):
         return self._decoder[0]
 
     @property
+    def adapted(self) -> PreTrainedModel:
+        """The base model seen through the LoRA."""
+        tree: PreTrainedModel = self.lora.get_base_model()
+        return tree
+
+    @property
+    def trees(self) -> tuple[PreTrainedModel, ...]:
+        """The module trees that a training step runs."""
+        return (self.adapted, self.decoder)
+
+    @property
     def device(self) -> torch.device:
         """Device of the weights."""
-        return self.decoder.get_input_embeddings().weight.device
+        return self.adapted.get_input_embeddings().weight.device
 
     @property
     def dtype(self) -> torch.dtype:
         """Precision of the frozen base weights."""
-        return self.decoder.get_input_embeddings().weight.dtype
+        return self.adapted.get_input_embeddings().weight.dtype
 
     def trainable(self) -> dict[str, nn.Parameter]:
         """The trained weights by name; those of the LoRA start with ``lora.``."""
         return {name: p for name, p in self.named_parameters() if p.requires_grad}
 
-    def fixed_state(self) -> dict[str, Tensor]:
-        """State that is not all trained but belongs to the weights: none."""
-        return {}
+    def own_state(self) -> dict[str, Tensor]:
+        """Weights and statistics beside the LoRA by name; the model's own tensors, no copies."""
+        return {k: v for k, v in self.state_dict().items() if not k.startswith("lora.")}
 
-    def load_fixed_state(self, state: Mapping[str, Tensor]) -> None:
-        """Restore what `fixed_state` gave."""
+    def calibrate(self, spans: Sequence[TokenIds], slots: Sequence[int]) -> None:
+        """Measure on sample spans, once before training, what is not trained: nothing here."""
+
+    @abstractmethod
+    def forward(self, samples: Sequence[Sample]) -> list[TaskScore]:
+        """Scores in order of samples, then of their tasks."""
+
+    def train(self, mode: bool = True) -> Self:
+        """Set the mode; encoder and decoder always compute as in eval mode."""
+        super().train(mode)
+        for tree in self.trees:
+            tree.eval()
+            for layer in layers_of(tree):
+                # Only the layer's own flag, which turns recomputing on; dropout stays off.
+                layer.training = mode
+        return self
+
+    def checkpoint_activations(self) -> None:
+        """Recompute activations in the backward pass: less memory."""
+        for tree in self.trees:
+            tree.gradient_checkpointing_enable({"use_reentrant": False})
+
+    def compile_layers(self, backend: str = "inductor") -> None:
+        """Compile each transformer layer; see `icae.model.layers`."""
+        for tree in self.trees:
+            compile_layers(tree, backend=backend)
+
+    def shard_layers(self, mesh: DeviceMesh) -> None:
+        """Shard the frozen weights of every layer over processes.
+
+        The trees share their weights until then; a shard belongs to one tree alone.
+        """
+        for layer in layers_of(self.adapted):
+            own_frozen_weights(layer)
+        for tree in self.trees:
+            shard_layers(tree, mesh)

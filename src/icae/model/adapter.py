@@ -1,9 +1,10 @@
-"""The adapter folder: PEFT LoRA, `icae.safetensors`, `icae.json` and a model card."""
+"""Saving and loading trained models; what their folders hold: `icae.model.adapter_files`."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from peft import get_peft_model_state_dict, set_peft_model_state_dict
@@ -11,117 +12,123 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel
 
-from icae.config.parsing import to_dict
+from icae.config.types import Method
 from icae.errors import AdapterError
-from icae.model.adapter_files import (
-    FORMAT,
-    AdapterInfo,
-    adapter_hash,
-    read_info,
-    require_base,
-)
+from icae.model.adapted_decoder import AdaptedDecoder
+from icae.model.adapter_files import KINDS, AdapterInfo, read_info, require_base, write_info
+from icae.model.autocompressor import AutoCompressor
 from icae.model.card import model_card
+from icae.model.full_context import FullContextModel
+from icae.model.gist import GistModel
 from icae.model.icae import IcaeModel
 
-__all__ = [
-    "AdapterInfo",
-    "adapter_hash",
-    "load_adapter",
-    "load_weights",
-    "read_info",
-    "save_adapter",
-]
+Model = TypeVar("Model", bound=AdaptedDecoder)
+
+MODELS: Mapping[Method, type[AdaptedDecoder]] = {
+    "memory": IcaeModel,
+    "full-context": FullContextModel,
+    "gist": GistModel,
+    "autocompressor": AutoCompressor,
+}
+"""What each method of training trains."""
 
 
-def save_adapter(model: IcaeModel, info: AdapterInfo, folder: str | Path) -> Path:
-    """Write an adapter folder.
+def save_adapter(model: AdaptedDecoder, info: AdapterInfo, folder: str | Path) -> Path:
+    """Write the folder of a trained model.
 
     Args:
         model: The trained model.
-        info: What to record.
+        info: What to record; its method decides the kind of folder.
         folder: Target folder; created, files of the same names are replaced.
 
     Returns:
         The folder.
     """
-    folder = Path(folder)
+    folder, kind = Path(folder), KINDS[info.method]
     folder.mkdir(parents=True, exist_ok=True)
-    model.lora.save_pretrained(str(folder / "lora"), save_embedding_layers=False)
-    (folder / "lora" / "README.md").unlink(missing_ok=True)
-    tensors = {f"tokens.{k}": v for k, v in model.tokens.state_dict().items()}
-    tensors |= {f"head.{k}": v for k, v in model.head.state_dict().items()}
-    save_file(
-        {k: v.detach().cpu().contiguous() for k, v in tensors.items()},
-        str(folder / "icae.safetensors"),
-    )
-    FORMAT.write(folder, info)
-    (folder / "README.md").write_text(model_card(to_dict(info)), encoding="utf-8")
+    model.lora.save_pretrained(str(folder / kind.lora), save_embedding_layers=False)
+    (folder / kind.lora / "README.md").unlink(missing_ok=True)
+    if kind.vectors is not None:
+        save_file(
+            {k: v.detach().cpu().contiguous() for k, v in model.own_state().items()},
+            str(folder / kind.vectors),
+        )
+    write_info(info, folder)
+    (folder / "README.md").write_text(model_card(info), encoding="utf-8")
     return folder
 
 
 def load_adapter(
     folder: str | Path, decoder: PreTrainedModel, *, base_model: str, base_hash: str
 ) -> tuple[IcaeModel, AdapterInfo]:
-    """Put an adapter on a base model.
+    """Put an adapter on a base model; see `load_trained`."""
+    info = read_info(folder)
+    base = {"base_model": base_model, "base_hash": base_hash}
+    return load_trained(IcaeModel, info, folder, decoder, **base), info
+
+
+def load_trained(
+    make: type[Model],
+    info: AdapterInfo,
+    folder: str | Path,
+    decoder: PreTrainedModel,
+    *,
+    base_model: str,
+    base_hash: str,
+) -> Model:
+    """Put a trained model on a base model.
 
     Args:
-        folder: Adapter folder.
+        make: Its class; see `MODELS`.
+        info: What its folder records.
+        folder: The folder.
         decoder: The loaded base model; frozen, not modified.
         base_model: Its name, for the error message.
         base_hash: Its weight hash.
 
+    Returns:
+        The model, in eval mode.
+
     Raises:
         AdapterError: If the base is another one, or files are missing or do not fit.
     """
-    info = read_info(folder)
     require_base(info, base_model=base_model, base_hash=base_hash)
-    model = IcaeModel(decoder, info.model)
-    load_weights(model, folder)
-    return model, info
+    model = make(decoder, info.model)
+    load_weights(model, folder, method=info.method)
+    return model.eval()
 
 
-def load_weights(
-    model: IcaeModel,
-    folder: str | Path,
-    *,
-    adapt: Callable[[dict[str, torch.Tensor]], dict[str, torch.Tensor]] = dict,
-) -> None:
-    """Load an adapter's weights into a model of the same architecture, strictly.
+def load_weights(model: AdaptedDecoder, folder: str | Path, *, method: Method = "memory") -> None:
+    """Load the weights of a folder into a model of the same architecture, strictly.
 
     Args:
         model: The model.
-        folder: Adapter folder.
-        adapt: Changes the weights outside the LoRA (by name) before they are checked.
+        folder: The folder.
+        method: What it holds.
 
     Raises:
         AdapterError: If a file is missing or damaged, or a tensor is missing, unknown or
             of another shape.
     """
-    folder = Path(folder)
+    folder, own = Path(folder), model.own_state()
     try:
-        lora = load_file(str(folder / "lora" / "adapter_model.safetensors"))
-        own = adapt(load_file(str(folder / "icae.safetensors")))
+        lora, *rest = (load_file(str(folder / part)) for part in KINDS[method].weights)
     except (OSError, SafetensorError) as error:
-        raise AdapterError(f"The adapter {folder} is damaged.", got=str(error)) from error
+        raise AdapterError(f"The weights in {folder} are damaged.", got=str(error)) from error
+    vectors = rest[0] if rest else {}
     expected = dict(get_peft_model_state_dict(model.lora, save_embedding_layers=False))
-    require_same_shapes(folder, lora, expected)
-    tokens = {k.removeprefix("tokens."): v for k, v in own.items() if k.startswith("tokens.")}
-    head = {k.removeprefix("head."): v for k, v in own.items() if k.startswith("head.")}
-    require_same_shapes(folder, tokens, model.tokens.state_dict())
-    require_same_shapes(folder, head, model.head.state_dict())
+    _require_same_shapes(folder, lora, expected)
+    _require_same_shapes(folder, vectors, own)
     set_peft_model_state_dict(model.lora, lora)
-    model.tokens.load_state_dict(tokens)
-    model.head.load_state_dict(head)
+    with torch.no_grad():
+        for name, tensor in vectors.items():
+            own[name].copy_(tensor)
 
 
-def require_same_shapes(
+def _require_same_shapes(
     folder: Path, got: Mapping[str, torch.Tensor], expected: Mapping[str, torch.Tensor]
 ) -> None:
-    """Refuse weights that are not, name by name, those of the model.
-
-    Raises:
-        AdapterError: If a tensor is missing, unknown or of another shape.
-    """
+    """Refuse weights that are not, name by name, those of the model."""
     shapes_got = {k: tuple(v.shape) for k, v in got.items()}
     shapes_expected = {k: tuple(v.shape) for k, v in expected.items()}
     if shapes_got == shapes_expected:

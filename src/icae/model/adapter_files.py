@@ -1,28 +1,133 @@
-"""What an adapter folder records, read without torch: its settings, hash and objectives."""
+"""What the folder of a trained model holds, read without torch: its record, hash and vectors.
+
+Three kinds of folder have one form: the weights of a standard PEFT LoRA, the model's own vectors,
+a JSON record and a model card. Each is refused where another is wanted.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from icae.config import ModelConfig
-from icae.config.types import OBJECTIVES, FloatArray, Objective
-from icae.errors import AdapterError
-from icae.model.folder_record import RecordFormat, TrainedInfo
+from icae.config.parsing import from_dict, to_dict
+from icae.config.types import OWN_TOKENS, FloatArray, Method, Objective
+from icae.errors import AdapterError, ConfigError
 
-RECORD = "icae.json"
-WEIGHTS = ("lora/adapter_model.safetensors", "icae.safetensors")
-FORMAT = RecordFormat(name="icae-adapter", version=1, file=RECORD, what="an icae adapter")
-
+VERSION = 1
+"""Version of every record."""
 
 DEFAULT_ADAPTER = "smollm2-135m"
 """Name of the adapter folder shipped in the package."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FolderKind:
+    """A kind of trained folder.
+
+    Attributes:
+        what: What such a folder is, for messages.
+        use: Where it is used, for messages.
+        methods: What it may hold; see `ObjectiveConfig.reader`.
+        format: What the field ``format`` of its record says.
+        record: File of the record.
+        lora: Folder of the LoRA in it.
+        vectors: File of the weights beside the LoRA, or None if there are none.
+    """
+
+    what: str
+    use: str
+    methods: tuple[Method, ...]
+    format: str
+    record: str
+    lora: str
+    vectors: str | None
+
+    @property
+    def weights(self) -> tuple[str, ...]:
+        """Its weight files: the LoRA's, then the vectors."""
+        lora = f"{self.lora}/adapter_model.safetensors".removeprefix("./")
+        return (lora,) if self.vectors is None else (lora, self.vectors)
+
+
+ADAPTER = FolderKind(
+    what="an adapter folder",
+    use="--adapter",
+    methods=("memory",),
+    format="icae-adapter",
+    record="icae.json",
+    lora="lora",
+    vectors="icae.safetensors",
+)
+FULL_CONTEXT = FolderKind(
+    what="the folder of a full-context reader",
+    use="`icae eval qa --upper-bound`",
+    methods=("full-context",),
+    format="icae-full-context-reader",
+    record="reader.json",
+    lora=".",
+    vectors=None,
+)
+RIVAL = FolderKind(
+    what="the folder of a trained rival",
+    use="`icae eval rivals --trained`",
+    methods=("gist", "autocompressor"),
+    format="icae-rival",
+    record="rival.json",
+    lora=".",
+    vectors="rival.safetensors",
+)
+KINDS: Mapping[Method, FolderKind] = {
+    method: kind for kind in (ADAPTER, FULL_CONTEXT, RIVAL) for method in kind.methods
+}
+"""What each method of training is kept in."""
+
+TITLES: Mapping[Method, str] = {
+    "memory": "ICAE",
+    "full-context": "Full context",
+    "gist": "GIST",
+    "autocompressor": "AutoCompressor",
+}
+"""Method -> its name in tables."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdapterInfo:
+    """What the record of a trained model says.
+
+    Attributes:
+        name: Name of the model.
+        base_model: Base model that it was trained on.
+        base_hash: Weight hash of that base (`icae.model.base.weight_hash`).
+        tokenizer_hash: Hash of its tokenizer.
+        model: Architecture.
+        method: What was trained; see `ObjectiveConfig.reader`.
+        ratios: Compression ratios it was trained at.
+        recipe: The recipe of the run, as plain data.
+        data: Sources of the training data and their sizes.
+        commit: Commit of the code that trained it, or "".
+        metrics: Measured figures by name.
+    """
+
+    name: str
+    base_model: str
+    base_hash: str
+    tokenizer_hash: str
+    model: ModelConfig
+    method: Method = "memory"
+    ratios: tuple[float, ...] = (4.0,)
+    recipe: Mapping[str, Any] = field(default_factory=dict)
+    data: Mapping[str, Any] = field(default_factory=dict)
+    commit: str = ""
+    metrics: Mapping[str, float] = field(default_factory=dict)
 
 
 def default_adapter() -> Path:
@@ -30,69 +135,115 @@ def default_adapter() -> Path:
     return Path(str(resources.files("icae") / "adapters" / DEFAULT_ADAPTER))
 
 
-@dataclass(frozen=True, kw_only=True)
-class AdapterInfo(TrainedInfo):
-    """What `icae.json` records.
-
-    Attributes:
-        model: Architecture.
-        ratios: Compression ratios it was trained at.
-    """
-
-    model: ModelConfig
-    ratios: tuple[float, ...] = (4.0,)
+def write_info(info: AdapterInfo, folder: Path) -> None:
+    """Write the record of a folder; one that is there is replaced."""
+    kind = KINDS[info.method]
+    record = {"format": kind.format, "version": VERSION, **to_dict(info)}
+    if len(kind.methods) == 1:
+        del record["method"]
+    text = json.dumps(record, indent=2, sort_keys=True, ensure_ascii=False)
+    (folder / kind.record).write_text(text + "\n", encoding="utf-8")
 
 
-def read_info(folder: str | Path) -> AdapterInfo:
-    """Read `icae.json` of an adapter folder.
+def read_info(folder: str | Path, kind: FolderKind = ADAPTER) -> AdapterInfo:
+    """Read the record of a trained folder, strictly.
+
+    Args:
+        folder: The folder.
+        kind: What it has to be.
 
     Raises:
-        AdapterError: If the folder is not an adapter, or of another version.
+        AdapterError: If it is something else, of another version, damaged, or names a setting
+            that is no more.
     """
     folder = Path(folder)
-    return FORMAT.read(
-        AdapterInfo,
-        folder,
-        missing=lambda error: AdapterError(
-            f"{folder} is not an adapter folder.",
+    record = _read_record(folder, kind)
+    # How a residual head started does not matter once it is trained.
+    model = {k: v for k, v in record["model"].items() if k != "residual_scale"}
+    try:
+        info = from_dict(
+            AdapterInfo, {**record, "model": model}, where=str(folder / kind.record)
+        )
+    except ConfigError as error:
+        raise AdapterError(
+            error.message, got=error.got, expected=error.expected, fix=error.fix
+        ) from error
+    if info.method not in kind.methods:
+        raise AdapterError(
+            f"{folder} is not {kind.what}.", got=info.method, expected=" or ".join(kind.methods)
+        )
+    return info
+
+
+def _read_record(folder: Path, kind: FolderKind) -> dict[str, Any]:
+    """The record as it was written, in the form of now, checked as far as kind and version."""
+    path = folder / kind.record
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise AdapterError(
+            f"{folder} is not {kind.what}.",
             got=str(error),
-            expected="a folder with icae.json, icae.safetensors and lora/",
-            fix=_where_from(folder),
-        ),
-    )
+            expected=f"a folder with {', '.join((kind.record, *kind.weights))}",
+            fix=_where_from(folder, kind),
+        ) from error
+    except ValueError as error:
+        raise AdapterError(f"{path} is damaged.", got=str(error), expected="JSON") from error
+    if not isinstance(record, dict) or record.pop("format", None) != kind.format:
+        raise AdapterError(
+            f"{path} is not the record of {kind.what}.", expected=f'"format": "{kind.format}"'
+        )
+    version = record.pop("version", None)
+    if version != VERSION:
+        raise AdapterError(
+            f"{path} has another format version.", got=str(version), expected=str(VERSION)
+        )
+    if kind is FULL_CONTEXT and "model" not in record:  # written before all kinds were alike
+        names = ("lora_rank", "lora_alpha", "lora_targets")
+        record["model"] = {name: record.pop(name) for name in names if name in record}
+    if not isinstance(record.get("model"), dict):
+        raise AdapterError(f"{path}: a key is missing.", got="nothing", expected="model")
+    return {"method": kind.methods[0], **record}
 
 
-def _where_from(folder: Path) -> str:
-    if (folder / "reader.json").is_file():
-        return "This is a reader of the full context: it goes to `icae eval qa --upper-bound`."
-    if (folder / "rival.json").is_file():
-        return "This is a trained rival: it goes to `icae eval rivals --trained`."
-    return "Give the folder that `icae pretrain` wrote."
+def _where_from(folder: Path, wanted: FolderKind) -> str:
+    for kind in (ADAPTER, FULL_CONTEXT, RIVAL):
+        if (folder / kind.record).is_file():
+            return f"This is {kind.what}: it goes to {kind.use}."
+    reader = " or ".join(wanted.methods)
+    return f"Give the folder that a run with objective.reader: {reader} wrote."
 
 
-def adapter_hash(folder: str | Path) -> str:
-    """SHA-256 over the adapter's weights and architecture; what a memory is keyed by.
+def adapter_hash(folder: str | Path, kind: FolderKind = ADAPTER) -> str:
+    """SHA-256 over a folder's weights and architecture; what a memory is keyed by.
 
-    The architecture counts as it was written, so that settings added later, at their
-    defaults, leave old adapters and their memories what they were.
+    The architecture counts as it was written, so that settings added or removed later
+    leave old adapters and their memories what they were.
+
+    Args:
+        folder: The folder.
+        kind: What it has to be.
+
+    Raises:
+        AdapterError: If it cannot be read.
     """
     folder = Path(folder)
-    read_info(folder)
-    architecture = json.loads((folder / RECORD).read_text(encoding="utf-8"))["model"]
+    read_info(folder, kind)
+    architecture = _read_record(folder, kind)["model"]
     digest = hashlib.sha256(json.dumps(architecture, sort_keys=True).encode())
-    for part in WEIGHTS:
+    for part in kind.weights:
         try:
             digest.update((folder / part).read_bytes())
         except OSError as error:
-            raise AdapterError(f"The adapter {folder} is damaged.", got=str(error)) from error
+            raise AdapterError(f"The weights in {folder} are damaged.", got=str(error)) from error
     return digest.hexdigest()
 
 
 def require_base(info: AdapterInfo, *, base_model: str, base_hash: str) -> None:
-    """Refuse a base model that the adapter was not trained on.
+    """Refuse a base model that a trained model was not trained on.
 
     Args:
-        info: The adapter.
+        info: The trained model.
         base_model: Name of the base, for the message.
         base_hash: Its weight hash.
 
@@ -101,10 +252,10 @@ def require_base(info: AdapterInfo, *, base_model: str, base_hash: str) -> None:
     """
     if info.base_hash != base_hash:
         raise AdapterError(
-            "The adapter was trained on another base model.",
+            f"{info.name} was trained on another base model.",
             got=f"base {base_model} (weights {base_hash[:12]})",
             expected=f"base {info.base_model} (weights {info.base_hash[:12]})",
-            fix=f"Load {info.base_model}, or train an adapter for {base_model}.",
+            fix=f"Load {info.base_model}, or train one for {base_model}.",
         )
 
 
@@ -128,10 +279,10 @@ def objective_vectors(folder: str | Path, config: ModelConfig) -> dict[Objective
     except (OSError, SafetensorError) as error:
         raise AdapterError(f"The adapter {folder} is damaged.", got=str(error)) from error
     rows = config.objective_tokens
-    if len(vectors_ND) != len(OBJECTIVES) * rows:
+    if len(vectors_ND) != len(OWN_TOKENS) * rows:
         raise AdapterError(
             f"The weights in {folder} do not fit its settings.",
             got=f"{len(vectors_ND)} objective vectors",
-            expected=f"{len(OBJECTIVES)} x {rows}",
+            expected=f"{len(OWN_TOKENS)} x {rows}",
         )
-    return {name: vectors_ND[i * rows : (i + 1) * rows] for i, name in enumerate(OBJECTIVES)}
+    return {name: vectors_ND[i * rows : (i + 1) * rows] for i, name in enumerate(OWN_TOKENS)}

@@ -33,8 +33,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from icae.config.types import TokenIds
-from icae.errors import ConfigError
-from icae.model.encoder import EncoderBatch, build_batch, chunk_means, memory_inputs
+from icae.model.encoder import EncoderBatch, build_batch, memory_inputs, read_inputs
 from icae.model.icae import IcaeModel
 
 
@@ -51,16 +50,7 @@ class AutoCompressor(IcaeModel):
         Args:
             contexts: Token ids of the segments of each context, in order.
             slots: Summary tokens for each of those segments.
-
-        Raises:
-            ConfigError: If the encoder has no memory tokens.
         """
-        if self.config.reading != "memory-tokens":
-            raise ConfigError(
-                "An AutoCompressor reads its summary vectors at summary tokens.",
-                got=f"model.reading {self.config.reading}",
-                expected="memory-tokens",
-            )
         width = self.decoder.get_input_embeddings().weight.shape[1]
         nothing_PD = torch.zeros(0, width, device=self.device, dtype=self.dtype)
         summaries = [nothing_PD] * len(contexts)
@@ -83,36 +73,25 @@ class AutoCompressor(IcaeModel):
     ) -> list[Tensor]:
         """Summary vectors [K_i, D] of one segment of each context.
 
-        Rows are ``[summary vectors ; segment ; summary tokens ; padding]``; as in
-        `read_memory_tokens`, the mask of ones keeps transformers from cutting the rows at
-        jumps of the positions, and causal attention keeps the padding out.
+        Rows are ``[summary vectors ; segment ; summary tokens ; padding]``.
 
         Args:
             segments: Token ids of each segment.
             slots: Its summary tokens.
             before: Summary vectors [P_i, D] of the segments before it.
         """
-        batch = build_batch(segments, slots, self.config, self.device)
-        tokens_BSD, inputs_BSD = memory_inputs(self.lora, self.tokens, batch)
+        batch = build_batch(segments, slots, self.config.layout, self.device)
+        inputs_BSD, mean_BKD = memory_inputs(self.adapted, self.tokens, batch)
         sizes = [len(ids) + k for ids, k in zip(segments, slots, strict=True)]
         rows = [
             torch.cat([before_PD.to(inputs_BSD.dtype), inputs_BSD[i, : sizes[i]]])
             for i, before_PD in enumerate(before)
         ]
-        padded_BSD = pad_sequence(rows, batch_first=True)
-        hidden_BSD = (
-            self.lora.get_base_model()
-            .base_model(
-                inputs_embeds=padded_BSD,
-                attention_mask=torch.ones(
-                    padded_BSD.shape[:2], dtype=torch.long, device=self.device
-                ),
-                position_ids=_positions(batch, sizes, [len(own_PD) for own_PD in before]),
-                use_cache=False,
-            )
-            .last_hidden_state
+        hidden_BSD = read_inputs(
+            self.adapted,
+            pad_sequence(rows, batch_first=True),
+            _positions(batch, sizes, [len(own_PD) for own_PD in before]),
         )
-        mean_BKD = chunk_means(tokens_BSD.detach(), batch.chunk_BS, max(slots), batch.weight_BS)
         made = []
         for i, k in enumerate(slots):
             end = len(before[i]) + sizes[i]

@@ -1,68 +1,70 @@
-"""The model card, generated from what `icae.json` records."""
+"""The model card of a trained folder, generated from its record."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+
+from icae.config.parsing import to_dict
+from icae.config.types import Method
+from icae.model.adapter_files import AdapterInfo
+
+_RIVAL = (
+    "with a frozen decoder: a rival of the in-context autoencoder, trained to be compared with it "
+    "(`icae eval rivals --trained`). It is no adapter of icae."
+)
+_INTRODUCTIONS: Mapping[Method, str] = {
+    "memory": "An ICAE adapter (Ge et al. 2024, arXiv:2307.06945) for `{base}`: it turns a span of "
+    "text into memory slots that the frozen base model reads in place of the text.",
+    "full-context": "A LoRA for `{base}` that answers with the **whole context in the prompt**: it "
+    "compresses nothing and is no adapter of icae. It is the upper bound that answers from memory "
+    "are compared with: `icae eval qa --upper-bound`.",
+    "gist": f"GIST for `{{base}}` {_RIVAL}",
+    "autocompressor": f"AutoCompressor for `{{base}}` {_RIVAL}",
+}
+_LIMITS = """## Limits
+
+Slots are tied to this base model, this adapter and its tokenizer. Spans do not see each other. \
+What a span lost shows in its fidelity; read it before trusting an answer.
+"""
 
 
-def model_card(info: Mapping[str, Any]) -> str:
-    """Markdown model card of an adapter.
-
-    Args:
-        info: The adapter's record as plain data (`AdapterInfo` through `to_dict`).
-    """
-    model = info["model"]
-    recipe = info.get("recipe", {})
+def model_card(info: AdapterInfo) -> str:
+    """Markdown model card of a trained model."""
+    settings = to_dict(info.model)
+    if info.method == "full-context":
+        settings = {k: v for k, v in settings.items() if k.startswith("lora_")}
+    else:
+        settings["ratios trained"] = ", ".join(f"{r:g}x" for r in info.ratios)
+    figures = [f"| {key} | {value:.4g} |" for key, value in sorted(info.metrics.items())]
     lines = [
         "---",
         "license: apache-2.0",
-        "library_name: icae",
-        f"base_model: {info['base_model']}",
-        "tags: [context-compression, icae, lora]",
+        f"library_name: {'icae' if info.method == 'memory' else 'peft'}",
+        f"base_model: {info.base_model}",
+        f"tags: [context-compression, icae, lora, {info.method}]",
         "---",
-        f"# {info['name']}",
+        f"# {info.name}",
         "",
-        f"An ICAE adapter (Ge et al. 2024, arXiv:2307.06945) for `{info['base_model']}`: it "
-        "turns a span of text into memory slots that the frozen base model reads in place of "
-        "the text.",
+        _INTRODUCTIONS[info.method].format(base=info.base_model),
         "",
-        recipe.get("description", "").strip(),
+        str(info.recipe.get("description", "")).strip(),
         "",
         "## Architecture",
         "",
         "| setting | value |",
         "|---|---|",
-        *(f"| {key} | {value} |" for key, value in sorted(model.items())),
-        f"| ratios trained | {', '.join(f'{r:g}x' for r in info['ratios'])} |",
-        f"| base weights (sha256) | `{info['base_hash'][:16]}` |",
-        f"| tokenizer (sha256) | `{info['tokenizer_hash'][:16]}` |",
-        f"| code | `{info['commit'] or 'unknown'}` |",
+        *(f"| {key} | {value} |" for key, value in sorted(settings.items())),
+        f"| base weights (sha256) | `{info.base_hash[:16]}` |",
+        f"| tokenizer (sha256) | `{info.tokenizer_hash[:16]}` |",
+        f"| code | `{info.commit or 'unknown'}` |",
         "",
         "## Measured",
         "",
-    ]
-    lines += list_figures(info.get("metrics", {}))
-    lines += ["", "## Training data", "", *list_sources(info.get("data", {}))]
-    lines += [
+        *(["| figure | value |", "|---|---|", *figures] if figures else ["Nothing was measured."]),
         "",
-        "## Limits",
+        "## Training data",
         "",
-        "Slots are tied to this base model, this adapter and its tokenizer. Spans do not see "
-        "each other. What a span lost shows in its fidelity; read it before trusting an answer.",
+        *([f"- {key}: {value}" for key, value in sorted(info.data.items())] or ["Not recorded."]),
         "",
     ]
-    return "\n".join(lines)
-
-
-def list_figures(metrics: Mapping[str, float]) -> list[str]:
-    """Measured figures as the lines of a table, or a line that says there are none."""
-    if not metrics:
-        return ["Nothing was measured for this adapter."]
-    rows = [f"| {key} | {value:.4g} |" for key, value in sorted(metrics.items())]
-    return ["| figure | value |", "|---|---|", *rows]
-
-
-def list_sources(data: Mapping[str, Any]) -> list[str]:
-    """Sources of the training data as the lines of a list."""
-    return [f"- {key}: {value}" for key, value in sorted(data.items())] or ["Not recorded."]
+    return "\n".join(lines) + (f"\n{_LIMITS}" if info.method == "memory" else "")

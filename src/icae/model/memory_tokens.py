@@ -1,6 +1,7 @@
-"""The learned vectors: memory tokens, objective tokens, and the slot heads.
+"""The learned vectors: memory tokens, which the encoder reads, and objective tokens.
 
-Shape legend: B rows (spans), K slots, D hidden size.
+Shape legend: B rows (spans), K slots, N learned vectors, M objective tokens, D hidden size,
+V vocabulary.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from icae.config import ModelConfig
-from icae.config.types import OBJECTIVES, Objective
+from icae.config.types import OWN_TOKENS, Objective
 from icae.errors import ConfigError
 
 SAMPLED_ROWS = 8192
@@ -39,7 +40,7 @@ class MemoryTokens(nn.Module):
 
         self.memory_ND = draw(self.rows)
         self.objective_tokens = config.objective_tokens
-        self.objective_ND = draw(len(OBJECTIVES) * config.objective_tokens)
+        self.objective_ND = draw(len(OWN_TOKENS) * config.objective_tokens)
 
     def memory(self, slot_index_BK: Tensor) -> Tensor:
         """Memory-token embeddings for slot indices [B, K]: [B, K, D], float32."""
@@ -57,69 +58,10 @@ class MemoryTokens(nn.Module):
 
     def objective(self, objective: Objective) -> Tensor:
         """The embeddings [M, D] of the [AE], [LM] or [FT] tokens, float32."""
-        first = OBJECTIVES.index(objective) * self.objective_tokens
+        first = OWN_TOKENS.index(objective) * self.objective_tokens
         return self.objective_ND[first : first + self.objective_tokens]
 
 
 def rms(tensor: Tensor) -> float:
     """Root mean square of all elements."""
     return float(tensor.detach().float().pow(2).mean().sqrt())
-
-
-class SlotHead(nn.Module):
-    """Turns last hidden states at the memory tokens into slots, by the named setting.
-
-    Final hidden states have a large part that is the same for every memory token, in a few
-    outlier channels. Scaled to the embeddings as they are, that part drowns what differs
-    from slot to slot. So every head but ``plain`` first standardises each channel with
-    statistics measured once (`calibrate`), then applies a learned gain and shift for each
-    channel. Without calibration the standardisation only multiplies by the embedding scale.
-
-    Args:
-        config: Architecture; `slot_head` and `residual_scale` are read.
-        embedding_rms: RMS of the input embeddings, the scale slots should have.
-        hidden_size: D.
-    """
-
-    mean_D: Tensor
-    unit_D: Tensor
-
-    def __init__(self, config: ModelConfig, *, embedding_rms: float, hidden_size: int) -> None:
-        super().__init__()
-        self.kind = config.slot_head
-        self.embedding_rms = embedding_rms
-        if self.kind == "plain":
-            return
-        self.size = embedding_rms * (config.residual_scale if self.kind == "residual" else 1.0)
-        self.register_buffer("mean_D", torch.zeros(hidden_size))
-        self.register_buffer("unit_D", torch.full((hidden_size,), self.size))
-        self.shift_D = nn.Parameter(torch.zeros(hidden_size))
-        if self.kind == "linear":
-            self.weight_DD = nn.Parameter(torch.eye(hidden_size))
-        else:
-            self.gain_D = nn.Parameter(torch.ones(hidden_size))
-
-    @torch.no_grad()
-    def calibrate(self, hidden_ND: Tensor) -> None:
-        """Measure mean and spread of each channel over hidden states [N, D], N >= 2."""
-        if self.kind == "plain":
-            return
-        hidden_ND = hidden_ND.float()
-        self.mean_D.copy_(hidden_ND.mean(dim=0))
-        self.unit_D.copy_(self.size / hidden_ND.std(dim=0).clamp(min=1e-6))
-
-    def forward(self, hidden_BKD: Tensor, chunk_mean_BKD: Tensor) -> Tensor:
-        """Slots [B, K, D] in float32.
-
-        Args:
-            hidden_BKD: Last hidden states (after the final norm) at the memory tokens.
-            chunk_mean_BKD: Mean input embedding of each slot's chunk of the context.
-        """
-        hidden_BKD = hidden_BKD.float()
-        if self.kind == "plain":
-            return hidden_BKD
-        scaled_BKD = (hidden_BKD - self.mean_D) * self.unit_D
-        if self.kind == "linear":
-            return scaled_BKD @ self.weight_DD.T + self.shift_D * self.embedding_rms
-        scaled_BKD = scaled_BKD * self.gain_D + self.shift_D * self.embedding_rms
-        return scaled_BKD + chunk_mean_BKD.float() if self.kind == "residual" else scaled_BKD

@@ -1,67 +1,98 @@
-"""The objectives as pure functions: token ids -> (decoder input, targets, label mask).
+"""The objectives: token ids -> what the decoder reads behind a memory, and what it is scored on.
 
-The decoder reads ``[slots ; objective token ; input_ids]`` and is scored on
-``target_ids``: the output at the objective token predicts ``target_ids[0]``, the output
-at ``input_ids[i]`` predicts ``target_ids[i + 1]``. So T targets need T - 1 inputs.
+The decoder reads ``[memory ; objective tokens ; input_ids]`` and is scored on ``target_ids``: the
+output at the last objective token predicts ``target_ids[0]``, the output at ``input_ids[i]``
+predicts ``target_ids[i + 1]``. So T targets need T - 1 inputs.
+
+A new objective is a function here, its name in `icae.config.types.OBJECTIVES` and its weight in
+`icae.model.losses.objective_weights`.
+
 Source: Ge et al. 2024, sections 2.2 and 2.3.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from icae.config.types import Objective, TokenIds
 from icae.errors import InputError
+from icae.model.positions import decoder_positions
 
 
 @dataclass(frozen=True, kw_only=True)
 class DecoderTask:
-    """What the decoder reads behind the slots and what it is scored on.
+    """What the decoder reads behind a memory and what it is scored on.
 
     Attributes:
-        objective: Which objective token precedes the inputs.
-        input_ids: T - 1 token ids read after the objective token.
-        target_ids: T token ids to predict.
-        label_mask: [T] bool; only True targets are scored.
+        objective: Whose loss it counts for.
+        target_ids: T token ids to predict, int64.
+        unscored: How many of the first ones are given, not scored.
+        tokens: Whose objective tokens stand around the memory.
+        positions: Where memory, objective tokens and inputs stand; see `decoder_positions`.
         full_prompt_ids: Of an instruction, the prompt with the whole context in it: what the
             plain decoder reads before the scored targets; None where it is not needed.
+
+    Raises:
+        InputError: If there is nothing to predict.
     """
 
     objective: Objective
-    input_ids: TokenIds
     target_ids: TokenIds
-    label_mask: NDArray[np.bool_]
+    tokens: Objective
+    unscored: int = 0
+    positions: Callable[..., list[int]] = decoder_positions
     full_prompt_ids: TokenIds | None = None
+
+    def __post_init__(self) -> None:
+        if self.target_ids.ndim != 1 or self.labels < 1:
+            raise InputError(
+                f"The {self.objective} objective has nothing to predict.",
+                got=f"{len(self.target_ids)} tokens, {self.unscored} of them unscored",
+                expected="at least one scored token",
+            )
+
+    @property
+    def input_ids(self) -> TokenIds:
+        """The T - 1 ids read behind the objective tokens."""
+        return self.target_ids[:-1]
 
     @property
     def labels(self) -> int:
         """Number of scored targets."""
-        return int(self.label_mask.sum())
+        return len(self.target_ids) - self.unscored
+
+    @property
+    def label_mask(self) -> NDArray[np.bool_]:
+        """Which targets are scored, [T]."""
+        return np.arange(len(self.target_ids)) >= self.unscored
 
     @property
     def scored_ids(self) -> TokenIds:
         """The targets that are scored, [labels]."""
-        return self.target_ids[self.label_mask]
+        return self.target_ids[self.unscored :]
 
 
-def _task(objective: Objective, ids: TokenIds, unscored: int) -> DecoderTask:
-    ids = np.asarray(ids, dtype=np.int64)
-    if ids.ndim != 1 or len(ids) - unscored < 1:
-        raise InputError(
-            f"The {objective} objective has nothing to predict.",
-            got=f"{len(ids)} tokens, {unscored} of them unscored",
-            expected="at least one scored token",
-        )
-    mask = np.ones(len(ids), dtype=np.bool_)
-    mask[:unscored] = False
-    return DecoderTask(objective=objective, input_ids=ids[:-1], target_ids=ids, label_mask=mask)
+@dataclass(frozen=True, kw_only=True)
+class Sample:
+    """One context and what the decoder must do with its memory.
+
+    Attributes:
+        context_ids: The context's token ids, of any length; cut into spans.
+        ratio: Compression ratio of its spans.
+        tasks: Decoder tasks that share the one memory.
+    """
+
+    context_ids: TokenIds
+    ratio: float
+    tasks: tuple[DecoderTask, ...]
 
 
 def autoencoding(context_ids: TokenIds) -> DecoderTask:
-    """AE: write the whole context back from its slots. Every token is scored.
+    """AE: write the whole context back from its memory. Every token is scored.
 
     Args:
         context_ids: The context's L token ids.
@@ -69,7 +100,7 @@ def autoencoding(context_ids: TokenIds) -> DecoderTask:
     Raises:
         InputError: If it is empty.
     """
-    return _task("ae", context_ids, 0)
+    return DecoderTask(objective="ae", tokens="ae", target_ids=_ids(context_ids))
 
 
 def continuation(next_ids: TokenIds) -> DecoderTask:
@@ -81,7 +112,7 @@ def continuation(next_ids: TokenIds) -> DecoderTask:
     Raises:
         InputError: If there are none.
     """
-    return _task("lm", next_ids, 0)
+    return DecoderTask(objective="lm", tokens="lm", target_ids=_ids(next_ids))
 
 
 def instruction(
@@ -92,16 +123,20 @@ def instruction(
     Args:
         prompt_ids: The rendered prompt.
         answer_ids: The answer, ending in the token that ends a turn.
-        full_prompt_ids: The rendered prompt with the whole context in it, for a teacher or a
-            reader that sees the context itself.
+        full_prompt_ids: The rendered prompt with the whole context in it, for a decoder that
+            sees the context itself.
 
     Raises:
         InputError: If the answer is empty.
     """
-    task = _task("ft", np.concatenate([prompt_ids, answer_ids]), len(prompt_ids))
-    return replace(task, full_prompt_ids=full_prompt_ids)
+    return DecoderTask(
+        objective="ft",
+        tokens="ft",
+        target_ids=_ids(np.concatenate([prompt_ids, answer_ids])),
+        unscored=len(prompt_ids),
+        full_prompt_ids=full_prompt_ids,
+    )
 
 
-def combine(ae_loss: float, lm_loss: float, ae_weight: float) -> float:
-    """The loss ``lambda * L_AE + (1 - lambda) * L_LM``, with lambda = `ae_weight`."""
-    return ae_weight * ae_loss + (1.0 - ae_weight) * lm_loss
+def _ids(ids: TokenIds) -> TokenIds:
+    return np.asarray(ids, dtype=np.int64)

@@ -1,5 +1,5 @@
 """Training: recipes -> adapters."""
 
-from icae.train.run import TrainResult, train
+from icae.train.from_recipe import TrainResult, train
 
 __all__ = ["TrainResult", "train"]

@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from icae.config import Recipe
 from icae.config.parsing import from_dict, to_dict
 from icae.errors import ConfigError, TrainingError
-from icae.train.trained_model import TrainedModel
+from icae.model.adapted_decoder import AdaptedDecoder
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +51,7 @@ def _changed(stored: dict[str, Any], recipe: Recipe) -> list[str]:
 
 
 def save_checkpoint(
-    folder: Path, model: TrainedModel, optimizer: Any, *, step: int, recipe: Recipe, seconds: float
+    folder: Path, model: AdaptedDecoder, optimizer: Any, *, step: int, recipe: Recipe, seconds: float
 ) -> Path:
     """Write ``step-XXXXXXXX.pt`` atomically and drop the oldest beyond `keep_checkpoints`.
 
@@ -70,7 +71,7 @@ def save_checkpoint(
         "seconds": seconds,
         "recipe": _recorded(recipe),
         "weights": {name: p.detach().cpu() for name, p in model.trainable().items()},
-        "head": model.fixed_state(),
+        "head": _head(model),
         "optimizer": optimizer.state_dict(),
     }
     with scratch.open("wb") as file:
@@ -83,6 +84,12 @@ def save_checkpoint(
     return target
 
 
+def _head(model: AdaptedDecoder) -> dict[str, Tensor]:
+    """The slot head's own tensors, which hold the calibration, by name."""
+    own = model.own_state().items()
+    return {k.removeprefix("head."): tensor for k, tensor in own if k.startswith("head.")}
+
+
 def newest_checkpoint(folder: Path) -> Path | None:
     """The checkpoint with the highest step, or None."""
     found = sorted(folder.glob("step-*.pt"))
@@ -90,7 +97,7 @@ def newest_checkpoint(folder: Path) -> Path | None:
 
 
 def load_checkpoint(
-    path: Path, model: TrainedModel, optimizer: Any, recipe: Recipe
+    path: Path, model: AdaptedDecoder, optimizer: Any, recipe: Recipe
 ) -> tuple[int, float]:
     """Restore a checkpoint.
 
@@ -131,6 +138,7 @@ def load_checkpoint(
     with torch.no_grad():
         for name, parameter in own.items():
             parameter.copy_(state["weights"][name])
-    model.load_fixed_state(state["head"])  # the calibration, which is not trained
+        for name, statistic in _head(model).items():  # not all of it is trained
+            statistic.copy_(state["head"][name])
     optimizer.load_state_dict(state["optimizer"])
     return int(state["step"]), float(state["seconds"])

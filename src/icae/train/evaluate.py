@@ -11,9 +11,9 @@ from icae.config import ObjectiveConfig, Recipe
 from icae.config.types import TokenIds
 from icae.data.shards import ShardSet
 from icae.model import Sample
+from icae.model.adapted_decoder import AdaptedDecoder
 from icae.train.sampling import draw_window, text_sample
-from icae.train.scores import Tally
-from icae.train.trained_model import TrainedModel
+from icae.train.tally import Tally
 
 SEED = 20240507
 BATCH = 16
@@ -43,7 +43,7 @@ class Evaluation:
         self.ratios = sorted(float(r) for r in recipe.data.ratio_curriculum[-1].ratios)
 
     @torch.no_grad()
-    def run(self, model: TrainedModel) -> dict[str, float]:
+    def run(self, model: AdaptedDecoder) -> dict[str, float]:
         """Mean figures over all ratios, and each by ratio (``ae_accuracy_4x`` and so on)."""
         model.eval()
         figures: dict[str, float] = {}

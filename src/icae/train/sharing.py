@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import torch
 
 from icae.config.types import Sharing
-from icae.train.trained_model import TrainedModel
+from icae.model.adapted_decoder import AdaptedDecoder
 
 
 class Shared(Protocol):
@@ -39,7 +39,7 @@ class Shared(Protocol):
 class Replicas:
     """Every process holds all weights (DDP)."""
 
-    def __init__(self, accelerator: Any, model: TrainedModel, optimizer: Any) -> None:
+    def __init__(self, accelerator: Any, model: AdaptedDecoder, optimizer: Any) -> None:
         self.accelerator = accelerator
         self.model, self.optimizer = accelerator.prepare(model, optimizer)
 
@@ -59,7 +59,7 @@ class Replicas:
 class FrozenShards:
     """Every process holds a shard of each layer's frozen weights, and all trained weights."""
 
-    def __init__(self, accelerator: Any, model: TrainedModel, optimizer: Any) -> None:
+    def __init__(self, accelerator: Any, model: AdaptedDecoder, optimizer: Any) -> None:
         from torch.distributed.device_mesh import init_device_mesh
 
         self.accelerator = accelerator

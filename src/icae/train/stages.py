@@ -34,6 +34,8 @@ def check_stage(recipe: Recipe, stage: Stage) -> None:
         )
     if of_full_context(recipe):
         _check_full_context(recipe)
+    if recipe.objective.reader == "gist":
+        _check_gist(recipe)
     if recipe.objective.ft_share < 1 and not recipe.data.shards:
         raise TrainingError(
             "The recipe names no token shards.",
@@ -64,10 +66,23 @@ def _check_full_context(recipe: Recipe) -> None:
             expected="1.0",
             fix="--set objective.ft_share=1.0 (and a batch size with as many triplets).",
         )
-    if objective.ft_kl_share > 0 or recipe.init_adapter is not None:
+    if recipe.init_adapter is not None:
         raise TrainingError(
-            "A reader of the full context starts from the base model and has no teacher.",
-            got=f"init_adapter {recipe.init_adapter}, objective.ft_kl_share "
-            f"{objective.ft_kl_share}",
-            expected="init_adapter: null, objective.ft_kl_share: 0.0",
+            "A reader of the full context starts from the base model.",
+            got=f"init_adapter {recipe.init_adapter}",
+            expected="init_adapter: null",
+        )
+
+
+def _check_gist(recipe: Recipe) -> None:
+    """Its layers run with caches that grow: they are neither recomputed, compiled nor shared out."""
+    run = recipe.run
+    if run.gradient_checkpointing or run.compile != "none" or run.sharing != "replicas":
+        raise TrainingError(
+            "GIST is trained as it is: its memory is a key-value cache.",
+            got=f"gradient_checkpointing {run.gradient_checkpointing}, compile {run.compile}, "
+            f"sharing {run.sharing}",
+            expected="false, none and replicas",
+            fix="--set run.gradient_checkpointing=false --set run.compile=none "
+            "--set run.sharing=replicas (and a smaller optim.micro_batch_size).",
         )

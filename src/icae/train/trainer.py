@@ -19,22 +19,20 @@ from torch import Tensor
 from icae.config import OptimConfig, Recipe
 from icae.errors import TrainingError
 from icae.model import Sample
+from icae.model.adapted_decoder import AdaptedDecoder
+from icae.model.losses import StepLoss
 from icae.train.checkpoint import load_checkpoint, newest_checkpoint, save_checkpoint
 from icae.train.evaluate import Evaluation
 from icae.train.progress import Progress
 from icae.train.records import Records, missing_train_extra, read_records
 from icae.train.sampling import SampleSource, own_share
-from icae.train.scores import (
-    Tally,
-    count_answers,
-    count_labels,
-    objective_weights,
-    step_loss,
-)
 from icae.train.sharing import SHARINGS
-from icae.train.trained_model import TrainedModel
+from icae.train.tally import Tally
 
 log = logging.getLogger(__name__)
+
+FINAL_RATE = 0.1
+"""Learning rate at the end of a run, as a share of the peak."""
 
 
 def learning_rate_share(config: OptimConfig, step: int) -> float:
@@ -43,11 +41,10 @@ def learning_rate_share(config: OptimConfig, step: int) -> float:
         return (step + 1) / config.warmup_steps
     span = max(1, config.steps - config.warmup_steps)
     progress = min(1.0, (step - config.warmup_steps) / span)
-    floor = config.final_lr_share
-    return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * progress))
+    return FINAL_RATE + (1 - FINAL_RATE) * 0.5 * (1 + math.cos(math.pi * progress))
 
 
-def build_optimizer(model: TrainedModel, config: OptimConfig) -> torch.optim.AdamW:
+def build_optimizer(model: AdaptedDecoder, config: OptimConfig) -> torch.optim.AdamW:
     """AdamW; LoRA A, LoRA B, and tokens with slot head, each at its own rate."""
     rates = {
         "lora_A": config.learning_rate,
@@ -59,7 +56,7 @@ def build_optimizer(model: TrainedModel, config: OptimConfig) -> torch.optim.Ada
         kind = next((kind for kind in ("lora_A", "lora_B") if f".{kind}." in name), "own")
         members[kind].append(parameter)
     groups = [{"params": members[k], "lr": rate, "peak": rate} for k, rate in rates.items()]
-    return torch.optim.AdamW(groups, weight_decay=config.weight_decay, betas=(0.9, 0.98))
+    return torch.optim.AdamW(groups, weight_decay=0.0, betas=(0.9, 0.98))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,7 +83,7 @@ class Trainer:
     def __init__(
         self,
         recipe: Recipe,
-        model: TrainedModel,
+        model: AdaptedDecoder,
         source: SampleSource,
         *,
         evaluation: Evaluation | None = None,
@@ -236,10 +233,7 @@ class Trainer:
         share = learning_rate_share(optim, self.step)
         for group in self.optimizer.param_groups:
             group["lr"] = group["peak"] * share
-        counts = count_labels(samples)
-        objective = self.recipe.objective
-        answers = count_answers(samples) if objective.ft_mean == "answers" else None
-        weights = objective_weights(objective, counts, progress=self.step / optim.steps)
+        step_loss = StepLoss.of(self.recipe.objective, samples)
         world, rank = self.accelerator.num_processes, self.accelerator.process_index
         mine = own_share(samples, rank=rank, world=world)
         size = max(1, optim.micro_batch_size // world)
@@ -247,10 +241,9 @@ class Trainer:
         for i, batch in enumerate(micro):
             last = i == len(micro) - 1
             with self.shared.accumulating(last=last):
-                scores = self.shared.model(batch, kl_shares=objective.kl_shares)
+                scores = self.shared.model(batch)
                 # Gradients are averaged over processes; the loss is a sum over them.
-                loss = step_loss(scores, weights, counts, answers=answers)
-                self.accelerator.backward(loss * world)
+                self.accelerator.backward(step_loss.part(scores) * world)
             tally.add(scores)
         self.shared.average_gradients()
         trained = self.model.trainable().values()

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, cast
 
 import numpy as np
 import torch
@@ -17,37 +16,27 @@ from icae.config import UNTRAINED, Recipe
 from icae.config.checkout import commit
 from icae.config.parsing import to_dict
 from icae.config.spans import slot_count
-from icae.config.types import OBJECTIVES, RivalMethod, TrainedReader
 from icae.data.shards import ShardSet
 from icae.errors import TrainingError
 from icae.model import (
-    RIVAL_MODELS,
     AdapterInfo,
-    FullContextModel,
-    IcaeModel,
-    ReaderInfo,
-    RivalInfo,
-    RivalModel,
     adapter_hash,
     base_hash,
     load_decoder,
-    load_rival_weights,
     load_tokenizer,
     load_weights,
     read_info,
-    read_rival_info,
-    rival_hash,
     save_adapter,
-    save_reader,
-    save_rival,
     tokenizer_hash,
 )
+from icae.model.adapted_decoder import AdaptedDecoder
+from icae.model.adapter import MODELS
+from icae.model.adapter_files import KINDS
 from icae.train.evaluate import Evaluation
 from icae.train.instructions import InstructionSource, TripletSet, load_instructions
 from icae.train.records import plot_losses
 from icae.train.sampling import SampleSource, draw_window
 from icae.train.stages import Stage, check_stage, of_full_context
-from icae.train.trained_model import TrainedModel
 from icae.train.trainer import Trainer
 
 CALIBRATION_SPANS = 32
@@ -58,7 +47,7 @@ class TrainResult:
     """What a run made.
 
     Attributes:
-        adapter: The adapter folder; of a full-context reader or a rival, its PEFT folder.
+        adapter: The folder of the trained model.
         plot: The loss plot (PNG).
         steps: Optimizer steps done in all.
         seconds: Training seconds in all, resumed parts included.
@@ -104,14 +93,25 @@ def train(recipe: Recipe, *, stage: Stage, dry_run_steps: int | None = None) -> 
             tokenizer,
             max_context=recipe.data.longest_triplet,
             seed=recipe.optim.seed,
-            full_prompts=bool(recipe.objective.ft_kl_share) or of_full_context(recipe),
+            full_prompts=of_full_context(recipe),
         )
-    record = _Record(
-        recipe=recipe,
+    model, weights = _build_model(recipe, shards)
+    record = AdapterInfo(
+        name=recipe.name,
+        base_model=recipe.base,
+        base_hash=weights,
         tokenizer_hash=token_hash,
+        model=recipe.model,
+        method=recipe.objective.reader,
+        ratios=tuple(sorted({r for stage in recipe.data.ratio_curriculum for r in stage.ratios})),
+        recipe=to_dict(recipe),
         data=_sources(recipe, shards, triplets),
+        commit=commit() or "",
     )
-    trainee = TRAINEES[recipe.objective.reader](recipe, record, shards)
+
+    def save(target: Path, metrics: Mapping[str, float]) -> None:
+        save_adapter(model, replace(record, metrics=dict(metrics)), target)
+
     together = recipe.data.triplets_per_context
     instructions = InstructionSource(triplets, per_context=together) if triplets else None
     evaluation = None
@@ -120,15 +120,15 @@ def train(recipe: Recipe, *, stage: Stage, dry_run_steps: int | None = None) -> 
     folder = Path(recipe.run.output)
     trainer = Trainer(
         recipe,
-        trainee.model,
+        model,
         SampleSource(recipe, shards, instructions),
         evaluation=evaluation,
-        on_best=lambda step, metrics: trainee.save(folder / "best", {"step": step, **metrics}),
+        on_best=lambda step, metrics: save(folder / "best", {"step": step, **metrics}),
     )
     result = trainer.run()
     final = {"step": result.steps, "train_hours": result.seconds / 3600, **result.metrics}
     if trainer.accelerator.is_main_process:
-        trainee.save(folder / "adapter", final)
+        save(folder / "adapter", final)
         plot_losses(folder / "metrics.jsonl", folder / "loss.png")
     trainer.accelerator.wait_for_everyone()
     return TrainResult(
@@ -195,165 +195,37 @@ def load_training_decoder(recipe: Recipe) -> PreTrainedModel:
     )
 
 
-def _build_model(recipe: Recipe, shards: ShardSet | None) -> tuple[IcaeModel, str]:
+def _build_model(recipe: Recipe, shards: ShardSet | None) -> tuple[AdaptedDecoder, str]:
     """The model with its first weights, and the hash of its base."""
     decoder = load_training_decoder(recipe)
-    model = IcaeModel(decoder, recipe.model, seed=recipe.optim.seed)
+    model = MODELS[recipe.objective.reader](decoder, recipe.model, seed=recipe.optim.seed)
     weights = base_hash(recipe.base, decoder)
     if recipe.init_adapter not in (None, UNTRAINED):
-        _start_from(model, recipe, weights)
+        _start_from(model, str(recipe.init_adapter), recipe, weights)
     elif shards is not None:
         calibrate_slots(model, recipe, shards)
     return model, weights
 
 
-def _start_from(model: IcaeModel, recipe: Recipe, weights: str) -> None:
-    assert recipe.init_adapter is not None
-    info = read_info(recipe.init_adapter)
-    if info.base_hash != weights:
+def _start_from(model: AdaptedDecoder, start: str, recipe: Recipe, weights: str) -> None:
+    method = recipe.objective.reader
+    info = read_info(start, KINDS[method])
+    if (info.method, info.base_hash) != (method, weights):
         raise TrainingError(
-            "init_adapter was trained on another base model.",
-            got=f"{info.base_model} ({info.base_hash[:12]})",
-            expected=f"{recipe.base} ({weights[:12]})",
+            "init_adapter is of another method, or was trained on another base model.",
+            got=f"{info.method} on {info.base_model} ({info.base_hash[:12]})",
+            expected=f"{method} on {recipe.base} ({weights[:12]})",
         )
-    load_weights(model, recipe.init_adapter, adapt=lambda own: grow_objectives(own, model))
+    load_weights(model, start, method=method)
 
 
-def grow_objectives(own: dict[str, torch.Tensor], model: IcaeModel) -> dict[str, torch.Tensor]:
-    """Weights of an adapter for a model with more objective tokens.
-
-    The trained vectors of each objective become its last ones; those before them stay as
-    the model initialised them.
-
-    Args:
-        own: Weights outside the LoRA by name.
-        model: The model that will load them.
-    """
-    name = "tokens.objective_ND"
-    old, new = own[name], model.tokens.objective_ND.detach().clone()
-    if len(old) >= len(new) or len(new) % len(old):
-        return own
-    new.unflatten(0, (len(OBJECTIVES), -1))[:, -len(old) // len(OBJECTIVES) :] = old.to(
-        new
-    ).unflatten(0, (len(OBJECTIVES), -1))
-    return {**own, name: new}
-
-
-def calibrate_slots(model: IcaeModel | RivalModel, recipe: Recipe, shards: ShardSet) -> None:
+def calibrate_slots(model: AdaptedDecoder, recipe: Recipe, shards: ShardSet) -> None:
     """Fit the slot head to a few spans of the training text, at the highest ratio."""
     rng = np.random.default_rng(recipe.optim.seed)
     longest = min(recipe.model.span_length, max(int(n) for n in recipe.data.context_lengths))
     spans = [draw_window(rng, shards, longest, 1)[0] for _ in range(CALIBRATION_SPANS)]
     ratio = max(float(r) for r in recipe.data.ratio_curriculum[-1].ratios)
     model.calibrate(spans, [slot_count(len(ids), ratio) for ids in spans])
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Record:
-    """What the folder of any trained model records."""
-
-    recipe: Recipe
-    tokenizer_hash: str
-    data: Mapping[str, Any]
-
-    def fields(self, base_hash: str, metrics: Mapping[str, float]) -> dict[str, Any]:
-        """The fields that `AdapterInfo` and `ReaderInfo` share."""
-        return {
-            "name": self.recipe.name,
-            "base_model": self.recipe.base,
-            "base_hash": base_hash,
-            "tokenizer_hash": self.tokenizer_hash,
-            "recipe": to_dict(self.recipe),
-            "data": self.data,
-            "commit": commit() or "",
-            "metrics": dict(metrics),
-        }
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Trainee:
-    """A model to train, and how its folder is written: (target, figures) -> folder."""
-
-    model: TrainedModel
-    save: Callable[[Path, Mapping[str, float]], Path]
-
-
-def _memory_trainee(recipe: Recipe, record: _Record, shards: ShardSet | None) -> _Trainee:
-    model, weights = _build_model(recipe, shards)
-
-    def save(target: Path, metrics: Mapping[str, float]) -> Path:
-        info = AdapterInfo(
-            model=recipe.model, ratios=_ratios(recipe), **record.fields(weights, metrics)
-        )
-        return save_adapter(model, info, target)
-
-    return _Trainee(model=model, save=save)
-
-
-def _ratios(recipe: Recipe) -> tuple[float, ...]:
-    """Every ratio of the curriculum, in order."""
-    stages = recipe.data.ratio_curriculum
-    return tuple(sorted({float(r) for stage in stages for r in stage.ratios}))
-
-
-def _rival_trainee(recipe: Recipe, record: _Record, shards: ShardSet | None) -> _Trainee:
-    method = cast(RivalMethod, recipe.objective.reader)
-    decoder = load_training_decoder(recipe)
-    model = RIVAL_MODELS[method](decoder, recipe.model, seed=recipe.optim.seed)
-    weights = base_hash(recipe.base, decoder)
-    if recipe.init_adapter not in (None, UNTRAINED):
-        _start_rival(model, recipe, weights)
-    elif shards is not None:
-        calibrate_slots(model, recipe, shards)
-
-    def save(target: Path, metrics: Mapping[str, float]) -> Path:
-        info = RivalInfo(
-            method=method,
-            model=recipe.model,
-            ratios=_ratios(recipe),
-            **record.fields(weights, metrics),
-        )
-        return save_rival(model, info, target)
-
-    return _Trainee(model=model, save=save)
-
-
-def _start_rival(model: RivalModel, recipe: Recipe, weights: str) -> None:
-    assert recipe.init_adapter is not None
-    info = read_rival_info(recipe.init_adapter)
-    if (info.method, info.base_hash) != (recipe.objective.reader, weights):
-        raise TrainingError(
-            "init_adapter is another rival, or of another base model.",
-            got=f"{info.method} on {info.base_model} ({info.base_hash[:12]})",
-            expected=f"{recipe.objective.reader} on {recipe.base} ({weights[:12]})",
-        )
-    load_rival_weights(model, recipe.init_adapter)
-
-
-def _full_context_trainee(recipe: Recipe, record: _Record, shards: ShardSet | None) -> _Trainee:
-    decoder = load_training_decoder(recipe)
-    model = FullContextModel(decoder, recipe.model, seed=recipe.optim.seed)
-    weights = base_hash(recipe.base, decoder)
-
-    def save(target: Path, metrics: Mapping[str, float]) -> Path:
-        info = ReaderInfo(
-            lora_rank=recipe.model.lora_rank,
-            lora_alpha=recipe.model.lora_alpha,
-            lora_targets=recipe.model.lora_targets,
-            **record.fields(weights, metrics),
-        )
-        return save_reader(model, info, target)
-
-    return _Trainee(model=model, save=save)
-
-
-TRAINEES: Mapping[TrainedReader, Callable[[Recipe, _Record, ShardSet | None], _Trainee]] = {
-    "memory": _memory_trainee,
-    "full-context": _full_context_trainee,
-    "gist": _rival_trainee,
-    "autocompressor": _rival_trainee,
-}
-"""What `objective.reader` trains."""
 
 
 def _sources(
@@ -365,6 +237,6 @@ def _sources(
         data |= {source: f"{tokens} tokens" for source, tokens in shards.sources.items()}
     data |= {taken.name: str(taken) for taken in triplets}
     if recipe.init_adapter not in (None, UNTRAINED):
-        known = rival_hash if recipe.objective.reader in RIVAL_MODELS else adapter_hash
-        data["started from adapter"] = known(str(recipe.init_adapter))[:16]
+        kind = KINDS[recipe.objective.reader]
+        data["started from adapter"] = adapter_hash(str(recipe.init_adapter), kind)[:16]
     return data

@@ -1,0 +1,210 @@
+"""The frozen decoder under teacher forcing: rows in, logits of the scored targets out.
+
+A row is read behind slots (input embeddings), behind keys and values, or behind nothing.
+
+Shape legend: R rows, P places of the longest past, F inputs before the ids, S inputs of the longest
+row, T scored targets, H key-value heads, W head width, D hidden size, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from transformers import DynamicCache, PreTrainedModel
+
+from icae.config.types import TokenIds
+from icae.errors import InputError
+
+PASS_TOKENS = {"cpu": 64, "cuda": 4096}
+"""What a forward pass costs beside its tokens, in tokens, by the type of the device. The figure
+of GPUs is an estimate from their launch times, not measured."""
+
+KeyValues = tuple[tuple[Tensor, Tensor], ...]
+"""Keys and values of every layer, each [R, H, places, W]."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class DecoderRow:
+    """What the decoder reads in one row: ``[past ; inputs ; ids]``.
+
+    Attributes:
+        ids: Token ids.
+        positions: Positions of inputs and ids, F + len(ids) of them.
+        scored: At which of these places the output is wanted, bool.
+        inputs_FD: Input embeddings before the ids, in the decoder's dtype, or None.
+        past: Keys and values read before everything, or None.
+    """
+
+    ids: TokenIds
+    positions: Sequence[int]
+    scored: NDArray[np.bool_]
+    inputs_FD: Tensor | None = None
+    past: KeyValues | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlainRow:
+    """Tokens that the decoder reads without a memory and without an objective token.
+
+    Attributes:
+        ids: All token ids.
+        scored: How many of the last ones are scored; the first token never can be.
+    """
+
+    ids: TokenIds
+    scored: int
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.scored < len(self.ids):
+            raise InputError(
+                "The plain decoder cannot score that many tokens.",
+                got=f"{self.scored} of {len(self.ids)}",
+                expected="at least one, and one token before them",
+            )
+
+
+def label_logits(decoder: PreTrainedModel, rows: Sequence[DecoderRow]) -> list[Tensor]:
+    """Logits of the scored places of each row; rows of like length share a forward pass.
+
+    Args:
+        decoder: The causal LM.
+        rows: What to read and to score.
+
+    Returns:
+        Logits [T, V] of each row, float32.
+    """
+    device = decoder.get_input_embeddings().weight.device
+    sizes = [len(row.positions) for row in rows]
+    return _logits(
+        decoder, rows, row_groups(sizes, pass_tokens=PASS_TOKENS.get(device.type, 0))
+    )
+
+
+def plain_logits(decoder: PreTrainedModel, rows: Sequence[PlainRow]) -> list[Tensor]:
+    """Logits that predict the scored tokens of each row, in one forward pass.
+
+    Args:
+        decoder: The causal LM; frozen, or with a LoRA, to which gradients flow.
+        rows: What to read and to score.
+
+    Returns:
+        Logits [scored, V] of each row, float32.
+    """
+    made = []
+    for row in rows:
+        scored = np.zeros(len(row.ids), dtype=np.bool_)
+        scored[-row.scored - 1 : -1] = True
+        made.append(DecoderRow(ids=row.ids, positions=range(len(row.ids)), scored=scored))
+    return _logits(decoder, made, [list(range(len(rows)))])
+
+
+def _logits(
+    decoder: PreTrainedModel, rows: Sequence[DecoderRow], groups: Sequence[Sequence[int]]
+) -> list[Tensor]:
+    """Vocabulary logits at scored places alone, all rows in one product."""
+    picked: dict[int, Tensor] = {}
+    for group in groups:
+        hidden_RSD = _hidden(decoder, [rows[r] for r in group])
+        for row, hidden_SD in zip(group, hidden_RSD, strict=True):
+            scored = torch.from_numpy(rows[row].scored).to(hidden_SD.device)
+            picked[row] = hidden_SD[: len(scored)][scored]
+    hidden_TD = torch.cat([picked[row] for row in range(len(rows))])
+    logits_TV = decoder.get_output_embeddings()(hidden_TD).float()
+    return list(logits_TV.split([int(row.scored.sum()) for row in rows]))
+
+
+def _hidden(decoder: PreTrainedModel, rows: Sequence[DecoderRow]) -> Tensor:
+    """Last hidden states [R, S, D] of rows padded on the right to the longest.
+
+    Causal attention cannot look at the padding. The mask of ones is needed: without one,
+    transformers 5 reads positions that jump as packed sequences and cuts attention there.
+    """
+    embed = decoder.get_input_embeddings()
+    ids_RS = np.zeros((len(rows), max(len(row.positions) for row in rows)), dtype=np.int64)
+    positions_RS = np.zeros_like(ids_RS)
+    for r, row in enumerate(rows):
+        size = len(row.positions)
+        ids_RS[r, size - len(row.ids) : size] = row.ids
+        positions_RS[r, :size] = row.positions
+    ids = torch.from_numpy(ids_RS).to(embed.weight.device)
+    inputs = [
+        tokens_SD if row.inputs_FD is None else _led(row.inputs_FD, tokens_SD)
+        for row, tokens_SD in zip(rows, embed(ids), strict=True)
+    ]
+    mask, cache = torch.ones_like(ids), None
+    if any(row.past is not None for row in rows):
+        cache, mask_RP = stacked([row.past for row in rows])
+        mask = torch.cat([mask_RP.to(ids.device), mask], dim=1)
+    hidden_RSD: Tensor = decoder.base_model(
+        inputs_embeds=torch.stack(inputs),
+        attention_mask=mask,
+        position_ids=torch.from_numpy(positions_RS).to(ids.device),
+        past_key_values=cache,
+        use_cache=cache is not None,
+    ).last_hidden_state
+    return hidden_RSD
+
+
+def _led(inputs_FD: Tensor, tokens_SD: Tensor) -> Tensor:
+    return torch.cat([inputs_FD, tokens_SD[len(inputs_FD) :]])
+
+
+def stacked(pasts: Sequence[KeyValues | None]) -> tuple[DynamicCache, Tensor]:
+    """One cache of the pasts of all rows, padded on the left, and where it holds something.
+
+    Gradients flow through the cache.
+
+    Args:
+        pasts: Keys and values of each row, or None for nothing.
+
+    Returns:
+        The cache, [R, H, P, W] a layer, and the mask [R, P], long.
+    """
+    lengths = [0 if past is None else past[0][0].shape[2] for past in pasts]
+    longest = max(lengths)
+    mask_RP = torch.zeros(len(pasts), longest, dtype=torch.long)
+    for row, length in enumerate(lengths):
+        mask_RP[row, longest - length :] = 1
+    known = [past for past in pasts if past is not None]
+    if longest == 0 or not known:
+        return DynamicCache(), mask_RP
+    layers = []
+    for layer, pair in enumerate(known[0]):
+        made = [t.new_zeros(len(pasts), t.shape[1], longest, t.shape[3]) for t in pair]
+        for row, past in enumerate(pasts):
+            if past is not None:
+                for target, own in zip(made, past[layer], strict=True):
+                    target[row, :, longest - lengths[row] :] = own[0]
+        layers.append(tuple(made))
+    return DynamicCache(layers), mask_RP
+
+
+def row_groups(sizes: Sequence[int], *, pass_tokens: int) -> list[list[int]]:
+    """Split rows into groups, each padded to its own longest row, at the least cost.
+
+    A group of n rows, the longest of s tokens, costs ``n * s + pass_tokens``.
+
+    Args:
+        sizes: Tokens of each row, at least one row.
+        pass_tokens: Cost of one more group, in tokens.
+
+    Returns:
+        Indices of the rows of each group; every row is in one.
+    """
+    order = sorted(range(len(sizes)), key=lambda row: sizes[row])
+    # least[n]: cost of the n shortest rows, and where their last group begins.
+    least = [(0, 0)]
+    for end, last in enumerate(order, start=1):
+        costs = ((least[i][0] + (end - i) * sizes[last] + pass_tokens, i) for i in range(end))
+        least.append(min(costs))
+    groups, end = [], len(order)
+    while end:
+        begin = least[end][1]
+        groups.append(order[begin:end])
+        end = begin
+    return groups

@@ -1,0 +1,133 @@
+"""The losses: of one task, and the lambda-loss of a training step.
+
+``L = (1 - s) * (lambda * L_AE + (1 - lambda) * L_LM) + s * L_FT``, each L a mean over the whole
+step, lambda the recipe's `ae_weight`, s its share of instructions.
+
+Source: Ge et al. 2024, section 2.2.
+
+Shape legend: T scored targets, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from icae.config import ObjectiveConfig
+from icae.config.types import OBJECTIVES, Objective
+from icae.model.objectives import DecoderTask, Sample
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class TaskScore:
+    """How the decoder did on one task under teacher forcing.
+
+    Attributes:
+        objective: Whose loss it counts for.
+        loss_sum: Sum of the token losses (nats), a scalar tensor with gradient.
+        labels: Number of scored tokens T.
+        correct_T: Whether the most likely token was the target, [T] bool.
+        log_probs_T: Log-probability of each target (nats), [T] float32, detached.
+    """
+
+    objective: Objective
+    loss_sum: Tensor
+    labels: int
+    correct_T: Tensor
+    log_probs_T: Tensor
+
+
+def score_task(logits_TV: Tensor, task: DecoderTask) -> TaskScore:
+    """Cross-entropy and accuracy of one task from the logits of its scored targets.
+
+    Args:
+        logits_TV: Logits of the scored targets, float32.
+        task: The task.
+    """
+    target_T = torch.from_numpy(task.scored_ids).to(logits_TV.device)
+    losses_T = nn.functional.cross_entropy(logits_TV, target_T, reduction="none")
+    return TaskScore(
+        objective=task.objective,
+        loss_sum=losses_T.sum(),
+        labels=task.labels,
+        correct_T=logits_TV.detach().argmax(dim=-1) == target_T,
+        log_probs_T=-losses_T.detach(),
+    )
+
+
+def token_kl(teacher_TV: Tensor, logits_TV: Tensor) -> Tensor:
+    """KL(teacher || student) of every token, [T] nats.
+
+    Args:
+        teacher_TV: Log-probabilities of the teacher, any float type.
+        logits_TV: Logits of the student, float32.
+    """
+    log_probs_TV = nn.functional.log_softmax(logits_TV, dim=-1)
+    kl_TV = nn.functional.kl_div(
+        log_probs_TV, teacher_TV.to(log_probs_TV), reduction="none", log_target=True
+    )
+    return kl_TV.sum(dim=-1)
+
+
+def objective_weights(config: ObjectiveConfig) -> dict[Objective, float]:
+    """Weight of each objective's mean in the loss of a step.
+
+    Args:
+        config: lambda and the instruction share s; text has weight 1 - s, FT has s.
+    """
+    text = 1.0 - config.ft_share
+    return {
+        "ae": text * config.ae_weight,
+        "lm": text * (1.0 - config.ae_weight),
+        "ft": config.ft_share,
+    }
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepLoss:
+    """The loss of one training step, whose micro-batches are scored one by one.
+
+    Attributes:
+        weights: Weight of each objective's mean.
+        labels: Scored tokens of each objective in the whole step.
+        answers: Instructions in the whole step, if each counts alike; None: each token does.
+    """
+
+    weights: Mapping[Objective, float]
+    labels: Mapping[Objective, int]
+    answers: int | None = None
+
+    @classmethod
+    def of(cls, config: ObjectiveConfig, samples: Sequence[Sample]) -> StepLoss:
+        """The loss of a step.
+
+        Args:
+            config: How the objectives are weighed and what they are means of.
+            samples: The samples of the whole step, over all processes.
+        """
+        tasks = [task for sample in samples for task in sample.tasks]
+        labels = dict.fromkeys(OBJECTIVES, 0)
+        for task in tasks:
+            labels[task.objective] += task.labels
+        answers = sum(task.objective == "ft" for task in tasks)
+        return cls(
+            weights=objective_weights(config),
+            labels=labels,
+            answers=answers if config.ft_mean == "answers" else None,
+        )
+
+    def part(self, scores: Sequence[TaskScore]) -> Tensor:
+        """A micro-batch's part of the loss; the parts add up to the weighted means."""
+        parts = [score.loss_sum * self._weight(score) for score in scores]
+        return sum(parts[1:], start=parts[0])
+
+    def _weight(self, score: TaskScore) -> float:
+        """Weight of each token of a task."""
+        if score.objective == "ft" and self.answers is not None:
+            share = 1 / (score.labels * self.answers)
+        else:
+            share = 1 / self.labels[score.objective]
+        return self.weights[score.objective] * share

@@ -1,0 +1,102 @@
+"""A model of memories: the encoder that writes them and the frozen decoder that reads them.
+
+A form of memory is one subclass in one file: what the encoder gives for a context (`encode`) and
+how the decoder reads it before a task (`row`). Slots: `icae.model.icae`; keys and values:
+`icae.model.gist`.
+
+Shape legend: M objective tokens, T scored targets, D hidden size, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import Generic, TypeVar
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from icae.config import ModelConfig
+from icae.config.types import Objective, TokenIds
+from icae.model.adapted_decoder import AdaptedDecoder
+from icae.model.decoder import DecoderRow, label_logits
+from icae.model.losses import TaskScore, score_task
+from icae.model.memory_tokens import MemoryTokens
+from icae.model.objectives import DecoderTask, Sample
+
+M = TypeVar("M")
+
+
+class MemoryModel(AdaptedDecoder, Generic[M]):
+    """Encoder and frozen decoder over one copy of the base weights; M is a context's memory.
+
+    Args:
+        decoder: Any Hugging Face causal LM with rotary positions. It is frozen in place
+            and never modified.
+        config: Architecture.
+        seed: Seed of the new weights.
+    """
+
+    def __init__(self, decoder: PreTrainedModel, config: ModelConfig, *, seed: int = 0) -> None:
+        super().__init__(decoder, config, seed=seed)
+        embedding_VD = decoder.get_input_embeddings().weight
+        self.tokens = MemoryTokens(config, embedding_VD, torch.Generator().manual_seed(seed))
+        self.tokens.to(embedding_VD.device)
+
+    @abstractmethod
+    def encode(self, contexts: Sequence[TokenIds], ratios: Sequence[float]) -> list[M]:
+        """The memory of each context, with gradient to the trained weights.
+
+        Args:
+            contexts: Token ids of each context, of any length; cut into spans.
+            ratios: Compression ratio of each.
+        """
+
+    @abstractmethod
+    def row(self, memory: M, task: DecoderTask) -> DecoderRow:
+        """What the decoder reads for a task behind a memory.
+
+        Args:
+            memory: What `encode` gave.
+            task: What the decoder must do.
+        """
+
+    def markers(self, objective: Objective) -> Tensor:
+        """Objective tokens as the decoder reads them, [M, D]."""
+        return self.tokens.objective(objective).to(self.dtype)
+
+    def label_logits(self, memories: Sequence[M], tasks: Sequence[DecoderTask]) -> list[Tensor]:
+        """Teacher-forced pass of the frozen decoder.
+
+        Args:
+            memories: The memory of each row.
+            tasks: The task of each row.
+
+        Returns:
+            Logits [T, V] of each row's scored targets, float32.
+        """
+        rows = [self.row(memory, task) for memory, task in zip(memories, tasks, strict=True)]
+        return label_logits(self.decoder, rows)
+
+    def score(self, memories: Sequence[M], tasks: Sequence[DecoderTask]) -> list[TaskScore]:
+        """Teacher-forced losses of every task; arguments as for `label_logits`.
+
+        Returns:
+            One score for each row, in order.
+        """
+        logits = self.label_logits(memories, tasks)
+        return [score_task(row_TV, task) for row_TV, task in zip(logits, tasks, strict=True)]
+
+    def forward(self, samples: Sequence[Sample]) -> list[TaskScore]:
+        """Encode every context once and score every task on its memory.
+
+        Args:
+            samples: Samples of any lengths, ratios and numbers of spans.
+
+        Returns:
+            Scores in order of samples, then of their tasks.
+        """
+        encoded = self.encode([s.context_ids for s in samples], [s.ratio for s in samples])
+        memories = [memory for s, memory in zip(samples, encoded, strict=True) for _ in s.tasks]
+        return self.score(memories, [task for sample in samples for task in sample.tasks])
