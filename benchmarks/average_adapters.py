@@ -15,7 +15,7 @@ from pathlib import Path
 
 from safetensors.torch import load_file, save_file
 
-from icae.model.adapter_files import WEIGHTS
+from icae.model.adapter_files import ADAPTER
 
 
 def average(first: Path, second: Path, out: Path, *, share: float) -> None:
@@ -31,7 +31,7 @@ def average(first: Path, second: Path, out: Path, *, share: float) -> None:
         ValueError: If the two do not have the same tensors.
     """
     mixed = {}
-    for name in WEIGHTS:
+    for name in ADAPTER.weights:
         a, b = load_file(first / name), load_file(second / name)
         if {k: v.shape for k, v in a.items()} != {k: v.shape for k, v in b.items()}:
             raise ValueError(f"{first} and {second} differ in architecture ({name})")

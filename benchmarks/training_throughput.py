@@ -1,6 +1,6 @@
 """How close training comes to the machine's matrix-multiply ceiling.
 
-python benchmarks/training_throughput.py recipes/cpu-32-pretrain.yaml --threads 2
+python benchmarks/training_throughput.py recipes/cpu-32-scratch.yaml --threads 2
 
 One run measures the ceiling (TFLOP/s of large matrix products, and of products of the
 model's own shapes, in the training precision) and then optimizer steps of `icae.train`
@@ -47,8 +47,8 @@ from icae.config import ModelConfig, Recipe
 from icae.config.spans import plan_spans
 from icae.evals.metadata import hardware
 from icae.model import IcaeModel, Sample
+from icae.train.from_recipe import load_training_decoder
 from icae.train.records import read_records
-from icae.train.run import load_training_decoder
 from icae.train.sampling import SampleSource
 from icae.train.trainer import Trainer
 

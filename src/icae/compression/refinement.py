@@ -33,7 +33,7 @@ from torch import Tensor, nn
 from icae.config.types import FloatArray, TokenIds
 from icae.errors import ConfigError
 from icae.memory import TokenFidelity
-from icae.model import IcaeModel, score_task, token_kl
+from icae.model import IcaeModel, Slots, score_task, token_kl
 from icae.model.objectives import DecoderTask, autoencoding
 
 BETAS = (0.7, 0.9)
@@ -371,13 +371,12 @@ def _step(
     done: list[_Work] = []
     with torch.enable_grad():
         rounded = [work.slots_KD.to(model.dtype) for work in active]
-        memories, spans, tasks = [], [], []
+        memories, tasks = [], []
         for work, slots_KD in zip(active, rounded, strict=True):
             for task in work.tasks:
-                memories.append(slots_KD)
-                spans.append([(work.length, len(slots_KD))])
+                memories.append(Slots(slots_KD=slots_KD, spans=[(work.length, len(slots_KD))]))
                 tasks.append(task)
-        logits = iter(model.label_logits(memories, spans, tasks))
+        logits = iter(model.label_logits(memories, tasks))
         total: Tensor | None = None
         going = []
         for work in active:

@@ -89,9 +89,7 @@ class DataConfig:
         for length, weight in self.context_lengths.items():
             check(int(length) >= 2, "A context length is out of range.", length, ">= 2 tokens")
             check(weight > 0, f"The weight of length {length} is out of range.", weight, "> 0")
-        check_ranges(
-            "data", self, at_least_one=("continuation_length", "triplets_per_context")
-        )
+        check_ranges("data", self, at_least_one=("continuation_length", "triplets_per_context"))
         longest = self.triplet_context
         good = longest is None or longest >= 2
         check(good, "data.triplet_context is out of range.", longest, ">= 2 tokens")

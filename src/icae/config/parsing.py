@@ -56,14 +56,13 @@ def check_ranges(
     Raises:
         ConfigError: With the name of the key.
     """
-    for names, good, expected in (
-        (at_least_one, lambda n: n >= 1, ">= 1"),
-        (at_least_zero, lambda n: n >= 0, ">= 0"),
-        (positive, lambda n: n > 0, "> 0"),
-    ):
-        for name in names:
-            value = getattr(config, name)
-            check(good(value), f"{section}.{name} is out of range.", value, expected)
+    wrong = [
+        *((name, ">= 1") for name in at_least_one if getattr(config, name) < 1),
+        *((name, ">= 0") for name in at_least_zero if getattr(config, name) < 0),
+        *((name, "> 0") for name in positive if getattr(config, name) <= 0),
+    ]
+    for name, expected in wrong:
+        check(False, f"{section}.{name} is out of range.", getattr(config, name), expected)
 
 
 def read_yaml(path: str | Path) -> Any:
@@ -78,8 +77,8 @@ def read_yaml(path: str | Path) -> Any:
         """Refuses a mapping that names a key twice."""
 
         def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-            names = [self.construct_object(key, deep=True) for key, _ in node.value]
-            twice = [str(name) for name in names if names.count(name) > 1]
+            names = [(key.tag, key.value) for key, _ in node.value]
+            twice = [str(name) for tag, name in names if names.count((tag, name)) > 1]
             if twice:
                 line = node.start_mark.line + 1
                 raise ConfigError(
@@ -90,7 +89,7 @@ def read_yaml(path: str | Path) -> Any:
             return super().construct_mapping(node, deep)
 
     try:
-        return yaml.load(Path(path).read_text(encoding="utf-8"), Loader)  # noqa: S506
+        return yaml.load(Path(path).read_text(encoding="utf-8"), Loader)
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(
             f"Cannot read the recipe {path}.", got=str(error), fix="Give the path of a YAML file."
@@ -127,6 +126,7 @@ def from_dict(cls: type[T], raw: Any, *, where: str) -> T:
     if not isinstance(raw, Mapping):
         got = type(raw).__name__
         raise ConfigError(f"{where}: a mapping is needed.", got=got, expected="key: value lines")
+    assert is_dataclass(cls)
     known, hints = _fields(cls)
     removed: Mapping[str, Removed] = getattr(cls, "REMOVED", {})
     unknown = sorted(str(key) for key in raw if key not in known and key not in removed)
@@ -159,7 +159,6 @@ def from_dict(cls: type[T], raw: Any, *, where: str) -> T:
 @functools.cache
 def _fields(cls: type) -> tuple[dict[str, Field[Any]], dict[str, Any]]:
     """Fields of a dataclass and their types; looked up once, as memories have many spans."""
-    assert is_dataclass(cls)
     return {f.name: f for f in fields(cls)}, typing.get_type_hints(cls)
 
 
@@ -174,7 +173,7 @@ def _convert(hint: Any, value: Any, *, where: str) -> Any:
         return value
     if origin is tuple and isinstance(value, list | tuple):
         return tuple(_convert(args[0], item, where=f"{where}[{i}]") for i, item in enumerate(value))
-    if origin not in (None, tuple, Literal, types.UnionType) and isinstance(value, Mapping):
+    if isinstance(origin, type) and issubclass(origin, Mapping) and isinstance(value, Mapping):
         return {
             _convert(args[0], key if args[0] is str else _number(key), where=where): _convert(
                 args[1], item, where=where
@@ -192,9 +191,10 @@ def _convert(hint: Any, value: Any, *, where: str) -> Any:
             return float(value)
         except OverflowError:
             pass
-    elif isinstance(hint, type) and isinstance(value, hint):
-        if hint is bool or not isinstance(value, bool):
-            return value
+    elif (
+        origin is None and isinstance(value, hint) and (hint is bool or not isinstance(value, bool))
+    ):
+        return value
     name = str(hint).replace("typing.", "") if origin else getattr(hint, "__name__", str(hint))
     raise ConfigError(f"{where}: wrong type or value.", got=repr(value), expected=name)
 

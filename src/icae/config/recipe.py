@@ -6,7 +6,6 @@ and values out of range are refused with the name of the key.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar, Literal

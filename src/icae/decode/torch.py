@@ -23,8 +23,8 @@ from icae.decode.torch_rows import Row, greedy_rows, read_fronts
 from icae.errors import InputError
 from icae.memory import TokenFidelity
 from icae.memory.provenance import SlotDtype
-from icae.model.icae import IcaeModel
-from icae.model.key_values import KeyValues
+from icae.model.decoder import KeyValues
+from icae.model.icae import IcaeModel, Slots
 from icae.model.objectives import autoencoding
 
 
@@ -95,9 +95,11 @@ class TorchRuntime(Runtime):
             For each span, whether each token is the most likely one and the probability
             it gets; the share of the former is the span's fidelity.
         """
-        layouts = [[(len(ids), len(s))] for s, ids in zip(slots, spans, strict=True)]
-        memories = [self.read_slots(s) for s in slots]
-        scores = self.model.score(memories, layouts, [autoencoding(ids) for ids in spans])
+        memories = [
+            Slots(slots_KD=self.read_slots(own), spans=[(len(ids), len(own))])
+            for own, ids in zip(slots, spans, strict=True)
+        ]
+        scores = self.model.score(memories, [autoencoding(ids) for ids in spans])
         return [
             TokenFidelity.of_probabilities(
                 score.correct_T.cpu().numpy(), score.log_probs_T.exp().cpu().numpy()

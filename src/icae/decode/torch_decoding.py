@@ -14,7 +14,7 @@ from icae.decode.prefix import Prefix, Request
 from icae.decode.torch import TorchRuntime
 from icae.decode.torch_kv import stacks
 from icae.decode.torch_rows import DecodingRows, Step
-from icae.model.key_values import KeyValues
+from icae.model.decoder import KeyValues
 
 
 class KeptFronts:

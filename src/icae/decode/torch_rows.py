@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
-from icae.model.key_values import KeyValues, stacked
+from icae.model.decoder import KeyValues, stacked
 
 
 @dataclass(frozen=True, kw_only=True)

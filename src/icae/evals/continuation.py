@@ -213,10 +213,7 @@ def led_continuation(ids: TokenIds) -> DecoderTask:
     Args:
         ids: The token after the context, then the tokens to score.
     """
-    task = continuation(ids)
-    mask = task.label_mask.copy()
-    mask[0] = False
-    return replace(task, label_mask=mask)
+    return replace(continuation(ids), unscored=1)
 
 
 def stored_full(rows: Sequence[Row], length: int) -> NDArray[np.float64]:

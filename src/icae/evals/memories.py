@@ -17,6 +17,7 @@ from icae.config.types import FloatArray, TokenIds
 from icae.decode.prefix import Prefix
 from icae.decode.torch import TorchRuntime
 from icae.memory import Segment
+from icae.model import Slots
 from icae.model.objectives import DecoderTask
 
 Tick = Callable[[int], None]
@@ -155,10 +156,15 @@ def score_tasks(
     result = []
     for part in runtime.batches([len(task.target_ids) for task in tasks]):
         slots = [
-            torch.from_numpy(np.ascontiguousarray(m.slots_KD)).to(model.device, model.dtype)
+            Slots(
+                slots_KD=torch.from_numpy(np.ascontiguousarray(m.slots_KD)).to(
+                    model.device, model.dtype
+                ),
+                spans=m.spans,
+            )
             for m in memories[part]
         ]
-        scores = model.score(slots, [m.spans for m in memories[part]], tasks[part])
+        scores = model.score(slots, tasks[part])
         result += [
             TokenScores(
                 losses_T=-score.log_probs_T.double().cpu().numpy(),

@@ -46,7 +46,8 @@ from icae.evals.segment_readers import (
     SegmentReader,
     VerbatimShaper,
 )
-from icae.model import load_reader, reader_hash, render_answer
+from icae.model import FullContextModel, adapter_hash, load_trained, read_info, render_answer
+from icae.model.adapter_files import FULL_CONTEXT
 
 MEMORY, FULL, UPPER = "memory", "full context", "upper bound"
 OTHER, NOTHING, FIRST, SUMMARY = "other memory", "no context", "first tokens", "own summary"
@@ -174,7 +175,10 @@ class QaSettings:
         if self.upper_bound is None:
             return chosen, {"upper_bound": None}
         base = engine.provenance
-        tuned, info = load_reader(
+        info = read_info(self.upper_bound, FULL_CONTEXT)
+        tuned = load_trained(
+            FullContextModel,
+            info,
             self.upper_bound,
             engine.runtime.model.decoder,
             base_model=base.base_model,
@@ -182,8 +186,8 @@ class QaSettings:
         )
         record = {
             "name": info.name,
-            "hash": reader_hash(self.upper_bound),
-            "lora_rank": info.lora_rank,
+            "hash": adapter_hash(self.upper_bound, FULL_CONTEXT),
+            "lora_rank": info.model.lora_rank,
             "adapter_lora_rank": engine.config.lora_rank,
         }
         return {**chosen, UPPER: upper_bound_reader(engine, tuned)}, {"upper_bound": record}
@@ -286,7 +290,7 @@ class QuestionAnswering:
         folder = self.settings.upper_bound
         if reader != UPPER or folder is None:
             return reader
-        return f"{reader} {reader_hash(folder)[:12]}"
+        return f"{reader} {adapter_hash(folder, FULL_CONTEXT)[:12]}"
 
     def cost(self, cell: Cell) -> int:
         """About how many tokens go through the model for a cell."""

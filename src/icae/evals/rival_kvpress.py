@@ -28,7 +28,7 @@ from icae.evals.memories import STEP_COST, Tick
 from icae.evals.questions import Question
 from icae.evals.readers import Reading, slot_budget
 from icae.model import render_full_prompt
-from icae.model.key_values import KeyValues, stacked
+from icae.model.decoder import KeyValues, stacked
 
 METHODS = {"kvpress Knorm": "KnormPress", "kvpress expected attention": "ExpectedAttentionPress"}
 """Name in the table -> class of the package; neither looks at the question."""

@@ -6,9 +6,9 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar
 
-from icae.config.types import RivalMethod
+from icae.config.types import Method
 from icae.engine import Icae
 from icae.errors import InputError
 from icae.evals.readers import Reader
@@ -16,15 +16,17 @@ from icae.evals.rival_autocompressor import AutoCompressorReader
 from icae.evals.rival_gist import GistHolder, GistReader
 from icae.evals.rival_texts import Holder, SlotHolder
 from icae.model import (
+    AdapterInfo,
     AutoCompressor,
     GistModel,
-    RivalInfo,
-    RivalModel,
-    load_rival,
-    read_rival_info,
-    rival_hash,
+    adapter_hash,
+    load_trained,
+    read_info,
 )
-from icae.model.rival_folder import TITLES
+from icae.model.adapted_decoder import AdaptedDecoder
+from icae.model.adapter_files import RIVAL, TITLES
+
+Model = TypeVar("Model", bound=AdaptedDecoder)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +40,7 @@ class TrainedRival:
         holder: Holds held-out text.
     """
 
-    info: RivalInfo
+    info: AdapterInfo
     digest: str
     reader: Reader
     holder: Holder
@@ -58,17 +60,29 @@ class TrainedRival:
         }
 
 
-def _gist(engine: Icae, model: RivalModel) -> tuple[Reader, Holder]:
-    own = cast(GistModel, model)
-    return GistReader(engine, own), GistHolder(engine, own)
+def _gist(engine: Icae, info: AdapterInfo, folder: Path) -> tuple[Reader, Holder]:
+    model = _load(GistModel, engine, info, folder)
+    return GistReader(engine, model), GistHolder(engine, model)
 
 
-def _autocompressor(engine: Icae, model: RivalModel) -> tuple[Reader, Holder]:
-    reader = AutoCompressorReader(engine, cast(AutoCompressor, model))
+def _autocompressor(engine: Icae, info: AdapterInfo, folder: Path) -> tuple[Reader, Holder]:
+    reader = AutoCompressorReader(engine, _load(AutoCompressor, engine, info, folder))
     return reader, SlotHolder(runtime=reader.runtime, encode=reader.memories)
 
 
-READS: Mapping[RivalMethod, Callable[[Icae, RivalModel], tuple[Reader, Holder]]] = {
+def _load(make: type[Model], engine: Icae, info: AdapterInfo, folder: Path) -> Model:
+    base = engine.provenance
+    return load_trained(
+        make,
+        info,
+        folder,
+        engine.runtime.model.decoder,
+        base_model=base.base_model,
+        base_hash=base.base_hash,
+    )
+
+
+READS: Mapping[Method, Callable[[Icae, AdapterInfo, Path], tuple[Reader, Holder]]] = {
     "gist": _gist,
     "autocompressor": _autocompressor,
 }
@@ -85,7 +99,7 @@ def rival_names(folders: Sequence[Path]) -> dict[str, Path]:
         AdapterError: If a folder is not that of a rival.
         InputError: If two would have one name.
     """
-    infos = [read_rival_info(folder) for folder in folders]
+    infos = [read_info(folder, RIVAL) for folder in folders]
     methods = Counter(info.method for info in infos)
     names: dict[str, Path] = {}
     for info, folder in zip(infos, folders, strict=True):
@@ -114,14 +128,9 @@ def load_rivals(engine: Icae, folders: Sequence[Path]) -> dict[str, TrainedRival
     """
     rivals = {}
     for name, folder in rival_names(folders).items():
-        model, info = load_rival(
-            folder,
-            engine.runtime.model.decoder,
-            base_model=engine.provenance.base_model,
-            base_hash=engine.provenance.base_hash,
-        )
-        reader, holder = READS[info.method](engine, model)
+        info = read_info(folder, RIVAL)
+        reader, holder = READS[info.method](engine, info, folder)
         rivals[name] = TrainedRival(
-            info=info, digest=rival_hash(folder), reader=reader, holder=holder
+            info=info, digest=adapter_hash(folder, RIVAL), reader=reader, holder=holder
         )
     return rivals

@@ -161,9 +161,7 @@ def read_info(folder: str | Path, kind: FolderKind = ADAPTER) -> AdapterInfo:
     # How a residual head started does not matter once it is trained.
     model = {k: v for k, v in record["model"].items() if k != "residual_scale"}
     try:
-        info = from_dict(
-            AdapterInfo, {**record, "model": model}, where=str(folder / kind.record)
-        )
+        info = from_dict(AdapterInfo, {**record, "model": model}, where=str(folder / kind.record))
     except ConfigError as error:
         raise AdapterError(
             error.message, got=error.got, expected=error.expected, fix=error.fix

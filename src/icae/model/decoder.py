@@ -80,9 +80,7 @@ def label_logits(decoder: PreTrainedModel, rows: Sequence[DecoderRow]) -> list[T
     """
     device = decoder.get_input_embeddings().weight.device
     sizes = [len(row.positions) for row in rows]
-    return _logits(
-        decoder, rows, row_groups(sizes, pass_tokens=PASS_TOKENS.get(device.type, 0))
-    )
+    return _logits(decoder, rows, row_groups(sizes, pass_tokens=PASS_TOKENS.get(device.type, 0)))
 
 
 def plain_logits(decoder: PreTrainedModel, rows: Sequence[PlainRow]) -> list[Tensor]:

@@ -1,4 +1,4 @@
-"""The transformer layers of a model, one by one: compiled, recomputed, or sharded over processes."""
+"""The transformer layers of a model, one by one: compiled, or sharded over processes."""
 
 from __future__ import annotations
 

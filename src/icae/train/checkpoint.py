@@ -51,7 +51,13 @@ def _changed(stored: dict[str, Any], recipe: Recipe) -> list[str]:
 
 
 def save_checkpoint(
-    folder: Path, model: AdaptedDecoder, optimizer: Any, *, step: int, recipe: Recipe, seconds: float
+    folder: Path,
+    model: AdaptedDecoder,
+    optimizer: Any,
+    *,
+    step: int,
+    recipe: Recipe,
+    seconds: float,
 ) -> Path:
     """Write ``step-XXXXXXXX.pt`` atomically and drop the oldest beyond `keep_checkpoints`.
 

@@ -75,7 +75,7 @@ def _check_full_context(recipe: Recipe) -> None:
 
 
 def _check_gist(recipe: Recipe) -> None:
-    """Its layers run with caches that grow: they are neither recomputed, compiled nor shared out."""
+    """Its layers run with growing caches: they are not recomputed, compiled or shared out."""
     run = recipe.run
     if run.gradient_checkpointing or run.compile != "none" or run.sharing != "replicas":
         raise TrainingError(

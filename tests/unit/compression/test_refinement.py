@@ -12,7 +12,7 @@ import torch
 from icae.compression.refinement import RefineConfig, RefineTask, refine, steps_left, target_leads
 from icae.compression.teachers import TeacherWriter
 from icae.errors import ConfigError
-from icae.model import PlainRow, plain_logits, token_kl, weight_hash
+from icae.model import PlainRow, Slots, plain_logits, token_kl, weight_hash
 from icae.model.objectives import autoencoding
 
 
@@ -38,7 +38,8 @@ def test_result_has_the_fidelity_that_the_decoder_shows(model: Any, random_ids: 
     ids = random_ids(8)
     (found,) = run(model, [task(model, ids)], steps=20, target=1.0).values()
     (score,) = model.score(
-        [torch.from_numpy(found.slots_KD).to(model.dtype)], [[(8, 4)]], [autoencoding(ids)]
+        [Slots(slots_KD=torch.from_numpy(found.slots_KD).to(model.dtype), spans=[(8, 4)])],
+        [autoencoding(ids)],
     )
     assert score.correct_T.numpy().tolist() == found.token_fidelity.reproduced.tolist()
 
@@ -66,8 +67,7 @@ def test_span_leaves_only_when_its_tokens_lead_by_the_margin(model: Any, random_
         config = {"steps": 200, "target": 1.0, "margin": margin, "patience": 200, "slack": np.inf}
         (found,) = run(model, [own], **config).values()
         (logits_TV,) = model.label_logits(
-            [torch.from_numpy(found.slots_KD).to(model.dtype)],
-            [[(8, 8)]],
+            [Slots(slots_KD=torch.from_numpy(found.slots_KD).to(model.dtype), spans=[(8, 8)])],
             [autoencoding(own.token_ids)],
         )
         leads[margin] = target_leads(logits_TV.detach(), autoencoding(own.token_ids)).numpy()
@@ -190,11 +190,9 @@ def test_kl_term_keeps_the_slots_closer_to_the_full_context(
     teachers = TeacherWriter(model=model, tokenizer=tokenizer, length=6).write([ids])[0]
 
     def distance(slots_KD: Any) -> float:
-        slots = torch.from_numpy(slots_KD).to(model.dtype)
+        slots = Slots(slots_KD=torch.from_numpy(slots_KD).to(model.dtype), spans=[(8, 4)])
         with torch.no_grad():
-            logits = model.label_logits(
-                [slots] * len(teachers), [[(8, 4)]] * len(teachers), [t.task for t in teachers]
-            )
+            logits = model.label_logits([slots] * len(teachers), [t.task for t in teachers])
         return sum(
             float(token_kl(t.log_probs_TV, row).mean())
             for t, row in zip(teachers, logits, strict=True)

@@ -52,8 +52,6 @@ def test_an_error_leaves_out_what_it_does_not_know() -> None:
     ("known", "literal"),
     [
         (types.POSITION_LAYOUTS, types.PositionLayout),
-        (types.SLOT_HEADS, types.SlotHead),
-        (types.MEMORY_EMBEDDINGS, types.MemoryEmbedding),
         (types.OBJECTIVES, types.Objective),
     ],
 )

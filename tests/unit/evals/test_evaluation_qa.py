@@ -17,12 +17,12 @@ from icae.errors import AdapterError, ConfigError, InputError
 from icae.evals import READERS, QaSettings, evaluate
 from icae.evals.qa import BY_SLOTS
 from icae.model import (
+    AdapterInfo,
     FullContextModel,
-    ReaderInfo,
     render_answer,
     render_full_prompt,
     render_prompt,
-    save_reader,
+    save_adapter,
     tokenize,
 )
 
@@ -96,16 +96,15 @@ def upper(engine: Any, tmp_path: Path) -> Path:
     with torch.no_grad():
         for parameter in model.trainable().values():
             parameter += 0.3 * torch.randn(parameter.shape, generator=generator)
-    info = ReaderInfo(
+    info = AdapterInfo(
         name="upper",
         base_model=made.base_model,
         base_hash=made.base_hash,
         tokenizer_hash=made.tokenizer_hash,
-        lora_rank=2,
-        lora_alpha=4.0,
-        lora_targets="qv",
+        model=model.config,
+        method="full-context",
     )
-    return save_reader(model, info, tmp_path / "upper")
+    return save_adapter(model, info, tmp_path / "upper")
 
 
 def test_every_reader_ratio_and_data_set_has_a_row(run: Any, settings: Any, tmp_path: Path) -> None:
@@ -216,10 +215,13 @@ def test_the_other_memory_is_that_of_another_text(
 def test_the_upper_bound_is_the_decoder_with_its_lora(
     run: Any, settings: Any, engine: Any, upper: Path, files: list[Path]
 ) -> None:
-    from icae.model import load_reader
+    from icae.model import load_trained, read_info
+    from icae.model.adapter_files import FULL_CONTEXT
 
     made = engine.provenance
-    tuned, _ = load_reader(
+    tuned = load_trained(
+        FullContextModel,
+        read_info(upper, FULL_CONTEXT),
         upper,
         engine.runtime.model.decoder,
         base_model=made.base_model,

@@ -23,15 +23,15 @@ from icae.evals.rival_gist import GistHolder, GistReader
 from icae.evals.rival_texts import SlotHolder
 from icae.evals.rival_trained import rival_names
 from icae.model import (
-    RIVAL_MODELS,
+    AdapterInfo,
     AutoCompressor,
     GistModel,
-    RivalInfo,
     render_answer,
     render_prompt,
-    save_rival,
+    save_adapter,
     tokenize,
 )
+from icae.model.adapter import MODELS
 from icae.model.objectives import autoencoding, instruction
 
 TEXT = "the lamp of the inner harbour turned in the rain over men and their nets"
@@ -52,7 +52,7 @@ def rival(engine: Any) -> Callable[..., Any]:
 
     def build(method: Any) -> Any:
         config = ModelConfig(span_length=16, lora_rank=4, lora_alpha=8.0, max_slots=16)
-        return moved(RIVAL_MODELS[method](engine.runtime.model.decoder, config))
+        return moved(MODELS[method](engine.runtime.model.decoder, config))
 
     return build
 
@@ -63,7 +63,7 @@ def folder(engine: Any, rival: Any, tmp_path: Path) -> Callable[..., Path]:
 
     def build(method: Any, *, name: str = "tiny", base_hash: str | None = None) -> Path:
         model = rival(method)
-        info = RivalInfo(
+        info = AdapterInfo(
             method=method,
             name=name,
             base_model="tiny-base",
@@ -73,7 +73,7 @@ def folder(engine: Any, rival: Any, tmp_path: Path) -> Callable[..., Path]:
             recipe={"optim": {"batch_size": 4}},
             metrics={"step": 9.0, "train_hours": 0.5},
         )
-        return save_rival(model, info, tmp_path / f"{method}-{name}")
+        return save_adapter(model, info, tmp_path / f"{method}-{name}")
 
     return build
 

@@ -1,48 +1,213 @@
+"""Folders of trained models: adapters, full-context readers and rivals, in one form."""
+
 from __future__ import annotations
 
 import copy
 import json
 import shutil
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from peft import LoraConfig, PeftModel
 from safetensors.torch import load_file, save_file
 
+from icae.config import ModelConfig
 from icae.errors import AdapterError
 from icae.model import (
-    IcaeModel,
+    AdapterInfo,
+    Sample,
     adapter_hash,
     load_adapter,
+    load_trained,
     load_weights,
     read_info,
     save_adapter,
     tokenizer_hash,
     weight_hash,
 )
+from icae.model.adapter import MODELS
+from icae.model.adapter_files import FULL_CONTEXT, KINDS, RIVAL, default_adapter, objective_vectors
+from icae.model.card import model_card
+from icae.model.objectives import instruction
+
+CONFIG = ModelConfig(span_length=16, lora_rank=4, lora_alpha=8.0, max_slots=16)
+METHODS = sorted(MODELS)
 
 
-def slots_of(model: IcaeModel, ids: Any) -> torch.Tensor:
+@pytest.fixture
+def decoder(build_decoder: Callable[..., Any]) -> Any:
+    return build_decoder()
+
+
+@pytest.fixture
+def saved(decoder: Any, tmp_path: Path) -> Callable[..., tuple[Any, Path]]:
+    """``saved(method)``: a model as if trained, and its folder."""
+
+    def build(method: Any) -> tuple[Any, Path]:
+        model = MODELS[method](decoder, CONFIG, seed=3)
+        generator = torch.Generator().manual_seed(1)
+        with torch.no_grad():
+            for parameter in model.trainable().values():
+                parameter += 0.1 * torch.randn(parameter.shape, generator=generator)
+        info = AdapterInfo(
+            method=method,
+            name="tiny",
+            base_model="tiny-base",
+            base_hash=weight_hash(decoder),
+            tokenizer_hash="t",
+            model=CONFIG,
+            ratios=(2.0,),
+            data={"corpus": "9 tokens"},
+            metrics={"ae_loss": 1.5},
+        )
+        return model, save_adapter(model, info, tmp_path / method)
+
+    return build
+
+
+def slots_of(model: Any, ids: Any) -> torch.Tensor:
     with torch.no_grad():
         return model.encode_spans([ids], [4])[0]
 
 
-def edit_json(folder: Path, **changes: Any) -> None:
-    path = folder / "icae.json"
-    record = {**json.loads(path.read_text()), **changes}
-    path.write_text(json.dumps(record))
+def edit(path: Path, **changes: Any) -> None:
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
 
 
 def truncate(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-10])
 
 
-@pytest.mark.parametrize("head", ["plain", "gain", "residual", "linear"])
+@pytest.mark.parametrize("method", METHODS)
+def test_a_loaded_model_gives_the_same_losses(
+    saved: Any, decoder: Any, random_ids: Any, method: Any
+) -> None:
+    model, folder = saved(method)
+    info = read_info(folder, KINDS[method])
+    base = {"base_model": "x", "base_hash": weight_hash(decoder)}
+    loaded = load_trained(MODELS[method], info, folder, decoder, **base)
+    assert info.method == method
+    assert not loaded.training
+    context, prompt = random_ids(24), random_ids(4)
+    task = instruction(prompt, random_ids(3), full_prompt_ids=np.concatenate([context, prompt]))
+    sample = Sample(context_ids=context, ratio=4.0, tasks=(task,))
+    with torch.no_grad():
+        assert torch.equal(loaded([sample])[0].loss_sum, model.eval()([sample])[0].loss_sum)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_its_lora_is_a_standard_peft_folder_beside_a_card(saved: Any, method: Any) -> None:
+    _, folder = saved(method)
+    assert LoraConfig.from_pretrained(str(folder / KINDS[method].lora)).r == 4
+    card = (folder / "README.md").read_text(encoding="utf-8").splitlines()
+    for line in ("# tiny", "| lora_rank | 4 |", "| ae_loss | 1.5 |", "- corpus: 9 tokens"):
+        assert line in card
+    assert ("| ratios trained | 2x |" in card) == (method != "full-context")
+    assert ("## Limits" in card) == (method == "memory")
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_each_kind_of_folder_is_refused_where_another_is_wanted(saved: Any, method: Any) -> None:
+    _, folder = saved(method)
+    for kind in {id(k): k for k in KINDS.values()}.values():
+        if method in kind.methods:
+            continue
+        with pytest.raises(AdapterError, match=f"is not {kind.what}") as caught:
+            read_info(folder, kind)
+        assert KINDS[method].use in str(caught.value.fix)
+        assert kind.record in str(caught.value.expected)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"format": "other"}, "is not the record"),
+        ({"version": 2}, "another format version"),
+        ({"surprise": 1}, "unknown key"),
+        ({"base_hash": 7}, "base_hash"),
+        ({"model": 3}, "a key is missing"),
+        ({"model": {"layout": "spiral"}}, "model: layout"),
+        ({"method": "other"}, "method"),
+        ({"metrics": {"ae_loss": "low"}}, "metrics"),
+    ],
+)
+def test_a_record_that_does_not_fit_is_refused(
+    saved: Any, method: Any, change: dict[str, Any], message: str
+) -> None:
+    _, folder = saved(method)
+    edit(folder / KINDS[method].record, **change)
+    with pytest.raises(AdapterError, match=message):
+        read_info(folder, KINDS[method])
+
+
+def test_a_folder_does_not_hold_a_method_of_another_kind(saved: Any) -> None:
+    _, folder = saved("gist")
+    edit(folder / "rival.json", method="memory")
+    with pytest.raises(AdapterError, match="is not the folder of a trained rival"):
+        read_info(folder, RIVAL)
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "", '"icae-adapter"'])
+def test_a_damaged_record_is_refused(saved_adapter: Path, text: str) -> None:
+    (saved_adapter / "icae.json").write_text(text)
+    with pytest.raises(AdapterError):
+        read_info(saved_adapter)
+
+
+def test_a_folder_without_a_record_says_what_was_expected(tmp_path: Path) -> None:
+    with pytest.raises(AdapterError, match="not an adapter folder") as caught:
+        read_info(tmp_path)
+    assert "icae.json" in str(caught.value.expected)
+    assert "objective.reader: memory" in str(caught.value.fix)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_damaged_weights_are_refused_and_have_another_hash(saved: Any, method: Any) -> None:
+    model, folder = saved(method)
+    kind = KINDS[method]
+    for part in kind.weights:
+        digest = adapter_hash(folder, kind)
+        truncate(folder / part)
+        assert adapter_hash(folder, kind) != digest
+        with pytest.raises(AdapterError, match="damaged"):
+            load_weights(model, folder, method=method)
+        (folder / part).unlink()
+        for read in (
+            lambda: load_weights(model, folder, method=method),
+            lambda: adapter_hash(folder, kind),
+        ):
+            with pytest.raises(AdapterError, match="damaged"):
+                read()
+        saved(method)
+
+
+def test_weights_of_the_other_rival_do_not_fit(saved: Any, decoder: Any) -> None:
+    _, folder = saved("gist")
+    with pytest.raises(AdapterError, match="do not fit the model"):
+        load_weights(MODELS["autocompressor"](decoder, CONFIG), folder, method="gist")
+
+
+def test_a_model_of_another_base_is_refused_with_both_names(
+    saved_adapter: Path, build_decoder: Any
+) -> None:
+    other = build_decoder(seed=5)
+    with pytest.raises(AdapterError, match="another base model") as caught:
+        load_adapter(saved_adapter, other, base_model="other-base", base_hash=weight_hash(other))
+    assert "other-base" in str(caught.value)
+    assert "tiny-base" in str(caught.value)
+
+
+@pytest.mark.parametrize("head", ["plain", "residual"])
 @pytest.mark.parametrize("embedding", ["shared", "per-slot"])
-def test_a_saved_adapter_gives_identical_slots_and_scores(
+def test_a_saved_adapter_gives_identical_slots_and_objective_tokens(
     build_model: Any,
-    build_decoder: Any,
+    decoder: Any,
     tokenizer: Any,
     info_for: Any,
     random_ids: Any,
@@ -51,34 +216,20 @@ def test_a_saved_adapter_gives_identical_slots_and_scores(
     embedding: str,
 ) -> None:
     model = build_model(slot_head=head, memory_embedding=embedding)
+    model.calibrate([random_ids(16, seed) for seed in range(4)], [8] * 4)
     info = info_for(model, tokenizer)
     folder = save_adapter(model, info, tmp_path / "a" / "b")
 
-    decoder = build_decoder()
     loaded, read = load_adapter(folder, decoder, base_model="x", base_hash=weight_hash(decoder))
 
     assert read == info
     assert read.tokenizer_hash == tokenizer_hash(tokenizer)
     ids = random_ids(16)
     assert torch.equal(slots_of(loaded, ids), slots_of(model, ids))
+    stored = objective_vectors(folder, model.config)
     for name in ("ae", "lm", "ft"):
         assert torch.equal(loaded.tokens.objective(name), model.tokens.objective(name))
-
-
-def test_the_calibration_is_part_of_the_adapter(
-    build_model: Any, tokenizer: Any, info_for: Any, random_ids: Any, tmp_path: Path
-) -> None:
-    model = build_model(slot_head="gain")
-    before = slots_of(model, random_ids(16))
-    model.calibrate([random_ids(16, seed) for seed in range(4)], [8] * 4)
-    folder = save_adapter(model, info_for(model, tokenizer), tmp_path / "a")
-
-    loaded = build_model(slot_head="gain", trained=False)
-    load_weights(loaded, folder)
-
-    slots = slots_of(loaded, random_ids(16))
-    assert torch.equal(slots, slots_of(model, random_ids(16)))
-    assert not torch.allclose(slots, before, atol=1e-2)
+        assert stored[name].tolist() == model.tokens.objective(name).tolist()
 
 
 def test_an_adapter_round_trips_in_every_family(
@@ -102,8 +253,6 @@ def test_an_adapter_round_trips_in_every_family(
 def test_the_lora_folder_loads_through_plain_peft(
     saved_adapter: Path, model: Any, build_decoder: Any, random_ids: Any
 ) -> None:
-    from peft import PeftModel
-
     plain = PeftModel.from_pretrained(build_decoder(), str(saved_adapter / "lora")).eval()
 
     ids = torch.as_tensor(random_ids(12))[None]
@@ -114,78 +263,8 @@ def test_the_lora_folder_loads_through_plain_peft(
     assert not torch.allclose(expected, base, atol=1e-2)
 
 
-def test_the_lora_file_holds_query_and_value_only(saved_adapter: Path) -> None:
-    keys = load_file(saved_adapter / "lora" / "adapter_model.safetensors").keys()
-
-    assert len(keys) == 2 * 2 * 2  # layers, projections, A and B
-    assert all(".q_proj.lora_" in key or ".v_proj.lora_" in key for key in keys)
-    targets = json.loads((saved_adapter / "lora" / "adapter_config.json").read_text())
-    assert sorted(targets["target_modules"]) == ["q_proj", "v_proj"]
-
-
-def test_another_base_is_refused_with_both_names(saved_adapter: Path, build_decoder: Any) -> None:
-    other = build_decoder(seed=5)
-
-    with pytest.raises(AdapterError, match="another base model") as caught:
-        load_adapter(saved_adapter, other, base_model="other-base", base_hash=weight_hash(other))
-
-    text = str(caught.value)
-    assert "other-base" in text
-    assert "tiny-base" in text
-
-
-@pytest.mark.parametrize("part", ["icae.safetensors", "lora/adapter_model.safetensors"])
-def test_a_truncated_or_missing_weight_file_is_refused(
-    saved_adapter: Path, model: Any, part: str
-) -> None:
-    truncate(saved_adapter / part)
-    with pytest.raises(AdapterError, match="damaged"):
-        load_weights(model, saved_adapter)
-
-    (saved_adapter / part).unlink()
-    with pytest.raises(AdapterError, match="damaged"):
-        load_weights(model, saved_adapter)
-    with pytest.raises(AdapterError, match="damaged"):
-        adapter_hash(saved_adapter)
-
-
-def test_a_folder_without_json_is_not_an_adapter(tmp_path: Path) -> None:
-    with pytest.raises(AdapterError, match="not an adapter folder") as caught:
-        read_info(tmp_path)
-
-    assert "icae.json" in str(caught.value.expected)
-
-
 @pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"version": 2}, "another format version"),
-        ({"format": "other"}, "not an icae adapter"),
-        ({"surprise": 1}, "unknown key"),
-        ({"base_hash": 7}, "base_hash"),
-        ({"model": {"layout": "spiral"}}, "model: layout"),
-        ({"metrics": {"ae_loss": "low"}}, "metrics"),
-    ],
-)
-def test_a_record_that_does_not_fit_is_refused(
-    saved_adapter: Path, change: dict[str, Any], message: str
-) -> None:
-    edit_json(saved_adapter, **change)
-
-    with pytest.raises(AdapterError, match=message):
-        read_info(saved_adapter)
-
-
-@pytest.mark.parametrize("text", ["{", "[]", "", '"icae-adapter"'])
-def test_a_damaged_record_is_refused(saved_adapter: Path, text: str) -> None:
-    (saved_adapter / "icae.json").write_text(text)
-
-    with pytest.raises(AdapterError):
-        read_info(saved_adapter)
-
-
-@pytest.mark.parametrize(
-    "settings", [{"lora_rank": 2}, {"slot_head": "linear"}, {"memory_embedding": "per-slot"}]
+    "settings", [{"lora_rank": 2}, {"slot_head": "plain"}, {"memory_embedding": "per-slot"}]
 )
 def test_weights_of_another_architecture_are_refused(
     saved_adapter: Path, build_model: Any, settings: dict[str, Any]
@@ -194,40 +273,29 @@ def test_weights_of_another_architecture_are_refused(
         load_weights(build_model(**settings), saved_adapter)
 
 
-def test_a_missing_or_additional_tensor_is_refused(saved_adapter: Path, model: Any) -> None:
+@pytest.mark.parametrize("name", ["tokens.memory_ND", "tokens.surprise"])
+def test_refused_weights_leave_the_model_as_it_was(
+    saved_adapter: Path, model: Any, name: str
+) -> None:
     path = saved_adapter / "icae.safetensors"
-    tensors = load_file(path)
-    save_file({k: v for k, v in tensors.items() if k != "head.gain_D"}, path)
-    with pytest.raises(AdapterError, match="do not fit") as caught:
-        load_weights(model, saved_adapter)
-    assert "gain_D" in str(caught.value)
-
-    save_file({**tensors, "tokens.extra": torch.ones(1)}, path)
+    save_file({**load_file(path), name: torch.zeros(7)}, path)
+    before = copy.deepcopy(model.state_dict())
     with pytest.raises(AdapterError, match="do not fit"):
         load_weights(model, saved_adapter)
-
-
-def test_refused_weights_leave_the_model_as_it_was(saved_adapter: Path, build_model: Any) -> None:
-    model = build_model(lora_rank=2)
-    before = copy.deepcopy(model.state_dict())
-
-    with pytest.raises(AdapterError):
-        load_weights(model, saved_adapter)
-
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
-def test_the_adapter_hash_changes_with_the_weights_and_the_architecture(
+def test_the_hash_changes_with_the_weights_and_the_architecture(
     saved_adapter: Path, model: Any, tokenizer: Any, info_for: Any, tmp_path: Path
 ) -> None:
     first = adapter_hash(saved_adapter)
     copied = Path(shutil.copytree(saved_adapter, tmp_path / "moved"))
     assert adapter_hash(copied) == first
-    edit_json(copied, name="renamed", commit="abc")
+    edit(copied / "icae.json", name="renamed", commit="abc")
     assert adapter_hash(copied) == first
 
     record = json.loads((copied / "icae.json").read_text())
-    edit_json(copied, model={**record["model"], "layout": "uniform"})
+    edit(copied / "icae.json", model={**record["model"], "layout": "uniform"})
     hashes = {first, adapter_hash(copied)}
     for name in ("tokens.objective_ND", "lora.base_model.model.model.layers.0.self_attn.q_proj"):
         with torch.no_grad():
@@ -240,25 +308,52 @@ def test_the_adapter_hash_changes_with_the_weights_and_the_architecture(
 def test_saving_again_replaces_the_files(
     saved_adapter: Path, build_model: Any, tokenizer: Any, info_for: Any, random_ids: Any
 ) -> None:
-    other = build_model(slot_head="linear")
+    other = build_model(slot_head="plain")
     save_adapter(other, info_for(other, tokenizer, name="second"), saved_adapter)
 
     assert read_info(saved_adapter).name == "second"
-    again = build_model(slot_head="linear", trained=False)
+    again = build_model(slot_head="plain", trained=False)
     load_weights(again, saved_adapter)
     assert torch.equal(slots_of(again, random_ids(9)), slots_of(other, random_ids(9)))
 
 
-def test_the_model_card_says_what_the_adapter_is(saved_adapter: Path) -> None:
-    card = (saved_adapter / "README.md").read_text()
+def test_a_bare_model_gets_a_card_that_claims_nothing(saved_adapter: Path) -> None:
+    bare = replace(read_info(saved_adapter), metrics={}, data={}, recipe={})
+    card = model_card(bare)
+    for text in ("Nothing was measured.", "Not recorded.", "| code | `unknown` |"):
+        assert text in card
 
-    for line in (
-        "base_model: tiny-base",
-        "# tiny",
-        "A tiny run.",
-        "| lora_rank | 4 |",
-        "| ratios trained | 2x, 4x |",
-        "| ae_loss | 1.25 |",
-        "- corpus: 9 tokens",
-    ):
-        assert line in card.splitlines()
+
+def test_records_of_removed_settings_are_read_where_they_change_nothing(
+    saved_adapter: Path,
+) -> None:
+    path, model = saved_adapter / "icae.json", json.loads((saved_adapter / "icae.json").read_text())
+    neutral = {"reading": "memory-tokens", "residual_decay": 1.0, "residual_scale": 0.1}
+    edit(path, model={**model["model"], **neutral})
+    assert read_info(saved_adapter).model == ModelConfig(**model["model"])
+
+    for change in ({"reading": "mean-pool"}, {"residual_decay": 0.5}, {"slot_head": "linear"}):
+        edit(path, model={**model["model"], **change})
+        with pytest.raises(AdapterError, match="no more") as caught:
+            read_info(saved_adapter)
+        assert "0031da2" in str(caught.value.fix)
+
+
+def test_the_shipped_adapter_and_its_hash_are_what_they_were() -> None:
+    info = read_info(default_adapter())
+    assert (info.name, info.model.objective_tokens) == ("smollm2-135m-cpu32", 4)
+    assert adapter_hash(default_adapter())[:16] == "848233a8d7ea0230"
+
+
+def test_a_full_context_reader_of_the_first_form_is_read(saved: Any) -> None:
+    _, folder = saved("full-context")
+    record = json.loads((folder / "reader.json").read_text())
+    model = record.pop("model")
+    del record["ratios"]
+    old = {**record, **{k: v for k, v in model.items() if k.startswith("lora_")}}
+    (folder / "reader.json").write_text(json.dumps(old))
+
+    info = read_info(folder, FULL_CONTEXT)
+
+    assert (info.method, info.model.lora_rank, info.model.lora_alpha) == ("full-context", 4, 8.0)
+    assert len(adapter_hash(folder, FULL_CONTEXT)) == 64

@@ -7,9 +7,7 @@ import pytest
 import torch
 
 from icae.config import ModelConfig
-from icae.errors import ConfigError
 from icae.model import AutoCompressor, IcaeModel, Sample, weight_hash
-from icae.model.encoder import build_batch, read_memory_tokens
 from icae.model.objectives import autoencoding, continuation
 
 SETTINGS: dict[str, Any] = {"span_length": 16, "lora_rank": 4, "lora_alpha": 8.0, "max_slots": 16}
@@ -130,24 +128,3 @@ def test_gradients_run_back_through_the_earlier_segments(
     torch.testing.assert_close(again, made[4:], atol=2e-5, rtol=1e-4)
     (own,) = torch.autograd.grad(again.pow(2).sum(), summary_tokens)
     assert (whole - own).abs().max() > 1e-4  # the rest came through the first segment
-
-
-def test_an_encoder_without_memory_tokens_is_refused(
-    pair: Any, random_ids: Callable[..., Any]
-) -> None:
-    compressor, _ = pair(reading="mean-pool")
-    with pytest.raises(ConfigError, match="summary tokens"):
-        compressor([text(random_ids, 16)])
-
-
-def test_memory_inputs_give_what_the_encoder_read_before(
-    pair: Any, random_ids: Callable[..., Any]
-) -> None:
-    _, autoencoder = pair()
-    spans, slots = [random_ids(16), random_ids(9)], [4, 3]
-    batch = build_batch(spans, slots, autoencoder.config, autoencoder.device)
-    with torch.no_grad():
-        hidden, means = read_memory_tokens(autoencoder.lora, autoencoder.tokens, batch)
-        embedded = autoencoder.decoder.get_input_embeddings()(torch.from_numpy(spans[0]))
-    assert [len(own) for own in hidden] == slots
-    torch.testing.assert_close(means[0, 0], embedded[:4].mean(dim=0), atol=1e-5, rtol=1e-4)

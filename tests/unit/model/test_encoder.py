@@ -1,19 +1,16 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from icae.config import ModelConfig
-from icae.config.types import MEMORY_EMBEDDINGS, POSITION_LAYOUTS, SLOT_HEADS
-from icae.errors import BaseModelError
-from icae.model.encoder import build_batch, chunk_means, chunk_weights, lora_target_modules
+from icae.config.types import POSITION_LAYOUTS
+from icae.model.encoder import build_batch, chunk_means, read_memory_tokens
 
-SETTINGS = list(itertools.product(POSITION_LAYOUTS, SLOT_HEADS, MEMORY_EMBEDDINGS))
+SETTINGS = list(itertools.product(POSITION_LAYOUTS, ("plain", "residual"), ("shared", "per-slot")))
 
 
 def slots_of(model: Any, spans: list[Any], counts: list[int]) -> list[torch.Tensor]:
@@ -23,7 +20,7 @@ def slots_of(model: Any, spans: list[Any], counts: list[int]) -> list[torch.Tens
 
 def hidden_at_memory_tokens(model: Any, ids: Any, slots: int, mask: Any) -> torch.Tensor:
     """The encoder written out by hand for one span, with any attention mask."""
-    batch = build_batch([ids], [slots], model.config, model.device)
+    batch = build_batch([ids], [slots], model.config.layout, model.device)
     encoder = model.lora.get_base_model()
     memory = model.tokens.memory(torch.arange(slots)[None])
     embeds = torch.cat([encoder.get_input_embeddings()(torch.as_tensor(ids)[None]), memory], dim=1)
@@ -137,16 +134,17 @@ def test_encoding_twice_gives_the_same_slots(build_model: Any, random_ids: Any) 
 
 
 def test_a_batch_is_laid_out_as_context_memory_tokens_padding() -> None:
-    config = ModelConfig(layout="uniform-encoder")
     spans = [np.array([7, 8, 9, 10]), np.array([5])]
 
-    batch = build_batch(spans, [2, 1], config, torch.device("cpu"))
+    batch = build_batch(spans, [2, 1], "uniform-encoder", torch.device("cpu"))
 
     assert batch.ids_BS.tolist() == [[7, 8, 9, 10, 0, 0], [5, 0, 0, 0, 0, 0]]
     assert batch.positions_BS.tolist() == [[0, 1, 2, 3, 0, 2], [0, 0, 0, 0, 0, 0]]
     assert batch.slot_index_BS.tolist() == [[-1, -1, -1, -1, 0, 1], [-1, 0, -1, -1, -1, -1]]
     assert batch.chunk_BS.tolist() == [[0, 0, 1, 1, 2, 2], [0, 2, 2, 2, 2, 2]]
     assert batch.slots == (2, 1)
+    later = build_batch(spans, [2, 1], "uniform-encoder", torch.device("cpu"), starts=[10, 20])
+    assert later.positions_BS.tolist() == [[10, 11, 12, 13, 10, 12], [20] * 6]
 
 
 def test_chunk_means_match_hand_computed_ones() -> None:
@@ -160,43 +158,13 @@ def test_chunk_means_match_hand_computed_ones() -> None:
     assert chunk_means(tokens.bfloat16(), chunks, 2).dtype == torch.float32
 
 
-def test_a_model_with_unknown_projection_names_is_refused() -> None:
-    class Odd(torch.nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.c_attn = torch.nn.Linear(2, 2)
-
-    with pytest.raises(BaseModelError, match="query and value projections of Odd") as caught:
-        lora_target_modules(Odd(), ModelConfig())
-
-    assert caught.value.got == "c_attn"
-
-
-def test_decay_weighs_the_tokens_of_each_chunk_by_their_place() -> None:
-    assert chunk_weights(5, 2, 0.5).tolist() == [1.0, 0.5, 1.0, 0.5, 0.25]
-    assert chunk_weights(4, 2, 1.0).tolist() == [1.0, 1.0, 1.0, 1.0]
-    assert chunk_weights(4, 2, 0.0).tolist() == [1.0, 0.0, 1.0, 0.0]
-
-
-def test_weighted_chunk_means_match_hand_computed_ones() -> None:
-    places = torch.tensor([[[1.0], [3.0], [5.0], [9.0]]])
-    chunks = torch.tensor([[0, 0, 1, 1]])
-    weights = torch.tensor([[1.0, 0.5, 1.0, 0.0]])
-    means = chunk_means(places, chunks, 2, weights)
-    assert means.flatten().tolist() == pytest.approx([2.5 / 1.5, 5.0])
-
-
-def test_mean_pooled_slots_see_the_whole_span_and_no_padding(
-    build_model: Callable[..., Any], random_ids: Callable[..., Any]
+def test_the_encoder_gives_hidden_states_and_the_mean_embedding_of_every_chunk(
+    build_model: Any, random_ids: Any
 ) -> None:
-    model = build_model(reading="mean-pool", slot_head="plain")
-    ids, other = random_ids(8), random_ids(12, seed=1)
-    changed = ids.copy()
-    changed[-1] = (changed[-1] + 1) % 256
+    model, spans, slots = build_model(), [random_ids(16), random_ids(9)], [4, 3]
+    batch = build_batch(spans, slots, model.config.layout, model.device)
     with torch.no_grad():
-        (alone,) = model.encode_spans([ids], [4])
-        padded, _ = model.encode_spans([ids, other], [4, 6])
-        (moved,) = model.encode_spans([changed], [4])
-    torch.testing.assert_close(padded, alone, atol=1e-5, rtol=1e-4)
-    # The last token changes the first slot: attention runs in both directions.
-    assert (moved[0] - alone[0]).abs().max() > 1e-4
+        hidden, means = read_memory_tokens(model.adapted, model.tokens, batch)
+        embedded = model.decoder.get_input_embeddings()(torch.from_numpy(spans[0]))
+    assert [len(own) for own in hidden] == slots
+    torch.testing.assert_close(means[0, 0], embedded[:4].mean(dim=0), atol=1e-5, rtol=1e-4)

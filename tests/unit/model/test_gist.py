@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from icae.config import ModelConfig
-from icae.errors import ConfigError, TrainingError
+from icae.errors import ConfigError
 from icae.model import GistModel, Sample, weight_hash
 from icae.model.objectives import autoencoding, continuation, instruction
 from icae.model.positions import encoder_positions
@@ -170,17 +170,6 @@ def test_decoder_gradients_stay_none_and_every_part_learns(
         assert (parameter.grad is None or not parameter.grad.any()) == idle, name
 
 
-def test_a_kl_share_moves_what_is_minimised_but_not_the_loss(
-    gist: GistModel, random_ids: Callable[..., Any]
-) -> None:
-    with torch.no_grad():
-        plain = gist([sample(random_ids, 12)])
-        taught = gist([sample(random_ids, 12)], kl_shares={"lm": 1.0})
-    for one, other in zip(plain, taught, strict=True):
-        assert torch.equal(one.loss_sum, other.loss_sum)
-        assert torch.equal(one.minimised, other.minimised) == (one.objective != "lm")
-
-
 @pytest.mark.parametrize("family", ["qwen2", "mistral", "gpt-neox"])
 def test_other_families_read_gist_tokens_too(
     build_gist: Callable[..., GistModel],
@@ -197,15 +186,11 @@ def test_other_families_read_gist_tokens_too(
     torch.testing.assert_close(logits, expected, atol=2e-5, rtol=1e-4)
 
 
-def test_settings_that_have_no_meaning_for_gist_tokens_are_refused(
-    build_gist: Callable[..., GistModel], gist: GistModel
+def test_objective_tokens_before_gist_tokens_are_refused(
+    build_gist: Callable[..., GistModel],
 ) -> None:
-    for change in ({"framing": "around"}, {"reading": "mean-pool"}):
-        with pytest.raises(ConfigError, match="GIST"):
-            build_gist(**change)
-    for refused in (gist.checkpoint_activations, gist.compile_layers):
-        with pytest.raises(TrainingError, match="key-value cache"):
-            refused()
+    with pytest.raises(ConfigError, match="GIST has one framing"):
+        build_gist(framing="around")
 
 
 def test_each_ratio_has_its_number_of_gist_tokens(

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from icae.errors import InputError
-from icae.model.objectives import autoencoding, combine, continuation, instruction
+from icae.model.objectives import autoencoding, continuation, instruction
 
 IDS = st.lists(st.integers(0, 500), min_size=1, max_size=20)
 
@@ -37,9 +37,12 @@ def test_inputs_are_the_targets_shifted_by_the_objective_token(ids: list[int]) -
 def test_each_objective_names_its_own_token() -> None:
     ids = np.array([1, 2])
 
-    assert autoencoding(ids).objective == "ae"
-    assert continuation(ids).objective == "lm"
-    assert instruction(ids, ids).objective == "ft"
+    for task, name in (
+        (autoencoding(ids), "ae"),
+        (continuation(ids), "lm"),
+        (instruction(ids, ids), "ft"),
+    ):
+        assert (task.objective, task.tokens) == (name, name)
 
 
 def test_ids_become_int64_whatever_they_were() -> None:
@@ -62,9 +65,3 @@ def test_an_objective_without_a_scored_token_is_refused() -> None:
 def test_a_batch_of_contexts_is_not_a_context() -> None:
     with pytest.raises(InputError):
         autoencoding(np.zeros((2, 3), dtype=np.int64))
-
-
-def test_lambda_weighs_the_autoencoding_loss() -> None:
-    assert combine(2.0, 4.0, 1.0) == 2.0
-    assert combine(2.0, 4.0, 0.0) == 4.0
-    assert combine(2.0, 4.0, 0.25) == pytest.approx(3.5)

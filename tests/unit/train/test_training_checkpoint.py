@@ -110,7 +110,7 @@ def test_another_recipe_is_refused_and_the_changed_part_is_named(
     changes = {
         "optim": {"learning_rate": 2e-3},
         "data": {"continuation_length": 5},
-        "model": {"residual_scale": 0.2},
+        "model": {"layout": "default"},
         "objective": {"ae_weight": 0.6},
     }
     with pytest.raises(TrainingError, match=f"a different {part}\n"):

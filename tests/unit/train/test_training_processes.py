@@ -13,7 +13,7 @@ from accelerate.utils import DistributedType
 
 from icae.errors import TrainingError
 from icae.train.checkpoint import newest_checkpoint
-from icae.train.run import training_device
+from icae.train.from_recipe import training_device
 from icae.train.trainer import Trainer
 
 LAUNCHES = sorted((Path(__file__).parents[3] / "recipes" / "accelerate").glob("*.yaml"))

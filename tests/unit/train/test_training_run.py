@@ -15,17 +15,17 @@ from icae.config.data import TripletFile
 from icae.config.parsing import to_dict
 from icae.errors import AdapterError, BaseModelError, InputError, TrainingError
 from icae.model import (
+    FullContextModel,
+    adapter_hash,
     load_adapter,
     load_decoder,
-    load_reader,
-    load_rival,
     load_tokenizer,
+    load_trained,
     read_info,
-    read_reader_info,
-    read_rival_info,
-    rival_hash,
     tokenizer_hash,
 )
+from icae.model.adapter import MODELS
+from icae.model.adapter_files import FULL_CONTEXT, RIVAL
 from icae.train import train
 from icae.train.checkpoint import newest_checkpoint
 from icae.train.records import read_records
@@ -279,14 +279,15 @@ def test_a_full_context_reader_is_trained_on_the_same_triplets(
     reading: Callable[..., Recipe], tiny_base: str, tmp_path: Path
 ) -> None:
     result = train(reading(optim={"steps": 8, "learning_rate": 0.02}), stage="finetune")
-    info = read_reader_info(result.adapter)
+    info = read_info(result.adapter, FULL_CONTEXT)
     assert info.data == {"questions.jsonl": "4 triplets"}
     assert info.metrics["step"] == 8
     losses = [r["ft_loss"] for r in read_records(tmp_path / "upper" / "metrics.jsonl")]
     assert len(losses) == 8
     assert losses[-1] < losses[0] - 0.1
     decoder = load_decoder(tiny_base, dtype=torch.float32, device="cpu")
-    model, _ = load_reader(result.adapter, decoder, base_model=tiny_base, base_hash=info.base_hash)
+    base = {"base_model": tiny_base, "base_hash": info.base_hash}
+    model = load_trained(FullContextModel, info, result.adapter, decoder, **base)
     assert any(p.abs().max() > 1e-3 for n, p in model.lora.named_parameters() if "lora_B" in n)
     with pytest.raises(AdapterError, match="not an adapter folder"):
         read_info(result.adapter)
@@ -305,7 +306,6 @@ def test_a_full_context_reader_resumes_from_its_checkpoint(
     ("change", "message"),
     [
         ({"objective": {"ft_share": 0.5}}, "on instructions alone"),
-        ({"objective": {"ft_kl_share": 0.5}}, "has no teacher"),
         ({"init_adapter": "somewhere"}, "starts from the base model"),
     ],
 )
@@ -326,7 +326,7 @@ def test_a_rival_is_trained_on_the_same_samples_and_goes_on_from_its_folder(
 ) -> None:
     recipe = pretraining(objective={"reader": method}, run={"output": str(tmp_path / method)})
     result = train(recipe, stage="pretrain")
-    info = read_rival_info(result.adapter)
+    info = read_info(result.adapter, RIVAL)
     assert (info.method, info.metrics["step"]) == (method, 2)
     assert info.metrics["ae_loss"] > 0
     with pytest.raises(AdapterError, match="not an adapter folder"):
@@ -338,12 +338,21 @@ def test_a_rival_is_trained_on_the_same_samples_and_goes_on_from_its_folder(
         objective={"reader": method, "ft_share": 0.5},
         run={"output": str(tmp_path / "tuned")},
     )
-    second = read_rival_info(train(tuned, stage="finetune").adapter)
-    assert second.data["started from adapter"] == rival_hash(result.adapter)[:16]
+    second = read_info(train(tuned, stage="finetune").adapter, RIVAL)
+    assert second.data["started from adapter"] == adapter_hash(result.adapter, RIVAL)[:16]
     decoder = load_decoder(tiny_base, dtype=torch.float32, device="cpu")
-    load_rival(
-        tmp_path / "tuned" / "adapter", decoder, base_model=tiny_base, base_hash=info.base_hash
-    )
+    base = {"base_model": tiny_base, "base_hash": info.base_hash}
+    load_trained(MODELS[method], second, tmp_path / "tuned" / "adapter", decoder, **base)
+
+
+@pytest.mark.parametrize(
+    "run", [{"gradient_checkpointing": True}, {"compile": "layers"}, {"sharing": "frozen-shards"}]
+)
+def test_gist_with_layers_that_are_not_run_as_they_are_is_refused(
+    pretraining: Callable[..., Recipe], run: dict[str, Any]
+) -> None:
+    with pytest.raises(TrainingError, match="key-value cache"):
+        train(pretraining(objective={"reader": "gist"}, run=run), stage="pretrain")
 
 
 def test_a_rival_does_not_start_from_the_other(
@@ -355,7 +364,7 @@ def test_a_rival_does_not_start_from_the_other(
         init_adapter=str(first.adapter),
         run={"output": str(tmp_path / "two")},
     )
-    with pytest.raises(TrainingError, match="another rival"):
+    with pytest.raises(TrainingError, match="another method"):
         train(recipe, stage="pretrain")
 
 
@@ -365,7 +374,7 @@ def test_fresh_weights_are_fine_tuned_only_on_purpose(
     recipe = pretraining(
         init_adapter="untrained",
         data={"triplets": (TripletFile(path=triplets),)},
-        objective={"ft_share": 0.5, "ft_kl_share": 0.5},
+        objective={"ft_share": 0.5},
     )
     result = train(recipe, stage="finetune")
     assert "started from adapter" not in read_info(result.adapter).data
@@ -379,11 +388,12 @@ def test_a_checkpoint_from_before_a_setting_existed_still_belongs_to_its_run(
     newest = newest_checkpoint(Path(recipe.run.output) / "checkpoints")
     assert newest is not None
     state = torch.load(newest, weights_only=True)
-    for name in ("reader", "ft_kl_share"):
+    for name in ("reader", "ft_mean"):
         del state["recipe"]["objective"][name]
+    state["recipe"]["objective"]["kl_share"] = 0.0  # a setting of old, at its neutral value
     torch.save(state, newest)
     assert train(recipe, stage="pretrain").steps == 2
-    other = replace(recipe, objective=replace(recipe.objective, ft_kl_share=0.5))
+    other = replace(recipe, objective=replace(recipe.objective, ft_mean="answers"))
     with pytest.raises(TrainingError, match="belongs to another recipe"):
         train(other, stage="pretrain")
 

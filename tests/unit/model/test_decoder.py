@@ -1,0 +1,103 @@
+"""Rows of the frozen decoder: which share a pass, and what they are read behind."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from icae.errors import InputError
+from icae.model import PlainRow, Slots, plain_logits
+from icae.model.decoder import PASS_TOKENS, DecoderRow, label_logits, row_groups
+from icae.model.objectives import autoencoding
+
+
+def _cost(groups: list[list[int]], sizes: list[int], pass_tokens: int) -> int:
+    return sum(len(g) * max(sizes[i] for i in g) + pass_tokens for g in groups)
+
+
+def _partitions(rows: list[int]) -> list[list[list[int]]]:
+    """Every way to put rows into groups."""
+    if not rows:
+        return [[]]
+    first, rest = rows[0], rows[1:]
+    found = []
+    for count in range(len(rest) + 1):
+        for others in itertools.combinations(rest, count):
+            left = [r for r in rest if r not in others]
+            found += [[[first, *others], *more] for more in _partitions(left)]
+    return found
+
+
+@pytest.mark.parametrize("pass_tokens", [0, 5, 40, 1000])
+def test_no_partition_costs_less(pass_tokens: int) -> None:
+    rng = np.random.default_rng(3)
+    for _ in range(8):
+        sizes = rng.integers(1, 60, size=6).tolist()
+        groups = row_groups(sizes, pass_tokens=pass_tokens)
+        assert sorted(itertools.chain(*groups)) == list(range(6))
+        least = min(_cost(p, sizes, pass_tokens) for p in _partitions(list(range(6))))
+        assert _cost(groups, sizes, pass_tokens) == least
+
+
+def test_logits_and_gradients_do_not_depend_on_the_grouping(
+    build_model: Any, random_ids: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = build_model(objective_tokens=2, framing="around")
+    tasks = [autoencoding(random_ids(n)) for n in (40, 4, 38, 5)]
+    found = []
+    for cost, passes in ((0, 4), (20, 2), (10_000, 1)):
+        monkeypatch.setitem(PASS_TOKENS, "cpu", cost)
+        sizes = [len(task.target_ids) + 9 for task in tasks]
+        assert len(row_groups(sizes, pass_tokens=cost)) == passes
+        memories = [
+            Slots(slots_KD=own, spans=[(8, 4)])
+            for own in model.encode_spans([random_ids(8)] * 4, [4] * 4)
+        ]
+        logits = model.label_logits(memories, tasks)
+        loss = torch.cat(logits).square().mean()
+        trained = list(model.trainable().values())
+        gradients = torch.autograd.grad(loss, trained, allow_unused=True)
+        found.append([*logits, *(g for g in gradients if g is not None)])
+    for other in found[1:]:
+        for got, expected in zip(other, found[0], strict=True):
+            torch.testing.assert_close(got, expected, atol=1e-5, rtol=1e-4)
+
+
+def test_embeddings_or_keys_and_values_in_front_are_read_like_the_ids_themselves(
+    build_decoder: Any, random_ids: Any
+) -> None:
+    decoder, ids = build_decoder(), random_ids(9)
+    scored = np.array([False, False, True, True, True])
+    with torch.no_grad():
+        inputs_FD = decoder.get_input_embeddings()(torch.from_numpy(ids[:2]))
+        read = decoder.base_model(torch.from_numpy(ids[None, :4]), use_cache=True).past_key_values
+        past = tuple((keys, values) for keys, values, *_ in read)
+        embedded = DecoderRow(ids=ids[2:5], positions=range(5), scored=scored, inputs_FD=inputs_FD)
+        behind = DecoderRow(ids=ids[4:], positions=range(4, 9), scored=scored, past=past)
+        plain = DecoderRow(ids=ids[:5], positions=range(5), scored=scored)
+        first, second, third = label_logits(decoder, [embedded, behind, plain])
+        whole = decoder(torch.from_numpy(ids[None])).logits[0]
+    torch.testing.assert_close(first, whole[2:5], atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(second, whole[6:9], atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(third, whole[2:5], atol=1e-4, rtol=1e-4)
+
+
+def test_plain_rows_are_scored_as_the_model_called_alone(
+    family: str, build_decoder: Any, random_ids: Any
+) -> None:
+    decoder = build_decoder(family)
+    rows = [PlainRow(ids=random_ids(n, n), scored=3) for n in (5, 9)]
+    with torch.no_grad():
+        for row, logits_TV in zip(rows, plain_logits(decoder, rows), strict=True):
+            expected = decoder(torch.from_numpy(row.ids)[None]).logits[0, -4:-1]
+            torch.testing.assert_close(logits_TV, expected, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("scored", [0, 5])
+def test_the_first_token_is_never_scored_and_one_is(random_ids: Any, scored: int) -> None:
+    with pytest.raises(InputError, match="cannot score"):
+        PlainRow(ids=random_ids(5), scored=scored)

@@ -1,0 +1,96 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from icae.config import ModelConfig
+from icae.model.icae import rms
+from icae.model.slot_head import SlotHead
+
+D = 8
+HIDDEN = torch.randn(1, 3, D, generator=torch.Generator().manual_seed(0))
+MEANS = torch.randn(1, 3, D, generator=torch.Generator().manual_seed(1))
+
+
+def make_head(kind: Any = "residual") -> SlotHead:
+    return SlotHead(ModelConfig(slot_head=kind), embedding_rms=0.5, hidden_size=D)
+
+
+def test_the_plain_head_passes_hidden_states_through() -> None:
+    head = make_head("plain")
+    head.calibrate(HIDDEN[0])
+
+    assert torch.equal(head(HIDDEN, MEANS), HIDDEN)
+    assert not list(head.parameters())
+
+
+def test_the_residual_head_adds_half_the_embedding_scale_to_the_chunk_mean() -> None:
+    head = make_head()
+    assert torch.allclose(head(HIDDEN, MEANS), MEANS + 0.25 * HIDDEN)
+
+    torch.nn.init.zeros_(head.gain_D)
+    assert torch.equal(head(HIDDEN, MEANS), MEANS)
+
+
+def test_calibration_removes_the_common_part_and_sets_the_scale() -> None:
+    head = make_head()
+    spread = torch.linspace(0.1, 30.0, D)
+    sample = torch.randn(64, D, generator=torch.Generator().manual_seed(2)) * spread + 20.0
+
+    head.calibrate(sample)
+    slots = head(sample[None], torch.zeros(1, 64, D))[0]
+
+    assert torch.allclose(slots.mean(dim=0), torch.zeros(D), atol=1e-4)
+    assert torch.allclose(slots.std(dim=0), torch.full((D,), 0.25), atol=1e-4)
+
+
+def test_the_shift_is_counted_in_embedding_scales() -> None:
+    head = make_head()
+    before = head(HIDDEN, MEANS)
+    torch.nn.init.ones_(head.shift_D)
+    assert torch.allclose(head(HIDDEN, MEANS), before + 0.5)
+
+
+@pytest.mark.parametrize("kind", ["plain", "residual"])
+def test_heads_compute_in_float32(kind: str) -> None:
+    assert make_head(kind)(HIDDEN.bfloat16(), MEANS.bfloat16()).dtype == torch.float32
+
+
+def test_residual_slots_at_gain_zero_are_means_of_input_embeddings(
+    build_model: Any, random_ids: Any
+) -> None:
+    model = build_model()
+    torch.nn.init.zeros_(model.head.gain_D)
+    torch.nn.init.zeros_(model.head.shift_D)
+    ids = random_ids(5)
+
+    with torch.no_grad():
+        slots = model.encode_spans([ids], [2])[0]
+
+    table = model.decoder.get_input_embeddings().weight
+    expected = torch.stack([table[ids[:2]].mean(dim=0), table[ids[2:]].mean(dim=0)])
+    assert torch.allclose(slots, expected, atol=1e-6)
+
+
+def test_calibrating_a_model_measures_the_hidden_states_of_its_spans(
+    build_model: Any, random_ids: Any
+) -> None:
+    model = build_model(trained=False)
+    spans = [random_ids(16, seed) for seed in range(8)]
+
+    model.calibrate(spans, [8] * 8)
+    torch.nn.init.zeros_(model.head.gain_D)
+    with torch.no_grad():
+        means = torch.cat(model.encode_spans(spans, [8] * 8))
+        torch.nn.init.ones_(model.head.gain_D)
+        parts = torch.cat(model.encode_spans(spans, [8] * 8)) - means
+
+    scale = rms(model.decoder.get_input_embeddings().weight)
+    assert rms(parts) == pytest.approx(0.5 * scale, rel=0.05)
+    assert float(parts.mean(dim=0).abs().max()) < 1e-5
+
+
+def test_rms_matches_a_hand_computed_one() -> None:
+    assert rms(torch.tensor([3.0, 4.0, 0.0, 0.0])) == pytest.approx(2.5)
