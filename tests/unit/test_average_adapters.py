@@ -26,7 +26,7 @@ def folder(path: Path, value: float, *, width: int = 3) -> Path:
 def test_weights_are_mixed_by_share_and_the_record_is_the_seconds(script, tmp_path) -> None:
     first, second = folder(tmp_path / "a", 1.0), folder(tmp_path / "b", 3.0)
     script.average(first, second, tmp_path / "out", share=0.25)
-    for name in script.WEIGHTS:
+    for name in script.ADAPTER.weights:
         assert torch.equal(load_file(tmp_path / "out" / name)["w"], torch.full((2, 3), 1.5))
     assert (tmp_path / "out" / "icae.json").read_text() == "3.0"
 

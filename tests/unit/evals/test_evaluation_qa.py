@@ -308,7 +308,7 @@ def test_other_weights_of_the_upper_bound_are_another_run(
 def test_an_adapter_is_refused_as_the_upper_bound(
     run: Any, settings: Any, saved_adapter: Path
 ) -> None:
-    with pytest.raises(AdapterError, match="is an adapter of icae"):
+    with pytest.raises(AdapterError, match="not the folder of a full-context reader"):
         run(replace(settings, upper_bound=saved_adapter))
 
 
