@@ -42,7 +42,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from icae.cli.recipe_overrides import read_recipe
+from icae.cli.train import read_recipe
 from icae.config import ModelConfig, Recipe
 from icae.config.spans import plan_spans
 from icae.evals.metadata import hardware

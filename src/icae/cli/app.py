@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import Callable
 from typing import Annotated
 
 import typer
 
 from icae import __version__
 from icae.cli import console
-from icae.cli.append import append
 from icae.cli.ask import ask
 from icae.cli.bulk import bulk
 from icae.cli.chat import chat
-from icae.cli.compress import compress
+from icae.cli.command import EXIT_BROKEN_PIPE, EXIT_INTERRUPTED
+from icae.cli.compress import compress, refine
 from icae.cli.data_build import build
 from icae.cli.data_pack import pack
-from icae.cli.edit import edit
+from icae.cli.edit import append, edit, merge, slice_memory
 from icae.cli.eval_adaptive import adaptive
 from icae.cli.eval_all import all_experiments
 from icae.cli.eval_compare import compare
@@ -32,21 +33,13 @@ from icae.cli.eval_reconstruction import reconstruction
 from icae.cli.eval_refinement import refinement
 from icae.cli.eval_rivals import rivals
 from icae.cli.eval_slots import slots
-from icae.cli.finetune import finetune
 from icae.cli.inspect import inspect
-from icae.cli.merge import merge
-from icae.cli.outcome import EXIT_BROKEN_PIPE, EXIT_INTERRUPTED
 from icae.cli.plan import plan
-from icae.cli.pretrain import pretrain
 from icae.cli.pwc_build import build as build_pwc
 from icae.cli.reconstruct import reconstruct
-from icae.cli.refine import refine
 from icae.cli.serve import serve, serve_key
-from icae.cli.slice import slice_memory
-from icae.cli.store_add import add
-from icae.cli.store_list import list_memories, show
-from icae.cli.store_search import search
-from icae.cli.store_upkeep import collect, remove, verify
+from icae.cli.store import add, collect, list_memories, remove, search, show, verify
+from icae.cli.train import finetune, pretrain
 
 app = typer.Typer(
     name="icae",
@@ -55,10 +48,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-data_app = typer.Typer(no_args_is_help=True)
-eval_app = typer.Typer(no_args_is_help=True)
-pwc_app = typer.Typer(no_args_is_help=True)
-store_app = typer.Typer(no_args_is_help=True)
 
 
 def _print_version(wanted: bool) -> None:
@@ -80,70 +69,38 @@ def icae(
     console.log_to_stderr(logging.WARNING)
 
 
-@data_app.callback()
-def data() -> None:
-    """Prepare training data."""
+def _add(group: typer.Typer, **commands: Callable[..., None]) -> None:
+    """Add commands to a group; ``_`` in a name stands for ``-``."""
+    for name, function in commands.items():
+        group.command(name.replace("_", "-"))(function)
 
 
-@pwc_app.callback()
-def pwc() -> None:
-    """Make instruction data: prompts and answers about texts."""
+def _subgroup(name: str, description: str) -> typer.Typer:
+    group = typer.Typer(no_args_is_help=True, help=description)
+    app.add_typer(group, name=name)
+    return group
 
 
-@store_app.callback()
-def store() -> None:
-    """Keep many memories in one place: add, find, check and drop them."""
+_add(app, compress=compress, ask=ask, reconstruct=reconstruct, refine=refine, inspect=inspect)
+_add(app, chat=chat, append=append, edit=edit, slice=slice_memory, merge=merge)
+_add(app, serve=serve, serve_key=serve_key, bulk=bulk, plan=plan)
+_add(app, pretrain=pretrain, finetune=finetune)
 
+_store = _subgroup("store", "Keep many memories in one place: add, find, check and drop them.")
+_add(_store, add=add, list=list_memories, show=show, search=search)
+_add(_store, rm=remove, verify=verify, gc=collect)
 
-@eval_app.callback()
-def evaluation() -> None:
-    """Measure an adapter on held-out text."""
+_data = _subgroup("data", "Prepare training data.")
+_add(_data, pack=pack, build=build)
 
+_pwc = _subgroup("pwc", "Make instruction data: prompts and answers about texts.")
+_add(_pwc, build=build_pwc)
 
-app.command("compress")(compress)
-app.command("ask")(ask)
-app.command("reconstruct")(reconstruct)
-app.command("refine")(refine)
-app.command("inspect")(inspect)
-app.command("chat")(chat)
-app.command("append")(append)
-app.command("edit")(edit)
-app.command("slice")(slice_memory)
-app.command("merge")(merge)
-app.command("serve")(serve)
-app.command("serve-key")(serve_key)
-app.add_typer(store_app, name="store")
-store_app.command("add")(add)
-store_app.command("list")(list_memories)
-store_app.command("show")(show)
-store_app.command("search")(search)
-store_app.command("rm")(remove)
-store_app.command("verify")(verify)
-store_app.command("gc")(collect)
-app.command("bulk")(bulk)
-app.command("plan")(plan)
-app.command("pretrain")(pretrain)
-app.command("finetune")(finetune)
-app.add_typer(data_app, name="data")
-data_app.command("pack")(pack)
-data_app.command("build")(build)
-app.add_typer(pwc_app, name="pwc")
-pwc_app.command("build")(build_pwc)
-app.add_typer(eval_app, name="eval")
-eval_app.command("all")(all_experiments)
-eval_app.command("reconstruction")(reconstruction)
-eval_app.command("continuation")(continuation)
-eval_app.command("random-text")(random_text)
-eval_app.command("refinement")(refinement)
-eval_app.command("adaptive")(adaptive)
-eval_app.command("slots")(slots)
-eval_app.command("memorisation")(memorisation)
-eval_app.command("multi-span")(multi_span)
-eval_app.command("latency")(latency)
-eval_app.command("rivals")(rivals)
-eval_app.command("compare")(compare)
-eval_app.command("judge")(judge)
-eval_app.command("qa")(qa)
+_eval = _subgroup("eval", "Measure an adapter on held-out text.")
+_add(_eval, all=all_experiments, reconstruction=reconstruction, continuation=continuation)
+_add(_eval, random_text=random_text, refinement=refinement, adaptive=adaptive, slots=slots)
+_add(_eval, memorisation=memorisation, multi_span=multi_span, latency=latency, rivals=rivals)
+_add(_eval, compare=compare, judge=judge, qa=qa)
 
 
 def main() -> None:

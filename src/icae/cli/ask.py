@@ -4,133 +4,175 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from icae.cli import console, engine
-from icae.cli.answering import Mode, load_memories, require_source
-from icae.cli.ask_store import Answerer, Budget, Store, ask_store
-from icae.cli.asking import Asking
-from icae.cli.kv import keeping, require_one_file, use_kv
-from icae.cli.options import Adapter, AsJson, Base, Device, Dtype, KeepKv, MaxNewTokens, Runtime
-from icae.cli.outcome import Outcome, reported
-from icae.cli.token_places import token_places
-from icae.cli.vllm_options import EngineModel, EngineUrl, engine_address
-from icae.errors import InputError, MemoryFileError
+from icae.cli import console
+from icae.cli.answers import Mode, Writer, answered, require_one_file, use_kv
+from icae.cli.command import AsJson, Outcome, command
+from icae.cli.memories import load_memories, require_source, token_places
+from icae.cli.options import DecoderOptions, KeepKv, MaxNewTokens
+from icae.errors import InputError, MemoryFileError, StoreError
 
-Questions = Annotated[
-    str | None,
-    typer.Option(
-        "--questions",
-        metavar="FILE",
-        help="Ask every line of a file that is not blank; - reads standard input.",
-    ),
-]
+if TYPE_CHECKING:
+    from icae.config.types import Answer
+    from icae.decode.reader import Reader
+    from icae.memory import Memory, Provenance
+    from icae.store import MemoryStore
+    from icae.store.retrieval import Retrieved
 
-FullContext = Annotated[
-    bool, typer.Option("--full-context", help="Answer from the kept text, not from the memory.")
-]
-
-Note = Annotated[
-    bool,
-    typer.Option(
-        "--note",
-        help="Put the numbers, names and code that the slots lose into the prompt, before the "
-        "question.",
-    ),
-]
+Answerer = Callable[[str], dict[str, Any]]
+"""Answers a question, prints the answer unless JSON is wanted, and returns its payload."""
 
 
-@reported
+@dataclass(frozen=True, kw_only=True)
+class AskOptions:
+    """How questions are asked.
+
+    Attributes:
+        questions: Ask every line of a file that is not blank; - reads standard input.
+        store: Answer from the passages of a store that match the question best.
+        budget: With --store: most decoder positions that the passages may take.
+        full_context: Answer from the kept text, not from the memory.
+        note: Put the numbers, names and code that the slots lose into the prompt, before the
+            question.
+    """
+
+    questions: Annotated[str | None, typer.Option(metavar="FILE")] = None
+    store: Annotated[
+        str | None, typer.Option("--store", "-s", metavar="PATH", show_default=False)
+    ] = None
+    budget: Annotated[int, typer.Option(min=1, metavar="N")] = 512
+    full_context: bool = False
+    note: bool = False
+    max_new_tokens: MaxNewTokens = 128
+    kv: KeepKv = False
+    as_json: AsJson = False
+
+    def __post_init__(self) -> None:
+        if self.note and (self.full_context or self.store is not None):
+            raise typer.BadParameter(
+                "a note is of memory files; leave --full-context and --store out.",
+                param_hint="--note",
+            )
+
+    @property
+    def mode(self) -> Mode:
+        """What the answers are read from."""
+        return "full-context" if self.full_context else "memory"
+
+    def ask(self, icae: Reader, memory: Memory, question: str, note: str = "") -> dict[str, Any]:
+        """Ask one question of a memory, or of the kept texts of its documents."""
+        prompt = f"{note}\n\n{question}" if note else question
+
+        def ask(on_text: Writer | None) -> Answer:
+            if self.mode == "memory":
+                return icae.ask(memory, prompt, max_new_tokens=self.max_new_tokens, on_text=on_text)
+            text = "\n\n".join(document.source or "" for document in memory.documents)
+            return icae.ask_text(text, prompt, max_new_tokens=self.max_new_tokens, on_text=on_text)
+
+        return answered(question, ask, mode=self.mode, as_json=self.as_json)
+
+
+@command
 def ask(
+    *,
     arguments: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="[MEMORY...] QUESTION",
-            help="Memory files (.icae), then the question; memories only with --questions. "
-            "No memories with --store.",
-            show_default=False,
-        ),
+        list[str] | None, typer.Argument(metavar="[MEMORY...] QUESTION", show_default=False)
     ] = None,
-    questions: Questions = None,
-    store: Store = None,
-    budget: Budget = 512,
-    full_context: FullContext = False,
-    note: Note = False,
-    max_new_tokens: MaxNewTokens = 128,
-    runtime: Runtime = "auto",
-    engine_url: EngineUrl = None,
-    engine_model: EngineModel = None,
-    kv: KeepKv = False,
-    adapter: Adapter = None,
-    base: Base = None,
-    device: Device = None,
-    dtype: Dtype = None,
-    as_json: AsJson = False,
+    how: AskOptions,
+    decoder: DecoderOptions,
 ) -> Outcome:
     """Ask about one or more memories; the answer streams to standard output.
 
     With --store, every question is answered from the passages of the store that match it
     best, and these are cited.
+
+    Args:
+        arguments: Memory files (.icae), then the question; memories only with --questions. No
+            memories with --store.
     """
-    server = engine_address(engine_url, engine_model)
-    mode: Mode = "full-context" if full_context else "memory"
-    asking = Asking(
-        mode=mode,
-        max_new_tokens=max_new_tokens,
-        as_json=as_json,
-        load=lambda: engine.open_reader(
-            runtime=runtime,
-            adapter=adapter,
-            base=base,
-            device=device,
-            dtype=dtype,
-            server=server,
-        ),
-    )
-    if note and (full_context or store is not None):
-        raise typer.BadParameter(
-            "a note is of memory files; leave --full-context and --store out.", param_hint="--note"
-        )
-    memories, asked = _split(arguments or [], questions, store)
-    if kv:
-        require_one_file(memories, mode)
+    memories, asked = _split(arguments or [], how.questions, how.store)
+    if how.kv:
+        require_one_file(memories, how.mode)
+    if how.store is not None:
+        from icae.store import open_store
 
-    def answered(answer: Answerer) -> dict[str, Any]:
-        if questions is None:
-            return answer(asked[0])
-        about = {"store": store} if store else {"memories": [str(path) for path in memories]}
-        return _answer_all(answer, asked, as_json=as_json) | {"mode": mode, **about}
-
-    if store is not None:
-        return Outcome(payload=ask_store(store, asking, budget=budget, answered=answered))
-    memory = load_memories(memories)
-    if mode == "full-context":
+        with open_store(how.store) as opened:
+            answer = _store_answerer(opened, decoder.open(), how)
+            return Outcome(payload=_answer_all(answer, asked, how, about={"store": how.store}))
+    memory = load_memories(*memories)
+    note = ""
+    if how.full_context:
         require_source(memory, "--full-context")
-    if note:
+    if how.note:
         from icae.memory.risk_note import risk_note
 
-        asking = replace(asking, note=risk_note(memory, token_places(memory, base)))
-    with console.status("Loading the model"):
-        icae = asking.load()
-    if mode == "memory" and len(memories) == 1:
-        use_kv(icae, memory, memories[0], keep=keeping(kv))
-    return Outcome(payload=answered(lambda question: asking.ask(icae, memory, question)))
+        note = risk_note(memory, token_places(memory, decoder.base))
+    icae = decoder.open()
+    if how.mode == "memory" and len(memories) == 1:
+        use_kv(icae, memory, memories[0], keep="always" if how.kv else "renew")
+    about = {"memories": [str(path) for path in memories]}
+    return Outcome(
+        payload=_answer_all(
+            lambda question: how.ask(icae, memory, question, note), asked, how, about
+        )
+    )
 
 
-def _answer_all(answer: Answerer, questions: Sequence[str], *, as_json: bool) -> dict[str, Any]:
-    """Answer several questions in order, each on its own."""
+def _answer_all(
+    answer: Answerer, asked: Sequence[str], how: AskOptions, about: dict[str, Any]
+) -> dict[str, Any]:
+    """Answer the question, or those of a file in order, each on its own."""
+    if how.questions is None:
+        return answer(asked[0])
     start = time.perf_counter()
     answers = []
-    for number, question in enumerate(questions):
-        if not as_json:
+    for number, question in enumerate(asked):
+        if not how.as_json:
             console.write_text(("\n" if number else "") + f"Q: {question}\nA: ")
         answers.append(answer(question))
-    return {"answers": answers, "seconds": round(time.perf_counter() - start, 3)}
+    seconds = round(time.perf_counter() - start, 3)
+    return {"answers": answers, "seconds": seconds, "mode": how.mode, **about}
+
+
+CITATION_FIELDS = ("document", "char_start", "char_end", "positions", "score", "snippet", "key")
+
+
+def _store_answerer(store: MemoryStore, icae: Reader, how: AskOptions) -> Answerer:
+    """Answers from the passages of a store, and cites them."""
+
+    def answer(question: str) -> dict[str, Any]:
+        found = _retrieve(store, question, budget=how.budget, readable=icae.readable)
+        payload = how.ask(icae, found.memory, question)
+        for citation in () if how.as_json else found.citations:
+            place = f"{citation.document} [{citation.char_start}:{citation.char_end}]"
+            text = console.preview(citation.snippet, width=72)
+            console.note(console.printable(f"{place}  {text}"))
+        sources = [
+            {name: getattr(citation, name) for name in CITATION_FIELDS}
+            for citation in found.citations
+        ]
+        return {**payload, "sources": sources}
+
+    return answer
+
+
+def _retrieve(
+    store: MemoryStore, question: str, *, budget: int, readable: Sequence[Provenance]
+) -> Retrieved:
+    """Passages of the first provenance that has some; slots of two are never mixed."""
+    from icae.store import retrieve
+
+    for made_by in readable[:-1]:
+        with suppress(StoreError):
+            return retrieve(store, question, budget=budget, made_by=made_by)
+    return retrieve(store, question, budget=budget, made_by=readable[-1])
 
 
 def _split(
@@ -148,34 +190,26 @@ def _split(
             param_hint="--store",
         )
     if questions is not None:
-        return [Path(argument) for argument in arguments], read_questions(questions)
+        return [Path(argument) for argument in arguments], _read_questions(questions)
     *memories, question = arguments
-    if store is not None:
-        _check_unicode(question)
-        return [], [question]
-    if _is_memory_file(question):
+    if store is None and _is_memory_file(question):
         raise typer.BadParameter(
             f"{question} is a memory file, and no question follows it. "
             f'Put the question last: icae ask {" ".join(arguments)} "..."',
             param_hint="QUESTION",
         )
-    if not memories:
+    if store is None and not memories:
         raise typer.BadParameter(
             f"{question!r} is taken as the question, and no memory file comes before it.",
             param_hint="MEMORY",
         )
-    _check_unicode(question)
-    return [Path(memory) for memory in memories], [question]
-
-
-def _check_unicode(question: str) -> None:
-    """Refuse bytes that the shell passed on and that are no text."""
     try:
         question.encode("utf-8")
     except UnicodeEncodeError as error:
         raise InputError(
             "The question is not valid text.", got=error.reason, expected="text in UTF-8"
         ) from error
+    return [Path(memory) for memory in memories], [question]
 
 
 def _is_memory_file(argument: str) -> bool:
@@ -193,15 +227,8 @@ def _is_memory_file(argument: str) -> bool:
     return False
 
 
-def read_questions(path: str) -> list[str]:
-    """Read one question a line; blank lines are skipped.
-
-    Args:
-        path: A text file in UTF-8, or ``-`` for standard input.
-
-    Raises:
-        InputError: If it cannot be read or holds no question.
-    """
+def _read_questions(path: str) -> list[str]:
+    """One question a line of a file or standard input; blank lines are skipped."""
     try:
         text = sys.stdin.read() if path == "-" else Path(path).read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:

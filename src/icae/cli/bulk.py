@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from icae.cli import console, engine
-from icae.cli.compress import Ratio
-from icae.cli.options import Adapter, AsJson, Base, Device, Dtype
+from icae.cli.options import Adapter, AsJson, Base, Device, Dtype, Ratio
 from icae.cli.outcome import Outcome, reported
 from icae.cli.progress import eta_progress, time_text
 

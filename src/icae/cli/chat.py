@@ -10,22 +10,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from icae.cli import console, engine
-from icae.cli.answering import answer_payload, load_memories, note_answer
-from icae.cli.kv import keeping, require_one_file, use_kv
-from icae.cli.options import (
-    Adapter,
-    AsJson,
-    Base,
-    Device,
-    Dtype,
-    KeepKv,
-    MaxNewTokens,
-    MemoryPaths,
-    Runtime,
-)
-from icae.cli.outcome import Outcome, reported
-from icae.cli.vllm_options import EngineModel, EngineUrl, engine_address
+from icae.cli import console
+from icae.cli.answers import answered, require_one_file, use_kv
+from icae.cli.command import AsJson, Outcome, command
+from icae.cli.memories import MemoryPaths, load_memories
+from icae.cli.options import DecoderOptions, KeepKv, MaxNewTokens
 from icae.errors import IcaeError, InputError
 
 if TYPE_CHECKING:
@@ -71,25 +60,24 @@ class Conversation:
     def say(self, question: str) -> None:
         """Ask a question that builds on the turns before, and print the answer.
 
-        Args:
-            question: What the user said.
-
         Raises:
             InputError: If the question does not fit beside the turns before it.
         """
         self._compress_old_turns()
-        answer = self.icae.ask(
-            self.memory,
+        turn = answered(
             question,
-            history=tuple(self.history),
-            max_new_tokens=self.max_new_tokens,
-            on_text=None if self.as_json else console.write_text,
+            lambda on_text: self.icae.ask(
+                self.memory,
+                question,
+                history=tuple(self.history),
+                max_new_tokens=self.max_new_tokens,
+                on_text=on_text,
+            ),
+            mode="memory",
+            as_json=self.as_json,
         )
-        if not self.as_json:
-            console.write_text("\n")
-            note_answer(answer, "memory")
-        self.history.append((question, answer.text))
-        self.turns.append(answer_payload(question, answer, "memory"))
+        self.history.append((question, turn["answer"]))
+        self.turns.append(turn)
 
     def forget(self) -> None:
         """Forget all turns; the documents stay."""
@@ -123,48 +111,27 @@ class Conversation:
         )
 
 
-KeepTurns = Annotated[
-    int,
-    typer.Option(
-        "--keep-turns",
-        min=0,
-        metavar="N",
-        help="Turns kept word for word; older ones are compressed.",
-    ),
-]
-
-
-@reported
+@command
 def chat(
+    *,
     memories: MemoryPaths,
-    keep_turns: KeepTurns = 4,
+    keep_turns: Annotated[int, typer.Option(min=0, metavar="N")] = 4,
     max_new_tokens: MaxNewTokens = 128,
-    runtime: Runtime = "auto",
-    engine_url: EngineUrl = None,
-    engine_model: EngineModel = None,
     kv: KeepKv = False,
-    adapter: Adapter = None,
-    base: Base = None,
-    device: Device = None,
-    dtype: Dtype = None,
+    decoder: DecoderOptions,
     as_json: AsJson = False,
 ) -> Outcome:
-    """Talk about one or more memories, a line a turn. /context /reset /quit; end of input ends."""
-    server = engine_address(engine_url, engine_model)
+    """Talk about one or more memories, a line a turn. /context /reset /quit; end of input ends.
+
+    Args:
+        keep_turns: Turns kept word for word; older ones are compressed.
+    """
     if kv:
         require_one_file(memories, "memory")
-    memory = load_memories(memories)
-    with console.status("Loading the model"):
-        icae = engine.open_reader(
-            runtime=runtime,
-            adapter=adapter,
-            base=base,
-            device=device,
-            dtype=dtype,
-            server=server,
-        )
+    memory = load_memories(*memories)
+    icae = decoder.open()
     if len(memories) == 1:
-        use_kv(icae, memory, memories[0], keep=keeping(kv))
+        use_kv(icae, memory, memories[0], keep="always" if kv else "renew")
     conversation = Conversation(
         icae=icae,
         documents=memory,

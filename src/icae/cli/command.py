@@ -1,24 +1,23 @@
 """What makes a function a command: its options, what it prints, how it ends.
 
 A command is a function that returns an `Outcome`. Its parameters are its options, each
-declared once: on the function if one command has it, in a frozen dataclass if several do
-(`icae.cli.options`). `command` puts the fields of such dataclasses into the signature that
-typer reads, and hands the function the built objects.
+declared once: on the function, or in a frozen dataclass (`icae.cli.options` has those that
+several commands share). `command` puts the fields of such dataclasses into the signature
+that typer reads, and hands the function the built objects.
 """
 
 from __future__ import annotations
 
 import copy
-import functools
 import inspect
+import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext, redirect_stdout
-from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
+from dataclasses import MISSING, dataclass, fields, is_dataclass
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 import typer
-from typer.models import OptionInfo
 
 from icae.cli import console
 from icae.errors import IcaeError
@@ -52,33 +51,34 @@ class Outcome:
 def command(function: Callable[..., Outcome]) -> Callable[..., None]:
     """Turn a function into a command for typer.
 
-    A parameter whose type is a dataclass becomes one option for each of its fields; a flag
-    needs no name of its own (``no_source`` is ``--no-source``). Every command has
-    ``--json``; a function that writes its result as it comes asks for it with a parameter
-    ``as_json: AsJson = False``.
+    A parameter whose type is a dataclass becomes one option for each of its fields. The
+    help of the command is the docstring, that of an option its line under ``Args`` or, in
+    a dataclass, ``Attributes``. A flag needs no name of its own (``no_source`` is
+    ``--no-source``). Every command has ``--json``; a function that writes its result as it
+    comes asks for it with a parameter or field ``as_json: AsJson = False``.
 
     Args:
-        function: Takes its options by name. Its docstring is the help.
+        function: Takes its options by name.
 
     Returns:
         The command; how it ends is said at `finish`.
     """
     hints = get_type_hints(function, include_extras=True)
     del hints["return"]
-    own = inspect.signature(function).parameters
     groups: dict[str, Any] = {name: hint for name, hint in hints.items() if is_dataclass(hint)}
+    text, described = _read_docstring(function)
     options: list[inspect.Parameter] = []
-    for name, hint in hints.items():
+    for name, own in inspect.signature(function).parameters.items():
         if name in groups:
             options += _field_options(groups[name])
         else:
-            options.append(_option(name, hint, own[name].default))
-    if "as_json" not in hints:
-        options.append(_option("as_json", AsJson, False))
+            options.append(_option(name, hints[name], own.default, described))
+    streams = any(option.name == "as_json" for option in options)
+    if not streams:
+        options.append(_option("as_json", AsJson, False, {}))
 
-    @functools.wraps(function)
     def run(**values: Any) -> None:
-        as_json = values["as_json"] if "as_json" in hints else values.pop("as_json")
+        as_json = values["as_json"] if streams else values.pop("as_json")
 
         def work() -> Outcome:
             built = {
@@ -89,6 +89,7 @@ def command(function: Callable[..., Outcome]) -> Callable[..., None]:
 
         finish(work, as_json=as_json)
 
+    run.__name__, run.__doc__, run.__module__ = function.__name__, text, function.__module__
     run.__annotations__ = {option.name: option.annotation for option in options}
     run.__signature__ = inspect.Signature(options)  # type: ignore[attr-defined]
     return run
@@ -96,25 +97,39 @@ def command(function: Callable[..., Outcome]) -> Callable[..., None]:
 
 def _field_options(group: Any) -> Iterator[inspect.Parameter]:
     hints = get_type_hints(group, include_extras=True)
+    described: dict[str, str] = {}
+    for cls in reversed(group.__mro__):
+        described |= _read_docstring(cls)[1]
     for field in fields(group):
-        yield _option(field.name, hints[field.name], _default(field))
+        default = inspect.Parameter.empty if field.default is MISSING else field.default
+        yield _option(field.name, hints[field.name], default, described)
 
 
-def _default(field: Field[Any]) -> Any:
-    if field.default_factory is not MISSING:
-        return field.default_factory()
-    return inspect.Parameter.empty if field.default is MISSING else field.default
+def _option(name: str, hint: Any, default: Any, described: dict[str, str]) -> inspect.Parameter:
+    """A parameter of the signature, with its help; a flag without a ``--no-`` form."""
+    kind, given = get_args(hint) if get_origin(hint) is Annotated else (hint, typer.Option())
+    info = copy.copy(given)
+    info.help = info.help or described.get(name)
+    if kind is bool and info.default is ...:
+        info.param_decls = (f"--{name.replace('_', '-')}",)
+    return inspect.Parameter(
+        name,
+        inspect.Parameter.KEYWORD_ONLY,
+        default=default,
+        annotation=Annotated[kind, info],
+    )
 
 
-def _option(name: str, hint: Any, default: Any) -> inspect.Parameter:
-    """A parameter of the signature; a flag gets its name here, without a ``--no-`` form."""
-    if get_origin(hint) is Annotated:
-        kind, info = get_args(hint)
-        if kind is bool and isinstance(info, OptionInfo) and info.default is ...:
-            named = copy.copy(info)
-            named.param_decls = (f"--{name.replace('_', '-')}",)
-            hint = Annotated[bool, named]
-    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=hint)
+def _read_docstring(thing: object) -> tuple[str, dict[str, str]]:
+    """What a Google docstring says before its sections, and of each argument or attribute."""
+    text = inspect.cleandoc(thing.__doc__ or "") + "\n"
+    before, *sections = re.split(r"^(\w+):\n", text, flags=re.MULTILINE)
+    described: dict[str, str] = {}
+    for title, lines in zip(sections[::2], sections[1::2], strict=True):
+        if title in ("Args", "Attributes"):
+            entries = re.findall(r"^ {4}(\w+): (.*\n(?: {5,}.*\n)*)", lines, re.MULTILINE)
+            described = {name: " ".join(words.split()) for name, words in entries}
+    return before.strip(), described
 
 
 def finish(work: Callable[[], Outcome], *, as_json: bool) -> None:
@@ -148,7 +163,9 @@ def _outcome(work: Callable[[], Outcome], *, as_json: bool) -> Outcome:
         sys.stdout.flush()
         console.report_error(error)
         if as_json:
-            console.write_json(console.error_payload(error))
+            parts = ("message", "got", "expected", "fix")
+            told = {"type": type(error).__name__, **{p: getattr(error, p) for p in parts}}
+            console.write_json({"error": told})
         raise typer.Exit(EXIT_ERROR) from error
 
 

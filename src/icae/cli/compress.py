@@ -1,138 +1,263 @@
-"""`icae compress`: a document to a memory file."""
+"""`icae compress` and `icae refine`: a document to a memory file, and better slots in one."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from icae.cli import console, engine
-from icae.cli.answering import load_memories
-from icae.cli.kv import use_kv
-from icae.cli.memory_output import positions_text
-from icae.cli.options import Adapter, AsJson, Base, Device, Dtype, Force, KeepKv, Runtime
-from icae.cli.outcome import Outcome, reported
-from icae.cli.output_file import check_output
-from icae.cli.progress import eta_progress
-from icae.cli.refinement import (
-    Budget,
-    MinFidelity,
-    PolicyRatios,
-    Prefer,
-    RefineSteps,
-    Saver,
-    check_measuring,
-    make_policy,
-    parse_ratios,
-    refine_in_place,
+from icae.cli import console
+from icae.cli.answers import use_kv
+from icae.cli.command import Outcome, command
+from icae.cli.memories import ChangedMemory, MemoryPath, check_output, load_memories
+from icae.cli.memory_tables import (
+    memory_figures,
+    memory_payload,
+    print_spans,
+    saved,
+    span_payload,
 )
-from icae.cli.span_table import exact_text, print_spans, span_payload
+from icae.cli.options import Force, KeepKv, ModelOptions, Ratio, Runtime
 from icae.config.spans import check_ratio
 
 if TYPE_CHECKING:
+    from icae.compression.adaptive import FidelityPolicy
+    from icae.compression.refinement import RefineConfig
     from icae.engine import Icae
     from icae.memory import Memory
 
-
-MemoryOutput = Annotated[
-    Path | None,
-    typer.Option(
-        "--output",
-        "-o",
-        metavar="PATH",
-        help="Memory file to write.",
-        show_default="FILE with the suffix .icae",
-    ),
-]
-
-Ratio = Annotated[float, typer.Option("--ratio", metavar="N", help="Context tokens per slot.")]
+DEFAULT_STEPS = 60
+DEFAULT_TARGET = 0.98
+SAVE_SECONDS = 20.0
+"""Time between two saves of a memory that is being refined."""
 
 
-Resume = Annotated[
-    bool,
-    typer.Option(
-        "--resume",
-        help="Go on from the memory file that a stopped run with --min-fidelity left.",
-    ),
-]
+@dataclass(frozen=True, kw_only=True)
+class CompressOptions:
+    """What a memory must hold and what it may cost.
+
+    Attributes:
+        ratio: Context tokens per slot.
+        min_fidelity: Share of the tokens that every span must hold (0..1): each span gets the
+            highest ratio that reaches it, or stays verbatim.
+        budget: Most decoder positions; spent where they hold most.
+        ratios: Ratios that --min-fidelity and --budget choose from, such as 16,8,4,2.
+        prefer: size: spans that fall short of --min-fidelity are refined before a lower ratio
+            is tried; speed: they get the lower ratio at once.
+        refine: Optimise the slots of weak spans against the decoder, so many steps at most.
+        no_verify: Skip measuring the fidelity of each span.
+    """
+
+    ratio: Ratio = 4.0
+    min_fidelity: Annotated[float | None, typer.Option(metavar="F")] = None
+    budget: Annotated[int | None, typer.Option(metavar="N")] = None
+    ratios: Annotated[
+        str | None, typer.Option(metavar="LIST", show_default="those the adapter was trained at")
+    ] = None
+    prefer: Literal["size", "speed"] = "size"
+    refine: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            metavar="STEPS",
+            show_default=f"{DEFAULT_STEPS} with --min-fidelity and --prefer size, else none",
+        ),
+    ] = None
+    no_verify: bool = False
+
+    def __post_init__(self) -> None:
+        check_ratio(self.ratio)
+        self._ladder()
+        goals = (self.min_fidelity, self.budget, self.refine)
+        if self.no_verify and any(goal is not None for goal in goals):
+            raise typer.BadParameter(
+                "a fidelity, a budget or refinement needs measuring.", param_hint="--no-verify"
+            )
+
+    def _ladder(self) -> tuple[float, ...]:
+        """The ratios to choose from; none given are those of the adapter."""
+        if self.ratios is None:
+            return ()
+        try:
+            return tuple(check_ratio(float(part)) for part in self.ratios.split(","))
+        except ValueError:
+            raise typer.BadParameter(
+                f"{self.ratios!r} is not a list of numbers such as 16,8,4,2.",
+                param_hint="--ratios",
+            ) from None
+
+    def policy(self, icae: Icae) -> FidelityPolicy | None:
+        """What decides the ratio of each span, or None if every span gets the same.
+
+        Raises:
+            ConfigError: If a value is out of range.
+        """
+        if self.min_fidelity is None and self.budget is None:
+            return None
+        from icae.compression.adaptive import FidelityPolicy
+        from icae.compression.refinement import RefineConfig
+
+        automatic = self.prefer == "size" and self.min_fidelity is not None
+        steps = self.refine or (DEFAULT_STEPS if automatic else None)
+        return FidelityPolicy(
+            min_fidelity=self.min_fidelity,
+            budget=self.budget,
+            ratios=self._ladder() or icae.info.ratios,
+            refine=None if steps is None else RefineConfig(steps=steps),
+        )
+
+    def refinement(self) -> RefineConfig | None:
+        """How the slots of spans of one ratio are refined, or None if they are not."""
+        if self.refine is None or self.min_fidelity is not None or self.budget is not None:
+            return None
+        from icae.compression.refinement import RefineConfig
+
+        return RefineConfig(steps=self.refine, target=DEFAULT_TARGET)
 
 
-@reported
+@command
 def compress(
-    file: Annotated[
-        str, typer.Argument(metavar="FILE", help="Document to compress; - reads standard input.")
-    ],
-    output: MemoryOutput = None,
-    ratio: Ratio = 4.0,
-    min_fidelity: MinFidelity = None,
-    budget: Budget = None,
-    ratios: PolicyRatios = None,
-    prefer: Prefer = "size",
-    refine: RefineSteps = None,
+    *,
+    file: Annotated[str, typer.Argument(metavar="FILE")],
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", metavar="PATH", show_default="FILE with the suffix .icae"),
+    ] = None,
+    wanted: CompressOptions,
     kv: KeepKv = False,
     runtime: Runtime = "auto",
-    adapter: Adapter = None,
-    base: Base = None,
-    device: Device = None,
-    dtype: Dtype = None,
-    no_source: Annotated[
-        bool, typer.Option("--no-source", help="Do not keep the text in the memory file.")
-    ] = False,
-    no_verify: Annotated[
-        bool, typer.Option("--no-verify", help="Skip measuring the fidelity of each span.")
-    ] = False,
-    resume: Resume = False,
+    model: ModelOptions,
+    no_source: bool = False,
+    resume: bool = False,
     force: Force = False,
-    as_json: AsJson = False,
 ) -> Outcome:
     """Compress a document to a memory file and say how faithful it is.
 
     With --min-fidelity the file is brought up to date during a long refinement: spans that
     are not settled yet stand in it verbatim. Stopped, --resume goes on from there.
+
+    Args:
+        file: Document to compress; - reads standard input.
+        output: Memory file to write.
+        no_source: Do not keep the text in the memory file.
+        resume: Go on from the memory file that a stopped run with --min-fidelity left.
     """
     target = _target(file, output)
-    inputs = [] if file == "-" else [Path(file)]
-    check_output(target, if_exists="replace" if force or resume else "refuse", inputs=inputs)
-    check_ratio(ratio)
-    ladder = parse_ratios(ratios)
-    check_measuring(no_verify, min_fidelity, budget, refine)
+    check_output(target, force=force or resume, inputs=[] if file == "-" else [Path(file)])
     from icae.data.documents import read_document
 
     document = read_document(file)
-    with console.status("Loading the model"):
-        icae = engine.open_engine(adapter=adapter, base=base, device=device, dtype=dtype)
+    icae = model.load()
     start = time.perf_counter()
-    policy = make_policy(
-        min_fidelity=min_fidelity,
-        budget=budget,
-        ratios=ladder or icae.info.ratios,
-        prefer=prefer,
-        steps=refine,
-    )
-    saver = Saver(target, keep_source=not no_source)
-    with eta_progress("Compressing spans") as on_progress, saver.said_when_stopped():
+    saver = _Saver(target, keep_source=not no_source)
+    with console.progress("Compressing spans") as on_progress, saver.said_when_stopped():
         memory = icae.compress(
             document.text,
-            ratio=ratio,
+            ratio=wanted.ratio,
             name=document.name,
-            verify=not no_verify,
-            policy=policy,
+            verify=not wanted.no_verify,
+            policy=wanted.policy(icae),
             on_progress=on_progress,
-            start=load_memories([target]) if resume and target.exists() else None,
+            start=load_memories(target) if resume and target.exists() else None,
             on_settled=saver.save_at_times,
         )
     saver.save(memory)
-    if policy is None and refine is not None:
-        memory = refine_in_place(icae, memory, target, steps=refine, keep_source=not no_source)
+    refinement = wanted.refinement()
+    if refinement is not None:
+        memory = _refine(icae, memory, refinement, saver)
     if kv:
-        reader = engine.open_reader(
-            runtime=runtime, adapter=adapter, base=base, device=device, dtype=dtype, loaded=icae
-        )
-        use_kv(reader, memory, target, keep="always")
+        use_kv(model.reader(runtime, loaded=icae), memory, target, keep="always")
     payload = _payload(memory, target, icae, time.perf_counter() - start)
     return Outcome(payload=payload, show=lambda: _show(memory, payload))
+
+
+@command
+def refine(
+    *,
+    memory_path: MemoryPath,
+    min_fidelity: Annotated[float, typer.Option(metavar="F")] = DEFAULT_TARGET,
+    steps: Annotated[int, typer.Option(min=1, metavar="N")] = DEFAULT_STEPS,
+    output: ChangedMemory,
+    model: ModelOptions,
+) -> Outcome:
+    """Optimise the slots of spans below a fidelity. Stopped, it goes on where it was.
+
+    Args:
+        min_fidelity: Fidelity at which a span is done (0..1).
+        steps: Most steps for each span.
+    """
+    target = output.target(memory_path)
+    memory = load_memories(memory_path)
+    icae = model.load()
+    from icae.compression.refinement import RefineConfig
+
+    start = time.perf_counter()
+    config = RefineConfig(steps=steps, target=min_fidelity)
+    better = _refine(icae, memory, config, _Saver(target, keep_source=True))
+    changed = sum(
+        before.refine_steps != after.refine_steps
+        for before, after in zip(memory.spans, better.spans, strict=True)
+    )
+    return saved(
+        better,
+        target,
+        refined_spans=changed,
+        fidelity_before=memory.fidelity,
+        seconds=round(time.perf_counter() - start, 3),
+    )
+
+
+class _Saver:
+    """Keeps a memory file up to date during long work; it always holds a whole memory."""
+
+    def __init__(self, target: Path, *, keep_source: bool) -> None:
+        self.target, self.keep_source = target, keep_source
+        self.last, self.saved = time.monotonic(), False
+
+    def save(self, memory: Memory) -> None:
+        """Write the file."""
+        (memory if self.keep_source else memory.without_source()).save(self.target)
+        self.last, self.saved = time.monotonic(), True
+
+    def save_at_times(self, make: Callable[[], Memory]) -> None:
+        """Write the file with what `make` gives if the last time was long ago."""
+        if time.monotonic() - self.last > SAVE_SECONDS:
+            self.save(make())
+
+    @contextmanager
+    def said_when_stopped(self) -> Iterator[None]:
+        """Say after Ctrl-C that the file can be gone on from, if it was written."""
+        try:
+            yield
+        except KeyboardInterrupt:
+            if self.saved:
+                console.note(
+                    f"{self.target} holds what was settled, the rest verbatim; "
+                    "the same command with --resume goes on from there."
+                )
+            raise
+
+
+def _refine(icae: Icae, memory: Memory, config: RefineConfig, saver: _Saver) -> Memory:
+    """Refine the weak spans of a memory; the file is brought up to date on the way.
+
+    Raises:
+        InputError: If the text of a weak span was not kept.
+    """
+    made = [memory]
+    try:
+        with console.progress("Refining spans") as on_step:
+            for better in icae.refine(memory, config, on_step=on_step):
+                made.append(better)
+                saver.save_at_times(lambda: made[-1])
+    finally:
+        saver.save(made[-1])
+    return made[-1]
 
 
 def _target(file: str, output: Path | None) -> Path:
@@ -151,12 +276,7 @@ def _payload(memory: Memory, target: Path, icae: Icae, seconds: float) -> dict[s
     full, held = icae.kv_bytes(memory.tokens), icae.kv_bytes(memory.positions)
     return {
         "output": str(target),
-        "tokens": memory.tokens,
-        "slots": memory.slot_count,
-        "verbatim_tokens": memory.verbatim_tokens,
-        "positions": memory.positions,
-        "ratio": memory.ratio,
-        "fidelity": memory.fidelity,
+        **memory_payload(memory),
         "spans": [span_payload(index, span) for index, span in enumerate(memory.spans)],
         "kv_bytes": {"full": full, "memory": held, "saved": full - held},
         "file_bytes": target.stat().st_size,
@@ -168,19 +288,18 @@ def _payload(memory: Memory, target: Path, icae: Icae, seconds: float) -> dict[s
 def _show(memory: Memory, payload: dict[str, Any]) -> None:
     """Print the summary, then the fidelity of the spans."""
     kv = {name: console.size_text(count) for name, count in payload["kv_bytes"].items()}
-    fidelity = memory.fidelity
-    mean = "not measured" if fidelity is None else f"{console.percent_text(fidelity)} (mean)"
+    figures = memory_figures(memory)
     console.print_figures(
         {
             "memory": payload["output"],
-            "tokens": f"{memory.tokens} in {console.count_text(len(memory.spans), 'span')}",
-            "positions": positions_text(memory),
+            "tokens": figures["tokens"],
+            "positions": figures["positions"],
             "KV cache": f"{kv['full']} -> {kv['memory']} ({kv['saved']} saved)",
             "file": console.size_text(payload["file_bytes"]),
-            "fidelity": mean,
-            "exact": exact_text(memory.spans) or "not tried",
+            "fidelity": figures["fidelity"] + (" (mean)" if memory.fidelity is not None else ""),
+            "exact": figures["exact"],
             "adapter": payload["adapter"],
             "time": f"{payload['seconds']:.1f} s",
         }
     )
-    print_spans(memory.spans, memory.span_source, fidelity)
+    print_spans(memory.spans, memory.span_source, memory.fidelity)

@@ -7,7 +7,8 @@ import logging
 import math
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, TextIO
 
@@ -16,16 +17,20 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    TaskProgressColumn,
     TextColumn,
-    TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.table import Table
 from rich.text import Text
 
 from icae.errors import IcaeError
 
 ProgressCallback = Callable[[int, int], None]
 """Called with (done, total)."""
+
+SECONDS_BETWEEN_LINES = 30.0
+"""Between two lines of progress where standard error is not a terminal."""
 
 # Control characters steer a terminal; surrogates cannot be printed at all.
 _UNSAFE = dict.fromkeys(
@@ -60,14 +65,16 @@ def note(text: str) -> None:
     messages().print(Text(text, style="dim"), soft_wrap=True)
 
 
+def report_error(error: IcaeError) -> None:
+    """Print an error on standard error, in red on a terminal."""
+    messages().print(Text(str(error), style="red"), soft_wrap=True)
+
+
 def write_text(text: str) -> None:
-    """Write a piece of a result to standard output at once.
+    """Write a piece of a result to standard output at once, without a line break.
 
     On a terminal, control characters other than line breaks and tabs are replaced, so
     that a document cannot steer the terminal; elsewhere the text passes unchanged.
-
-    Args:
-        text: The piece; no line break is added.
     """
     stream = sys.stdout
     if stream.isatty():
@@ -78,11 +85,7 @@ def write_text(text: str) -> None:
 
 
 def write_json(payload: Mapping[str, Any]) -> None:
-    """Print one JSON object on standard output.
-
-    Args:
-        payload: Plain values; a number that is not finite becomes null.
-    """
+    """Print one JSON object on standard output; a number that is not finite becomes null."""
     finite = _finite(payload)
     text = json.dumps(finite, ensure_ascii=False, allow_nan=False)
     try:
@@ -92,53 +95,40 @@ def write_json(payload: Mapping[str, Any]) -> None:
     print(text, flush=True)
 
 
-def report_error(error: IcaeError) -> None:
-    """Print an error on standard error, in red on a terminal."""
-    messages().print(Text(str(error), style="red"), soft_wrap=True)
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def error_payload(error: IcaeError) -> dict[str, Any]:
-    """What ``--json`` prints for an error.
-
-    Returns:
-        ``{"error": {"type", "message", "got", "expected", "fix"}}``.
-    """
-    return {
-        "error": {
-            "type": type(error).__name__,
-            "message": error.message,
-            "got": error.got,
-            "expected": error.expected,
-            "fix": error.fix,
-        }
-    }
+def print_figures(figures: Mapping[str, str]) -> None:
+    """Print label and value, one pair a line; a long value is not folded."""
+    width = max(len(label) for label in figures)
+    out = results()
+    for label, value in figures.items():
+        out.print(f"{label:<{width}}  {value.translate(_UNSAFE)}", soft_wrap=True)
 
 
-def printable(text: str) -> str:
-    """A text with control characters replaced; line breaks and tabs stay."""
-    return text.translate(_UNSAFE_IN_TEXT)
-
-
-def preview(text: str, *, width: int = 48) -> str:
-    """The first words of a text on one line, without control characters.
+def table(*headings: str, right: Collection[str] = ()) -> Table:
+    """An empty table without lines.
 
     Args:
-        text: Any text.
-        width: Longest result in characters, the ellipsis included.
+        headings: Titles of the columns.
+        right: Those of them that are lined up on the right.
     """
-    line = " ".join(text[: 8 * width].split()).translate(_UNSAFE)
-    if len(line) <= width:
-        return line
-    cut = line[: width - 1]
-    words, space, _ = cut.rpartition(" ")
-    return (words if space and len(words) > width // 2 else cut) + "…"
+    made = Table(box=None, pad_edge=False)
+    for heading in headings:
+        made.add_column(heading, justify="right" if heading in right else "left", no_wrap=True)
+    return made
 
 
 @contextmanager
 def progress(label: str) -> Iterator[ProgressCallback]:
-    """Show a progress bar on standard error while the block runs.
+    """Show how far work is and how long it still takes, on standard error.
 
-    Nothing is printed when standard error is not a terminal.
+    A bar on a terminal, elsewhere a line every half minute.
 
     Args:
         label: What is being done.
@@ -146,19 +136,31 @@ def progress(label: str) -> Iterator[ProgressCallback]:
     Yields:
         A function to call with (done, total).
     """
-    console = messages()
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    out = messages()
     with Progress(
-        *columns,
-        TimeElapsedColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TaskProgressColumn(),
         TimeRemainingColumn(),
-        console=console,
+        console=out,
         transient=True,
         redirect_stdout=False,
-        disable=not console.is_terminal,
+        disable=not out.is_terminal,
     ) as bar:
         task = bar.add_task(label, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
+        begin = said = time.monotonic()
+
+        def show(done: int, total: int) -> None:
+            nonlocal said
+            bar.update(task, completed=done, total=total)
+            now = time.monotonic()
+            if not out.is_terminal and done and now - said >= SECONDS_BETWEEN_LINES:
+                said = now
+                left = (now - begin) * (total - done) / done
+                note(f"{label}: {done / total:.0%}, about {time_text(left)} left")
+
+        yield show
 
 
 @contextmanager
@@ -200,11 +202,7 @@ class StderrHandler(logging.Handler):
 
 
 def log_to_stderr(level: int) -> None:
-    """Send the package's log records of a level and above to standard error.
-
-    Args:
-        level: A level of `logging`, for example ``logging.INFO``.
-    """
+    """Send the package's log records of a level and above to standard error."""
     logger = logging.getLogger("icae")
     handler = next((h for h in logger.handlers if isinstance(h, StderrHandler)), None)
     if handler is None:
@@ -215,16 +213,19 @@ def log_to_stderr(level: int) -> None:
         logger.setLevel(level)
 
 
-def print_figures(figures: Mapping[str, str]) -> None:
-    """Print labelled values on standard output, one a line; a long value is not folded.
+def printable(text: str) -> str:
+    """A text with control characters replaced; line breaks and tabs stay."""
+    return text.translate(_UNSAFE_IN_TEXT)
 
-    Args:
-        figures: Label -> value.
-    """
-    width = max(len(label) for label in figures)
-    out = results()
-    for label, value in figures.items():
-        out.print(f"{label:<{width}}  {value.translate(_UNSAFE)}", soft_wrap=True)
+
+def preview(text: str, *, width: int = 48) -> str:
+    """The first words of a text on one line of at most `width` characters."""
+    line = " ".join(text[: 8 * width].split()).translate(_UNSAFE)
+    if len(line) <= width:
+        return line
+    cut = line[: width - 1]
+    words, space, _ = cut.rpartition(" ")
+    return (words if space and len(words) > width // 2 else cut) + "…"
 
 
 def size_text(count: int) -> str:
@@ -237,6 +238,15 @@ def size_text(count: int) -> str:
     return f"{value:.0f} B" if unit == "B" else f"{value:.3g} {unit}"
 
 
+def time_text(seconds: float) -> str:
+    """A duration for people: ``time_text(90) == "1 min 30 s"``."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
 def count_text(count: int, noun: str) -> str:
     """A number of things for people: ``count_text(1, "span") == "1 span"``."""
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
@@ -245,13 +255,3 @@ def count_text(count: int, noun: str) -> str:
 def percent_text(share: float | None) -> str:
     """A share 0..1 for people; a dash where nothing was measured."""
     return "-" if share is None or math.isnan(share) else f"{100 * share:.1f} %"
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {str(key): _finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value

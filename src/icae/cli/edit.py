@@ -1,76 +1,173 @@
-"""`icae edit`: characters of a memory deleted, or replaced by other text."""
+"""`icae append`, `edit`, `slice` and `merge`: memories changed, cut and joined."""
 
 from __future__ import annotations
 
+import re
 import time
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from icae.cli.answering import load_memories
-from icae.cli.character_range import parse_range
 from icae.cli.command import Outcome, command
-from icae.cli.memory_output import (
-    DocumentIndex,
-    document_source,
-    encoded_spans,
-    saved,
+from icae.cli.memories import (
+    ChangedMemory,
+    MemoryPath,
+    MemoryPaths,
+    NewMemory,
+    load_memories,
 )
-from icae.cli.options import ChangedMemory, MemoryPath, ModelOptions, NearRatio
+from icae.cli.memory_tables import saved
+from icae.cli.options import ModelOptions
+
+if TYPE_CHECKING:
+    from icae.memory import Memory
+
+_RANGE = re.compile(r"([0-9]{0,18}):([0-9]{0,18})")
+
+DocumentIndex = Annotated[
+    int,
+    typer.Option(
+        "--document", metavar="N", help="Which document of the memory, from 0; -1 is the last."
+    ),
+]
+
+NearRatio = Annotated[
+    float | None,
+    typer.Option(
+        "--ratio",
+        metavar="N",
+        help="Context tokens per slot of the new spans.",
+        show_default="that of the nearest span",
+    ),
+]
+
+
+@command
+def append(
+    *,
+    memory_path: MemoryPath,
+    file: Annotated[str, typer.Argument(metavar="FILE")],
+    document: DocumentIndex = -1,
+    output: ChangedMemory,
+    ratio: NearRatio = None,
+    model: ModelOptions,
+) -> Outcome:
+    """Append text to a document of a memory, on a new line; only new spans are encoded.
+
+    Args:
+        file: Text to append; - reads standard input.
+    """
+    target = output.target(memory_path)
+    memory = load_memories(memory_path)
+    source = _source(memory, document)
+    text = _read(file)
+    joint = "" if source[-1:].isspace() or text[:1].isspace() else "\n"
+    icae = model.load()
+    start = time.perf_counter()
+    longer = icae.append(memory, joint + text, document=document, ratio=ratio)
+    return _saved(memory, longer, target, start)
 
 
 @command
 def edit(
     *,
     memory_path: MemoryPath,
-    delete: Annotated[
-        str | None,
-        typer.Option("--delete", metavar="A:B", help="Delete the characters A to B (exclusive)."),
-    ] = None,
-    replace: Annotated[
-        tuple[str, str] | None,
-        typer.Option(
-            "--replace",
-            metavar="A:B FILE",
-            help="Put the text of FILE in their place; - reads standard input.",
-        ),
-    ] = None,
+    delete: Annotated[str | None, typer.Option(metavar="A:B")] = None,
+    replace: Annotated[tuple[str, str] | None, typer.Option(metavar="A:B FILE")] = None,
     document: DocumentIndex = 0,
     output: ChangedMemory,
     ratio: NearRatio = None,
     model: ModelOptions,
 ) -> Outcome:
-    """Delete or replace characters of a document; only the spans they touch are encoded."""
-    characters, option, file = _what(delete, replace)
+    """Delete or replace characters of a document; only the spans they touch are encoded.
+
+    Args:
+        delete: Delete the characters A to B (exclusive).
+        replace: Put the text of FILE in their place; - reads standard input.
+    """
+    if (delete is None) == (replace is None):
+        raise typer.BadParameter(
+            "give one of the two: --delete A:B, or --replace A:B FILE.",
+            param_hint="--delete / --replace",
+        )
     target = output.target(memory_path)
-    memory = load_memories([memory_path])
-    source = document_source(memory, document)
-    start, end = parse_range(characters, chars=len(source), option=option)
-    text = "" if file is None else _text(file)
+    memory = load_memories(memory_path)
+    source = _source(memory, document)
+    if replace is not None:
+        (first, last), text = _range(replace[0], source, "--replace"), _read(replace[1])
+    else:
+        (first, last), text = _range(delete or "", source, "--delete"), ""
     icae = model.load()
-    begin = time.perf_counter()
-    changed = icae.replace(memory, start, end, text, document=document, ratio=ratio)
-    return saved(
-        changed,
-        target,
-        encoded_spans=encoded_spans(memory, changed),
-        seconds=round(time.perf_counter() - begin, 3),
-    )
+    start = time.perf_counter()
+    changed = icae.replace(memory, first, last, text, document=document, ratio=ratio)
+    return _saved(memory, changed, target, start)
 
 
-def _what(delete: str | None, replace: tuple[str, str] | None) -> tuple[str, str, str | None]:
-    """The range, the option that names it, and the file with the new text, if any."""
-    if replace is not None and delete is None:
-        return replace[0], "--replace", replace[1]
-    if delete is not None and replace is None:
-        return delete, "--delete", None
-    raise typer.BadParameter(
-        "give one of the two: --delete A:B, or --replace A:B FILE.",
-        param_hint="--delete / --replace",
-    )
+@command
+def slice_memory(
+    *,
+    memory_path: MemoryPath,
+    characters: Annotated[str, typer.Argument(metavar="A:B")],
+    output: NewMemory,
+    document: DocumentIndex = 0,
+) -> Outcome:
+    """Cut out the spans that hold some characters. Loads no model.
+
+    Args:
+        characters: Characters A to B (exclusive) of the document.
+    """
+    target = output.target(memory_path)
+    memory = load_memories(memory_path)
+    first, last = _range(characters, _source(memory, document), "A:B")
+    return saved(memory.slice(first, last, document=document), target)
 
 
-def _text(file: str) -> str:
+@command
+def merge(*, memories: MemoryPaths, output: NewMemory) -> Outcome:
+    """Put the documents of several memories into one file, in order. Loads no model."""
+    target = output.target(*memories)
+    return saved(load_memories(*memories), target)
+
+
+def _read(file: str) -> str:
     from icae.data.documents import read_document
 
     return read_document(file).text
+
+
+def _source(memory: Memory, document: int) -> str:
+    """The text of a document; an InputError if there is none, or it was not kept."""
+    from icae.memory.runs import document_index, source_of
+
+    return source_of(memory.documents[document_index(memory, document)])
+
+
+def _range(text: str, source: str, option: str) -> tuple[int, int]:
+    """First character and one past the last of ``A:B``; either may be left out.
+
+    Raises:
+        typer.BadParameter: If it is no such range; whether it lies in the text is not checked.
+    """
+    match = _RANGE.fullmatch(text)
+    if match is None:
+        raise typer.BadParameter(
+            f"{text!r} is not a range of characters, for example 1200:2400.", param_hint=option
+        )
+    start, end = match.groups()
+    return int(start or 0), int(end) if end else len(source)
+
+
+def _saved(before: Memory, after: Memory, target: Path, start: float) -> Outcome:
+    """Write a changed memory and say how many of its spans were not there before."""
+    old = {_content(before, i) for i in range(len(before.spans))}
+    new = sum(_content(after, i) not in old for i in range(len(after.spans)))
+    seconds = round(time.perf_counter() - start, 3)
+    return saved(after, target, encoded_spans=new, seconds=seconds)
+
+
+def _content(memory: Memory, index: int) -> tuple[object, ...]:
+    span = memory.spans[index]
+    slots = memory.slots[span.slot_start : span.slot_end].tobytes()
+    ids = memory.verbatim_ids[span.verbatim_start : span.verbatim_end].tobytes()
+    return memory.span_source(index), slots, ids

@@ -12,9 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
-    from icae.config import Recipe
-    from icae.config.types import TokenIds
-    from icae.decode.reader import Reader
     from icae.decode.vllm.client import VllmAddress
     from icae.decode.vllm.runtime import VllmRuntime
     from icae.engine import Icae
@@ -22,7 +19,6 @@ if TYPE_CHECKING:
     from icae.evals.judge_run import JudgeRun
     from icae.evals.suite import SuiteFinished, SuiteRun
     from icae.serve.bulk import Encoder
-    from icae.train import TrainResult
 
 Stage = Literal["pretrain", "finetune"]
 
@@ -45,47 +41,6 @@ def open_engine(
     from icae import engine as api
 
     return api.load(adapter, base=base, device=device, dtype=dtype)
-
-
-def open_reader(
-    *,
-    runtime: str,
-    adapter: str | None,
-    base: str | None,
-    device: str | None,
-    dtype: str | None,
-    server: VllmAddress | None = None,
-    loaded: Icae | None = None,
-) -> Reader:
-    """Open what reads memories: an adapter on its base model, in the runtime asked for.
-
-    Args:
-        runtime: ``auto``, ``torch``, ``llamacpp`` or ``vllm``.
-        adapter: Adapter folder, or None for the default.
-        base: Base model, or None for the adapter's.
-        device: Torch device, or None for the best found.
-        dtype: Precision of the base model, or None for the device's usual one.
-        server: The vLLM server of the runtime ``vllm``, or None.
-        loaded: What answers with torch if it is loaded already.
-
-    Raises:
-        InputError: If there is no such runtime.
-        BaseModelError: If the base model cannot be loaded.
-        AdapterError: If the adapter cannot be loaded.
-        MissingDependencyError: If the runtime is not installed.
-        ServiceError: If the server cannot be asked.
-    """
-    from icae import opening
-
-    return opening.open_reader(
-        adapter,
-        base=base,
-        runtime=opening.runtime_name(runtime),
-        device=device,
-        dtype=dtype,
-        engine=server,
-        load_torch=None if loaded is None else lambda *_, **__: loaded,
-    )
 
 
 def connect_engine(icae: Icae, server: VllmAddress, *, adapter: str | None) -> VllmRuntime:
@@ -125,24 +80,6 @@ def open_tokenizer(base: str) -> tuple[Any, str]:
     return tokenizer, model.tokenizer_hash(tokenizer)
 
 
-def tokenize_with_offsets(tokenizer: Any, text: str) -> tuple[TokenIds, list[int]]:
-    """Tokenize a document as `icae compress` does.
-
-    Args:
-        tokenizer: From `open_tokenizer`.
-        text: The document, not blank.
-
-    Returns:
-        Its token ids, and the character at which each token starts.
-
-    Raises:
-        InputError: If the text is blank or not valid Unicode.
-    """
-    from icae import model
-
-    return model.tokenize_with_offsets(tokenizer, text)
-
-
 def bulk_opener(
     *, adapter: str | None, base: str | None, device: str | None, dtype: str | None, threads: int
 ) -> Callable[[], Encoder]:
@@ -158,23 +95,6 @@ def bulk_opener(
     from icae.serve.bulk import EngineOpener
 
     return EngineOpener(adapter=adapter, base=base, device=device, dtype=dtype, threads=threads)
-
-
-def run_training(recipe: Recipe, *, stage: Stage, dry_run_steps: int | None) -> TrainResult:
-    """Train an adapter.
-
-    Args:
-        recipe: The run, complete.
-        stage: ``pretrain`` or ``finetune``.
-        dry_run_steps: Steps of a trial run, or None for the whole run.
-
-    Raises:
-        TrainingError: If the run cannot start, resume or go on.
-        MissingDependencyError: If the training packages are not installed.
-    """
-    from icae import train as training
-
-    return training.train(recipe, stage=stage, dry_run_steps=dry_run_steps)
 
 
 def run_evaluation(

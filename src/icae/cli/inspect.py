@@ -8,85 +8,76 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.table import Table
+from rich.text import Text
 
 from icae.cli import console
-from icae.cli.answering import load_memories, require_source
-from icae.cli.memory_output import positions_text
-from icae.cli.options import AsJson, Base, Force, MemoryPath
-from icae.cli.outcome import Outcome, reported
-from icae.cli.output_file import check_output
-from icae.cli.passages import print_passages, weakest_passages
-from icae.cli.span_table import exact_text, marked_spans, print_spans, span_payload
-from icae.cli.token_places import token_places
-from icae.errors import InputError
+from icae.cli.command import Outcome, command
+from icae.cli.memories import (
+    MemoryPath,
+    check_output,
+    load_memories,
+    require_source,
+    token_places,
+    write_output,
+)
+from icae.cli.memory_tables import (
+    marked_spans,
+    memory_figures,
+    memory_payload,
+    print_spans,
+    span_payload,
+    weakest_spans,
+)
+from icae.cli.options import Base, Force
 
 if TYPE_CHECKING:
     from icae.memory import Memory, MemoryHeader
+    from icae.memory.shading import Stretch
+
+LOST_STYLE = "bold red underline"
 
 
-@reported
+@command
 def inspect(
+    *,
     memory_path: MemoryPath,
-    passages: Annotated[
-        int,
-        typer.Option(
-            "--passages",
-            min=0,
-            metavar="N",
-            help="Print the N weakest spans with lost tokens marked; loads the tokenizer.",
-        ),
-    ] = 0,
-    html: Annotated[
-        Path | None,
-        typer.Option(
-            "--html",
-            metavar="PATH",
-            help="Write the text, shaded by fidelity, as a web page; loads the tokenizer.",
-        ),
-    ] = None,
+    passages: Annotated[int, typer.Option(min=0, metavar="N")] = 0,
+    html: Annotated[Path | None, typer.Option(metavar="PATH")] = None,
     base: Base = None,
     force: Force = False,
-    as_json: AsJson = False,
 ) -> Outcome:
-    """Say what a memory file holds: documents, spans, fidelity, what made it. Loads no model."""
+    """Say what a memory file holds: documents, spans, fidelity, what made it. Loads no model.
+
+    Args:
+        passages: Print the N weakest spans with lost tokens marked; loads the tokenizer.
+        html: Write the text, shaded by fidelity, as a web page; loads the tokenizer.
+    """
     from icae.memory import read_header
 
     if html is not None:
-        check_output(html, if_exists="replace" if force else "refuse", inputs=[memory_path])
+        check_output(html, force=force, inputs=[memory_path])
     header = read_header(memory_path)
     payload = _payload(memory_path, header)
     weakest: list[dict[str, Any]] = []
     if passages or html is not None:
-        memory = load_memories([memory_path])
+        memory = load_memories(memory_path)
         require_source(memory, "--passages" if html is None else "--html")
         places = token_places(memory, base)
-        weakest = weakest_passages(memory, places, passages)
+        weakest = _weakest_passages(memory, places, passages)
         if html is not None:
-            _write_page(html, memory, places, title=memory_path.name)
+            from icae.memory.fidelity_html import fidelity_page
+
+            write_output(html, fidelity_page(memory, places, title=memory_path.name))
         payload |= {"passages": weakest, "html": None if html is None else str(html)}
     text_of = _source_reader(memory_path, header)
     return Outcome(payload=payload, show=lambda: _show(memory_path, header, text_of, weakest, html))
-
-
-def _write_page(
-    path: Path, memory: Memory, places: Sequence[Sequence[int] | None], *, title: str
-) -> None:
-    from icae.memory.fidelity_html import fidelity_page
-
-    try:
-        path.write_text(fidelity_page(memory, places, title=title), encoding="utf-8")
-    except OSError as error:
-        raise InputError("The page cannot be written.", got=f"{path}: {error.strerror}") from error
 
 
 def _source_reader(path: Path, header: MemoryHeader) -> Callable[[int], str | None]:
     """How to get the text of a span, where the file keeps it."""
     if not header.has_source:
         return lambda index: None
-    from icae.memory import Memory
-
-    return Memory.load(path).span_source
+    return load_memories(path).span_source
 
 
 def _payload(path: Path, header: MemoryHeader) -> dict[str, Any]:
@@ -96,12 +87,7 @@ def _payload(path: Path, header: MemoryHeader) -> dict[str, Any]:
     return {
         "file": str(path),
         "file_bytes": header.file_bytes,
-        "tokens": header.tokens,
-        "slots": header.slot_count,
-        "verbatim_tokens": header.verbatim_tokens,
-        "positions": header.positions,
-        "ratio": header.ratio,
-        "fidelity": header.fidelity,
+        **memory_payload(header),
         "has_source": header.has_source,
         "has_token_fidelity": header.has_token_fidelity,
         "format_version": header.format_version,
@@ -124,24 +110,30 @@ def _show(
     html: Path | None,
 ) -> None:
     """Print the figures, the documents, the spans, passages and what made them."""
-    fidelity = header.fidelity
     console.print_figures(
         {
             "file": f"{path} ({console.size_text(header.file_bytes)})",
-            "tokens": f"{header.tokens} in {console.count_text(len(header.spans), 'span')}",
-            "positions": positions_text(header),
-            "fidelity": "not measured" if fidelity is None else console.percent_text(fidelity),
-            "exact": exact_text(header.spans) or "not tried",
+            **memory_figures(header),
             "source text": "kept" if header.has_source else "not kept",
             "created by": f"{header.created_by} (format version {header.format_version})",
         }
     )
+    documents = console.table(
+        "document", "tokens", "characters", "sha256", right=("tokens", "characters")
+    )
+    for document in header.documents:
+        documents.add_row(
+            console.preview(document.name),
+            str(document.tokens),
+            str(document.chars),
+            document.sha256[:12],
+        )
     out = console.results()
     out.print()
-    out.print(_document_table(header))
-    print_spans(header.spans, text_of, fidelity)
+    out.print(documents)
+    print_spans(header.spans, text_of, header.fidelity)
     if passages:
-        print_passages(passages)
+        _print_passages(passages)
     out.print()
     provenance = asdict(header.provenance)
     console.print_figures(
@@ -151,17 +143,70 @@ def _show(
         console.note(f"Written to {html}")
 
 
-def _document_table(header: MemoryHeader) -> Table:
-    table = Table(box=None, pad_edge=False)
-    table.add_column("document", overflow="fold")
-    for heading in ("tokens", "characters"):
-        table.add_column(heading, justify="right", no_wrap=True)
-    table.add_column("sha256", no_wrap=True)
-    for document in header.documents:
-        table.add_row(
-            console.preview(document.name),
-            str(document.tokens),
-            str(document.chars),
-            document.sha256[:12],
+def _weakest_passages(
+    memory: Memory, places: Sequence[Sequence[int] | None], count: int
+) -> list[dict[str, Any]]:
+    """The spans that are held worst, with what is lost in them, as ``--json`` prints them.
+
+    ``lost`` are the character ranges of lost tokens within the text, or null where single
+    tokens are not known.
+    """
+    from icae.memory.shading import shaded_spans
+
+    chosen = [i for i in weakest_spans(memory.spans, count) if memory.spans[i].kind == "slots"]
+    shaded: dict[int, list[Stretch]] = {}
+    for document in {memory.spans[i].document for i in chosen}:
+        shaded.update(shaded_spans(memory, document, places[document]))
+    passages = []
+    for index in chosen:
+        span = memory.spans[index]
+        known = memory.token_fidelity is not None and places[span.document] is not None
+        start = span.char_start
+        lost = [[s.start - start, s.end - start] for s in shaded[index] if s.lost]
+        passages.append(
+            {
+                "span": index,
+                "document": span.document,
+                "fidelity": span.fidelity,
+                "text": memory.span_source(index),
+                "lost": lost if known else None,
+            }
         )
-    return table
+    return passages
+
+
+def _print_passages(passages: Sequence[dict[str, Any]]) -> None:
+    """Print passages; lost tokens are red, or stand between ⟦ and ⟧ without colours."""
+    out = console.results()
+    out.print()
+    out.print("Weakest passages; lost tokens are marked:")
+    for passage in passages:
+        share = console.percent_text(passage["fidelity"])
+        out.print()
+        out.print(Text(f"span {passage['span']} ({share})", style="dim"))
+        lost = passage["lost"] or []
+        out.print(marked_text(passage["text"] or "", lost, colour=out.is_terminal))
+
+
+def marked_text(text: str, lost: Sequence[Sequence[int]], *, colour: bool) -> Text:
+    """A text with some ranges marked; neighbouring ranges are marked as one.
+
+    Args:
+        text: The text.
+        lost: ``[start, end]`` of each range, in order.
+        colour: Whether colours can be seen.
+    """
+    joined: list[list[int]] = []
+    for start, end in lost:
+        if joined and joined[-1][1] == start:
+            joined[-1][1] = end
+        else:
+            joined.append([start, end])
+    before, after = ("", "") if colour else ("⟦", "⟧")
+    marked, at = Text(), 0
+    for start, end in joined:
+        marked.append(console.printable(text[at:start]))
+        marked.append(before + console.printable(text[start:end]) + after, style=LOST_STYLE)
+        at = end
+    marked.append(console.printable(text[at:]))
+    return marked

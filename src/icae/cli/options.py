@@ -3,29 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from icae.cli import engine
 from icae.cli.command import AsJson
 from icae.cli.console import status
-from icae.cli.output_file import check_output
 from icae.cli.vllm_options import EngineModel, EngineUrl, engine_address
 
 if TYPE_CHECKING:
     from icae.decode.reader import Reader
+    from icae.decode.vllm.client import VllmAddress
     from icae.engine import Icae
 
 __all__ = ["AsJson"]
-
-MemoryPath = Annotated[Path, typer.Argument(metavar="MEMORY", help="A memory file (.icae).")]
-
-MemoryPaths = Annotated[
-    list[Path],
-    typer.Argument(metavar="MEMORY", help="Memory files (.icae); several are concatenated."),
-]
 
 Adapter = Annotated[
     str | None,
@@ -61,16 +52,7 @@ Dtype = Annotated[
     ),
 ]
 
-Runtime = Annotated[
-    str,
-    typer.Option(
-        "--runtime",
-        metavar="NAME",
-        help="What runs the decoder: auto (vllm with --engine, else llama.cpp where it is "
-        "installed and no other device than the CPU is there, else torch), torch, llamacpp "
-        "or vllm.",
-    ),
-]
+Ratio = Annotated[float, typer.Option("--ratio", metavar="N", help="Context tokens per slot.")]
 
 KeepKv = Annotated[
     bool,
@@ -85,17 +67,18 @@ MaxNewTokens = Annotated[
     int, typer.Option("--max-new-tokens", min=1, metavar="N", help="Longest answer in tokens.")
 ]
 
-NearRatio = Annotated[
-    float | None,
+Force = Annotated[bool, typer.Option("--force", help="Replace the output file if it exists.")]
+
+Runtime = Annotated[
+    str,
     typer.Option(
-        "--ratio",
-        metavar="N",
-        help="Context tokens per slot of the new spans.",
-        show_default="that of the nearest span",
+        "--runtime",
+        metavar="NAME",
+        help="What runs the decoder: auto (vllm with --engine, else llama.cpp where it is "
+        "installed and no other device than the CPU is there, else torch), torch, llamacpp "
+        "or vllm.",
     ),
 ]
-
-Force = Annotated[bool, typer.Option("--force", help="Replace the output file if it exists.")]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,9 +97,39 @@ class ModelOptions:
             BaseModelError: If the base model cannot be loaded.
             AdapterError: If the adapter cannot be loaded.
         """
+        from icae import engine
+
         with status("Loading the model"):
-            return engine.open_engine(
-                adapter=self.adapter, base=self.base, device=self.device, dtype=self.dtype
+            return engine.load(self.adapter, base=self.base, device=self.device, dtype=self.dtype)
+
+    def reader(
+        self, runtime: str, *, server: VllmAddress | None = None, loaded: Icae | None = None
+    ) -> Reader:
+        """Open what reads memories.
+
+        Args:
+            runtime: ``auto``, ``torch``, ``llamacpp`` or ``vllm``.
+            server: The vLLM server of the runtime ``vllm``, or None.
+            loaded: What answers with torch if it is loaded already.
+
+        Raises:
+            InputError: If there is no such runtime.
+            BaseModelError: If the base model cannot be loaded.
+            AdapterError: If the adapter cannot be loaded.
+            MissingDependencyError: If the runtime is not installed.
+            ServiceError: If the server cannot be asked.
+        """
+        from icae import opening
+
+        with status("Loading the model"):
+            return opening.open_reader(
+                self.adapter,
+                base=self.base,
+                runtime=opening.runtime_name(runtime),
+                device=self.device,
+                dtype=self.dtype,
+                engine=server,
+                load_torch=None if loaded is None else lambda *_, **__: loaded,
             )
 
 
@@ -128,55 +141,9 @@ class DecoderOptions(ModelOptions):
     engine: EngineUrl = None
     engine_model: EngineModel = None
 
+    def __post_init__(self) -> None:
+        engine_address(self.engine, self.engine_model)
+
     def open(self) -> Reader:
-        """Open the decoder in the runtime asked for.
-
-        Raises:
-            InputError: If there is no such runtime.
-            BaseModelError: If the base model cannot be loaded.
-            AdapterError: If the adapter cannot be loaded.
-            MissingDependencyError: If the runtime is not installed.
-            ServiceError: If the vLLM server cannot be asked.
-        """
-        server = engine_address(self.engine, self.engine_model)
-        with status("Loading the model"):
-            return engine.open_reader(
-                runtime=self.runtime,
-                adapter=self.adapter,
-                base=self.base,
-                device=self.device,
-                dtype=self.dtype,
-                server=server,
-            )
-
-
-@dataclass(frozen=True, kw_only=True)
-class ChangedMemory:
-    """Where a memory goes that a command changed: in the place of the old one, if unsaid."""
-
-    output: Annotated[
-        Path | None,
-        typer.Option(
-            "--output",
-            "-o",
-            metavar="PATH",
-            help="Memory file to write.",
-            show_default="MEMORY itself is replaced",
-        ),
-    ] = None
-    force: Force = False
-
-    def target(self, memory: Path) -> Path:
-        """The file to write.
-
-        Args:
-            memory: The memory that changes.
-
-        Raises:
-            InputError: If it would destroy something or cannot be written.
-        """
-        if self.output is None:
-            check_output(memory, if_exists="replace")
-            return memory
-        check_output(self.output, if_exists="replace" if self.force else "refuse", inputs=[memory])
-        return self.output
+        """Open what reads memories; raises as `reader` does."""
+        return self.reader(self.runtime, server=engine_address(self.engine, self.engine_model))

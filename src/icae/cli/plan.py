@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from icae.cli import console
-from icae.cli.compress import Ratio
-from icae.cli.options import AsJson
+from icae.cli.options import AsJson, Ratio
 from icae.cli.outcome import Outcome, reported
 from icae.errors import ConfigError
 

@@ -1,94 +1,65 @@
-"""`icae reconstruct`: write a memory back out as text."""
+"""`icae reconstruct`: a memory written back out as text."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
 from rich.text import Text
 
-from icae.cli import console, engine
-from icae.cli.answering import load_memories, require_source
-from icae.cli.options import Adapter, AsJson, Base, Device, Dtype, Force, MemoryPath, Runtime
-from icae.cli.outcome import Outcome, reported
-from icae.cli.output_file import check_output
-from icae.cli.vllm_options import EngineModel, EngineUrl, engine_address
-from icae.errors import InputError
+from icae.cli import console
+from icae.cli.command import Outcome, command
+from icae.cli.memories import (
+    MemoryPath,
+    check_output,
+    load_memories,
+    require_source,
+    write_output,
+)
+from icae.cli.options import DecoderOptions, Force
 
 if TYPE_CHECKING:
     from icae.config.types import Reconstruction
 
 
-@reported
+@command
 def reconstruct(
+    *,
     memory_path: MemoryPath,
-    span: Annotated[
-        list[int] | None,
-        typer.Option("--span", min=0, metavar="I", help="Only this span, from 0; repeatable."),
-    ] = None,
-    compare: Annotated[
-        bool,
-        typer.Option("--compare", help="Show the original beside it, span by span."),
-    ] = False,
-    output: Annotated[
-        Path | None,
-        typer.Option("--output", "-o", metavar="PATH", help="File to write the text to."),
-    ] = None,
-    runtime: Runtime = "auto",
-    engine_url: EngineUrl = None,
-    engine_model: EngineModel = None,
-    adapter: Adapter = None,
-    base: Base = None,
-    device: Device = None,
-    dtype: Dtype = None,
+    span: Annotated[list[int] | None, typer.Option(min=0, metavar="I")] = None,
+    compare: bool = False,
+    output: Annotated[Path | None, typer.Option("--output", "-o", metavar="PATH")] = None,
+    decoder: DecoderOptions,
     force: Force = False,
-    as_json: AsJson = False,
 ) -> Outcome:
-    """Write a memory back out as text from its slots alone. Verbatim spans come as they stand."""
-    server = engine_address(engine_url, engine_model)
+    """Write a memory back out as text from its slots alone. Verbatim spans come as they stand.
+
+    Args:
+        span: Only this span, from 0; repeatable.
+        compare: Show the original beside it, span by span.
+        output: File to write the text to.
+    """
     if output is not None:
-        check_output(output, if_exists="replace" if force else "refuse", inputs=[memory_path])
-    memory = load_memories([memory_path])
+        check_output(output, force=force, inputs=[memory_path])
+    memory = load_memories(memory_path)
     wanted = sorted(set(span)) if span else None
     for index in wanted or ():
         memory.span_source(index)  # raises if there is no such span
     if compare:
         require_source(memory, "--compare")
-    with console.status("Loading the model"):
-        icae = engine.open_reader(
-            runtime=runtime,
-            adapter=adapter,
-            base=base,
-            device=device,
-            dtype=dtype,
-            server=server,
-        )
+    icae = decoder.open()
     start = time.perf_counter()
     with console.progress("Reconstructing spans") as on_progress:
         spans = icae.reconstruct(memory, spans=wanted, on_progress=on_progress)
     text = icae.joined_text(memory, spans)
     if output is not None:
-        _write(output, text)
-    payload = _payload(spans, text, output, time.perf_counter() - start)
-    payload["runtime"] = icae.decoder.name
-    return Outcome(payload=payload, show=lambda: _show(spans, text, output, compare=compare))
-
-
-def _write(path: Path, text: str) -> None:
-    try:
-        path.write_text(text, encoding="utf-8", errors="replace", newline="")
-    except OSError as error:
-        raise InputError("The text cannot be written.", got=f"{path}: {error.strerror}") from error
-
-
-def _payload(
-    spans: Sequence[Reconstruction], text: str, output: Path | None, seconds: float
-) -> dict[str, Any]:
-    return {
+        write_output(output, text)
+    shares = [item.exact_prefix for item in spans if item.exact_prefix is not None]
+    payload = {
         "text": text,
         "spans": [
             {
@@ -100,16 +71,12 @@ def _payload(
             }
             for item in spans
         ],
-        "exact_prefix": _mean_prefix(spans),
+        "exact_prefix": sum(shares) / len(spans) if spans and len(shares) == len(spans) else None,
         "output": None if output is None else str(output),
-        "seconds": round(seconds, 3),
+        "seconds": round(time.perf_counter() - start, 3),
+        "runtime": icae.decoder.name,
     }
-
-
-def _mean_prefix(spans: Sequence[Reconstruction]) -> float | None:
-    """Mean share of exact leading tokens, or None if a span was not compared."""
-    shares = [item.exact_prefix for item in spans if item.exact_prefix is not None]
-    return sum(shares) / len(spans) if spans and len(shares) == len(spans) else None
+    return Outcome(payload=payload, show=lambda: _show(spans, text, output, compare=compare))
 
 
 def _show(

@@ -10,8 +10,7 @@ from typing import Annotated
 import typer
 
 from icae.cli import console, engine
-from icae.cli.compress import Ratio
-from icae.cli.options import Adapter, AsJson, Base, Device, Dtype
+from icae.cli.options import Adapter, AsJson, Base, Device, Dtype, Ratio
 from icae.cli.outcome import Outcome, reported
 from icae.cli.vllm_options import EngineModel, EngineUrl, engine_address, with_secret
 from icae.config.spans import check_ratio

@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 
 from icae.cli import engine
 from icae.cli.app import app
+from icae.cli.options import ModelOptions
 from icae.config import ModelConfig
 from icae.config.spans import plan_spans
 from icae.config.types import Answer, Reconstruction
@@ -255,12 +256,22 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> FakeEngine:
     """The engine that commands get; how it was opened is in ``fake.opened``."""
     fake = FakeEngine()
 
+    def load(model: ModelOptions) -> FakeEngine:
+        names = ("adapter", "base", "device", "dtype")
+        fake.opened = {name: getattr(model, name) for name in names}  # type: ignore[attr-defined]
+        return fake
+
+    def reader(model: ModelOptions, runtime: str, **options: Any) -> FakeEngine:
+        load(model).opened |= {"runtime": runtime, **options}  # type: ignore[attr-defined]
+        return fake
+
     def open_engine(**options: Any) -> FakeEngine:
         fake.opened = options  # type: ignore[attr-defined]
         return fake
 
+    monkeypatch.setattr(ModelOptions, "load", load)
+    monkeypatch.setattr(ModelOptions, "reader", reader)
     monkeypatch.setattr(engine, "open_engine", open_engine)
-    monkeypatch.setattr(engine, "open_reader", open_engine)
     return fake
 
 
@@ -268,11 +279,12 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> FakeEngine:
 def no_engine(monkeypatch: pytest.MonkeyPatch) -> None:
     """Fail the test if a model is asked for."""
 
-    def open_engine(**options: Any) -> FakeEngine:
+    def refuse(*_: Any, **options: Any) -> FakeEngine:
         raise AssertionError("a model was loaded")
 
-    monkeypatch.setattr(engine, "open_engine", open_engine)
-    monkeypatch.setattr(engine, "open_reader", open_engine)
+    monkeypatch.setattr(ModelOptions, "load", refuse)
+    monkeypatch.setattr(ModelOptions, "reader", refuse)
+    monkeypatch.setattr(engine, "open_engine", refuse)
 
 
 @pytest.fixture

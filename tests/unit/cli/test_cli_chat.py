@@ -4,8 +4,9 @@ import io
 import json
 import sys
 
-from icae.cli import chat as chat_module
-from icae.cli.chat import PROMPT, chat
+from icae.cli.app import app
+from icae.cli.chat import PROMPT
+from icae.cli.options import DecoderOptions
 
 
 class Terminal(io.StringIO):
@@ -65,10 +66,8 @@ def test_turns_beyond_those_kept_are_compressed_behind_the_documents(
 def test_a_real_model_talks_on_about_turns_that_were_compressed(
     icae, build_engine, monkeypatch, tmp_path
 ) -> None:
-    from icae.cli import engine as engines
-
     engine = build_engine(layout="uniform-encoder")
-    monkeypatch.setattr(engines, "open_reader", lambda **options: engine)
+    monkeypatch.setattr(DecoderOptions, "open", lambda self: engine)
     engine.compress("the inner thing is in the tin", ratio=4).save(tmp_path / "m.icae")
 
     lines = "".join(f"the {i}?\n" for i in range(6))
@@ -137,7 +136,7 @@ def test_input_that_is_no_text_is_an_error(icae, fake, memory_file) -> None:
 
 def test_refused_turn_does_not_end_a_typed_chat(fake, memory_file, monkeypatch, capsys) -> None:
     monkeypatch.setattr(sys, "stdin", Terminal("too long\nWho?\n"))
-    chat([memory_file], as_json=False)
+    app(["chat", str(memory_file)], standalone_mode=False)
     out, err = capsys.readouterr()
     assert out.endswith("A fox, I think.\n")
     assert "The question is too long." in err
@@ -156,5 +155,5 @@ def test_prompt_is_on_stdout_only_if_that_is_a_terminal(fake, memory_file, monke
     monkeypatch.setattr(sys, "stderr", io.StringIO())
     for stdout in (Terminal(), io.StringIO()):
         monkeypatch.setattr(sys, "stdout", stdout)
-        chat_module.chat([memory_file], as_json=False)
+        app(["chat", str(memory_file)], standalone_mode=False)
     assert prompts == [PROMPT, ""]

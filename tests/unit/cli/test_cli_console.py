@@ -4,6 +4,7 @@ import io
 import json
 import logging
 import sys
+from types import SimpleNamespace
 
 import pytest
 
@@ -116,3 +117,22 @@ def test_figures_are_lined_up_and_not_folded(capsys) -> None:
 @pytest.mark.parametrize(("count", "expected"), [(0, "0 spans"), (1, "1 span"), (2, "2 spans")])
 def test_counts_are_said_in_singular_and_plural(count: int, expected: str) -> None:
     assert console.count_text(count, "span") == expected
+
+
+def test_time_left_is_said_where_there_is_no_terminal(monkeypatch, capsys) -> None:
+    clock = iter([0.0, 10.0, 40.0, 50.0, 80.0])
+    monkeypatch.setattr(console, "time", SimpleNamespace(monotonic=lambda: next(clock)))
+    with console.progress("Measuring") as show:
+        for done in (5, 25, 30, 50):
+            show(done, 100)
+    assert capsys.readouterr().err.splitlines() == [
+        "Measuring: 25%, about 2 min 0 s left",
+        "Measuring: 50%, about 1 min 20 s left",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(9.4, "9 s"), (90, "1 min 30 s"), (7260, "2 h 1 min")]
+)
+def test_times_are_for_people(seconds, text) -> None:
+    assert console.time_text(seconds) == text

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from icae.cli import engine, eval_run, progress
+from icae.cli import engine, eval_run
 from icae.errors import ConfigError, InputError
 
 pytest.importorskip("icae.evals")
@@ -218,27 +218,6 @@ def test_numbers_are_sorted_and_each_counts_once() -> None:
     assert eval_run.ratio_numbers("4, 2") == (2.0, 4.0)
     with pytest.raises(ConfigError):
         eval_run.ratio_numbers("inf")
-
-
-def test_time_left_is_said_where_there_is_no_terminal(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    clock = iter([0.0, 10.0, 40.0, 50.0, 80.0])
-    monkeypatch.setattr(progress, "time", type("T", (), {"monotonic": lambda: next(clock)}))
-    with progress.eta_progress("Measuring") as show:
-        for done in (5, 25, 30, 50):
-            show(done, 100)
-    lines = capsys.readouterr().err.splitlines()
-    assert lines == [
-        "Measuring: 25%, about 2 min 0 s left",
-        "Measuring: 50%, about 1 min 20 s left",
-    ]
-
-
-def test_times_are_for_people() -> None:
-    assert progress.time_text(9.4) == "9 s"
-    assert progress.time_text(90) == "1 min 30 s"
-    assert progress.time_text(7260) == "2 h 1 min"
 
 
 def test_trained_rivals_and_held_out_text_reach_the_experiment(icae, ran) -> None:

@@ -7,10 +7,9 @@ from dataclasses import replace
 
 import pytest
 
-from icae.cli import engine
-from icae.cli.passages import marked_text
+from icae import model as models
+from icae.cli.inspect import marked_text
 from icae.memory import Memory
-from icae.model import tokenizer_hash
 
 TEXT = "The inner thing is in the thin tin: a thief ran there, and the end is near. 🙂\n" * 2
 
@@ -21,9 +20,7 @@ pytestmark = pytest.mark.usefixtures("no_engine")
 def real(build_engine, monkeypatch, tokenizer, tmp_path):
     """A memory file that the tiny model made, and its memory."""
     memory = build_engine().compress(TEXT, ratio=4, name="tin.txt")
-    monkeypatch.setattr(
-        engine, "open_tokenizer", lambda base: (tokenizer, tokenizer_hash(tokenizer))
-    )
+    monkeypatch.setattr(models, "load_tokenizer", lambda base: tokenizer)
     path = tmp_path / "tin.icae"
     memory.save(path)
     return path, memory
@@ -78,7 +75,7 @@ def test_text_of_other_tokens_is_shaded_by_spans(icae, real, tmp_path) -> None:
 
 
 def test_tokenizer_of_another_model_is_refused(icae, real, monkeypatch) -> None:
-    monkeypatch.setattr(engine, "open_tokenizer", lambda base: (None, "f" * 64))
+    monkeypatch.setattr(models, "tokenizer_hash", lambda tokenizer: "f" * 64)
     result = icae("inspect", real[0], "--passages", 1, "--json")
     assert result.exit_code == 1
     assert json.loads(result.stdout)["error"]["type"] == "IncompatibleMemoryError"
@@ -91,7 +88,10 @@ def test_memory_without_text_has_no_passages(icae, bare_memory_file) -> None:
 
 
 def test_plain_inspection_loads_no_tokenizer(icae, memory_file, monkeypatch) -> None:
-    monkeypatch.delattr(engine, "open_tokenizer")
+    def refuse(base: str) -> None:
+        raise AssertionError("a tokenizer was loaded")
+
+    monkeypatch.setattr(models, "load_tokenizer", refuse)
     assert icae("inspect", memory_file).exit_code == 0
     assert Memory.load(memory_file).fidelity is not None
 

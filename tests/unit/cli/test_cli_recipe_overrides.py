@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from icae.cli.recipe_overrides import apply_setting, read_recipe
+from icae.cli.train import read_recipe
 from icae.config import Recipe, load_recipe
 from icae.config.data import TripletFile
 from icae.config.parsing import from_dict, to_dict
@@ -91,9 +91,3 @@ def test_unreadable_recipe_is_refused(tmp_path) -> None:
     for name in ("absent.yaml", "broken.yaml"):
         with pytest.raises(ConfigError, match=name):
             read_recipe(tmp_path / name)
-
-
-def test_setting_leaves_the_rest_alone() -> None:
-    raw = {"optim": {"steps": 1, "seed": 2}}
-    apply_setting(raw, "optim.steps=3")
-    assert raw == {"optim": {"steps": 3, "seed": 2}}

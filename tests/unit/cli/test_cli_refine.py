@@ -7,8 +7,7 @@ from typing import Any
 
 import pytest
 
-from icae.cli import refinement
-from icae.cli.refinement import DEFAULT_STEPS
+from icae.cli.compress import DEFAULT_STEPS
 from icae.memory import Memory
 
 TEXT = "The quick brown fox jumps over the lazy dog while five boxing wizards look on. " * 4
@@ -120,7 +119,7 @@ def test_stopped_compression_leaves_a_memory_to_go_on_from(
     icae: Any, fake: Any, document: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     target = document.with_suffix(".icae")
-    monkeypatch.setattr(refinement, "SAVE_SECONDS", -1.0)
+    monkeypatch.setattr("icae.cli.compress.SAVE_SECONDS", -1.0)
     fake.failure = KeyboardInterrupt()
     stopped = icae("compress", document, "--min-fidelity", "0.99")
     assert stopped.exit_code == 130

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from icae.cli.span_table import marked_spans, print_spans, weakest_spans
+from icae.cli.memory_tables import marked_spans, print_spans, weakest_spans
 
 
 def test_weakest_spans_come_lowest_first(build_memory) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from icae.cli import engine
+from icae import train as training
 from icae.errors import MissingDependencyError
 
 
@@ -37,7 +37,7 @@ def trained(monkeypatch) -> list[dict[str, Any]]:
         calls.append({"recipe": recipe, **options})
         return Result()
 
-    monkeypatch.setattr(engine, "run_training", run_training)
+    monkeypatch.setattr(training, "train", run_training)
     return calls
 
 
@@ -86,7 +86,7 @@ def test_missing_training_packages_are_reported(icae, recipe_file, monkeypatch) 
     def run_training(recipe: Any, **options: Any) -> Result:
         raise MissingDependencyError("No accelerate.", fix="pip install 'icae[train]'")
 
-    monkeypatch.setattr(engine, "run_training", run_training)
+    monkeypatch.setattr(training, "train", run_training)
     result = icae("pretrain", recipe_file)
     assert result.exit_code == 1
     assert "pip install 'icae[train]'" in result.stderr
@@ -95,6 +95,6 @@ def test_missing_training_packages_are_reported(icae, recipe_file, monkeypatch) 
 def test_of_several_processes_only_the_first_tells_the_result(
     icae, recipe_file, monkeypatch
 ) -> None:
-    monkeypatch.setattr(engine, "run_training", lambda recipe, **options: Result(process=1))
+    monkeypatch.setattr(training, "train", lambda recipe, **options: Result(process=1))
     result = icae("pretrain", recipe_file, "--json")
     assert (result.exit_code, result.stdout) == (0, "")

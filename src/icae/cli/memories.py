@@ -1,0 +1,196 @@
+"""Memory files of a command: which are read, what is needed of them, where one is written."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from icae.cli.options import Force
+from icae.errors import IncompatibleMemoryError, InputError
+
+if TYPE_CHECKING:
+    from icae.memory import Memory
+
+MemoryPath = Annotated[Path, typer.Argument(metavar="MEMORY", help="A memory file (.icae).")]
+
+MemoryPaths = Annotated[
+    list[Path],
+    typer.Argument(metavar="MEMORY", help="Memory files (.icae); several are concatenated."),
+]
+
+
+def check_output(path: Path, *, force: bool, inputs: Sequence[Path] = ()) -> None:
+    """Refuse an output file that would destroy something or cannot be written.
+
+    Args:
+        path: File to write.
+        force: Whether a file that is there already may be replaced.
+        inputs: Files that the command reads; never written to.
+
+    Raises:
+        InputError: If the file is one of the inputs, is a folder, exists and may not be
+            replaced, or lies in a folder that is missing or not writable.
+    """
+    for source in inputs:
+        if path.exists() and source.exists() and path.samefile(source):
+            raise InputError(
+                "The output is the input itself.", got=str(path), fix="Name another output file."
+            )
+    if path.is_dir():
+        raise InputError(
+            "The output is a folder.", got=str(path), expected="the path of a file to write"
+        )
+    if path.exists() and not force:
+        raise InputError(
+            "The output file exists already.",
+            got=str(path),
+            fix="Add --force to replace it, or name another file with --output.",
+        )
+    if not path.parent.is_dir():
+        raise InputError(
+            "The folder of the output file does not exist.",
+            got=str(path.parent),
+            fix="Create it first, or name another file with --output.",
+        )
+    if not os.access(path.parent, os.W_OK):
+        raise InputError("The folder of the output file is not writable.", got=str(path.parent))
+
+
+@dataclass(frozen=True, kw_only=True)
+class NewMemory:
+    """Where a new memory goes."""
+
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="PATH", help="Memory file to write.")
+    ]
+    force: Force = False
+
+    def target(self, *inputs: Path) -> Path:
+        """The file to write; raises an InputError as `check_output` does."""
+        check_output(self.output, force=self.force, inputs=inputs)
+        return self.output
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChangedMemory:
+    """Where a changed memory goes: in the place of the old one, if nothing is said."""
+
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="PATH",
+            help="Memory file to write.",
+            show_default="MEMORY itself is replaced",
+        ),
+    ] = None
+    force: Force = False
+
+    def target(self, memory: Path) -> Path:
+        """The file to write; raises an InputError as `check_output` does."""
+        if self.output is None:
+            check_output(memory, force=True)
+            return memory
+        check_output(self.output, force=self.force, inputs=[memory])
+        return self.output
+
+
+def write_output(path: Path, text: str) -> None:
+    """Write a text file.
+
+    Raises:
+        InputError: If it cannot be written.
+    """
+    try:
+        path.write_text(text, encoding="utf-8", errors="replace", newline="")
+    except OSError as error:
+        raise InputError(f"{path} cannot be written.", got=str(error.strerror)) from error
+
+
+def load_memories(*paths: Path) -> Memory:
+    """Read memory files and concatenate them in order.
+
+    Raises:
+        MemoryFileError: If a file cannot be read.
+        IncompatibleMemoryError: If they were made by different models.
+    """
+    from icae.memory import Memory, merge
+
+    loaded = [Memory.load(path) for path in paths]
+    return loaded[0] if len(loaded) == 1 else merge(loaded)
+
+
+def require_source(memory: Memory, option: str) -> None:
+    """Refuse a memory whose text was not kept.
+
+    Args:
+        memory: The memory.
+        option: The option that needs the text, for example ``--compare``.
+
+    Raises:
+        InputError: If a document's text was not kept.
+    """
+    missing = [document.name for document in memory.documents if document.source is None]
+    if missing:
+        raise InputError(
+            f"{option} needs the text of the documents, and the memory kept none of it."
+            if len(missing) == len(memory.documents)
+            else f"{option} needs the text of every document.",
+            got=f"no source text for {', '.join(missing)}",
+            expected="a memory compressed without --no-source",
+            fix=f"Leave {option} out, or compress the document again.",
+        )
+
+
+def token_places(memory: Memory, base: str | None) -> list[Sequence[int] | None]:
+    """Character at which each token starts, for each document: loads the tokenizer, no model.
+
+    Args:
+        memory: The memory.
+        base: Base model whose tokenizer to load; by default the one the memory names.
+
+    Returns:
+        For each document the starts of its tokens, or None where they are not known: its
+        text was not kept, or does not give the tokens that it was compressed from.
+
+    Raises:
+        BaseModelError: If the tokenizer cannot be loaded.
+        IncompatibleMemoryError: If it is not the one that the memory was made with.
+    """
+    from icae import model
+
+    name = base or memory.provenance.base_model
+    tokenizer = model.load_tokenizer(name)
+    digest = model.tokenizer_hash(tokenizer)
+    if digest != memory.provenance.tokenizer_hash:
+        raise IncompatibleMemoryError(
+            f"The tokenizer of {name} is not the one that the memory was made with.",
+            got=f"tokenizer {digest}",
+            expected=f"tokenizer {memory.provenance.tokenizer_hash}",
+            fix="Name the base model of the memory with --base.",
+        )
+    return [_places(memory, index, tokenizer) for index in range(len(memory.documents))]
+
+
+def _places(memory: Memory, index: int, tokenizer: Any) -> Sequence[int] | None:
+    from icae.memory import hash_token_ids
+    from icae.model import tokenize_with_offsets
+
+    document = memory.documents[index]
+    if document.source is None or not document.source.strip():
+        return None
+    ids, starts = tokenize_with_offsets(tokenizer, document.source)
+    if document.token_ids_sha256 is not None:
+        return starts if hash_token_ids(ids) == document.token_ids_sha256 else None
+    # A slice or an edit does not know its ids as a whole: every span has to fit.
+    spans = [span for span in memory.spans if span.document == index]
+    fits = len(ids) == document.tokens and all(
+        starts[span.token_start] == span.char_start for span in spans[1:]
+    )
+    return starts if fits else None

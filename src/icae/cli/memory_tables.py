@@ -1,0 +1,163 @@
+"""What commands print about a memory, and its spans and figures as `--json` gives them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from icae.cli.command import Outcome
+from icae.cli.console import (
+    count_text,
+    percent_text,
+    preview,
+    print_figures,
+    results,
+    size_text,
+    table,
+)
+
+if TYPE_CHECKING:
+    from icae.memory import Memory, MemoryHeader, MemorySpan
+
+MOST_ROWS = 20
+FEWEST_ROWS = 10
+MARKED = 3
+
+SPAN_FIELDS = (
+    *("kind", "tokens", "slots", "positions", "ratio", "char_start", "char_end"),
+    *("fidelity", "refine_steps", "refine_seconds", "written_back"),
+)
+
+
+def weakest_spans(spans: Sequence[MemorySpan], count: int) -> list[int]:
+    """Indices of the measured spans of lowest fidelity, the lowest first; ties in order."""
+    measured = [(s.fidelity, i) for i, s in enumerate(spans) if s.fidelity is not None]
+    return [index for _, index in sorted(measured)[:count]]
+
+
+def marked_spans(spans: Sequence[MemorySpan]) -> list[int]:
+    """Indices of the weakest spans that are below the best one, at most three."""
+    best = max((s.fidelity for s in spans if s.fidelity is not None), default=None)
+    return [i for i in weakest_spans(spans, MARKED) if spans[i].fidelity != best]
+
+
+def span_payload(index: int, span: MemorySpan) -> dict[str, Any]:
+    """One span as ``--json`` prints it."""
+    return {"index": index, **{name: getattr(span, name) for name in SPAN_FIELDS}}
+
+
+def memory_payload(memory: Memory | MemoryHeader) -> dict[str, Any]:
+    """What a memory takes in the decoder and how faithful it is, as ``--json`` prints it."""
+    return {
+        "tokens": memory.tokens,
+        "slots": memory.slot_count,
+        "verbatim_tokens": memory.verbatim_tokens,
+        "positions": memory.positions,
+        "ratio": memory.ratio,
+        "fidelity": memory.fidelity,
+    }
+
+
+def memory_figures(memory: Memory | MemoryHeader) -> dict[str, str]:
+    """The same for people."""
+    verbatim = f" + {memory.verbatim_tokens} verbatim tokens" if memory.verbatim_tokens else ""
+    fidelity = "not measured" if memory.fidelity is None else percent_text(memory.fidelity)
+    return {
+        "tokens": f"{memory.tokens} in {count_text(len(memory.spans), 'span')}",
+        "positions": f"{memory.slot_count} slots{verbatim} ({memory.ratio:.2f} tokens each)",
+        "fidelity": fidelity,
+        "exact": _exact_text(memory.spans),
+    }
+
+
+def _exact_text(spans: Sequence[MemorySpan]) -> str:
+    """How many spans are known to come back exactly."""
+    written = sum(span.written_back is True for span in spans)
+    verbatim = sum(span.kind == "tokens" for span in spans)
+    if not any(span.written_back is not None for span in spans) and not verbatim:
+        return "not tried"
+    return (
+        f"{written + verbatim} of {len(spans)} spans "
+        f"({written} written back freely without an error, {verbatim} verbatim)"
+    )
+
+
+def saved(memory: Memory, target: Path, **more: int | float | None) -> Outcome:
+    """Write a memory and say what it holds.
+
+    Args:
+        memory: The memory.
+        target: File to write; one that exists is replaced, completely or not at all.
+        more: More values of the ``--json`` object: ``seconds``, with ``refined_spans`` or
+            ``encoded_spans`` said to people, too.
+    """
+    memory.save(target)
+    names = [document.name for document in memory.documents]
+    size = target.stat().st_size
+    payload = {
+        "output": str(target),
+        "documents": names,
+        "spans": len(memory.spans),
+        **memory_payload(memory),
+        "file_bytes": size,
+        **more,
+    }
+    figures = {
+        "memory": f"{target} ({size_text(size)})",
+        "documents": ", ".join(preview(name) for name in names),
+        **memory_figures(memory),
+    }
+    if "refined_spans" not in more:
+        del figures["exact"]
+    for what in ("refined", "encoded"):
+        count = more.get(f"{what}_spans")
+        if count is not None:
+            figures[what] = f"{count_text(int(count), 'span')} in {more['seconds']:.1f} s"
+    return Outcome(payload=payload, show=lambda: print_figures(figures))
+
+
+def print_spans(
+    spans: Sequence[MemorySpan], text_of: Callable[[int], str | None], mean: float | None
+) -> None:
+    """Print spans with their fidelity on standard output; of many, only the weakest.
+
+    Args:
+        spans: Spans of a memory.
+        text_of: The source text of a span, or None if it was not kept.
+        mean: Fidelity over all spans, or None if it was not measured.
+    """
+    shown, heading = _rows(spans)
+    marked = marked_spans(spans)
+    right = ("span", "tokens", "held as", "characters", "fidelity")
+    rows = table(*right, "", right=right)
+    rows.expand = True
+    rows.add_column("first words", no_wrap=True, overflow="ellipsis", ratio=1)
+    for index in shown:
+        span, text = spans[index], text_of(index)
+        drifts = "drifts" if span.written_back is False else ""
+        rows.add_row(
+            str(index),
+            str(span.tokens),
+            f"{span.slots} slots" if span.kind == "slots" else "verbatim",
+            f"{span.char_start}-{span.char_end}",
+            percent_text(span.fidelity),
+            "weak" if index in marked else "exact" if span.is_exact else drifts,
+            "" if text is None else preview(text),
+            style="yellow" if index in marked else None,
+        )
+    out = results()
+    out.print()
+    if heading is not None:
+        out.print(heading if mean is None else f"{heading} (mean {percent_text(mean)})")
+    out.print(rows)
+
+
+def _rows(spans: Sequence[MemorySpan]) -> tuple[Sequence[int], str | None]:
+    """Which spans to show, and a heading where that is not all of them."""
+    if len(spans) <= MOST_ROWS:
+        return range(len(spans)), None
+    weakest = weakest_spans(spans, FEWEST_ROWS)
+    if not weakest:
+        return range(FEWEST_ROWS), f"The first {FEWEST_ROWS} of {len(spans)} spans"
+    return weakest, f"The {len(weakest)} weakest of {len(spans)} spans"

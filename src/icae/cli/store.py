@@ -1,0 +1,374 @@
+"""`icae store`: many memories in one place, added, listed, found, checked and dropped."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from icae.cli import console
+from icae.cli.command import AsJson, Outcome, command
+from icae.cli.compress import CompressOptions
+from icae.cli.memories import check_output
+from icae.cli.options import Force, ModelOptions
+from icae.errors import StoreError
+
+if TYPE_CHECKING:
+    from icae.engine import Icae
+    from icae.store import Added, MemoryStore, SearchHit, Settings, StoredMemory
+
+KEY_DIGITS = 12
+"""Digits of a key that are shown to people."""
+
+MOST_PROBLEMS = 20
+"""Most problems that an error lists."""
+
+StorePath = Annotated[
+    str,
+    typer.Option(
+        "--store",
+        "-s",
+        metavar="PATH",
+        envvar="ICAE_STORE",
+        help="The store: a file, or a Lance folder or URI that ends in .lance.",
+    ),
+]
+
+
+@command
+def add(
+    *,
+    files: Annotated[list[str], typer.Argument(metavar="FILE...")],
+    store: StorePath,
+    name: Annotated[
+        str | None, typer.Option(metavar="NAME", show_default="the path as given")
+    ] = None,
+    wanted: CompressOptions,
+    model: ModelOptions,
+    as_json: AsJson = False,
+) -> Outcome:
+    """Add documents to a store, which is made if there is none.
+
+    A document that is there already, compressed alike by the same adapter, is not
+    compressed again. Each file is safe in the store before the next one is read.
+
+    Args:
+        files: Documents to compress and memory files (.icae); - reads standard input.
+        name: Name in the store.
+    """
+    names = _names(files, name)
+    from icae.store import create_store
+
+    start = time.perf_counter()
+    added: list[Added] = []
+    adding = _Adding(wanted, model)
+    with create_store(store) as opened:
+        for file, own_name in zip(files, names, strict=True):
+            one = adding.add(opened, file, own_name)
+            added.append(one)
+            if not as_json:
+                how = "added" if one.new else "was there already"
+                was = "" if one.replaced is None else f"; was {one.replaced[:KEY_DIGITS]} before"
+                console.write_text(_line(one.key, one.name) + f"  {how}{was}\n")
+    payload = {
+        "store": store,
+        "added": [asdict(one) for one in added],
+        "seconds": round(time.perf_counter() - start, 3),
+    }
+    return Outcome(payload=payload)
+
+
+@command
+def list_memories(*, store: StorePath) -> Outcome:
+    """List the memories of a store."""
+    from icae.store import open_store
+
+    with open_store(store) as opened:
+        records = opened.records()
+    payload = {"store": store, "memories": [_record_payload(record) for record in records]}
+    return Outcome(payload=payload, show=lambda: _show_list(records))
+
+
+@command
+def show(
+    *,
+    reference: Annotated[str, typer.Argument(metavar="NAME")],
+    store: StorePath,
+    output: Annotated[Path | None, typer.Option("--output", "-o", metavar="PATH")] = None,
+    force: Force = False,
+) -> Outcome:
+    """Say what a store knows about one memory; --output takes it out.
+
+    Args:
+        reference: Name of a memory, or its key, of which 8 digits are enough.
+        output: Write it to a memory file, too.
+    """
+    if output is not None:
+        check_output(output, force=force, inputs=[Path(store)])
+    from icae.store import open_store
+
+    with open_store(store) as opened:
+        record = opened.get(reference)
+        if output is not None:
+            opened.export(record.key, output)
+    payload = {"store": store, **_record_payload(record)}
+    if output is not None:
+        payload["output"] = str(output)
+    return Outcome(payload=payload, show=lambda: _show_one(record))
+
+
+@command
+def search(
+    *,
+    query: Annotated[str, typer.Argument(metavar="QUERY")],
+    store: StorePath,
+    limit: Annotated[int, typer.Option(min=1, metavar="N")] = 10,
+) -> Outcome:
+    """Find the passages of a store that have the words, the best first.
+
+    Args:
+        query: Words to look for.
+        limit: Most passages to show.
+    """
+    from icae.store import open_store
+
+    with open_store(store) as opened:
+        hits = opened.search(query, limit=limit)
+    payload = {"store": store, "query": query, "hits": [_hit_payload(hit) for hit in hits]}
+
+    def show_hits() -> None:
+        for hit in hits:
+            place = f"{hit.document} [{hit.char_start}:{hit.char_end}]"
+            console.write_text(f"{place}  score {hit.score:.2f}\n    {hit.snippet}\n")
+        if not hits:
+            console.note("Nothing was found.")
+
+    return Outcome(payload=payload, show=show_hits)
+
+
+@command
+def remove(
+    *,
+    references: Annotated[list[str], typer.Argument(metavar="NAME...")],
+    store: StorePath,
+    key: bool = False,
+) -> Outcome:
+    """Drop names from a store; gc drops the memories that have none left.
+
+    Args:
+        references: Names to drop; keys with --key.
+        key: Drop memories by their keys, with all their names.
+    """
+    from icae.store import open_store
+
+    removed: list[tuple[str, Sequence[str]]] = []
+    with open_store(store) as opened:
+        for reference in references:
+            if key:
+                record = opened.remove(reference)
+                removed.append((record.key, record.names))
+            else:
+                removed.append((opened.remove_name(reference), [reference]))
+    payload = {
+        "store": store,
+        "removed": [{"key": own, "names": list(names)} for own, names in removed],
+    }
+
+    def show_removed() -> None:
+        for own, names in removed:
+            console.write_text(_line(own, ", ".join(names) or "(no name)") + "\n")
+
+    return Outcome(payload=payload, show=show_removed)
+
+
+@command
+def collect(*, store: StorePath) -> Outcome:
+    """Drop the memories that have no name and give their space back."""
+    from icae.store import open_store
+
+    with open_store(store) as opened:
+        collected = opened.collect()
+    size = console.size_text(collected.bytes)
+    return Outcome(
+        payload={"store": store, **asdict(collected)},
+        show=lambda: console.write_text(f"{collected.memories} memories dropped, {size} freed\n"),
+    )
+
+
+@command
+def verify(*, store: StorePath) -> Outcome:
+    """Read all of a store and check it; exit with 1 if something is wrong."""
+    from icae.store import open_store
+
+    with open_store(store) as opened, console.status("Checking the store"):
+        problems = opened.verify()
+        count = len(opened.records()) if not problems else 0
+    if problems:
+        lines = [
+            problem.message if problem.key is None else f"{problem.key}: {problem.message}"
+            for problem in problems[:MOST_PROBLEMS]
+        ]
+        more = len(problems) - len(lines)
+        raise StoreError(
+            f"The store {store} has {len(problems)} problems.",
+            got="; ".join(lines) + (f"; and {more} more" if more else ""),
+            expected="a sound store",
+            fix="Drop damaged memories with `icae store rm --key` and add the documents again, "
+            "or restore the store from a copy.",
+        )
+    return Outcome(
+        payload={"store": store, "memories": count, "problems": []},
+        show=lambda: console.write_text(f"{count} memories, no problem\n"),
+    )
+
+
+@dataclass
+class _Adding:
+    """Adds files one by one; the model is loaded for the first document.
+
+    Attributes:
+        wanted: How documents are compressed.
+        model: What compresses them.
+        loaded: The same, once it was needed.
+    """
+
+    wanted: CompressOptions
+    model: ModelOptions
+    loaded: Icae | None = None
+
+    def add(self, store: MemoryStore, file: str, name: str) -> Added:
+        """Add a memory file, or compress a document, unless the store has the result."""
+        from icae.data.documents import read_document
+        from icae.memory import Memory
+        from icae.store import NewMemory, memory_key
+
+        if Path(file).suffix == ".icae":
+            return store.add([NewMemory(name=name, memory=Memory.load(file))])[0]
+        document = read_document(file)
+        self.loaded = icae = self.loaded or self.model.load()
+        settings = _settings(self.wanted, icae)
+        digest = hashlib.sha256(document.text.encode()).hexdigest()
+        linked = store.link(memory_key(digest, icae.provenance, settings), name=name)
+        if linked is not None:
+            return linked
+        refinement = self.wanted.refinement()
+        with console.progress(f"Compressing {console.preview(name)}") as on_progress:
+            memory = icae.compress(
+                document.text,
+                ratio=self.wanted.ratio,
+                name=document.name,
+                verify=not self.wanted.no_verify,
+                policy=self.wanted.policy(icae),
+                on_progress=on_progress,
+            )
+            if refinement is not None:
+                for better in icae.refine(memory, refinement, on_step=on_progress):
+                    memory = better
+        return store.add([NewMemory(name=name, memory=memory, settings=settings)])[0]
+
+
+def _settings(wanted: CompressOptions, icae: Icae) -> Settings:
+    """What is asked of the compressor, as the store records it."""
+    from icae.store import compressor_settings
+
+    policy, refinement = wanted.policy(icae), wanted.refinement()
+    found: dict[str, str | int | float | bool] = {}
+    if policy is None:
+        found |= compressor_settings(ratio=wanted.ratio, verify=not wanted.no_verify)
+    else:
+        refinement = policy.refine
+        found["ratios"] = ",".join(f"{ratio:g}" for ratio in policy.ladder)
+        if policy.min_fidelity is not None:
+            found["min_fidelity"] = policy.min_fidelity
+        if policy.budget is not None:
+            found["budget"] = policy.budget
+    if refinement is not None:
+        found |= {f"refine.{name}": value for name, value in asdict(refinement).items()}
+    return found
+
+
+def _names(files: Sequence[str], name: str | None) -> list[str]:
+    """The name of each file in the store."""
+    if name is not None and len(files) > 1:
+        raise typer.BadParameter(
+            f"one name cannot stand for {len(files)} files.", param_hint="--name"
+        )
+    if name is None and "-" in files:
+        raise typer.BadParameter("standard input needs a name.", param_hint="--name")
+    names = [Path(file).as_posix() for file in files] if name is None else [name]
+    twice = sorted({one for one in names if names.count(one) > 1})
+    if twice:
+        raise typer.BadParameter(f"given twice: {', '.join(twice)}.", param_hint="FILE")
+    return names
+
+
+def _record_payload(record: StoredMemory) -> dict[str, Any]:
+    """A stored memory as ``--json`` prints it."""
+    left_out = ("provenance", "text_sha256", "sha256")
+    return {name: value for name, value in asdict(record).items() if name not in left_out} | {
+        "ratio": record.tokens / record.positions,
+        "adapter": record.provenance.adapter,
+        "base_model": record.provenance.base_model,
+    }
+
+
+def _hit_payload(hit: SearchHit) -> dict[str, Any]:
+    """A passage that was found, as ``--json`` prints it."""
+    payload = asdict(hit)
+    del payload["document_index"]
+    return payload | {"spans": [payload.pop("span_first"), payload.pop("span_end")]}
+
+
+def _line(key: str, name: str) -> str:
+    return f"{key[:KEY_DIGITS]}  {console.preview(name, width=96)}"
+
+
+def _names_text(record: StoredMemory) -> str:
+    return ", ".join(record.names) if record.names else "(no name; gc drops it)"
+
+
+def _show_list(records: list[StoredMemory]) -> None:
+    """Print one line for each memory, then their sum."""
+    figures = ("tokens", "positions", "fidelity", "size")
+    table = console.table("key", *figures, "added", "names", right=figures)
+    for record in records:
+        table.add_row(
+            record.key[:KEY_DIGITS],
+            str(record.tokens),
+            str(record.positions),
+            console.percent_text(record.fidelity),
+            console.size_text(record.bytes),
+            record.added_at[:10],
+            console.preview(_names_text(record), width=96),
+        )
+    out = console.results()
+    if records:
+        out.print(table, soft_wrap=True)
+    size = console.size_text(sum(record.bytes for record in records))
+    out.print(f"{len(records)} memories, {size}", soft_wrap=True)
+
+
+def _show_one(record: StoredMemory) -> None:
+    """Print everything about one memory."""
+    made_by = record.provenance
+    console.print_figures(
+        {
+            "key": record.key,
+            "names": _names_text(record),
+            "documents": str(record.documents),
+            "passages": str(record.passages) if record.passages else "none: no text was kept",
+            "tokens": str(record.tokens),
+            "positions": f"{record.positions} ({record.tokens / record.positions:.2f} tokens each)",
+            "fidelity": console.percent_text(record.fidelity),
+            "settings": ", ".join(f"{key} {value}" for key, value in record.settings.items()),
+            "adapter": f"{made_by.adapter} ({made_by.adapter_hash})",
+            "base model": f"{made_by.base_model} ({made_by.base_hash})",
+            "size": console.size_text(record.bytes),
+            "added": record.added_at,
+        }
+    )

@@ -1,0 +1,157 @@
+"""`icae pretrain` and `icae finetune`: an adapter trained with a recipe."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+import yaml
+
+from icae.cli import console
+from icae.cli.command import Outcome, command
+from icae.errors import ConfigError
+
+if TYPE_CHECKING:
+    from icae.config import Recipe
+    from icae.train import TrainResult
+
+# YAML 1.1 reads 1e-4 as text; people mean the number.
+_EXPONENT = re.compile(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainOptions:
+    """Which recipe is trained, and what is changed in it.
+
+    Attributes:
+        recipe: A recipe file (YAML).
+        dry_run: Stop after N steps, to try a recipe.
+        output: Folder of the run.
+        settings: Change a setting of the recipe; the value is YAML; repeatable.
+    """
+
+    recipe: Annotated[Path, typer.Argument(metavar="RECIPE")]
+    dry_run: Annotated[int | None, typer.Option(min=1, metavar="N")] = None
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="DIR", show_default="the recipe's")
+    ] = None
+    settings: Annotated[list[str] | None, typer.Option("--set", metavar="SECTION.KEY=VALUE")] = None
+
+    def train(self, stage: Literal["pretrain", "finetune"]) -> Outcome:
+        """Train; progress is logged to standard error."""
+        recipe = read_recipe(self.recipe, settings=self.settings or (), output=self.output)
+        console.log_to_stderr(logging.INFO)
+        from icae import train as training
+
+        result = training.train(recipe, stage=stage, dry_run_steps=self.dry_run)
+        if result.process > 0:
+            raise typer.Exit  # process 0 of the launch tells the result
+        payload = {
+            "stage": stage,
+            "recipe": recipe.name,
+            "adapter": str(result.adapter),
+            "steps": result.steps,
+            "seconds": round(result.seconds, 3),
+            "metrics": dict(result.metrics),
+        }
+        return Outcome(payload=payload, show=lambda: _show(result, recipe.name))
+
+
+@command
+def pretrain(*, run: TrainOptions) -> Outcome:
+    """Train an adapter on plain text (autoencoding and text continuation)."""
+    return run.train("pretrain")
+
+
+@command
+def finetune(*, run: TrainOptions) -> Outcome:
+    """Train a pretrained adapter on instructions about contexts."""
+    return run.train("finetune")
+
+
+def _show(result: TrainResult, recipe: str) -> None:
+    console.print_figures(
+        {
+            "recipe": recipe,
+            "adapter": str(result.adapter),
+            "steps": str(result.steps),
+            "time": f"{result.seconds:.1f} s",
+            **{name: f"{value:.4g}" for name, value in result.metrics.items()},
+        }
+    )
+
+
+def read_recipe(path: Path, *, settings: Sequence[str] = (), output: Path | None = None) -> Recipe:
+    """Read a recipe file, change settings, and only then check it.
+
+    Args:
+        path: A YAML file.
+        settings: ``section.key=value``, applied in order; the value is YAML, a number in a
+            path counts list items from 0.
+        output: Folder of the run, or None for the recipe's.
+
+    Raises:
+        ConfigError: If the file cannot be read, a setting has another form or leads
+            nowhere, or the recipe with its changes does not fit `Recipe`.
+    """
+    from icae.config import Recipe
+    from icae.config.parsing import from_dict, read_yaml
+
+    raw = read_yaml(path)
+    for setting in settings:
+        _apply(raw, setting)
+    if output is not None:
+        _set(raw, ["run", "output"], str(output), where="--output")
+    return from_dict(Recipe, raw, where=str(path))
+
+
+def _apply(raw: Any, setting: str) -> None:
+    """Change one value of a recipe as YAML gives it, in place."""
+    key, equals, text = setting.partition("=")
+    parts = key.strip().split(".")
+    if not equals or not all(parts):
+        raise ConfigError(
+            "A setting cannot be read.", got=f"--set {setting}", expected="section.key=value"
+        )
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(
+            "A setting cannot be read.",
+            got=f"--set {setting}",
+            expected="a value that YAML can read",
+        ) from error
+    if isinstance(value, str) and _EXPONENT.fullmatch(value):
+        number = float(value)
+        value = int(number) if number.is_integer() else number
+    _set(raw, parts, value, where=f"--set {setting}")
+
+
+def _set(raw: Any, parts: Sequence[str], value: Any, *, where: str) -> None:
+    """Put a value into nested dicts and lists, in place; dicts that are missing are made."""
+    at = raw
+    for depth, part in enumerate(parts):
+        step = _step(at, part, path=".".join(parts[:depth]), where=where)
+        if depth == len(parts) - 1:
+            at[step] = value
+        elif isinstance(at, dict) and at.get(step) is None:
+            at[step] = {}
+        at = at[step]
+
+
+def _step(at: Any, part: str, *, path: str, where: str) -> str | int:
+    """The key or index that a part of a path names in what it leads into."""
+    if isinstance(at, dict):
+        return part
+    if isinstance(at, list) and part.isdecimal() and int(part) < len(at):
+        return int(part)
+    if isinstance(at, list):
+        got, expected = f"no item {part} in {path}", f"0..{len(at) - 1}"
+    else:
+        got, expected = f"{path or 'the recipe'} is {at!r}", "a section"
+    raise ConfigError(f"{where}: there is no such place.", got=got, expected=expected)
