@@ -28,7 +28,7 @@ import numpy as np
 import torch
 
 from icae.evals.metadata import hardware
-from icae.memory import Memory, Provenance, Segment, memory_of_segments
+from icae.memory import Embeddings, Memory, MemoryDocument, Provenance, Span
 from icae.serve.bulk import BlockWork, BulkJob, EngineOpener, Runner, run_bulk, run_here
 from icae.serve.bulk.ray import RayRunner
 
@@ -46,7 +46,6 @@ class Waiting:
         self, texts: Sequence[str], *, ratio: float, names: Sequence[str], verify: bool
     ) -> list[Memory]:
         time.sleep(self.seconds * len(texts))
-        ids, slots = np.zeros(1, dtype=np.int64), np.zeros((1, 1), dtype=np.float32)
         provenance = Provenance(
             base_model="none",
             base_hash="0" * 64,
@@ -57,11 +56,24 @@ class Waiting:
             hidden_size=1,
             slot_dtype="float32",
         )
-        segment = Segment.of_slots(ids, slots, ratio=1.0, token_fidelity=None)
         return [
-            memory_of_segments([segment], text=t, offsets=[0], name=n, provenance=provenance)
-            for t, n in zip(texts, names, strict=True)
+            Memory(documents=(_one_span(text, name),), provenance=provenance)
+            for text, name in zip(texts, names, strict=True)
         ]
+
+
+def _one_span(text: str, name: str) -> MemoryDocument:
+    """A document of one token and one slot."""
+    span = Span(
+        token_start=0,
+        token_end=1,
+        char_start=0,
+        char_end=len(text),
+        payload=Embeddings(slots_KD=np.zeros((1, 1), dtype=np.float32)),
+        ratio=1.0,
+        fidelity=None,
+    )
+    return MemoryDocument.of_text(text, [span], name=name, token_ids_sha256="0" * 64)
 
 
 def write_input(path: Path, *, documents: int, tokens: int) -> None:

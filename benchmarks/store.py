@@ -17,7 +17,6 @@ Encoding and adding alternate while the sample lasts, so that a busy machine slo
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import lzma
 import os
@@ -35,7 +34,7 @@ from typing import Any
 
 import numpy as np
 
-from icae.memory import Memory, hash_token_ids
+from icae.memory import Embeddings, Memory, MemoryDocument, hash_token_ids
 from icae.store import NewMemory, SqliteStore, retrieve
 
 TOKENS = 512
@@ -72,18 +71,16 @@ def variant(memory: Memory, text: str, seed: int) -> Memory:
     assert document.source is not None
     text = text[: document.chars].ljust(document.chars, ".")
     rng = np.random.default_rng(seed)
-    return replace(
-        memory,
-        slots=rng.normal(size=memory.slots.shape).astype(np.float32),
-        documents=(
-            replace(
-                document,
-                source=text,
-                sha256=hashlib.sha256(text.encode()).hexdigest(),
-                token_ids_sha256=hash_token_ids(np.array([seed], dtype=np.int64)),
-            ),
-        ),
-    )
+    spans = [
+        replace(
+            span,
+            payload=Embeddings(slots_KD=rng.normal(size=span.slots_KD.shape).astype(np.float32)),
+        )
+        for span in document.spans
+    ]
+    ids = hash_token_ids(np.array([seed], dtype=np.int64))
+    changed = MemoryDocument.of_text(text, spans, name=document.name, token_ids_sha256=ids)
+    return replace(memory, documents=(changed,))
 
 
 def spread(seconds: Sequence[float]) -> dict[str, float]:

@@ -13,8 +13,9 @@ import numpy as np
 from icae import Memory
 from icae import engine as api
 from icae.config.spans import plan_spans
-from icae.decode.prefix import Prefix, Request, TokensPart
+from icae.decode.prefix import Prefix, Request
 from icae.decode.reader import Reader
+from icae.memory import Verbatim
 from icae.model import tokenize
 from icae.opening import open_llamacpp
 
@@ -140,7 +141,7 @@ class Setting:
     @staticmethod
     def raw(ids: Any) -> Prefix:
         """The document itself in front of the prompt, token for token."""
-        part = TokensPart(token_ids=ids)
+        part = Verbatim(ids=ids)
         return Prefix(parts=(part,), spans=((len(ids), len(ids)),), objective="ft")
 
     @cached_property

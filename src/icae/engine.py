@@ -21,7 +21,7 @@ import torch
 from icae.compression import living
 from icae.compression.adaptive import AdaptiveCompressor, FidelityPolicy, OnSettled
 from icae.compression.compressor import Compressor
-from icae.compression.memory_refinement import refine_memory
+from icae.compression.refine_memory import refine_memory
 from icae.compression.refinement import RefineConfig
 from icae.compression.teachers import TeacherWriter
 from icae.config.types import Answer, Reconstruction
@@ -213,7 +213,7 @@ class Icae(Reader):
         *,
         on_step: Callable[[int, int], None] = lambda done, total: None,
     ) -> Iterator[Memory]:
-        """Better slots for the spans below a fidelity; see `icae.compression.memory_refinement`."""
+        """Better slots for the spans below a fidelity; see `icae.compression.refine_memory`."""
         self.require_own(memory)
         return refine_memory(self.adaptive, self.tokenizer, memory, config, on_step=on_step)
 

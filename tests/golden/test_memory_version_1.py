@@ -6,74 +6,69 @@ git ignores.
 
 from __future__ import annotations
 
-import hashlib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from icae.errors import MemoryFileError
-from icae.memory import Memory, MemoryDocument, MemorySpan, Provenance, hash_token_ids, read_header
+from icae.memory import (
+    Embeddings,
+    Memory,
+    MemoryDocument,
+    Span,
+    hash_token_ids,
+    read_header,
+)
+from icae.memory.provenance import SlotDtype
+from word_memories import make_provenance
 
 FOLDER = Path(__file__).parent / "memory_v1"
 TEXTS = ("Der Fluß 𝔘nd e\u0301in 漢字-Text.\n", 'plain "quoted" text\x00\t🙂')
 
 
-def document(text: str, *, name: str, tokens: int, source: str | None) -> MemoryDocument:
-    return MemoryDocument(
-        name=name,
-        sha256=hashlib.sha256(text.encode()).hexdigest(),
-        chars=len(text),
-        tokens=tokens,
-        source=source,
-        token_ids_sha256=hash_token_ids(np.arange(tokens)),
-    )
+SLOTS = ((np.arange(15).reshape(5, 3) - 7) / 8).astype(np.float32)
 
 
 def span(
-    document: int,
     tokens: tuple[int, int],
     chars: tuple[int, int],
     slots: tuple[int, int],
     ratio: float,
     fidelity: float | None,
-) -> MemorySpan:
-    return MemorySpan(
-        document=document,
+) -> Span:
+    return Span(
         token_start=tokens[0],
         token_end=tokens[1],
         char_start=chars[0],
         char_end=chars[1],
-        slot_start=slots[0],
-        slot_end=slots[1],
+        payload=Embeddings(slots_KD=SLOTS[slice(*slots)]),
         ratio=ratio,
         fidelity=fidelity,
     )
 
 
-def expected(*, slot_dtype: str, first_source: str | None) -> Memory:
+def expected(*, slot_dtype: SlotDtype, first_source: str | None) -> Memory:
     """What the files were made of: 5 slots, exact in bfloat16, of two documents."""
+    first = MemoryDocument.of_text(
+        TEXTS[0],
+        [
+            span((0, 4), (0, 10), (0, 2), 2.0, 0.5),
+            span((4, 6), (10, len(TEXTS[0])), (2, 3), 2.0, 1.0),
+        ],
+        name="erste.txt",
+        token_ids_sha256=hash_token_ids(np.arange(6)),
+    )
+    second = MemoryDocument.of_text(
+        TEXTS[1],
+        [span((0, 3), (0, len(TEXTS[1])), (3, 5), 10 / 3, None)],
+        name="second",
+        token_ids_sha256=hash_token_ids(np.arange(3)),
+    )
     return Memory(
-        slots=((np.arange(15).reshape(5, 3) - 7) / 8).astype(np.float32),
-        spans=(
-            span(0, (0, 4), (0, 10), (0, 2), 2.0, 0.5),
-            span(0, (4, 6), (10, len(TEXTS[0])), (2, 3), 2.0, 1.0),
-            span(1, (0, 3), (0, len(TEXTS[1])), (3, 5), 10 / 3, None),
-        ),
-        documents=(
-            document(TEXTS[0], name="erste.txt", tokens=6, source=first_source),
-            document(TEXTS[1], name="second", tokens=3, source=None),
-        ),
-        provenance=Provenance(
-            base_model="tiny-base",
-            base_hash="b" * 64,
-            adapter="tiny-adapter",
-            adapter_hash="a" * 64,
-            tokenizer_hash="t" * 64,
-            layout="uniform-encoder",
-            hidden_size=3,
-            slot_dtype=slot_dtype,  # type: ignore[arg-type]
-        ),
+        documents=(replace(first, source=first_source), second.without_source()),
+        provenance=replace(make_provenance(), slot_dtype=slot_dtype),
         created_by="icae 0.1.0",
     )
 
@@ -97,8 +92,10 @@ def test_file_of_version_1_is_read_as_a_memory_of_slots(name: str, memory: Memor
 def test_header_of_version_1_says_the_same(name: str, memory: Memory) -> None:
     header = read_header(FOLDER / name)
 
-    assert header.spans == memory.spans
-    assert header.documents == memory.without_source().documents
+    assert header.document_of == memory.document_of
+    assert [(span.token_end, span.slots, span.ratio, span.fidelity) for span in header.spans] == [
+        (span.token_end, span.slots, span.ratio, span.fidelity) for span in memory.spans
+    ]
     assert (header.format_version, header.has_token_fidelity) == (1, False)
 
 

@@ -11,45 +11,29 @@ import itertools
 import json
 import random
 import sys
+from pathlib import Path
 
 import numpy as np
 
-from icae.memory import Memory, Provenance, Segment, TokenFidelity, memory_of_segments
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from icae.memory import Memory
 from icae.store import NewMemory, compressor_settings, create_store, memory_key
+from word_memories import make_provenance, word_memory
 
 NAMES = 6
 TEXTS = 9
 WIDTH = 64
 SETTINGS = compressor_settings(ratio=4, verify=True)
-PROVENANCE = Provenance(
-    base_model="tiny-base",
-    base_hash="b" * 64,
-    adapter="tiny-adapter",
-    adapter_hash="a" * 64,
-    tokenizer_hash="t" * 64,
-    layout="uniform-encoder",
-    hidden_size=WIDTH,
-    slot_dtype="float32",
-)
+PROVENANCE = make_provenance(hidden_size=WIDTH)
 
 
 def memory_of(prefix: str, text: int) -> Memory:
     """A memory that is the same in every process: 64 to 1,300 tokens, 4 to 80 kB."""
     rng = np.random.default_rng([ord(prefix[0]), text])
-    lengths = [32] * (2 if text % 3 else 40)
-    words = [f"{prefix}{text}word{int(i)}" for i in rng.integers(0, 500, sum(lengths))]
-    starts = [0, *itertools.accumulate(len(word) + 1 for word in words)][:-1]
-    segments = [
-        Segment.of_slots(
-            rng.integers(0, 9999, length),
-            rng.normal(size=(length // 4, WIDTH)).astype(np.float32),
-            ratio=4.0,
-            token_fidelity=TokenFidelity.of_verbatim(length),
-        )
-        for length in lengths
-    ]
-    return memory_of_segments(
-        segments, text=" ".join(words), offsets=starts, name=prefix, provenance=PROVENANCE
+    count = 32 * (2 if text % 3 else 40)
+    words = [f"{prefix}{text}word{int(i)}" for i in rng.integers(0, 500, count)]
+    return word_memory(
+        " ".join(words), name=prefix, provenance=PROVENANCE, seed=[ord(prefix[0]), text]
     )
 
 

@@ -90,7 +90,7 @@ def test_slots_beat_the_slots_of_another_span(
     memory = engine.compress(text, ratio=ratio)
     ids = tokenize(engine.tokenizer, text)
     full = [s for s in memory.spans if s.tokens == engine.config.span_length]
-    slots = [memory.slots[s.slot_start : s.slot_end] for s in full]
+    slots = [s.slots_KD for s in full]
     pieces = [ids[s.token_start : s.token_end] for s in full]
 
     own = np.mean([s.fidelity for s in full])

@@ -138,9 +138,7 @@ def _read(file: str) -> str:
 
 def _source(memory: Memory, document: int) -> str:
     """The text of a document; an InputError if there is none, or it was not kept."""
-    from icae.memory.runs import document_index, source_of
-
-    return source_of(memory.documents[document_index(memory, document)])
+    return memory.documents[memory.document_index(document)].require_source()
 
 
 def _range(text: str, source: str, option: str) -> tuple[int, int]:
@@ -168,6 +166,4 @@ def _saved(before: Memory, after: Memory, target: Path, start: float) -> Outcome
 
 def _content(memory: Memory, index: int) -> tuple[object, ...]:
     span = memory.spans[index]
-    slots = memory.slots[span.slot_start : span.slot_end].tobytes()
-    ids = memory.verbatim_ids[span.verbatim_start : span.verbatim_end].tobytes()
-    return memory.span_source(index), slots, ids
+    return memory.span_source(index), span.slots_KD.tobytes(), span.verbatim_ids.tobytes()

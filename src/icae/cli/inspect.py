@@ -65,7 +65,7 @@ def inspect(
         places = token_places(memory, base)
         weakest = _weakest_passages(memory, places, passages)
         if html is not None:
-            from icae.memory.fidelity_html import fidelity_page
+            from icae.memory.fidelity_page import fidelity_page
 
             write_output(html, fidelity_page(memory, places, title=memory_path.name))
         payload |= {"passages": weakest, "html": None if html is None else str(html)}
@@ -81,9 +81,16 @@ def _source_reader(path: Path, header: MemoryHeader) -> Callable[[int], str | No
 
 
 def _payload(path: Path, header: MemoryHeader) -> dict[str, Any]:
-    documents = [asdict(document) for document in header.documents]
-    for document in documents:
-        del document["source"]
+    documents = [
+        {
+            "name": document.name,
+            "sha256": document.sha256,
+            "chars": document.chars,
+            "tokens": document.tokens,
+            "token_ids_sha256": document.token_ids_sha256,
+        }
+        for document in header.documents
+    ]
     return {
         "file": str(path),
         "file_bytes": header.file_bytes,
@@ -93,7 +100,7 @@ def _payload(path: Path, header: MemoryHeader) -> dict[str, Any]:
         "format_version": header.format_version,
         "documents": documents,
         "spans": [
-            {**span_payload(index, span), "document": span.document}
+            {**span_payload(index, span), "document": header.document_of[index]}
             for index, span in enumerate(header.spans)
         ],
         "weakest": marked_spans(header.spans),
@@ -155,18 +162,18 @@ def _weakest_passages(
 
     chosen = [i for i in weakest_spans(memory.spans, count) if memory.spans[i].kind == "slots"]
     shaded: dict[int, list[Stretch]] = {}
-    for document in {memory.spans[i].document for i in chosen}:
+    for document in {memory.document_of[i] for i in chosen}:
         shaded.update(shaded_spans(memory, document, places[document]))
     passages = []
     for index in chosen:
-        span = memory.spans[index]
-        known = memory.token_fidelity is not None and places[span.document] is not None
+        span, document = memory.spans[index], memory.document_of[index]
+        known = span.token_fidelity is not None and places[document] is not None
         start = span.char_start
         lost = [[s.start - start, s.end - start] for s in shaded[index] if s.lost]
         passages.append(
             {
                 "span": index,
-                "document": span.document,
+                "document": document,
                 "fidelity": span.fidelity,
                 "text": memory.span_source(index),
                 "lost": lost if known else None,

@@ -189,8 +189,7 @@ def _places(memory: Memory, index: int, tokenizer: Any) -> Sequence[int] | None:
     if document.token_ids_sha256 is not None:
         return starts if hash_token_ids(ids) == document.token_ids_sha256 else None
     # A slice or an edit does not know its ids as a whole: every span has to fit.
-    spans = [span for span in memory.spans if span.document == index]
     fits = len(ids) == document.tokens and all(
-        starts[span.token_start] == span.char_start for span in spans[1:]
+        starts[span.token_start] == span.char_start for span in document.spans[1:]
     )
     return starts if fits else None

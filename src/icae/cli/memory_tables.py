@@ -18,7 +18,7 @@ from icae.cli.console import (
 )
 
 if TYPE_CHECKING:
-    from icae.memory import Memory, MemoryHeader, MemorySpan
+    from icae.memory import Memory, MemoryHeader, Span
 
 MOST_ROWS = 20
 FEWEST_ROWS = 10
@@ -30,19 +30,19 @@ SPAN_FIELDS = (
 )
 
 
-def weakest_spans(spans: Sequence[MemorySpan], count: int) -> list[int]:
+def weakest_spans(spans: Sequence[Span], count: int) -> list[int]:
     """Indices of the measured spans of lowest fidelity, the lowest first; ties in order."""
     measured = [(s.fidelity, i) for i, s in enumerate(spans) if s.fidelity is not None]
     return [index for _, index in sorted(measured)[:count]]
 
 
-def marked_spans(spans: Sequence[MemorySpan]) -> list[int]:
+def marked_spans(spans: Sequence[Span]) -> list[int]:
     """Indices of the weakest spans that are below the best one, at most three."""
     best = max((s.fidelity for s in spans if s.fidelity is not None), default=None)
     return [i for i in weakest_spans(spans, MARKED) if spans[i].fidelity != best]
 
 
-def span_payload(index: int, span: MemorySpan) -> dict[str, Any]:
+def span_payload(index: int, span: Span) -> dict[str, Any]:
     """One span as ``--json`` prints it."""
     return {"index": index, **{name: getattr(span, name) for name in SPAN_FIELDS}}
 
@@ -71,7 +71,7 @@ def memory_figures(memory: Memory | MemoryHeader) -> dict[str, str]:
     }
 
 
-def _exact_text(spans: Sequence[MemorySpan]) -> str:
+def _exact_text(spans: Sequence[Span]) -> str:
     """How many spans are known to come back exactly."""
     written = sum(span.written_back is True for span in spans)
     verbatim = sum(span.kind == "tokens" for span in spans)
@@ -118,7 +118,7 @@ def saved(memory: Memory, target: Path, **more: int | float | None) -> Outcome:
 
 
 def print_spans(
-    spans: Sequence[MemorySpan], text_of: Callable[[int], str | None], mean: float | None
+    spans: Sequence[Span], text_of: Callable[[int], str | None], mean: float | None
 ) -> None:
     """Print spans with their fidelity on standard output; of many, only the weakest.
 
@@ -153,7 +153,7 @@ def print_spans(
     out.print(rows)
 
 
-def _rows(spans: Sequence[MemorySpan]) -> tuple[Sequence[int], str | None]:
+def _rows(spans: Sequence[Span]) -> tuple[Sequence[int], str | None]:
     """Which spans to show, and a heading where that is not all of them."""
     if len(spans) <= MOST_ROWS:
         return range(len(spans)), None

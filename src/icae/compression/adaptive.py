@@ -15,22 +15,17 @@ Shapes: L context tokens of a span, K slots, D hidden.
 from __future__ import annotations
 
 import functools
+import heapq
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
-
-from icae.compression.budget import spend
-from icae.compression.compressor import Compressor, TokenizedText
+from icae.compression.compressor import Compressor, OnProgress, TokenizedText
 from icae.compression.refinement import RefineConfig, RefineTask, refine
 from icae.compression.teachers import TeacherWriter
 from icae.config.spans import check_ratio, needs_every_token
 from icae.config.types import TokenIds
 from icae.errors import ConfigError, InputError
-from icae.memory import Memory, Segment, hash_token_ids, segment_of_span
-
-OnProgress = Callable[[int, int], None]
-"""Called with (work done, work in all); the unit is the policy's own."""
+from icae.memory import Embeddings, Memory, Span, hash_token_ids
 
 OnSettled = Callable[[Callable[[], Memory]], None]
 """Called when spans are settled, with what makes the memory so far: the rest verbatim."""
@@ -136,195 +131,256 @@ class AdaptiveCompressor:
             InputError: If not even the highest ratio fits the budget, or the memory to go
                 on from is of another text.
         """
-        pieces = self.compressor.cut(text)
+        cut = self.compressor.cut(text)
 
-        def memory(settled: Mapping[int, Segment]) -> Memory:
-            keep = self.compressor.keep
-            segments = [settled[i] if i in settled else keep(ids) for i, ids in enumerate(pieces)]
-            return self.compressor.memory(text, segments, name=name)
+        def memory(settled: Mapping[int, Span]) -> Memory:
+            spans = [settled.get(i, span) for i, span in enumerate(cut)]
+            return self.compressor.memory(text, spans, name=name)
 
+        report = on_progress or _silent
         if policy.budget is not None:
-            return memory(dict(enumerate(self._spend(pieces, policy, on_progress or _silent))))
-        settled = {} if start is None else self._settled(start, pieces, policy)
+            return memory(dict(enumerate(self._spend(cut, policy, report))))
+        settled = {} if start is None else self._settled(start, text, cut, policy)
         return memory(
             self._reach(
-                pieces,
+                cut,
                 policy,
-                on_progress or _silent,
+                report,
                 settled=settled,
                 on_settled=lambda: on_settled(functools.partial(memory, dict(settled))),
             )
         )
 
     def _settled(
-        self, start: Memory, pieces: Sequence[TokenIds], policy: FidelityPolicy
-    ) -> dict[int, Segment]:
-        """The segments of a memory to go on from that hold the fidelity."""
+        self, start: Memory, text: TokenizedText, cut: Sequence[Span], policy: FidelityPolicy
+    ) -> dict[int, Span]:
+        """The spans of a memory to go on from that hold the fidelity."""
         target = policy.min_fidelity
         assert target is not None
         self.compressor.provenance.require_match(
             start.provenance, what_self="the loaded adapter", what_other="the memory to go on from"
         )
-        ids = np.concatenate(pieces)
-        if [document.token_ids_sha256 for document in start.documents] != [hash_token_ids(ids)] or [
-            span.tokens for span in start.spans
-        ] != [len(piece) for piece in pieces]:
+        digests = [document.token_ids_sha256 for document in start.documents]
+        lengths = [span.tokens for span in start.spans]
+        if digests != [hash_token_ids(text.ids)] or lengths != [span.tokens for span in cut]:
             raise InputError(
                 "The memory to go on from is of another text.",
                 got=", ".join(document.name for document in start.documents),
                 expected="the memory that a stopped run of the same command left",
                 fix="Start anew, without --resume.",
             )
-        found = {
-            i: segment_of_span(start, i, piece)
-            for i, piece in enumerate(pieces)
-            if start.spans[i].kind == "slots" and start.spans[i].fidelity is not None
+        return {
+            i: span
+            for i, span in enumerate(start.spans)
+            if span.kind == "slots" and span.token_fidelity is not None and holds(span, target)
         }
-        return {i: s for i, s in found.items() if s.token_fidelity is not None and holds(s, target)}
 
-    def segments(
+    def choose(
         self,
-        pieces: Sequence[TokenIds],
+        cut: Sequence[Span],
         *,
         policy: FidelityPolicy,
         on_progress: OnProgress | None = None,
-    ) -> list[Segment]:
+    ) -> list[Span]:
         """Compress spans as a policy asks.
 
         Args:
-            pieces: Token ids of each span.
+            cut: Verbatim spans.
             policy: What every span must reach and what all of them may cost.
             on_progress: As for `compress`.
 
         Returns:
-            One segment of slots or verbatim tokens for each span.
+            The same spans, as slots or verbatim.
 
         Raises:
             InputError: If not even the highest ratio fits the budget.
         """
         report = on_progress or _silent
         if policy.budget is not None:
-            return self._spend(pieces, policy, report)
-        settled = self._reach(pieces, policy, report, settled={}, on_settled=lambda: None)
-        return [
-            settled[i] if i in settled else self.compressor.keep(ids)
-            for i, ids in enumerate(pieces)
-        ]
+            return self._spend(cut, policy, report)
+        settled = self._reach(cut, policy, report, settled={}, on_settled=lambda: None)
+        return [settled.get(i, span) for i, span in enumerate(cut)]
 
     def _reach(
         self,
-        pieces: Sequence[TokenIds],
+        cut: Sequence[Span],
         policy: FidelityPolicy,
         report: OnProgress,
         *,
-        settled: dict[int, Segment],
+        settled: dict[int, Span],
         on_settled: Callable[[], None],
-    ) -> dict[int, Segment]:
+    ) -> dict[int, Span]:
         """Settle spans at the cheapest ratio that has the fidelity, on top of those that are."""
         target = policy.min_fidelity
         assert target is not None
-        progress = _LadderProgress(len(pieces), policy, report)
+        progress = _LadderProgress(len(cut), policy, report)
         for rung, ratio in enumerate(policy.ladder):
-            short = [i for i in range(len(pieces)) if i not in settled]
-            segments = self.compressor.encode([pieces[i] for i in short], ratio=ratio)
-            encoded = dict(zip(short, self.compressor.written_back(segments), strict=True))
-            settled |= {i: s for i, s in encoded.items() if holds(s, target)}
+            short = [i for i in range(len(cut)) if i not in settled]
+            own = [cut[i] for i in short]
+            tried = self.compressor.written_back(
+                self.compressor.encode(own, ratio=ratio), [span.verbatim_ids for span in own]
+            )
+            encoded = dict(zip(short, tried, strict=True))
+            settled |= {i: span for i, span in encoded.items() if holds(span, target)}
             progress.show(rung, len(settled), 0.0)
             if policy.refine is not None:
-                config = replace(policy.refine, target=target)
-                rest = {i: segment for i, segment in encoded.items() if i not in settled}
-                on_step = functools.partial(progress.step, rung, len(settled))
-                for i, refined in self.refined(rest, config, on_step=on_step):
+                rest = {i: span for i, span in encoded.items() if i not in settled}
+                for i, refined in self.refined(
+                    rest,
+                    {i: cut[i].verbatim_ids for i in rest},
+                    replace(policy.refine, target=target),
+                    on_step=functools.partial(progress.step, rung, len(settled)),
+                ):
                     if holds(refined, target):
                         settled[i] = refined
                         on_settled()
         report(1, 1)
         return settled
 
-    def _spend(
-        self, pieces: Sequence[TokenIds], policy: FidelityPolicy, report: OnProgress
-    ) -> list[Segment]:
-        """The best segments for a number of positions, refined afterwards if asked for."""
+    def _spend(self, cut: Sequence[Span], policy: FidelityPolicy, report: OnProgress) -> list[Span]:
+        """The best spans for a number of positions, refined afterwards if asked for."""
         assert policy.budget is not None
-        offers: list[list[Segment]] = [[] for _ in pieces]
+        offers: list[list[Span]] = [[] for _ in cut]
         for step, ratio in enumerate(policy.ladder):
-            for own, segment in zip(
-                offers, self.compressor.encode(pieces, ratio=ratio), strict=True
-            ):
-                own.append(segment)
-            report(len(pieces) * step // len(policy.ladder), len(pieces))
-        for i, ids in enumerate(pieces):
-            offers[i].append(self.compressor.keep(ids))
+            for own, span in zip(offers, self.compressor.encode(cut, ratio=ratio), strict=True):
+                own.append(span)
+            report(len(cut) * step // len(policy.ladder), len(cut))
+        for own, span in zip(offers, cut, strict=True):
+            own.append(span)
         cap = 1.0 if policy.min_fidelity is None else policy.min_fidelity
         chosen = spend(offers, policy.budget, enough=cap)
-        slots = [i for i, segment in enumerate(chosen) if segment.kind == "slots"]
-        tried = self.compressor.written_back([chosen[i] for i in slots])
-        found = dict(zip(slots, tried, strict=True))
+        ids = {i: cut[i].verbatim_ids for i, span in enumerate(chosen) if span.kind == "slots"}
+        tried = self.compressor.written_back([chosen[i] for i in ids], list(ids.values()))
+        found = dict(zip(ids, tried, strict=True))
         if policy.refine is not None:
-            short = {i: s for i, s in found.items() if not holds(s, cap)}
-            found |= self.refined(short, replace(policy.refine, target=cap), on_step=report)
+            short = {i: span for i, span in found.items() if not holds(span, cap)}
+            found |= self.refined(short, ids, replace(policy.refine, target=cap), on_step=report)
         report(1, 1)
-        return [found.get(i, segment) for i, segment in enumerate(chosen)]
+        return [found.get(i, span) for i, span in enumerate(chosen)]
 
     def refined(
         self,
-        segments: Mapping[int, Segment],
+        spans: Mapping[int, Span],
+        ids: Mapping[int, TokenIds],
         config: RefineConfig,
         *,
         on_step: OnProgress = _silent,
-    ) -> Iterator[tuple[int, Segment]]:
-        """Refine segments of slots, and see which are then written back without an error.
+    ) -> Iterator[tuple[int, Span]]:
+        """Refine spans of slots, and see which are then written back without an error.
 
         Args:
-            segments: Index -> segment of slots.
+            spans: Index -> span of slots.
+            ids: Index -> token ids of the span.
             config: When to stop and what to weigh.
             on_step: Called after each step, with (steps taken or saved, most steps).
 
         Yields:
-            (index, refined segment), about in the order in which they finish.
+            (index, refined span), about in the order in which they finish.
         """
-        indices = list(segments)
-        tasks = [
-            RefineTask(
-                token_ids=segments[i].token_ids,
-                slots_KD=segments[i].slots_KD,
-            )
-            for i in indices
-        ]
+        indices = list(spans)
+        tasks = [RefineTask(token_ids=ids[i], slots_KD=spans[i].slots_KD) for i in indices]
         model, teach = self.compressor.runtime.model, self.teachers.write
-        unchecked: dict[int, Segment] = {}
+        unchecked: dict[int, Span] = {}
         for position, result in refine(model, tasks, config, teach=teach, on_step=on_step):
             i = indices[position]
             unchecked[i] = replace(
-                segments[i],
-                slots_KD=result.slots_KD,
+                spans[i],
+                payload=Embeddings(slots_KD=result.slots_KD),
+                fidelity=result.token_fidelity.share,
                 token_fidelity=result.token_fidelity,
-                refine_steps=segments[i].refine_steps + result.steps,
-                refine_seconds=segments[i].refine_seconds + result.seconds,
+                refine_steps=spans[i].refine_steps + result.steps,
+                refine_seconds=spans[i].refine_seconds + result.seconds,
             )
             if len(unchecked) == CHECKED_AT_ONCE:
-                yield from self._checked(unchecked)
+                yield from self._checked(unchecked, ids)
                 unchecked = {}
-        yield from self._checked(unchecked)
+        yield from self._checked(unchecked, ids)
 
-    def _checked(self, segments: Mapping[int, Segment]) -> Iterator[tuple[int, Segment]]:
-        return zip(segments, self.compressor.written_back(list(segments.values())), strict=True)
+    def _checked(
+        self, spans: Mapping[int, Span], ids: Mapping[int, TokenIds]
+    ) -> Iterator[tuple[int, Span]]:
+        tried = self.compressor.written_back(list(spans.values()), [ids[i] for i in spans])
+        return zip(spans, tried, strict=True)
 
 
-def holds(segment: Segment, target: float) -> bool:
-    """Whether a measured segment of slots has a fidelity, beyond doubt.
+def holds(span: Span, target: float) -> bool:
+    """Whether a span of slots is known to have a fidelity.
 
     Where the fidelity leaves room for no wrong token, teacher forcing is not enough: the
     decoder must have written the span back freely.
 
     Args:
-        segment: The segment; whether it is written back was tried.
+        span: The span.
         target: Fidelity wanted (0..1).
     """
-    if needs_every_token(len(segment.token_ids), target):
-        return segment.written_back is True
-    assert segment.token_fidelity is not None
-    return segment.token_fidelity.share >= target
+    if needs_every_token(span.tokens, target):
+        return span.written_back is True
+    return span.fidelity is not None and span.fidelity >= target
+
+
+def spend(offers: Sequence[Sequence[Span]], budget: int, *, enough: float) -> list[Span]:
+    """Choose one offer for each span so that most tokens are held within a budget.
+
+    Starts from the cheapest offer of each span and buys, again and again, the upgrade that
+    holds most further tokens for each further position. Fidelity above `enough` counts
+    nothing.
+
+    Args:
+        offers: For each span, what it can be bought at; every fidelity is known.
+        budget: Most decoder positions of all spans together.
+        enough: Fidelity beyond which more is worth nothing (0..1).
+
+    Returns:
+        One offer for each span.
+
+    Raises:
+        InputError: If the cheapest offers together exceed the budget.
+    """
+    ranked = [sorted(own, key=lambda s: (s.positions, -_fidelity(s))) for own in offers]
+    chosen = [0] * len(ranked)
+    left = budget - sum(own[0].positions for own in ranked)
+    if left < 0:
+        raise InputError(
+            "The text does not fit the budget at the highest ratio.",
+            got=f"{budget} positions",
+            expected=f"at least {budget - left}",
+            fix="Raise the budget, or allow a higher ratio.",
+        )
+    heap: list[tuple[float, int, int, int]] = []
+
+    def offer(i: int) -> None:
+        now = ranked[i][chosen[i]]
+        best: tuple[float, int] | None = None
+        for j in range(chosen[i] + 1, len(ranked[i])):
+            more = ranked[i][j].positions - now.positions
+            gain = _held(ranked[i][j], enough) - _held(now, enough)
+            if gain > 0 and 0 < more <= left and (best is None or gain / more > best[0]):
+                best = gain / more, j
+        if best is not None:
+            heapq.heappush(heap, (-best[0], i, best[1], chosen[i]))
+
+    for i in range(len(ranked)):
+        offer(i)
+    while heap:
+        _, i, j, start = heapq.heappop(heap)
+        if start != chosen[i]:
+            continue
+        price = ranked[i][j].positions - ranked[i][chosen[i]].positions
+        if price <= left:
+            left -= price
+            chosen[i] = j
+        offer(i)
+    return [own[j] for own, j in zip(ranked, chosen, strict=True)]
+
+
+def _fidelity(span: Span) -> float:
+    assert span.fidelity is not None
+    return span.fidelity
+
+
+def _held(span: Span, enough: float) -> float:
+    """Tokens held, counted up to the fidelity that is enough."""
+    return span.tokens * min(_fidelity(span), enough)
 
 
 @dataclass(frozen=True)

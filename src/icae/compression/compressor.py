@@ -1,5 +1,7 @@
 """From text to memory: tokenize, cut into spans, encode each, measure what is held.
 
+A text is cut into verbatim spans; encoding gives them slots in place of their tokens.
+
 Shapes: L context tokens of a span, K slots, D hidden.
 """
 
@@ -16,7 +18,15 @@ from icae.config.spans import plan_spans, slot_count
 from icae.config.types import TokenIds
 from icae.decode.prefix import Prefix
 from icae.decode.torch import TorchRuntime
-from icae.memory import Memory, Provenance, Segment, TokenFidelity, memory_of_segments
+from icae.memory import (
+    Embeddings,
+    Memory,
+    MemoryDocument,
+    Provenance,
+    Span,
+    TokenFidelity,
+    hash_token_ids,
+)
 from icae.model import tokenize_with_offsets
 
 OnProgress = Callable[[int, int], None]
@@ -51,6 +61,29 @@ class TokenizedText:
         return TokenizedText(
             text=self.text[char_start:char_end], ids=self.ids[first:end], offsets=inside
         )
+
+
+def verbatim_spans(
+    ids: TokenIds, *, span_length: int, edges: Sequence[int] | None = None
+) -> list[Span]:
+    """Cut tokens into spans that hold them as they are.
+
+    Args:
+        ids: Token ids, int64 [L].
+        span_length: Longest span in tokens.
+        edges: Character at which each token starts, and where the last one ends, [L + 1];
+            None for tokens without a text.
+    """
+    edges = [0] * (len(ids) + 1) if edges is None else edges
+    return [
+        Span.verbatim(
+            ids[plan.token_start : plan.token_end],
+            token_start=plan.token_start,
+            char_start=edges[plan.token_start],
+            char_end=edges[plan.token_end],
+        )
+        for plan in plan_spans(len(ids), span_length=span_length, ratio=1)
+    ]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,79 +159,80 @@ class Compressor:
             ConfigError: If the ratio is out of range.
         """
         cut = [self.cut(text) for text in texts]
-        pieces = [piece for own in cut for piece in own]
-        segments = iter(self.encode(pieces, ratio=ratio, verify=verify, on_progress=on_progress))
+        spans = [span for own in cut for span in own]
+        made = iter(self.encode(spans, ratio=ratio, verify=verify, on_progress=on_progress))
         return [
-            self.memory(text, list(itertools.islice(segments, len(own))), name=name)
+            self.memory(text, list(itertools.islice(made, len(own))), name=name)
             for text, own, name in zip(texts, cut, names, strict=True)
         ]
 
-    def cut(self, text: TokenizedText) -> list[TokenIds]:
-        """Token ids of each span of a text, in order."""
-        plans = plan_spans(len(text.ids), span_length=self.span_length, ratio=1)
-        return [text.ids[p.token_start : p.token_end] for p in plans]
+    def cut(self, text: TokenizedText) -> list[Span]:
+        """Cut a text into verbatim spans, each ending where the next one begins."""
+        edges = [0, *text.offsets[1:], len(text.text)]
+        return verbatim_spans(text.ids, span_length=self.span_length, edges=edges)
 
     def encode(
         self,
-        pieces: Sequence[TokenIds],
+        spans: Sequence[Span],
         *,
         ratio: float,
         verify: bool = True,
         on_progress: OnProgress | None = None,
-    ) -> list[Segment]:
-        """Encode spans at one ratio, in forward passes of bounded size.
+    ) -> list[Span]:
+        """Encode verbatim spans at one ratio, in forward passes of bounded size.
 
         Spans of like length go together, so that little is padded.
 
         Args:
-            pieces: Token ids of each span.
+            spans: The spans.
             ratio: Context tokens per slot, at least 1.
             verify: Measure how faithfully each token is held (one more forward pass).
             on_progress: Called with (spans done, spans in all).
 
+        Returns:
+            The same spans as slots.
+
         Raises:
             ConfigError: If the ratio is out of range.
         """
-        order = sorted(range(len(pieces)), key=lambda i: -len(pieces[i]))
-        made: dict[int, Segment] = {}
-        for part in self.runtime.batches([len(pieces[i]) for i in order]):
-            own = [pieces[i] for i in order[part]]
-            encoded = self.runtime.encode(own, [slot_count(len(ids), ratio) for ids in own])
+        order = sorted(range(len(spans)), key=lambda i: -spans[i].tokens)
+        made: dict[int, Span] = {}
+        for part in self.runtime.batches([spans[i].tokens for i in order]):
+            ids = [spans[i].verbatim_ids for i in order[part]]
+            encoded = self.runtime.encode(ids, [slot_count(len(own), ratio) for own in ids])
             measured: Sequence[TokenFidelity | None] = [None] * len(encoded)
             if verify:
-                measured = self.runtime.fidelity(encoded, own)
-            for i, ids, slots_KD, fidelity in zip(order[part], own, encoded, measured, strict=True):
-                made[i] = Segment.of_slots(ids, slots_KD, ratio=ratio, token_fidelity=fidelity)
+                measured = self.runtime.fidelity(encoded, ids)
+            for i, slots_KD, fidelity in zip(order[part], encoded, measured, strict=True):
+                made[i] = replace(
+                    spans[i],
+                    payload=Embeddings(slots_KD=slots_KD),
+                    ratio=float(ratio),
+                    fidelity=None if fidelity is None else fidelity.share,
+                    token_fidelity=fidelity,
+                )
             if on_progress is not None:
-                on_progress(len(made), len(pieces))
-        return [made[i] for i in range(len(pieces))]
+                on_progress(len(made), len(spans))
+        return [made[i] for i in range(len(spans))]
 
-    def written_back(self, segments: Sequence[Segment]) -> list[Segment]:
-        """Segments of slots, with whether the decoder, writing freely, gives them back.
+    def written_back(self, spans: Sequence[Span], ids: Sequence[TokenIds]) -> list[Span]:
+        """Spans of slots, with whether the decoder, writing freely, gives them back.
 
         Only those are tried whose every token is reproduced under teacher forcing; of
         others it is known that free writing goes wrong.
 
         Args:
-            segments: Segments of slots, their fidelity measured.
+            spans: Spans of slots, their fidelity measured.
+            ids: Token ids of each.
         """
-        tried = [replace(segment, written_back=False) for segment in segments]
-        faultless = [
-            i
-            for i, segment in enumerate(segments)
-            if segment.token_fidelity is not None and segment.token_fidelity.share == 1.0
-        ]
-        for part in self.runtime.batches([len(segments[i].token_ids) for i in faultless]):
+        tried = [replace(span, written_back=False) for span in spans]
+        faultless = [i for i, span in enumerate(spans) if span.fidelity == 1.0]
+        for part in self.runtime.batches([spans[i].tokens for i in faultless]):
             own = faultless[part]
-            written = self.runtime.write_back([_prefix(segments[i]) for i in own])
-            for i, ids in zip(own, written, strict=True):
-                exact = np.array_equal(ids, segments[i].token_ids)
-                tried[i] = replace(segments[i], written_back=exact)
+            written = self.runtime.write_back([_prefix(spans[i]) for i in own])
+            for i, found in zip(own, written, strict=True):
+                tried[i] = replace(spans[i], written_back=np.array_equal(found, ids[i]))
         return tried
-
-    def keep(self, ids: TokenIds) -> Segment:
-        """A span that stays verbatim."""
-        return Segment.of_tokens(ids, hidden_size=self.provenance.hidden_size)
 
     def verbatim(self, text: TokenizedText, *, name: str) -> Memory:
         """Make a memory of verbatim tokens, without slots.
@@ -207,26 +241,22 @@ class Compressor:
             text: The text.
             name: Name of the document in the memory.
         """
-        return self.memory(text, [self.keep(ids) for ids in self.cut(text)], name=name)
+        return self.memory(text, self.cut(text), name=name)
 
-    def memory(self, text: TokenizedText, segments: Sequence[Segment], *, name: str) -> Memory:
-        """Lay segments out as a memory of one document.
+    def memory(self, text: TokenizedText, spans: Sequence[Span], *, name: str) -> Memory:
+        """A memory of one document.
 
         Args:
             text: The text.
-            segments: What stands for each span of its tokens, in order.
+            spans: What its tokens became, in order.
             name: Name of the document.
         """
-        return memory_of_segments(
-            segments,
-            text=text.text,
-            offsets=text.offsets,
-            name=name,
-            provenance=self.provenance,
+        document = MemoryDocument.of_text(
+            text.text, spans, name=name, token_ids_sha256=hash_token_ids(text.ids)
         )
+        return Memory(documents=(document,), provenance=self.provenance)
 
 
-def _prefix(segment: Segment) -> Prefix:
-    """A segment of slots as the decoder reads it to write it back."""
-    layout = [(len(segment.token_ids), len(segment.slots_KD))]
-    return Prefix.of_slots(segment.slots_KD, layout, "ae")
+def _prefix(span: Span) -> Prefix:
+    """A span of slots as the decoder reads it to write it back."""
+    return Prefix.of_slots(span.slots_KD, [(span.tokens, span.positions)], "ae")

@@ -16,10 +16,8 @@ import numpy as np
 from icae.compression.compressor import Compressor, TokenizedText
 from icae.config.types import TokenIds
 from icae.errors import InputError
-from icae.memory import Memory, MemoryDocument, MemorySpan, hash_token_ids
-from icae.memory.editing import cuts, drop_spans, replace_spans
-from icae.memory.runs import document_index, document_spans, source_of
-from icae.memory.selection import check_characters
+from icae.memory import Memory, MemoryDocument, Span, hash_token_ids
+from icae.memory.edit import cuts
 from icae.model import tokenize
 
 DEFAULT_RATIO = 4.0
@@ -55,7 +53,7 @@ def append(
     """
     if not text:
         raise InputError("There is nothing to append.", got="no text", expected="text")
-    end = memory.documents[document_index(memory, document)].chars
+    end = memory.documents[memory.document_index(document)].chars
     return _edit(compressor, memory, _Edit(document, end, end, text), ratio)
 
 
@@ -141,11 +139,10 @@ class _Kept:
 
 def _edit(compressor: Compressor, memory: Memory, edit: _Edit, ratio: float | None) -> Memory:
     """Encode what an edit changes, and put it in the place of the spans that it touches."""
-    own = document_spans(memory, edit.document)
-    spans = memory.spans[own.start : own.stop]
-    document = memory.documents[spans[0].document]
-    check_characters(document, edit.start, edit.end)
-    source = source_of(document)
+    document = memory.documents[memory.document_index(edit.document)]
+    spans = document.spans
+    document.require_characters(edit.start, edit.end)
+    source = document.require_source()
     text = source[: edit.start] + edit.text + source[edit.end :]
     if not text.strip():
         raise InputError(
@@ -160,26 +157,26 @@ def _edit(compressor: Compressor, memory: Memory, edit: _Edit, ratio: float | No
         whole = compressor.tokenize(text)
         digest = hash_token_ids(whole.ids)
         kept = _same_tokens(spans, kept, old_ids, whole.ids)
-    middle, kept = _middle(compressor, memory, edit.document, kept, text, whole)
-    first, end = kept.front, len(spans) - kept.back
+    middle, kept = _middle(compressor, document, kept, text, whole)
     if middle is None:
-        return drop_spans(memory, edit.document, first, end, token_ids_sha256=digest)
-    if touched and all(span.kind == "tokens" for span in touched):
+        made = None
+    elif touched and all(span.kind == "tokens" for span in touched):
         made = compressor.verbatim(middle, name=document.name)
     else:
         near = _near_ratio(spans, kept) if ratio is None else ratio
         made = compressor.compress(middle, ratio=near, name=document.name)
-    return replace_spans(memory, edit.document, first, end, made, token_ids_sha256=digest)
+    first, end = kept.front, len(spans) - kept.back
+    return memory.replace_spans(edit.document, first, end, made, token_ids_sha256=digest)
 
 
-def _outside(spans: Sequence[MemorySpan], edit: _Edit) -> _Kept:
+def _outside(spans: Sequence[Span], edit: _Edit) -> _Kept:
     """The spans that end before an edit and those that start after it."""
     front = sum(1 for _ in itertools.takewhile(lambda s: s.char_end <= edit.start, spans))
     after = itertools.takewhile(lambda s: s.char_start >= edit.end, reversed(spans[front:]))
     return _Kept(front, sum(1 for _ in after))
 
 
-def _with_open_end(spans: Sequence[MemorySpan], kept: _Kept, span_length: int) -> _Kept:
+def _with_open_end(spans: Sequence[Span], kept: _Kept, span_length: int) -> _Kept:
     """Take the last span along, too, if text comes after it and it has room for more."""
     last = spans[-1]
     if kept.front == len(spans) and last.kind == "slots" and last.tokens < span_length:
@@ -191,13 +188,11 @@ def _known_ids(compressor: Compressor, document: MemoryDocument) -> TokenIds | N
     """The token ids of a document, if its text gives those that it was compressed from."""
     if document.token_ids_sha256 is None:
         return None
-    ids = tokenize(compressor.tokenizer, source_of(document))
+    ids = tokenize(compressor.tokenizer, document.require_source())
     return ids if hash_token_ids(ids) == document.token_ids_sha256 else None
 
 
-def _same_tokens(
-    spans: Sequence[MemorySpan], kept: _Kept, old_ids: TokenIds, new_ids: TokenIds
-) -> _Kept:
+def _same_tokens(spans: Sequence[Span], kept: _Kept, old_ids: TokenIds, new_ids: TokenIds) -> _Kept:
     """Of the spans outside an edit, those whose tokens the new text has, too."""
     front, back = kept.front, kept.back
     ahead = _common_prefix(old_ids, new_ids)
@@ -220,8 +215,7 @@ def _common_prefix(first: TokenIds, second: TokenIds) -> int:
 
 def _middle(
     compressor: Compressor,
-    memory: Memory,
-    document: int,
+    document: MemoryDocument,
     kept: _Kept,
     text: str,
     whole: TokenizedText | None,
@@ -231,11 +225,10 @@ def _middle(
     Its tokens are those that it has in the whole text, where these are known. Else it is
     tokenized by itself, widened by a span where it would be blank.
     """
-    own = document_spans(memory, document)
-    spans = memory.spans[own.start : own.stop]
+    spans = document.spans
     while True:
-        cut_start, cut_end = cuts(memory, document, kept.front, len(spans) - kept.back)
-        char_end = len(text) - (memory.documents[spans[0].document].chars - cut_end)
+        cut_start, cut_end = cuts(document, kept.front, len(spans) - kept.back)
+        char_end = len(text) - (document.chars - cut_end)
         if whole is not None:
             first = spans[kept.front - 1].token_end if kept.front else 0
             behind = spans[-1].token_end - spans[-kept.back].token_start if kept.back else 0
@@ -249,7 +242,7 @@ def _middle(
         kept = _Kept(max(kept.front - 1, 0), kept.back if kept.front else kept.back - 1)
 
 
-def _near_ratio(spans: Sequence[MemorySpan], kept: _Kept) -> float:
+def _near_ratio(spans: Sequence[Span], kept: _Kept) -> float:
     """The ratio of the span of slots that is nearest to an edit."""
     nearest = (
         *spans[kept.front : len(spans) - kept.back],

@@ -12,68 +12,14 @@ import hashlib
 import itertools
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
 
 import numpy as np
 
 from icae.config import ModelConfig
-from icae.config.types import FloatArray, Objective, SpanKind, TokenIds
-from icae.memory import Memory
+from icae.config.types import FloatArray, Objective, TokenIds
+from icae.memory import Embeddings, Memory
+from icae.memory.payload import FORMS, StoredPayload
 from icae.model.positions import decoder_positions
-
-Read = TypeVar("Read", covariant=True)
-
-
-class PartReader(Protocol[Read]):
-    """What a runtime does with each kind of part of a prefix."""
-
-    def read_slots(self, slots_KD: FloatArray) -> Read:
-        """Take slots [K, D] as decoder inputs."""
-        ...
-
-    def read_tokens(self, token_ids: TokenIds) -> Read:
-        """Take token ids [N] as decoder inputs."""
-        ...
-
-
-class PrefixPart(Protocol):
-    """A run of decoder inputs of one kind."""
-
-    def __len__(self) -> int:
-        """Number of decoder inputs."""
-        ...
-
-    def read_by(self, reader: PartReader[Read]) -> Read:
-        """Hand the inputs to the method of the reader for their kind."""
-        ...
-
-
-@dataclass(frozen=True, kw_only=True)
-class SlotsPart:
-    """Slots [K, D], float32, as decoder inputs."""
-
-    slots_KD: FloatArray
-
-    def __len__(self) -> int:
-        return len(self.slots_KD)
-
-    def read_by(self, reader: PartReader[Read]) -> Read:
-        """Hand the slots to the reader."""
-        return reader.read_slots(self.slots_KD)
-
-
-@dataclass(frozen=True, kw_only=True)
-class TokensPart:
-    """Token ids [N], int64, as decoder inputs."""
-
-    token_ids: TokenIds
-
-    def __len__(self) -> int:
-        return len(self.token_ids)
-
-    def read_by(self, reader: PartReader[Read]) -> Read:
-        """Hand the token ids to the reader."""
-        return reader.read_tokens(self.token_ids)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,7 +33,7 @@ class Prefix:
         objective: Objective token placed behind them.
     """
 
-    parts: tuple[PrefixPart, ...]
+    parts: tuple[StoredPayload, ...]
     spans: tuple[tuple[int, int], ...]
     objective: Objective
 
@@ -117,7 +63,7 @@ class Prefix:
             spans: (context tokens, slots) of each span, in order.
             objective: Objective token placed behind the slots.
         """
-        parts = (SlotsPart(slots_KD=slots_KD),)
+        parts = (Embeddings(slots_KD=slots_KD),)
         return cls(parts=parts, spans=tuple(spans), objective=objective)
 
     @classmethod
@@ -133,31 +79,24 @@ class Prefix:
     @classmethod
     def _of_spans(cls, memory: Memory, first: int, end: int, objective: Objective) -> Prefix:
         spans = memory.spans[first:end]
-        parts: list[PrefixPart] = []
-        for kind, group in itertools.groupby(spans, key=lambda span: span.kind):
-            run = list(group)
-            rows = slice(run[0].slot_start, run[-1].slot_end)
-            verbatim_rows = slice(run[0].verbatim_start, run[-1].verbatim_end)
-            parts.append(_part(kind, memory.slots[rows], memory.verbatim_ids[verbatim_rows]))
         return cls(
-            parts=tuple(parts),
+            parts=tuple(
+                FORMS[kind].gather((span.payload for span in run), memory.provenance)
+                for kind, run in itertools.groupby(spans, key=lambda span: span.kind)
+            ),
             spans=tuple((span.tokens, span.positions) for span in spans),
             objective=objective,
         )
 
 
 class _PartBytes:
-    """The bytes of a part, behind the name of its kind."""
+    """The bytes of a part, behind the name of its form."""
 
     def read_slots(self, slots_KD: FloatArray) -> tuple[str, bytes]:
         return "slots", np.ascontiguousarray(slots_KD, dtype="<f4").tobytes()
 
     def read_tokens(self, token_ids: TokenIds) -> tuple[str, bytes]:
         return "tokens", np.ascontiguousarray(token_ids, dtype="<i8").tobytes()
-
-
-def _part(kind: SpanKind, slots_KD: FloatArray, token_ids: TokenIds) -> PrefixPart:
-    return SlotsPart(slots_KD=slots_KD) if kind == "slots" else TokensPart(token_ids=token_ids)
 
 
 @dataclass(frozen=True, kw_only=True)

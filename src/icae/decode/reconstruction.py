@@ -70,8 +70,8 @@ def decode(tokenizer: Any, token_ids: Sequence[int]) -> str:
 
 def _verbatim(tokenizer: Any, memory: Memory, i: int) -> Reconstruction:
     """A verbatim span: its source where it was kept, else its token ids as text."""
-    span, original = memory.spans[i], memory.span_source(i)
-    ids = tuple(memory.verbatim_ids[span.verbatim_start : span.verbatim_end].tolist())
+    original = memory.span_source(i)
+    ids = tuple(memory.spans[i].verbatim_ids.tolist())
     text = original
     if text is None:
         text = decode(tokenizer, ids)
@@ -85,10 +85,10 @@ def _from_slots(
     ids: tuple[int, ...],
     originals: dict[int, TokenIds],
 ) -> Reconstruction:
-    span = memory.spans[i]
+    span, document = memory.spans[i], memory.document_of[i]
     prefix = None
-    if span.document in originals:
-        true = originals[span.document][span.token_start : span.token_end]
+    if document in originals:
+        true = originals[document][span.token_start : span.token_end]
         same = np.asarray(ids) == true
         prefix = float(np.argmin(same) if not same.all() else len(same)) / len(same)
     return Reconstruction(
@@ -134,7 +134,7 @@ def joined_text(
     previous: int | None = None
     for item in spans:
         follows = previous is not None and item.span == previous + 1
-        if not follows or memory.spans[item.span].document != memory.spans[item.span - 1].document:
+        if not follows or memory.document_of[item.span] != memory.document_of[item.span - 1]:
             runs.append([])
         runs[-1] += item.token_ids
         previous = item.span

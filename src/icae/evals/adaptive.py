@@ -9,17 +9,17 @@ from itertools import pairwise
 from typing import Any
 
 from icae.compression.adaptive import FidelityPolicy
+from icae.compression.compressor import verbatim_spans
 from icae.compression.refinement import RefineConfig
-from icae.config.spans import plan_spans
 from icae.config.types import TokenIds
 from icae.engine import Icae
 from icae.errors import ConfigError
 from icae.evals.contexts import Window
 from icae.evals.continuation import slot_losses
 from icae.evals.experiment import Axis, Cell, Column, Grid, Panel, Row, plain, require_fit
-from icae.evals.memories import Tick, segment_memory
+from icae.evals.memories import Tick, span_memory
 from icae.evals.metrics import mean_estimate
-from icae.memory import Segment
+from icae.memory import Span
 
 CONTINUATION = 32
 """Scored tokens of the true continuation."""
@@ -190,7 +190,7 @@ class Adaptive:
         seconds = (time.perf_counter() - begin) / len(contexts)
         tick(self.cost(cell) // 2)
         following = [window.context(after) for window in self.windows]
-        memories = [segment_memory(self.engine.runtime, segments) for segments in made]
+        memories = [span_memory(self.engine.runtime, segments) for segments in made]
         losses = slot_losses(self.engine.runtime, memories, following, tick=tick)
         figures = self._figures(made, losses)
         kind = "fixed ratio" if cell.ratio is not None else self._cases[cell.text or ""].kind
@@ -207,16 +207,10 @@ class Adaptive:
             )
         return [own]
 
-    def _segments(self, contexts: Sequence[TokenIds], cell: Cell) -> list[list[Segment]]:
+    def _segments(self, contexts: Sequence[TokenIds], cell: Cell) -> list[list[Span]]:
         """The segments of each context, by one ratio or by a policy."""
         span_length = self.engine.config.span_length
-        cut = [
-            [
-                ids[p.token_start : p.token_end]
-                for p in plan_spans(len(ids), span_length=span_length, ratio=1)
-            ]
-            for ids in contexts
-        ]
+        cut = [verbatim_spans(ids, span_length=span_length) for ids in contexts]
         pieces = [piece for own in cut for piece in own]
         if cell.ratio is not None:
             found = iter(self.engine.compressor.encode(pieces, ratio=cell.ratio))
@@ -224,17 +218,17 @@ class Adaptive:
         case, adaptive = self._cases[cell.text or ""], self.engine.adaptive
         policy = case.policy(cell.length, self.settings)
         if policy.budget is not None:
-            return [adaptive.segments(own, policy=policy) for own in cut]
-        found = iter(adaptive.segments(pieces, policy=policy))
+            return [adaptive.choose(own, policy=policy) for own in cut]
+        found = iter(adaptive.choose(pieces, policy=policy))
         return [[next(found) for _ in own] for own in cut]
 
-    def _figures(self, made: Sequence[Sequence[Segment]], losses: Any) -> Row:
+    def _figures(self, made: Sequence[Sequence[Span]], losses: Any) -> Row:
         """What the segments of each context cost and hold."""
         seed = self.settings.seed
         shares: dict[str, list[float]] = {
             "positions_share": [_share(own, lambda s: s.positions) for own in made],
             "fidelity": [_share(own, _held) for own in made],
-            "exact": [_share(own, lambda s: len(s.token_ids) * _exact(s)) for own in made],
+            "exact": [_share(own, lambda s: s.tokens * s.is_exact) for own in made],
             "verbatim": [_share(own, lambda s: len(s.verbatim_ids)) for own in made],
             "loss": [float(loss) for loss in losses],
         }
@@ -245,19 +239,15 @@ class Adaptive:
         return row
 
 
-def _share(segments: Sequence[Segment], count: Any) -> float:
+def _share(segments: Sequence[Span], count: Any) -> float:
     """A count over segments as a share of their tokens."""
-    tokens = sum(len(segment.token_ids) for segment in segments)
+    tokens = sum(segment.tokens for segment in segments)
     return float(sum(count(segment) for segment in segments) / tokens)
 
 
-def _held(segment: Segment) -> float:
+def _held(segment: Span) -> float:
     assert segment.token_fidelity is not None
     return float(segment.token_fidelity.reproduced.sum())
-
-
-def _exact(segment: Segment) -> bool:
-    return segment.kind == "tokens" or segment.written_back is True
 
 
 def share_of_fixed(rows: Sequence[Row], fidelity: float) -> float | None:

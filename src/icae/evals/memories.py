@@ -16,7 +16,7 @@ from icae.config.spans import plan_spans
 from icae.config.types import FloatArray, TokenIds
 from icae.decode.prefix import Prefix
 from icae.decode.torch import TorchRuntime
-from icae.memory import Segment
+from icae.memory import Span
 from icae.model import Slots
 from icae.model.objectives import DecoderTask
 
@@ -107,22 +107,22 @@ def encode_contexts(
     ]
 
 
-def segment_memory(runtime: TorchRuntime, segments: Sequence[Segment]) -> ContextMemory:
-    """Segments of one context as decoder inputs; verbatim tokens as their embeddings.
+def span_memory(runtime: TorchRuntime, spans: Sequence[Span]) -> ContextMemory:
+    """Spans of one context as decoder inputs; verbatim tokens as their embeddings.
 
     Args:
         runtime: Holds the embeddings.
-        segments: Slots or verbatim tokens of each span, in order.
+        spans: Slots or verbatim tokens, in order.
     """
     inputs = [
-        runtime.read_tokens(segment.token_ids).float().cpu().numpy()
-        if segment.kind == "tokens"
-        else segment.slots_KD
-        for segment in segments
+        runtime.read_tokens(span.verbatim_ids).float().cpu().numpy()
+        if span.kind == "tokens"
+        else span.slots_KD
+        for span in spans
     ]
     return ContextMemory(
         slots_KD=np.concatenate(inputs),
-        spans=tuple((len(segment.token_ids), segment.positions) for segment in segments),
+        spans=tuple((span.tokens, span.positions) for span in spans),
     )
 
 

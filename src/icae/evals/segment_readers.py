@@ -7,15 +7,14 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from icae.compression.adaptive import FidelityPolicy
+from icae.compression.compressor import verbatim_spans
 from icae.compression.refinement import RefineConfig
-from icae.config.spans import plan_spans
-from icae.config.types import TokenIds
 from icae.decode.prefix import Request
 from icae.engine import Icae
-from icae.evals.memories import ContextMemory, Tick, segment_memory
+from icae.evals.memories import ContextMemory, Tick, span_memory
 from icae.evals.questions import Question
 from icae.evals.readers import MemoryReader, Reading, slot_budget
-from icae.memory import Segment
+from icae.memory import Span
 from icae.memory.risk_note import note_of_words, words_at_risk
 from icae.model import render_full_prompt, tokenize, tokenize_with_offsets
 
@@ -27,13 +26,13 @@ class Shaper(Protocol):
     """Makes the segments of contexts in its own way."""
 
     def segments(
-        self, questions: Sequence[Question], cut: Sequence[Sequence[TokenIds]], ratio: float | None
-    ) -> list[list[Segment]]:
+        self, questions: Sequence[Question], cut: Sequence[Sequence[Span]], ratio: float | None
+    ) -> list[list[Span]]:
         """The segments of each context.
 
         Args:
             questions: A question about each context, which has its text.
-            cut: Token ids of the spans of each context.
+            cut: The spans of each context, verbatim.
             ratio: Compression ratio that the cell is measured at; None for a shaper that has none.
         """
         ...
@@ -57,22 +56,18 @@ class SegmentReader(MemoryReader):
         contexts = list(asked.values())
         span_length = self.engine.config.span_length
         cut = [
-            [
-                question.context_ids[p.token_start : p.token_end]
-                for p in plan_spans(len(question.context_ids), span_length=span_length, ratio=1)
-            ]
-            for question in contexts
+            verbatim_spans(question.context_ids, span_length=span_length) for question in contexts
         ]
         made = self.shaper.segments(contexts, cut, ratio)
         tick(2 * sum(len(question.context_ids) for question in contexts))
         memories: dict[int, ContextMemory] = {
-            group: segment_memory(self.engine.runtime, segments)
+            group: span_memory(self.engine.runtime, segments)
             for group, segments in zip(asked, made, strict=True)
         }
         return [self._reading(question, memories[question.group]) for question in questions]
 
 
-def _grouped(made: Sequence[Segment], cut: Sequence[Sequence[TokenIds]]) -> list[list[Segment]]:
+def _grouped(made: Sequence[Span], cut: Sequence[Sequence[Span]]) -> list[list[Span]]:
     """Segments of all spans, by context."""
     rest = iter(made)
     return [[next(rest) for _ in own] for own in cut]
@@ -91,13 +86,14 @@ class RefinedShaper:
     config: RefineConfig
 
     def segments(
-        self, questions: Sequence[Question], cut: Sequence[Sequence[TokenIds]], ratio: float | None
-    ) -> list[list[Segment]]:
+        self, questions: Sequence[Question], cut: Sequence[Sequence[Span]], ratio: float | None
+    ) -> list[list[Span]]:
         """Every span refined until it is held or given up."""
         assert ratio is not None
         pieces = [piece for own in cut for piece in own]
         made = dict(enumerate(self.engine.compressor.encode(pieces, ratio=ratio)))
-        made |= self.engine.adaptive.refined(made, self.config)
+        ids = {i: piece.verbatim_ids for i, piece in enumerate(pieces)}
+        made |= self.engine.adaptive.refined(made, ids, self.config)
         return _grouped([made[i] for i in range(len(pieces))], cut)
 
 
@@ -112,10 +108,10 @@ class VerbatimShaper:
     engine: Icae
 
     def segments(
-        self, questions: Sequence[Question], cut: Sequence[Sequence[TokenIds]], ratio: float | None
-    ) -> list[list[Segment]]:
+        self, questions: Sequence[Question], cut: Sequence[Sequence[Span]], ratio: float | None
+    ) -> list[list[Span]]:
         """Every span as its tokens."""
-        return [[self.engine.compressor.keep(ids) for ids in own] for own in cut]
+        return [list(own) for own in cut]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,14 +125,14 @@ class BudgetShaper:
     engine: Icae
 
     def segments(
-        self, questions: Sequence[Question], cut: Sequence[Sequence[TokenIds]], ratio: float | None
-    ) -> list[list[Segment]]:
+        self, questions: Sequence[Question], cut: Sequence[Sequence[Span]], ratio: float | None
+    ) -> list[list[Span]]:
         """The best use of the positions of each context."""
         assert ratio is not None
         span_length = self.engine.config.span_length
         ratios = tuple({*self.engine.info.ratios, ratio})
         return [
-            self.engine.adaptive.segments(
+            self.engine.adaptive.choose(
                 own,
                 policy=FidelityPolicy(
                     budget=slot_budget(question, span_length, ratio), ratios=ratios

@@ -1,32 +1,20 @@
-"""Checks that every part of a memory makes on itself when it is built."""
+"""Checks of text that the parts of a memory make on themselves."""
 
 from __future__ import annotations
 
+import numpy as np
+from numpy.typing import DTypeLike
+
+from icae.config.parsing import check
 from icae.errors import ConfigError
 
 
-def check(condition: bool, message: str, got: object, expected: str) -> None:
-    """Raise ConfigError unless the condition holds.
-
-    Args:
-        condition: What has to be true.
-        message: One line naming the problem.
-        got: The offending value.
-        expected: What would have been right.
-
-    Raises:
-        ConfigError: If the condition is false.
-    """
-    if not condition:
-        raise ConfigError(message, got=repr(got), expected=expected)
-
-
 def check_text(what: str, text: str) -> None:
-    """Raise ConfigError if a text cannot be stored as UTF-8.
+    """Refuse a text that UTF-8 cannot store: lone surrogates, as in undecodable file names.
 
     Args:
         what: Name of the text in the message.
-        text: The text; lone surrogates, as in undecodable file names, are refused.
+        text: The text.
 
     Raises:
         ConfigError: If the text has no UTF-8 form.
@@ -41,6 +29,22 @@ def check_text(what: str, text: str) -> None:
         ) from error
 
 
-def is_sha256(digest: str) -> bool:
-    """Whether a text is a SHA-256 digest in lower-case hex."""
-    return len(digest) == 64 and all(character in "0123456789abcdef" for character in digest)
+def check_sha256(what: str, digest: str) -> None:
+    """Refuse what is no SHA-256 digest in lower-case hex.
+
+    Raises:
+        ConfigError: If it is not.
+    """
+    good = len(digest) == 64 and all(character in "0123456789abcdef" for character in digest)
+    check(good, f"{what} is not a digest.", digest, "64 hex digits")
+
+
+def check_array(message: str, array: object, dtype: DTypeLike, axes: int) -> None:
+    """Refuse what is no NumPy array of a dtype with so many axes.
+
+    Raises:
+        ConfigError: If it is not.
+    """
+    got = f"{array.dtype} {array.shape}" if isinstance(array, np.ndarray) else type(array).__name__
+    good = isinstance(array, np.ndarray) and array.dtype == dtype and array.ndim == axes
+    check(good, message, got, f"a NumPy array, {np.dtype(dtype)}, axes: {axes}")

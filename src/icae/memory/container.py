@@ -1,10 +1,9 @@
 """The safetensors container: named arrays of bytes behind a JSON index.
 
-Written here rather than through the safetensors library because that one writes its
-metadata in random order, and a memory has to give the same bytes every time. Any
-safetensors reader opens the result.
-
-An index is read whole and checked; the tensors are read one by one, on demand.
+Written here rather than through the safetensors library: a file has four lines of
+metadata, which that one writes in random order, and a memory has to give the same bytes
+every time. Read here, too: that one accepts repeated keys. Any safetensors reader opens
+the result.
 """
 
 from __future__ import annotations
@@ -192,8 +191,8 @@ def check_extent(index: Index, *, size: int, where: str) -> None:
         raise damaged(where, f"{size - expected} bytes follow the last tensor")
 
 
-def read_tensor(stream: BinaryIO, index: Index, name: str, *, where: str) -> bytes:
-    """Read the bytes of one tensor.
+def read_tensor(stream: BinaryIO, index: Index, name: str, *, where: str) -> Tensor:
+    """Read one tensor.
 
     Args:
         stream: The file.
@@ -209,7 +208,7 @@ def read_tensor(stream: BinaryIO, index: Index, name: str, *, where: str) -> byt
     data = stream.read(entry.end - entry.start)
     if len(data) != entry.end - entry.start:
         raise truncated(where, got=index.data_start + entry.start + len(data), expected="more")
-    return data
+    return Tensor(dtype=entry.dtype, shape=entry.shape, data=data)
 
 
 def truncated(where: str, *, got: int, expected: str) -> MemoryFileError:
@@ -229,12 +228,7 @@ def truncated(where: str, *, got: int, expected: str) -> MemoryFileError:
 
 
 def damaged(where: str, detail: str) -> MemoryFileError:
-    """The error for a file whose content contradicts itself.
-
-    Args:
-        where: Name of the file.
-        detail: What is wrong.
-    """
+    """The error for a file whose content contradicts itself: what is wrong in which file."""
     return MemoryFileError(
         f"{where} is damaged.",
         got=detail,

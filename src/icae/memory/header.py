@@ -1,78 +1,63 @@
-"""The header of a memory file: everything about a memory but its tensors."""
+"""The header of a memory file: everything about a memory but its arrays and its text.
+
+In a header, and only there, a span says which rows of the tensors are its own.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from icae.config.parsing import from_dict
+from icae.config.parsing import check, from_dict
+from icae.config.types import SpanKind
 from icae.errors import ConfigError
-from icae.memory.checks import check, check_text
-from icae.memory.memory import Memory
+from icae.memory.content import MemoryContent
+from icae.memory.document import MemoryDocument
+from icae.memory.payload import FORMS, Unread
 from icae.memory.provenance import Provenance
-from icae.memory.spans import (
-    MemoryDocument,
-    MemorySpan,
-    check_tiling,
-    mean_fidelity,
-    token_count,
-)
+from icae.memory.span import Span
 from icae.memory.strict_json import read_strict, write_canonical
 
 
 @dataclass(frozen=True, kw_only=True)
-class MemoryHeader:
-    """What a memory file says about itself; its tensors are not read for it.
+class MemoryHeader(MemoryContent):
+    """What a memory file says about itself; no tensor is read for it.
+
+    The documents have no source, and the payloads of their spans are unread.
 
     Attributes:
-        documents: The documents, each without its source.
-        spans: The spans, in order.
-        provenance: What made the slots.
-        created_by: Program and version that made the memory.
-        has_source: Whether the file keeps the text of at least one document.
+        source_bytes: Size of the text of all documents, decompressed, or None if no text
+            is kept.
         has_token_fidelity: Whether the file holds the fidelity of every token.
-        slot_count: Number of slots K.
-        verbatim_tokens: Number of tokens N that are kept as they are.
         file_bytes: Size of the file in bytes.
         format_version: Version of the format it is written in.
     """
 
-    documents: tuple[MemoryDocument, ...]
-    spans: tuple[MemorySpan, ...]
-    provenance: Provenance
-    created_by: str
-    has_source: bool
+    source_bytes: int | None
     has_token_fidelity: bool
-    slot_count: int
-    verbatim_tokens: int
     file_bytes: int
     format_version: int
 
-    @property
-    def tokens(self) -> int:
-        """Context tokens of all documents."""
-        return token_count(self.spans)
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check(
+            self.source_bytes is None or self.source_bytes >= 0,
+            "source_bytes is out of range.",
+            self.source_bytes,
+            ">= 0, or null",
+        )
 
     @property
-    def positions(self) -> int:
-        """Decoder positions that the memory takes: its slots and its verbatim tokens."""
-        return self.slot_count + self.verbatim_tokens
-
-    @property
-    def ratio(self) -> float:
-        """Compression ratio reached: context tokens per decoder position."""
-        return self.tokens / self.positions
-
-    @property
-    def fidelity(self) -> float | None:
-        """Fidelity over all tokens (0..1), or None if a span was not measured."""
-        return mean_fidelity(self.spans)
+    def has_source(self) -> bool:
+        """Whether the file keeps the text of at least one document."""
+        return self.source_bytes is not None
 
 
 @dataclass(frozen=True, kw_only=True)
-class DocumentRecord:
-    """A document as the header stores it: a `MemoryDocument` without its source."""
+class _DocumentRecord:
+    """A document as the header stores it."""
 
     name: str
     sha256: str
@@ -82,171 +67,232 @@ class DocumentRecord:
 
 
 @dataclass(frozen=True, kw_only=True)
-class HeaderRecord:
-    """The header as it is stored, field by field.
+class _SpanRecord:
+    """A span as the header stores it: with its document, and its rows of each tensor."""
 
-    Attributes:
-        created_by: Program and version that made the memory.
-        documents: The documents, in order.
-        provenance: What made the slots.
-        slot_count: Number of slots K.
-        source_bytes: Size of the decompressed source, or None if no text is kept.
-        spans: The spans, in order.
-        token_fidelity: Whether the fidelity of every token is kept.
-        verbatim_count: Number of verbatim tokens N.
+    document: int
+    token_start: int
+    token_end: int
+    char_start: int
+    char_end: int
+    slot_start: int
+    slot_end: int
+    verbatim_start: int
+    verbatim_end: int
+    kind: SpanKind
+    ratio: float
+    fidelity: float | None
+    refine_steps: int
+    refine_seconds: float
+    written_back: bool | None
 
-    Raises:
-        ConfigError: If the parts do not fit together.
-    """
+
+@dataclass(frozen=True, kw_only=True)
+class _Record:
+    """The header as it is stored."""
 
     created_by: str
-    documents: tuple[DocumentRecord, ...]
+    documents: tuple[_DocumentRecord, ...]
     provenance: Provenance
     slot_count: int
     source_bytes: int | None
-    spans: tuple[MemorySpan, ...]
+    spans: tuple[_SpanRecord, ...]
     token_fidelity: bool
     verbatim_count: int
 
-    def __post_init__(self) -> None:
-        check_text("created_by", self.created_by)
-        check(
-            self.source_bytes is None or self.source_bytes >= 0,
-            "source_bytes is out of range.",
-            self.source_bytes,
-            ">= 0, or null",
-        )
-        check_tiling(
-            self.spans,
-            self.with_sources(None),
-            slot_count=self.slot_count,
-            verbatim_count=self.verbatim_count,
-        )
 
-    @property
-    def tokens(self) -> int:
-        """Context tokens T of all documents."""
-        return token_count(self.spans)
-
-    def with_sources(self, sources: Sequence[str | None] | None) -> tuple[MemoryDocument, ...]:
-        """The documents, with their text put back.
-
-        Args:
-            sources: The text of each document or None; None for no text at all.
-
-        Raises:
-            ConfigError: If a text is not the one that its document describes.
-        """
-        texts = [None] * len(self.documents) if sources is None else sources
-        return tuple(
-            MemoryDocument(**asdict(record), source=text)
-            for record, text in zip(self.documents, texts, strict=True)
-        )
+_OF_A_SPAN = (
+    "token_start",
+    "token_end",
+    "char_start",
+    "char_end",
+    "ratio",
+    "fidelity",
+    "refine_steps",
+    "refine_seconds",
+    "written_back",
+)
+"""What a span and its record say in the same words."""
 
 
-def write_header(memory: Memory, *, source_bytes: int | None) -> str:
+def write_header(
+    memory: MemoryContent, *, source_bytes: int | None, has_token_fidelity: bool
+) -> str:
     """The header of a memory as canonical JSON.
 
     Args:
         memory: The memory.
         source_bytes: Size of its source before compression, or None if none is kept.
+        has_token_fidelity: Whether the fidelity of every token is kept.
     """
-    documents = []
-    for document in memory.documents:
-        record = asdict(document)
-        del record["source"]
-        documents.append(record)
+    rows: Counter[SpanKind] = Counter()
+    spans: list[dict[str, Any]] = []
+    for document, span in zip(memory.document_of, memory.spans, strict=True):
+        record = {name: getattr(span, name) for name in _OF_A_SPAN}
+        record |= {"document": document, "kind": span.kind}
+        for kind, form in FORMS.items():
+            record[f"{form.row}_start"] = rows[kind]
+            rows[kind] += span.positions if span.kind == kind else 0
+            record[f"{form.row}_end"] = rows[kind]
+        spans.append(record)
+    documents = [
+        {
+            "name": document.name,
+            "sha256": document.sha256,
+            "chars": document.chars,
+            "tokens": document.tokens,
+            "token_ids_sha256": document.token_ids_sha256,
+        }
+        for document in memory.documents
+    ]
     return write_canonical(
         {
             "created_by": memory.created_by,
             "documents": documents,
             "provenance": asdict(memory.provenance),
-            "slot_count": memory.slot_count,
             "source_bytes": source_bytes,
-            "spans": [asdict(span) for span in memory.spans],
-            "token_fidelity": memory.token_fidelity is not None,
-            "verbatim_count": memory.verbatim_tokens,
+            "spans": spans,
+            "token_fidelity": has_token_fidelity,
+            **{f"{form.row}_count": rows[kind] for kind, form in FORMS.items()},
         }
     )
 
 
-def parse_header(text: str, *, version: int) -> HeaderRecord:
+def parse_header(text: str, *, version: int, file_bytes: int) -> MemoryHeader:
     """Read a header, strictly.
 
     Args:
         text: JSON.
         version: Version of the format it is written in, 1 to 3.
+        file_bytes: Size of the file in bytes.
 
     Raises:
         ConfigError: If it is not JSON, has a key too many or too few, a value of the
             wrong type or out of range, or parts that do not fit together.
     """
     try:
-        return from_dict(HeaderRecord, _READERS[version](read_strict(text)), where="header")
+        raw = _as_of_now(read_strict(text), version)
+        record = from_dict(_Record, raw, where="header")
     except (ValueError, OverflowError) as error:
         raise ConfigError("header: not valid JSON.", got=str(error)) from error
+    _check_rows(record)
+    spans: dict[int, list[Span]] = defaultdict(list)
+    for span in record.spans:
+        spans[span.document].append(_span(span))
+    return MemoryHeader(
+        documents=tuple(_document(own, spans[i]) for i, own in enumerate(record.documents)),
+        provenance=record.provenance,
+        created_by=record.created_by,
+        source_bytes=record.source_bytes,
+        has_token_fidelity=record.token_fidelity,
+        file_bytes=file_bytes,
+        format_version=version,
+    )
 
 
-_ADDED_TO_HEADER: dict[str, Any] = {"token_fidelity": False, "verbatim_count": 0}
-_ADDED_BY_3: dict[str, Any] = {"written_back": None}
-"""What version 3 added to spans, with what it says about a span of version 2."""
+def _check_rows(record: _Record) -> None:
+    """Check that spans go through the documents, and through the rows of each tensor."""
+    rows = dict.fromkeys(FORMS, 0)
+    document = 0
+    for index, span in enumerate(record.spans):
+        check(
+            document <= span.document < len(record.documents),
+            f"Span {index} is of a document that does not exist or comes earlier.",
+            span.document,
+            f"{document}..{len(record.documents) - 1}",
+        )
+        document = span.document
+        for kind, form in FORMS.items():
+            start, end = _rows(span, form.row)
+            check(
+                start == rows[kind] and (end > start if span.kind == kind else end == start),
+                f"Span {index} has other rows of {form.tensor} than come next.",
+                (start, end),
+                f"from {rows[kind]} on{'' if span.kind == kind else ', none'}",
+            )
+            rows[kind] = end
+    for kind, form in FORMS.items():
+        count = getattr(record, f"{form.row}_count")
+        check(
+            rows[kind] == count,
+            f"The spans do not cover the rows of {form.tensor}.",
+            rows[kind],
+            f"{count} rows",
+        )
 
-_ADDED_TO_SPANS: dict[str, Any] = {
+
+def _rows(span: _SpanRecord, row: str) -> tuple[int, int]:
+    return getattr(span, f"{row}_start"), getattr(span, f"{row}_end")
+
+
+def _document(record: _DocumentRecord, spans: Sequence[Span]) -> MemoryDocument:
+    """A document without its text, the payloads of its spans unread."""
+    document = MemoryDocument(
+        name=record.name,
+        sha256=record.sha256,
+        chars=record.chars,
+        source=None,
+        token_ids_sha256=record.token_ids_sha256,
+        spans=tuple(spans),
+    )
+    check(
+        document.tokens == record.tokens,
+        f"The spans do not cover the document {record.name!r}.",
+        f"{document.tokens} tokens",
+        f"{record.tokens} tokens",
+    )
+    return document
+
+
+def _span(record: _SpanRecord) -> Span:
+    start, end = _rows(record, FORMS[record.kind].row)
+    return Span(
+        payload=Unread(kind=record.kind, positions=end - start),
+        **{name: getattr(record, name) for name in _OF_A_SPAN},
+    )
+
+
+_SINCE_2: dict[str, Any] = {"token_fidelity": False, "verbatim_count": 0}
+"""What version 2 added to the header, with what it says about a memory of version 1."""
+
+_OF_A_SPAN_SINCE_2: dict[str, Any] = {
     "kind": "slots",
     "verbatim_start": 0,
     "verbatim_end": 0,
     "refine_steps": 0,
     "refine_seconds": 0.0,
 }
-"""What version 2 added, with what it says about a memory of version 1."""
+"""What version 2 added to a span."""
+
+_OF_A_SPAN_SINCE_3: dict[str, Any] = {"written_back": None}
+"""What version 3 added to a span."""
 
 
-def _from_version_1(raw: Any) -> Any:
-    """A header of version 1 as one of now: all spans are slots, no token measured."""
-    header = _extended(raw, _ADDED_TO_HEADER, "header")
-    if isinstance(header, dict):
-        header = _with_spans_extended(header, _ADDED_TO_SPANS | _ADDED_BY_3)
-        documents = header.get("documents")
-        for document in documents if isinstance(documents, list) else ():
+def _as_of_now(raw: Any, version: int) -> Any:
+    """A header of any version with the keys of this one."""
+    if version == 3 or not isinstance(raw, dict):
+        return raw
+    header, added = raw, _OF_A_SPAN_SINCE_3
+    if version == 1:
+        header, added = _extended(raw, _SINCE_2, "header"), _OF_A_SPAN_SINCE_2 | added
+        for document in _list(raw, "documents"):
             if isinstance(document, dict) and document.get("token_ids_sha256", "") is None:
                 raise ConfigError("header: wrong type or value.", got="no token_ids_sha256")
-    return header
+    spans = [
+        _extended(span, added, f"spans[{i}]") if isinstance(span, dict) else span
+        for i, span in enumerate(_list(raw, "spans"))
+    ]
+    return {**header, "spans": spans} if spans else header
 
 
-def _from_version_2(raw: Any) -> Any:
-    """A header of version 2 as one of now: no span was written back."""
-    return _complete(_with_spans_extended(raw, _ADDED_BY_3))
+def _list(raw: Mapping[str, Any], key: str) -> list[Any]:
+    value = raw.get(key)
+    return value if isinstance(value, list) else []
 
 
-def _complete(raw: Any) -> Any:
-    """A header whose spans leave nothing to the defaults."""
-    spans = raw.get("spans") if isinstance(raw, dict) else None
-    required = _ADDED_TO_SPANS.keys() | _ADDED_BY_3.keys()
-    for i, span in enumerate(spans if isinstance(spans, list) else ()):
-        missing = sorted(required - span.keys()) if isinstance(span, dict) else ()
-        if missing:
-            raise ConfigError(
-                f"header: spans[{i}]: a key is missing.", got="nothing", expected=missing[0]
-            )
-    return raw
-
-
-def _with_spans_extended(raw: Any, added: dict[str, Any]) -> Any:
-    """A header with the keys that later versions added to its spans."""
-    spans = raw.get("spans") if isinstance(raw, dict) else None
-    if not isinstance(spans, list):
-        return raw
-    return {**raw, "spans": [_extended(s, added, f"spans[{i}]") for i, s in enumerate(spans)]}
-
-
-def _extended(raw: Any, added: dict[str, Any], where: str) -> Any:
+def _extended(raw: dict[str, Any], added: dict[str, Any], where: str) -> dict[str, Any]:
     """A record of an old version with the keys added later, none of which it may have."""
-    if not isinstance(raw, dict):
-        return raw
     early = sorted(raw.keys() & added.keys())
     if early:
         raise ConfigError(f"header: {where}: unknown key.", got=", ".join(early))
     return {**raw, **added}
-
-
-_READERS = {1: _from_version_1, 2: _from_version_2, 3: _complete}

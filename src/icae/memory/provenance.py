@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from icae.config.parsing import check
 from icae.config.types import POSITION_LAYOUTS, PositionLayout
 from icae.errors import IncompatibleMemoryError
-from icae.memory.checks import check, check_text
+from icae.memory.checks import check_text
 
 SlotDtype = Literal["bfloat16", "float32"]
 """Precision in which slots are stored in a file."""

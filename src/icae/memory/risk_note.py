@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from icae.errors import InputError
 from icae.memory.critical_words import critical_words
+from icae.memory.fidelity import join_token_fidelity
 from icae.memory.memory import Memory
 
 
@@ -52,10 +53,9 @@ def risk_note(memory: Memory, places: Sequence[Sequence[int] | None]) -> str:
     Raises:
         InputError: If the text or the fidelity of a document is not known.
     """
-    fidelity = memory.token_fidelity
     words: list[str] = []
-    at = 0
     for document, starts in zip(memory.documents, places, strict=True):
+        fidelity = join_token_fidelity([span.token_fidelity for span in document.spans])
         if fidelity is None or document.source is None or starts is None:
             raise InputError(
                 "A note of what the slots lose needs the text and the fidelity of its tokens.",
@@ -64,7 +64,5 @@ def risk_note(memory: Memory, places: Sequence[Sequence[int] | None]) -> str:
                 expected="a memory compressed without --no-source and --no-verify",
                 fix="Leave --note out, or compress the document again.",
             )
-        reproduced = fidelity.reproduced[at : at + document.tokens]
-        words += words_at_risk(document.source, starts, reproduced)
-        at += document.tokens
+        words += words_at_risk(document.source, starts, fidelity.reproduced)
     return note_of_words(list(dict.fromkeys(words)))

@@ -8,10 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from icae.memory.fidelity import TokenFidelity
 from icae.memory.memory import Memory
-from icae.memory.runs import document_spans, source_of
-from icae.memory.spans import token_offsets
-from icae.memory.token_fidelity import TokenFidelity
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,12 +50,11 @@ def shaded_spans(
     Raises:
         InputError: If there is no such document, or its text was not kept.
     """
-    source_of(memory.documents[document])
-    tokens_at = token_offsets(memory.spans)
+    memory.documents[document].require_source()
     carried = _NOTHING
-    for index in document_spans(memory, document):
-        span, fidelity = memory.spans[index], memory.token_fidelity
-        if fidelity is None or offsets is None:
+    for index in memory.span_range(document):
+        span = memory.spans[index]
+        if offsets is None or span.token_fidelity is None:
             whole = Stretch(
                 span=index,
                 start=span.char_start,
@@ -67,10 +64,10 @@ def shaded_spans(
             )
             yield index, [whole]
             continue
-        own = fidelity.tokens(tokens_at[index], tokens_at[index + 1])
         inside = offsets[span.token_start + 1 : span.token_end]
         edges = [min(max(at, span.char_start), span.char_end) for at in inside]
-        stretches, carried = _tokens(index, [span.char_start, *edges, span.char_end], own, carried)
+        edges = [span.char_start, *edges, span.char_end]
+        stretches, carried = _tokens(index, edges, span.token_fidelity, carried)
         yield index, stretches
 
 

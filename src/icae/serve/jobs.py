@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from icae.compression.adaptive import FidelityPolicy
 from icae.engine import Icae
 from icae.errors import IcaeError, RequestError
-from icae.memory import Memory, Segment
+from icae.memory import Memory, Span
 from icae.serve.memory_models import MemoryRequest
 
 log = logging.getLogger(__name__)
@@ -87,12 +87,12 @@ def compressing(
     encode = functools.partial(compressor.encode, ratio=wanted.ratio or ratio)
     if wanted.min_fidelity is not None:
         policy = FidelityPolicy(min_fidelity=wanted.min_fidelity)
-        encode = functools.partial(icae.adaptive.segments, policy=policy)
+        encode = functools.partial(icae.adaptive.choose, policy=policy)
     tokens = compressor.tokenize(wanted.text)
-    pieces = compressor.cut(tokens)
-    segments: list[Segment] = []
-    yield 0, len(pieces)
-    for part in compressor.runtime.batches([len(ids) for ids in pieces]):
-        segments += encode(pieces[part])
-        yield len(segments), len(pieces)
-    return compressor.memory(tokens, segments, name=wanted.name)
+    cut = compressor.cut(tokens)
+    made: list[Span] = []
+    yield 0, len(cut)
+    for part in compressor.runtime.batches([span.tokens for span in cut]):
+        made += encode(cut[part])
+        yield len(made), len(cut)
+    return compressor.memory(tokens, made, name=wanted.name)

@@ -247,8 +247,7 @@ class MemoryText(BaseModel):
                     fidelity=span.fidelity,
                     stretches=[TextStretch.of(one, words) for one in shaded.get(at, [])],
                 )
-                for at, span in enumerate(memory.spans)
-                if span.document == index
+                for at, span in zip(memory.span_range(index), document.spans, strict=True)
             ]
         documents = [
             DocumentText(name=one.name, text=one.source, chars=one.chars, tokens=one.tokens)

@@ -20,7 +20,15 @@ from icae.config import ModelConfig
 from icae.config.parsing import check
 from icae.config.spans import check_ratio, plan_spans
 from icae.decode.runtime import kv_bytes
-from icae.memory import Memory, MemoryDocument, MemorySpan, Provenance, TokenFidelity, memory_bytes
+from icae.memory import (
+    Embeddings,
+    Memory,
+    MemoryDocument,
+    Provenance,
+    Span,
+    TokenFidelity,
+    memory_bytes,
+)
 from icae.serve.model_sizes import ModelSizes
 
 ELEMENT_BYTES: Mapping[str, int] = {"bfloat16": 2, "float32": 4}
@@ -241,42 +249,36 @@ def file_bytes(sizes: ModelSizes, workload: Workload) -> int:
 
 def _made_up(workload: Workload) -> Memory:
     """A memory with the spans of a document, slots of width 1 and fidelities of usual length."""
-    spans, token, slot = [], 0, 0
-    reproduced = np.zeros(workload.tokens, dtype=np.bool_)
+    spans: list[Span] = []
+    token = 0
     for length, slots in workload.spans:
         right = max(1, length // 2 - (1 - length // 2 % 2))  # odd: as many digits as most have
-        reproduced[token : token + right] = True
+        measured = TokenFidelity(
+            reproduced=np.arange(length) < right, confidence=np.zeros(length, dtype=np.uint8)
+        )
         spans.append(
-            MemorySpan(
-                document=0,
+            Span(
                 token_start=token,
                 token_end=token + length,
                 char_start=4 * token,
                 char_end=4 * (token + length),
-                slot_start=slot,
-                slot_end=slot + slots,
+                payload=Embeddings(slots_KD=np.zeros((slots, 1), dtype=np.float32)),
                 ratio=workload.ratio,
                 fidelity=right / length if workload.verified else None,
+                token_fidelity=measured if workload.verified else None,
             )
         )
-        token, slot = token + length, slot + slots
+        token += length
     digest = hashlib.sha256(b"").hexdigest()
     document = MemoryDocument(
         name="a document.txt",
         sha256=digest,
         chars=4 * token,
-        tokens=token,
         source=None,
         token_ids_sha256=digest,
-    )
-    measured = TokenFidelity(reproduced=reproduced, confidence=np.zeros(token, dtype=np.uint8))
-    return Memory(
-        slots=np.zeros((slot, 1), dtype=np.float32),
         spans=tuple(spans),
-        documents=(document,),
-        provenance=_made_up_provenance(workload, digest),
-        token_fidelity=measured if workload.verified else None,
     )
+    return Memory(documents=(document,), provenance=_made_up_provenance(workload, digest))
 
 
 def _made_up_provenance(workload: Workload, digest: str) -> Provenance:

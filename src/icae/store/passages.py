@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 from icae.memory import Memory
@@ -48,36 +47,26 @@ def passages_of(memory: Memory) -> list[Passage]:
         shorter.
     """
     passages = []
-    for first, end in _runs(memory):
-        start, last = memory.spans[first], memory.spans[end - 1]
-        document = memory.documents[start.document]
+    for d, document in enumerate(memory.documents):
         if document.source is None:
             continue
-        passages.append(
-            Passage(
-                document=start.document,
-                document_name=document.name,
-                span_first=first,
-                span_end=end,
-                char_start=start.char_start,
-                char_end=last.char_end,
-                positions=sum(span.positions for span in memory.spans[first:end]),
-                text=document.source[start.char_start : last.char_end],
+        offset, first, tokens = memory.span_range(d).start, 0, 0
+        for i, span in enumerate(document.spans):
+            tokens += span.tokens
+            if tokens < PASSAGE_TOKENS and i + 1 < len(document.spans):
+                continue
+            own = document.spans[first : i + 1]
+            passages.append(
+                Passage(
+                    document=d,
+                    document_name=document.name,
+                    span_first=offset + first,
+                    span_end=offset + i + 1,
+                    char_start=own[0].char_start,
+                    char_end=own[-1].char_end,
+                    positions=sum(span.positions for span in own),
+                    text=document.source[own[0].char_start : own[-1].char_end],
+                )
             )
-        )
+            first, tokens = i + 1, 0
     return passages
-
-
-def _runs(memory: Memory) -> Iterator[tuple[int, int]]:
-    """First span and one past the last span of each passage."""
-    first, tokens = 0, 0
-    for index, span in enumerate(memory.spans):
-        if index > first and span.document != memory.spans[first].document:
-            yield first, index
-            first, tokens = index, 0
-        tokens += span.tokens
-        if tokens >= PASSAGE_TOKENS:
-            yield first, index + 1
-            first, tokens = index + 1, 0
-    if first < len(memory.spans):
-        yield first, len(memory.spans)

@@ -11,7 +11,6 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
 import pytest
 from typer.testing import CliRunner
 
@@ -19,11 +18,11 @@ from icae.cli import engine
 from icae.cli.app import app
 from icae.cli.options import ModelOptions
 from icae.config import ModelConfig
-from icae.config.spans import plan_spans
 from icae.config.types import Answer, Reconstruction
 from icae.decode.reconstruction import joined_text
 from icae.errors import InputError
-from icae.memory import Memory, MemoryDocument, MemorySpan, Provenance
+from icae.memory import Memory, Provenance
+from word_memories import with_spans, word_memory
 
 TEXT = "The quick brown fox jumps over the lazy dog while five boxing wizards look on. " * 4
 
@@ -59,37 +58,13 @@ def make_memory(
     verify: bool = True,
     provenance: Provenance | None = None,
 ) -> Memory:
-    words = list(re.finditer(r"\S+\s*", text))
-    plans = plan_spans(len(words), span_length=span_length, ratio=ratio)
-    spans, slot = [], 0
-    for index, plan in enumerate(plans):
-        spans.append(
-            MemorySpan(
-                document=0,
-                token_start=plan.token_start,
-                token_end=plan.token_end,
-                char_start=words[plan.token_start].start(),
-                char_end=words[plan.token_end - 1].end(),
-                slot_start=slot,
-                slot_end=slot + plan.slots,
-                ratio=ratio,
-                fidelity=fidelity_of(index) if verify else None,
-            )
-        )
-        slot += plan.slots
-    document = MemoryDocument(
+    return word_memory(
+        text,
         name=name,
-        sha256=digest(text),
-        chars=len(text),
-        tokens=len(words),
-        source=text,
-        token_ids_sha256=digest(name),
-    )
-    return Memory(
-        slots=np.ones((slot, 4), dtype=np.float32),
-        spans=tuple(spans),
-        documents=(document,),
+        ratio=ratio,
+        span_length=span_length,
         provenance=provenance or make_provenance(),
+        held=lambda span, tokens: fidelity_of(span) if verify else None,
     )
 
 
@@ -158,14 +133,15 @@ class FakeEngine:
                 spans = list(memory.spans)
                 spans[i] = replace(span, fidelity=1.0, refine_steps=7, refine_seconds=0.5)
                 spans[i] = replace(spans[i], written_back=True)
-                memory = replace(memory, spans=tuple(spans))
+                memory = with_spans(memory, spans)
                 yield memory
 
     def append(
         self, memory: Memory, text: str, *, document: int = -1, ratio: float | None = None
     ) -> Memory:
         self.edits.append({"text": text, "document": document, "ratio": ratio})
-        return memory.extend(document, make_memory(text, ratio=ratio or 4.0))
+        end = len(memory.documents[document].spans)
+        return memory.replace_spans(document, end, end, make_memory(text, ratio=ratio or 4.0))
 
     def replace(
         self,
@@ -182,8 +158,8 @@ class FakeEngine:
         self.edits.append({"text": text, "range": (char_start, char_end), **where})
         source = str(memory.documents[document].source)
         new = make_memory(source[:char_start] + text + source[char_end:])
-        spans = sum(span.document == document % len(memory.documents) for span in memory.spans)
-        return memory.replace_spans(document, 0, spans, new)
+        end = len(memory.documents[document].spans)
+        return memory.replace_spans(document, 0, end, new)
 
     def ask(self, memory: Memory, question: str, **options: Any) -> Answer:
         return self._answer(memory.positions, question, memory=memory, **options)

@@ -11,6 +11,7 @@ import pytest
 
 from icae.cli import ask as command
 from icae.memory import TokenFidelity
+from word_memories import with_spans
 
 TEXT = "In 1861 the inn of Anna had seventeen rooms, and in 1903 Bert sold it."
 
@@ -23,12 +24,11 @@ def lossy(build_memory, tmp_path, monkeypatch):
     held = np.array([word.group() not in ("1861", "Bert") for word in words])
     fidelity = TokenFidelity.of_probabilities(held, np.where(held, 0.9, 0.1))
     path = tmp_path / "lossy.icae"
-    shares = [held[span.token_start : span.token_end].mean() for span in memory.spans]
-    spans = [
-        replace(span, fidelity=float(share))
-        for span, share in zip(memory.spans, shares, strict=True)
-    ]
-    replace(memory, spans=tuple(spans), token_fidelity=fidelity).save(path)
+    spans = []
+    for span in memory.spans:
+        own = fidelity.part(span.token_start, span.token_end)
+        spans.append(replace(span, fidelity=own.share, token_fidelity=own))
+    with_spans(memory, spans).save(path)
     starts = [word.start() for word in words]
     monkeypatch.setattr(command, "token_places", lambda memory, base: [starts])
     return path

@@ -9,14 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from icae.compression.adaptive import AdaptiveCompressor, FidelityPolicy
-from icae.compression.budget import spend
-from icae.compression.memory_refinement import refine_memory, weak_spans
+from icae.compression.adaptive import AdaptiveCompressor, FidelityPolicy, spend
+from icae.compression.refine_memory import refine_memory, weak_spans
 from icae.compression.refinement import RefineConfig
 from icae.compression.teachers import TeacherWriter
 from icae.config.spans import needs_every_token
 from icae.errors import ConfigError, InputError
-from icae.memory import Segment, TokenFidelity
+from icae.memory import Embeddings, Span, TokenFidelity
 
 TEXT = "The quick brown fox jumps over the lazy dog, 17 times in a row. " * 2
 
@@ -32,13 +31,17 @@ def make(adaptive: AdaptiveCompressor, **policy: Any) -> Any:
     return adaptive.compress(text, policy=FidelityPolicy(**policy), name="t")
 
 
-def segment(tokens: int, positions: int, held: int) -> Segment:
+def offer(tokens: int, positions: int, held: int) -> Span:
     reproduced = np.arange(tokens) < held
     fidelity = TokenFidelity.of_probabilities(reproduced, reproduced.astype(np.float32))
-    return Segment.of_slots(
-        np.arange(tokens),
-        np.zeros((positions, 2), dtype=np.float32),
+    return Span(
+        token_start=0,
+        token_end=tokens,
+        char_start=0,
+        char_end=0,
+        payload=Embeddings(slots_KD=np.zeros((positions, 2), dtype=np.float32)),
         ratio=tokens / positions,
+        fidelity=fidelity.share,
         token_fidelity=fidelity,
     )
 
@@ -112,8 +115,9 @@ def test_drifting_span_is_refined_until_it_is_firm(
 ) -> None:
     faultless[0] = False
     config = RefineConfig(steps=2, kl_weight=0.0, slack=np.inf)
-    segments = adaptive.compressor.encode([np.arange(16)], ratio=4)
-    ((_, refined),) = adaptive.refined(dict(enumerate(segments)), config)
+    ids = np.arange(16)
+    (span,) = adaptive.compressor.encode([Span.verbatim(ids)], ratio=4)
+    ((_, refined),) = adaptive.refined({0: span}, {0: ids}, config)
     assert refined.refine_steps == 2
     assert refined.written_back is False
 
@@ -135,13 +139,13 @@ def test_work_that_was_stopped_goes_on_from_the_memory_it_left(
     policy = FidelityPolicy(min_fidelity=1.0, ratios=(4.0,), refine=RefineConfig())
     drifting, left = 2, []
 
-    def refined(segments: Any, config: Any, **more: Any) -> Any:
-        seen.append(sorted(segments))
-        for i, segment in segments.items():
-            yield i, replace(segment, refine_steps=3, written_back=i != drifting)
+    def refined(self: AdaptiveCompressor, spans: Any, ids: Any, config: Any, **more: Any) -> Any:
+        seen.append(sorted(spans))
+        for i, span in spans.items():
+            yield i, replace(span, refine_steps=3, written_back=i != drifting)
 
     seen: list[list[int]] = []
-    monkeypatch.setattr(AdaptiveCompressor, "refined", lambda self, s, c, **m: refined(s, c, **m))
+    monkeypatch.setattr(AdaptiveCompressor, "refined", refined)
     faultless[0] = False
     whole = adaptive.compress(
         text, policy=policy, name="t", on_settled=lambda make: left.append(make())
@@ -208,17 +212,17 @@ def test_budget_below_the_cheapest_is_refused_with_the_number_needed(
 
 def test_budget_goes_where_it_holds_most() -> None:
     offers = [
-        [segment(8, 2, 1), segment(8, 4, 8)],
-        [segment(8, 2, 6), segment(8, 4, 7)],
+        [offer(8, 2, 1), offer(8, 4, 8)],
+        [offer(8, 2, 6), offer(8, 4, 7)],
     ]
     chosen = spend(offers, 6, enough=1.0)
-    assert [len(s.slots_KD) for s in chosen] == [4, 2]
+    assert [s.slots for s in chosen] == [4, 2]
 
 
 def test_fidelity_beyond_enough_is_not_paid_for() -> None:
-    offers = [[segment(8, 2, 4), segment(8, 4, 8)]]
+    offers = [[offer(8, 2, 4), offer(8, 4, 8)]]
     (chosen,) = spend(offers, 100, enough=0.5)
-    assert len(chosen.slots_KD) == 2
+    assert chosen.slots == 2
 
 
 def test_greedy_choice_is_within_one_upgrade_of_the_best() -> None:
@@ -226,7 +230,7 @@ def test_greedy_choice_is_within_one_upgrade_of_the_best() -> None:
     for _ in range(20):
         offers = [
             [
-                segment(8, k, int(h))
+                offer(8, k, int(h))
                 for k, h in zip((1, 2, 4, 8), sorted(rng.integers(0, 9, 4)), strict=True)
             ]
             for _ in range(4)
@@ -264,9 +268,7 @@ def test_refining_a_memory_improves_weak_spans_and_leaves_the_rest(
     *_, last = refine_memory(adaptive, engine.tokenizer, memory, config)
     assert last.fidelity > memory.fidelity
     for i, (before, after) in enumerate(zip(memory.spans, last.spans, strict=True)):
-        rows = slice(before.slot_start, before.slot_end)
-        same = np.array_equal(memory.slots[rows], last.slots[rows])
-        assert same == (i not in weak)
+        assert (before.payload == after.payload) == (i not in weak)
         assert (after.refine_steps > 0) == (i in weak)
     assert list(refine_memory(adaptive, engine.tokenizer, last, config)) == [] or weak_spans(
         last, 0.6

@@ -17,17 +17,8 @@ TEXT = "The inner thing is in the thin tin: a thief ran there, and the end is ne
 MORE = "Then 17 others came in the rain."
 
 
-def slots_of(memory: Memory, index: int) -> bytes:
-    span = memory.spans[index]
-    return memory.slots[span.slot_start : span.slot_end].tobytes()
-
-
 def sources(memory: Memory, document: int = 0) -> str:
-    return "".join(
-        str(memory.span_source(i))
-        for i, span in enumerate(memory.spans)
-        if span.document == document
-    )
+    return "".join(str(memory.span_source(i)) for i in memory.span_range(document))
 
 
 def assert_is_the_memory_of(engine: Icae, memory: Memory, text: str, document: int = 0) -> None:
@@ -37,21 +28,14 @@ def assert_is_the_memory_of(engine: Icae, memory: Memory, text: str, document: i
     assert described.source == sources(memory, document) == text
     assert described.tokens == len(ids)
     assert described.token_ids_sha256 == hash_token_ids(ids)
-    at = 0
-    for i, span in enumerate(memory.spans):
-        if span.document != document:
-            continue
+    for span in described.spans:
         piece = ids[span.token_start : span.token_end]
         assert span.tokens <= engine.config.span_length
         if span.kind == "tokens":
-            kept = memory.verbatim_ids[span.verbatim_start : span.verbatim_end]
-            assert kept.tolist() == piece.tolist()
+            assert span.verbatim_ids.tolist() == piece.tolist()
         else:
             (alone,) = engine.runtime.encode([piece], [span.slots])
-            held = memory.slots[span.slot_start : span.slot_end]
-            np.testing.assert_allclose(held, alone, atol=1e-5, rtol=1e-5)
-        assert memory.spans[i].token_start == at
-        at = span.token_end
+            np.testing.assert_allclose(span.slots_KD, alone, atol=1e-5, rtol=1e-5)
 
 
 def test_appended_text_leaves_all_whole_spans_as_they_are(engine: Icae) -> None:
@@ -64,8 +48,6 @@ def test_appended_text_leaves_all_whole_spans_as_they_are(engine: Icae) -> None:
     assert_is_the_memory_of(engine, longer, text + MORE)
     untouched = len(memory.spans) - 1
     assert longer.spans[:untouched] == memory.spans[:untouched]
-    for i in range(untouched):
-        assert slots_of(longer, i) == slots_of(memory, i)
     assert longer.token_fidelity is not None
     assert {span.ratio for span in longer.spans} == {4.0}
 
@@ -126,8 +108,8 @@ def test_deleting_characters_encodes_the_spans_at_the_borders_again(engine: Icae
 
     text = TEXT * 2
     assert_is_the_memory_of(engine, shorter, text[:start] + text[end:])
-    assert slots_of(shorter, 0) == slots_of(memory, 0)
-    assert slots_of(shorter, len(shorter.spans) - 1) == slots_of(memory, len(memory.spans) - 1)
+    assert shorter.spans[0] == memory.spans[0]
+    assert shorter.spans[-1].payload == memory.spans[-1].payload
 
 
 @settings(

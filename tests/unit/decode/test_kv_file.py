@@ -10,7 +10,8 @@ import pytest
 from icae.decode.kv_file import kv_path, load_kv, store_kv
 from icae.engine import Icae
 from icae.errors import InputError, MemoryFileError
-from icae.memory import Memory
+from icae.memory import Embeddings, Memory
+from word_memories import with_spans
 
 TEXT = "the thing in the shed is a tin and in it is a thin ring " * 2
 
@@ -112,7 +113,11 @@ def test_a_write_that_fails_leaves_the_old_file(
 def test_a_memory_with_other_slots_has_another_cache(engine: Icae, memory: Memory) -> None:
     from dataclasses import replace
 
-    other = replace(memory, slots=memory.slots + np.float32(1e-3))
+    spans = [
+        replace(span, payload=Embeddings(slots_KD=span.slots_KD + np.float32(1e-3)))
+        for span in memory.spans
+    ]
+    other = with_spans(memory, spans)
 
     assert engine.memory_digest(memory) != engine.memory_digest(other)
 

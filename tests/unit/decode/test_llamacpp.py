@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 
 from icae.config.types import OBJECTIVES
-from icae.decode.prefix import Prefix, Request, SlotsPart, TokensPart
+from icae.decode.prefix import Prefix, Request
 from icae.decode.torch import TorchRuntime
 from icae.errors import BaseModelError, InputError
+from icae.memory import Embeddings, Verbatim
 
 pytest.importorskip(
     "llama_cpp", reason="llama-cpp-python is not installed; `make test-llamacpp` installs it"
@@ -66,9 +67,9 @@ def mixed_prefix(torch_runtime: TorchRuntime, random_ids: Any, objective: Any = 
     first, last = torch_runtime.encode([random_ids(16), random_ids(9, 2)], [4, 3])
     return Prefix(
         parts=(
-            SlotsPart(slots_KD=first),
-            TokensPart(token_ids=random_ids(6, 1)),
-            SlotsPart(slots_KD=last),
+            Embeddings(slots_KD=first),
+            Verbatim(ids=random_ids(6, 1)),
+            Embeddings(slots_KD=last),
         ),
         spans=((16, 4), (6, 6), (9, 3)),
         objective=objective,

@@ -3,7 +3,8 @@ from __future__ import annotations
 import numpy as np
 
 from icae.config import ModelConfig
-from icae.decode.prefix import Prefix, ReadSoFar, SlotsPart, TokensPart
+from icae.decode.prefix import Prefix, ReadSoFar
+from icae.memory import Embeddings, Verbatim
 
 CONFIG = ModelConfig(framing="around", objective_tokens=2)
 SLOTS = np.arange(12, dtype=np.float32).reshape(3, 4)
@@ -39,7 +40,7 @@ def test_other_slots_objectives_or_no_memory_share_nothing_beyond_the_difference
 
 def test_verbatim_tokens_and_prompt_tokens_are_told_from_slots_by_what_they_are() -> None:
     tokens = Prefix(
-        parts=(TokensPart(token_ids=np.array([3, 4])), SlotsPart(slots_KD=SLOTS)),
+        parts=(Verbatim(ids=np.array([3, 4])), Embeddings(slots_KD=SLOTS)),
         spans=((2, 2), (9, 3)),
         objective="ft",
     )

@@ -9,7 +9,7 @@ from icae.decode.reconstruction import joined_text
 
 def spans_of(*parts: tuple[int, bytes]) -> tuple[Any, list[Reconstruction]]:
     """A memory of (document, bytes) spans, every byte a token, and its reconstructions."""
-    memory = SimpleNamespace(spans=[SimpleNamespace(document=document) for document, _ in parts])
+    memory = SimpleNamespace(document_of=[document for document, _ in parts])
     made = [
         Reconstruction(
             span=i,

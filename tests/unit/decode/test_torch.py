@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from icae.config.types import POSITION_LAYOUTS
 from icae.decode.batching import POSITIONS_PER_BATCH, ROWS_PER_BATCH, row_batches, span_batches
-from icae.decode.prefix import Prefix, Request, SlotsPart, TokensPart
+from icae.decode.prefix import Prefix, Request
 from icae.decode.torch import TorchRuntime
+from icae.memory import Embeddings, Verbatim
 
 SPANS = ((16, 4), (9, 3))
 
@@ -97,9 +98,9 @@ def test_verbatim_tokens_stand_between_slots_where_their_span_does(
     first, last = runtime.encode([random_ids(16), random_ids(9, 2)], [4, 3])
     prefix = Prefix(
         parts=(
-            SlotsPart(slots_KD=first),
-            TokensPart(token_ids=random_ids(6, 1)),
-            SlotsPart(slots_KD=last),
+            Embeddings(slots_KD=first),
+            Verbatim(ids=random_ids(6, 1)),
+            Embeddings(slots_KD=last),
         ),
         spans=((16, 4), (6, 6), (9, 3)),
         objective="ft",
@@ -121,7 +122,7 @@ def test_a_memory_that_is_all_verbatim_is_read_like_a_prompt(
 ) -> None:
     runtime = TorchRuntime(build_model())
     ids, prompt = random_ids(7), random_ids(4, 3)
-    prefix = Prefix(parts=(TokensPart(token_ids=ids),), spans=((7, 7),), objective="ft")
+    prefix = Prefix(parts=(Verbatim(ids=ids),), spans=((7, 7),), objective="ft")
 
     embeds = runtime.prefix_embeds(prefix)
 
@@ -409,6 +410,6 @@ def test_two_prefixes_have_one_digest_exactly_if_the_decoder_reads_the_same(
         Prefix.of_slots(slots + 1, [(9, 3)], "ft"),
         Prefix.of_slots(slots, [(8, 3)], "ft"),
         Prefix.of_slots(slots, [(9, 3)], "ae"),
-        Prefix(parts=(TokensPart(token_ids=random_ids(3)),), spans=((9, 3),), objective="ft"),
+        Prefix(parts=(Verbatim(ids=random_ids(3)),), spans=((9, 3),), objective="ft"),
     ]
     assert len({prefix.digest for prefix in [one, *others]}) == 5

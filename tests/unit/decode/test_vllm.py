@@ -16,7 +16,7 @@ import pytest
 
 from icae.config.types import OBJECTIVES
 from icae.decode.checkpoint import BaseFolder
-from icae.decode.prefix import Prefix, Request, SlotsPart, TokensPart
+from icae.decode.prefix import Prefix, Request
 from icae.decode.torch import TorchRuntime
 from icae.decode.vllm.client import VllmAddress, VllmClient
 from icae.decode.vllm.runtime import VllmRuntime
@@ -28,6 +28,7 @@ from icae.errors import (
     MissingDependencyError,
     ServiceError,
 )
+from icae.memory import Embeddings, Verbatim
 from vllm_stub import VllmStub, vllm_stub
 
 AROUND = {"framing": "around", "objective_tokens": 3}
@@ -71,9 +72,9 @@ def mixed_prefix(torch_runtime: TorchRuntime, random_ids: Any, objective: Any = 
     first, last = torch_runtime.encode([random_ids(16), random_ids(9, 2)], [4, 3])
     return Prefix(
         parts=(
-            SlotsPart(slots_KD=first),
-            TokensPart(token_ids=random_ids(6, 1)),
-            SlotsPart(slots_KD=last),
+            Embeddings(slots_KD=first),
+            Verbatim(ids=random_ids(6, 1)),
+            Embeddings(slots_KD=last),
         ),
         spans=((16, 4), (6, 6), (9, 3)),
         objective=objective,
@@ -216,22 +217,12 @@ def test_nothing_is_asked_for_an_answer_of_no_tokens(start: Any, random_ids: Any
     assert stub.bodies == []
 
 
-@pytest.mark.parametrize(
-    "slots",
-    [
-        np.zeros((2, 31), dtype=np.float32),
-        np.zeros(32, dtype=np.float32),
-        np.zeros((2, 32), dtype=np.float64),
-        np.full((2, 32), np.nan, dtype=np.float32),
-    ],
-)
-def test_slots_of_another_shape_or_kind_are_never_sent(start: Any, slots: Any) -> None:
+def test_slots_of_another_width_are_never_sent(start: Any) -> None:
     _, vllm, stub = start()
+    prefix = Prefix.of_slots(np.zeros((2, 31), dtype=np.float32), [(8, 2)], "ft")
 
     with pytest.raises(IncompatibleMemoryError, match="not sent"):
-        vllm.generate(
-            Prefix.of_slots(slots, [(8, 2)], "ft"), NOTHING, max_new_tokens=1, stop_ids=()
-        )
+        vllm.generate(prefix, NOTHING, max_new_tokens=1, stop_ids=())
     assert stub.bodies == []
 
 

@@ -50,6 +50,7 @@ def test_every_policy_has_a_row_and_keeps_its_promise(run: Any, settings: Any) -
 def test_fixed_row_is_what_compressing_at_that_ratio_gives(
     run: Any, settings: Any, engine: Any, corpus: Any
 ) -> None:
+    from icae.compression.compressor import verbatim_spans
     from icae.evals.contexts import draw_windows, read_documents
 
     alone = replace(settings, min_fidelities=(), budgets=(), refined=())
@@ -58,7 +59,7 @@ def test_fixed_row_is_what_compressing_at_that_ratio_gives(
     windows = draw_windows(documents, size=settings.window, samples=2, seed=0).windows
     for i, window in enumerate(windows):
         ids = window.context(24, after=33)
-        segments = engine.compressor.encode([ids[:16], ids[16:]], ratio=4.0)
+        segments = engine.compressor.encode(verbatim_spans(ids, span_length=16), ratio=4.0)
         held = sum(s.token_fidelity.reproduced.sum() for s in segments)
         assert row["per_context"]["fidelity"][i] == pytest.approx(held / 24)
 

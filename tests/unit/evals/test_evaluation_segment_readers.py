@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from icae.compression.compressor import verbatim_spans
 from icae.compression.refinement import RefineConfig
 from icae.evals.questions import Question
 from icae.evals.readers import MemoryReader
@@ -59,7 +60,7 @@ def test_refined_memory_has_the_positions_of_the_plain_one_and_other_slots(
 def test_refined_slots_are_held_better(engine: Any, questions: Any) -> None:
     config = RefineConfig(steps=40, kl_weight=0.0, slack=np.inf)
     shaper = RefinedShaper(engine=engine, config=config)
-    cut = [[questions[2].context_ids[:16]]]
+    cut = [verbatim_spans(questions[2].context_ids[:16], span_length=16)]
     ((made,),) = shaper.segments([questions[2]], cut, 2.0)
     (plain,) = engine.compressor.encode(cut[0], ratio=2.0)
     assert made.token_fidelity.share > plain.token_fidelity.share

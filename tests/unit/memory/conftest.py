@@ -1,4 +1,4 @@
-"""A small memory, and a second writer of memory files that follows the document only."""
+"""Small memories, and a second writer of memory files that follows the document only."""
 
 from __future__ import annotations
 
@@ -12,15 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from icae.memory import (
-    Memory,
-    MemoryDocument,
-    MemorySpan,
-    Provenance,
-    Segment,
-    TokenFidelity,
-    memory_of_segments,
-)
+from icae.memory import Embeddings, Memory, MemoryDocument, Provenance, Span, TokenFidelity
+from word_memories import make_provenance
 
 # Astral, combining and CJK characters: code points, UTF-8 bytes and UTF-16 units all differ.
 TEXTS = ("Der Fluß 𝔘nd e\u0301in 漢字-Text.\n", 'plain "quoted" text\x00\t🙂')
@@ -28,71 +21,32 @@ TEXTS = ("Der Fluß 𝔘nd e\u0301in 漢字-Text.\n", 'plain "quoted" text\x00\t
 
 @pytest.fixture
 def provenance() -> Provenance:
-    return Provenance(
-        base_model="tiny-base",
-        base_hash="b" * 64,
-        adapter="tiny-adapter",
-        adapter_hash="a" * 64,
-        tokenizer_hash="t" * 64,
-        layout="uniform-encoder",
-        hidden_size=3,
-        slot_dtype="float32",
-    )
-
-
-def document(text: str, *, name: str, tokens: int) -> MemoryDocument:
-    return MemoryDocument(
-        name=name,
-        sha256=hashlib.sha256(text.encode("utf-8")).hexdigest(),
-        chars=len(text),
-        tokens=tokens,
-        source=text,
-        token_ids_sha256="0" * 64,
-    )
+    return make_provenance()
 
 
 @pytest.fixture
 def memory(provenance: Provenance) -> Memory:
     """Two documents of 6 and 3 tokens in three spans; 5 slots of 3 values."""
     first, second = TEXTS
-    span = MemorySpan(
-        document=0,
-        token_start=0,
-        token_end=4,
-        char_start=0,
-        char_end=10,
-        slot_start=0,
-        slot_end=2,
-        ratio=2.0,
-        fidelity=0.5,
-    )
+    slots = np.random.default_rng(0).normal(size=(5, 3)).astype(np.float32)
+
+    def span(token_start: int, token_end: int, chars: tuple[int, int], rows: slice) -> Span:
+        return Span(
+            token_start=token_start,
+            token_end=token_end,
+            char_start=chars[0],
+            char_end=chars[1],
+            payload=Embeddings(slots_KD=slots[rows]),
+            ratio=2.0,
+            fidelity=(0.5, 1.0, 0.25)[rows.start // 2 if rows.start < 3 else 2],
+        )
+
+    own = [span(0, 4, (0, 10), slice(0, 2)), span(4, 6, (10, len(first)), slice(2, 3))]
+    other = [span(0, 3, (0, len(second)), slice(3, 5))]
     return Memory(
-        slots=np.random.default_rng(0).normal(size=(5, 3)).astype(np.float32),
-        spans=(
-            span,
-            replace(
-                span,
-                token_start=4,
-                token_end=6,
-                char_start=10,
-                char_end=len(first),
-                slot_start=2,
-                slot_end=3,
-                fidelity=1.0,
-            ),
-            replace(
-                span,
-                document=1,
-                token_end=3,
-                char_end=len(second),
-                slot_start=3,
-                slot_end=5,
-                fidelity=0.25,
-            ),
-        ),
         documents=(
-            document(first, name="erste.txt", tokens=6),
-            document(second, name="second", tokens=3),
+            MemoryDocument.of_text(first, own, name="erste.txt", token_ids_sha256="0" * 64),
+            MemoryDocument.of_text(second, other, name="second", token_ids_sha256="0" * 64),
         ),
         provenance=provenance,
         created_by="icae test",
@@ -109,27 +63,28 @@ def build(provenance: Provenance) -> Callable[..., Memory]:
 
     def make(text: str, plan: str, *, name: str = "doc", seed: int = 0) -> Memory:
         rng = np.random.default_rng(seed)
-        segments, at = [], 0
+        spans, at = [], 0
         for word in plan.split():
             length = int(word[1:])
             ids = np.array([ord(c) for c in text[at : at + length]], dtype=np.int64)
+            span = Span.verbatim(ids, token_start=at, char_start=at, char_end=at + length)
             at += length
-            if word[0] == "t":
-                segments.append(Segment.of_tokens(ids, hidden_size=3))
-                continue
-            fidelity = TokenFidelity(
-                reproduced=rng.random(length) < 0.5,
-                confidence=rng.integers(0, 256, length).astype(np.uint8),
-            )
-            slots = rng.normal(size=((length + 1) // 2, 3)).astype(np.float32)
-            segments.append(Segment.of_slots(ids, slots, ratio=2.0, token_fidelity=fidelity))
-        return memory_of_segments(
-            segments,
-            text=text,
-            offsets=list(range(len(text))),
-            name=name,
-            provenance=provenance,
-        )
+            if word[0] == "s":
+                fidelity = TokenFidelity(
+                    reproduced=rng.random(length) < 0.5,
+                    confidence=rng.integers(0, 256, length).astype(np.uint8),
+                )
+                slots = rng.normal(size=((length + 1) // 2, 3)).astype(np.float32)
+                span = replace(
+                    span,
+                    payload=Embeddings(slots_KD=slots),
+                    ratio=2.0,
+                    fidelity=fidelity.share,
+                    token_fidelity=fidelity,
+                )
+            spans.append(span)
+        document = MemoryDocument.of_text(text, spans, name=name, token_ids_sha256="1" * 64)
+        return Memory(documents=(document,), provenance=provenance)
 
     return make
 

@@ -11,7 +11,7 @@ import pytest
 import zstandard
 
 from icae.errors import MemoryFileError
-from icae.memory import Memory, load_memory, read_header
+from icae.memory import Memory, read_header
 
 Unpack = Callable[[Path], tuple[dict[str, str], dict[str, Any], bytes]]
 Repack = Callable[..., None]
@@ -37,7 +37,7 @@ def rewritten(memory: Memory, tmp_path: Path, unpacked: Unpack, repacked: Repack
 def test_another_writer_that_follows_the_document_is_read(
     memory: Memory, rewritten: Rewrite
 ) -> None:
-    assert load_memory(rewritten(lambda header: None)) == memory
+    assert Memory.load(rewritten(lambda header: None)) == memory
 
 
 def _places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
@@ -68,7 +68,7 @@ def test_header_without_any_one_key_is_refused(
     assert len(places) == 36
     for place in places:
         path = rewritten(lambda header, p=place: _holder(header, p).pop(p[-1]))  # type: ignore[misc]
-        for read in (load_memory, read_header):
+        for read in (Memory.load, read_header):
             with pytest.raises(MemoryFileError, match=f"(?s)missing.*{place[-1]}"):
                 read(path)
 
@@ -87,7 +87,7 @@ def test_header_with_any_one_value_wrong_gives_no_other_error(
             _holder(header, place)[place[-1]] = wrong
 
         try:
-            load_memory(rewritten(change))
+            Memory.load(rewritten(change))
         except MemoryFileError:
             refused += 1
     # Free text (names, digests, created_by), ratio, seconds and a flag take some of the values.
@@ -102,17 +102,17 @@ def test_header_with_an_unknown_key_is_refused(rewritten: Rewrite, section: str 
         (target[0] if isinstance(target, list) else target)["source"] = "x"
 
     with pytest.raises(MemoryFileError, match="unknown key"):
-        load_memory(rewritten(change))
+        Memory.load(rewritten(change))
 
 
 def test_header_whose_documents_describe_another_text_is_refused(rewritten: Rewrite) -> None:
     with pytest.raises(MemoryFileError, match="another text"):
-        load_memory(rewritten(lambda header: header["documents"][1].update(sha256="0" * 64)))
+        Memory.load(rewritten(lambda header: header["documents"][1].update(sha256="0" * 64)))
 
 
 def test_header_that_declares_less_text_than_there_is_is_refused(rewritten: Rewrite) -> None:
     with pytest.raises(MemoryFileError, match="longer than the 10 bytes"):
-        load_memory(rewritten(lambda header: header.update(source_bytes=10)))
+        Memory.load(rewritten(lambda header: header.update(source_bytes=10)))
 
 
 @pytest.mark.parametrize(
@@ -131,7 +131,7 @@ def test_header_that_contradicts_the_tensors_is_refused(
     rewritten: Rewrite, change: dict[str, Any]
 ) -> None:
     path = rewritten(lambda header: header.update(change))
-    for read in (load_memory, read_header):
+    for read in (Memory.load, read_header):
         with pytest.raises(MemoryFileError, match="damaged"):
             read(path)
 
@@ -145,7 +145,7 @@ def test_header_that_is_not_the_expected_json_is_refused(
     metadata, entries, data = unpacked(path)
     index = json.dumps({"__metadata__": {**metadata, "header": text}, **entries}).encode()
     path.write_bytes(len(index).to_bytes(8, "little") + index + data)
-    for read in (load_memory, read_header):
+    for read in (Memory.load, read_header):
         with pytest.raises(MemoryFileError, match="header"):
             read(path)
 
@@ -178,7 +178,7 @@ def test_metadata_of_another_file_or_version_has_its_own_message(
     index = json.dumps({"__metadata__": changed, **entries}).encode()
     path.write_bytes(len(index).to_bytes(8, "little") + index + data)
     with pytest.raises(MemoryFileError, match=message):
-        load_memory(path)
+        Memory.load(path)
 
 
 def test_upper_case_digest_is_refused(memory: Memory, tmp_path: Path, unpacked: Unpack) -> None:
@@ -187,7 +187,7 @@ def test_upper_case_digest_is_refused(memory: Memory, tmp_path: Path, unpacked: 
     digest = unpacked(path)[0]["sha256"]
     path.write_bytes(path.read_bytes().replace(digest.encode(), digest.upper().encode()))
     with pytest.raises(MemoryFileError, match="SHA-256"):
-        load_memory(path)
+        Memory.load(path)
 
 
 @pytest.mark.parametrize("bits", [0x7F800000, 0x7FC00000])
@@ -199,7 +199,7 @@ def test_slots_that_are_not_finite_are_refused_though_the_digest_is_right(
     metadata, entries, data = unpacked(path)
     repacked(path, metadata, entries, bits.to_bytes(4, "little") + data[4:])
     with pytest.raises(MemoryFileError, match="not finite"):
-        load_memory(path)
+        Memory.load(path)
 
 
 @pytest.fixture
@@ -225,7 +225,7 @@ def resealed(mixed: Memory, tmp_path: Path, unpacked: Unpack, repacked: Repack) 
 
 
 def test_sealed_memory_of_slots_and_tokens_is_read(mixed: Memory, resealed: Any) -> None:
-    assert load_memory(resealed()) == mixed
+    assert Memory.load(resealed()) == mixed
 
 
 @pytest.mark.parametrize(
@@ -241,7 +241,7 @@ def test_header_that_contradicts_tensors_of_tokens_is_refused(
     resealed: Any, change: dict[str, Any]
 ) -> None:
     path = resealed(lambda header: header.update(change))
-    for read in (load_memory, read_header):
+    for read in (Memory.load, read_header):
         with pytest.raises(MemoryFileError, match="damaged"):
             read(path)
 
@@ -262,7 +262,7 @@ def test_span_that_contradicts_its_kind_is_refused(
     resealed: Any, index: int, change: dict[str, Any]
 ) -> None:
     path = resealed(lambda header: header["spans"][index].update(change))
-    for read in (load_memory, read_header):
+    for read in (Memory.load, read_header):
         with pytest.raises(MemoryFileError, match="damaged"):
             read(path)
 
@@ -272,9 +272,9 @@ def test_token_that_contradicts_its_span_is_refused(mixed: Memory, resealed: Any
     assert fidelity is not None
     first = sum(int(bit) << i for i, bit in enumerate(fidelity.reproduced[:8]))
     with pytest.raises(MemoryFileError, match="another fidelity"):
-        load_memory(resealed(reproduced=(0, first ^ 1)))
+        Memory.load(resealed(reproduced=(0, first ^ 1)))
     with pytest.raises(MemoryFileError, match="not certain"):
-        load_memory(resealed(confidence=(3, 254)))
+        Memory.load(resealed(confidence=(3, 254)))
 
 
 def test_bit_of_a_token_that_does_not_exist_is_refused(
@@ -287,7 +287,7 @@ def test_bit_of_a_token_that_does_not_exist_is_refused(
     assert data[start] == 0b111
     repacked(path, metadata, entries, data[:start] + b"\x0f" + data[start + 1 :])
     with pytest.raises(MemoryFileError, match="does not exist"):
-        load_memory(path)
+        Memory.load(path)
 
 
 @pytest.mark.parametrize("key", ["kind", "verbatim_start", "token_fidelity", "verbatim_count"])
@@ -342,4 +342,4 @@ def test_bomb_in_a_sealed_file_is_refused(
     entries["source_zstd"].update(shape=[len(bomb)], data_offsets=[start, start + len(bomb)])
     repacked(path, metadata, entries, data[:start] + bomb)
     with pytest.raises(MemoryFileError, match="declared"):
-        load_memory(path)
+        Memory.load(path)

@@ -1,27 +1,58 @@
+"""A memory and its parts: figures, equality, and what is refused."""
+
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import FrozenInstanceError, replace
+from typing import Any
 
 import numpy as np
 import pytest
 
 import icae
 from icae.errors import ConfigError, IncompatibleMemoryError, InputError
-from icae.memory import Memory
+from icae.memory import Embeddings, Memory, Span, TokenFidelity, Verbatim
+from word_memories import with_spans
 
 
-def test_totals_cover_all_documents(memory: Memory) -> None:
+def test_totals_cover_all_documents(memory: Memory, mixed: Memory) -> None:
     assert (memory.tokens, memory.slot_count, memory.ratio) == (9, 5, 9 / 5)
+    assert memory.slots.shape == (5, 3)
+    assert (mixed.tokens, mixed.slot_count, mixed.verbatim_tokens) == (16, 7, 5)
+    assert (mixed.positions, mixed.ratio) == (12, 16 / 12)
+    assert bytes(mixed.verbatim_ids.tolist()) == b"deKOP"
+
+
+def test_spans_of_all_documents_are_counted_through(mixed: Memory) -> None:
+    assert mixed.spans == mixed.documents[0].spans + mixed.documents[1].spans
+    assert mixed.document_of == (0, 0, 0, 0, 1, 1, 1)
+    assert (mixed.span_range(0), mixed.span_range(-1)) == (range(4), range(4, 7))
+    assert [(span.tokens, span.slots, span.positions) for span in mixed.spans] == [
+        (3, 2, 2),
+        (2, 0, 2),
+        (4, 2, 2),
+        (1, 1, 1),
+        (1, 0, 1),
+        (3, 2, 2),
+        (2, 0, 2),
+    ]
+    assert mixed.spans[1].slots_KD.size == mixed.spans[0].verbatim_ids.size == 0
+    with pytest.raises(InputError, match="no such document"):
+        mixed.span_range(2)
 
 
 def test_fidelity_is_the_mean_over_tokens(memory: Memory) -> None:
     assert memory.fidelity == pytest.approx((4 * 0.5 + 2 * 1.0 + 3 * 0.25) / 9)
+    unknown = replace(memory.spans[0], fidelity=None)
+    assert with_spans(memory, (unknown, *memory.spans[1:])).fidelity is None
 
 
-def test_fidelity_is_unknown_if_one_span_was_not_measured(memory: Memory) -> None:
-    spans = (replace(memory.spans[0], fidelity=None), *memory.spans[1:])
-    assert replace(memory, spans=spans).fidelity is None
+def test_token_fidelity_is_known_where_that_of_every_span_is(mixed: Memory) -> None:
+    known = mixed.token_fidelity
+    assert known is not None
+    assert known.share == pytest.approx(mixed.fidelity)
+    unknown = replace(mixed.spans[0], token_fidelity=None)
+    assert with_spans(mixed, (unknown, *mixed.spans[1:])).token_fidelity is None
 
 
 def test_span_source_is_cut_at_characters_of_its_own_document(memory: Memory) -> None:
@@ -29,12 +60,9 @@ def test_span_source_is_cut_at_characters_of_its_own_document(memory: Memory) ->
     assert first is not None
     assert [memory.span_source(i) for i in range(3)] == [first[:10], first[10:], second]
     assert memory.span_source(0) == "Der Fluß 𝔘"
-
-
-@pytest.mark.parametrize("index", [-1, 3])
-def test_span_source_of_a_missing_span_is_refused(memory: Memory, index: int) -> None:
-    with pytest.raises(InputError, match=f"span {index}"):
-        memory.span_source(index)
+    for index in (-1, 3):
+        with pytest.raises(InputError, match=f"span {index}"):
+            memory.span_source(index)
 
 
 def test_without_source_drops_the_text_and_nothing_else(memory: Memory) -> None:
@@ -42,22 +70,16 @@ def test_without_source_drops_the_text_and_nothing_else(memory: Memory) -> None:
     assert [document.source for document in bare.documents] == [None, None]
     assert bare.span_source(0) is None
     assert bare != memory
-    assert replace(bare, documents=memory.documents) == memory
+    assert bare.spans == memory.spans
 
 
-def test_sum_shifts_documents_and_slots_of_the_second(memory: Memory) -> None:
+def test_sum_has_the_documents_of_both_as_they_are(memory: Memory) -> None:
     both = memory + memory
-    assert np.array_equal(both.slots, np.concatenate([memory.slots, memory.slots]))
     assert both.documents == memory.documents * 2
-    assert [span.document for span in both.spans] == [0, 0, 1, 2, 2, 3]
-    assert [span.slot_end for span in both.spans] == [2, 3, 5, 7, 8, 10]
-    assert [both.span_source(i) for i in (0, 3)] == [memory.span_source(0)] * 2
+    assert np.array_equal(both.slots, np.concatenate([memory.slots, memory.slots]))
     assert (both.tokens, both.fidelity) == (18, memory.fidelity)
-
-
-def test_sum_does_not_depend_on_grouping(memory: Memory) -> None:
-    other = replace(memory, slots=memory.slots + 1)
-    assert (memory + other) + memory == memory + (other + memory)
+    with pytest.raises(TypeError):
+        _ = memory + 1  # type: ignore[operator]
 
 
 def test_sum_of_memories_of_different_adapters_is_refused(memory: Memory) -> None:
@@ -67,23 +89,25 @@ def test_sum_of_memories_of_different_adapters_is_refused(memory: Memory) -> Non
         _ = memory + other
 
 
-def test_sum_with_something_else_is_a_type_error(memory: Memory) -> None:
+def test_memories_are_equal_by_value(mixed: Memory) -> None:
+    first, second = mixed.spans[:2]
+    slots, ids, fidelity = first.slots_KD.copy(), second.verbatim_ids.copy(), first.token_fidelity
+    assert fidelity is not None
+
+    def changed(span: Span, **values: Any) -> Memory:
+        return with_spans(mixed, [replace(s, **values) if s is span else s for s in mixed.spans])
+
+    assert mixed == changed(first, payload=Embeddings(slots_KD=slots))
+    assert mixed == changed(second, payload=Verbatim(ids=ids))
+    assert mixed != changed(first, payload=Embeddings(slots_KD=slots + np.float32(1e-6)))
+    assert mixed != changed(second, payload=Verbatim(ids=ids + 1))
+    assert mixed != changed(first, token_fidelity=None)
+    other = replace(fidelity, confidence=fidelity.confidence ^ 1)
+    assert mixed != changed(first, token_fidelity=other)
+    assert mixed != replace(mixed, created_by="someone else")
+    assert mixed != "a memory"
     with pytest.raises(TypeError):
-        _ = memory + 1  # type: ignore[operator]
-
-
-def test_memories_are_equal_by_value(memory: Memory) -> None:
-    assert memory == replace(memory, slots=memory.slots.copy())
-    changed = memory.slots.copy()
-    changed[4, 2] += 1e-6
-    assert memory != replace(memory, slots=changed)
-    assert memory != replace(memory, created_by="someone else")
-    assert memory != "a memory"
-
-
-def test_memory_has_no_hash(memory: Memory) -> None:
-    with pytest.raises(TypeError):
-        hash(memory)
+        hash(mixed)
 
 
 def test_fields_cannot_be_reassigned(memory: Memory) -> None:
@@ -92,21 +116,19 @@ def test_fields_cannot_be_reassigned(memory: Memory) -> None:
 
 
 def test_created_by_names_this_version_unless_given(memory: Memory) -> None:
-    made = Memory(
-        slots=memory.slots,
-        spans=memory.spans,
-        documents=memory.documents,
-        provenance=memory.provenance,
-    )
+    made = Memory(documents=memory.documents, provenance=memory.provenance)
     assert made.created_by == f"icae {icae.__version__}"
 
 
-@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-def test_slots_that_are_not_finite_are_refused(memory: Memory, value: float) -> None:
-    slots = memory.slots.copy()
-    slots[3, 1] = value
-    with pytest.raises(ConfigError, match="1 of 5 slots"):
-        replace(memory, slots=slots)
+def test_repr_shows_neither_text_nor_slots(memory: Memory) -> None:
+    assert "Fluß" not in repr(memory)
+    assert "array" not in repr(memory)
+
+
+def test_memory_may_be_all_verbatim(build: Callable[..., Memory]) -> None:
+    memory = build("abcde", "t2 t3")
+    assert (memory.slot_count, memory.positions, memory.ratio, memory.fidelity) == (0, 5, 1.0, 1.0)
+    assert memory.slots.shape == (0, 3)
 
 
 @pytest.mark.parametrize(
@@ -114,20 +136,15 @@ def test_slots_that_are_not_finite_are_refused(memory: Memory, value: float) -> 
     [
         np.zeros((5, 3)),
         np.zeros((5, 3, 1), dtype=np.float32),
-        np.zeros((5, 4), dtype=np.float32),
-        np.zeros((4, 3), dtype=np.float32),
         [[0.0] * 3] * 5,
+        np.array([[0.0, np.nan]], dtype=np.float32),
+        np.array([[np.inf, 0.0], [0.0, 0.0]], dtype=np.float32),
     ],
-    ids=["float64", "three axes", "too wide", "too few", "a list"],
+    ids=["float64", "three axes", "a list", "not a number", "infinite"],
 )
-def test_slots_of_another_kind_are_refused(memory: Memory, slots: object) -> None:
-    with pytest.raises(ConfigError):
-        replace(memory, slots=slots)
-
-
-def test_repr_shows_neither_text_nor_slots(memory: Memory) -> None:
-    assert "Fluß" not in repr(memory)
-    assert "slots=array" not in repr(memory)
+def test_slots_of_another_kind_are_refused(slots: Any) -> None:
+    with pytest.raises(ConfigError, match=r"matrix of float32|1 of \d slots"):
+        Embeddings(slots_KD=slots)
 
 
 @pytest.mark.parametrize(
@@ -141,23 +158,111 @@ def test_repr_shows_neither_text_nor_slots(memory: Memory) -> None:
     ],
     ids=["int32", "two axes", "negative", "too large", "a list"],
 )
-def test_verbatim_ids_of_another_kind_are_refused(mixed: Memory, ids: object) -> None:
+def test_verbatim_ids_of_another_kind_are_refused(ids: Any) -> None:
     with pytest.raises(ConfigError, match="verbatim token id"):
-        replace(mixed, verbatim_ids=ids)
+        Verbatim(ids=ids)
 
 
-def test_memory_may_be_all_verbatim(build: Callable[..., Memory]) -> None:
-    memory = build("abcde", "t2 t3")
-    assert (memory.slot_count, memory.positions, memory.ratio, memory.fidelity) == (0, 5, 1.0, 1.0)
-    assert memory.slots.shape == (0, 3)
+def test_slots_of_another_width_than_the_decoder_are_refused(memory: Memory) -> None:
+    wide = replace(memory.spans[0], payload=Embeddings(slots_KD=np.ones((2, 4), np.float32)))
+    with pytest.raises(ConfigError, match="another width"):
+        with_spans(memory, (wide, *memory.spans[1:]))
 
 
-def test_memories_with_other_verbatim_tokens_or_confidence_differ(mixed: Memory) -> None:
-    fidelity = mixed.token_fidelity
-    assert fidelity is not None
-    assert mixed == replace(mixed, verbatim_ids=mixed.verbatim_ids.copy())
-    assert mixed != replace(mixed, verbatim_ids=mixed.verbatim_ids + 1)
-    confidence = fidelity.confidence.copy()
-    confidence[0] ^= 1
-    assert mixed != replace(mixed, token_fidelity=replace(fidelity, confidence=confidence))
-    assert mixed != replace(mixed, token_fidelity=None)
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"token_end": 0},
+        {"token_start": -1},
+        {"char_start": 11},
+        {"char_start": -1},
+        {"payload": Embeddings(slots_KD=np.zeros((0, 3), dtype=np.float32))},
+        {"ratio": 0.5},
+        {"ratio": float("nan")},
+        {"fidelity": 1.1},
+        {"fidelity": float("nan")},
+        {"refine_steps": -1},
+        {"refine_steps": 2**31},
+        {"refine_seconds": -0.5},
+        {"refine_seconds": float("inf")},
+        {"token_fidelity": TokenFidelity.of_verbatim(3)},
+        {"token_fidelity": TokenFidelity.of_verbatim(4)},
+    ],
+    ids=str,
+)
+def test_span_out_of_range_is_refused(memory: Memory, change: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError):
+        replace(memory.spans[0], **change)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"payload": Verbatim(ids=np.array([1], dtype=np.int64))},
+        {"ratio": 2.0},
+        {"fidelity": 0.5},
+        {"fidelity": None},
+        {"refine_steps": 1},
+        {"refine_seconds": 0.5},
+        {"written_back": True},
+        {
+            "token_fidelity": TokenFidelity(
+                reproduced=np.ones(2, dtype=np.bool_), confidence=np.array([255, 254], np.uint8)
+            )
+        },
+    ],
+    ids=str,
+)
+def test_verbatim_span_that_is_no_longer_verbatim_is_refused(
+    mixed: Memory, change: dict[str, Any]
+) -> None:
+    assert mixed.spans[1].kind == "tokens"
+    with pytest.raises(ConfigError):
+        replace(mixed.spans[1], **change)
+
+
+@pytest.mark.parametrize(
+    ("index", "change"),
+    [
+        (0, {"token_end": 3}),
+        (0, {"token_start": 1}),
+        (1, {"token_start": 5}),
+        (1, {"char_start": 9, "char_end": 9}),
+        (1, {"char_end": 99}),
+    ],
+    ids=str,
+)
+def test_spans_that_do_not_tile_their_document_are_refused(
+    memory: Memory, index: int, change: dict[str, Any]
+) -> None:
+    spans = list(memory.spans)
+    spans[index] = replace(spans[index], **change)
+    with pytest.raises(ConfigError):
+        with_spans(memory, spans)
+
+
+def test_memory_without_documents_and_document_without_spans_are_refused(memory: Memory) -> None:
+    with pytest.raises(ConfigError, match="no documents"):
+        replace(memory, documents=())
+    with pytest.raises(ConfigError, match="no spans"):
+        replace(memory.documents[0], spans=())
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"source": "another text, not the one hashed"},
+        {"chars": 1},
+        {"chars": -1, "source": None},
+        {"sha256": "A" * 64},
+        {"token_ids_sha256": "abc"},
+        {"name": "undecodable \udcff"},
+        {"source": "\ud800"},
+    ],
+    ids=ascii,
+)
+def test_document_that_contradicts_itself_is_refused(
+    memory: Memory, change: dict[str, Any]
+) -> None:
+    with pytest.raises(ConfigError):
+        replace(memory.documents[0], **change)

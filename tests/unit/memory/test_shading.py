@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from icae.errors import InputError
-from icae.memory import Memory, Provenance, Segment, TokenFidelity, memory_of_segments
+from icae.memory import Embeddings, Memory, MemoryDocument, Provenance, Span, TokenFidelity
 from icae.memory.shading import shaded_spans
+from word_memories import with_spans
 
 
 def test_stretches_tile_the_text_of_every_span(build: Callable[..., Memory]) -> None:
@@ -43,14 +44,28 @@ def test_tokens_that_share_a_character_are_as_weak_as_the_weakest(
     rest = TokenFidelity(
         reproduced=np.array([True, True]), confidence=np.array([204, 255], np.uint8)
     )
-    slots = np.ones((1, 3), np.float32)
-    segments = [
-        Segment.of_slots(np.arange(3), slots, ratio=3, token_fidelity=measured),
-        Segment.of_slots(np.arange(2), slots, ratio=2, token_fidelity=rest),
-    ]
-    memory = memory_of_segments(
-        segments, text="a🙂b", offsets=[0, 1, 1, 1, 2], name="x", provenance=provenance
+    payload = Embeddings(slots_KD=np.ones((1, 3), np.float32))
+    first = Span(
+        token_start=0,
+        token_end=3,
+        char_start=0,
+        char_end=1,
+        payload=payload,
+        ratio=3,
+        fidelity=measured.share,
+        token_fidelity=measured,
     )
+    second = replace(
+        first,
+        token_start=3,
+        token_end=5,
+        char_start=1,
+        char_end=3,
+        fidelity=rest.share,
+        token_fidelity=rest,
+    )
+    document = MemoryDocument.of_text("a🙂b", [first, second], name="x", token_ids_sha256=None)
+    memory = Memory(documents=(document,), provenance=provenance)
 
     spans = dict(shaded_spans(memory, 0, [0, 1, 1, 1, 2]))
 
@@ -66,7 +81,7 @@ def test_spans_are_shaded_as_a_whole_where_tokens_are_not_known(
     build: Callable[..., Memory],
 ) -> None:
     memory = build("abcde", "s3 t2")
-    unmeasured = replace(memory, token_fidelity=None)
+    unmeasured = with_spans(memory, [replace(span, token_fidelity=None) for span in memory.spans])
     for one, offsets in ((memory, None), (unmeasured, range(5))):
         spans = dict(shaded_spans(one, 0, offsets))
         assert [len(stretches) for stretches in spans.values()] == [1, 1]

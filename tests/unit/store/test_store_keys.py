@@ -12,6 +12,7 @@ from icae.store.keys import (
     settings_of,
     text_digest,
 )
+from word_memories import with_spans
 
 PLAIN = compressor_settings(ratio=4, verify=True)
 
@@ -58,7 +59,7 @@ def test_a_plain_memory_shows_what_was_asked_of_the_compressor(build, text_of) -
 
 
 def edited(memory: Memory) -> Memory:
-    return memory.drop_spans(0, 0, 1)
+    return memory.replace_spans(0, 0, 1, None)
 
 
 def merged(memory: Memory) -> Memory:
@@ -67,7 +68,7 @@ def merged(memory: Memory) -> Memory:
 
 def refined(memory: Memory) -> Memory:
     first, *rest = memory.spans
-    return replace(memory, spans=(replace(first, refine_steps=5), *rest))
+    return with_spans(memory, (replace(first, refine_steps=5), *rest))
 
 
 @pytest.mark.parametrize("change", [edited, merged, refined, Memory.without_source])

@@ -12,54 +12,36 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from icae.errors import IncompatibleMemoryError, InputError
-from icae.memory import Memory, merge
-from icae.memory.editing import extend, replace_spans
-from icae.memory.runs import document_spans
+from icae.memory import Memory, Span, merge
+from word_memories import with_spans
 
 Build = Callable[..., Memory]
 
 
-def held(memory: Memory, index: int) -> tuple[Any, ...]:
-    """Everything that a span holds, wherever it stands."""
+def held(memory: Memory, index: int) -> tuple[str | None, Span]:
+    """What a span holds, wherever it stands: its text, and the span moved to the start."""
     span = memory.spans[index]
-    start = sum(s.tokens for s in memory.spans[:index])
-    fidelity = memory.token_fidelity
-    assert fidelity is not None
-    part = fidelity.tokens(start, start + span.tokens)
-    return (
-        memory.span_source(index),
-        memory.slots[span.slot_start : span.slot_end].tobytes(),
-        memory.verbatim_ids[span.verbatim_start : span.verbatim_end].tolist(),
-        part.reproduced.tolist(),
-        part.confidence.tolist(),
-        (span.tokens, span.kind, span.ratio, span.fidelity),
-    )
+    moved = span.moved(tokens=-span.token_start, chars=-span.char_start)
+    return memory.span_source(index), moved
 
 
-def everything(memory: Memory) -> list[tuple[Any, ...]]:
+def everything(memory: Memory) -> list[tuple[str | None, Span]]:
     return [held(memory, i) for i in range(len(memory.spans))]
+
+
+def extended(memory: Memory, document: int, addition: Memory, **more: Any) -> Memory:
+    end = len(memory.documents[document].spans)
+    return memory.replace_spans(document, end, end, addition, **more)
 
 
 def texts(memory: Memory) -> list[str | None]:
     return [document.source for document in memory.documents]
 
 
-def test_mixed_memory_counts_slots_and_tokens(mixed: Memory) -> None:
-    assert (mixed.tokens, mixed.slot_count, mixed.verbatim_tokens) == (16, 7, 5)
-    assert (mixed.positions, mixed.ratio) == (12, 16 / 12)
-    assert [span.positions for span in mixed.spans] == [2, 2, 2, 1, 1, 2, 2]
-    assert bytes(mixed.verbatim_ids.tolist()) == b"deKOP"
-
-
 def test_sum_keeps_what_every_span_holds(build: Build) -> None:
     first, second = build("abcde", "s2 t3"), build("fgh", "t1 s2", seed=1)
     assert everything(first + second) == everything(first) + everything(second)
     assert merge([first, second, first]) == (first + second) + first
-
-
-def test_sum_with_an_unmeasured_memory_is_not_measured(build: Build) -> None:
-    first = build("abcde", "s2 t3")
-    assert (first + replace(first, token_fidelity=None)).token_fidelity is None
 
 
 def test_selected_spans_become_documents_of_their_own(mixed: Memory) -> None:
@@ -120,8 +102,8 @@ def test_part_of_a_text_that_was_not_kept_is_refused(mixed: Memory) -> None:
     bare = mixed.without_source()
     for cut in (
         lambda: bare.select([0]),
-        lambda: bare.drop_spans(0, 0, 1),
-        lambda: bare.extend(0, mixed.select([4, 5, 6])),
+        lambda: bare.replace_spans(0, 0, 1, None),
+        lambda: bare.replace_spans(0, 0, 1, mixed.select([4, 5, 6])),
     ):
         with pytest.raises(InputError, match="no source text for first"):
             cut()
@@ -130,7 +112,7 @@ def test_part_of_a_text_that_was_not_kept_is_refused(mixed: Memory) -> None:
 def test_extended_document_ends_with_the_new_spans(mixed: Memory, build: Build) -> None:
     added = build("xyz", "s1 t2", seed=2)
 
-    longer = mixed.extend(0, added)
+    longer = extended(mixed, 0, added)
 
     assert texts(longer) == ["abcdefghijxyz", "KLMNOP"]
     before, after = everything(mixed), everything(added)
@@ -141,7 +123,7 @@ def test_extended_document_ends_with_the_new_spans(mixed: Memory, build: Build) 
 
 
 def test_digest_of_the_new_ids_is_recorded_where_it_is_known(mixed: Memory, build: Build) -> None:
-    longer = extend(mixed, 0, build("x", "s1"), token_ids_sha256="0" * 64)
+    longer = extended(mixed, 0, build("x", "s1"), token_ids_sha256="0" * 64)
     assert longer.documents[0].token_ids_sha256 == "0" * 64
 
 
@@ -174,20 +156,20 @@ def test_replacing_at_the_start_keeps_the_provenance_of_the_whole(
 
 
 def test_dropped_spans_take_their_text_along(mixed: Memory) -> None:
-    shorter = mixed.drop_spans(1, 1, 2)
+    shorter = mixed.replace_spans(1, 1, 2, None)
     assert texts(shorter) == ["abcdefghij", "KOP"]
     assert everything(shorter) == [held(mixed, i) for i in (0, 1, 2, 3, 4, 6)]
 
 
 def test_dropping_all_spans_of_a_document_is_refused(mixed: Memory) -> None:
     with pytest.raises(InputError, match=r"(?s)first would be left.*Delete the document"):
-        mixed.drop_spans(0, 0, 4)
+        mixed.replace_spans(0, 0, 4, None)
 
 
 @pytest.mark.parametrize("run", [(-1, 1), (2, 1), (0, 5)])
 def test_runs_that_do_not_exist_are_refused(mixed: Memory, run: tuple[int, int]) -> None:
     with pytest.raises(InputError, match="first has no such spans"):
-        mixed.drop_spans(0, *run)
+        mixed.replace_spans(0, *run, None)
 
 
 def test_deleted_document_leaves_the_others(mixed: Memory) -> None:
@@ -203,20 +185,20 @@ def test_replacement_of_several_documents_or_another_model_is_refused(
     mixed: Memory, build: Build
 ) -> None:
     with pytest.raises(InputError, match="several"):
-        mixed.extend(0, mixed)
+        extended(mixed, 0, mixed)
     foreign = replace(build("x", "s1"), provenance=replace(mixed.provenance, adapter_hash="c" * 64))
     with pytest.raises(IncompatibleMemoryError):
-        replace_spans(mixed, 0, 0, 1, foreign)
+        mixed.replace_spans(0, 0, 1, foreign)
 
 
 def test_shared_characters_stay_with_the_spans_that_are_left(memory: Memory) -> None:
     # A character of several bytes: the first span ends in it, the second starts in it.
-    first, second, third = memory.spans
-    shared = replace(memory, spans=(replace(first, char_end=11), second, third))
+    first, *rest = memory.spans
+    shared = with_spans(memory, (replace(first, char_end=11), *rest))
     text = str(memory.documents[0].source)
 
-    assert shared.drop_spans(0, 0, 1).documents[0].source == text[10:]
-    assert shared.drop_spans(0, 1, 2).documents[0].source == text[:11]
+    assert shared.replace_spans(0, 0, 1, None).documents[0].source == text[10:]
+    assert shared.replace_spans(0, 1, 2, None).documents[0].source == text[:11]
 
 
 Edit = tuple[str, int, int, str]
@@ -236,17 +218,17 @@ def edited(memory: Memory, edit: Edit, build: Build) -> Memory:
     """One edit, its numbers folded into what there is."""
     what, a, b, plan = edit
     document = a % len(memory.documents)
-    spans = len(document_spans(memory, document))
+    spans = len(memory.documents[document].spans)
     first = b % (spans + 1)
     end = min(spans, first + a % 3)
     text = "ß漢🙂xyzuvw"[: sum(int(word[1:]) for word in plan.split())]
     new = build(text, plan, name=f"new{a}", seed=a)
     if what == "extend":
-        return memory.extend(document, new)
+        return extended(memory, document, new)
     if what == "replace":
         return memory.replace_spans(document, first, end, new)
     if what == "drop" and end - first < spans:
-        return memory.drop_spans(document, first, end)
+        return memory.replace_spans(document, first, end, None)
     if what == "slice":
         chars = memory.documents[document].chars
         return memory.slice(b % chars, chars, document=document)
@@ -274,7 +256,7 @@ def test_any_sequence_of_edits_leaves_a_sound_memory(
         memory = edited(memory, edit, build)
         assert set(map(repr, everything(memory))) <= known
         for d, document in enumerate(memory.documents):
-            own = document_spans(memory, d)
+            own = memory.span_range(d)
             assert "".join(str(memory.span_source(i)) for i in own) == document.source
     memory.save(tmp_path / "m.icae")
     assert Memory.load(tmp_path / "m.icae") == memory

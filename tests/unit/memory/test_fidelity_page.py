@@ -8,8 +8,9 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from icae.memory import Memory, Provenance, Segment, TokenFidelity, memory_of_segments
-from icae.memory.fidelity_html import fidelity_page
+from icae.memory import Embeddings, Memory, MemoryDocument, Provenance, Span, TokenFidelity
+from icae.memory.fidelity_page import fidelity_page
+from word_memories import with_spans
 
 VOID = {"meta", "br"}
 
@@ -47,16 +48,23 @@ def make(provenance: Provenance, text: str, lost: set[int], verbatim: int = 0) -
     fidelity = TokenFidelity(
         reproduced=reproduced, confidence=np.where(reproduced, 230, 20).astype(np.uint8)
     )
-    ids = np.arange(len(text))
     cut = len(text) - verbatim
-    segments = [
-        Segment.of_slots(ids[:cut], np.ones((2, 3), np.float32), ratio=4, token_fidelity=fidelity)
-    ]
-    if verbatim:
-        segments.append(Segment.of_tokens(ids[cut:], hidden_size=3))
-    return memory_of_segments(
-        segments, text=text, offsets=range(len(text)), name="<b>.txt", provenance=provenance
+    first = Span(
+        token_start=0,
+        token_end=cut,
+        char_start=0,
+        char_end=cut,
+        payload=Embeddings(slots_KD=np.ones((2, 3), np.float32)),
+        ratio=4,
+        fidelity=fidelity.share,
+        token_fidelity=fidelity,
     )
+    ids = np.arange(cut, len(text))
+    spans = [first]
+    if verbatim:
+        spans.append(Span.verbatim(ids, token_start=cut, char_start=cut, char_end=len(text)))
+    document = MemoryDocument.of_text(text, spans, name="<b>.txt", token_ids_sha256=None)
+    return Memory(documents=(document,), provenance=provenance)
 
 
 def page_of(memory: Memory) -> str:
@@ -104,11 +112,11 @@ def test_spans_are_listed_with_what_they_take(mixed: Memory) -> None:
 
 
 def test_unmeasured_text_is_grey_and_says_so(mixed: Memory) -> None:
-    spans = tuple(
-        span if span.kind == "tokens" else replace(span, fidelity=None) for span in mixed.spans
-    )
-    bare = replace(mixed, spans=spans, token_fidelity=None)
-    page = page_of(bare)
+    spans = [
+        span if span.kind == "tokens" else replace(span, fidelity=None, token_fidelity=None)
+        for span in mixed.spans
+    ]
+    page = page_of(with_spans(mixed, spans))
     assert {name for name, _ in Page(page).shaded} == {"v", "n"}
     assert "whole spans only" in page
 

@@ -1,7 +1,4 @@
-"""How faithfully each single token is held.
-
-Shapes: T context tokens of all spans of a memory, in order.
-"""
+"""How faithfully each single token is held."""
 
 from __future__ import annotations
 
@@ -11,21 +8,17 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from icae.config.parsing import check
 from icae.config.types import FloatArray
-from icae.memory.checks import check
-from icae.memory.spans import MemorySpan, token_offsets
+from icae.memory.checks import check_array
 
 CERTAIN = 255
 """A confidence of 1: it is stored in steps of 1/255."""
 
-_TOLERANCE = 1e-6
-
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class TokenFidelity:
-    """What the decoder makes of each token under teacher forcing.
-
-    Two are equal if their arrays are.
+    """What the decoder makes of each of T tokens under teacher forcing.
 
     Attributes:
         reproduced: bool [T], whether its most likely token was the right one. A verbatim
@@ -42,17 +35,13 @@ class TokenFidelity:
 
     def __post_init__(self) -> None:
         for name, dtype in (("reproduced", np.bool_), ("confidence", np.uint8)):
-            array = getattr(self, name)
-            check(
-                isinstance(array, np.ndarray) and array.dtype == dtype and array.ndim == 1,
-                f"token_fidelity.{name} is not a list of {np.dtype(dtype)}.",
-                f"{getattr(array, 'dtype', type(array).__name__)} {getattr(array, 'shape', '')}",
-                f"a NumPy array, {np.dtype(dtype)} [T]",
-            )
+            message = f"token_fidelity.{name} is not a list of {np.dtype(dtype)}."
+            check_array(message, getattr(self, name), dtype, 1)
+        lengths = len(self.reproduced), len(self.confidence)
         check(
-            len(self.reproduced) == len(self.confidence),
+            lengths[0] == lengths[1],
             "token_fidelity is of two lengths.",
-            (len(self.reproduced), len(self.confidence)),
+            lengths,
             "one value of each for every token",
         )
 
@@ -81,10 +70,10 @@ class TokenFidelity:
         return len(self.reproduced)
 
     def __eq__(self, other: object) -> bool:
-        if not isinstance(other, TokenFidelity):
-            return NotImplemented
-        return np.array_equal(self.reproduced, other.reproduced) and np.array_equal(
-            self.confidence, other.confidence
+        return (
+            isinstance(other, TokenFidelity)
+            and np.array_equal(self.reproduced, other.reproduced)
+            and np.array_equal(self.confidence, other.confidence)
         )
 
     @property
@@ -97,7 +86,7 @@ class TokenFidelity:
         """The confidence as probabilities (0..1), float32 [T]."""
         return (self.confidence / CERTAIN).astype(np.float32)
 
-    def tokens(self, start: int, end: int) -> TokenFidelity:
+    def part(self, start: int, end: int) -> TokenFidelity:
         """The fidelity of the tokens ``start..end``, end exclusive."""
         return TokenFidelity(
             reproduced=self.reproduced[start:end], confidence=self.confidence[start:end]
@@ -105,13 +94,10 @@ class TokenFidelity:
 
 
 def join_token_fidelity(parts: Sequence[TokenFidelity | None]) -> TokenFidelity | None:
-    """The fidelity of tokens one after the other.
+    """The fidelity of tokens one after the other; None if a part was not measured.
 
     Args:
         parts: Fidelity of consecutive tokens, at least one part.
-
-    Returns:
-        All of them, or None if one was not measured.
     """
     known = [part for part in parts if part is not None]
     if len(known) < len(parts):
@@ -120,39 +106,3 @@ def join_token_fidelity(parts: Sequence[TokenFidelity | None]) -> TokenFidelity 
         reproduced=np.concatenate([part.reproduced for part in known]),
         confidence=np.concatenate([part.confidence for part in known]),
     )
-
-
-def check_token_fidelity(fidelity: TokenFidelity, spans: Sequence[MemorySpan]) -> None:
-    """Check that the fidelity of tokens fits that of their spans.
-
-    Args:
-        fidelity: Of all tokens of the spans.
-        spans: Spans of a memory.
-
-    Raises:
-        ConfigError: If there are more or fewer tokens, a span states another share than
-            its tokens have, or a verbatim token is not certain.
-    """
-    offsets = token_offsets(spans)
-    check(
-        len(fidelity) == offsets[-1],
-        "token_fidelity does not cover the tokens.",
-        len(fidelity),
-        f"{offsets[-1]} tokens",
-    )
-    shares = np.add.reduceat(fidelity.reproduced, offsets[:-1], dtype=np.int64) / np.diff(offsets)
-    lowest = np.minimum.reduceat(fidelity.confidence, offsets[:-1])
-    measured = zip(spans, shares.tolist(), lowest.tolist(), strict=True)
-    for index, (span, share, confidence) in enumerate(measured):
-        check(
-            span.fidelity is None or abs(span.fidelity - share) <= _TOLERANCE,
-            f"Span {index} has another fidelity than its tokens.",
-            span.fidelity,
-            str(share),
-        )
-        check(
-            span.kind == "slots" or confidence == CERTAIN,
-            f"Span {index} is verbatim, but its tokens are not certain.",
-            confidence,
-            str(CERTAIN),
-        )

@@ -1,13 +1,11 @@
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 
 from icae.errors import ConfigError
-from icae.memory import Memory, TokenFidelity
-from icae.memory.token_fidelity import join_token_fidelity
+from icae.memory import TokenFidelity
+from icae.memory.fidelity import join_token_fidelity
 
 
 def fidelity(*reproduced: bool, confidence: int = 100) -> TokenFidelity:
@@ -41,7 +39,7 @@ def test_parts_join_unless_one_was_not_measured() -> None:
     first, second = fidelity(True, False), fidelity(True)
     assert join_token_fidelity([first, second]) == fidelity(True, False, True)
     assert join_token_fidelity([first, None]) is None
-    assert fidelity(True, False, True).tokens(1, 3) == fidelity(False, True)
+    assert fidelity(True, False, True).part(1, 3) == fidelity(False, True)
 
 
 def test_fidelities_are_equal_by_value() -> None:
@@ -65,31 +63,3 @@ def test_fidelities_are_equal_by_value() -> None:
 def test_arrays_of_another_kind_are_refused(reproduced: object, confidence: object) -> None:
     with pytest.raises(ConfigError, match="token_fidelity"):
         TokenFidelity(reproduced=reproduced, confidence=confidence)  # type: ignore[arg-type]
-
-
-def test_memory_refuses_the_fidelity_of_another_number_of_tokens(mixed: Memory) -> None:
-    with pytest.raises(ConfigError, match="does not cover the tokens"):
-        replace(mixed, token_fidelity=TokenFidelity.of_verbatim(15))
-
-
-def test_memory_refuses_tokens_that_contradict_their_span(mixed: Memory) -> None:
-    known = mixed.token_fidelity
-    assert known is not None
-    flipped = known.reproduced.copy()
-    flipped[0] = not flipped[0]
-    with pytest.raises(ConfigError, match="Span 0 has another fidelity"):
-        replace(mixed, token_fidelity=replace(known, reproduced=flipped))
-
-
-def test_memory_refuses_a_verbatim_token_that_is_not_certain(mixed: Memory) -> None:
-    known = mixed.token_fidelity
-    assert known is not None
-    confidence = known.confidence.copy()
-    confidence[4] = 254
-    with pytest.raises(ConfigError, match="Span 1 is verbatim"):
-        replace(mixed, token_fidelity=replace(known, confidence=confidence))
-
-
-def test_span_that_was_not_measured_is_not_contradicted(mixed: Memory) -> None:
-    first = replace(mixed.spans[0], fidelity=None)
-    assert replace(mixed, spans=(first, *mixed.spans[1:])).fidelity is None

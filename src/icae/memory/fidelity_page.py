@@ -6,10 +6,11 @@ import itertools
 from collections.abc import Iterator, Sequence
 
 from icae.memory.critical_words import CriticalWord, critical_words, overlapping_word
+from icae.memory.document import MemoryDocument
 from icae.memory.html_page import escaped, html_page
 from icae.memory.memory import Memory
 from icae.memory.shading import Stretch, shaded_spans
-from icae.memory.spans import MemoryDocument, MemorySpan
+from icae.memory.span import Span
 
 LEVELS = 10
 """Steps of the shading."""
@@ -113,11 +114,11 @@ def _document(
     )
 
 
-def _held_as(span: MemorySpan) -> str:
+def _held_as(span: Span) -> str:
     return "verbatim" if span.kind == "tokens" else f"slots, {span.ratio:g}x"
 
 
-def _row(index: int, span: MemorySpan, lost: int, critical: int) -> str:
+def _row(index: int, span: Span, lost: int, critical: int) -> str:
     return (
         f"<tr><td>{index}</td><td>{span.char_start}–{span.char_end}</td><td>{span.tokens}</td>"
         f'<td>{span.positions}</td><td class="w">{_held_as(span)}</td>'
@@ -127,7 +128,7 @@ def _row(index: int, span: MemorySpan, lost: int, critical: int) -> str:
 
 def _shaded(
     index: int,
-    span: MemorySpan,
+    span: Span,
     stretches: Sequence[Stretch],
     source: str,
     words: Sequence[CriticalWord],
@@ -143,7 +144,7 @@ def _shaded(
     return f'<span class="s" title="{title}">{"".join(parts)}</span>'
 
 
-def _classes(span: MemorySpan, stretch: Stretch, words: Sequence[CriticalWord]) -> str:
+def _classes(span: Span, stretch: Stretch, words: Sequence[CriticalWord]) -> str:
     if span.kind == "tokens":
         return "v"
     if stretch.confidence is None:

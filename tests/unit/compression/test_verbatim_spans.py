@@ -10,20 +10,21 @@ import pytest
 
 from icae.engine import Icae
 from icae.errors import IncompatibleMemoryError
-from icae.memory import Memory, hash_token_ids
+from icae.memory import Memory, Verbatim, hash_token_ids
 from icae.model import tokenize
+from word_memories import with_spans
 
 TEXT = "The inner thing is in the thin tin: a thief ran there, and the end is near.\n" * 2
 UNICODE = "Fluß – 漢字, e\u0301 and 👩‍👩‍👧🙂🙂 at\u00a0the end 🙂"
 
 
 def assert_tiles(memory: Memory, text: str) -> None:
-    """Spans cover tokens, characters and verbatim tokens once, and join to the text."""
-    at = (0, 0, 0)
+    """Spans cover tokens and characters once, and join to the text."""
+    at = (0, 0)
     for span in memory.spans:
-        assert (span.token_start, span.char_start, span.verbatim_start) == at
-        at = (span.token_end, span.char_end, span.verbatim_end)
-    assert at == (memory.documents[0].tokens, len(text), memory.verbatim_tokens)
+        assert (span.token_start, span.char_start) == at
+        at = (span.token_end, span.char_end)
+    assert at == (memory.documents[0].tokens, len(text))
     assert "".join(str(memory.span_source(i)) for i in range(len(memory.spans))) == text
 
 
@@ -33,10 +34,9 @@ def test_fidelity_of_every_token_is_kept_beside_that_of_the_spans(engine: Icae) 
     assert fidelity is not None
     assert len(fidelity) == memory.tokens
     for span in memory.spans:
-        rows = slice(span.slot_start, span.slot_end)
         piece = ids[span.token_start : span.token_end]
-        (alone,) = engine.runtime.fidelity([memory.slots[rows]], [piece])
-        part = fidelity.tokens(span.token_start, span.token_end)
+        (alone,) = engine.runtime.fidelity([span.slots_KD], [piece])
+        part = fidelity.part(span.token_start, span.token_end)
         assert span.fidelity == part.share == alone.share
         np.testing.assert_allclose(part.probabilities, alone.probabilities, atol=1.01 / 255)
     assert engine.compress(TEXT, ratio=4, verify=False).token_fidelity is None
@@ -106,7 +106,11 @@ def test_verbatim_text_is_read_like_the_text_itself(engine: Icae) -> None:
 
 def test_token_that_the_model_does_not_have_is_refused(engine: Icae) -> None:
     memory = engine.verbatim("the thing")
-    foreign = dataclasses.replace(memory, verbatim_ids=memory.verbatim_ids + 288)
+    spans = [
+        dataclasses.replace(span, payload=Verbatim(ids=span.verbatim_ids + 288))
+        for span in memory.spans
+    ]
+    foreign = with_spans(memory, spans)
     for use in (lambda: engine.ask(foreign, "Who?"), lambda: engine.reconstruct(foreign)):
         with pytest.raises(IncompatibleMemoryError, match="base model does not have"):
             use()
