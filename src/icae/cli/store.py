@@ -35,7 +35,7 @@ StorePath = Annotated[
         "-s",
         metavar="PATH",
         envvar="ICAE_STORE",
-        help="The store: a file, or a Lance folder or URI that ends in .lance.",
+        help="The store: a SQLite file.",
     ),
 ]
 

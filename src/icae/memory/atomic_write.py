@@ -37,10 +37,10 @@ def write_atomically(path: Path, parts: Iterable[bytes]) -> None:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-    _flush_folder(path.parent)
+    flush_folder(path.parent)
 
 
-def _flush_folder(folder: Path) -> None:
+def flush_folder(folder: Path) -> None:
     """Make the new name durable; the file itself is complete even where this fails."""
     try:
         descriptor = os.open(folder, os.O_RDONLY)

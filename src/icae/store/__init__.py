@@ -1,7 +1,6 @@
 """Memory stores: many memories under the user's names, stored once each and searchable.
 
-A store is one SQLite file, or, with the extra ``lance``, a folder or bucket whose name
-ends in ``.lance``. Needs no model: torch and transformers are never imported.
+A store is one SQLite file. Needs no model: torch and transformers are never imported.
 """
 
 from __future__ import annotations

@@ -3,20 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import json
 
 from icae.memory import Memory, Provenance
+from icae.memory.strict_json import write_canonical
 from icae.store.base import Settings
 
 MIN_PREFIX = 8
 """Fewest digits of a key that stand for all of it."""
-
-
-def canonical_json(value: object) -> str:
-    """JSON in one form: sorted keys, no white space, finite numbers."""
-    return json.dumps(
-        value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
-    )
 
 
 def maker_hash(provenance: Provenance) -> str:
@@ -33,7 +26,7 @@ def maker_hash(provenance: Provenance) -> str:
         provenance.hidden_size,
         provenance.slot_dtype,
     ]
-    return hashlib.sha256(canonical_json(identity).encode()).hexdigest()
+    return hashlib.sha256(write_canonical(identity).encode()).hexdigest()
 
 
 def memory_key(text_sha256: str, provenance: Provenance, settings: Settings) -> str:
@@ -52,7 +45,7 @@ def memory_key(text_sha256: str, provenance: Provenance, settings: Settings) -> 
         "settings": dict(settings),
         "text": text_sha256,
     }
-    return hashlib.sha256(canonical_json(parts).encode()).hexdigest()
+    return hashlib.sha256(write_canonical(parts).encode()).hexdigest()
 
 
 def compressor_settings(*, ratio: float, verify: bool) -> Settings:
@@ -70,7 +63,7 @@ def text_digest(memory: Memory) -> str:
     digests = [document.sha256 for document in memory.documents]
     if len(digests) == 1:
         return digests[0]
-    return hashlib.sha256(canonical_json(digests).encode()).hexdigest()
+    return hashlib.sha256(write_canonical(digests).encode()).hexdigest()
 
 
 def settings_of(memory: Memory, content_sha256: str) -> Settings:

@@ -19,6 +19,7 @@ from typing import Self
 
 from icae.errors import MemoryFileError, MissingMemoryError, StoreError
 from icae.memory import Memory, Provenance, memory_from_bytes
+from icae.memory.strict_json import write_canonical
 from icae.store import sqlite_check, sqlite_file
 from icae.store.base import (
     Added,
@@ -28,9 +29,9 @@ from icae.store.base import (
     SearchHit,
     StoredMemory,
 )
-from icae.store.keys import MIN_PREFIX, canonical_json, maker_hash
+from icae.store.keys import MIN_PREFIX, maker_hash
+from icae.store.passages import fts_query, snippet_of
 from icae.store.prepared import Prepared, check_name, prepare
-from icae.store.query import fts_query, snippet_of
 
 LOCK_TIMEOUT_S = 30.0
 """How long a store waits for another process before it gives up, s."""
@@ -45,7 +46,14 @@ _RECORD = """
 _UNDER = """
     WHERE id IN (SELECT memory_id FROM names WHERE name >= ? AND name < ?)
 """
-LAST_CHARACTER = chr(0x10FFFF)
+_LAST_CHARACTER = chr(0x10FFFF)
+_AS_STORED = (
+    *("key", "text_sha256", "documents", "passages", "tokens", "positions", "fidelity"),
+    *("bytes", "sha256", "added_at"),
+)
+"""Columns that a `StoredMemory` has as they are."""
+_AS_FOUND = ("key", "span_first", "span_end", "char_start", "char_end", "positions", "score")
+"""Columns that a `SearchHit` has as they are."""
 _SEARCH = """
     SELECT key, documents, document, document_name, span_first, span_end, char_start,
         char_end, passages.positions AS positions, -score AS score, text,
@@ -128,7 +136,7 @@ class SqliteStore:
     def records(self, *, under: str = "") -> list[StoredMemory]:
         """All memories, those with names first; see `MemoryStore.records`."""
         query, values = (
-            (_RECORD + _UNDER, (under, under + LAST_CHARACTER)) if under else (_RECORD, ())
+            (_RECORD + _UNDER, (under, under + _LAST_CHARACTER)) if under else (_RECORD, ())
         )
         with self._translated():
             rows = self._db.execute(query, values).fetchall()
@@ -250,8 +258,8 @@ class SqliteStore:
             "key": item.key,
             "text_sha256": item.text_sha256,
             "maker": maker_hash(item.memory.provenance),
-            "provenance": canonical_json(asdict(item.memory.provenance)),
-            "settings": canonical_json(dict(item.settings)),
+            "provenance": write_canonical(asdict(item.memory.provenance)),
+            "settings": write_canonical(dict(item.settings)),
             "documents": len(item.memory.documents),
             "tokens": item.memory.tokens,
             "positions": item.memory.positions,
@@ -349,33 +357,18 @@ class SqliteStore:
 
 def _record(row: sqlite3.Row) -> StoredMemory:
     return StoredMemory(
-        key=row["key"],
         names=tuple(json.loads(row["names"])),
-        text_sha256=row["text_sha256"],
         provenance=Provenance(**json.loads(row["provenance"])),
         settings=json.loads(row["settings"]),
-        documents=row["documents"],
-        passages=row["passages"],
-        tokens=row["tokens"],
-        positions=row["positions"],
-        fidelity=row["fidelity"],
-        bytes=row["bytes"],
-        sha256=row["sha256"],
-        added_at=row["added_at"],
+        **{name: row[name] for name in _AS_STORED},
     )
 
 
 def _hit(row: sqlite3.Row, query: str) -> SearchHit:
-    name = row["name"] if row["documents"] == 1 else f"{row['name']}/{row['document_name']}"
+    own = f"{row['name']}/{row['document_name']}"
     return SearchHit(
-        key=row["key"],
-        document=name,
+        document=row["name"] if row["documents"] == 1 else own,
         document_index=row["document"],
-        span_first=row["span_first"],
-        span_end=row["span_end"],
-        char_start=row["char_start"],
-        char_end=row["char_end"],
-        positions=row["positions"],
-        score=row["score"],
         snippet=snippet_of(row["text"], query),
+        **{name: row[name] for name in _AS_FOUND},
     )

@@ -10,8 +10,9 @@ from dataclasses import asdict
 
 from icae.errors import IcaeError
 from icae.memory import Memory, memory_from_bytes
+from icae.memory.strict_json import write_canonical
 from icae.store.base import Problem
-from icae.store.keys import canonical_json, maker_hash, memory_key, text_digest
+from icae.store.keys import maker_hash, memory_key, text_digest
 from icae.store.passages import passages_of
 from icae.store.sqlite_file import reading, rollback
 
@@ -88,7 +89,7 @@ def _check_record(row: sqlite3.Row, memory: Memory, data: bytes) -> Iterator[str
     expected = {
         "text_sha256": text_sha256,
         "maker": maker_hash(memory.provenance),
-        "provenance": canonical_json(asdict(memory.provenance)),
+        "provenance": write_canonical(asdict(memory.provenance)),
         "documents": len(memory.documents),
         "tokens": memory.tokens,
         "positions": memory.positions,

@@ -14,6 +14,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 from icae.errors import StoreError
+from icae.memory.atomic_write import flush_folder
 from icae.store.migrations import (
     APPLICATION_ID,
     SCHEMA_VERSION,
@@ -25,8 +26,6 @@ from icae.store.migrations import (
 _MAGIC = b"SQLite format 3\x00"
 _KEPT_LOG_BYTES = 16_000_000
 _BUSY = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
-_READ_ONLY = {sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM, sqlite3.SQLITE_AUTH}
-_DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_FORMAT}
 
 
 def create(path: Path, *, timeout_s: float) -> None:
@@ -55,7 +54,7 @@ def create(path: Path, *, timeout_s: float) -> None:
                 with writing(db):
                     migrate(db)
             os.link(temporary, path)
-            _flush_folder(path.parent)
+            flush_folder(path.parent)
     except FileExistsError:
         return  # another process was faster
     except OSError as error:
@@ -79,16 +78,6 @@ def _require_no_log(path: Path) -> None:
             got=f"{log} without {path.name}",
             fix=f"Put {path.name} back, or delete {log.name} to start an empty store.",
         )
-
-
-def _flush_folder(folder: Path) -> None:
-    """Make a new name durable where the system can."""
-    if os.name == "posix":
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
 
 
 def connect(path: Path, *, timeout_s: float) -> sqlite3.Connection:
@@ -236,44 +225,47 @@ def translated(path: Path, timeout_s: float) -> Iterator[None]:
 
 def _store_error(path: Path, timeout_s: float, code: int, reason: str) -> StoreError:
     """The error for a result code of SQLite."""
-    if code in _BUSY:
-        return StoreError(
-            f"The store {path} is in use by another process.",
-            got=f"locked for more than {timeout_s:g} s",
-            expected="to get the lock",
-            fix="Try again when the other process is done; nothing was changed.",
-        )
-    if code == sqlite3.SQLITE_FULL:
-        return StoreError(
-            f"There is no space left for the store {path}.",
-            got=reason,
-            expected="space for what is added and for a log of it",
-            fix="Free some disk space; nothing was changed.",
-        )
-    if code in _READ_ONLY:
-        return StoreError(
-            f"The store {path} cannot be written.",
-            got=reason,
-            expected="a file and a folder that you may write to",
-            fix="Change their permissions, or copy the store; nothing was changed.",
-        )
-    if code in _DAMAGED:
-        return StoreError(
-            f"The store {path} is damaged.",
-            got=reason,
-            expected="a sound SQLite file",
-            fix="Restore it from a copy, or make it again from the documents.",
-        )
-    if code == sqlite3.SQLITE_TOOBIG:
-        return StoreError(
-            "The memory is too large for the store.",
-            got=reason,
-            expected="less than 1 GB in one memory",
-            fix="Cut the document into parts and add each.",
-        )
-    return StoreError(
-        f"The store {path} cannot be read or written.",
-        got=reason,
-        expected="a file and a folder that you may read and write",
-        fix="Check path, permissions and disk; nothing was changed.",
-    )
+    message, expected, fix = next(said for codes, *said in _ERRORS if code in codes)
+    got = f"locked for more than {timeout_s:g} s" if code in _BUSY else reason
+    return StoreError(message.format(path=path), got=got, expected=expected, fix=fix)
+
+
+_ERRORS = (
+    (
+        _BUSY,
+        "The store {path} is in use by another process.",
+        "to get the lock",
+        "Try again when the other process is done; nothing was changed.",
+    ),
+    (
+        {sqlite3.SQLITE_FULL},
+        "There is no space left for the store {path}.",
+        "space for what is added and for a log of it",
+        "Free some disk space; nothing was changed.",
+    ),
+    (
+        {sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM, sqlite3.SQLITE_AUTH},
+        "The store {path} cannot be written.",
+        "a file and a folder that you may write to",
+        "Change their permissions, or copy the store; nothing was changed.",
+    ),
+    (
+        {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_FORMAT},
+        "The store {path} is damaged.",
+        "a sound SQLite file",
+        "Restore it from a copy, or make it again from the documents.",
+    ),
+    (
+        {sqlite3.SQLITE_TOOBIG},
+        "The memory is too large for the store {path}.",
+        "less than 1 GB in one memory",
+        "Cut the document into parts and add each.",
+    ),
+    (
+        range(256),
+        "The store {path} cannot be read or written.",
+        "a file and a folder that you may read and write",
+        "Check path, permissions and disk; nothing was changed.",
+    ),
+)
+"""What went wrong by SQLite's primary result code: message, expected, fix."""

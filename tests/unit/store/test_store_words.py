@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from icae.errors import InputError
-from icae.store.query import MAX_WORDS, SNIPPET_CHARS, fts_query, snippet_of, words_of
+from icae.store.passages import MAX_WORDS, SNIPPET_CHARS, fts_query, snippet_of, words_of
 
 
 def test_words_are_taken_once_and_without_case() -> None:
