@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from icae.cli.app import app
-from icae.model.base import embedded_gguf
+from icae.model.base_files import embedded_gguf
 
 pytest.importorskip("sacrebleu")
 pytest.importorskip("matplotlib")

@@ -10,7 +10,7 @@ from icae import engine as api
 from icae.compression.adaptive import FidelityPolicy
 from icae.compression.refinement import RefineConfig
 from icae.memory import Memory
-from icae.model.base import embedded_gguf
+from icae.model.base_files import embedded_gguf
 
 pytestmark = [
     pytest.mark.real_model,

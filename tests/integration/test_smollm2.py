@@ -15,7 +15,7 @@ import pytest
 from icae import engine as api
 from icae.memory import memory_bytes
 from icae.model import load_tokenizer, tokenize, tokenizer_hash, weight_hash
-from icae.model.base import DEFAULT_BASE, embedded_gguf
+from icae.model.base_files import DEFAULT_BASE, embedded_gguf
 from icae.opening import config_file
 from icae.serve.model_sizes import ModelSizes
 from icae.serve.plan import Workload, plan

@@ -289,7 +289,7 @@ def target_leads(logits_TV: Tensor, task: DecoderTask) -> Tensor:
         logits_TV: Logits of the scored targets.
         task: The task that they are of.
     """
-    target_T1 = torch.from_numpy(task.target_ids[task.label_mask]).to(logits_TV.device)[:, None]
+    target_T1 = torch.from_numpy(task.scored_ids).to(logits_TV.device)[:, None]
     own_T = logits_TV.gather(1, target_T1)[:, 0]
     others_TV = logits_TV.scatter(1, target_T1, float("-inf"))
     return own_T - others_TV.amax(dim=1)

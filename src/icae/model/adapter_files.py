@@ -48,8 +48,8 @@ class FolderKind:
     methods: tuple[Method, ...]
     format: str
     record: str
-    lora: str
-    vectors: str | None
+    lora: str = "."
+    vectors: str | None = None
 
     @property
     def weights(self) -> tuple[str, ...]:
@@ -73,8 +73,6 @@ FULL_CONTEXT = FolderKind(
     methods=("full-context",),
     format="icae-full-context-reader",
     record="reader.json",
-    lora=".",
-    vectors=None,
 )
 RIVAL = FolderKind(
     what="the folder of a trained rival",
@@ -82,7 +80,6 @@ RIVAL = FolderKind(
     methods=("gist", "autocompressor"),
     format="icae-rival",
     record="rival.json",
-    lora=".",
     vectors="rival.safetensors",
 )
 KINDS: Mapping[Method, FolderKind] = {
@@ -90,13 +87,8 @@ KINDS: Mapping[Method, FolderKind] = {
 }
 """What each method of training is kept in."""
 
-TITLES: Mapping[Method, str] = {
-    "memory": "ICAE",
-    "full-context": "Full context",
-    "gist": "GIST",
-    "autocompressor": "AutoCompressor",
-}
-"""Method -> its name in tables."""
+TITLES: Mapping[Method, str] = {"gist": "GIST", "autocompressor": "AutoCompressor"}
+"""Rival -> its name in tables."""
 
 
 @dataclass(frozen=True, kw_only=True)

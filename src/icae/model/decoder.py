@@ -13,7 +13,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
@@ -35,14 +34,14 @@ class DecoderRow:
     Attributes:
         ids: Token ids.
         positions: Positions of inputs and ids, F + len(ids) of them.
-        scored: At which of these places the output is wanted, bool.
+        scored: At which of these places the output is wanted.
         inputs_FD: Input embeddings before the ids, in the decoder's dtype, or None.
         past: Keys and values read before everything, or None.
     """
 
     ids: TokenIds
     positions: Sequence[int]
-    scored: NDArray[np.bool_]
+    scored: slice
     inputs_FD: Tensor | None = None
     past: KeyValues | None = None
 
@@ -93,11 +92,14 @@ def plain_logits(decoder: PreTrainedModel, rows: Sequence[PlainRow]) -> list[Ten
     Returns:
         Logits [scored, V] of each row, float32.
     """
-    made = []
-    for row in rows:
-        scored = np.zeros(len(row.ids), dtype=np.bool_)
-        scored[-row.scored - 1 : -1] = True
-        made.append(DecoderRow(ids=row.ids, positions=range(len(row.ids)), scored=scored))
+    made = [
+        DecoderRow(
+            ids=row.ids,
+            positions=range(len(row.ids)),
+            scored=slice(len(row.ids) - row.scored - 1, len(row.ids) - 1),
+        )
+        for row in rows
+    ]
     return _logits(decoder, made, [list(range(len(rows)))])
 
 
@@ -109,11 +111,10 @@ def _logits(
     for group in groups:
         hidden_RSD = _hidden(decoder, [rows[r] for r in group])
         for row, hidden_SD in zip(group, hidden_RSD, strict=True):
-            scored = torch.from_numpy(rows[row].scored).to(hidden_SD.device)
-            picked[row] = hidden_SD[: len(scored)][scored]
+            picked[row] = hidden_SD[rows[row].scored]
     hidden_TD = torch.cat([picked[row] for row in range(len(rows))])
     logits_TV = decoder.get_output_embeddings()(hidden_TD).float()
-    return list(logits_TV.split([int(row.scored.sum()) for row in rows]))
+    return list(logits_TV.split([len(picked[row]) for row in range(len(rows))]))
 
 
 def _hidden(decoder: PreTrainedModel, rows: Sequence[DecoderRow]) -> Tensor:

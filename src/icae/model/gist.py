@@ -33,7 +33,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from transformers import DynamicCache, PreTrainedModel
 
@@ -132,12 +131,10 @@ class GistModel(MemoryModel[GistMemory]):
         """``[gist tokens ; objective tokens ; ids]``, at the positions behind the context."""
         inputs_MD = self.markers(task.tokens)
         size = len(inputs_MD) + len(task.input_ids)
-        scored = np.zeros(size, dtype=np.bool_)
-        scored[len(inputs_MD) - 1 :] = task.label_mask
         return DecoderRow(
             ids=task.input_ids,
             positions=range(memory.end, memory.end + size),
-            scored=scored,
+            scored=slice(size - task.labels, size),
             inputs_FD=inputs_MD,
             past=memory.key_values,
         )

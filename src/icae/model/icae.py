@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
@@ -131,9 +130,8 @@ class IcaeModel(MemoryModel[Slots]):
             config.objective_tokens + len(task.input_ids),
             front=config.front,
         )
-        scored = np.zeros(len(positions), dtype=np.bool_)
         # The output at the last objective token predicts the first target.
-        scored[len(inputs_FD) - 1 :] = task.label_mask
+        scored = slice(len(positions) - task.labels, len(positions))
         return DecoderRow(
             ids=task.input_ids, positions=positions, scored=scored, inputs_FD=inputs_FD
         )

@@ -16,7 +16,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from icae.config.types import Objective, TokenIds
 from icae.errors import InputError
@@ -64,11 +63,6 @@ class DecoderTask:
     def labels(self) -> int:
         """Number of scored targets."""
         return len(self.target_ids) - self.unscored
-
-    @property
-    def label_mask(self) -> NDArray[np.bool_]:
-        """Which targets are scored, [T]."""
-        return np.arange(len(self.target_ids)) >= self.unscored
 
     @property
     def scored_ids(self) -> TokenIds:

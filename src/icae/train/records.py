@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from icae.errors import MissingDependencyError
+from icae.config.extras import import_extra
 
 
 class Records:
@@ -22,10 +22,9 @@ class Records:
     """
 
     def __init__(self, folder: Path, *, step: int) -> None:
-        try:
-            from torch.utils.tensorboard import SummaryWriter
-        except ImportError as error:
-            raise missing_train_extra("tensorboard") from error
+        import_extra("tensorboard", purpose="Training", extra="train")
+        from torch.utils.tensorboard import SummaryWriter
+
         folder.mkdir(parents=True, exist_ok=True)
         self.path = folder / "metrics.jsonl"
         kept = [r for r in read_records(self.path) if r["step"] <= step]
@@ -42,16 +41,6 @@ class Records:
     def close(self) -> None:
         """Flush TensorBoard."""
         self.board.close()
-
-
-def missing_train_extra(package: str) -> MissingDependencyError:
-    """The error for a training dependency that is not there."""
-    return MissingDependencyError(
-        f"Training needs {package}.",
-        got="it is not installed",
-        expected="the [train] extra",
-        fix="pip install 'icae[train]'",
-    )
 
 
 def read_records(path: Path) -> list[dict[str, Any]]:
@@ -73,10 +62,9 @@ def plot_losses(metrics: Path, target: Path) -> Path:
     Raises:
         MissingDependencyError: If matplotlib is not installed.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise missing_train_extra("matplotlib") from error
+    import_extra("matplotlib", purpose="Training", extra="train")
+    from matplotlib.figure import Figure
+
     records = read_records(metrics)
     figure = Figure(figsize=(10, 4), layout="constrained")
     left, right = figure.subplots(1, 2)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 
@@ -12,52 +12,36 @@ from icae.config.types import Sharing
 from icae.model.adapted_decoder import AdaptedDecoder
 
 
-class Shared(Protocol):
-    """A model that the processes share.
+class Replicas:
+    """Every process holds all weights (DDP).
 
     Attributes:
         model: What is called for scores.
         optimizer: The optimizer as Accelerate wraps it.
     """
 
-    model: Any
-    optimizer: Any
-
-    def accumulating(self, *, last: bool) -> AbstractContextManager[Any]:
-        """Around one micro-batch; gradients of the `last` one of a step may be averaged."""
-        ...
-
-    def average_gradients(self) -> None:
-        """Called after the last backward pass: gradients become means over the processes."""
-        ...
-
-    def evaluates(self) -> bool:
-        """Whether this process has to take part in held-out evaluation."""
-        ...
-
-
-class Replicas:
-    """Every process holds all weights (DDP)."""
-
     def __init__(self, accelerator: Any, model: AdaptedDecoder, optimizer: Any) -> None:
         self.accelerator = accelerator
         self.model, self.optimizer = accelerator.prepare(model, optimizer)
 
     def accumulating(self, *, last: bool) -> AbstractContextManager[Any]:
-        """DDP averages in the backward pass of the last micro-batch."""
+        """Around one micro-batch: DDP averages in the backward pass of the last one of a step."""
         context: AbstractContextManager[Any] = self.accelerator.no_sync(self.model)
         return nullcontext() if last else context
 
     def average_gradients(self) -> None:
-        """Done by DDP."""
+        """Called after the last backward pass; done by DDP."""
 
     def evaluates(self) -> bool:
-        """Process 0 has all weights."""
+        """Whether this process takes part in held-out evaluation: process 0 has all weights."""
         return bool(self.accelerator.is_main_process)
 
 
 class FrozenShards:
-    """Every process holds a shard of each layer's frozen weights, and all trained weights."""
+    """Every process holds a shard of each layer's frozen weights, and all trained weights.
+
+    It does what `Replicas` does, and has its attributes.
+    """
 
     def __init__(self, accelerator: Any, model: AdaptedDecoder, optimizer: Any) -> None:
         from torch.distributed.device_mesh import init_device_mesh

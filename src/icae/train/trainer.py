@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from icae.config import OptimConfig, Recipe
+from icae.config.extras import import_extra
 from icae.errors import TrainingError
 from icae.model import Sample
 from icae.model.adapted_decoder import AdaptedDecoder
@@ -24,7 +25,7 @@ from icae.model.losses import StepLoss
 from icae.train.checkpoint import load_checkpoint, newest_checkpoint, save_checkpoint
 from icae.train.evaluate import Evaluation
 from icae.train.progress import Progress
-from icae.train.records import Records, missing_train_extra, read_records
+from icae.train.records import Records, read_records
 from icae.train.sampling import SampleSource, own_share
 from icae.train.sharing import SHARINGS
 from icae.train.tally import Tally
@@ -90,10 +91,9 @@ class Trainer:
         on_best: Any = None,
         stop_at: int | None = None,
     ) -> None:
-        try:
-            from accelerate import Accelerator
-        except ImportError as error:
-            raise missing_train_extra("accelerate") from error
+        import_extra("accelerate", purpose="Training", extra="train")
+        from accelerate import Accelerator
+
         self.recipe, self.model, self.source = recipe, model, source
         self.evaluation, self.on_best, self.stop_at = evaluation, on_best, stop_at
         self.folder = Path(recipe.run.output)

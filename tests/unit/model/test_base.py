@@ -9,17 +9,13 @@ import torch
 
 from icae.errors import BaseModelError
 from icae.model import base
-from icae.model.base import (
+from icae.model.base import base_hash, load_decoder, load_tokenizer, resolve_base, weight_hash
+from icae.model.base_files import (
     DEFAULT_BASE,
     DEFAULT_HUB_ID,
-    base_hash,
     cache_root,
     embedded_gguf,
-    load_decoder,
-    load_tokenizer,
-    resolve_base,
     tokenizer_hash,
-    weight_hash,
 )
 
 

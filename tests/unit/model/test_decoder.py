@@ -71,14 +71,15 @@ def test_embeddings_or_keys_and_values_in_front_are_read_like_the_ids_themselves
     build_decoder: Any, random_ids: Any
 ) -> None:
     decoder, ids = build_decoder(), random_ids(9)
-    scored = np.array([False, False, True, True, True])
     with torch.no_grad():
         inputs_FD = decoder.get_input_embeddings()(torch.from_numpy(ids[:2]))
         read = decoder.base_model(torch.from_numpy(ids[None, :4]), use_cache=True).past_key_values
         past = tuple((keys, values) for keys, values, *_ in read)
-        embedded = DecoderRow(ids=ids[2:5], positions=range(5), scored=scored, inputs_FD=inputs_FD)
-        behind = DecoderRow(ids=ids[4:], positions=range(4, 9), scored=scored, past=past)
-        plain = DecoderRow(ids=ids[:5], positions=range(5), scored=scored)
+        embedded = DecoderRow(
+            ids=ids[2:5], positions=range(5), scored=slice(2, 5), inputs_FD=inputs_FD
+        )
+        behind = DecoderRow(ids=ids[4:], positions=range(4, 9), scored=slice(2, 5), past=past)
+        plain = DecoderRow(ids=ids[:5], positions=range(5), scored=slice(2, 5))
         first, second, third = label_logits(decoder, [embedded, behind, plain])
         whole = decoder(torch.from_numpy(ids[None])).logits[0]
     torch.testing.assert_close(first, whole[2:5], atol=1e-4, rtol=1e-4)

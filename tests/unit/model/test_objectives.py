@@ -19,8 +19,8 @@ def test_the_instruction_objective_masks_exactly_the_prompt(
 
     assert task.objective == "ft"
     assert task.target_ids.tolist() == prompt + answer
-    assert task.label_mask.tolist() == [False] * len(prompt) + [True] * len(answer)
-    assert task.target_ids[task.label_mask].tolist() == answer
+    assert task.unscored == len(prompt)
+    assert task.scored_ids.tolist() == answer
     assert task.labels == len(answer)
 
 
@@ -30,7 +30,7 @@ def test_inputs_are_the_targets_shifted_by_the_objective_token(ids: list[int]) -
         # The objective token predicts target 0, input i predicts target i + 1.
         assert task.target_ids.tolist() == ids
         assert task.input_ids.tolist() == ids[:-1]
-        assert task.label_mask.all()
+        assert task.scored_ids.tolist() == ids
         assert task.labels == len(ids)
 
 

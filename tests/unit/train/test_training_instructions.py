@@ -53,7 +53,7 @@ def test_the_answer_with_its_end_is_scored_and_the_prompt_is_not(
     (task,) = load_instructions([file], tokenizer, max_context=16)[0].triplets[0].tasks
     assert task.objective == "ft"
     assert task.scored_ids.tolist() == [9, tokenizer.eos_token_id]
-    assert task.target_ids[~task.label_mask].tolist()[:2] == [5, 6]
+    assert task.target_ids[: task.unscored].tolist()[:2] == [5, 6]
     assert task.full_prompt_ids is None
 
 
