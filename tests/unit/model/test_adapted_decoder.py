@@ -56,25 +56,9 @@ def test_decoder_weights_are_bit_identical_after_training(
         assert torch.equal(weight, after[name]), name
     moved = [name for name, p in model.trainable().items() if not torch.equal(p, before[name])]
     assert moved == list(before)
-    assert torch.equal(logits(model.decoder, random_ids(20)), logits(pristine, random_ids(20)))
-
-
-def test_decoder_gradients_stay_none(
-    family: str, build_model: Any, samples: Any, train: Any
-) -> None:
-    model = build_model(family, trained=False)
-
-    train(model, samples, steps=2)
-
-    assert all(p.grad is None for p in model.decoder.parameters())
+    assert all(p.grad is None and not p.requires_grad for p in model.decoder.parameters())
     assert all(p.grad is not None for p in model.trainable().values())
-    assert not any(p.requires_grad for p in model.decoder.parameters())
-
-
-def test_training_lowers_the_loss(build_model: Any, samples: Any, train: Any) -> None:
-    losses = train(build_model(trained=False), samples, steps=6)
-
-    assert losses[-1] < losses[0] - 0.05
+    assert torch.equal(logits(model.decoder, random_ids(20)), logits(pristine, random_ids(20)))
 
 
 @pytest.mark.parametrize("head", ["plain", "residual"])
@@ -116,16 +100,6 @@ def test_encoder_and_decoder_share_one_copy_of_the_weights(family: str, build_mo
     assert sum(p.numel() for p in model.parameters()) == sum(
         p.numel() for p in (*model.decoder.parameters(), *model.trainable().values())
     )
-
-
-def test_the_decoder_tree_holds_no_lora_module(family: str, build_model: Any) -> None:
-    from peft.tuners.tuners_utils import BaseTunerLayer
-
-    model = build_model(family)
-
-    assert not any(isinstance(m, BaseTunerLayer) for m in model.decoder.modules())
-    assert not any("lora" in name for name, _ in model.decoder.named_modules())
-    assert any(isinstance(m, BaseTunerLayer) for m in model.lora.modules())
 
 
 def test_the_encoder_with_lora_off_is_the_base_model_bit_for_bit(

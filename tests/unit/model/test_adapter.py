@@ -187,12 +187,6 @@ def test_damaged_weights_are_refused_and_have_another_hash(saved: Any, method: A
         saved(method)
 
 
-def test_weights_of_the_other_rival_do_not_fit(saved: Any, decoder: Any) -> None:
-    _, folder = saved("gist")
-    with pytest.raises(AdapterError, match="do not fit the model"):
-        load_weights(MODELS["autocompressor"](decoder, CONFIG), folder, method="gist")
-
-
 def test_a_model_of_another_base_is_refused_with_both_names(
     saved_adapter: Path, build_decoder: Any
 ) -> None:
@@ -230,24 +224,6 @@ def test_a_saved_adapter_gives_identical_slots_and_objective_tokens(
     for name in ("ae", "lm", "ft"):
         assert torch.equal(loaded.tokens.objective(name), model.tokens.objective(name))
         assert stored[name].tolist() == model.tokens.objective(name).tolist()
-
-
-def test_an_adapter_round_trips_in_every_family(
-    family: str,
-    build_model: Any,
-    build_decoder: Any,
-    tokenizer: Any,
-    info_for: Any,
-    random_ids: Any,
-    tmp_path: Path,
-) -> None:
-    model = build_model(family)
-    folder = save_adapter(model, info_for(model, tokenizer), tmp_path / "a")
-    decoder = build_decoder(family)
-
-    loaded, _ = load_adapter(folder, decoder, base_model="x", base_hash=weight_hash(decoder))
-
-    assert torch.equal(slots_of(loaded, random_ids(16)), slots_of(model, random_ids(16)))
 
 
 def test_the_lora_folder_loads_through_plain_peft(
@@ -303,18 +279,6 @@ def test_the_hash_changes_with_the_weights_and_the_architecture(
         hashes.add(adapter_hash(save_adapter(model, info_for(model, tokenizer), copied)))
 
     assert len(hashes) == 4
-
-
-def test_saving_again_replaces_the_files(
-    saved_adapter: Path, build_model: Any, tokenizer: Any, info_for: Any, random_ids: Any
-) -> None:
-    other = build_model(slot_head="plain")
-    save_adapter(other, info_for(other, tokenizer, name="second"), saved_adapter)
-
-    assert read_info(saved_adapter).name == "second"
-    again = build_model(slot_head="plain", trained=False)
-    load_weights(again, saved_adapter)
-    assert torch.equal(slots_of(again, random_ids(9)), slots_of(other, random_ids(9)))
 
 
 def test_a_bare_model_gets_a_card_that_claims_nothing(saved_adapter: Path) -> None:

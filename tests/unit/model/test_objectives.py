@@ -34,17 +34,6 @@ def test_inputs_are_the_targets_shifted_by_the_objective_token(ids: list[int]) -
         assert task.labels == len(ids)
 
 
-def test_each_objective_names_its_own_token() -> None:
-    ids = np.array([1, 2])
-
-    for task, name in (
-        (autoencoding(ids), "ae"),
-        (continuation(ids), "lm"),
-        (instruction(ids, ids), "ft"),
-    ):
-        assert (task.objective, task.tokens) == (name, name)
-
-
 def test_ids_become_int64_whatever_they_were() -> None:
     task = autoencoding(np.array([1, 2, 3], dtype=np.uint16))
 
@@ -60,8 +49,3 @@ def test_an_objective_without_a_scored_token_is_refused() -> None:
             make(none)
     with pytest.raises(InputError, match="ft objective"):
         instruction(np.array([1, 2, 3]), none)
-
-
-def test_a_batch_of_contexts_is_not_a_context() -> None:
-    with pytest.raises(InputError):
-        autoencoding(np.zeros((2, 3), dtype=np.int64))

@@ -43,18 +43,6 @@ def test_decoder_positions_of_two_spans_match_hand_computed_ones(
     assert decoder_positions(layout, [(8, 2), (5, 2)], 3) == expected
 
 
-@pytest.mark.parametrize("layout", ["default", "uniform-encoder", "uniform"])
-def test_without_a_memory_the_prompt_starts_at_zero(layout: PositionLayout) -> None:
-    assert decoder_positions(layout, (), 4) == [0, 1, 2, 3]
-
-
-def test_decoder_positions_never_decrease() -> None:
-    for layout in ("default", "uniform-encoder", "uniform"):
-        places = decoder_positions(layout, [(9, 4), (1, 1), (7, 2)], 5)
-        assert places == sorted(places)
-        assert len(set(places)) == len(places)
-
-
 def test_front_places_shift_the_slots_and_the_prompt() -> None:
     assert decoder_positions("uniform-encoder", [(8, 2)], 2, front=3) == [0, 1, 2, 3, 4, 5, 6]
     assert decoder_positions("uniform", [(8, 2)], 2, front=3) == [0, 1, 2, 4, 8, 11, 12]

@@ -29,10 +29,6 @@ def test_tally_gives_token_means_over_micro_batches_of_different_sizes() -> None
     )
 
 
-def test_tally_of_nothing_has_no_figures() -> None:
-    assert Tally().figures() == {}
-
-
 def test_figures_are_means_over_the_tokens_of_all_processes() -> None:
     """The mean of the means would be 3.0."""
     mine, other = Tally(), Tally()

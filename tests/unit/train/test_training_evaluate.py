@@ -3,7 +3,6 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-import torch
 
 from icae.config.data import RatioStage
 from icae.train.evaluate import BATCH, Evaluation
@@ -54,12 +53,3 @@ def test_batching_does_not_change_the_figures(
     labels = [len(context) for context, _ in evaluation.windows]
     mean = sum(f["ae_loss"] * n for f, n in zip(losses, labels, strict=True)) / sum(labels)
     assert whole["ae_loss"] == pytest.approx(mean, rel=1e-5)
-
-
-def test_evaluation_leaves_no_gradient(
-    build_recipe: Any, build_shards: Any, build_model: Any
-) -> None:
-    model = build_model()
-    Evaluation(build_recipe(), build_shards()).run(model)
-    assert torch.is_grad_enabled()
-    assert all(p.grad is None for p in model.parameters())

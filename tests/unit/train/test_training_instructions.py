@@ -11,7 +11,7 @@ import pytest
 
 from icae.config.data import DataConfig, TripletFile
 from icae.config.parsing import from_dict
-from icae.errors import ConfigError, InputError, TrainingError
+from icae.errors import ConfigError, TrainingError
 from icae.model.objectives import instruction
 from icae.train.instructions import (
     InstructionSource,
@@ -73,11 +73,6 @@ def test_no_triplet_that_fits_is_refused(tmp_path: Path, tokenizer: Any) -> None
         load_instructions([file], tokenizer, max_context=16)
 
 
-def test_a_missing_file_is_refused(tmp_path: Path, tokenizer: Any) -> None:
-    with pytest.raises(InputError):
-        load_instructions([TripletFile(path=str(tmp_path / "no.jsonl"))], tokenizer, max_context=9)
-
-
 def test_a_cap_takes_a_random_part_that_the_seed_decides(tmp_path: Path, tokenizer: Any) -> None:
     path = write_triplets(tmp_path / "t.jsonl", list(range(10, 40))).path
     capped = TripletFile(path=path, cap=7)
@@ -88,12 +83,6 @@ def test_a_cap_takes_a_random_part_that_the_seed_decides(tmp_path: Path, tokeniz
         lengths.append([len(t.context_ids) for t in taken.triplets])
     assert lengths[0] == lengths[1] != lengths[2]
     assert lengths[0] != list(range(10, 17))
-
-
-def test_a_cap_above_the_file_takes_all(tmp_path: Path, tokenizer: Any) -> None:
-    path = write_triplets(tmp_path / "t.jsonl", [10, 11]).path
-    (taken,) = load_instructions([TripletFile(path=path, cap=5)], tokenizer, max_context=99)
-    assert str(taken) == "2 triplets"
 
 
 def draws(sets: Any, count: int = 2000) -> Counter[int]:
@@ -180,10 +169,3 @@ def test_a_recipe_names_files_by_path_or_with_settings() -> None:
 def test_wrong_settings_of_a_file_are_refused(item: Any) -> None:
     with pytest.raises(ConfigError):
         from_dict(DataConfig, {"triplets": [item]}, where="r")
-
-
-def test_triplets_may_be_longer_than_the_texts() -> None:
-    assert DataConfig(context_lengths={32: 1.0, 64: 1.0}).longest_triplet == 64
-    assert DataConfig(context_lengths={32: 1.0}, triplet_context=512).longest_triplet == 512
-    with pytest.raises(ConfigError, match="triplet_context"):
-        DataConfig(triplet_context=1)

@@ -41,10 +41,6 @@ def test_a_cut_last_line_is_left_out_and_writing_goes_on(tmp_path: Path) -> None
     assert [json.loads(line)["step"] for line in path.read_text().splitlines()] == [1, 2, 3, 4]
 
 
-def test_a_missing_file_has_no_records(tmp_path: Path) -> None:
-    assert read_records(tmp_path / "nothing.jsonl") == []
-
-
 def test_tensorboard_files_hold_the_figures(tmp_path: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -59,11 +55,6 @@ def test_plot_is_a_png(tmp_path: Path) -> None:
     target = plot_losses(write(tmp_path, 4), tmp_path / "loss.png")
     assert target.read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
     assert target.stat().st_size > 5000
-
-
-def test_plot_of_a_run_without_records_is_still_a_png(tmp_path: Path) -> None:
-    target = plot_losses(tmp_path / "nothing.jsonl", tmp_path / "loss.png")
-    assert target.read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
 
 
 def test_missing_tensorboard_names_the_train_extra(

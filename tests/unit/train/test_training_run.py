@@ -13,11 +13,10 @@ from safetensors.torch import load_file
 from icae.config import Recipe
 from icae.config.data import TripletFile
 from icae.config.parsing import to_dict
-from icae.errors import AdapterError, BaseModelError, InputError, TrainingError
+from icae.errors import AdapterError, InputError, TrainingError
 from icae.model import (
     FullContextModel,
     adapter_hash,
-    load_adapter,
     load_decoder,
     load_tokenizer,
     load_trained,
@@ -99,17 +98,6 @@ def test_pretraining_writes_a_complete_adapter(
     assert result.steps == 2
 
 
-def test_trained_adapter_loads_on_its_base(
-    pretraining: Callable[..., Recipe], tiny_base: str
-) -> None:
-    result = train(pretraining(), stage="pretrain")
-    decoder = load_decoder(tiny_base, dtype=torch.float32, device="cpu")
-    digest = read_info(result.adapter).base_hash
-    model, _ = load_adapter(result.adapter, decoder, base_model=tiny_base, base_hash=digest)
-    saved = load_file(result.adapter / "icae.safetensors")
-    assert torch.equal(model.tokens.memory_ND, saved["tokens.memory_ND"])
-
-
 def test_best_adapter_is_the_one_with_the_lowest_held_out_loss(
     pretraining: Callable[..., Recipe],
 ) -> None:
@@ -145,22 +133,6 @@ def test_fine_tuning_starts_from_the_pretrained_adapter(
     assert {"ae_loss", "lm_loss", "ft_loss"} <= last.keys()
 
 
-def test_fine_tuning_on_triplets_alone_needs_no_shards(
-    pretraining: Callable[..., Recipe], triplets: str, tmp_path: Path
-) -> None:
-    first = train(pretraining(), stage="pretrain")
-    recipe = pretraining(
-        init_adapter=str(first.adapter),
-        data={"shards": "", "eval_shards": None, "triplets": (TripletFile(path=triplets),)},
-        objective={"ft_share": 1.0},
-        run={"output": str(tmp_path / "tuned")},
-    )
-    result = train(recipe, stage="finetune")
-    assert set(read_info(result.adapter).data) == {"questions.jsonl", "started from adapter"}
-    changed = own_weights(result.adapter)
-    assert any(not torch.equal(w, changed[n]) for n, w in own_weights(first.adapter).items())
-
-
 def test_dry_run_writes_beside_the_run_and_starts_afresh_each_time(
     pretraining: Callable[..., Recipe],
 ) -> None:
@@ -173,20 +145,6 @@ def test_dry_run_writes_beside_the_run_and_starts_afresh_each_time(
         records = read_records(folder / "metrics.jsonl")
         assert [r["step"] for r in records if r["kind"] == "train"] == list(range(1, steps + 1))
     assert not Path(recipe.run.output).exists()
-
-
-def test_training_goes_on_from_the_newest_checkpoint(
-    pretraining: Callable[..., Recipe],
-) -> None:
-    recipe = pretraining()
-    first = own_weights(train(recipe, stage="pretrain").adapter)
-    newest = newest_checkpoint(Path(recipe.run.output) / "checkpoints")
-    assert newest is not None
-    state = torch.load(newest, weights_only=True)
-    state["weights"]["tokens.memory_ND"] += 1
-    torch.save(state, newest)
-    again = own_weights(train(recipe, stage="pretrain").adapter)
-    torch.testing.assert_close(again["tokens.memory_ND"], first["tokens.memory_ND"] + 1)
 
 
 def test_shards_of_another_tokenizer_are_refused(
@@ -205,41 +163,29 @@ def test_missing_shards_are_refused(pretraining: Callable[..., Recipe], tmp_path
         train(pretraining(data={"shards": str(tmp_path / "nothing")}), stage="pretrain")
 
 
-def test_missing_base_is_refused(pretraining: Callable[..., Recipe], tmp_path: Path) -> None:
-    with pytest.raises(BaseModelError, match="Cannot load the base model"):
-        train(pretraining(base=str(tmp_path / "no-base")), stage="pretrain")
-
-
-def test_pretraining_with_instructions_is_refused(
-    pretraining: Callable[..., Recipe], triplets: str
+@pytest.mark.parametrize(
+    ("stage", "sections", "message"),
+    [
+        ("pretrain", {"objective": {"ft_share": 0.5}}, "has instruction samples"),
+        ("finetune", {"objective": {"ft_share": 0.5}}, "starts from a pretrained adapter"),
+        ("finetune", {"init_adapter": "unused"}, "has no instruction samples"),
+        (
+            "finetune",
+            {"init_adapter": "unused", "objective": {"ft_share": 0.5}, "data": {"triplets": ()}},
+            "has no instruction samples",
+        ),
+    ],
+)
+def test_a_recipe_without_what_its_stage_needs_is_refused(
+    pretraining: Callable[..., Recipe],
+    triplets: str,
+    stage: Any,
+    sections: dict[str, Any],
+    message: str,
 ) -> None:
-    recipe = pretraining(
-        data={"triplets": (TripletFile(path=triplets),)}, objective={"ft_share": 0.5}
-    )
-    with pytest.raises(TrainingError, match="has instruction samples"):
-        train(recipe, stage="pretrain")
-
-
-def test_fine_tuning_without_an_adapter_is_refused(
-    pretraining: Callable[..., Recipe], triplets: str
-) -> None:
-    recipe = pretraining(
-        data={"triplets": (TripletFile(path=triplets),)}, objective={"ft_share": 0.5}
-    )
-    with pytest.raises(TrainingError, match="starts from a pretrained adapter"):
-        train(recipe, stage="finetune")
-
-
-@pytest.mark.parametrize("share", [0.0, 0.5])
-def test_fine_tuning_without_instructions_is_refused(
-    pretraining: Callable[..., Recipe], triplets: str, share: float
-) -> None:
-    paths = (TripletFile(path=triplets),) if share == 0 else ()
-    recipe = pretraining(
-        init_adapter="unused", data={"triplets": paths}, objective={"ft_share": share}
-    )
-    with pytest.raises(TrainingError, match="has no instruction samples"):
-        train(recipe, stage="finetune")
+    recipe = pretraining(**{"data": {"triplets": (TripletFile(path=triplets),)}, **sections})
+    with pytest.raises(TrainingError, match=message):
+        train(recipe, stage=stage)
 
 
 def test_adapter_of_another_base_is_refused(
@@ -251,11 +197,6 @@ def test_adapter_of_another_base_is_refused(
     )
     with pytest.raises(TrainingError, match="trained on another base model"):
         train(recipe, stage="pretrain")
-
-
-def test_missing_adapter_is_refused(pretraining: Callable[..., Recipe], tmp_path: Path) -> None:
-    with pytest.raises(AdapterError, match="not an adapter folder"):
-        train(pretraining(init_adapter=str(tmp_path / "nothing")), stage="pretrain")
 
 
 @pytest.fixture
@@ -291,15 +232,6 @@ def test_a_full_context_reader_is_trained_on_the_same_triplets(
     assert any(p.abs().max() > 1e-3 for n, p in model.lora.named_parameters() if "lora_B" in n)
     with pytest.raises(AdapterError, match="not an adapter folder"):
         read_info(result.adapter)
-
-
-def test_a_full_context_reader_resumes_from_its_checkpoint(
-    reading: Callable[..., Recipe], tmp_path: Path
-) -> None:
-    recipe = reading()
-    weights = load_file(train(recipe, stage="finetune").adapter / "adapter_model.safetensors")
-    again = load_file(train(recipe, stage="finetune").adapter / "adapter_model.safetensors")
-    assert all(torch.equal(weight, again[name]) for name, weight in weights.items())
 
 
 @pytest.mark.parametrize(

@@ -71,12 +71,6 @@ def test_instruction_share_is_exact_over_many_steps(
     assert kinds["ft"] == round(160 * share)
 
 
-def test_instruction_samples_come_from_all_triplets(build_recipe: Any) -> None:
-    source = SampleSource(build_recipe(objective={"ft_share": 1.0}), None, triplets(3))
-    firsts = {int(s.context_ids[0]) for step in range(10) for s in source.draw(step)}
-    assert firsts == {2, 3, 4}
-
-
 def test_windows_never_cross_documents(numbered_shards: Any) -> None:
     shards = numbered_shards([30, 9, 55, 12, 3, 40])
     rng = np.random.default_rng(0)
