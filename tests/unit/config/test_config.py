@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 import yaml
+from icae.config.field_help import field_help
 
 from icae.config import ModelConfig, ObjectiveConfig, OptimConfig, Recipe, RunConfig, load_recipe
 from icae.config.data import DataConfig, RatioStage, TripletFile
-from icae.config.field_help import field_help
 from icae.config.parsing import from_dict, to_dict
 from icae.errors import ConfigError
 
