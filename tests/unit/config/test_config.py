@@ -8,9 +8,8 @@ from typing import Any
 
 import pytest
 import yaml
-from icae.config.field_help import field_help
 
-from icae.config import ModelConfig, ObjectiveConfig, OptimConfig, Recipe, RunConfig, load_recipe
+from icae.config import ModelConfig, ObjectiveConfig, OptimConfig, Recipe, load_recipe
 from icae.config.data import DataConfig, RatioStage, TripletFile
 from icae.config.parsing import from_dict, to_dict
 from icae.errors import ConfigError
@@ -162,15 +161,6 @@ def test_a_removed_setting_is_read_where_it_changes_nothing(
     assert "this setting is no more" in error.message
     assert next(iter(used)) in str(error.got)
     assert "0031da2" in str(error.fix)
-
-
-@pytest.mark.parametrize(
-    "section", [ModelConfig, ObjectiveConfig, OptimConfig, RunConfig, DataConfig]
-)
-def test_every_setting_has_a_help_of_one_line(section: type) -> None:
-    known = field_help(section)
-    assert set(known) == {f.name for f in dataclasses.fields(section)}
-    assert all(text and "\n" not in text for text in known.values())
 
 
 @pytest.mark.parametrize(
