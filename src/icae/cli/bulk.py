@@ -1,68 +1,51 @@
-"""`icae bulk`: many documents to memories, on one process or on many workers."""
+"""`icae bulk`: many documents into Parquet files of memories."""
 
 from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
-import typer
+from typer import Argument, Option
 
 from icae.cli import console, engine
-from icae.cli.options import Adapter, AsJson, Base, Device, Dtype, Ratio
-from icae.cli.outcome import Outcome, reported
+from icae.cli.command import Outcome, command
+from icae.cli.options import ModelOptions, Ratio
 from icae.cli.progress import eta_progress, time_text
 
 if TYPE_CHECKING:
-    from icae.serve.bulk import BulkSummary, Runner
+    from icae.serve.bulk import BulkSummary
+    from icae.serve.bulk.run import Runner
 
-Input = Annotated[
+Source = Annotated[
     Path,
-    typer.Argument(
+    Argument(
         metavar="INPUT",
         help="A .jsonl file (also .gz, .xz, .zst) or a .parquet file with a field text and "
         "optionally id, a document, or a folder of these.",
     ),
 ]
-
 Output = Annotated[
-    Path, typer.Argument(metavar="OUTPUT", help="Folder of the result; one that is there goes on.")
-]
-
-Workers = Annotated[
-    int,
-    typer.Option(
-        "--workers", min=0, metavar="N", help="Ray workers; 0 compresses in this process."
-    ),
+    Path, Argument(metavar="OUTPUT", help="Folder of the result; one that is there goes on.")
 ]
 
 
-@reported
+@command
 def bulk(
-    source: Input,
+    *,
+    source: Source,
     output: Output,
     ratio: Ratio = 4.0,
-    workers: Workers = 0,
-    threads: Annotated[
-        int, typer.Option("--threads", min=1, metavar="N", help="CPU threads of each worker.")
-    ] = 1,
+    workers: Annotated[
+        int, Option(min=0, metavar="N", help="Ray workers; 0 compresses in this process.")
+    ] = 0,
+    threads: Annotated[int, Option(min=1, metavar="N", help="CPU threads of each worker.")] = 1,
     block: Annotated[
-        int,
-        typer.Option(
-            "--block", min=1, metavar="N", help="Documents that are compressed and kept together."
-        ),
+        int, Option(min=1, metavar="N", help="Documents that are compressed and kept together.")
     ] = 32,
-    no_source: Annotated[
-        bool, typer.Option("--no-source", help="Do not keep the text in the memories.")
-    ] = False,
-    no_verify: Annotated[
-        bool, typer.Option("--no-verify", help="Skip measuring the fidelity of each span.")
-    ] = False,
-    adapter: Adapter = None,
-    base: Base = None,
-    device: Device = None,
-    dtype: Dtype = None,
-    as_json: AsJson = False,
+    no_source: Annotated[bool, Option(help="Do not keep the text in the memories.")] = False,
+    no_verify: Annotated[bool, Option(help="Skip measuring the fidelity of each span.")] = False,
+    model: ModelOptions,
 ) -> Outcome:
     """Compress many documents into Parquet files of memories.
 
@@ -70,61 +53,54 @@ def bulk(
     out and listed in OUTPUT/rejected with the reason. Any number of workers gives the same
     files. --device cuda gives each worker a GPU.
     """
-    from icae.serve.bulk import BlockWork, BulkJob, run_bulk
+    from icae.serve.bulk import BulkJob, run_bulk
 
-    opener = engine.bulk_opener(
-        adapter=adapter, base=base, device=device, dtype=dtype, threads=threads
-    )
     job = BulkJob(
         inputs=(source.absolute(),),
-        work=BlockWork(
-            output=str(output.absolute()),
-            open_encoder=opener,
-            ratio=ratio,
-            verify=not no_verify,
-            keep_source=not no_source,
-        ),
+        output=output.absolute(),
+        open_encoder=engine.bulk_opener(**asdict(model), threads=threads),
+        ratio=ratio,
+        verify=not no_verify,
+        keep_source=not no_source,
         block_size=block,
-        maker=_maker(adapter, base, dtype),
+        maker=_maker(model),
     )
     with eta_progress("Compressing documents") as on_progress:
-        summary = run_bulk(job, _runner(workers, threads, device), on_progress=on_progress)
+        summary = run_bulk(job, _runner(workers, threads, model.device), on_progress=on_progress)
     payload = {"output": str(output), **asdict(summary), "workers": workers}
     return Outcome(payload=payload, show=lambda: _show(output, summary))
 
 
-def _maker(adapter: str | None, base: str | None, dtype: str | None) -> dict[str, str]:
+def _maker(model: ModelOptions) -> dict[str, str]:
     """What memories depend on beside the settings of the run, read without the model."""
     from icae.model.adapter_files import adapter_hash, default_adapter, read_info
 
-    folder = default_adapter() if adapter is None else Path(adapter)
-    info = read_info(folder)
+    folder = default_adapter() if model.adapter is None else Path(model.adapter)
     return {
         "adapter": adapter_hash(folder),
-        "base": base or info.base_model,
-        "dtype": dtype or "chosen for the device",
+        "base": model.base or read_info(folder).base_model,
+        "dtype": model.dtype or "chosen for the device",
     }
 
 
 def _runner(workers: int, threads: int, device: str | None) -> Runner:
     """This process, or workers."""
-    if workers == 0:
-        from icae.serve.bulk import run_here
-
-        return run_here
+    from icae.serve.bulk import run_here
     from icae.serve.bulk.ray import RayRunner
 
     gpus = 1 if device is not None and device.startswith("cuda") else 0
-    return RayRunner(workers=workers, cpus=threads, gpus=gpus)
+    return RayRunner(workers=workers, cpus=threads, gpus=gpus) if workers else run_here
 
 
 def _show(output: Path, summary: BulkSummary) -> None:
-    figures: dict[str, Any] = {
-        "output": str(output),
-        "memories": f"{summary.documents:,}",
-        "rejected": f"{summary.rejected:,}" + (f", see {output}/rejected" * bool(summary.rejected)),
-        "tokens": f"{summary.tokens:,} -> {summary.slots:,} slots",
-        "blocks": f"{summary.blocks:,}, {summary.resumed:,} of them from before",
-        "time": time_text(summary.seconds),
-    }
-    console.print_figures(figures)
+    rejected = f", see {output}/rejected" if summary.rejected else ""
+    console.print_figures(
+        {
+            "output": str(output),
+            "memories": f"{summary.documents:,}",
+            "rejected": f"{summary.rejected:,}{rejected}",
+            "tokens": f"{summary.tokens:,} -> {summary.slots:,} slots",
+            "blocks": f"{summary.blocks:,}, {summary.resumed:,} of them from before",
+            "time": time_text(summary.seconds),
+        }
+    )

@@ -2,64 +2,52 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import typer
+from typer import Argument, Option
 
 from icae.cli import console
-from icae.cli.options import AsJson, Ratio
-from icae.cli.outcome import Outcome, reported
+from icae.cli.command import Outcome, command
+from icae.cli.options import Ratio
 from icae.errors import ConfigError
 
 if TYPE_CHECKING:
     from icae.config import ModelConfig
     from icae.serve.plan import Plan, Workload
 
-Precision = Literal["bfloat16", "float32"]
-
 Model = Annotated[
     str | None,
-    typer.Argument(
+    Argument(
         metavar="[MODEL]",
         help="Base model: a name, a hub id, a folder, or a config.json with its sizes; no weights "
         "are read.",
         show_default="the adapter's",
     ),
 ]
-
 AdapterFolder = Annotated[
     str | None,
-    typer.Option(
-        "--adapter",
+    Option(
         metavar="PATH",
         help="Adapter folder, for span length and LoRA.",
         show_default="the default adapter for its base, else 512-token spans and rank 32",
     ),
 ]
-
 SpanLength = Annotated[
-    int | None,
-    typer.Option(
-        "--span-length", min=1, metavar="N", help="Tokens of a span.", show_default="the adapter's"
-    ),
+    int | None, Option(min=1, metavar="N", help="Tokens of a span.", show_default="the adapter's")
 ]
-
 Tflops = Annotated[
     float | None,
-    typer.Option(
-        "--tflops",
+    Option(
         metavar="X",
         help="What one device sustains, TFLOP/s.",
         show_default="0.22: 2 CPU cores in bfloat16, as measured",
     ),
 ]
-
 TokensPerSecond = Annotated[
     float | None,
-    typer.Option(
-        "--tokens-per-second",
+    Option(
         metavar="X",
         help="Tokens that one device compresses a second, measured; in place of --tflops.",
         show_default=False,
@@ -67,40 +55,50 @@ TokensPerSecond = Annotated[
 ]
 
 
-@reported
-def plan(
-    model: Model = None,
-    documents: Annotated[
-        int, typer.Option("--documents", min=1, metavar="N", help="Number of documents.")
-    ] = 1000,
-    tokens: Annotated[
-        int, typer.Option("--tokens", min=1, metavar="N", help="Tokens of each.")
-    ] = 2048,
-    ratio: Ratio = 4.0,
-    adapter: AdapterFolder = None,
-    span_length: SpanLength = None,
+@dataclass(frozen=True, kw_only=True)
+class WorkloadOptions:
+    """What is to be compressed, and how it is used."""
+
+    documents: Annotated[int, Option(min=1, metavar="N", help="Number of documents.")] = 1000
+    tokens: Annotated[int, Option(min=1, metavar="N", help="Tokens of each.")] = 2048
+    ratio: Ratio = 4.0
+    adapter: AdapterFolder = None
+    span_length: SpanLength = None
     dtype: Annotated[
-        Precision, typer.Option("--dtype", help="Precision of slots and key-value cache.")
-    ] = "bfloat16",
-    no_source: Annotated[
-        bool, typer.Option("--no-source", help="The text is not kept beside the slots.")
-    ] = False,
-    no_verify: Annotated[
-        bool, typer.Option("--no-verify", help="Fidelity is not measured.")
-    ] = False,
-    question_tokens: Annotated[
-        int,
-        typer.Option("--question", min=1, metavar="N", help="Tokens of a question and its prompt."),
-    ] = 24,
-    answer_tokens: Annotated[
-        int, typer.Option("--answer", min=1, metavar="N", help="Tokens of an answer.")
-    ] = 64,
+        Literal["bfloat16", "float32"], Option(help="Precision of slots and key-value cache.")
+    ] = "bfloat16"
+    no_source: Annotated[bool, Option(help="The text is not kept beside the slots.")] = False
+    no_verify: Annotated[bool, Option(help="Fidelity is not measured.")] = False
+    question: Annotated[
+        int, Option(min=1, metavar="N", help="Tokens of a question and its prompt.")
+    ] = 24
+    answer: Annotated[int, Option(min=1, metavar="N", help="Tokens of an answer.")] = 64
+
+    def workload(self, config: ModelConfig) -> Workload:
+        """The same, for an adapter of that architecture."""
+        from icae.serve.plan import TEXT_BYTES_PER_TOKEN, Workload
+
+        return Workload(
+            documents=self.documents,
+            tokens=self.tokens,
+            ratio=self.ratio,
+            model=config,
+            dtype=self.dtype,
+            verified=0.0 if self.no_verify else 1.0,
+            text_bytes=0.0 if self.no_source else TEXT_BYTES_PER_TOKEN,
+            question_tokens=self.question,
+            answer_tokens=self.answer,
+        )
+
+
+@command
+def plan(
+    *,
+    model: Model = None,
+    options: WorkloadOptions,
     tflops: Tflops = None,
     tokens_per_second: TokensPerSecond = None,
-    devices: Annotated[
-        int, typer.Option("--devices", min=1, metavar="N", help="Devices that share the work.")
-    ] = 1,
-    as_json: AsJson = False,
+    devices: Annotated[int, Option(min=1, metavar="N", help="Devices that share the work.")] = 1,
 ) -> Outcome:
     """Say what memories of many documents will cost: positions, cache, disk, hours, break-even.
 
@@ -109,23 +107,12 @@ def plan(
     """
     from icae.opening import config_file
     from icae.serve import plan as planning
-    from icae.serve.model_sizes import ModelSizes
 
-    base, config = _architecture(model, adapter, span_length)
-    sizes = ModelSizes.of_file(config_file(base))
-    workload = planning.Workload(
-        documents=documents,
-        tokens=tokens,
-        ratio=ratio,
-        model=config,
-        dtype=dtype,
-        verified=0.0 if no_verify else 1.0,
-        text_bytes=0.0 if no_source else planning.TEXT_BYTES_PER_TOKEN,
-        question_tokens=question_tokens,
-        answer_tokens=answer_tokens,
-    )
+    base, config = _architecture(model, options.adapter, options.span_length)
+    sizes = planning.ModelSizes.of_file(config_file(base))
+    workload = options.workload(config)
     made = planning.plan(sizes, workload)
-    rate = _rate(made, tokens, tflops, tokens_per_second)
+    rate = _rate(made, options.tokens, tflops, tokens_per_second)
     payload = _payload(base, workload, made, rate, devices) | {"sizes": asdict(sizes)}
     return Outcome(payload=payload, show=lambda: _show(payload))
 
@@ -134,8 +121,6 @@ def _architecture(
     model: str | None, adapter: str | None, span_length: int | None
 ) -> tuple[str, ModelConfig]:
     """The base model, and the architecture of the adapter that there is or will be."""
-    from dataclasses import replace
-
     from icae.config import ModelConfig
     from icae.model.adapter_files import default_adapter, read_info
 

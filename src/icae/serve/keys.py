@@ -15,7 +15,6 @@ import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 from icae.errors import ConfigError, RequestError
 
@@ -24,36 +23,14 @@ LOCAL_OWNER = "local"
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
-
-
-class Keys(Protocol):
-    """Tells who sends a request."""
-
-    @property
-    def required(self) -> bool:
-        """Whether a request without a key is refused."""
-        ...
-
-    def owner(self, authorization: str | None) -> str:
-        """Name of the sender.
-
-        Args:
-            authorization: The header of that name, or None.
-
-        Raises:
-            RequestError: If the sender may not use the server (401).
-        """
-        ...
+_MAKE_KEYS = "Make keys with `icae serve-key`."
 
 
 @dataclass(frozen=True, kw_only=True)
 class NoKeys:
     """Everybody who reaches the server may use it; for loopback only."""
 
-    @property
-    def required(self) -> bool:
-        """Never."""
-        return False
+    required = False
 
     def owner(self, authorization: str | None) -> str:
         """Always the same owner."""
@@ -62,18 +39,15 @@ class NoKeys:
 
 @dataclass(frozen=True, kw_only=True)
 class HashedKeys:
-    """Keys from a file.
+    """Keys from a file; a request without one of them is refused.
 
     Attributes:
         names: Digest of a key -> the name that owns its memories.
     """
 
-    names: Mapping[str, str]
+    required = True
 
-    @property
-    def required(self) -> bool:
-        """Always."""
-        return True
+    names: Mapping[str, str]
 
     @classmethod
     def load(cls, path: Path) -> HashedKeys:
@@ -83,7 +57,13 @@ class HashedKeys:
             ConfigError: If it cannot be read, a line of it is not a key, or it has none.
         """
         names: dict[str, str] = {}
-        for number, line in enumerate(_lines(path), start=1):
+        try:
+            lines = path.read_text(encoding="utf-8").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(
+                "The key file cannot be read.", got=f"{path}: {error}", fix=_MAKE_KEYS
+            ) from error
+        for number, line in enumerate(lines, start=1):
             name, _, digest = line.partition(" ")
             if not line.strip() or line.startswith("#"):
                 continue
@@ -92,32 +72,35 @@ class HashedKeys:
                     "This is no line of a key file.",
                     got=f"{path}, line {number}",
                     expected="a name, a space and the SHA-256 of the key",
-                    fix="Make keys with `icae serve-key`.",
+                    fix=_MAKE_KEYS,
                 )
             names[digest.strip()] = name
         if not names:
-            raise ConfigError(
-                "There is no key in the key file.", got=str(path), fix="icae serve-key NAME"
-            )
+            raise ConfigError("There is no key in the key file.", got=str(path), fix=_MAKE_KEYS)
         return cls(names=names)
 
     def owner(self, authorization: str | None) -> str:
-        """Name of the key in an ``Authorization: Bearer`` header; see `Keys.owner`."""
+        """Name of the key in the header ``Authorization: Bearer KEY``.
+
+        Raises:
+            RequestError: If the key is missing or not known (401).
+        """
         scheme, _, key = (authorization or "").partition(" ")
-        found = None
-        if scheme.lower() == "bearer":
-            digest = key_digest(key.strip())
-            for known, name in self.names.items():
-                if hmac.compare_digest(known, digest):
-                    found = name
-        if found is None:
+        digest = key_digest(key.strip())
+        # Each is compared, so that the time does not tell how far a wrong one came.
+        found = [name for own, name in self.names.items() if hmac.compare_digest(own, digest)]
+        if scheme.lower() != "bearer" or not found:
             raise RequestError(
                 "The API key is missing or not known.",
                 status=401,
                 code="invalid_api_key",
                 expected="the header Authorization: Bearer KEY",
             )
-        return found
+        return found[0]
+
+
+Keys = NoKeys | HashedKeys
+"""Tells who sends a request."""
 
 
 def key_digest(key: str) -> str:
@@ -154,14 +137,3 @@ def add_key(path: Path, name: str) -> str:
             "The key file cannot be written.", got=f"{path}: {error.strerror}"
         ) from error
     return key
-
-
-def _lines(path: Path) -> list[str]:
-    try:
-        return path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(
-            "The key file cannot be read.",
-            got=f"{path}: {error}",
-            fix="Make keys with `icae serve-key`.",
-        ) from error

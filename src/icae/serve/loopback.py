@@ -18,11 +18,7 @@ from icae.serve.refusals import error_response
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a host name or address is this machine, seen from itself.
-
-    Args:
-        host: A name or an IP address.
-    """
+    """Whether a host name or an IP address is this machine, seen from itself."""
     if host == "localhost":
         return True
     try:

@@ -6,6 +6,7 @@ import asyncio
 import functools
 import json
 from collections.abc import Callable, Coroutine
+from contextlib import nullcontext
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Request, Response
@@ -15,6 +16,7 @@ from fastapi.security import HTTPBearer
 from pydantic import ValidationError
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
+from starlette.types import Receive, Scope, Send
 
 from icae.data.documents import document_of_bytes
 from icae.errors import RequestError
@@ -39,43 +41,42 @@ POSTED_DOCUMENT = {
 
 
 class _ReadRequest(Request):
-    """A request whose body has been read.
-
-    Args:
-        request: The request.
-        body: All of its body.
-        parsed: The same as JSON, or None.
-    """
+    """A request whose body has been read."""
 
     def __init__(self, request: Request, body: bytes, parsed: object) -> None:
         super().__init__(request.scope, request.receive)
-        self._body = body
-        self._json = parsed
+        self._body, self._json = body, parsed
 
 
 class KeyedRoute(APIRoute):
     """A route that asks for the key before it reads, and reads within the limits."""
 
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request, as one of those that its owner may have at a time."""
+        if scope["method"] not in (self.methods or ()):
+            await super().handle(scope, receive, send)  # which refuses it
+            return
+        request = Request(scope, receive)
+        service = service_of(request)
+        owner = request.state.owner = service.keys.owner(request.headers.get("authorization"))
+        with service.arriving.held(owner) if self._accepted() else nullcontext():
+            await super().handle(scope, receive, send)
+
     def get_route_handler(self) -> Callable[[Request], Coroutine[None, None, Response]]:
         """What handles requests."""
-        handle = super().get_route_handler()
-        accepted = self._accepted()
+        handle, accepted = super().get_route_handler(), self._accepted()
 
-        async def guarded(request: Request) -> Response:
-            service = service_of(request)
-            owner = service.keys.owner(request.headers.get("authorization"))
-            request.state.owner = owner
+        async def read_first(request: Request) -> Response:
             if not accepted:
                 return await handle(request)
-            with service.arriving.held(owner):
-                media_type = _media_type(request)
-                if media_type not in accepted:
-                    raise _wrong_type(request, " or ".join(accepted))
-                body = await read_body(request, service.limits)
-                parsed = parse_json(body) if media_type == JSON else None
-                return await handle(_ReadRequest(request, body, parsed))
+            media_type = _media_type(request)
+            if media_type not in accepted:
+                raise _wrong_type(request, " or ".join(accepted))
+            body = await read_body(request, service_of(request).limits)
+            parsed = parse_json(body) if media_type == JSON else None
+            return await handle(_ReadRequest(request, body, parsed))
 
-        return guarded
+        return read_first
 
     def _accepted(self) -> tuple[str, ...]:
         """Media types of the body, as the OpenAPI document names them."""

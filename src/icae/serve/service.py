@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
 from icae.config.spans import check_ratio
@@ -27,42 +26,33 @@ PARSERS = 2
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, kw_only=True)
 class Service:
-    """What the endpoints share.
+    """What the endpoints share; its worker is not started.
 
-    Attributes:
+    Args:
         icae: The model.
-        created: When the server started, Unix time, s.
+        store: Where memories are kept.
         keys: Tells who sends a request.
         limits: Bounds.
+        longest_message: Most tokens of a message that is read as text, or None.
+        ratio: Context tokens per slot where a request does not say.
+        vllm: Answers chats in place of the loaded model, which then only compresses.
+
+    Attributes:
+        model: Name of the model that clients ask for: the adapter's.
+        created: When the server started, Unix time, s.
         metrics: Counts.
         library: The memories.
         worker: The thread that runs the model.
-        arriving: Requests of each owner whose body is read or that wait for their answer.
-        ratio: Context tokens per slot where a request does not say.
+        arriving: Requests of each owner that have no response yet.
         parsers: Threads that read uploaded files: a slow one holds up other uploads alone.
+
+    Raises:
+        ConfigError: If the ratio is out of range.
     """
 
-    icae: Icae
-    created: int
-    keys: Keys
-    limits: Limits
-    metrics: Metrics
-    library: Library
-    worker: ModelWorker
-    arriving: OwnerLimit
-    ratio: float
-    parsers: Executor
-
-    @property
-    def model(self) -> str:
-        """Name of the model that clients ask for: the adapter's."""
-        return self.icae.name
-
-    @classmethod
-    def over(
-        cls,
+    def __init__(
+        self,
         icae: Icae,
         store: MemoryStore,
         *,
@@ -71,48 +61,27 @@ class Service:
         longest_message: int | None = None,
         ratio: float = 4.0,
         vllm: VllmRuntime | None = None,
-    ) -> Service:
-        """Put a service together; its worker is not started.
-
-        Args:
-            icae: The model.
-            store: Where memories are kept.
-            keys: Tells who sends a request.
-            limits: Bounds.
-            longest_message: Most tokens of a message that is read as text, or None.
-            ratio: Context tokens per slot where a request does not say.
-            vllm: Answers chats in place of the loaded model, which then only compresses.
-
-        Raises:
-            ConfigError: If the ratio is out of range.
-        """
+    ) -> None:
         check_ratio(ratio)
-        metrics = Metrics()
+        self.icae, self.keys, self.limits, self.ratio = icae, keys, limits, ratio
+        self.model, self.created = icae.name, int(time.time())
+        self.metrics = Metrics()
         bridge = ChatBridge(
             icae if vllm is None else icae.answering_in(vllm),
             limits=limits,
-            metrics=metrics,
+            metrics=self.metrics,
             longest_message=longest_message,
             ratio=ratio,
         )
         chats: Chats = (
-            LocalChats(bridge, metrics=metrics, kept_bytes=limits.kept_bytes)
+            LocalChats(bridge, metrics=self.metrics, kept_bytes=limits.kept_bytes)
             if vllm is None
-            else VllmChats(bridge, vllm, metrics=metrics)
+            else VllmChats(bridge, vllm, metrics=self.metrics)
         )
-        worker = ModelWorker(chats, limits=limits, metrics=metrics)
-        return cls(
-            icae=icae,
-            created=int(time.time()),
-            keys=keys,
-            limits=limits,
-            metrics=metrics,
-            library=Library(icae, store, submit=worker.submit_job, metrics=metrics),
-            worker=worker,
-            arriving=OwnerLimit(limits.per_owner),
-            ratio=ratio,
-            parsers=ThreadPoolExecutor(PARSERS, thread_name_prefix="icae-parser"),
-        )
+        self.worker = ModelWorker(chats, limits=limits, metrics=self.metrics)
+        self.library = Library(icae, store, submit=self.worker.submit_job, metrics=self.metrics)
+        self.arriving = OwnerLimit(limits.per_owner)
+        self.parsers = ThreadPoolExecutor(PARSERS, thread_name_prefix="icae-parser")
 
 
 async def settled(future: Future[T], *, seconds: float) -> bool:

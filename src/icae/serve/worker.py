@@ -17,7 +17,7 @@ from typing import Protocol
 from icae.errors import RequestError
 from icae.serve.chat_work import ChatWork
 from icae.serve.jobs import Job
-from icae.serve.limits import Limits, OwnerLimit
+from icae.serve.limits import Limits
 from icae.serve.metrics import Metrics
 
 LONGEST_RETRY_S = 60
@@ -58,7 +58,6 @@ class ModelWorker:
         self._answering = chats
         self._limits = limits
         self._metrics = metrics
-        self._owners = OwnerLimit(limits.per_owner)
         self._changed = threading.Condition()
         self._waiting: deque[ChatWork] = deque()
         self._jobs: deque[Job] = deque()
@@ -83,8 +82,6 @@ class ModelWorker:
             self._require_open()
             if len(self._waiting) >= self._limits.waiting:
                 raise _full("chats", self._retry_after())
-            self._owners.take(work.owner)
-            work.future.add_done_callback(lambda _: self._owners.give(work.owner))
             self._waiting.append(work)
             self._count()
             self._changed.notify()

@@ -73,7 +73,7 @@ def running(
 ) -> Iterator[Running]:
     keys = keys or NoKeys()
     with create_store(str(store)) as opened, listen(Address(port=0)) as sock:
-        service = Service.over(
+        service = Service(
             engine,
             opened,
             keys=keys,

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import IO, Literal
 
 from icae.data.documents import read_document
 from icae.data.rows import COMPRESSIONS, open_text, read_row_range, row_count
-from icae.errors import InputError
+from icae.errors import IcaeError, InputError
 
 Kind = Literal["lines", "packed-lines", "rows", "file"]
 
@@ -36,7 +36,7 @@ class Piece:
             or the ``file`` itself.
         first: First line or row, from 0.
         count: How many.
-        offset: Byte at which the first line starts.
+        offset: Byte at which the first of ``lines`` starts.
     """
 
     path: str
@@ -95,14 +95,6 @@ class Rejected:
     reason: str
 
 
-@dataclass(frozen=True, kw_only=True)
-class BlockText:
-    """What a block holds, read."""
-
-    documents: list[BulkDocument] = field(default_factory=list)
-    rejected: list[Rejected] = field(default_factory=list)
-
-
 def list_files(inputs: Sequence[Path]) -> list[tuple[Path, str]]:
     """The files of a bulk run, in order, each with its name.
 
@@ -155,65 +147,45 @@ def cut_blocks(files: Iterable[tuple[Path, str]], *, size: int) -> list[Block]:
         InputError: If a file cannot be read at all.
     """
     blocks: list[Block] = []
-    places = itertools.chain.from_iterable(
-        _PLACES[_kind_of(path)](path, name) for path, name in files
-    )
+    places = itertools.chain.from_iterable(_places(path, name) for path, name in files)
     while taken := list(itertools.islice(places, size)):
-        blocks.append(Block(index=len(blocks), pieces=tuple(_joined(taken))))
+        groups = itertools.groupby(taken, key=lambda piece: piece.path)
+        joined = [list(group) for _, group in groups]
+        pieces = tuple(replace(own[0], count=len(own)) for own in joined)
+        blocks.append(Block(index=len(blocks), pieces=pieces))
     return blocks
 
 
-def _kind_of(path: Path) -> Kind:
-    kind = _kind(path)
-    assert kind is not None
-    return kind
+def _places(path: Path, name: str) -> Iterator[Piece]:
+    """Each document of a file."""
+    kind = _kind(path) or "file"
+    for row, offset in enumerate(_offsets(path, kind)):
+        yield Piece(path=str(path), name=name, kind=kind, first=row, offset=offset)
 
 
-def _joined(places: Iterable[Piece]) -> Iterator[Piece]:
-    """Neighbouring places of one file as one piece."""
-    for _, group in itertools.groupby(places, key=lambda piece: (piece.path, piece.kind)):
-        own = list(group)
-        yield Piece(
-            path=own[0].path,
-            name=own[0].name,
-            kind=own[0].kind,
-            first=own[0].first,
-            count=len(own),
-            offset=own[0].offset,
-        )
+def _offsets(path: Path, kind: Kind) -> Iterator[int]:
+    """Byte at which each document starts, or 0 where a document is not found by it."""
+    if kind == "lines":
+        offset = 0
+        with _opened(path) as lines:
+            for line in lines:
+                yield offset
+                offset += len(line)
+    elif kind == "packed-lines":
+        with open_text(path) as stream:
+            yield from (0 for _ in stream)
+    else:
+        yield from itertools.repeat(0, row_count(path) if kind == "rows" else 1)
 
 
-def _line_places(path: Path, name: str) -> Iterator[Piece]:
-    offset = 0
-    with _opened(path) as stream:
-        for row, line in enumerate(stream):
-            yield Piece(path=str(path), name=name, kind="lines", first=row, offset=offset)
-            offset += len(line)
-
-
-def _packed_places(path: Path, name: str) -> Iterator[Piece]:
-    with open_text(path) as stream:
-        for row, _ in enumerate(stream):
-            yield Piece(path=str(path), name=name, kind="packed-lines", first=row)
-
-
-def _row_places(path: Path, name: str) -> Iterator[Piece]:
-    for row in range(row_count(path)):
-        yield Piece(path=str(path), name=name, kind="rows", first=row)
-
-
-def _file_places(path: Path, name: str) -> Iterator[Piece]:
-    yield Piece(path=str(path), name=name, kind="file")
-
-
-def _opened(path: Path) -> Any:
+def _opened(path: Path) -> IO[bytes]:
     try:
         return path.open("rb")
     except OSError as error:
         raise InputError(f"{path} cannot be read.", got=error.strerror) from error
 
 
-def read_block(block: Block) -> BlockText:
+def read_block(block: Block) -> tuple[list[BulkDocument], list[Rejected]]:
     """Read the documents of a block; those that cannot be read are rejected with the reason.
 
     Args:
@@ -222,90 +194,75 @@ def read_block(block: Block) -> BlockText:
     Raises:
         InputError: If a file that was there cannot be opened any more.
     """
-    read = BlockText()
+    documents, rejected = [], []
     for piece in block.pieces:
-        _READERS[piece.kind](piece, read)
-    return read
+        for one in _read_piece(piece):
+            if isinstance(one, BulkDocument):
+                documents.append(one)
+            else:
+                rejected.append(one)
+    return documents, rejected
 
 
-def _read_lines(piece: Piece, read: BlockText) -> None:
-    with _opened(Path(piece.path)) as stream:
-        stream.seek(piece.offset)
-        for row, line in enumerate(itertools.islice(stream, piece.count), start=piece.first + 1):
-            place = f"{piece.name}:{row}"
-            try:
-                _take_line(line.decode("utf-8-sig"), place, read)
-            except UnicodeDecodeError as error:
-                _reject(read, place, f"not UTF-8: {error.reason} at byte {error.start} of the line")
+def _read_piece(piece: Piece) -> Iterator[BulkDocument | Rejected]:
+    path, rows = Path(piece.path), range(piece.first, piece.first + piece.count)
+    places = [f"{piece.name}:{row + 1}" for row in rows]
+    if piece.kind == "lines":
+        with _opened(path) as lines:
+            lines.seek(piece.offset)
+            for place, data in zip(places, lines, strict=False):
+                try:
+                    yield from _of_line(data.decode("utf-8-sig"), place)
+                except UnicodeDecodeError as error:
+                    reason = f"not UTF-8: {error.reason} at byte {error.start} of the line"
+                    yield Rejected(id=place, place=place, reason=reason)
+    elif piece.kind == "packed-lines":
+        with open_text(path) as stream:
+            lines_here = itertools.islice(stream, rows.start, rows.stop)
+            for place, line in zip(places, lines_here, strict=False):
+                yield from _of_line(line, place)
+    elif piece.kind == "rows":
+        records = read_row_range(path, rows.start, piece.count, columns=("id", "text"))
+        for place, record in zip(places, records, strict=False):
+            yield _of_record(record, place)
+    else:
+        try:
+            yield BulkDocument(id=piece.name, place=piece.name, text=read_document(path).text)
+        except InputError as error:
+            yield Rejected(id=piece.name, place=piece.name, reason=reason_of(error))
 
 
-def _read_packed_lines(piece: Piece, read: BlockText) -> None:
-    with open_text(Path(piece.path)) as stream:
-        lines = itertools.islice(stream, piece.first, piece.first + piece.count)
-        for row, line in enumerate(lines, start=piece.first + 1):
-            _take_line(line, f"{piece.name}:{row}", read)
-
-
-def _take_line(line: str, place: str, read: BlockText) -> None:
+def _of_line(line: str, place: str) -> Iterator[BulkDocument | Rejected]:
+    """The document in a line of JSON, if the line is not blank."""
     if not line.strip():
         return
     try:
         record = json.loads(line)
     except (ValueError, RecursionError) as error:
-        _reject(read, place, f"not JSON: {error}")
+        yield Rejected(id=place, place=place, reason=f"not JSON: {error}")
         return
-    if not isinstance(record, dict):
-        _reject(read, place, f"a JSON {type(record).__name__} instead of an object")
-        return
-    _take_record(record, place, read)
+    if isinstance(record, dict):
+        yield _of_record(record, place)
+    else:
+        reason = f"a JSON {type(record).__name__} instead of an object"
+        yield Rejected(id=place, place=place, reason=reason)
 
 
-def _read_rows(piece: Piece, read: BlockText) -> None:
-    rows = read_row_range(Path(piece.path), piece.first, piece.count, columns=("id", "text"))
-    for row, record in enumerate(rows, start=piece.first + 1):
-        _take_record(record, f"{piece.name}:{row}", read)
-
-
-def _read_file(piece: Piece, read: BlockText) -> None:
-    try:
-        text = read_document(piece.path).text
-    except InputError as error:
-        _reject(read, piece.name, _one_line(error))
-        return
-    read.documents.append(BulkDocument(id=piece.name, place=piece.name, text=text))
-
-
-def _take_record(record: Mapping[str, Any], place: str, read: BlockText) -> None:
+def _of_record(record: Mapping[str, object], place: str) -> BulkDocument | Rejected:
     """The fields ``text`` and, if it is there, ``id``."""
     text, given = record.get("text"), record.get("id")
     name = str(given) if isinstance(given, str | int) and not isinstance(given, bool) else place
     name = name if name and name.encode(errors="replace").decode() == name else place
     if not isinstance(text, str):
         what = f"text is a {type(text).__name__}" if text is not None else "no field 'text'"
-        read.rejected.append(Rejected(id=name, place=place, reason=what))
-    elif not text.strip():
-        read.rejected.append(Rejected(id=name, place=place, reason="the text is blank"))
-    else:
-        read.documents.append(BulkDocument(id=name, place=place, text=text))
+        return Rejected(id=name, place=place, reason=what)
+    if not text.strip():
+        return Rejected(id=name, place=place, reason="the text is blank")
+    return BulkDocument(id=name, place=place, text=text)
 
 
-def _reject(read: BlockText, place: str, reason: str) -> None:
-    read.rejected.append(Rejected(id=place, place=place, reason=reason))
-
-
-def _one_line(error: InputError) -> str:
-    return error.message if error.got is None else f"{error.message} ({error.got})"
-
-
-_PLACES: Mapping[Kind, Callable[[Path, str], Iterator[Piece]]] = {
-    "lines": _line_places,
-    "packed-lines": _packed_places,
-    "rows": _row_places,
-    "file": _file_places,
-}
-_READERS: Mapping[Kind, Callable[[Piece, BlockText], None]] = {
-    "lines": _read_lines,
-    "packed-lines": _read_packed_lines,
-    "rows": _read_rows,
-    "file": _read_file,
-}
+def reason_of(error: Exception) -> str:
+    """Why a document was rejected, on one line."""
+    if isinstance(error, IcaeError):
+        return error.message if error.got is None else f"{error.message} ({error.got})"
+    return " ".join(f"{type(error).__name__}: {error}".split())

@@ -16,9 +16,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from icae.errors import MissingDependencyError, WorkerError
-from icae.serve.bulk.compress import BlockWork, BlockWorker, reason_of
-from icae.serve.bulk.documents import Block
-from icae.serve.bulk.output import BulkFolder
+from icae.serve.bulk.documents import Block, reason_of
+from icae.serve.bulk.folder import BulkFolder
+from icae.serve.bulk.run import BlockWorker, BulkJob
 
 TRIES = 3
 """How many workers a block may cost before it is given up."""
@@ -33,11 +33,11 @@ class RayWorker:
     """One actor: the model loaded once, blocks one by one.
 
     Args:
-        work: How blocks are compressed.
+        job: How blocks are compressed.
     """
 
-    def __init__(self, work: BlockWork) -> None:
-        self.worker, self.folder = BlockWorker(work), BulkFolder(work.output)
+    def __init__(self, job: BulkJob) -> None:
+        self.worker, self.folder = BlockWorker(job), BulkFolder(job.output)
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         """Compress the block of a row; what fails is told, so that the others go on.
@@ -70,16 +70,10 @@ class RayRunner:
     cpus: int = 1
     gpus: int = 0
 
-    def __call__(self, work: BlockWork, blocks: Sequence[Block]) -> Iterator[int]:
-        """Compress blocks.
+    def __call__(self, job: BulkJob, blocks: Sequence[Block]) -> Iterator[int]:
+        """Compress blocks; see `icae.serve.bulk.run.Runner`.
 
-        Args:
-            work: How.
-            blocks: Which.
-
-        Yields:
-            The number of each block once it is written, in any order. Blocks that failed, or
-            whose worker died again and again, are left out.
+        Blocks that failed, or whose worker died again and again, are left out.
 
         Raises:
             MissingDependencyError: If Ray is not installed.
@@ -87,14 +81,14 @@ class RayRunner:
         """
         ray = _ray()
         with self._connected(ray):
-            yield from self._run(ray, work, blocks)
+            yield from self._run(ray, job, blocks)
 
-    def _run(self, ray: Any, work: BlockWork, blocks: Sequence[Block]) -> Iterator[int]:
+    def _run(self, ray: Any, job: BulkJob, blocks: Sequence[Block]) -> Iterator[int]:
         ray.data.DataContext.get_current().enable_progress_bars = False
         rows = [{"block": pickle.dumps(block)} for block in blocks]
         made = ray.data.from_items(rows, override_num_blocks=min(len(rows), MAX_TASKS)).map(
             RayWorker,
-            fn_constructor_args=(work,),
+            fn_constructor_args=(job,),
             compute=ray.data.ActorPoolStrategy(size=min(self.workers, len(rows))),
             num_cpus=self.cpus,
             num_gpus=self.gpus,
@@ -111,7 +105,9 @@ class RayRunner:
         if ray.is_initialized():
             yield
             return
-        local = {} if os.environ.get("RAY_ADDRESS") else self._local()
+        # On this machine one processor more than the workers take: reading never waits for them.
+        own = {"num_cpus": self.workers * self.cpus + 1, "include_dashboard": False}
+        local = {} if os.environ.get("RAY_ADDRESS") else own
         logging.getLogger("ray").setLevel(logging.ERROR)
         # Ray Data's own actors make Ray's core print a warning at every start.
         os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
@@ -129,10 +125,6 @@ class RayRunner:
             yield
         finally:
             ray.shutdown()
-
-    def _local(self) -> dict[str, Any]:
-        """One processor more than the workers take, so that reading never waits for them."""
-        return {"num_cpus": self.workers * self.cpus + 1, "include_dashboard": False}
 
 
 def _ray() -> Any:

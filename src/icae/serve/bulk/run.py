@@ -2,40 +2,90 @@
 
 from __future__ import annotations
 
+import hashlib
+import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from icae.config.parsing import check
 from icae.config.spans import check_ratio
 from icae.errors import InputError, WorkerError
-from icae.serve.bulk.compress import BlockWork
-from icae.serve.bulk.documents import Block, cut_blocks, list_files
-from icae.serve.bulk.output import BulkFolder
+from icae.memory import Memory, memory_bytes
+from icae.serve.bulk.documents import (
+    Block,
+    BulkDocument,
+    Rejected,
+    cut_blocks,
+    list_files,
+    read_block,
+    reason_of,
+)
+from icae.serve.bulk.folder import BulkFolder
+
+if TYPE_CHECKING:
+    from icae.engine import Icae
 
 VERSION = 1
 
 OnProgress = Callable[[int, int], None]
 """Called with (documents done, documents in all)."""
 
+log = logging.getLogger(__name__)
 
-class Runner(Protocol):
-    """Compresses blocks somewhere: `icae.serve.bulk.run_here`, `icae.serve.bulk.ray.RayRunner`."""
 
-    def __call__(self, work: BlockWork, blocks: Sequence[Block]) -> Iterator[int]:
-        """Compress blocks; yields the number of each once it is written."""
+class Encoder(Protocol):
+    """What turns texts into memories: `icae.engine.Icae`."""
+
+    def compress_many(
+        self, texts: Sequence[str], *, ratio: float, names: Sequence[str], verify: bool
+    ) -> list[Memory]:
+        """A memory of each text."""
         ...
 
 
 @dataclass(frozen=True, kw_only=True)
+class EngineOpener:
+    """Loads the same engine in every worker; it travels as these settings.
+
+    Attributes:
+        adapter: Adapter folder, or None for the default.
+        base: Base model, or None for the adapter's.
+        device: Torch device, or None for the best found.
+        dtype: Precision of the base model, or None for the device's usual one.
+        threads: CPU threads of a worker. The order of sums, and with it the last bits of
+            slots, may depend on it.
+    """
+
+    adapter: str | None = None
+    base: str | None = None
+    device: str | None = None
+    dtype: str | None = None
+    threads: int = 1
+
+    def __call__(self) -> Icae:
+        """Load it."""
+        import torch
+
+        from icae import engine
+
+        torch.set_num_threads(self.threads)
+        return engine.load(self.adapter, base=self.base, device=self.device, dtype=self.dtype)
+
+
+@dataclass(frozen=True, kw_only=True)
 class BulkJob:
-    """What a run makes of what.
+    """What a run makes of what; travels to every worker.
 
     Attributes:
         inputs: Files and folders.
-        work: How blocks are compressed, and where they go.
+        output: Folder of the result.
+        open_encoder: Loads the model; called once in each worker.
+        ratio: Context tokens per slot.
+        verify: Whether the fidelity of each span is measured.
+        keep_source: Whether the memories keep their text.
         block_size: Documents of a block.
         maker: Hashes of adapter and base, and precision: what the memories depend on.
 
@@ -44,13 +94,90 @@ class BulkJob:
     """
 
     inputs: tuple[Path, ...]
-    work: BlockWork
+    output: Path
+    open_encoder: Callable[[], Encoder]
+    ratio: float
+    verify: bool
+    keep_source: bool
     block_size: int
-    maker: dict[str, str]
+    maker: Mapping[str, str]
 
     def __post_init__(self) -> None:
-        check_ratio(self.work.ratio)
+        check_ratio(self.ratio)
         check(self.block_size >= 1, "The block size is out of range.", self.block_size, ">= 1")
+
+
+class Runner(Protocol):
+    """Compresses blocks somewhere: `run_here`, `icae.serve.bulk.ray.RayRunner`."""
+
+    def __call__(self, job: BulkJob, blocks: Sequence[Block]) -> Iterator[int]:
+        """Compress blocks; yields the number of each once it is written."""
+        ...
+
+
+class BlockWorker:
+    """Compresses blocks one after the other, the model loaded once.
+
+    Args:
+        job: How.
+    """
+
+    def __init__(self, job: BulkJob) -> None:
+        self._job, self._encoder = job, job.open_encoder()
+
+    def run(self, block: Block) -> None:
+        """Compress a block and write its part, unless it is there.
+
+        If a document of it fails, each is compressed by itself, and that one is rejected.
+        """
+        folder = BulkFolder(self._job.output)
+        if folder.has(block.index):
+            return
+        documents, rejected = read_block(block)
+        rows: list[Mapping[str, Any]] = []
+        try:
+            rows = self._rows(documents)
+        except Exception as error:
+            log.info("a block is compressed document by document: %s", reason_of(error))
+            for document in documents:
+                try:
+                    rows += self._rows([document])
+                except Exception as own:
+                    reason = reason_of(own)
+                    rejected.append(Rejected(id=document.id, place=document.place, reason=reason))
+        folder.write(block.index, rows, rejected)
+
+    def _rows(self, documents: Sequence[BulkDocument]) -> list[Mapping[str, Any]]:
+        if not documents:
+            return []
+        memories = self._encoder.compress_many(
+            [document.text for document in documents],
+            ratio=self._job.ratio,
+            names=[document.id for document in documents],
+            verify=self._job.verify,
+        )
+        return [
+            {
+                "id": document.id,
+                "place": document.place,
+                "sha256": hashlib.sha256(document.text.encode("utf-8")).hexdigest(),
+                "tokens": memory.tokens,
+                "slots": memory.slot_count,
+                "fidelity": memory.fidelity,
+                "memory": memory_bytes(
+                    memory if self._job.keep_source else memory.without_source()
+                ),
+            }
+            for document, memory in zip(documents, memories, strict=True)
+        ]
+
+
+def run_here(job: BulkJob, blocks: Sequence[Block]) -> Iterator[int]:
+    """Compress blocks in this process, one after the other; see `Runner`."""
+    worker = BlockWorker(job)
+    for block in blocks:
+        worker.run(block)
+        yield block.index
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,27 +221,34 @@ def run_bulk(
     begin = time.perf_counter()
     files = list_files(job.inputs)
     blocks = cut_blocks(files, size=job.block_size)
-    folder = BulkFolder(job.work.output)
+    folder = BulkFolder(job.output)
     folder.open(_manifest(job, files, blocks))
     missing = [block for block in blocks if not folder.has(block.index)]
-    resumed = len(blocks) - len(missing)
     total = sum(block.documents for block in blocks)
     done = total - sum(block.documents for block in missing)
     on_progress(done, total)
     if missing:
-        for index in runner(job.work, missing):
+        for index in runner(job, missing):
             done += blocks[index].documents
             on_progress(done, total)
     _require_all(folder, blocks)
-    summary = _summary(folder, blocks, resumed=resumed, seconds=time.perf_counter() - begin)
-    if summary.rejected and not summary.documents:
-        first = folder.rejected()[0]
+    documents, tokens, slots = folder.totals()
+    rejected = folder.rejected()
+    if rejected and not documents:
         raise InputError(
             "No document could be compressed.",
-            got=f"{summary.rejected} rejected, the first, {first.place}: {first.reason}",
-            fix=f"See {job.work.output}/rejected; mend the input and name another folder.",
+            got=f"{len(rejected)} rejected, the first, {rejected[0].place}: {rejected[0].reason}",
+            fix=f"See {job.output}/rejected; mend the input and name another folder.",
         )
-    return summary
+    return BulkSummary(
+        documents=documents,
+        rejected=len(rejected),
+        blocks=len(blocks),
+        resumed=len(blocks) - len(missing),
+        tokens=tokens,
+        slots=slots,
+        seconds=time.perf_counter() - begin,
+    )
 
 
 def _manifest(
@@ -127,9 +261,9 @@ def _manifest(
         "input": [[name, path.stat().st_size] for path, name in files],
         "blocks": len(blocks),
         "block_size": job.block_size,
-        "ratio": job.work.ratio,
-        "fidelity": job.work.verify,
-        "source": job.work.keep_source,
+        "ratio": job.ratio,
+        "fidelity": job.verify,
+        "source": job.keep_source,
         **job.maker,
     }
 
@@ -145,18 +279,3 @@ def _require_all(folder: BulkFolder, blocks: Sequence[Block]) -> None:
             fix="Run the command again: only these are done. With --workers 0 this process shows "
             "what happens; a smaller --block narrows it down.",
         )
-
-
-def _summary(
-    folder: BulkFolder, blocks: Sequence[Block], *, resumed: int, seconds: float
-) -> BulkSummary:
-    documents, tokens, slots = folder.totals()
-    return BulkSummary(
-        documents=documents,
-        rejected=len(folder.rejected()),
-        blocks=len(blocks),
-        resumed=resumed,
-        tokens=tokens,
-        slots=slots,
-        seconds=seconds,
-    )

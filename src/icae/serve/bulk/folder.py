@@ -137,22 +137,19 @@ class BulkFolder:
 
     def rows(self) -> Iterator[Mapping[str, Any]]:
         """Every row, in the order of the input."""
-        for part in self._parts():
+        for part in sorted((self.path / "parts").glob("part-*.parquet")):
             for _, row in read_rows(part):
                 yield {name: row.get(name) for name in COLUMNS}
 
     def totals(self) -> tuple[int, int, int]:
         """Memories, their tokens and their slots; the memories themselves are not read."""
         documents = tokens = slots = 0
-        for part in self._parts():
+        for part in sorted((self.path / "parts").glob("part-*.parquet")):
             for row in read_row_range(part, 0, row_count(part), columns=("tokens", "slots")):
                 documents += 1
                 tokens += row["tokens"]
                 slots += row["slots"]
         return documents, tokens, slots
-
-    def _parts(self) -> list[Path]:
-        return sorted((self.path / "parts").glob("part-*.parquet"))
 
     def rejected(self) -> list[Rejected]:
         """Every rejected document, in the order of the input."""
