@@ -29,8 +29,9 @@ import torch
 
 from icae.evals.metadata import hardware
 from icae.memory import Embeddings, Memory, MemoryDocument, Provenance, Span
-from icae.serve.bulk import BlockWork, BulkJob, EngineOpener, Runner, run_bulk, run_here
+from icae.serve.bulk import BulkJob, EngineOpener, run_bulk, run_here
 from icae.serve.bulk.ray import RayRunner
+from icae.serve.bulk.run import Runner
 
 DOCUMENT = Path(__file__).parents[1] / "examples" / "pep-0347.txt"
 CHARACTERS_PER_TOKEN = 4
@@ -108,16 +109,13 @@ def compare(
     runners: dict[str, Runner] = {"one": run_here, "ray": RayRunner(workers=arguments.workers)}
     results: dict[str, Any] = {}
     for name, runner in runners.items():
-        work = BlockWork(
-            output=str(folder / name),
+        job = BulkJob(
+            source=folder / "in.jsonl",
+            output=folder / name,
             open_encoder=opener,
             ratio=4.0,
             verify=False,
             keep_source=True,
-        )
-        job = BulkJob(
-            inputs=(folder / "in.jsonl",),
-            work=work,
             block_size=arguments.block,
             maker={"encoder": arguments.encoder},
         )

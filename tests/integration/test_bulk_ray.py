@@ -16,8 +16,7 @@ ray = pytest.importorskip("ray", reason="ray is not installed: run `make test-bu
 pytest.importorskip("ray.data", reason="ray[data] is not installed: run `make test-bulk`")
 
 from icae.errors import WorkerError  # noqa: E402
-from icae.serve.bulk import BlockWork, BulkJob, run_bulk, run_here  # noqa: E402
-from icae.serve.bulk.output import BulkFolder  # noqa: E402
+from icae.serve.bulk import BulkJob, run_bulk, run_here  # noqa: E402
 from icae.serve.bulk.ray import RayRunner  # noqa: E402
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "unit" / "serve" / "bulk"))
@@ -81,14 +80,12 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def job(source: Path, output: Path, open_encoder: Any) -> BulkJob:
     return BulkJob(
-        inputs=(source,),
-        work=BlockWork(
-            output=str(output),
-            open_encoder=open_encoder,
-            ratio=4.0,
-            verify=True,
-            keep_source=True,
-        ),
+        source=source,
+        output=output,
+        open_encoder=open_encoder,
+        ratio=4.0,
+        verify=True,
+        keep_source=True,
         block_size=2,
         maker={"adapter": "a" * 64},
     )
@@ -121,7 +118,7 @@ def test_document_that_always_kills_its_worker_is_named_and_the_rest_is_kept(
     mortal = job(source, tmp_path / "out", OpenMortal(None))
     with pytest.raises(WorkerError, match=r"docs\.jsonl, document 13"):
         run_bulk(mortal, RayRunner(workers=2))
-    held = [row["id"] for row in BulkFolder(tmp_path / "out").rows()]
+    held = [row["id"] for row in word_encoder.rows_of(tmp_path / "out")]
     lost = {"doc-12", "doc-13"}
     assert held == [f"doc-{i}" for i in range(DOCUMENTS) if f"doc-{i}" not in lost]
     healed = run_bulk(job(source, tmp_path / "out", word_encoder.WordEncoder), run_here)

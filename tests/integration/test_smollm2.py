@@ -17,8 +17,7 @@ from icae.memory import memory_bytes
 from icae.model import load_tokenizer, tokenize, tokenizer_hash, weight_hash
 from icae.model.base_files import DEFAULT_BASE, embedded_gguf
 from icae.opening import config_file
-from icae.serve.model_sizes import ModelSizes
-from icae.serve.plan import Workload, plan
+from icae.serve.plan import ModelSizes, Workload, plan
 
 pytestmark = [
     pytest.mark.real_model,

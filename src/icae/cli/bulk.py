@@ -17,34 +17,20 @@ if TYPE_CHECKING:
     from icae.serve.bulk import BulkSummary
     from icae.serve.bulk.run import Runner
 
-Source = Annotated[
-    Path,
-    Argument(
-        metavar="INPUT",
-        help="A .jsonl file (also .gz, .xz, .zst) or a .parquet file with a field text and "
-        "optionally id, a document, or a folder of these.",
-    ),
-]
-Output = Annotated[
-    Path, Argument(metavar="OUTPUT", help="Folder of the result; one that is there goes on.")
-]
+Count = Annotated[int, Option(min=1, metavar="N")]
 
 
 @command
 def bulk(
     *,
-    source: Source,
-    output: Output,
+    source: Annotated[Path, Argument(metavar="INPUT")],
+    output: Annotated[Path, Argument(metavar="OUTPUT")],
     ratio: Ratio = 4.0,
-    workers: Annotated[
-        int, Option(min=0, metavar="N", help="Ray workers; 0 compresses in this process.")
-    ] = 0,
-    threads: Annotated[int, Option(min=1, metavar="N", help="CPU threads of each worker.")] = 1,
-    block: Annotated[
-        int, Option(min=1, metavar="N", help="Documents that are compressed and kept together.")
-    ] = 32,
-    no_source: Annotated[bool, Option(help="Do not keep the text in the memories.")] = False,
-    no_verify: Annotated[bool, Option(help="Skip measuring the fidelity of each span.")] = False,
+    workers: Annotated[int, Option(min=0, metavar="N")] = 0,
+    threads: Count = 1,
+    block: Count = 32,
+    no_source: Annotated[bool, Option()] = False,
+    no_verify: Annotated[bool, Option()] = False,
     model: ModelOptions,
 ) -> Outcome:
     """Compress many documents into Parquet files of memories.
@@ -52,11 +38,21 @@ def bulk(
     Stopped or killed, the same command goes on. A document that cannot be compressed is left
     out and listed in OUTPUT/rejected with the reason. Any number of workers gives the same
     files. --device cuda gives each worker a GPU.
+
+    Args:
+        source: A .jsonl file (also .gz, .xz, .zst) or a .parquet file with a field text and
+            optionally id, a document, or a folder of these.
+        output: Folder of the result; one that is there goes on.
+        workers: Ray workers; 0 compresses in this process.
+        threads: CPU threads of each worker.
+        block: Documents that are compressed and kept together.
+        no_source: Do not keep the text in the memories.
+        no_verify: Skip measuring the fidelity of each span.
     """
     from icae.serve.bulk import BulkJob, run_bulk
 
     job = BulkJob(
-        inputs=(source.absolute(),),
+        source=source.absolute(),
         output=output.absolute(),
         open_encoder=engine.bulk_opener(**asdict(model), threads=threads),
         ratio=ratio,

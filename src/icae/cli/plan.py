@@ -17,62 +17,43 @@ if TYPE_CHECKING:
     from icae.config import ModelConfig
     from icae.serve.plan import Plan, Workload
 
-Model = Annotated[
-    str | None,
-    Argument(
-        metavar="[MODEL]",
-        help="Base model: a name, a hub id, a folder, or a config.json with its sizes; no weights "
-        "are read.",
-        show_default="the adapter's",
-    ),
-]
-AdapterFolder = Annotated[
-    str | None,
-    Option(
-        metavar="PATH",
-        help="Adapter folder, for span length and LoRA.",
-        show_default="the default adapter for its base, else 512-token spans and rank 32",
-    ),
-]
-SpanLength = Annotated[
-    int | None, Option(min=1, metavar="N", help="Tokens of a span.", show_default="the adapter's")
-]
-Tflops = Annotated[
-    float | None,
-    Option(
-        metavar="X",
-        help="What one device sustains, TFLOP/s.",
-        show_default="0.22: 2 CPU cores in bfloat16, as measured",
-    ),
-]
-TokensPerSecond = Annotated[
-    float | None,
-    Option(
-        metavar="X",
-        help="Tokens that one device compresses a second, measured; in place of --tflops.",
-        show_default=False,
-    ),
-]
+Count = Annotated[int, Option(min=1, metavar="N")]
 
 
 @dataclass(frozen=True, kw_only=True)
 class WorkloadOptions:
-    """What is to be compressed, and how it is used."""
+    """What is to be compressed, and how it is used.
 
-    documents: Annotated[int, Option(min=1, metavar="N", help="Number of documents.")] = 1000
-    tokens: Annotated[int, Option(min=1, metavar="N", help="Tokens of each.")] = 2048
+    Attributes:
+        documents: Number of documents.
+        tokens: Tokens of each.
+        adapter: Adapter folder, for span length and LoRA.
+        span_length: Tokens of a span.
+        dtype: Precision of slots and key-value cache.
+        no_source: The text is not kept beside the slots.
+        no_verify: Fidelity is not measured.
+        question: Tokens of a question and its prompt.
+        answer: Tokens of an answer.
+    """
+
+    documents: Count = 1000
+    tokens: Count = 2048
     ratio: Ratio = 4.0
-    adapter: AdapterFolder = None
-    span_length: SpanLength = None
-    dtype: Annotated[
-        Literal["bfloat16", "float32"], Option(help="Precision of slots and key-value cache.")
-    ] = "bfloat16"
-    no_source: Annotated[bool, Option(help="The text is not kept beside the slots.")] = False
-    no_verify: Annotated[bool, Option(help="Fidelity is not measured.")] = False
-    question: Annotated[
-        int, Option(min=1, metavar="N", help="Tokens of a question and its prompt.")
-    ] = 24
-    answer: Annotated[int, Option(min=1, metavar="N", help="Tokens of an answer.")] = 64
+    adapter: Annotated[
+        str | None,
+        Option(
+            metavar="PATH",
+            show_default="the default adapter for its base, else 512-token spans and rank 32",
+        ),
+    ] = None
+    span_length: Annotated[int | None, Option(min=1, metavar="N", show_default="the adapter's")] = (
+        None
+    )
+    dtype: Annotated[Literal["bfloat16", "float32"], Option()] = "bfloat16"
+    no_source: Annotated[bool, Option()] = False
+    no_verify: Annotated[bool, Option()] = False
+    question: Count = 24
+    answer: Count = 64
 
     def workload(self, config: ModelConfig) -> Workload:
         """The same, for an adapter of that architecture."""
@@ -94,16 +75,27 @@ class WorkloadOptions:
 @command
 def plan(
     *,
-    model: Model = None,
+    model: Annotated[str | None, Argument(metavar="[MODEL]", show_default="the adapter's")] = None,
     options: WorkloadOptions,
-    tflops: Tflops = None,
-    tokens_per_second: TokensPerSecond = None,
-    devices: Annotated[int, Option(min=1, metavar="N", help="Devices that share the work.")] = 1,
+    tflops: Annotated[
+        float | None,
+        Option(metavar="X", show_default="0.22: 2 CPU cores in bfloat16, as measured"),
+    ] = None,
+    tokens_per_second: Annotated[float | None, Option(metavar="X", show_default=False)] = None,
+    devices: Count = 1,
 ) -> Outcome:
     """Say what memories of many documents will cost: positions, cache, disk, hours, break-even.
 
     From formulas alone: nothing is loaded, compressed or timed. docs/planning.md sets them
     beside measured points.
+
+    Args:
+        model: Base model: a name, a hub id, a folder, or a config.json with its sizes; no weights
+            are read.
+        tflops: What one device sustains, TFLOP/s.
+        tokens_per_second: Tokens that one device compresses a second, measured; in place of
+            --tflops.
+        devices: Devices that share the work.
     """
     from icae.opening import config_file
     from icae.serve import plan as planning

@@ -18,72 +18,48 @@ from icae.config.spans import check_ratio
 from icae.errors import MissingDependencyError
 
 if TYPE_CHECKING:
-    from icae.serve.keys import Keys
     from icae.serve.limits import Limits
-    from icae.serve.listening import Address
 
-KeyFile = Annotated[
-    Path | None,
-    Option(
-        "--keys",
-        metavar="PATH",
-        help="Key file, made with `icae serve-key`; every request then needs a key, and each "
-        "key has its own memories.",
-        show_default="no keys, this machine alone",
-    ),
-]
-LongestMessage = Annotated[
-    int | None,
-    Option(
-        min=1,
-        metavar="N",
-        help="Read messages of more than N tokens as memory.",
-        show_default="never",
-    ),
-]
-KvCache = Annotated[
-    float,
-    Option(
-        min=0.001,
-        metavar="N",
-        help="Most MB of key-value caches kept of memories that were asked.",
-    ),
-]
+Seconds = Annotated[float, Option(min=1, metavar="S")]
+Megabytes = Annotated[float, Option(min=0.001, metavar="N")]
+Count = Annotated[int, Option(min=1, metavar="N")]
 
 
 @dataclass(frozen=True, kw_only=True)
 class ServerOptions:
-    """Where the server listens, who may use it, and what it takes on."""
+    """Where the server listens, who may use it, and what it takes on.
 
-    store: Annotated[
-        str, Option("--store", "-s", metavar="PATH", help="Where memories are kept.")
-    ] = "icae-server.db"
-    host: Annotated[str, Option(metavar="ADDRESS", help="Address to listen on.")] = "127.0.0.1"
-    port: Annotated[int, Option(min=0, max=65535, metavar="N", help="Port; 0 for a free one.")] = (
-        8000
-    )
-    keys: KeyFile = None
-    auto_compress: LongestMessage = None
+    Attributes:
+        store: Where memories are kept.
+        host: Address to listen on.
+        port: Port; 0 for a free one.
+        keys: Key file, made with `icae serve-key`; every request then needs a key, and each key
+            has its own memories.
+        auto_compress: Read messages of more than N tokens as memory.
+        max_body_mb: Largest body, in MB.
+        max_waiting: Most chats that wait; more get 429.
+        max_per_key: Most requests of a key at a time.
+        max_new_tokens: Longest answer in tokens.
+        kv_cache_mb: Most MB of key-value caches kept of memories that were asked.
+        timeout: Longest time for an answer, in seconds.
+        grace: Seconds to finish requests when told to end.
+    """
+
+    store: Annotated[str, Option("--store", "-s", metavar="PATH")] = "icae-server.db"
+    host: Annotated[str, Option(metavar="ADDRESS")] = "127.0.0.1"
+    port: Annotated[int, Option(min=0, max=65535, metavar="N")] = 8000
+    keys: Annotated[
+        Path | None, Option(metavar="PATH", show_default="no keys, this machine alone")
+    ] = None
+    auto_compress: Annotated[int | None, Option(min=1, metavar="N", show_default="never")] = None
     ratio: Ratio = 4.0
-    max_body_mb: Annotated[float, Option(min=0.001, metavar="N", help="Largest body, in MB.")] = (
-        10.0
-    )
-    max_waiting: Annotated[
-        int, Option(min=1, metavar="N", help="Most chats that wait; more get 429.")
-    ] = 64
-    max_per_key: Annotated[
-        int, Option(min=1, metavar="N", help="Most requests of a key at a time.")
-    ] = 32
-    max_new_tokens: Annotated[int, Option(min=1, metavar="N", help="Longest answer in tokens.")] = (
-        1024
-    )
-    kv_cache_mb: KvCache = 512.0
-    timeout: Annotated[
-        float, Option(min=1, metavar="S", help="Longest time for an answer, in seconds.")
-    ] = 300.0
-    grace: Annotated[
-        float, Option(min=1, metavar="S", help="Seconds to finish requests when told to end.")
-    ] = 30.0
+    max_body_mb: Megabytes = 10.0
+    max_waiting: Count = 64
+    max_per_key: Count = 32
+    max_new_tokens: Count = 1024
+    kv_cache_mb: Megabytes = 512.0
+    timeout: Seconds = 300.0
+    grace: Seconds = 30.0
     engine: EngineUrl = None
     engine_model: EngineModel = None
 
@@ -100,20 +76,6 @@ class ServerOptions:
             kept_bytes=int(self.kv_cache_mb * 1_000_000),
         )
 
-    def access(self) -> tuple[Keys, Address]:
-        """Who may use the server, and where it listens.
-
-        Raises:
-            ConfigError: If the keys cannot be read, or anybody could use the server.
-        """
-        from icae.serve.keys import HashedKeys, NoKeys
-        from icae.serve.listening import Address, check_public
-
-        known = NoKeys() if self.keys is None else HashedKeys.load(self.keys)
-        address = Address(host=self.host, port=self.port)
-        check_public(address, known)
-        return known, address
-
 
 @command
 def serve(*, options: ServerOptions, model: ModelOptions) -> Outcome:
@@ -121,14 +83,16 @@ def serve(*, options: ServerOptions, model: ModelOptions) -> Outcome:
     check_ratio(options.ratio)
     _require_extra()
     from icae.serve.app import make_app
-    from icae.serve.listening import listen, make_server
+    from icae.serve.keys import HashedKeys, NoKeys
+    from icae.serve.listening import check_public, listen, make_server
     from icae.serve.service import Service
     from icae.store import create_store
 
-    keys, address = options.access()
+    keys = NoKeys() if options.keys is None else HashedKeys.load(options.keys)
+    check_public(options.host, keys)
     server = engine_address(options.engine, options.engine_model)
     start = time.perf_counter()
-    with create_store(options.store) as store, listen(address) as sock:
+    with create_store(options.store) as store, listen(options.host, options.port) as sock:
         icae, vllm = model.load(), None
         if server is not None:
             vllm = engine.connect_engine(icae, with_secret(server), adapter=model.adapter)
@@ -141,7 +105,7 @@ def serve(*, options: ServerOptions, model: ModelOptions) -> Outcome:
             ratio=options.ratio,
             vllm=vllm,
         )
-        host = f"[{address.host}]" if ":" in address.host else address.host
+        host = f"[{options.host}]" if ":" in options.host else options.host
         root = f"http://{host}:{sock.getsockname()[1]}"
         url = f"{root}/v1"
         console.note(f"Serving {service.model} at {url}; to try it: {root}/. Ctrl-C ends it.")
@@ -154,14 +118,15 @@ def serve(*, options: ServerOptions, model: ModelOptions) -> Outcome:
 @command
 def serve_key(
     *,
-    name: Annotated[
-        str, Argument(metavar="NAME", help="Whose key it is: the owner of its memories.")
-    ],
-    keys: Annotated[Path, Option(metavar="PATH", help="Key file; made if there is none.")] = Path(
-        "keys.txt"
-    ),
+    name: Annotated[str, Argument(metavar="NAME")],
+    keys: Annotated[Path, Option(metavar="PATH")] = Path("keys.txt"),
 ) -> Outcome:
-    """Make an API key, print it once, and add its hash to a key file."""
+    """Make an API key, print it once, and add its hash to a key file.
+
+    Args:
+        name: Whose key it is: the owner of its memories.
+        keys: Key file; made if there is none.
+    """
     from icae.serve.keys import add_key
 
     key = add_key(keys, name)

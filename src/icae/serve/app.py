@@ -74,7 +74,7 @@ def make_app(service: Service, *, local_only: bool, grace_s: float = 30.0) -> Fa
     Args:
         service: What requests are served with.
         local_only: Whether requests that name another host than this machine are refused.
-        grace_s: How long documents may take to be finished at the end, s.
+        grace_s: Longest time for documents to be finished at the end, s.
     """
 
     @asynccontextmanager
@@ -112,10 +112,6 @@ class Watched:
     """Counts responses, and makes up for mistakes of the server with an error that tells nothing.
 
     A HEAD is answered as a GET, without the body.
-
-    Args:
-        app: What responds.
-        metrics: Where responses are counted.
     """
 
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:

@@ -43,13 +43,7 @@ class ReadyChat:
 class ChatBridge:
     """Makes chats ready for the decoder, and gives them their answers; `ready` is for one thread.
 
-    Args:
-        icae: The model.
-        limits: Bounds of the server.
-        metrics: Counts.
-        longest_message: Most tokens of a message that is read as text; longer ones become
-            memory. None: all are read as text.
-        ratio: Context tokens per slot of such memory.
+    A message of more than `longest_message` tokens becomes memory at `ratio`; None: never.
     """
 
     def __init__(
@@ -69,11 +63,7 @@ class ChatBridge:
         self._cached: OrderedDict[tuple[str, str], Memory] = OrderedDict()
 
     def ready(self, works: Sequence[ChatWork]) -> list[ReadyChat]:
-        """Those of some chats that can be answered; the others get their error.
-
-        Args:
-            works: The chats; their long messages are compressed here.
-        """
+        """Those of some chats that can be answered, long messages compressed; others fail."""
         made = []
         for work in works:
             if not work.future.set_running_or_notify_cancel():
@@ -112,13 +102,7 @@ class ChatBridge:
         )
 
     def finish(self, ready: ReadyChat, text: str, made: Generated) -> None:
-        """Give a chat its answer.
-
-        Args:
-            ready: The chat.
-            text: The text of the answer.
-            made: Its tokens.
-        """
+        """Give a chat its answer: a text, and the tokens it was made of."""
         decoder = self.icae.decoder
         answer = written_answer(text, made, memory_positions=ready.positions, runtime=decoder.name)
         self._metrics.answer_tokens.inc(answer.answer_tokens)

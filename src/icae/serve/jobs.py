@@ -45,11 +45,7 @@ class Job:
     _steps: Steps | None = None
 
     def step(self) -> bool:
-        """Do some of the work.
-
-        Returns:
-            Whether there is more to do.
-        """
+        """Do some of the work; gives whether there is more to do."""
         try:
             self.require_wanted()
             self._steps = self._steps or self.work(self)
@@ -64,11 +60,7 @@ class Job:
         return False
 
     def require_wanted(self) -> None:
-        """Go on only with what is still wanted.
-
-        Raises:
-            RequestError: If the memory was deleted (404).
-        """
+        """Raise a `RequestError` if the memory was deleted (404)."""
         if self.cancelled.is_set():
             raise RequestError("The memory was deleted.", status=404, code="memory_not_found")
 
@@ -76,13 +68,7 @@ class Job:
 def compressing(
     icae: Icae, wanted: MemoryRequest, *, ratio: float
 ) -> Generator[tuple[int, int], None, Memory]:
-    """Compress a text, one batch of spans a step, to the memory that `Icae.compress` makes.
-
-    Args:
-        icae: The model.
-        wanted: The text, and how it is to be held.
-        ratio: Context tokens per slot where that does not say.
-    """
+    """Compress a text, one batch of spans a step, to the memory that `Icae.compress` makes."""
     compressor = icae.compressor
     encode = functools.partial(compressor.encode, ratio=wanted.ratio or ratio)
     if wanted.min_fidelity is not None:

@@ -44,13 +44,9 @@ class Entry:
 
 
 class Library:
-    """Memories by owner and id; safe for several threads.
+    """Memories by owner and id, kept in `store`; safe for several threads.
 
-    Args:
-        icae: The model.
-        store: Keeps them.
-        submit: Lets a job wait for the model.
-        metrics: Counts.
+    `submit` lets a job wait for the model.
     """
 
     def __init__(
@@ -65,12 +61,7 @@ class Library:
         self._failed: OrderedDict[str, Job] = OrderedDict()
 
     def create(self, owner: str, wanted: MemoryRequest, *, ratio: float) -> Job:
-        """Begin to make a memory of a text.
-
-        Args:
-            owner: Whose it is.
-            wanted: The text, and how it is to be held.
-            ratio: Context tokens per slot where that does not say.
+        """Begin to make a memory of a text, at `ratio` where that is not said.
 
         Raises:
             RequestError: If too many documents wait (429), or the server is closing (503).
@@ -81,15 +72,10 @@ class Library:
             self._metrics.context_tokens.inc(memory.tokens)
             self._put(job, memory)
 
-        return self._begin(Job(owner=owner, id=new_memory_id(), title=wanted.name, work=work))
+        return self._begin(Job(owner=owner, id=_new_id(), title=wanted.name, work=work))
 
     def append(self, owner: str, memory_id: str, text: str) -> Job:
         """Begin to add text to the end of a memory; until it is done the old one is read.
-
-        Args:
-            owner: Whose it is.
-            memory_id: Its id.
-            text: What to add; it follows the last character at once.
 
         Raises:
             RequestError: As for `create`; if the owner has no such memory (404), or it is
@@ -111,17 +97,13 @@ class Library:
     def take_in(self, owner: str, memory: Memory, *, title: str) -> Entry:
         """Keep a memory that was made elsewhere; it is on the disk when this returns.
 
-        Args:
-            owner: Whose it is.
-            memory: The memory.
-            title: What the owner calls it.
-
         Raises:
             IncompatibleMemoryError: If another adapter or base model made it.
         """
         self._icae.require_own(memory)
-        memory_id = new_memory_id()
-        self.put(owner, memory_id, title, memory)
+        memory_id = _new_id()
+        with self._lock:
+            self._keep(owner, memory_id, title, memory)
         return self.get(owner, memory_id)
 
     def get(self, owner: str, memory_id: str) -> Entry:
@@ -192,14 +174,6 @@ class Library:
                 )
         return [self.load(owner, memory_id) for memory_id in memory_ids]
 
-    def put(self, owner: str, memory_id: str, title: str, memory: Memory) -> None:
-        """Keep a memory under an id, in place of what the id stood for.
-
-        When this returns the memory is on the disk.
-        """
-        with self._lock:
-            self._store_memory(owner, memory_id, title, memory)
-
     def drop(self, owner: str, memory_id: str) -> None:
         """Forget a memory, and give up the work on it.
 
@@ -248,12 +222,13 @@ class Library:
         """Keep what a job made: from then on it is ready and not in work any more."""
         with self._lock:
             job.require_wanted()
-            self._store_memory(job.owner, job.id, job.title, memory)
+            self._keep(job.owner, job.id, job.title, memory)
             name = _name(job.owner, job.id)
             self._failed.pop(name, None)
             self._jobs.pop(name, None)
 
-    def _store_memory(self, owner: str, memory_id: str, title: str, memory: Memory) -> None:
+    def _keep(self, owner: str, memory_id: str, title: str, memory: Memory) -> None:
+        """Put a memory on the disk in place of what the id stood for; the lock is held."""
         settings: Settings = {
             "content": hashlib.sha256(memory_bytes(memory)).hexdigest(),
             "owner": owner,
@@ -265,7 +240,7 @@ class Library:
             self._store.collect()
 
 
-def new_memory_id() -> str:
+def _new_id() -> str:
     """A random id that cannot be guessed."""
     return f"mem_{secrets.token_hex(12)}"
 

@@ -55,19 +55,16 @@ class Limits:
 
 
 class OwnerLimit:
-    """Lets each owner have so many requests at a time; safe for several threads.
-
-    Args:
-        most: Most requests of one owner.
-    """
+    """Lets each owner have so many requests at a time; safe for several threads."""
 
     def __init__(self, most: int) -> None:
         self._most = most
         self._lock = threading.Lock()
         self._taken: Counter[str] = Counter()
 
-    def take(self, owner: str) -> None:
-        """Begin a request.
+    @contextmanager
+    def held(self, owner: str) -> Iterator[None]:
+        """A request for as long as the block runs.
 
         Raises:
             RequestError: If the owner has too many already (429).
@@ -82,19 +79,8 @@ class OwnerLimit:
                     expected=f"at most {self._most}",
                 )
             self._taken[owner] += 1
-
-    def give(self, owner: str) -> None:
-        """End a request."""
-        with self._lock:
-            self._taken[owner] -= 1
-            if not self._taken[owner]:
-                del self._taken[owner]
-
-    @contextmanager
-    def held(self, owner: str) -> Iterator[None]:
-        """A request for as long as the block runs; raises as `take` does."""
-        self.take(owner)
         try:
             yield
         finally:
-            self.give(owner)
+            with self._lock:
+                self._taken[owner] -= 1

@@ -30,12 +30,9 @@ class _Writing:
 
 
 class LocalChats:
-    """Answers chats in one batch with one loaded model; see `icae.serve.worker.Chats`.
+    """Answers chats in one batch with the loaded model; see `icae.serve.worker.Chats`.
 
-    Args:
-        bridge: Makes chats ready.
-        metrics: Counts.
-        kept_bytes: Most bytes of key-value caches of memories that are kept.
+    Up to `kept_bytes` of key-value caches of memories are kept.
     """
 
     def __init__(self, bridge: ChatBridge, *, metrics: Metrics, kept_bytes: int) -> None:
@@ -54,7 +51,7 @@ class LocalChats:
 
     @property
     def room(self) -> int:
-        """How many more chats it takes now."""
+        """How many more chats it takes."""
         return max(0, min(READY_AHEAD - len(self._ready), ROWS_PER_BATCH - len(self)))
 
     def take(self, works: Sequence[ChatWork]) -> None:

@@ -28,11 +28,7 @@ def is_loopback(host: str) -> bool:
 
 
 class LoopbackOnly:
-    """Refuses requests for, or from pages of, another host than this machine.
-
-    Args:
-        app: What responds to the others.
-    """
+    """Refuses requests for, or from pages of, another host than this machine."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app

@@ -85,15 +85,7 @@ class Service:
 
 
 async def settled(future: Future[T], *, seconds: float) -> bool:
-    """Wait in the event loop for what the model's thread does, without giving it up.
-
-    Args:
-        future: The work.
-        seconds: Longest wait, s.
-
-    Returns:
-        Whether it is done, with a result or an error.
-    """
+    """Wait in the event loop for what the model's thread does; gives whether it is done."""
     waiting = asyncio.wrap_future(future)
     waiting.add_done_callback(lambda done: done.cancelled() or done.exception())
     await asyncio.wait({waiting}, timeout=seconds)

@@ -27,11 +27,6 @@ class VllmChats:
 
     Memories and long messages are made ready in the thread that calls it; the answers are
     waited for in threads of their own.
-
-    Args:
-        bridge: Makes chats ready.
-        server: The vLLM server.
-        metrics: Counts.
     """
 
     def __init__(self, bridge: ChatBridge, server: VllmRuntime, *, metrics: Metrics) -> None:

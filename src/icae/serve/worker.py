@@ -25,39 +25,29 @@ LONGEST_RETRY_S = 60
 
 
 class Chats(Protocol):
-    """What answers chats; the worker's thread alone calls it."""
+    """What answers chats; the worker's thread alone calls it.
 
-    def __len__(self) -> int:
-        """Chats that were taken and have no answer yet."""
-        ...
+    Its length is the number of chats that were taken and have no answer yet, `room` how many
+    more it takes now. `take` takes chats, at most `room`; the outcome of each, error or not,
+    goes to its future. `step` writes on, for a moment.
+    """
 
     @property
-    def room(self) -> int:
-        """How many more chats it takes now."""
-        ...
+    def room(self) -> int: ...  # noqa: D102
 
-    def take(self, works: Sequence[ChatWork]) -> None:
-        """Take chats, at most `room`; the outcome of each, error or not, goes to its future."""
-        ...
+    def __len__(self) -> int: ...
 
-    def step(self) -> None:
-        """Write on, for a moment."""
-        ...
+    def take(self, works: Sequence[ChatWork]) -> None: ...  # noqa: D102
+
+    def step(self) -> None: ...  # noqa: D102
 
 
 class ModelWorker:
-    """Runs chats and jobs on memories in a thread of its own, from `start` to `close`.
-
-    Args:
-        chats: Answers chats.
-        limits: How many may wait.
-        metrics: Counts.
-    """
+    """Runs chats and jobs on memories in a thread of its own, from `start` to `close`."""
 
     def __init__(self, chats: Chats, *, limits: Limits, metrics: Metrics) -> None:
         self._answering = chats
         self._limits = limits
-        self._metrics = metrics
         self._changed = threading.Condition()
         self._waiting: deque[ChatWork] = deque()
         self._jobs: deque[Job] = deque()
@@ -67,6 +57,9 @@ class ModelWorker:
         self._owed_s = 0.0
         self._busy_s = 0.0
         self._thread = threading.Thread(target=self._run, name="icae-model", daemon=True)
+        metrics.waiting.set_function(lambda: len(self._waiting))
+        metrics.writing.set_function(lambda: len(self._answering))
+        metrics.documents.set_function(lambda: len(self._jobs) + self._stepping)
 
     def start(self) -> None:
         """Begin to take work."""
@@ -83,7 +76,6 @@ class ModelWorker:
             if len(self._waiting) >= self._limits.waiting:
                 raise _full("chats", self._retry_after())
             self._waiting.append(work)
-            self._count()
             self._changed.notify()
 
     def submit_job(self, job: Job) -> None:
@@ -97,7 +89,6 @@ class ModelWorker:
             if len(self._jobs) + self._stepping >= self._limits.documents:
                 raise _full("documents", LONGEST_RETRY_S)
             self._jobs.append(job)
-            self._count()
             self._changed.notify()
 
     @property
@@ -135,17 +126,13 @@ class ModelWorker:
                 for job in self._jobs:
                     job.future.set_exception(_closing())
                 self._jobs.clear()
-            self._count()
             return True
 
     def _write(self) -> None:
         """One token of the chats that are answered; others join them."""
         with self._changed:
-            works = [
-                self._waiting.popleft()
-                for _ in range(min(self._answering.room, len(self._waiting)))
-            ]
-            self._count()
+            count = min(self._answering.room, len(self._waiting))
+            works = [self._waiting.popleft() for _ in range(count)]
         begin, before = time.monotonic(), len(self._answering)
         self._answering.take(works)
         self._answering.step()
@@ -155,7 +142,6 @@ class ModelWorker:
             self._seconds_apart += 0.2 * (self._busy_s - self._seconds_apart)
             self._busy_s = 0.0
         self._owed_s -= seconds
-        self._metrics.writing.set(len(self._answering))
 
     def _work(self) -> None:
         """One step of the job that waited longest."""
@@ -169,7 +155,6 @@ class ModelWorker:
             self._stepping = 0
             if going_on:
                 self._jobs.append(job)
-            self._count()
 
     def _require_open(self) -> None:
         if self._closing_at is not None:
@@ -179,11 +164,6 @@ class ModelWorker:
         """Seconds after which about half of those who wait were answered."""
         wait = self._seconds_apart * len(self._waiting) / 2
         return max(1, min(LONGEST_RETRY_S, math.ceil(wait)))
-
-    def _count(self) -> None:
-        self._metrics.waiting.set(len(self._waiting))
-        self._metrics.writing.set(len(self._answering))
-        self._metrics.documents.set(len(self._jobs) + self._stepping)
 
 
 def _full(what: str, retry_after_s: int) -> RequestError:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from icae.cli import engine
-from icae.serve.bulk.output import BulkFolder
+from icae.data.rows import read_rows
 
 pytest.importorskip("pyarrow")
 
@@ -52,7 +52,8 @@ def test_documents_become_memories_and_bad_ones_are_counted(
     assert (payload["documents"], payload["rejected"], payload["tokens"]) == (5, 1, 80)
     assert payload["slots"] == 10
     assert opened[0]["threads"] == 2
-    assert [row["id"] for row in BulkFolder(output).rows()] == ["d0", "d1", "d2", "d3", "d4"]
+    (part,) = (output / "parts").iterdir()
+    assert [row["id"] for _, row in read_rows(part)] == ["d0", "d1", "d2", "d3", "d4"]
 
 
 def test_same_command_again_finds_everything_done(

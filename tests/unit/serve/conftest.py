@@ -17,7 +17,7 @@ import pytest
 from icae.serve.app import make_app
 from icae.serve.keys import HashedKeys, Keys, NoKeys, add_key
 from icae.serve.limits import Limits
-from icae.serve.listening import Address, listen, make_server
+from icae.serve.listening import listen, make_server
 from icae.serve.service import Service
 from icae.store import create_store
 
@@ -56,6 +56,11 @@ class Running:
         )
         return answer.choices[0].message.content
 
+    def counted(self, name: str) -> float:
+        """A figure of the metrics that has no labels."""
+        lines = self.service.metrics.text().decode().splitlines()
+        return next(float(line.split()[1]) for line in lines if line.startswith(f"{name} "))
+
     def client(self, key: str | None = None) -> httpx2.Client:
         headers = {} if key is None else {"Authorization": f"Bearer {key}"}
         return httpx2.Client(base_url=self.url, headers=headers, timeout=60)
@@ -72,7 +77,7 @@ def running(
     decoder: Any = None,
 ) -> Iterator[Running]:
     keys = keys or NoKeys()
-    with create_store(str(store)) as opened, listen(Address(port=0)) as sock:
+    with create_store(str(store)) as opened, listen("127.0.0.1", 0) as sock:
         service = Service(
             engine,
             opened,

@@ -9,7 +9,7 @@ import pytest
 
 from icae.errors import ConfigError
 from icae.serve.keys import HashedKeys, NoKeys, add_key
-from icae.serve.listening import Address, check_public
+from icae.serve.listening import check_public
 
 
 def test_a_key_sees_and_uses_its_own_memories_alone(
@@ -93,10 +93,10 @@ def test_a_name_that_could_reach_into_another_owner_is_refused(tmp_path: Path, n
 def test_a_server_without_keys_listens_on_this_machine_alone(
     two_keys: tuple[Any, str, str],
 ) -> None:
-    check_public(Address(host="127.0.0.1"), NoKeys())
-    check_public(Address(host="0.0.0.0"), two_keys[0])
+    check_public("127.0.0.1", NoKeys())
+    check_public("0.0.0.0", two_keys[0])
     with pytest.raises(ConfigError, match="this machine alone"):
-        check_public(Address(host="0.0.0.0"), NoKeys())
+        check_public("0.0.0.0", NoKeys())
 
 
 @pytest.mark.parametrize(

@@ -242,7 +242,7 @@ def test_a_memory_of_another_adapter_is_refused_when_it_comes_and_when_it_is_ask
     foreign = build_engine(adapter_hash="b" * 64).compress(text)
     server = serve()
     memory_id = "mem_" + "0" * 24
-    server.service.library.put("local", memory_id, "old", foreign)
+    server.service.library._keep("local", memory_id, "old", foreign)
     with server.client() as http:
         uploaded = http.post("/v1/memories/import", content=memory_bytes(foreign), headers=FILE)
         asked = http.post(

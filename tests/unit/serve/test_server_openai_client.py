@@ -108,10 +108,9 @@ def test_an_unmodified_client_with_a_long_message_reads_fewer_positions(
     assert answer.usage is not None
     assert answer.usage.prompt_tokens < engine.count_tokens(text)
 
-    compressed = server.service.metrics.context_tokens
-    before = compressed._value.get()
+    before = server.counted("icae_context_tokens_total")
     server.openai().chat.completions.create(**asked)
-    assert compressed._value.get() == before  # the second time it is remembered
+    assert server.counted("icae_context_tokens_total") == before  # the second time it is remembered
 
 
 def test_chats_that_wait_together_are_written_together_each_with_its_own_answer(
@@ -173,7 +172,7 @@ def test_a_chat_joins_an_answer_that_is_being_written(
     step = DecodingRows.step
 
     def waiting_for_another(self: Any) -> Any:
-        while len(sizes) == 3 and not server.service.metrics.waiting._value.get():
+        while len(sizes) == 3 and not server.counted("icae_chats_waiting"):
             time.sleep(0.005)
         sizes.append(len(self))
         return step(self)

@@ -88,7 +88,7 @@ def test_an_answer_is_given_up_when_its_client_goes(
         http.stream("POST", "/v1/chat/completions", json=body) as response,
     ):
         next(response.iter_lines())
-    while server.service.metrics.writing._value.get():
+    while server.counted("icae_chats_answered"):
         time.sleep(0.01)
     assert len(steps) < 190
 

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -115,16 +114,3 @@ def test_more_documents_than_allowed_are_refused(done: list[str]) -> None:
     assert (refused.value.status, refused.value.code) == (429, "queue_full")
     worker.start()
     worker.close(seconds=5)
-
-
-def test_an_owner_gets_its_place_back_when_a_chat_ends(done: list[str]) -> None:
-    worker = worker_of(done, per_owner=1, steps=1)
-    worker.start()
-    for _ in range(3):
-        ended = threading.Event()
-        worker.submit_chat(work := chat())
-        work.future.add_done_callback(lambda _, ended=ended: ended.set())  # behind the worker's
-        assert ended.wait(20)
-    worker.close(seconds=1)
-    with pytest.raises(RequestError, match="shutting down"):
-        worker.submit_chat(chat())

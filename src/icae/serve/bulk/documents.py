@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Literal
@@ -49,12 +49,7 @@ class Piece:
 
 @dataclass(frozen=True, kw_only=True)
 class Block:
-    """Documents that are compressed together, and written or lost together.
-
-    Attributes:
-        index: Number of the block, from 0.
-        pieces: Where they are.
-    """
+    """Documents that are compressed together, and written or lost together; counted from 0."""
 
     index: int
     pieces: tuple[Piece, ...]
@@ -67,13 +62,7 @@ class Block:
 
 @dataclass(frozen=True, kw_only=True)
 class BulkDocument:
-    """One document.
-
-    Attributes:
-        id: Its ``id`` in the input, else its place.
-        place: File, and line or row from 1, such as ``notes.jsonl:7``.
-        text: What it says.
-    """
+    """One document: its ``id`` in the input, else its place, such as ``notes.jsonl:7``."""
 
     id: str
     place: str
@@ -82,42 +71,29 @@ class BulkDocument:
 
 @dataclass(frozen=True, kw_only=True)
 class Rejected:
-    """A document that cannot be compressed.
-
-    Attributes:
-        id: Its ``id`` in the input, else its place.
-        place: File, and line or row from 1.
-        reason: Why.
-    """
+    """A document that cannot be compressed, and why."""
 
     id: str
     place: str
     reason: str
 
 
-def list_files(inputs: Sequence[Path]) -> list[tuple[Path, str]]:
-    """The files of a bulk run, in order, each with its name.
-
-    Args:
-        inputs: Files, and folders that stand for the documents in them and below.
+def list_files(source: Path) -> list[tuple[Path, str]]:
+    """The files of a bulk run, in order, each with its name: one, or those of a folder and below.
 
     Raises:
-        InputError: If one is missing, of another type, or a folder without documents.
+        InputError: If it is missing, of another type, or a folder without documents.
     """
-    files: list[tuple[Path, str]] = []
-    for path in inputs:
-        if path.is_dir():
-            inside = sorted(file for file in path.rglob("*") if _is_input(file, path))
-            if not inside:
-                raise InputError("The folder holds no document.", got=str(path), expected=_KINDS)
-            files += [(file, file.relative_to(path).as_posix()) for file in inside]
-        elif not path.exists():
-            raise InputError("The input is missing.", got=str(path), expected="a file or folder")
-        elif _kind(path) is None:
-            raise InputError("That type of file is not known.", got=str(path), expected=_KINDS)
-        else:
-            files.append((path, path.name))
-    return files
+    if source.is_dir():
+        inside = sorted(file for file in source.rglob("*") if _is_input(file, source))
+        if not inside:
+            raise InputError("The folder holds no document.", got=str(source), expected=_KINDS)
+        return [(file, file.relative_to(source).as_posix()) for file in inside]
+    if not source.exists():
+        raise InputError("The input is missing.", got=str(source), expected="a file or folder")
+    if _kind(source) is None:
+        raise InputError("That type of file is not known.", got=str(source), expected=_KINDS)
+    return [(source, source.name)]
 
 
 def _is_input(file: Path, folder: Path) -> bool:
@@ -137,11 +113,7 @@ def _kind(path: Path) -> Kind | None:
 
 
 def cut_blocks(files: Iterable[tuple[Path, str]], *, size: int) -> list[Block]:
-    """Cut the documents of files into blocks, in order.
-
-    Args:
-        files: From `list_files`.
-        size: Documents of a block.
+    """Cut the documents of files (from `list_files`) into blocks of so many, in order.
 
     Raises:
         InputError: If a file cannot be read at all.
@@ -187,9 +159,6 @@ def _opened(path: Path) -> IO[bytes]:
 
 def read_block(block: Block) -> tuple[list[BulkDocument], list[Rejected]]:
     """Read the documents of a block; those that cannot be read are rejected with the reason.
-
-    Args:
-        block: The block.
 
     Raises:
         InputError: If a file that was there cannot be opened any more.

@@ -7,12 +7,12 @@ there is done. Two workers that do the same block write the same bytes.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from icae.data.rows import read_row_range, read_rows, row_count, table_bytes
+from icae.data.rows import read_row_range, row_count, table_bytes
 from icae.errors import InputError, ResultConflictError
 from icae.memory.atomic_write import write_atomically
 from icae.serve.bulk.documents import Rejected
@@ -32,20 +32,13 @@ MANIFEST = "bulk.json"
 
 
 class BulkFolder:
-    """The folder of a bulk run.
-
-    Args:
-        path: The folder.
-    """
+    """The folder of a bulk run; it need not be there."""
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
 
     def open(self, manifest: Mapping[str, Any]) -> None:
-        """Start a run here, or go on with the same one.
-
-        Args:
-            manifest: What the run is made of: settings and input.
+        """Start a run made of such settings and input here, or go on with the same one.
 
         Raises:
             ResultConflictError: If the folder holds another run.
@@ -122,24 +115,12 @@ class BulkFolder:
     def write(
         self, index: int, rows: Sequence[Mapping[str, Any]], rejected: Sequence[Rejected]
     ) -> None:
-        """Write a block, whole or not at all.
-
-        Args:
-            index: Number of the block.
-            rows: Its memories, `COLUMNS`.
-            rejected: Its documents that could not be compressed.
-        """
+        """Write a block, whole or not at all: rows of `COLUMNS`, and what was rejected."""
         if rejected:
             lines = [json.dumps(asdict(one)) + "\n" for one in rejected]
             write_atomically(self.rejects(index), [line.encode("utf-8") for line in lines])
         write_atomically(self.part(index), [table_bytes(rows, COLUMNS)])
         self._tries(index).unlink(missing_ok=True)
-
-    def rows(self) -> Iterator[Mapping[str, Any]]:
-        """Every row, in the order of the input."""
-        for part in sorted((self.path / "parts").glob("part-*.parquet")):
-            for _, row in read_rows(part):
-                yield {name: row.get(name) for name in COLUMNS}
 
     def totals(self) -> tuple[int, int, int]:
         """Memories, their tokens and their slots; the memories themselves are not read."""

@@ -15,7 +15,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from icae.errors import MissingDependencyError, WorkerError
+from icae.config.extras import import_extra
+from icae.errors import WorkerError
 from icae.serve.bulk.documents import Block, reason_of
 from icae.serve.bulk.folder import BulkFolder
 from icae.serve.bulk.run import BlockWorker, BulkJob
@@ -30,11 +31,7 @@ log = logging.getLogger(__name__)
 
 
 class RayWorker:
-    """One actor: the model loaded once, blocks one by one.
-
-    Args:
-        job: How blocks are compressed.
-    """
+    """One actor: the model loaded once, blocks one by one."""
 
     def __init__(self, job: BulkJob) -> None:
         self.worker, self.folder = BlockWorker(job), BulkFolder(job.output)
@@ -80,24 +77,21 @@ class RayRunner:
             WorkerError: If Ray cannot be started or reached.
         """
         ray = _ray()
-        with self._connected(ray):
-            yield from self._run(ray, job, blocks)
-
-    def _run(self, ray: Any, job: BulkJob, blocks: Sequence[Block]) -> Iterator[int]:
-        ray.data.DataContext.get_current().enable_progress_bars = False
         rows = [{"block": pickle.dumps(block)} for block in blocks]
-        made = ray.data.from_items(rows, override_num_blocks=min(len(rows), MAX_TASKS)).map(
-            RayWorker,
-            fn_constructor_args=(job,),
-            compute=ray.data.ActorPoolStrategy(size=min(self.workers, len(rows))),
-            num_cpus=self.cpus,
-            num_gpus=self.gpus,
-        )
-        for row in made.iter_rows():
-            if row["error"]:
-                log.warning("block %d: %s", row["index"], row["error"])
-            else:
-                yield int(row["index"])
+        with self._connected(ray):
+            ray.data.DataContext.get_current().enable_progress_bars = False
+            made = ray.data.from_items(rows, override_num_blocks=min(len(rows), MAX_TASKS)).map(
+                RayWorker,
+                fn_constructor_args=(job,),
+                compute=ray.data.ActorPoolStrategy(size=min(self.workers, len(rows))),
+                num_cpus=self.cpus,
+                num_gpus=self.gpus,
+            )
+            for row in made.iter_rows():
+                if row["error"]:
+                    log.warning("block %d: %s", row["index"], row["error"])
+                else:
+                    yield int(row["index"])
 
     @contextmanager
     def _connected(self, ray: Any) -> Iterator[None]:
@@ -128,14 +122,6 @@ class RayRunner:
 
 
 def _ray() -> Any:
-    try:
-        import ray
-        import ray.data
-    except ImportError as error:
-        raise MissingDependencyError(
-            "Workers need Ray.",
-            got="ray[data] is not installed",
-            expected="the extra 'bulk'",
-            fix='pip install ".[bulk]" in the checkout, or --workers 0 to use this process alone',
-        ) from error
-    return ray
+    purpose = "Anything but --workers 0"
+    import_extra("ray.data", purpose=purpose, extra="bulk")
+    return import_extra("ray", purpose=purpose, extra="bulk")

@@ -37,26 +37,18 @@ log = logging.getLogger(__name__)
 
 
 class Encoder(Protocol):
-    """What turns texts into memories: `icae.engine.Icae`."""
+    """What turns texts into memories, `compress_many` of `icae.engine.Icae`."""
 
-    def compress_many(
+    def compress_many(  # noqa: D102
         self, texts: Sequence[str], *, ratio: float, names: Sequence[str], verify: bool
-    ) -> list[Memory]:
-        """A memory of each text."""
-        ...
+    ) -> list[Memory]: ...
 
 
 @dataclass(frozen=True, kw_only=True)
 class EngineOpener:
-    """Loads the same engine in every worker; it travels as these settings.
+    """Loads the same engine in every worker (see `icae.engine.load`); travels as these settings.
 
-    Attributes:
-        adapter: Adapter folder, or None for the default.
-        base: Base model, or None for the adapter's.
-        device: Torch device, or None for the best found.
-        dtype: Precision of the base model, or None for the device's usual one.
-        threads: CPU threads of a worker. The order of sums, and with it the last bits of
-            slots, may depend on it.
+    On the CPU threads the order of sums, and with it the last bits of slots, may depend.
     """
 
     adapter: str | None = None
@@ -80,7 +72,7 @@ class BulkJob:
     """What a run makes of what; travels to every worker.
 
     Attributes:
-        inputs: Files and folders.
+        source: A file, or a folder of files.
         output: Folder of the result.
         open_encoder: Loads the model; called once in each worker.
         ratio: Context tokens per slot.
@@ -93,7 +85,7 @@ class BulkJob:
         ConfigError: If block size or ratio is out of range.
     """
 
-    inputs: tuple[Path, ...]
+    source: Path
     output: Path
     open_encoder: Callable[[], Encoder]
     ratio: float
@@ -107,20 +99,13 @@ class BulkJob:
         check(self.block_size >= 1, "The block size is out of range.", self.block_size, ">= 1")
 
 
-class Runner(Protocol):
-    """Compresses blocks somewhere: `run_here`, `icae.serve.bulk.ray.RayRunner`."""
-
-    def __call__(self, job: BulkJob, blocks: Sequence[Block]) -> Iterator[int]:
-        """Compress blocks; yields the number of each once it is written."""
-        ...
+Runner = Callable[[BulkJob, Sequence[Block]], Iterator[int]]
+"""Compresses blocks, here (`run_here`) or on Ray (`icae.serve.bulk.ray.RayRunner`), and gives the
+number of each once it is written."""
 
 
 class BlockWorker:
-    """Compresses blocks one after the other, the model loaded once.
-
-    Args:
-        job: How.
-    """
+    """Compresses blocks one after the other, the model loaded once."""
 
     def __init__(self, job: BulkJob) -> None:
         self._job, self._encoder = job, job.open_encoder()
@@ -219,7 +204,7 @@ def run_bulk(
         WorkerError: If blocks are missing at the end; the others are there.
     """
     begin = time.perf_counter()
-    files = list_files(job.inputs)
+    files = list_files(job.source)
     blocks = cut_blocks(files, size=job.block_size)
     folder = BulkFolder(job.output)
     folder.open(_manifest(job, files, blocks))

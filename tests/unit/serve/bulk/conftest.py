@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from word_encoder import TEXTS, WordEncoder
 
-from icae.serve.bulk import BlockWork, BulkJob
+from icae.serve.bulk import BulkJob
 
 
 @pytest.fixture
@@ -46,8 +46,10 @@ def build_job(tmp_path: Path, documents: Path) -> Callable[..., BulkJob]:
     ) -> BulkJob:
         settings = {"ratio": 4.0, "verify": True, "keep_source": True, **work}
         return BulkJob(
-            inputs=(source,),
-            work=BlockWork(output=str(tmp_path / output), open_encoder=encoder, **settings),
+            source=source,
+            output=tmp_path / output,
+            open_encoder=encoder,
+            **settings,
             block_size=block_size,
             maker={"adapter": "a" * 64, "base": "tiny", "dtype": "float32"},
         )

@@ -10,24 +10,26 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from icae.errors import InputError
-from icae.serve.bulk.documents import BlockText, cut_blocks, list_files, read_block
+from icae.serve.bulk.documents import (
+    BulkDocument,
+    Rejected,
+    cut_blocks,
+    list_files,
+    read_block,
+)
 
 
-def read_all(*inputs: Path, size: int = 3) -> BlockText:
-    read = BlockText()
-    for block in cut_blocks(list_files(inputs), size=size):
-        one = read_block(block)
-        read.documents.extend(one.documents)
-        read.rejected.extend(one.rejected)
-    return read
+def read_all(source: Path, size: int = 3) -> tuple[list[BulkDocument], list[Rejected]]:
+    blocks = [read_block(block) for block in cut_blocks(list_files(source), size=size)]
+    return [d for read, _ in blocks for d in read], [r for _, lost in blocks for r in lost]
 
 
 def test_lines_are_documents_with_their_id_or_their_place(write_lines: Any) -> None:
     path = write_lines([{"id": "a", "text": "one"}, {"text": "two"}, {"id": 7, "text": "three"}])
-    read = read_all(path)
-    assert [d.id for d in read.documents] == ["a", "docs.jsonl:2", "7"]
-    assert [d.text for d in read.documents] == ["one", "two", "three"]
-    assert [d.place for d in read.documents] == ["docs.jsonl:1", "docs.jsonl:2", "docs.jsonl:3"]
+    documents, _ = read_all(path)
+    assert [d.id for d in documents] == ["a", "docs.jsonl:2", "7"]
+    assert [d.text for d in documents] == ["one", "two", "three"]
+    assert [d.place for d in documents] == ["docs.jsonl:1", "docs.jsonl:2", "docs.jsonl:3"]
 
 
 @pytest.mark.parametrize(
@@ -43,9 +45,10 @@ def test_lines_are_documents_with_their_id_or_their_place(write_lines: Any) -> N
 def test_bad_line_is_rejected_with_the_reason_and_the_others_stay(
     write_lines: Any, line: str, reason: str
 ) -> None:
-    read = read_all(write_lines([{"text": "before"}, line, "", {"text": "after"}]))
-    assert [d.text for d in read.documents] == ["before", "after"]
-    (rejected,) = read.rejected
+    documents, (rejected,) = read_all(
+        write_lines([{"text": "before"}, line, "", {"text": "after"}])
+    )
+    assert [d.text for d in documents] == ["before", "after"]
     assert rejected.place == "docs.jsonl:2"
     assert reason in rejected.reason
 
@@ -53,9 +56,9 @@ def test_bad_line_is_rejected_with_the_reason_and_the_others_stay(
 def test_line_that_is_not_utf8_is_rejected_alone(tmp_path: Path) -> None:
     path = tmp_path / "docs.jsonl"
     path.write_bytes(b'{"text": "good"}\n{"text": "\xff"}\n{"text": "more"}\n')
-    read = read_all(path)
-    assert [d.text for d in read.documents] == ["good", "more"]
-    assert "not UTF-8" in read.rejected[0].reason
+    documents, (rejected,) = read_all(path)
+    assert [d.text for d in documents] == ["good", "more"]
+    assert "not UTF-8" in rejected.reason
 
 
 @given(
@@ -82,10 +85,10 @@ def test_blocks_hold_every_document_once_in_order(
             (folder / f"{number}.jsonl.gz").write_bytes(gzip.compress(data))
         else:
             (folder / f"{number}.jsonl").write_bytes(data)
-    blocks = cut_blocks(list_files([folder]), size=size)
+    blocks = cut_blocks(list_files(folder), size=size)
     assert [block.documents for block in blocks[:-1]] == [size] * (len(blocks) - 1)
     assert [block.index for block in blocks] == list(range(len(blocks)))
-    assert [d.text for d in read_all(folder, size=size).documents] == wanted
+    assert [d.text for d in read_all(folder, size=size)[0]] == wanted
 
 
 def test_parquet_rows_are_documents_across_row_groups(tmp_path: Path) -> None:
@@ -95,10 +98,10 @@ def test_parquet_rows_are_documents_across_row_groups(tmp_path: Path) -> None:
     texts = [f"row {i}" for i in range(7)] + [None]
     table = pyarrow.table({"id": [f"r{i}" for i in range(8)], "text": texts, "other": [0] * 8})
     parquet.write_table(table, tmp_path / "docs.parquet", row_group_size=3)
-    read = read_all(tmp_path / "docs.parquet", size=2)
-    assert [d.text for d in read.documents] == texts[:-1]
-    assert [d.id for d in read.documents] == [f"r{i}" for i in range(7)]
-    assert [r.id for r in read.rejected] == ["r7"]
+    documents, rejected = read_all(tmp_path / "docs.parquet", size=2)
+    assert [d.text for d in documents] == texts[:-1]
+    assert [d.id for d in documents] == [f"r{i}" for i in range(7)]
+    assert [r.id for r in rejected] == ["r7"]
 
 
 def test_folder_stands_for_the_documents_in_it_by_name(tmp_path: Path) -> None:
@@ -109,14 +112,15 @@ def test_folder_stands_for_the_documents_in_it_by_name(tmp_path: Path) -> None:
     (folder / "a.md").write_bytes(b"\xff\xfe\x00")
     (folder / "picture.png").write_bytes(b"")
     (folder / ".hidden.txt").write_text("hidden", encoding="utf-8")
-    read = read_all(folder)
-    assert [(d.id, d.text) for d in read.documents] == [("b.txt", "plain"), ("sub/a.html", "page")]
-    assert [r.id for r in read.rejected] == ["a.md"]
+    documents, rejected = read_all(folder)
+    assert [(d.id, d.text) for d in documents] == [("b.txt", "plain"), ("sub/a.html", "page")]
+    assert [r.id for r in rejected] == ["a.md"]
 
 
 def test_id_that_no_file_can_hold_is_replaced_by_the_place(write_lines: Any) -> None:
-    read = read_all(write_lines([r'{"id": "\ud800", "text": "one"}', '{"id": "", "text": "two"}']))
-    assert [d.id for d in read.documents] == ["docs.jsonl:1", "docs.jsonl:2"]
+    lines = [r'{"id": "\ud800", "text": "one"}', '{"id": "", "text": "two"}']
+    documents, _ = read_all(write_lines(lines))
+    assert [d.id for d in documents] == ["docs.jsonl:1", "docs.jsonl:2"]
 
 
 @pytest.mark.parametrize("name", ["missing.jsonl", "picture.png", "empty"])
@@ -124,4 +128,4 @@ def test_input_that_holds_no_documents_is_refused(tmp_path: Path, name: str) -> 
     (tmp_path / "picture.png").write_bytes(b"")
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError):
-        list_files([tmp_path / name])
+        list_files(tmp_path / name)

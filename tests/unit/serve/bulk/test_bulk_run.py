@@ -7,12 +7,12 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from word_encoder import TEXTS, WordEncoder
+from word_encoder import TEXTS, WordEncoder, rows_of
 
 from icae.errors import ConfigError, InputError, ResultConflictError, WorkerError
 from icae.memory import memory_bytes, memory_from_bytes
 from icae.serve.bulk import run_bulk, run_here
-from icae.serve.bulk.output import BulkFolder
+from icae.serve.bulk.folder import BulkFolder
 from icae.serve.bulk.ray import RayRunner
 
 pytest.importorskip("pyarrow")
@@ -30,14 +30,10 @@ class Stopping(WordEncoder):
         return super().compress_many(texts, **options)
 
 
-def rows_of(job: Any) -> list[Any]:
-    return list(BulkFolder(job.work.output).rows())
-
-
 def test_every_document_becomes_a_row_in_order(build_job: Any) -> None:
     job = build_job()
     summary = run_bulk(job, run_here)
-    rows = rows_of(job)
+    rows = rows_of(job.output)
     assert [row["id"] for row in rows] == [f"doc-{i}" for i in range(10)]
     assert summary.documents == 10
     assert summary.blocks == 4
@@ -59,13 +55,13 @@ def test_interrupted_run_goes_on_and_gives_the_bytes_of_a_whole_one(
     run_bulk(whole, run_here)
     with pytest.raises(KeyboardInterrupt):
         run_bulk(stopped, run_here)
-    folder = Path(stopped.work.output)
+    folder = stopped.output
     (folder / "parts" / ".icae-0011.tmp").write_bytes(b"half")
     assert len(list((folder / "parts").glob("part-*"))) == 2
     summary = run_bulk(stopped, run_here)
     assert summary.resumed == 2
     assert Stopping.calls == 5
-    assert files_of(folder) == files_of(Path(whole.work.output))
+    assert files_of(folder) == files_of(whole.output)
 
 
 def test_finished_run_opens_no_model_again(build_job: Any) -> None:
@@ -96,8 +92,8 @@ def test_document_that_fails_is_rejected_with_the_reason_and_its_block_stays(
     job = build_job(source=write_lines(records, name="mixed.jsonl"))
     summary = run_bulk(job, run_here)
     assert (summary.documents, summary.rejected) == (2, 2)
-    assert [row["place"] for row in rows_of(job)] == ["mixed.jsonl:1", "mixed.jsonl:3"]
-    bad, broken = BulkFolder(job.work.output).rejected()
+    assert [row["place"] for row in rows_of(job.output)] == ["mixed.jsonl:1", "mixed.jsonl:3"]
+    bad, broken = BulkFolder(job.output).rejected()
     assert (bad.id, bad.place, bad.reason) == ("bad", "mixed.jsonl:2", reason)
     assert broken.place == "mixed.jsonl:4"
 
@@ -121,9 +117,9 @@ def test_input_without_a_good_document_is_refused_with_the_first_reason(
 def test_memories_without_source_hold_no_text(build_job: Any) -> None:
     job = build_job(keep_source=False, verify=False)
     run_bulk(job, run_here)
-    row = rows_of(job)[0]
+    row = rows_of(job.output)[0]
     assert memory_from_bytes(row["memory"], where=row["id"]).documents[0].source is None
-    assert row["fidelity"] is None
+    assert row.get("fidelity") is None
 
 
 @pytest.mark.parametrize(
@@ -145,7 +141,7 @@ def test_changed_input_is_refused(build_job: Any, documents: Path) -> None:
 
 def test_folder_with_other_files_is_refused_and_left_alone(build_job: Any) -> None:
     job = build_job()
-    folder = Path(job.work.output)
+    folder = job.output
     folder.mkdir()
     (folder / "letter.txt").write_text("dear", encoding="utf-8")
     with pytest.raises(InputError, match="not empty"):
@@ -161,7 +157,7 @@ def test_blocks_that_no_worker_finished_are_named(build_job: Any) -> None:
 
     with pytest.raises(WorkerError, match=r"1 of 4 blocks missing.*docs\.jsonl, document 4"):
         run_bulk(job, lose_the_second)
-    assert len(rows_of(job)) == 7
+    assert len(rows_of(job.output)) == 7
     assert run_bulk(job, run_here).documents == 10
 
 
@@ -176,7 +172,7 @@ def test_memories_are_those_of_the_engine(build_job: Any, engine: Any) -> None:
     run_bulk(job, run_here)
     names = [f"doc-{i}" for i in range(10)]
     expected = engine.compress_many(TEXTS, names=names, ratio=4.0)
-    assert [row["memory"] for row in rows_of(job)] == [memory_bytes(m) for m in expected]
+    assert [row["memory"] for row in rows_of(job.output)] == [memory_bytes(m) for m in expected]
 
 
 def test_ray_that_does_not_start_is_told_with_a_way_out(

@@ -4,14 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from icae.data.rows import read_rows
 from icae.errors import InputError
 from icae.memory import Memory, TokenFidelity
 from word_memories import word_memory
 
 TEXTS = [f"Document {i} speaks of {i} things and no more." for i in range(10)]
+
+
+def rows_of(folder: Path) -> list[Any]:
+    """What a bulk run wrote there, in order."""
+    return [row for part in sorted((folder / "parts").iterdir()) for _, row in read_rows(part)]
 
 
 @dataclass
