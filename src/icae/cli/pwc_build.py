@@ -5,219 +5,240 @@ from __future__ import annotations
 import os
 import shlex
 import sys
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.table import Table
 
 from icae.cli import console, engine
-from icae.cli import pwc_options as opt
+from icae.cli.command import Outcome, command
 from icae.cli.names import split_names
-from icae.cli.options import AsJson, Base, Device, Dtype, Force
-from icae.cli.outcome import Outcome, reported
+from icae.cli.options import Base, Device, Dtype, Force
 from icae.cli.output_file import check_output
 from icae.errors import InputError
 
 if TYPE_CHECKING:
-    from icae.data.pwc.contexts import ContextConfig, ContextSample
-    from icae.data.pwc.estimate import Estimate, Price
-    from icae.data.pwc.output import PwcFiles
-    from icae.data.pwc.plan import PwcConfig
-    from icae.pwc.build import Built, Job
-    from icae.pwc.endpoint import Endpoint
-    from icae.pwc.limits import Limits
+    from icae.data.shards import TokenizerLike
+    from icae.data.triplets.config import TripletConfig
+    from icae.data.triplets.contexts import ContextSample
+    from icae.data.triplets.dataset import TripletSet
+    from icae.data.triplets.requests import Estimate, Price, Writer
 
 SELF, NONE = "self", "none"
 DEFAULT_BASE = "smollm2-135m-instruct"
 DEFAULT_KEY = "OPENAI_API_KEY"
 
 
+def _in(panel: str) -> Callable[..., Any]:
+    def option(metavar: str | None = None, **settings: Any) -> Any:
+        return typer.Option(metavar=metavar, rich_help_panel=panel, **settings)
+
+    return option
+
+
+_contexts, _answers = _in("Contexts"), _in("Prompts and answers")
+_service = _in("Service behind a URL")
+
+
 @dataclass(frozen=True, kw_only=True)
-class Counts:
-    """Prompts for each context, and tokens of the longest reply."""
+class ContextOptions:
+    """Which contexts are cut from the corpus.
 
-    specific: int
-    general: int
-    from_corpus: int
-    reply: int
+    Attributes:
+        contexts: Contexts.
+        tokens: Shortest and longest context in tokens.
+        per_document: Most contexts of one document.
+        against: Evaluation set; no context shares a run of words with it. May be given
+            several times.
+        test_share: Share of the documents that go to the test file.
+        seed: Seed of every choice.
+    """
+
+    contexts: Annotated[int, _contexts("N", min=1)] = 1000
+    tokens: Annotated[str, _contexts("MIN-MAX")] = "64-512"
+    per_document: Annotated[int, _contexts("N", min=1)] = 4
+    against: Annotated[list[str] | None, _contexts("PATH", show_default="none")] = None
+    test_share: Annotated[float, _contexts("X", min=0.0, max=0.99)] = 0.05
+    seed: Annotated[int, _contexts("N")] = 0
 
 
-SERVICE_COUNTS = Counts(specific=10, general=5, from_corpus=0, reply=4096)
-OTHER_COUNTS = {
-    SELF: Counts(specific=2, general=3, from_corpus=0, reply=128),
-    NONE: Counts(specific=0, general=0, from_corpus=4, reply=1),
-}
+@dataclass(frozen=True, kw_only=True)
+class AnswerOptions:
+    """How many prompts of which kind.
+
+    Attributes:
+        specific: Prompts for each context that fit it alone.
+        general: General prompts for each context: title, summary, keywords and so on.
+        from_corpus: Self-supervised prompts for each context, whose answers stand in the corpus.
+        corpus_tasks: Which self-supervised prompts, for example corpus-name,corpus-year.
+        max_reply_tokens: Longest reply.
+    """
+
+    specific: Annotated[int | None, _answers("N", min=0, show_default="10; with self 2")] = None
+    general: Annotated[int | None, _answers("N", min=0, show_default="5; with self 3")] = None
+    from_corpus: Annotated[int | None, _answers("N", min=0, show_default="0; with none 4")] = None
+    corpus_tasks: Annotated[str | None, _answers("T,T,...", show_default="all")] = None
+    max_reply_tokens: Annotated[
+        int | None, _answers("N", min=1, show_default="4096; with self 128")
+    ] = None
+
+    def counts(self, llm: str) -> tuple[int, int, int, int]:
+        """The four numbers, with the usual ones of a writer in place of those not given."""
+        usual = {SELF: (2, 3, 0, 128), NONE: (0, 0, 4, 1)}.get(llm, (10, 5, 0, 4096))
+        given = (self.specific, self.general, self.from_corpus, self.max_reply_tokens)
+        specific, general, from_corpus, reply = (
+            default if value is None else value for value, default in zip(given, usual, strict=True)
+        )
+        if llm == NONE and (specific or general):
+            raise typer.BadParameter(
+                "Specific and general prompts need somebody who answers; with none there are "
+                "only those of --from-corpus.",
+                param_hint="--llm",
+            )
+        return specific, general, from_corpus, reply
 
 
-@reported
+@dataclass(frozen=True, kw_only=True)
+class ServiceOptions:
+    """How a service is asked.
+
+    Attributes:
+        asks: Replies to pay for until one can be used.
+        api_key_env: Environment variable that holds the key.
+        temperature: Sampling temperature.
+        token_field: Field that limits the reply; newer OpenAI models want the longer name.
+        concurrency: Requests in flight at once.
+        requests_per_minute: Most requests in a minute.
+        tokens_per_minute: Most tokens, read and written, in a minute.
+        timeout: Silence of the service after which an attempt has failed.
+        attempts: Attempts for one request, with growing pauses.
+        price: Price of a million tokens read and of a million written, in any currency.
+        dry_run: Print what the build would take in requests, tokens and money; ask nobody.
+    """
+
+    asks: Annotated[int, _service("N", min=1)] = 3
+    api_key_env: Annotated[str, _service("NAME")] = DEFAULT_KEY
+    temperature: Annotated[float, _service("X", min=0.0, max=2.0)] = 0.7
+    token_field: Annotated[Literal["max_tokens", "max_completion_tokens"], _service()] = (
+        "max_tokens"
+    )
+    concurrency: Annotated[int, _service("N", min=1)] = 8
+    requests_per_minute: Annotated[float | None, _service("X", show_default="no limit")] = None
+    tokens_per_minute: Annotated[float | None, _service("X", show_default="no limit")] = None
+    timeout: Annotated[float, _service("SECONDS")] = 120.0
+    attempts: Annotated[int, _service("N", min=1)] = 6
+    price: Annotated[str | None, _service("IN,OUT", show_default="unknown")] = None
+    dry_run: Annotated[bool, _service()] = False
+
+    def writer(self, url: str, model: str | None, *, max_tokens: int) -> Writer:
+        """The service as a writer."""
+        from icae.data.triplets.service import ServiceConfig, ServiceWriter
+
+        if model is None:
+            raise typer.BadParameter("A service needs the name of a model.", param_hint="--model")
+        key = os.environ.get(self.api_key_env, "")
+        if not key and self.api_key_env != DEFAULT_KEY:
+            raise InputError(
+                "The key for the service is missing.",
+                got=f"no environment variable {self.api_key_env}",
+                fix=f"export {self.api_key_env}=..., or leave out --api-key-env for a service "
+                "without keys",
+            )
+        settings = asdict(self)
+        for other in ("api_key_env", "price", "dry_run"):
+            del settings[other]
+        return ServiceWriter(
+            ServiceConfig(
+                url=url, model=model, api_key=key or "none", max_tokens=max_tokens, **settings
+            )
+        )
+
+    def price_of_tokens(self) -> Price | None:
+        """The price, if it is known."""
+        from icae.data.triplets.requests import Price
+
+        if self.price is None:
+            return None
+        prompt, completion = _numbers(self.price, ",", "--price", "0.15,0.60")
+        return Price(prompt=prompt, completion=completion)
+
+
+@command
 def build(
-    corpus: opt.Corpus,
-    llm: opt.Llm,
-    output: opt.Output,
-    model: opt.Model = None,
-    contexts: opt.Contexts = 1000,
-    tokens: opt.Tokens = "64-512",
-    per_document: opt.PerDocument = 4,
-    against: opt.Against = None,
-    test_share: opt.TestShare = 0.05,
-    seed: opt.Seed = 0,
-    specific: opt.Specific = None,
-    general: opt.General = None,
-    from_corpus: opt.FromCorpus = None,
-    corpus_tasks: opt.CorpusTasks = None,
-    max_reply_tokens: opt.MaxReplyTokens = None,
-    asks: opt.Asks = 3,
-    api_key_env: opt.ApiKeyEnv = DEFAULT_KEY,
-    temperature: opt.Temperature = 0.7,
-    token_field: opt.TokenField = "max_tokens",
-    concurrency: opt.Concurrency = 8,
-    requests_per_minute: opt.RequestsPerMinute = None,
-    tokens_per_minute: opt.TokensPerMinute = None,
-    timeout: opt.Timeout = 120.0,
-    attempts: opt.Attempts = 6,
-    price: opt.PriceOption = None,
-    dry_run: opt.DryRun = False,
+    *,
+    corpus: Annotated[list[str], typer.Option(metavar="PATH")],
+    llm: Annotated[str, typer.Option(metavar="URL|self|none")],
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE")],
+    model: Annotated[str | None, typer.Option(metavar="NAME", show_default="none")] = None,
+    contexts: ContextOptions,
+    answers: AnswerOptions,
+    service: ServiceOptions,
     base: Base = None,
     device: Device = None,
     dtype: Dtype = None,
     force: Force = False,
-    as_json: AsJson = False,
 ) -> Outcome:
-    """Make (context, prompt, answer) triplets; run it again to go on after a stop."""
-    counts = _counts(llm, specific, general, from_corpus, max_reply_tokens)
-    contexts_config = _context_config(contexts, tokens, per_document)
-    config = _config(corpus, against, contexts_config, counts, corpus_tasks, test_share, seed)
-    limits = _limits(concurrency, requests_per_minute, tokens_per_minute, timeout, attempts)
-    endpoint = _endpoint(llm, model, api_key_env, temperature, token_field, counts.reply)
-    files, cost = _files(output, force=force or dry_run), _price(price)
-    sample = _choose(config, base or DEFAULT_BASE)
-    if endpoint is not None:
-        job = _ask_service(sample, config, endpoint, limits, asks)
-    else:
-        job = (
-            _ask_nobody()
-            if llm == NONE
-            else _ask_decoder(sample, config, counts, base, device, dtype)
-        )
-    if dry_run:
-        return _estimated(job, files, base or DEFAULT_BASE, cost, sample)
-    return _carried_out(job, sample, config, files, cost)
+    """Make (context, prompt, answer) triplets; run it again to go on after a stop.
 
+    Args:
+        corpus: Corpus file, folder or dataset (hf:owner/name); may be given several times.
+        llm: Who writes the answers: an OpenAI-compatible service, for example
+            http://127.0.0.1:8000/v1; self: the frozen decoder with the full context; none:
+            nobody, only self-supervised prompts.
+        output: Training triplets, .jsonl or .parquet; the other files lie beside it.
+        model: Model of the service.
+    """
+    *prompts, reply_tokens = answers.counts(llm)
+    config = _config(corpus, contexts, prompts, answers.corpus_tasks)
+    writer: Writer | None = None
+    if llm not in (SELF, NONE):
+        writer = service.writer(llm, model, max_tokens=reply_tokens)
+    _check_output(output, force=force or service.dry_run)
+    price = service.price_of_tokens()
+    tokenizer, _ = engine.open_tokenizer(base or DEFAULT_BASE)
+    sample = _choose(config, tokenizer)
+    if llm == SELF:
+        from icae.cli.decoder_writer import DecoderWriter
 
-def _counts(llm: str, *given: int | None) -> Counts:
-    usual = asdict(OTHER_COUNTS.get(llm, SERVICE_COUNTS))
-    chosen = {
-        name: value if value is not None else usual[name]
-        for name, value in zip(usual, given, strict=True)
-    }
-    if llm == NONE and (chosen["specific"] or chosen["general"]):
-        raise typer.BadParameter(
-            "Specific and general prompts need somebody who answers; with none there are "
-            "only those of --from-corpus.",
-            param_hint="--llm",
-        )
-    return Counts(**chosen)
-
-
-def _context_config(contexts: int, tokens: str, per_document: int) -> ContextConfig:
-    from icae.data.pwc.contexts import ContextConfig
-
-    shortest, longest = _numbers(tokens, "-", "--tokens", "64-512")
-    return ContextConfig(
-        count=contexts,
-        min_tokens=int(shortest),
-        max_tokens=int(longest),
-        per_document=per_document,
-    )
+        icae = engine.open_engine(adapter=None, base=base, device=device, dtype=dtype)
+        writer = DecoderWriter(icae, max_new_tokens=reply_tokens)
+    if service.dry_run:
+        return _estimated(sample, config, writer, output, tokenizer, price)
+    return _carried_out(sample, config, writer, output, price)
 
 
 def _config(
-    corpus: list[str],
-    against: list[str] | None,
-    contexts: ContextConfig,
-    counts: Counts,
-    corpus_tasks: str | None,
-    test_share: float,
-    seed: int,
-) -> PwcConfig:
-    from icae.data.contamination import ContaminationConfig
-    from icae.data.pwc.plan import PwcConfig
+    corpus: Sequence[str], contexts: ContextOptions, prompts: Sequence[int], tasks: str | None
+) -> TripletConfig:
+    from icae.data.triplets.config import TripletConfig
 
-    return PwcConfig(
+    shortest, longest = _numbers(contexts.tokens, "-", "--tokens", "64-512")
+    specific, general, from_corpus = prompts
+    return TripletConfig(
         corpus=tuple(corpus),
-        contexts=contexts,
-        specific=counts.specific,
-        general=counts.general,
-        from_corpus=counts.from_corpus,
-        corpus_tasks=split_names(corpus_tasks) if corpus_tasks else (),
-        test_share=test_share,
-        seed=seed,
-        contamination=ContaminationConfig(against=tuple(against or ())),
+        contexts=contexts.contexts,
+        min_tokens=int(shortest),
+        max_tokens=int(longest),
+        per_document=contexts.per_document,
+        against=tuple(contexts.against or ()),
+        specific=specific,
+        general=general,
+        from_corpus=from_corpus,
+        corpus_tasks=split_names(tasks) if tasks else (),
+        test_share=contexts.test_share,
+        seed=contexts.seed,
     )
 
 
-def _limits(
-    concurrency: int,
-    requests_per_minute: float | None,
-    tokens_per_minute: float | None,
-    timeout: float,
-    attempts: int,
-) -> Limits:
-    from icae.pwc.limits import Limits
+def _check_output(output: Path, *, force: bool) -> None:
+    """Refuse an output that is there already, unless a journal shows that it is of a build."""
+    from icae.data.triplets.dataset import JOURNAL, beside
 
-    return Limits(
-        concurrency=concurrency,
-        requests_per_minute=requests_per_minute,
-        tokens_per_minute=tokens_per_minute,
-        timeout=timeout,
-        attempts=attempts,
-    )
-
-
-def _endpoint(
-    llm: str, model: str | None, key_name: str, temperature: float, token_field: Any, tokens: int
-) -> Endpoint | None:
-    """The service, or None if --llm names none."""
-    if llm in OTHER_COUNTS:
-        return None
-    from icae.pwc.endpoint import Endpoint
-
-    if model is None:
-        raise typer.BadParameter("A service needs the name of a model.", param_hint="--model")
-    key = os.environ.get(key_name, "")
-    if not key and key_name != DEFAULT_KEY:
-        raise InputError(
-            "The key for the service is missing.",
-            got=f"no environment variable {key_name}",
-            fix=f"export {key_name}=..., or leave out --api-key-env for a service without keys",
-        )
-    return Endpoint(
-        url=llm,
-        model=model,
-        api_key=key or "none",
-        temperature=temperature,
-        max_tokens=tokens,
-        token_field=token_field,
-    )
-
-
-def _files(output: Any, *, force: bool) -> PwcFiles:
-    from icae.data.pwc.output import PwcFiles
-
-    files = PwcFiles(train=output)
-    ours = files.journal.exists()
+    ours = beside(output, JOURNAL).exists()
     check_output(output, if_exists="replace" if force or ours else "refuse")
-    return files
-
-
-def _price(text: str | None) -> Price | None:
-    from icae.data.pwc.estimate import Price
-
-    if text is None:
-        return None
-    prompt, completion = _numbers(text, ",", "--price", "0.15,0.60")
-    return Price(prompt=prompt, completion=completion)
 
 
 def _numbers(text: str, separator: str, option: str, example: str) -> tuple[float, float]:
@@ -230,71 +251,44 @@ def _numbers(text: str, separator: str, option: str, example: str) -> tuple[floa
     return first, second
 
 
-def _choose(config: PwcConfig, base: str) -> ContextSample:
-    from icae.data.pwc.plan import plan_contexts
+def _choose(config: TripletConfig, tokenizer: TokenizerLike) -> ContextSample:
+    from icae.data.triplets.contexts import sample_contexts
 
-    tokenizer, _ = engine.open_tokenizer(base)
     with console.status("Reading the corpus and choosing contexts"):
-        sample = plan_contexts(config, tokenizer)
-    missing = config.contexts.count - len(sample.contexts)
+        sample = sample_contexts(config, tokenizer)
     if not sample.contexts:
         raise InputError(
             "The corpus has no fitting context.",
             got=f"{sample.documents:,} documents, passages dropped: {dict(sample.dropped)}",
             fix="choose other lengths with --tokens, or another corpus",
         )
-    if missing > 0:
+    if len(sample.contexts) < config.contexts:
         console.note(
-            f"{len(sample.contexts):,} of {config.contexts.count:,} contexts found; the corpus "
-            "is too small for more (or raise --per-document, or widen --tokens)."
+            f"{len(sample.contexts):,} of {config.contexts:,} contexts found; the corpus is too "
+            "small for more (or raise --per-document, or widen --tokens)."
         )
     return sample
 
 
-def _ask_service(
-    sample: ContextSample, config: PwcConfig, endpoint: Endpoint, limits: Limits, asks: int
-) -> Job[Any]:
-    from icae.pwc.build import service_job
-
-    return service_job(sample, config, endpoint, limits, asks=asks)
-
-
-def _ask_nobody() -> Job[Any]:
-    from icae.pwc.build import corpus_job
-
-    return corpus_job()
-
-
-def _ask_decoder(
-    sample: ContextSample,
-    config: PwcConfig,
-    counts: Counts,
-    base: str | None,
-    device: str | None,
-    dtype: str | None,
-) -> Job[Any]:
-    from icae.pwc.build import decoder_job
-
-    icae = engine.open_engine(adapter=None, base=base, device=device, dtype=dtype)
-    made = icae.provenance
-    model = f"{made.base_model}@{made.base_hash[:12]}"
-    return decoder_job(sample, config, icae, model=model, max_new_tokens=counts.reply)
-
-
 def _estimated(
-    job: Job[Any], files: PwcFiles, base: str, price: Price | None, sample: ContextSample
+    sample: ContextSample,
+    config: TripletConfig,
+    writer: Writer | None,
+    output: Path,
+    tokenizer: TokenizerLike,
+    price: Price | None,
 ) -> Outcome:
-    from icae.pwc.build import estimate_job
+    from icae.data.triplets.dataset import JOURNAL, beside, plan_requests
+    from icae.data.triplets.journal import read_journal
+    from icae.data.triplets.requests import estimate
 
-    tokenizer, _ = engine.open_tokenizer(base)
-    found = estimate_job(job, files, tokenizer)
-    cost = None
-    if price is not None:
-        cost = price.of(
-            prompt_tokens=found.prompt_tokens, completion_tokens=found.completion_tokens
-        )
+    requests = plan_requests(sample.contexts, config, writer)
+    replies = read_journal(beside(output, JOURNAL))
+    found = estimate(requests, replies, tokenizer, asks=writer.asks if writer else 1)
+    tokens = (found.prompt_tokens, found.completion_tokens)
+    cost = price.of(*tokens) if price else None
     payload = {"contexts": len(sample.contexts), **asdict(found), "cost": cost}
-    return Outcome(payload=payload, show=lambda: _show_estimate(found, len(job.requests), cost))
+    return Outcome(payload=payload, show=lambda: _show_estimate(found, len(requests), cost))
 
 
 def _show_estimate(found: Estimate, requests: int, cost: float | None) -> None:
@@ -310,63 +304,59 @@ def _show_estimate(found: Estimate, requests: int, cost: float | None) -> None:
 
 
 def _carried_out(
-    job: Job[Any],
     sample: ContextSample,
-    config: PwcConfig,
-    files: PwcFiles,
+    config: TripletConfig,
+    writer: Writer | None,
+    output: Path,
     price: Price | None,
 ) -> Outcome:
-    from icae.pwc.build import carry_out
+    from icae.config.checkout import commit
+    from icae.data.rows import write_whole
+    from icae.data.triplets.dataset import DATASHEET, beside, build_triplets, triplet_files
+    from icae.data.triplets.datasheet import datasheet
 
+    running = commit()  # before hours of asking, in which the checkout may change
     with console.progress("Asking") as on_progress:
-        built = carry_out(
-            job,
-            sample,
-            config,
-            files,
-            price=price,
-            command=shlex.join(["icae", *sys.argv[1:]]),
-            on_progress=on_progress,
-        )
-    return Outcome(payload=_payload(built, files), show=lambda: _show(built, files))
-
-
-def _payload(built: Built, files: PwcFiles) -> dict[str, Any]:
-    dataset = built.dataset
-    return {
-        "output": {side: str(files.of(side)) for side, rows in dataset.sides.items() if rows},
-        "datasheet": str(files.datasheet),
-        "triplets": {side: len(rows) for side, rows in dataset.sides.items()},
-        "contexts": dict(dataset.contexts),
-        "tasks": {task: dict(counts) for task, counts in dataset.tasks.items()},
-        "rejected": dict(dataset.reasons),
-        "unanswered": dataset.unanswered,
-        "failed": [asdict(failure) for failure in built.failures],
-        **asdict(built.usage),
+        made = build_triplets(sample.contexts, config, writer, output, on_progress=on_progress)
+    line = shlex.join(["icae", *sys.argv[1:]])
+    sheet = datasheet(
+        made, sample, config, writer, train=output, price=price, commit=running, command=line
+    )
+    write_whole(beside(output, DATASHEET), sheet)
+    files = {side: path for side, path in triplet_files(output).items() if made.sides[side]}
+    payload = {
+        "output": {side: str(path) for side, path in files.items()},
+        "datasheet": str(beside(output, DATASHEET)),
+        "triplets": {side: len(rows) for side, rows in made.sides.items()},
+        "contexts": made.contexts,
+        "tasks": made.tasks,
+        "rejected": made.reasons,
+        "unanswered": made.unanswered,
+        "failed": [{"request": one, "reason": why} for one, why in made.failures.items()],
+        **made.usage,
     }
+    return Outcome(payload=payload, show=lambda: _show(made, output))
 
 
-def _show(built: Built, files: PwcFiles) -> None:
-    dataset = built.dataset
+def _show(made: TripletSet, output: Path) -> None:
+    from icae.data.triplets.dataset import REJECTED, beside, triplet_files
+
     table = Table(box=None, pad_edge=False, show_footer=True)
     table.add_column("task", footer="all")
-    for side, rows in dataset.sides.items():
+    for side, rows in made.sides.items():
         table.add_column(side, justify="right", footer=f"{len(rows):,}")
-    for task, counts in dataset.tasks.items():
-        table.add_row(task, *(f"{counts[side]:,}" for side in dataset.sides))
+    for task, counts in made.tasks.items():
+        table.add_row(task, *(f"{counts[side]:,}" for side in made.sides))
     console.results().print(table)
-    for side, rows in dataset.sides.items():
-        if rows:
-            console.results().print(
-                f"{len(rows):,} triplets on {dataset.contexts[side]:,} contexts in "
-                f"{files.of(side)}",
-                soft_wrap=True,
-            )
-    if dataset.reasons:
-        listed = ", ".join(f"{reason} {count:,}" for reason, count in dataset.reasons.items())
-        console.note(f"Rejected: {listed}; see {files.rejected}.")
-    if built.failures:
+    for side, path in triplet_files(output).items():
+        if made.sides[side]:
+            told = f"{len(made.sides[side]):,} triplets on {made.contexts[side]:,} contexts"
+            console.results().print(f"{told} in {path}", soft_wrap=True)
+    if made.reasons:
+        listed = ", ".join(f"{reason} {count:,}" for reason, count in made.reasons.items())
+        console.note(f"Rejected: {listed}; see {beside(output, REJECTED)}.")
+    if made.failures:
         console.note(
-            f"{len(built.failures):,} requests got no reply (the last: "
-            f"{built.failures[-1].reason}). The same command asks again for these only."
+            f"{len(made.failures):,} requests got no reply (the last: "
+            f"{list(made.failures.values())[-1]}). The same command asks again for these only."
         )

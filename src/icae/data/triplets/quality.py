@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
-from icae.data.pwc.prompts import AnswerRules
-from icae.data.pwc.records import Context, Finish
-from icae.data.pwc.sentences import ends_like_a_sentence, sentences
-from icae.data.words import hash_words, ngram_hashes
+from icae.data.triplets.records import Context, Finish
+from icae.data.triplets.sentences import ends_like_a_sentence, sentences
+from icae.data.words import Hashes, hash_words, ngram_hashes
 
 COPY_RUN = 8
 """A run of so many words that also stands in the text counts as copied."""
@@ -40,7 +41,26 @@ _LIST_MARK = re.compile(r"^\s*\d{1,2}[.)] ", re.MULTILINE)
 _LEAST_ITEMS = 4
 
 
-def flaw(
+@dataclass(frozen=True, kw_only=True)
+class AnswerRules:
+    """What an answer to a task must be like.
+
+    Attributes:
+        min_words: Fewest words.
+        max_words: Most words.
+        most_copied: Largest share of its words that stand in runs copied from the text, 0..1.
+        most_foreign: Largest share of its names and numbers that the text lacks, 0..1.
+        ending: ``sentence``: it must end like one.
+    """
+
+    min_words: int = 1
+    max_words: int = 400
+    most_copied: float = 1.0
+    most_foreign: float = 1.0
+    ending: Literal["sentence", "anywhere"] = "anywhere"
+
+
+def find_flaw(
     context: Context, prompt: str, answer: str, *, rules: AnswerRules, finish: Finish
 ) -> str | None:
     """The first thing that is wrong with an answer, or None.
@@ -70,20 +90,19 @@ def flaw(
         ("preamble", _PREAMBLE.match(answer) is not None),
         ("short", len(words) < rules.min_words),
         ("long", len(words) > rules.max_words),
-        ("repeating", repeated_share(answer) > MOST_REPEATED),
-        ("echo", is_echo(prompt, answer)),
-        ("copied", copied_share(context.text, answer) > rules.most_copied),
-        ("foreign", foreign_share(context.text, answer) > rules.most_foreign),
+        ("repeating", _repeated_share(answer) > MOST_REPEATED),
+        ("echo", _is_echo(prompt, answer)),
+        ("copied", _copied_share(context.text, answer) > rules.most_copied),
+        ("foreign", _foreign_share(context.text, answer) > rules.most_foreign),
     )
     return next((reason for reason, wrong in found if wrong), None)
 
 
-def repeated_share(text: str) -> float:
-    """How much of a text says again what it said before.
+def _repeated_share(text: str) -> float:
+    """How much of a text says again what it said before, 0..1.
 
-    Returns:
-        The largest of the shares of four-word runs, of sentences and of the items of a list
-        (by commas or lines) that occurred before, 0..1.
+    The largest of the shares of four-word runs, of sentences and of the items of a list (by
+    commas or lines) that occurred before.
     """
     runs = ngram_hashes(hash_words(text), _REPEAT_RUN)
     by_runs = 1 - len(np.unique(runs)) / len(runs) if len(runs) else 0.0
@@ -100,7 +119,7 @@ def _said_before(parts: Sequence[str]) -> float:
     return 1 - len(set(parts)) / len(parts) if parts else 0.0
 
 
-def foreign_share(text: str, answer: str) -> float:
+def _foreign_share(text: str, answer: str) -> float:
     """Share of the names and numbers of an answer that the text lacks, 0..1.
 
     Names are capitalised words inside a sentence; the numbers of a list do not count.
@@ -113,7 +132,7 @@ def foreign_share(text: str, answer: str) -> float:
     return len(foreign) / len(found)
 
 
-def copied_share(text: str, answer: str) -> float:
+def _copied_share(text: str, answer: str) -> float:
     """Share of an answer's words that stand in runs of `COPY_RUN` words of the text, 0..1."""
     words = hash_words(answer)
     runs = ngram_hashes(words, COPY_RUN)
@@ -124,7 +143,7 @@ def copied_share(text: str, answer: str) -> float:
     return len(covered) / len(words)
 
 
-def is_echo(prompt: str, answer: str) -> bool:
+def _is_echo(prompt: str, answer: str) -> bool:
     """Whether an answer is its prompt said again, alone or at the start."""
     asked, said = hash_words(prompt), hash_words(answer)
     if len(asked) >= _LEAST_FOR_ECHO and np.array_equal(said[: len(asked)], asked):
@@ -132,12 +151,7 @@ def is_echo(prompt: str, answer: str) -> bool:
     return len(said) >= _LEAST_FOR_ECHO and word_overlap(asked, said) >= ECHO
 
 
-def word_overlap(one: np.ndarray, other: np.ndarray) -> float:
-    """Jaccard similarity of two sets of words, 0..1.
-
-    Args:
-        one: uint64 ``[W]``, hashes of the words.
-        other: uint64 ``[V]``.
-    """
+def word_overlap(one: Hashes, other: Hashes) -> float:
+    """Jaccard similarity of two sets of hashed words, 0..1."""
     union = len(np.union1d(one, other))
     return len(np.intersect1d(one, other)) / union if union else 1.0

@@ -1,4 +1,4 @@
-"""The things a PWC build handles: contexts, prompts, replies, triplets, rejections."""
+"""What a triplet build handles: contexts, replies, and pairs of a prompt and an answer."""
 
 from __future__ import annotations
 
@@ -38,14 +38,6 @@ class Context:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Message:
-    """One message of a chat."""
-
-    role: Literal["system", "user"]
-    content: str
-
-
-@dataclass(frozen=True, kw_only=True)
 class Reply:
     """What a writer wrote to one request: a line of the journal.
 
@@ -71,45 +63,13 @@ class Pair:
     """A prompt about a context with its answer.
 
     Attributes:
-        task: Name of the task in `icae.data.pwc.prompts`.
-        prompt: What is asked.
-        answer: The answer.
+        task: Name of the task, or ``reply`` for a reply as a whole.
+        prompt: What is asked; empty for a whole reply.
+        answer: What was answered.
+        flaw: Why it may not be used: a short name, counted in the data sheet; None if it may.
     """
 
     task: str
     prompt: str
     answer: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class Rejection:
-    """A reply, or a pair in one, that is not used.
-
-    Attributes:
-        reason: A short name, counted in the datasheet.
-        context: Id of the context.
-        task: Task, or ``reply`` for a reply as a whole.
-        prompt: The prompt, empty for a whole reply.
-        answer: What was written.
-    """
-
-    reason: str
-    context: str
-    task: str
-    prompt: str
-    answer: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class Written:
-    """What was made of one reply, or of one context without a model.
-
-    Attributes:
-        context: The context.
-        pairs: Pairs that may be used.
-        rejections: What may not.
-    """
-
-    context: Context
-    pairs: tuple[Pair, ...]
-    rejections: tuple[Rejection, ...]
+    flaw: str | None = None

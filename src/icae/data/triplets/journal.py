@@ -1,4 +1,4 @@
-"""The journal of a PWC build: every reply that was paid for, one JSON object a line.
+"""The journal of a triplet build: every reply that was paid for, one JSON object a line.
 
 A reply counts once its line is on disk (fsync). A process killed while it writes leaves a
 cut line at the end, which the next one takes off. Nothing is ever rewritten, so the journal of
@@ -11,7 +11,7 @@ import json
 import logging
 import os
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -20,7 +20,7 @@ from typing import BinaryIO
 import filelock
 
 from icae.config.parsing import from_dict
-from icae.data.pwc.records import Reply
+from icae.data.triplets.records import Reply
 from icae.errors import ConfigError, InputError
 
 logger = logging.getLogger(__name__)
@@ -32,38 +32,23 @@ class Journal:
     """An open journal; see `open_journal`."""
 
     def __init__(self, stream: BinaryIO, replies: dict[str, list[Reply]]) -> None:
+        self.replies = replies
         self._stream = stream
-        self._replies = replies
         self._lock = threading.Lock()
 
-    @property
-    def replies(self) -> Mapping[str, list[Reply]]:
-        """Request id -> its replies, in the order in which they came."""
-        return self._replies
-
     def append(self, reply: Reply) -> None:
-        """Write a reply; it is on disk when this returns. Threads may call it at once.
-
-        Args:
-            reply: The reply.
-        """
+        """Write a reply; it is on disk when this returns. Threads may call it at once."""
         line = json.dumps(asdict(reply), ensure_ascii=True).encode("ascii") + b"\n"
         with self._lock:
             self._stream.write(line)
             self._stream.flush()
             os.fsync(self._stream.fileno())
-            self._replies.setdefault(reply.request, []).append(reply)
+            self.replies.setdefault(reply.request, []).append(reply)
 
 
 @contextmanager
 def open_journal(path: Path) -> Iterator[Journal]:
     """Open a journal, or start one; no other process can while the block runs.
-
-    Args:
-        path: Its file.
-
-    Yields:
-        The journal.
 
     Raises:
         InputError: If the file is in use by another process, cannot be written, is no
@@ -86,10 +71,7 @@ def open_journal(path: Path) -> Iterator[Journal]:
 
 
 def read_journal(path: Path) -> dict[str, list[Reply]]:
-    """Read the replies of a journal without changing or locking it.
-
-    Args:
-        path: Its file; one that is missing holds no replies.
+    """Read the replies of a journal without changing or locking it; none if it is missing.
 
     Raises:
         InputError: If it is no journal, or damaged before its last line.

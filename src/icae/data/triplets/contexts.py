@@ -13,57 +13,31 @@ import heapq
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
 from icae.data.cleaning import CleaningConfig, clean
-from icae.data.contamination import NgramIndex
-from icae.data.corpus import CorpusDocument
+from icae.data.contamination import ContaminationConfig, NgramIndex, evaluation_texts
+from icae.data.corpus import CorpusDocument, read_corpus
 from icae.data.dedup import EXACT, KEPT, DedupConfig, Sketcher, find_duplicates
-from icae.data.pwc.records import Context
-from icae.data.pwc.sentences import sentences
-from icae.data.shards import TokenizerLike
+from icae.data.shards import TokenizerLike, tokenize
+from icae.data.triplets.config import TripletConfig
+from icae.data.triplets.records import Context
+from icae.data.triplets.sentences import sentences
 from icae.data.words import hash_words, text_key
-from icae.errors import ConfigError
 
+NGRAM_WORDS = ContaminationConfig().ngram_words
+"""Words of a run that no context may share with an evaluation set."""
 OPENING_SHARE = 0.5
 """Share of the documents whose first window starts with the document."""
 
+_CLEANING = CleaningConfig(min_characters=1)
+_DEDUP = DedupConfig(threshold=0.6)
 _POOL = 2
 _CHARACTERS_PER_TOKEN = 8
 _HEADING_WORDS = 8
 _HEADING = re.compile(r"#{1,6} +\S|[A-Z0-9][^.!?:;,|=<>{}]*$")
-
-
-@dataclass(frozen=True, kw_only=True)
-class ContextConfig:
-    """Which contexts to cut.
-
-    Attributes:
-        count: How many.
-        min_tokens: Shortest, in tokens.
-        max_tokens: Longest, in tokens. Target lengths are drawn evenly between the two.
-        per_document: Most windows of one document.
-        cleaning: When a window is dropped.
-        dedup: Which windows are near duplicates.
-    """
-
-    count: int = 1000
-    min_tokens: int = 64
-    max_tokens: int = 512
-    per_document: int = 4
-    cleaning: CleaningConfig = field(default_factory=lambda: CleaningConfig(min_characters=1))
-    dedup: DedupConfig = field(default_factory=lambda: DedupConfig(threshold=0.6))
-
-    def __post_init__(self) -> None:
-        if self.count < 1 or self.per_document < 1 or not 1 <= self.min_tokens <= self.max_tokens:
-            raise ConfigError(
-                "The contexts are out of range.",
-                got=f"{self.count} of {self.min_tokens} to {self.max_tokens} tokens, "
-                f"{self.per_document} per document",
-                expected="at least 1 of each, and the shortest no longer than the longest",
-            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,31 +68,24 @@ class _Window:
     target: float
 
 
-def sample_contexts(
-    documents: Iterable[CorpusDocument],
-    tokenizer: TokenizerLike,
-    config: ContextConfig,
-    *,
-    seed: int,
-    against: NgramIndex,
-) -> ContextSample:
-    """Cut and choose contexts.
+def sample_contexts(config: TripletConfig, tokenizer: TokenizerLike) -> ContextSample:
+    """Read the corpus, cut and choose contexts.
 
     Args:
-        documents: The corpus.
+        config: Corpus, number and lengths.
         tokenizer: Measures lengths.
-        config: Number and lengths.
-        seed: Seed of the choice.
-        against: N-grams of evaluation sets; a context with one of them is dropped.
 
     Returns:
-        At most ``config.count`` contexts, no two of them near duplicates.
+        At most ``config.contexts`` contexts: no two of them near duplicates, none with a run
+        of words of an evaluation set.
 
     Raises:
+        InputError: If a corpus or an evaluation set cannot be read.
         MissingDependencyError: If datasketch is not installed.
     """
+    against = NgramIndex(evaluation_texts(config.against), n=NGRAM_WORDS)
     dropped: Counter[str] = Counter()
-    read, windows = _choose(documents, config, seed=seed)
+    read, windows = _choose(read_corpus(config.corpus), config)
     found: list[Context] = []
     for window in windows:
         outcome = _cut(window, tokenizer, config)
@@ -128,22 +95,22 @@ def sample_contexts(
             dropped["contaminated"] += 1
         else:
             found.append(outcome)
-    unique = _without_duplicates(found, config, seed=seed, dropped=dropped)
+    unique = _without_duplicates(found, seed=config.seed, dropped=dropped)
     return ContextSample(
-        contexts=tuple(unique[: config.count]), documents=read, dropped=dict(dropped)
+        contexts=tuple(unique[: config.contexts]), documents=read, dropped=dict(dropped)
     )
 
 
 def _choose(
-    documents: Iterable[CorpusDocument], config: ContextConfig, *, seed: int
+    documents: Iterable[CorpusDocument], config: TripletConfig
 ) -> tuple[int, list[_Window]]:
     """Number of documents, and the windows with the lowest hashed numbers, lowest first."""
-    pool = _POOL * config.count + 64
+    pool = _POOL * config.contexts + 64
     heap: list[tuple[int, int, _Window]] = []
     read = 0
     for document in documents:
         read += 1
-        for number, (priority, window) in enumerate(_windows(document, config, seed=seed)):
+        for number, (priority, window) in enumerate(_windows(document, config)):
             entry = (-priority, -(read * config.per_document + number), window)
             if len(heap) < pool:
                 heapq.heappush(heap, entry)
@@ -152,16 +119,14 @@ def _choose(
     return read, [window for _, _, window in sorted(heap, reverse=True)]
 
 
-def _windows(
-    document: CorpusDocument, config: ContextConfig, *, seed: int
-) -> Iterator[tuple[int, _Window]]:
+def _windows(document: CorpusDocument, config: TripletConfig) -> Iterator[tuple[int, _Window]]:
     """Windows of a document, each with a number that decides whether it is taken."""
     text = document.text
     size = config.max_tokens * _CHARACTERS_PER_TOKEN
     sections = max(1, min(config.per_document, len(text) // (4 * size)))
     digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
     for section in range(sections):
-        salt = digest + f"{seed}:{section}".encode()
+        salt = digest + f"{config.seed}:{section}".encode()
         bits = hashlib.blake2b(salt, digest_size=32).digest()
         priority, place, coin, length = (
             int.from_bytes(bits[at : at + 8], "big") for at in range(0, 32, 8)
@@ -191,9 +156,9 @@ def _paragraph_start(text: str, near: int) -> int:
     return len(text) if found < 0 else found + 2
 
 
-def _cut(window: _Window, tokenizer: TokenizerLike, config: ContextConfig) -> Context | str:
+def _cut(window: _Window, tokenizer: TokenizerLike, config: TripletConfig) -> Context | str:
     """The context that begins with a window, or the reason why there is none."""
-    cleaned = clean(window.text, config.cleaning)
+    cleaned = clean(window.text, _CLEANING)
     if cleaned.text is None:
         return str(cleaned.reason)
     blocks = [block for block in re.split(r"\n{2,}", cleaned.text) if block.strip()]
@@ -262,22 +227,21 @@ def _is_heading(block: str) -> bool:
 
 
 def _lengths(tokenizer: TokenizerLike, texts: Sequence[str]) -> list[int]:
-    ids = tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"]
-    return [len(one) for one in ids]
+    return [len(ids) for ids in tokenize(tokenizer, texts)]
 
 
 def _without_duplicates(
-    contexts: Sequence[Context], config: ContextConfig, *, seed: int, dropped: Counter[str]
+    contexts: Sequence[Context], *, seed: int, dropped: Counter[str]
 ) -> list[Context]:
     """Of texts that are near duplicates, the first."""
     if not contexts:
         return []
-    sketch = Sketcher(config.dedup, seed=seed)
+    sketch = Sketcher(_DEDUP, seed=seed)
     words = [hash_words(context.text) for context in contexts]
     verdicts = find_duplicates(
         np.array([text_key(one) for one in words]),
         np.array([sketch(one) for one in words]),
-        config.dedup,
+        _DEDUP,
     )
     kept = []
     for context, verdict in zip(contexts, verdicts, strict=True):

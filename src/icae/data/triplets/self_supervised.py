@@ -8,29 +8,24 @@ sentence. The answer is exact, so a memory that gives it holds the text.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
 import numpy as np
 
-from icae.data.pwc.prompts import ABOUT, ABOUT_RULES, Prompt, context_generator
-from icae.data.pwc.records import Context, Pair, Written
-from icae.data.pwc.sentences import is_sentence, sentences
+from icae.data.triplets.prompts import NAME, PROPER, context_generator, prompt_book
+from icae.data.triplets.records import Context, Pair
+from icae.data.triplets.sentences import is_sentence, sentences
 from icae.data.words import hash_words
 
 BLANK = "____"
 
-_ABOUT_TOKENS = 50
 _LONGEST_NEXT = 60
 _SENTENCE_WORDS = (7, 40)
 _YEAR = r"\b(?:1[0-9]{3}|20[0-2][0-9])\b(?!['’.,]?\d)"
 _NUMBER = r"(?<![\w.,])\d{1,3}(?:,\d{3})+\b|(?<![\w.,-])\d+(?:\.\d+)?\b(?![.,-]?\d)"
-_PROPER = r"[A-Z][\w-]*[a-z]\b(?:(?: (?:of|the|de|van|von|du|da|la|le))* [A-Z][\w-]*[a-z]\b){0,4}"
-# Behind a word in lower case, so that no sentence starts with it and no part of it is left out.
-_NAME = rf"\b[a-z][\w’'-]*[,;]? ({_PROPER})(?! [A-Z])"
 # A name that starts a sentence and does what the verb behind it says.
 _SUBJECT = re.compile(
-    rf"((?:The )?{_PROPER}) ((?:was|is|were|are|has|had|became|began|won|wrote|led|made|held|took|"
+    rf"((?:The )?{PROPER}) ((?:was|is|were|are|has|had|became|began|won|wrote|led|made|held|took|"
     r"[a-z]{3,}ed) .*[^.])\.$"
 )
 _NO_SUBJECT = re.compile(
@@ -40,9 +35,13 @@ _NO_SUBJECT = re.compile(
 )
 
 
+Offers = Iterator[tuple[str, str]]
+"""What a text offers for a task: (what goes into the wording, answer)."""
+
+
 def corpus_pairs(
     context: Context, *, count: int, seed: int, tasks: Collection[str] = ()
-) -> Written:
+) -> tuple[Pair, ...]:
     """Make pairs about a context from the corpus alone.
 
     Args:
@@ -50,37 +49,19 @@ def corpus_pairs(
         count: Most pairs; a text that offers more gets as many as this, chosen at random,
             every task once before one comes a second time.
         seed: Seed of the choice.
-        tasks: Names of the tasks, of `CORPUS_TASKS`; none for all.
-
-    Returns:
-        The pairs; nothing is rejected.
+        tasks: Names of the self-supervised tasks; none for all.
     """
     random = context_generator(context, seed=seed, purpose="corpus")
-    asked = [task for task in _TASKS if not tasks or task.name in tasks]
-    offers = [list(task.offers(context, random)) for task in asked]
+    asked = [task for task in prompt_book().corpus if not tasks or task.name in tasks]
+    offers = [list(_OFFERS[task.name](context, random)) for task in asked]
     chosen: list[Pair] = []
     while len(chosen) < count and any(offers):
         for index in random.permutation(len(asked)):
             if offers[index] and len(chosen) < count:
-                task = asked[index]
-                prompt, answer = offers[index].pop(random.integers(len(offers[index])))
-                wording = task.wordings[random.integers(len(task.wordings))]
-                pair = Pair(task=task.name, prompt=wording.format(prompt), answer=answer)
-                chosen.append(pair)
-        if len(chosen) >= count:
-            break
-    return Written(context=context, pairs=tuple(chosen), rejections=())
-
-
-Offers = Iterator[tuple[str, str]]
-"""What a text offers for a task: (what goes into the wording, answer)."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class _CorpusTask:
-    name: str
-    wordings: tuple[str, ...]
-    offers: Callable[[Context, np.random.Generator], Offers]
+                about, answer = offers[index].pop(random.integers(len(offers[index])))
+                prompt = asked[index].worded(random, about)
+                chosen.append(Pair(task=prompt.task, prompt=prompt.text, answer=answer))
+    return tuple(chosen)
 
 
 def _title(context: Context, random: np.random.Generator) -> Offers:
@@ -178,124 +159,20 @@ def _has_length(sentence: str) -> bool:
     return _SENTENCE_WORDS[0] <= len(sentence.split()) <= _SENTENCE_WORDS[1]
 
 
-def _words(parts: list[str]) -> int:
+def _words(parts: Sequence[str]) -> int:
     return sum(len(part.split()) for part in parts)
 
 
-_FILL_IN = (
-    "Fill in the blank as in the text: {}",
-    'What stands in the text in place of the blank? "{}"',
-    'Complete with the words of the text: "{}"',
-)
-
-_TASKS = (
-    _CorpusTask(
-        name="corpus-title",
-        wordings=(
-            "What is the title of this text?",
-            "Whom or what is this text about? Answer with its title.",
-            "Give the title of the article.",
-        ),
-        offers=_title,
-    ),
-    _CorpusTask(
-        name="corpus-heading",
-        wordings=(
-            "Under which heading does this section stand?",
-            "Give the heading of this section.",
-        ),
-        offers=_heading,
-    ),
-    _CorpusTask(
-        name="corpus-first-sentence",
-        wordings=(
-            "What is the first sentence of the text?",
-            "Quote the sentence with which the text begins.",
-        ),
-        offers=_first_sentence,
-    ),
-    _CorpusTask(
-        name="corpus-last-sentence",
-        wordings=(
-            "What is the last sentence of the text?",
-            "Quote the sentence with which the text ends.",
-        ),
-        offers=_last_sentence,
-    ),
-    _CorpusTask(
-        name="corpus-next",
-        wordings=("How does the text go on?", "What comes next after this text?"),
-        offers=_next_sentences,
-    ),
-    _CorpusTask(
-        name="corpus-rest-of-sentence",
-        wordings=(
-            'Complete this sentence from the text: "{} ..."',
-            'How does the sentence go on that begins with "{}"?',
-        ),
-        offers=_rest_of_sentence,
-    ),
-    _CorpusTask(
-        name="corpus-year",
-        wordings=(
-            *_FILL_IN,
-            'In which year? "{}"',
-            "Which year belongs in the blank? {}",
-        ),
-        offers=_blank(_YEAR),
-    ),
-    _CorpusTask(
-        name="corpus-number",
-        wordings=(*_FILL_IN, "Which number belongs in the blank? {}"),
-        offers=_blank(_NUMBER, excluded=re.compile(_YEAR).fullmatch),
-    ),
-    _CorpusTask(
-        name="corpus-name",
-        wordings=(*_FILL_IN, "Which name belongs in the blank? {}"),
-        offers=_blank(_NAME),
-    ),
-    _CorpusTask(
-        name="corpus-who",
-        wordings=("Who or what {}?", "According to the text, who or what {}?"),
-        offers=_subject,
-    ),
-    _CorpusTask(
-        name="corpus-years",
-        wordings=(
-            "Which years does the text mention? List them in order of appearance.",
-            "List the years that are named in the text.",
-        ),
-        offers=_years,
-    ),
-)
-
-CORPUS_TASKS = tuple(task.name for task in _TASKS)
-"""Names of the self-supervised tasks."""
-
-_ABOUT = (
-    "In one sentence, what does the text say about {}?",
-    "What does the text say about {}? Answer in one sentence.",
-    "According to the text, who or what is {}? Answer in one sentence.",
-)
-
-
-def about_prompts(context: Context, *, count: int, seed: int) -> tuple[Prompt, ...]:
-    """Prompts about names that occur in a text, for a model to answer.
-
-    Args:
-        context: The context.
-        count: Most prompts, each about another name.
-        seed: Seed of names and wordings.
-    """
-    random = context_generator(context, seed=seed, purpose="about")
-    names = list(dict.fromkeys(re.findall(_NAME, context.text)))
-    chosen = random.permutation(len(names))[:count]
-    return tuple(
-        Prompt(
-            task=ABOUT,
-            text=_ABOUT[random.integers(len(_ABOUT))].format(names[i]),
-            tokens=_ABOUT_TOKENS,
-            rules=ABOUT_RULES,
-        )
-        for i in chosen
-    )
+_OFFERS: Mapping[str, Callable[[Context, np.random.Generator], Offers]] = {
+    "corpus-title": _title,
+    "corpus-heading": _heading,
+    "corpus-first-sentence": _first_sentence,
+    "corpus-last-sentence": _last_sentence,
+    "corpus-next": _next_sentences,
+    "corpus-rest-of-sentence": _rest_of_sentence,
+    "corpus-year": _blank(_YEAR),
+    "corpus-number": _blank(_NUMBER, excluded=re.compile(_YEAR).fullmatch),
+    "corpus-name": _blank(NAME),
+    "corpus-who": _subject,
+    "corpus-years": _years,
+}

@@ -1,0 +1,260 @@
+"""What a writer is asked, each reply paid for once.
+
+A request is named by the hash of all that is sent: the same name is the same question to the
+same model, so a reply in the journal answers it for good, whatever else of a build changes.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import itertools
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from icae.config.parsing import check
+from icae.data.shards import TokenizerLike, tokenize
+from icae.data.triplets.config import TripletConfig
+from icae.data.triplets.journal import Journal
+from icae.data.triplets.prompts import (
+    Message,
+    Prompt,
+    about_prompts,
+    answer_messages,
+    choose_general,
+    pairs_messages,
+    prompt_book,
+)
+from icae.data.triplets.records import Context, Pair, Reply
+from icae.data.triplets.replies import read_answer, read_pairs
+
+_SPECIFIC_TOKENS = 50
+_JSON_TOKENS = 12
+_TOKENS_PER_MESSAGE = 4
+
+Replies = Mapping[str, Sequence[Reply]]
+"""Request id -> its replies, in the order in which they came."""
+
+Failures = dict[str, str]
+"""Request id -> why it got no reply in this run; the next run asks again."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Request:
+    """One question to a writer.
+
+    Attributes:
+        id: Hash of everything that is sent, 32 hex digits.
+        context: The text that it is about.
+        messages: What is sent.
+        prompts: The prompts to answer; a service makes up others besides.
+        expected_tokens: Tokens that the reply usually takes.
+        read: Finds the pairs in a reply.
+    """
+
+    id: str
+    context: Context
+    messages: tuple[Message, ...]
+    prompts: tuple[Prompt, ...]
+    expected_tokens: int
+    read: Callable[[Reply], Iterable[Pair]]
+
+    def is_open(self, replies: Replies, *, asks: int) -> bool:
+        """Whether it needs a reply: none can be used, and fewer than `asks` were paid for."""
+        known = replies.get(self.id, ())
+        usable = any(pair.flaw is None for reply in known for pair in self.read(reply))
+        return len(known) < asks and not usable
+
+
+class Writer(Protocol):
+    """Writes replies: a service behind a URL, or the frozen decoder.
+
+    Attributes:
+        model: Name of the model.
+        service: Where it runs, for the data sheet.
+        options: Sampling options, as plain values.
+        asks: Most replies to one request until one can be used.
+    """
+
+    model: str
+    service: str
+    options: Mapping[str, object]
+    asks: int
+
+    def requests(self, context: Context, config: TripletConfig) -> Sequence[Request]:
+        """What to ask about a context."""
+        ...
+
+    def write(self, requests: Sequence[Request], record: Callable[[Reply], None]) -> Failures:
+        """Write a reply to each request, in any order.
+
+        Args:
+            requests: The requests.
+            record: Takes each reply as soon as it is there; when it returns, the reply is
+                on disk. Several threads may call it at once.
+
+        Returns:
+            The requests that were given up.
+
+        Raises:
+            IcaeError: If no request can be answered; what was recorded stays.
+        """
+        ...
+
+
+def pairs_request(writer: Writer, context: Context, config: TripletConfig) -> Request:
+    """All pairs of a context in one reply, as JSON: for a service."""
+    tasks = prompt_book().general
+    general = choose_general(context, tasks, count=config.general, seed=config.seed)
+    messages = pairs_messages(context, specific=config.specific, general=general)
+    expected = config.specific * (_SPECIFIC_TOKENS + 2 * _JSON_TOKENS)
+    return Request(
+        id=_request_id(writer, messages),
+        context=context,
+        messages=messages,
+        prompts=general,
+        expected_tokens=expected + sum(prompt.tokens + _JSON_TOKENS for prompt in general),
+        read=functools.partial(
+            read_pairs, context=context, specific=config.specific, general=general
+        ),
+    )
+
+
+def answer_requests(writer: Writer, context: Context, config: TripletConfig) -> list[Request]:
+    """One request for each prompt, answered with plain text: for the frozen decoder.
+
+    A small decoder does not make up good prompts. Its specific ones name somebody or
+    something that occurs in the text.
+    """
+    tasks = prompt_book().decoder
+    prompts = (
+        *about_prompts(context, count=config.specific, seed=config.seed),
+        *choose_general(context, tasks, count=config.general, seed=config.seed),
+    )
+    return [
+        Request(
+            id=_request_id(writer, messages),
+            context=context,
+            messages=messages,
+            prompts=(prompt,),
+            expected_tokens=prompt.tokens,
+            read=functools.partial(read_answer, context=context, prompt=prompt),
+        )
+        for prompt in prompts
+        for messages in [answer_messages(context, prompt)]
+    ]
+
+
+def _request_id(writer: Writer, messages: Sequence[Message]) -> str:
+    content = [writer.model, dict(writer.options), [[m["role"], m["content"]] for m in messages]]
+    text = json.dumps(content, sort_keys=True, ensure_ascii=True)
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+def ask_all(
+    requests: Sequence[Request],
+    writer: Writer,
+    journal: Journal,
+    on_progress: Callable[[int, int], None],
+) -> Failures:
+    """Have every open request answered; one without a usable reply is asked again.
+
+    Args:
+        requests: All requests of the build; those that the journal answers are not sent.
+        writer: Writes the replies.
+        journal: Keeps them.
+        on_progress: Called with (answered requests, all requests).
+
+    Raises:
+        IcaeError: If the writer can answer no request; the journal keeps what came before.
+    """
+    failures: Failures = {}
+    for _ in range(writer.asks):
+        to_do = [
+            one
+            for one in requests
+            if one.id not in failures and one.is_open(journal.replies, asks=writer.asks)
+        ]
+        if not to_do:
+            break
+        done = itertools.count(len(requests) - len(to_do) + 1)
+        on_progress(len(requests) - len(to_do), len(requests))
+
+        def record(reply: Reply, done: Iterator[int] = done) -> None:
+            journal.append(reply)
+            on_progress(next(done), len(requests))
+
+        failures |= writer.write(to_do, record)
+    return failures
+
+
+@dataclass(frozen=True, kw_only=True)
+class Price:
+    """Price of a model, in any currency.
+
+    Attributes:
+        prompt: For a million tokens read.
+        completion: For a million tokens written.
+    """
+
+    prompt: float
+    completion: float
+
+    def __post_init__(self) -> None:
+        fits = 0 <= self.prompt < float("inf") and 0 <= self.completion < float("inf")
+        check(fits, "The price is out of range.", self, ">= 0")
+
+    def of(self, prompt_tokens: int, completion_tokens: int) -> float:
+        """Price of so many tokens."""
+        return (self.prompt * prompt_tokens + self.completion * completion_tokens) / 1e6
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimate:
+    """What the open requests of a build will take.
+
+    Attributes:
+        requests: How many.
+        prompt_tokens: Tokens read, counted with the tokenizer of the base model; that of the
+            service differs by a few percent on English text.
+        completion_tokens: Tokens written: expected ones, scaled by what the replies so far
+            took.
+        from_replies: Replies behind that scale; 0 if there are none yet.
+    """
+
+    requests: int
+    prompt_tokens: int
+    completion_tokens: int
+    from_replies: int
+
+
+def estimate(
+    requests: Sequence[Request], replies: Replies, tokenizer: TokenizerLike, *, asks: int
+) -> Estimate:
+    """Estimate what is still to be paid for.
+
+    Args:
+        requests: All requests of the build.
+        replies: What was answered so far.
+        tokenizer: Counts the tokens of what is sent.
+        asks: Most replies to one request until one can be used.
+    """
+    to_do = [request for request in requests if request.is_open(replies, asks=asks)]
+    texts = ["\n".join(m["content"] for m in request.messages) for request in to_do]
+    known = [
+        (request.expected_tokens, reply.completion_tokens)
+        for request in requests
+        for reply in replies.get(request.id, ())
+        if reply.completion_tokens
+    ]
+    expected = sum(one for one, _ in known)
+    scale = sum(taken for _, taken in known) / expected if expected else 1.0
+    messages = sum(len(request.messages) for request in to_do)
+    return Estimate(
+        requests=len(to_do),
+        prompt_tokens=sum(map(len, tokenize(tokenizer, texts))) + _TOKENS_PER_MESSAGE * messages,
+        completion_tokens=round(scale * sum(request.expected_tokens for request in to_do)),
+        from_replies=len(known),
+    )
