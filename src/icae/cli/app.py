@@ -16,8 +16,7 @@ from icae.cli.bulk import bulk
 from icae.cli.chat import chat
 from icae.cli.command import EXIT_BROKEN_PIPE, EXIT_INTERRUPTED
 from icae.cli.compress import compress, refine
-from icae.cli.data_build import build
-from icae.cli.data_pack import pack
+from icae.cli.data import build, pack
 from icae.cli.edit import append, edit, merge, slice_memory
 from icae.cli.eval_adaptive import adaptive
 from icae.cli.eval_all import all_experiments
@@ -35,7 +34,7 @@ from icae.cli.eval_rivals import rivals
 from icae.cli.eval_slots import slots
 from icae.cli.inspect import inspect
 from icae.cli.plan import plan
-from icae.cli.pwc_build import build as build_pwc
+from icae.cli.pwc import build as build_pwc
 from icae.cli.reconstruct import reconstruct
 from icae.cli.serve import serve, serve_key
 from icae.cli.store import add, collect, list_memories, remove, search, show, verify

@@ -1,14 +1,19 @@
 import gzip
 import json
 import lzma
+import sys
 from itertools import islice
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import zstandard
 
-from icae.data.corpus import CorpusDocument, batched, read_corpus
-from icae.errors import InputError
+from icae.data.corpus import CorpusDocument, DatasetSpec, batched, parse_dataset, read_corpus
+from icae.errors import InputError, MissingDependencyError
+
+pyarrow = pytest.importorskip("pyarrow")
+parquet = pytest.importorskip("pyarrow.parquet")
 
 REAL = Path(__file__).resolve().parents[4] / "shared" / "data"
 COMPRESS = {".xz": lzma.compress, ".gz": gzip.compress, ".zst": zstandard.compress}
@@ -19,13 +24,18 @@ def lines(*records):
 
 
 def read(*paths, **options):
-    return list(read_corpus(list(paths), **options))
+    return [(one.text, one.title) for one in read_corpus(list(paths), **options)]
+
+
+def write_parquet(path, **columns):
+    parquet.write_table(pyarrow.table(columns), path, row_group_size=2)
 
 
 def test_json_lines_become_documents_named_after_the_file(tmp_path):
     file = tmp_path / "wikipedia-0.jsonl"
-    file.write_text(lines({"text": "One é.", "title": "T", "src": "x"}, {"text": "Two."}))
-    assert read(file) == [
+    records = ({"text": "One é.", "title": "T", "src": "x"}, {"text": " \n"}, {"text": "Two."})
+    file.write_text(lines(*records))
+    assert list(read_corpus([file])) == [
         CorpusDocument(text="One é.", source="wikipedia-0", title="T"),
         CorpusDocument(text="Two.", source="wikipedia-0"),
     ]
@@ -35,7 +45,7 @@ def test_json_lines_become_documents_named_after_the_file(tmp_path):
 def test_text_file_is_one_document_kept_as_it_is(tmp_path, suffix):
     file = tmp_path / f"notes{suffix}"
     file.write_text("# A\n\n  b\n")
-    assert read(file) == [CorpusDocument(text="# A\n\n  b\n", source="notes")]
+    assert list(read_corpus([file])) == [CorpusDocument(text="# A\n\n  b\n", source="notes")]
 
 
 @pytest.mark.parametrize("suffix", COMPRESS)
@@ -53,47 +63,34 @@ def test_archive_of_several_parts_is_read_to_the_end(tmp_path, suffix):
     file = tmp_path / f"a.jsonl{suffix}"
     parts = [COMPRESS[suffix](lines({"text": text}).encode()) for text in ("one", "two", "three")]
     file.write_bytes(b"".join(parts))
-    assert [document.text for document in read(file)] == ["one", "two", "three"]
+    assert read(file) == [("one", None), ("two", None), ("three", None)]
 
 
 @pytest.mark.parametrize("suffix", COMPRESS)
-def test_truncated_archive_is_refused(tmp_path, suffix):
+def test_damaged_archive_is_refused(tmp_path, suffix):
     file = tmp_path / f"a.txt{suffix}"
-    file.write_bytes(COMPRESS[suffix](b"some words\n" * 5000)[:-9])
-    with pytest.raises(InputError, match="damaged archive"):
-        read(file)
-
-
-@pytest.mark.parametrize("suffix", COMPRESS)
-def test_file_that_is_no_archive_is_refused(tmp_path, suffix):
-    file = tmp_path / f"a.txt{suffix}"
-    file.write_bytes(b"plain words")
-    with pytest.raises(InputError, match="damaged archive"):
-        read(file)
-
-
-def test_malformed_json_names_file_and_line(tmp_path):
-    file = tmp_path / "a.jsonl"
-    file.write_text(lines({"text": "x"}) + "\n{broken\n")
-    with pytest.raises(InputError, match=r"Line 3 of .*a\.jsonl"):
-        read(file)
+    for data in (COMPRESS[suffix](b"some words\n" * 5000)[:-9], b"plain words"):
+        file.write_bytes(data)
+        with pytest.raises(InputError, match="damaged archive"):
+            read(file)
 
 
 @pytest.mark.parametrize(
-    ("record", "reason"),
-    [({"title": "t"}, "no field 'text'"), ({"text": 5}, "text is a int"), ([1], "got: .* a list")],
+    ("line", "reason"),
+    [
+        ("{broken", ""),
+        ('{"title": "t"}', "no field 'text'"),
+        ('{"text": 5}', "text is a int"),
+        ("[1]", "got: .* a list"),
+    ],
 )
-def test_line_without_text_names_file_and_line(tmp_path, record, reason):
+def test_line_that_cannot_be_used_names_file_and_number(tmp_path, line, reason):
     file = tmp_path / "a.jsonl"
-    file.write_text(lines({"text": "x"}, record))
-    with pytest.raises(InputError, match=r"Line 2 of .*a\.jsonl(.|\n)*" + reason):
-        read(file)
-
-
-def test_blank_documents_are_skipped(tmp_path):
-    (tmp_path / "a.jsonl").write_text(lines({"text": " \n"}, {"text": "x"}))
-    (tmp_path / "b.txt").write_text("\n")
-    assert [document.text for document in read(tmp_path)] == ["x"]
+    file.write_text(lines({"text": "x"}) + "\n" + line + "\n")
+    stream = read_corpus([file])
+    assert next(stream).text == "x", "reading is lazy"
+    with pytest.raises(InputError, match=r"Line 3 of .*a\.jsonl(.|\n)*" + reason):
+        next(stream)
 
 
 def test_text_that_is_not_utf8_is_refused(tmp_path):
@@ -107,20 +104,16 @@ def test_folder_gives_its_corpus_files_in_order_of_name(tmp_path):
     for name in ("b.txt", "a.md", "sub/c.txt", "image.png", ".hidden.txt", ".git/d.txt"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(name)
-    assert [document.text for document in read(tmp_path)] == ["a.md", "b.txt", "sub/c.txt"]
+    assert [text for text, _ in read(tmp_path)] == ["a.md", "b.txt", "sub/c.txt"]
 
 
-def test_folder_without_a_corpus_file_is_refused(tmp_path):
-    (tmp_path / "image.png").write_bytes(b"x")
-    with pytest.raises(InputError, match="holds no corpus file"):
-        read(tmp_path)
-
-
-@pytest.mark.parametrize("name", ["a.csv", "a.csv.gz", "a", "a.xz"])
-def test_named_file_of_another_type_is_refused(tmp_path, name):
+@pytest.mark.parametrize("name", ["a.csv", "a.csv.gz", "a", "a.xz", "a.parquet.gz"])
+def test_file_of_another_type_is_refused_alone_and_in_a_folder(tmp_path, name):
     (tmp_path / name).write_text("x")
     with pytest.raises(InputError, match="not a corpus"):
         read(tmp_path / name)
+    with pytest.raises(InputError, match="holds no corpus file"):
+        read(tmp_path)
 
 
 def test_missing_path_is_refused_before_any_document_is_given(tmp_path):
@@ -136,16 +129,129 @@ def test_limit_counts_documents_over_all_files(tmp_path, limit):
     assert len(read(tmp_path, limit_documents=limit)) == min(limit, 4)
 
 
-def test_reading_is_lazy(tmp_path):
-    file = tmp_path / "a.jsonl"
-    file.write_text(lines({"text": "first"}) + "{broken\n")
-    assert next(read_corpus([file])).text == "first"
-
-
 def test_batches_close_by_number_and_by_size():
     documents = [CorpusDocument(text="x" * size, source="s") for size in (1, 1, 1, 50, 1, 1)]
     groups = batched(documents, most=3, characters=40)
     assert [[len(one.text) for one in group] for group in groups] == [[1, 1, 1], [50], [1, 1]]
+
+
+def test_rows_of_all_row_groups_of_a_parquet_file_become_documents(tmp_path):
+    texts = [f"text {i} é" for i in range(7)]
+    write_parquet(tmp_path / "wiki.parquet", text=texts, title=["T"] * 7, other=list(range(7)))
+    assert list(read_corpus([tmp_path / "wiki.parquet"])) == [
+        CorpusDocument(text=text, source="wiki", title="T") for text in texts
+    ]
+
+
+def test_title_of_a_parquet_file_is_optional_and_empty_rows_are_skipped(tmp_path):
+    write_parquet(tmp_path / "a.parquet", text=["one", None, " ", "two"])
+    assert read(tmp_path) == [("one", None), ("two", None)]
+
+
+@pytest.mark.parametrize("columns", [{"body": ["x"]}, {"text": [1, 2]}, {"text": [["x"]]}])
+def test_parquet_file_without_a_text_column_is_refused(tmp_path, columns):
+    write_parquet(tmp_path / "a.parquet", **columns)
+    with pytest.raises(InputError, match="column 'text'"):
+        read(tmp_path / "a.parquet")
+
+
+def test_damaged_parquet_file_is_refused(tmp_path):
+    write_parquet(tmp_path / "a.parquet", text=["x" * 100] * 50)
+    data = (tmp_path / "a.parquet").read_bytes()
+    (tmp_path / "a.parquet").write_bytes(data[:-20])
+    with pytest.raises(InputError, match="cannot be read"):
+        read(tmp_path / "a.parquet")
+
+
+@pytest.mark.parametrize(
+    ("text", "spec"),
+    [
+        ("hf:owner/name", {"name": "owner/name"}),
+        ("hf:owner/name:en", {"name": "owner/name", "config": "en"}),
+        ("hf:owner/name:en:test", {"name": "owner/name", "config": "en", "split": "test"}),
+        ("hf:owner/name::test", {"name": "owner/name", "split": "test"}),
+        ("hf:owner/name@v1:en", {"name": "owner/name", "revision": "v1", "config": "en"}),
+        ("hf:/data/x", {"name": "/data/x", "local": True}),
+        ("hf:/data/x@y:test", {"name": "/data/x@y", "local": True, "split": "test"}),
+    ],
+)
+def test_name_of_a_dataset_is_read(text, spec):
+    assert parse_dataset(text) == DatasetSpec(**{"local": False, **spec})
+
+
+@pytest.mark.parametrize("text", ["hf:", "hf:a/b:c:d:e", "hf:/x:a:b", "hf:a/b@"])
+def test_other_forms_are_refused(text):
+    with pytest.raises(InputError, match="hf:OWNER/NAME"):
+        read(text)
+
+
+@pytest.fixture
+def hub(monkeypatch):
+    """Install a package ``datasets`` whose hub has some rows; notes what it was asked for."""
+
+    def install(rows, error=None):
+        def load_dataset(*name, **options):
+            package.asked = (name, options)
+            if error is not None:
+                raise error
+            return iter(rows)
+
+        failure = type("DatasetsError", (Exception,), {})
+        package = SimpleNamespace(
+            load_dataset=load_dataset, exceptions=SimpleNamespace(DatasetsError=failure)
+        )
+        monkeypatch.setitem(sys.modules, "datasets", package)
+        return package
+
+    return install
+
+
+def test_dataset_of_the_hub_is_streamed(hub):
+    package = hub([{"text": "one", "title": "T", "id": 1}, {"text": None}, {"text": "two"}])
+    documents = list(read_corpus(["hf:owner/name@v1:en:test"]))
+    assert [(one.text, one.title, one.source) for one in documents] == [
+        ("one", "T", "name"),
+        ("two", None, "name"),
+    ]
+    options = {"split": "test", "revision": "v1", "streaming": True}
+    assert package.asked == (("owner/name", "en"), options)
+
+
+@pytest.mark.parametrize(
+    ("rows", "error", "reason"),
+    [
+        ([], FileNotFoundError("no such dataset"), "no such dataset"),
+        ([], ValueError("bad split"), "bad split"),
+        ([{"body": "x"}], None, "fields body"),
+    ],
+)
+def test_dataset_that_cannot_be_used_is_explained(hub, rows, error, reason):
+    hub(rows, error)
+    with pytest.raises(InputError, match=r"owner/name cannot be read(.|\n)*" + reason):
+        read("hf:owner/name")
+
+
+@pytest.mark.slow
+def test_saved_dataset_is_read_by_split(tmp_path):
+    datasets = pytest.importorskip("datasets")
+    one = datasets.Dataset.from_dict({"text": ["one", "two"], "title": ["A", None]})
+    one.save_to_disk(tmp_path / "saved")
+    assert read(f"hf:{tmp_path / 'saved'}") == [("one", "A"), ("two", None)]
+    datasets.DatasetDict(train=one, test=one.select([1])).save_to_disk(tmp_path / "both")
+    assert read(f"hf:{tmp_path / 'both'}:test") == [("two", None)]
+    with pytest.raises(InputError, match="splits train, test"):
+        read(f"hf:{tmp_path / 'both'}:other")
+    with pytest.raises(InputError, match="no folder"):
+        read(f"hf:{tmp_path / 'absent'}")
+
+
+@pytest.mark.parametrize(("module", "path"), [("datasets", "hf:a/b"), ("pyarrow", "a.parquet")])
+def test_missing_package_is_explained(tmp_path, monkeypatch, module, path):
+    monkeypatch.chdir(tmp_path)
+    write_parquet(tmp_path / "a.parquet", text=["x"])
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(MissingDependencyError, match="pip install"):
+        read(path)
 
 
 @pytest.mark.skipif(not REAL.is_dir(), reason=f"REAL CORPUS NOT CHECKED: {REAL} is not there")

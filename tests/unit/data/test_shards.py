@@ -13,20 +13,6 @@ from icae.data.shards import ShardSet, ShardWriter, pack
 from icae.errors import InputError
 
 
-class WordTokenizer:
-    """One token a word; its id is the length of the word. Notes what it was called with."""
-
-    def __init__(self) -> None:
-        self.calls = []
-
-    def __len__(self) -> int:
-        return 50
-
-    def __call__(self, text, /, *, add_special_tokens, **options):
-        self.calls.append((len(text), add_special_tokens, options))
-        return {"input_ids": [[len(word) for word in one.split()] for one in text]}
-
-
 def write(folder, documents=([1, 2, 3], [4, 5, 6, 7]), *, vocab_size=100, shard_tokens=3):
     with ShardWriter(
         folder, vocab_size=vocab_size, tokenizer_hash="t0", shard_tokens=shard_tokens
@@ -81,22 +67,16 @@ def test_tokens_on_disk_are_little_endian(tmp_path):
     assert (tmp_path / "s/tokens-00000.bin").read_bytes() == b"\x01\x00\x02\x01"
 
 
-def test_read_returns_int64_and_may_be_empty(tmp_path):
+def test_read_is_bounded_by_the_set(tmp_path):
     shards = write(tmp_path / "s")
     assert shards.read(2, 5).dtype == np.int64
     assert shards.read(7, 7).tolist() == []
-
-
-@pytest.mark.parametrize(("start", "end"), [(-1, 2), (3, 2), (0, 8)])
-def test_read_outside_the_set_is_refused(tmp_path, start, end):
-    with pytest.raises(InputError, match=r"within 0\.\.7"):
-        write(tmp_path / "s").read(start, end)
-
-
-@pytest.mark.parametrize("offset", [-1, 7])
-def test_document_outside_the_set_is_refused(tmp_path, offset):
-    with pytest.raises(InputError, match="offset < 7"):
-        write(tmp_path / "s").document_at(offset)
+    for start, end in ((-1, 2), (3, 2), (0, 8)):
+        with pytest.raises(InputError, match=r"within 0\.\.7"):
+            shards.read(start, end)
+    for offset in (-1, 7):
+        with pytest.raises(InputError, match="offset < 7"):
+            shards.document_at(offset)
 
 
 @pytest.mark.parametrize("ids", [[-1], [100], [], [[1, 2]]])
@@ -111,12 +91,14 @@ def test_nothing_is_left_when_writing_fails(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_target_does_not_exist_before_the_end(tmp_path):
+def test_target_does_not_exist_before_the_end_nor_grows_behind_it(tmp_path):
     writer = ShardWriter(tmp_path / "s", vocab_size=9, tokenizer_hash="t")
     writer.add([1], source="a")
     assert not (tmp_path / "s").exists()
     writer.close()
     assert [path.name for path in tmp_path.iterdir()] == ["s"]
+    with pytest.raises(InputError, match="closed"):
+        writer.add([1], source="a")
 
 
 def test_target_in_use_is_refused_and_kept(tmp_path):
@@ -147,31 +129,16 @@ def test_set_without_documents_is_refused(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_closed_writer_takes_no_document(tmp_path):
-    writer = ShardWriter(tmp_path / "s", vocab_size=9, tokenizer_hash="t")
-    writer.add([1], source="a")
-    writer.close()
-    with pytest.raises(InputError, match="closed"):
-        writer.add([1], source="a")
-
-
-def test_missing_folder_is_refused(tmp_path):
-    with pytest.raises(InputError, match=r"nowhere/index\.json"):
-        ShardSet.open(tmp_path / "nowhere")
-
-
-def test_truncated_file_is_refused(tmp_path):
+@pytest.mark.parametrize(
+    "name", ["index.json", "documents.npy", "tokens-00001.bin", "tokens-00002.bin"]
+)
+def test_missing_or_truncated_file_is_refused_by_name(tmp_path, name):
     write(tmp_path / "s")
-    file = tmp_path / "s/tokens-00001.bin"
+    file = tmp_path / "s" / name
     file.write_bytes(file.read_bytes()[:-2])
-    with pytest.raises(InputError, match=r"tokens-00001\.bin has 4 bytes"):
+    with pytest.raises(InputError):
         ShardSet.open(tmp_path / "s")
-
-
-@pytest.mark.parametrize("name", ["tokens-00002.bin", "documents.npy"])
-def test_missing_file_is_refused(tmp_path, name):
-    write(tmp_path / "s")
-    (tmp_path / "s" / name).unlink()
+    file.unlink()
     with pytest.raises(InputError, match=name):
         ShardSet.open(tmp_path / "s")
 
@@ -187,23 +154,15 @@ def test_missing_file_is_refused(tmp_path, name):
         ("shards", [{"name": "../x", "tokens": 7, "sha256": ""}], "leaves the folder"),
         ("shards", [{"file": "x"}], "unexpected keyword"),
         ("sources", None, "NoneType"),
+        ("tokenizer_hash", ..., "without 'tokenizer_hash'"),
     ],
 )
 def test_wrong_index_is_refused(tmp_path, key, value, reason):
     write(tmp_path / "s")
     path = tmp_path / "s/index.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), key: value}))
+    index = {**json.loads(path.read_text()), key: value}
+    path.write_text(json.dumps({name: one for name, one in index.items() if one is not ...}))
     with pytest.raises(InputError, match=reason):
-        ShardSet.open(tmp_path / "s")
-
-
-def test_index_without_a_key_is_refused(tmp_path):
-    write(tmp_path / "s")
-    path = tmp_path / "s/index.json"
-    index = json.loads(path.read_text())
-    del index["tokenizer_hash"]
-    path.write_text(json.dumps(index))
-    with pytest.raises(InputError, match="without 'tokenizer_hash'"):
         ShardSet.open(tmp_path / "s")
 
 
@@ -222,37 +181,32 @@ def test_pickle_holds_the_folder_and_no_tokens(tmp_path):
     assert pickle.loads(pickled).read(88, 92).tolist() == [88, 89, 0, 1]
 
 
-def test_pack_tokenizes_in_batches_without_special_tokens(tmp_path):
+def test_pack_tokenizes_in_batches_without_special_tokens(tmp_path, word_tokenizer):
     documents = [CorpusDocument(text="a bb ccc", source=f"s{i % 2}") for i in range(5)]
-    tokenizer, progress = WordTokenizer(), []
+    progress = []
     shards = pack(
         documents,
-        tokenizer,
+        word_tokenizer,
         tmp_path / "s",
         tokenizer_hash="t",
         batch=2,
         min_tokens=1,
         on_progress=lambda *counts: progress.append(counts),
     )
-    assert [(size, special) for size, special, _ in tokenizer.calls] == [
-        (2, False),
-        (2, False),
-        (1, False),
-    ]
-    assert all(options["verbose"] is False for _, _, options in tokenizer.calls)
+    assert word_tokenizer.calls == [2, 2, 1]
     assert progress == [(2, 6), (4, 12), (5, 15)]
-    assert shards.read(3, 6).tolist() == [1, 2, 3]
-    assert (shards.vocab_size, dict(shards.sources)) == (50, {"s0": 9, "s1": 6})
+    assert shards.read(3, 6).tolist() == [word_tokenizer.token(word) for word in ["a", "bb", "ccc"]]
+    assert (shards.vocab_size, dict(shards.sources)) == (60_000, {"s0": 9, "s1": 6})
 
 
-def test_pack_leaves_out_short_documents(tmp_path):
+def test_pack_leaves_out_short_documents(tmp_path, word_tokenizer):
     documents = [CorpusDocument(text=text, source="s") for text in ("a", "a bb", "", "a bb ccc")]
-    shards = pack(documents, WordTokenizer(), tmp_path / "s", tokenizer_hash="t", min_tokens=2)
+    shards = pack(documents, word_tokenizer, tmp_path / "s", tokenizer_hash="t", min_tokens=2)
     assert shards.bounds.tolist() == [0, 2, 5]
 
 
-def test_pack_of_only_short_documents_is_refused_and_leaves_nothing(tmp_path):
+def test_pack_of_only_short_documents_is_refused_and_leaves_nothing(tmp_path, word_tokenizer):
     documents = [CorpusDocument(text="too short", source="s")]
     with pytest.raises(InputError, match="no document"):
-        pack(documents, WordTokenizer(), tmp_path / "s", tokenizer_hash="t")
+        pack(documents, word_tokenizer, tmp_path / "s", tokenizer_hash="t")
     assert list(tmp_path.iterdir()) == []

@@ -1,8 +1,6 @@
-from __future__ import annotations
-
 import pytest
 
-from icae.data.pwc.journal import open_journal, read_journal
+from icae.data.triplets.journal import open_journal, read_journal
 from icae.errors import InputError
 
 
@@ -11,43 +9,48 @@ def path(tmp_path):
     return tmp_path / "a.journal.jsonl"
 
 
-def fill(path, make_reply, *texts) -> None:
-    with open_journal(path) as journal:
-        for text in texts:
-            journal.append(make_reply(text, request=text[:1]))
+@pytest.fixture
+def fill(path, make_reply):
+    def run(*texts):
+        with open_journal(path) as journal:
+            for text in texts:
+                journal.append(make_reply(text, request=text[:1]))
+
+    return run
 
 
 def texts(path):
     return {name: [one.text for one in many] for name, many in read_journal(path).items()}
 
 
-def test_replies_are_found_again_in_their_order(path, make_reply) -> None:
-    fill(path, make_reply, "a1", "b1\nwith \ud83d line\u2028ends")
-    fill(path, make_reply, "a2")
+def test_replies_are_found_again_in_their_order(path, fill):
+    assert read_journal(path) == {}
+    fill("a1", "b1\nwith \ud83d line\u2028ends")
+    fill("a2")
     assert texts(path) == {"a": ["a1", "a2"], "b": ["b1\nwith \ud83d line\u2028ends"]}
 
 
-def test_journal_cut_at_any_byte_loses_the_last_reply_only(path, make_reply) -> None:
-    fill(path, make_reply, "a1")
+def test_journal_cut_at_any_byte_loses_the_last_reply_only(path, fill):
+    fill("a1")
     whole = path.read_bytes()
-    fill(path, make_reply, "b1")
+    fill("b1")
     full = path.read_bytes()
     for size in range(len(whole), len(full)):
         path.write_bytes(full[:size])
-        fill(path, make_reply, "c1")
+        fill("c1")
         assert texts(path) == {"a": ["a1"], "c": ["c1"]}
 
 
-def test_journal_cut_in_its_header_starts_anew(path, make_reply) -> None:
-    fill(path, make_reply)
+def test_journal_cut_in_its_header_starts_anew(path, fill):
+    fill()
     header = path.read_bytes()
     for size in range(len(header)):
         path.write_bytes(header[:size])
-        fill(path, make_reply, "a1")
+        fill("a1")
         assert texts(path) == {"a": ["a1"]}
 
 
-def test_append_has_synced_the_line_before_it_returns(path, make_reply, monkeypatch) -> None:
+def test_append_has_synced_the_line_before_it_returns(path, make_reply, monkeypatch):
     synced = []
     with open_journal(path) as journal:
         monkeypatch.setattr("os.fsync", lambda fd: synced.append(path.stat().st_size))
@@ -55,8 +58,8 @@ def test_append_has_synced_the_line_before_it_returns(path, make_reply, monkeypa
         assert synced == [path.stat().st_size]
 
 
-def test_damage_before_the_last_line_is_reported_with_its_line(path, make_reply) -> None:
-    fill(path, make_reply, "a1", "b1")
+def test_damage_before_the_last_line_is_reported_with_its_line(path, fill):
+    fill("a1", "b1")
     lines = path.read_bytes().split(b"\n")
     path.write_bytes(b"\n".join([lines[0], lines[1][:-9], *lines[2:]]))
     with pytest.raises(InputError, match="line 2") as caught, open_journal(path):
@@ -65,22 +68,13 @@ def test_damage_before_the_last_line_is_reported_with_its_line(path, make_reply)
     assert caught.value.fix is not None
 
 
-def test_foreign_file_is_refused_and_stays(path) -> None:
+def test_foreign_file_is_refused_and_stays(path):
     path.write_text("my notes\n")
     with pytest.raises(InputError, match="no header"), open_journal(path):
         pass
     assert path.read_text() == "my notes\n"
 
 
-def test_second_process_is_kept_out(path) -> None:
-    with (
-        open_journal(path),
-        pytest.raises(InputError, match="in use"),
-        open_journal(path),
-    ):
+def test_second_process_is_kept_out(path):
+    with open_journal(path), pytest.raises(InputError, match="in use"), open_journal(path):
         pass
-
-
-def test_missing_journal_reads_as_empty(path) -> None:
-    assert read_journal(path) == {}
-    assert not path.exists()

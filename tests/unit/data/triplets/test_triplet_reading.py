@@ -9,7 +9,7 @@ from icae.data.rows import table_bytes
 from icae.data.triplets import Triplet, read_triplets
 from icae.errors import InputError
 
-REAL = Path(__file__).resolve().parents[4] / "shared" / "data" / "triplets"
+REAL = Path(__file__).resolve().parents[5] / "shared" / "data" / "triplets"
 GOOD = {"context": "c", "prompt": "p", "answer": "a", "dataset": "d", "id": "7"}
 
 

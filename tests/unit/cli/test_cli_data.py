@@ -9,6 +9,7 @@ import pytest
 
 from icae.cli import engine
 from icae.data.shards import ShardSet
+from icae.errors import BaseModelError
 
 
 class WordTokenizer:
@@ -23,7 +24,12 @@ class WordTokenizer:
 
 @pytest.fixture(autouse=True)
 def _fake_tokenizer(monkeypatch) -> None:
-    monkeypatch.setattr(engine, "open_tokenizer", lambda base: (WordTokenizer(), f"hash of {base}"))
+    def open_tokenizer(base: str) -> tuple[WordTokenizer, str]:
+        if base != "tiny":
+            raise BaseModelError("No such model.", got=base)
+        return WordTokenizer(), "hash of tiny"
+
+    monkeypatch.setattr(engine, "open_tokenizer", open_tokenizer)
 
 
 @pytest.fixture
@@ -43,7 +49,7 @@ def config(tmp_path: Path) -> Path:
     return path
 
 
-def test_sources_and_their_shares_are_listed(icae, config, tmp_path) -> None:
+def test_sources_of_a_build_and_their_shares_are_listed(icae, config, tmp_path) -> None:
     result = icae("data", "build", config, "-o", tmp_path / "out")
     assert result.exit_code == 0, result.output
     rows = [line.split() for line in result.stdout.splitlines()]
@@ -51,19 +57,15 @@ def test_sources_and_their_shares_are_listed(icae, config, tmp_path) -> None:
     assert ["small", "10", "500", "33.3", "%", "33.3", "%", "1.00"] in rows
     assert ["all", "30", "1,500"] in rows
     assert ShardSet.open(tmp_path / "out" / "train").tokenizer_hash == "hash of tiny"
+    assert icae("data", "build", config, "-o", tmp_path / "out").stdout == result.stdout
 
 
-def test_json_is_the_report(icae, config, tmp_path) -> None:
+def test_json_of_a_build_is_the_report(icae, config, tmp_path) -> None:
     result = icae("data", "build", config, "-o", tmp_path / "out", "--json")
     payload = json.loads(result.stdout)
     assert payload.pop("output") == str(tmp_path / "out")
     assert payload == json.loads((tmp_path / "out" / "report.json").read_text())
     assert [source["train_tokens"] for source in payload["sources"]] == [1000, 500]
-
-
-def test_running_it_again_prints_the_same(icae, config, tmp_path) -> None:
-    first = icae("data", "build", config, "-o", tmp_path / "out")
-    assert icae("data", "build", config, "-o", tmp_path / "out").stdout == first.stdout
 
 
 def test_source_that_is_too_small_is_named_on_stderr(icae, config, tmp_path) -> None:
@@ -79,5 +81,51 @@ def test_unknown_key_is_reported(icae, config, tmp_path) -> None:
     assert json.loads(result.stdout)["error"]["got"] == "sede"
 
 
-def test_output_is_required(icae, config) -> None:
-    assert icae("data", "build", config).exit_code == 2
+@pytest.fixture
+def corpus(tmp_path: Path) -> Path:
+    folder = tmp_path / "corpus"
+    folder.mkdir()
+    (folder / "a.txt").write_text("one two three four five", encoding="utf-8")
+    (folder / "b.txt").write_text("six seven eight", encoding="utf-8")
+    (folder / "c.txt").write_text("nine", encoding="utf-8")
+    return folder
+
+
+def test_corpus_is_packed_and_its_sources_are_listed(icae, corpus, tmp_path) -> None:
+    target = tmp_path / "shards"
+    result = icae("data", "pack", corpus, "-o", target, "--base", "tiny", "--min-tokens", 2)
+    assert result.exit_code == 0, result.output
+    rows = [line.split() for line in result.stdout.splitlines()]
+    assert ["a", "5"] in rows
+    assert ["b", "3"] in rows
+    assert ["all", "8"] in rows
+    assert ShardSet.open(target).documents == 2
+
+
+def test_json_of_a_pack_holds_tokens_of_each_source(icae, corpus, tmp_path) -> None:
+    target = tmp_path / "shards"
+    options = ("-o", target, "--base", "tiny", "--min-tokens", 1, "--limit", 2, "--json")
+    payload = json.loads(icae("data", "pack", corpus, *options).stdout)
+    assert payload.pop("seconds") >= 0
+    assert payload == {
+        "documents": 2,
+        "tokens": 8,
+        "sources": {"a": 5, "b": 3},
+        "tokenizer_hash": "hash of tiny",
+        "output": str(target),
+        "base": "tiny",
+    }
+
+
+def test_target_in_use_and_unknown_base_are_reported(icae, corpus, tmp_path) -> None:
+    result = icae("data", "pack", corpus, "-o", corpus, "--base", "no such base")
+    assert (result.exit_code, "in use" in result.stderr) == (1, True), "before the tokenizer"
+    result = icae("data", "pack", corpus, "-o", tmp_path / "x", "--base", "absent", "--json")
+    assert (result.exit_code, json.loads(result.stdout)["error"]["got"]) == (1, "absent")
+
+
+@pytest.mark.parametrize(
+    "arguments", [("build", "c.yaml"), ("pack", "x", "-o", "y"), ("pack", "x", "--base", "tiny")]
+)
+def test_what_is_required_is_named(icae, arguments) -> None:
+    assert icae("data", *arguments).exit_code == 2

@@ -5,14 +5,17 @@ import random
 
 import pytest
 
-from icae.cli import engine
+from icae.cli import engine as cli_engine
+from icae.cli.decoder_writer import DecoderWriter
+from icae.data.triplets.config import TripletConfig
+from icae.data.triplets.records import Context, Reply
 from llm_stub import Act, llm_stub
 
 
 @pytest.fixture
 def corpus(tmp_path, monkeypatch, tokenizer):
     """Twelve documents, and the tiny tokenizer in place of the base model's."""
-    monkeypatch.setattr(engine, "open_tokenizer", lambda base: (tokenizer, f"hash of {base}"))
+    monkeypatch.setattr(cli_engine, "open_tokenizer", lambda base: (tokenizer, f"hash of {base}"))
     rng = random.Random(0)
     path = tmp_path / "corpus.jsonl"
     with path.open("w") as stream:
@@ -146,3 +149,14 @@ def test_service_that_refuses_gets_an_error_with_advice(build) -> None:
         result = build(*SMALL, llm=stub.url)
     assert result.exit_code == 1
     assert "--api-key-env" in result.stderr
+
+
+def test_tiny_decoder_writes_replies_of_its_own(engine) -> None:
+    context = Context(id="1", document="1", text="This is a text.", tokens=4, source="notes")
+    writer = DecoderWriter(engine, max_new_tokens=4)
+    requests = writer.requests(context, TripletConfig(corpus=("x",), specific=0, general=2))
+    replies: list[Reply] = []
+    assert writer.write(requests, replies.append) == {}
+    assert [one.request for one in replies] == [one.id for one in requests]
+    alone = engine.ask_text(context.text, requests[0].prompts[0].text, max_new_tokens=4)
+    assert replies[0].text == alone.text

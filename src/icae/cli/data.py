@@ -1,0 +1,139 @@
+"""`icae data build` and `icae data pack`: corpora to the token shards that training reads."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.table import Table
+
+from icae.cli import console, engine
+from icae.cli.command import Outcome, command
+from icae.errors import InputError
+
+if TYPE_CHECKING:
+    from icae.data.build_report import BuildReport
+    from icae.data.shards import ShardSet
+
+
+@command
+def build(
+    *,
+    config: Annotated[Path, typer.Argument(metavar="CONFIG")],
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR")],
+) -> Outcome:
+    """Clean, deduplicate, mix and tokenize corpora; run it again to go on after a stop.
+
+    Args:
+        config: The build as a YAML file.
+        output: Folder for the shards; new, or to go on in.
+    """
+    from icae.data.build import build as build_data
+    from icae.data.build_config import load_build_config
+
+    settings = load_build_config(config)
+    tokenizer, digest = engine.open_tokenizer(settings.base)
+    with console.status("Building") as relabel:
+        report = build_data(settings, tokenizer, output, tokenizer_hash=digest, on_progress=relabel)
+    payload = {"output": str(output), **asdict(report)}
+    return Outcome(payload=payload, show=lambda: _show_build(output, report))
+
+
+def _show_build(folder: Path, report: BuildReport) -> None:
+    table = Table(box=None, pad_edge=False, show_footer=True)
+    table.add_column("source", footer="all")
+    table.add_column("kept", justify="right", footer=f"{sum(s.kept for s in report.sources):,}")
+    table.add_column("tokens", justify="right", footer=f"{report.tokens:,}")
+    for head in ("share", "wanted", "copies"):
+        table.add_column(head, justify="right")
+    for source in report.sources:
+        table.add_row(
+            console.preview(source.name),
+            f"{source.kept:,}",
+            f"{source.train_tokens:,}",
+            console.percent_text(source.share_reached),
+            console.percent_text(source.share_wanted),
+            f"{source.copies:.2f}",
+        )
+    out = console.results()
+    out.print(table)
+    for source in report.sources:
+        if source.missing_tokens:
+            console.note(f"{source.name} is too small: {source.missing_tokens:,} tokens missing.")
+    out.print(
+        f"{report.documents:,} documents in {folder / 'train'}, "
+        f"{report.validation_documents:,} in {folder / 'validation'}; see report.md there",
+        soft_wrap=True,
+    )
+
+
+@command
+def pack(
+    *,
+    paths: Annotated[list[Path], typer.Argument(metavar="PATH")],
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR")],
+    base: Annotated[str, typer.Option(metavar="ID")],
+    min_tokens: Annotated[int, typer.Option(min=1, metavar="N")] = 32,
+    limit: Annotated[int | None, typer.Option(min=1, metavar="N", show_default="all")] = None,
+) -> Outcome:
+    """Tokenize a corpus into a folder of shards.
+
+    Args:
+        paths: Corpus files or folders.
+        output: New folder for the shards.
+        base: Base model whose tokenizer cuts the text into tokens.
+        min_tokens: Leave out shorter documents.
+        limit: Read only N documents.
+    """
+    from icae.data.corpus import read_corpus
+    from icae.data.shards import pack as pack_shards
+
+    _refuse_occupied(output)
+    start = time.perf_counter()
+    tokenizer, digest = engine.open_tokenizer(base)
+    with console.status("Packing") as relabel:
+        shards = pack_shards(
+            read_corpus(paths, limit_documents=limit),
+            tokenizer,
+            output,
+            tokenizer_hash=digest,
+            min_tokens=min_tokens,
+            on_progress=lambda seen, tokens: relabel(
+                f"Packing: {seen:,} documents, {tokens:,} tokens read"
+            ),
+        )
+    payload = {
+        "documents": shards.documents,
+        "tokens": shards.tokens,
+        "sources": dict(shards.sources),
+        "tokenizer_hash": shards.tokenizer_hash,
+        "output": str(output),
+        "base": base,
+        "seconds": round(time.perf_counter() - start, 3),
+    }
+    return Outcome(payload=payload, show=lambda: _show_pack(output, shards))
+
+
+def _refuse_occupied(folder: Path) -> None:
+    """Refuse a target that is in use before the corpus is read."""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise InputError(
+            "The output folder is in use.",
+            got=str(folder),
+            expected="a new or empty folder",
+            fix="Name another folder with --output.",
+        )
+
+
+def _show_pack(folder: Path, shards: ShardSet) -> None:
+    table = Table(box=None, pad_edge=False, show_footer=True)
+    table.add_column("source", footer="all")
+    table.add_column("tokens", justify="right", footer=f"{shards.tokens:,}")
+    for source, tokens in sorted(shards.sources.items()):
+        table.add_row(console.preview(source), f"{tokens:,}")
+    out = console.results()
+    out.print(table)
+    out.print(f"{shards.documents:,} documents in {folder}", soft_wrap=True)
