@@ -101,8 +101,8 @@ class _GivenUpError(Exception):
     """One request failed for good."""
 
 
-class _StoppedError(_GivenUpError):
-    """Waiting was ended because the run stops."""
+class _StoppedError(Exception):
+    """A request was not made because the run stops."""
 
 
 class ServiceWriter:
@@ -148,6 +148,8 @@ class ServiceWriter:
                     try:
                         future.result()
                         in_a_row = 0
+                    except _StoppedError:
+                        continue  # what stopped the run is raised by another request
                     except _GivenUpError as error:
                         failures[futures[future]] = str(error)
                         in_a_row += 1
@@ -213,6 +215,7 @@ class ServiceWriter:
         """Say what a refusal means: a text if trying again may help, else an exception."""
         words, code = _refusal(error)
         if error.code in _FATAL or code in _NO_MONEY:
+            self._stop.set()
             raise ServiceError(
                 "The service refuses the requests.",
                 got=words,
@@ -288,7 +291,7 @@ class Pace:
         while not self._stop.is_set() and (left := moment - self._clock()) > 0:
             self._stop.wait(left)
         if self._stop.is_set():
-            raise _StoppedError("the run was stopped")
+            raise _StoppedError
 
 
 def retry_after(headers: Headers) -> float | None:
