@@ -18,20 +18,20 @@ from icae.cli.command import EXIT_BROKEN_PIPE, EXIT_INTERRUPTED
 from icae.cli.compress import compress, refine
 from icae.cli.data import build, pack
 from icae.cli.edit import append, edit, merge, slice_memory
-from icae.cli.eval_adaptive import adaptive
-from icae.cli.eval_all import all_experiments
-from icae.cli.eval_compare import compare
-from icae.cli.eval_continuation import continuation
-from icae.cli.eval_judge import judge
-from icae.cli.eval_latency import latency
-from icae.cli.eval_memorisation import memorisation
-from icae.cli.eval_multi_span import multi_span
-from icae.cli.eval_qa import qa
-from icae.cli.eval_random_text import random_text
-from icae.cli.eval_reconstruction import reconstruction
-from icae.cli.eval_refinement import refinement
-from icae.cli.eval_rivals import rivals
-from icae.cli.eval_slots import slots
+from icae.cli.eval import (
+    adaptive,
+    continuation,
+    latency,
+    memorisation,
+    multi_span,
+    qa,
+    random_text,
+    reconstruction,
+    refinement,
+    rivals,
+    slots,
+)
+from icae.cli.eval_reports import all_experiments, compare, judge
 from icae.cli.inspect import inspect
 from icae.cli.plan import plan
 from icae.cli.pwc import build as build_pwc

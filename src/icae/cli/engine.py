@@ -6,18 +6,13 @@ Every import here is inside a function, so that the command line starts at once 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
-from pathlib import Path
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from icae.decode.vllm.client import VllmAddress
     from icae.decode.vllm.runtime import VllmRuntime
     from icae.engine import Icae
-    from icae.evals import Finished, Settings
-    from icae.evals.judge_run import JudgeRun
-    from icae.evals.suite import SuiteFinished, SuiteRun
     from icae.serve.bulk import Encoder
 
 Stage = Literal["pretrain", "finetune"]
@@ -96,97 +91,3 @@ def bulk_opener(
 
     return EngineOpener(adapter=adapter, base=base, device=device, dtype=dtype, threads=threads)
 
-
-def run_evaluation(
-    icae: Icae,
-    texts: Sequence[Path],
-    settings: Settings,
-    *,
-    folder: Path,
-    command: str,
-    replace: bool,
-    on_progress: Callable[[int, int], None],
-) -> Finished:
-    """Run an experiment on a loaded model.
-
-    Args:
-        icae: The engine.
-        texts: Held-out corpus files or folders.
-        settings: The experiment.
-        folder: Folder of the result files.
-        command: The command line, for the record.
-        replace: Replace a result of other settings there.
-        on_progress: Called with (done, total).
-
-    Raises:
-        InputError: If texts or folder cannot be used.
-        MissingDependencyError: If the evaluation packages are not installed.
-    """
-    from icae import evals as evaluation
-
-    return evaluation.evaluate(
-        icae,
-        texts,
-        settings,
-        folder=folder,
-        command=command,
-        replace=replace,
-        on_progress=on_progress,
-    )
-
-
-def run_judge(
-    run: JudgeRun,
-    *,
-    api_key: str,
-    folder: Path,
-    command: str,
-    on_progress: Callable[[int, int], None],
-) -> Finished:
-    """Ask a judge about two sets of answers.
-
-    Args:
-        run: What is judged, and by whom.
-        api_key: Key of the service.
-        folder: Folder of the result files.
-        command: The command line, for the record.
-        on_progress: Called with (requests done, requests in all).
-
-    Raises:
-        InputError: If no question is in both, or a file cannot be used.
-        MissingDependencyError: If the packages that this needs are not installed.
-    """
-    from icae.evals.judge_client import OpenAiJudge
-    from icae.evals.judge_run import judge_answers
-
-    judge = OpenAiJudge(run.service, api_key)
-    return judge_answers(run, judge, folder=folder, command=command, on_progress=on_progress)
-
-
-def run_suite(
-    icae: Icae,
-    run: SuiteRun,
-    *,
-    folder: Path,
-    command: str,
-    replace: bool,
-    on_part: Callable[[str], AbstractContextManager[Callable[[int, int], None]]],
-) -> SuiteFinished:
-    """Run every experiment on a loaded model and write the report.
-
-    Args:
-        icae: The engine.
-        run: What is measured.
-        folder: Folder of the report.
-        command: The command line, for the record.
-        replace: Replace results of other settings there.
-        on_part: Called with the name of each experiment; gives its progress.
-
-    Raises:
-        ResultConflictError: If the folder holds results of another run.
-    """
-    from icae.evals import suite
-
-    return suite.run_suite(
-        icae, run, folder=folder, command=command, replace=replace, on_part=on_part
-    )

@@ -1,36 +1,36 @@
 """Experiments: what an adapter's memories hold, with baselines and intervals."""
 
-from icae.evals.adaptive import AdaptiveSettings
-from icae.evals.continuation import ContinuationSettings
-from icae.evals.experiment import Settings, default_lengths
-from icae.evals.latency import LatencySettings
-from icae.evals.memorisation import MemorisationSettings
-from icae.evals.multi_span import MultiSpanSettings
-from icae.evals.qa import READERS, QaSettings
-from icae.evals.random_text import RandomTextSettings
-from icae.evals.reconstruction import ReconstructionSettings
-from icae.evals.refinement import RefinementSettings
-from icae.evals.rival_texts import RivalTextSettings
-from icae.evals.rivals import RivalsSettings
-from icae.evals.run import Finished, evaluate
-from icae.evals.slots import SlotsSettings
+from icae.evals.adaptive import Adaptive
+from icae.evals.continuation import Continuation
+from icae.evals.experiment import Experiment, paper_lengths
+from icae.evals.latency import Latency
+from icae.evals.measuring import evaluate
+from icae.evals.memorisation import Memorisation
+from icae.evals.multi_span import MultiSpan
+from icae.evals.qa import Qa
+from icae.evals.random_text import RandomText
+from icae.evals.reconstruction import Reconstruction
+from icae.evals.refinement import Refinement
+from icae.evals.results import Finished
+from icae.evals.rival_texts import RivalTexts
+from icae.evals.rivals import Rivals
+from icae.evals.slots import Slots
 
 __all__ = [
-    "READERS",
-    "AdaptiveSettings",
-    "ContinuationSettings",
+    "Adaptive",
+    "Continuation",
+    "Experiment",
     "Finished",
-    "LatencySettings",
-    "MemorisationSettings",
-    "MultiSpanSettings",
-    "QaSettings",
-    "RandomTextSettings",
-    "ReconstructionSettings",
-    "RefinementSettings",
-    "RivalTextSettings",
-    "RivalsSettings",
-    "Settings",
-    "SlotsSettings",
-    "default_lengths",
+    "Latency",
+    "Memorisation",
+    "MultiSpan",
+    "Qa",
+    "RandomText",
+    "Reconstruction",
+    "Refinement",
+    "RivalTexts",
+    "Rivals",
+    "Slots",
     "evaluate",
+    "paper_lengths",
 ]

@@ -12,18 +12,17 @@ from typing import Any
 import numpy as np
 
 from icae.errors import InputError
-from icae.evals.experiment import Row
-from icae.evals.metrics import Estimate, grouped_mean_estimate
-from icae.evals.report import SCHEMA
+from icae.evals.bootstrap import Figure, mean_figure
+from icae.evals.results import SCHEMA
+from icae.evals.tables import Column, Row, Table
 
-SAME_MEASURE = ("schema", "data", "seed", "settings")
-"""What must be equal for a difference to be one between the models."""
-
-SAME_MODEL = ("adapter", "base", "tokenizer", "dtype")
-"""What two results are usually compared for."""
-
-SAME_MAKING = ("icae", "commit", "hardware", "complete")
-"""What should not matter, but may."""
+MEANINGS = {
+    "measure": ("schema", "data", "seed", "settings"),
+    "model": ("adapter", "base", "tokenizer", "dtype"),
+    "making": ("icae", "commit", "hardware", "complete"),
+}
+"""Meaning of a difference in the heads -> keys: what must be equal for a difference to be one
+between the models; what two results are usually compared for; what should not matter."""
 
 KEYS = (
     "dataset",
@@ -39,48 +38,16 @@ KEYS = (
 )
 """What tells rows of a result apart."""
 
-
-@dataclass(frozen=True, kw_only=True)
-class Mismatch:
-    """Something that differs between two results.
-
-    Attributes:
-        key: Its key in the files.
-        first: What the first file says, in words.
-        second: What the second says.
-        meaning: ``measure``, ``model`` or ``making``; see `SAME_MEASURE` and the others.
-    """
-
-    key: str
-    first: str
-    second: str
-    meaning: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class Difference:
-    """One figure in both results.
-
-    Attributes:
-        row: What tells the row apart: key -> value.
-        figure: Key of the figure.
-        first: In the first result.
-        second: In the second.
-        change: Second less first, with its interval.
-        paired: Whether the interval is of differences of the same contexts.
-    """
-
-    row: Mapping[str, Any]
-    figure: str
-    first: Estimate
-    second: Estimate
-    change: Estimate
-    paired: bool
-
-    @property
-    def clear(self) -> bool:
-        """Whether the interval of the change leaves out 0."""
-        return self.change.low > 0 or self.change.high < 0
+COLUMNS = (
+    Column(title="row", key="row"),
+    Column(title="figure", key="figure"),
+    Column(title="A", key="first"),
+    Column(title="B", key="second"),
+    Column(title="B - A", key="change"),
+    Column(title="95 % interval", key="interval"),
+    Column(title="", key="clear"),
+    Column(title="interval of", key="paired"),
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,15 +56,40 @@ class Comparison:
 
     Attributes:
         experiment: Its name.
-        mismatches: What differs in their making.
-        differences: Figures that both have.
+        mismatches: What differs in their making: ``key``, what ``first`` and ``second`` say in
+            words, and its ``meaning``, of `MEANINGS`.
+        differences: Figures that both have: ``row`` (key -> value), ``figure`` (its key),
+            ``first``, ``second``, ``change`` (second less first), whether its interval is of
+            ``paired`` differences of the same contexts, and whether it leaves out 0 (``clear``).
         missing: Rows of the first that the second lacks, and the reverse, in words.
     """
 
     experiment: str
-    mismatches: tuple[Mismatch, ...]
-    differences: tuple[Difference, ...]
-    missing: tuple[str, ...]
+    mismatches: Sequence[Row]
+    differences: Sequence[Row]
+    missing: Sequence[str]
+
+    @property
+    def comparable(self) -> bool:
+        """Whether both are the same measurement."""
+        return not any(m["meaning"] == "measure" for m in self.mismatches)
+
+    def table(self) -> Table:
+        """The differences for people."""
+        rows: list[Row] = [
+            {
+                "row": ", ".join(f"{key} {value}" for key, value in d["row"].items()),
+                "figure": d["figure"],
+                "first": f"{d['first']['value']:.4g}",
+                "second": f"{d['second']['value']:.4g}",
+                "change": f"{d['change']['value']:+.4g}",
+                "interval": f"[{d['change']['low']:+.4g}, {d['change']['high']:+.4g}]",
+                "clear": "*" if d["clear"] else "",
+                "paired": "pairs" if d["paired"] else "both",
+            }
+            for d in self.differences
+        ]
+        return Table(rows=rows, columns=COLUMNS)
 
 
 def read_result(path: Path) -> dict[str, Any]:
@@ -122,17 +114,20 @@ def read_result(path: Path) -> dict[str, Any]:
     return dict(payload)
 
 
-def compare(first: Mapping[str, Any], second: Mapping[str, Any]) -> Comparison:
+def compare(
+    first: Mapping[str, Any], second: Mapping[str, Any], *, only: Sequence[str] | None = None
+) -> Comparison:
     """Set two results of one experiment side by side.
 
     Args:
         first: A result as in its JSON file.
         second: Another.
+        only: Keys of the figures wanted; None: all that both have.
 
     Returns:
-        What differs in their making, and every figure that both have. Where both measured the
-        same contexts, the interval of a change is a bootstrap of the paired differences;
-        else it joins the two intervals as if they were independent and symmetric.
+        What differs in their making, and the figures. Where both measured the same contexts,
+        the interval of a change is a bootstrap of the paired differences; else it joins the two
+        intervals as if they were independent and symmetric.
 
     Raises:
         InputError: If they are of different experiments.
@@ -143,44 +138,42 @@ def compare(first: Mapping[str, Any], second: Mapping[str, Any]) -> Comparison:
             got=f"{first['experiment']} and {second['experiment']}",
             expected="two results of one experiment",
         )
-    mismatches = tuple(_mismatches(first, second))
-    paired = not any(m.meaning == "measure" for m in mismatches)
-    seed = int(first.get("seed", 0))
+    mismatches = _mismatches(first, second)
+    paired = not any(m["meaning"] == "measure" for m in mismatches)
     others = {_place(row): row for row in second["rows"]}
-    differences: list[Difference] = []
-    for row in first["rows"]:
-        other = others.get(_place(row))
-        if other is not None:
-            differences += _row_differences(row, other, paired=paired, seed=seed)
+    differences = [
+        difference
+        for row in first["rows"]
+        if _place(row) in others
+        for difference in _row_differences(
+            row, others[_place(row)], paired=paired, seed=int(first.get("seed", 0))
+        )
+        if only is None or difference["figure"] in only
+    ]
     return Comparison(
         experiment=str(first["experiment"]),
         mismatches=mismatches,
-        differences=tuple(differences),
-        missing=tuple(_missing(first["rows"], second["rows"])),
+        differences=differences,
+        missing=_missing(first["rows"], second["rows"]),
     )
 
 
-def _mismatches(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[Mismatch]:
-    groups = (("measure", SAME_MEASURE), ("model", SAME_MODEL), ("making", SAME_MAKING))
-    found = [
-        Mismatch(
-            key=key,
-            first=_in_words(first.get(key)),
-            second=_in_words(second.get(key)),
-            meaning=meaning,
-        )
-        for meaning, keys in groups
+def _mismatches(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[Row]:
+    found: list[Row] = [
+        {
+            "key": key,
+            "first": _in_words(first.get(key)),
+            "second": _in_words(second.get(key)),
+            "meaning": meaning,
+        }
+        for meaning, keys in MEANINGS.items()
         for key in keys
         if first.get(key) != second.get(key)
     ]
     if first.get("schema") == second.get("schema") != SCHEMA:
-        known = Mismatch(
-            key="schema",
-            first=_in_words(first.get("schema")),
-            second=f"{SCHEMA} is what this version knows",
-            meaning="measure",
-        )
-        found.append(known)
+        known = f"{SCHEMA} is what this version knows"
+        said = _in_words(first.get("schema"))
+        found.append({"key": "schema", "first": said, "second": known, "meaning": "measure"})
     return found
 
 
@@ -200,44 +193,44 @@ def _place(row: Row) -> tuple[Any, ...]:
     return tuple(row.get(key) for key in KEYS)
 
 
-def _row_differences(row: Row, other: Row, *, paired: bool, seed: int) -> list[Difference]:
-    found = []
+def _row_differences(row: Row, other: Row, *, paired: bool, seed: int) -> list[Row]:
+    found: list[Row] = []
     for key, value in row.items():
-        mine, yours = _estimate(value), _estimate(other.get(key))
+        mine, yours = _figure(value), _figure(other.get(key))
         if mine is None or yours is None:
             continue
         values = [list(_single(r).get(key) or ()) for r in (row, other)]
         pairs = paired and all(values) and len(values[0]) == len(values[1])
         # Only a mean of its contexts can be paired: a corpus BLEU or a ratio of sums is none.
         pairs = pairs and all(
-            math.isclose(float(np.mean(v)), e.value, rel_tol=1e-6, abs_tol=1e-9)
-            for v, e in zip(values, (mine, yours), strict=True)
+            math.isclose(float(np.mean(v)), figure["value"], rel_tol=1e-6, abs_tol=1e-9)
+            for v, figure in zip(values, (mine, yours), strict=True)
         )
         if pairs:
-            groups = _single(row).get("group", range(len(values[0])))
             changes = np.subtract(values[1], values[0])
-            change = grouped_mean_estimate(changes, list(groups), seed=seed)
+            change = mean_figure(changes, groups=_single(row).get("group"), seed=seed)
         else:
             change = _independent(mine, yours)
         found.append(
-            Difference(
-                row={k: row[k] for k in KEYS if row.get(k) is not None and k != "series"},
-                figure=key,
-                first=mine,
-                second=yours,
-                change=change,
-                paired=pairs,
-            )
+            {
+                "row": {k: row[k] for k in KEYS if row.get(k) is not None and k != "series"},
+                "figure": key,
+                "first": mine,
+                "second": yours,
+                "change": change,
+                "paired": pairs,
+                "clear": change["low"] > 0 or change["high"] < 0,
+            }
         )
     return found
 
 
-def _independent(first: Estimate, second: Estimate) -> Estimate:
+def _independent(first: Figure, second: Figure) -> Figure:
     """The change between independent figures: half-widths add in squares, side by side."""
-    value = second.value - first.value
-    down = math.hypot(second.value - second.low, first.high - first.value)
-    up = math.hypot(second.high - second.value, first.value - first.low)
-    return Estimate(value=value, low=value - down, high=value + up)
+    value = second["value"] - first["value"]
+    down = math.hypot(second["value"] - second["low"], first["high"] - first["value"])
+    up = math.hypot(second["high"] - second["value"], first["value"] - first["low"])
+    return Figure(value=value, low=value - down, high=value + up)
 
 
 def _single(row: Row) -> Mapping[str, Any]:
@@ -245,22 +238,19 @@ def _single(row: Row) -> Mapping[str, Any]:
     return dict(row.get("per_context") or row.get("per_question") or {})
 
 
-def _estimate(value: Any) -> Estimate | None:
+def _figure(value: Any) -> Figure | None:
     """A figure with its interval, or None for any other value of a row."""
     if not isinstance(value, Mapping) or set(value) != {"value", "low", "high"}:
         return None
-    return Estimate(value=value["value"], low=value["low"], high=value["high"])
+    return Figure(value=value["value"], low=value["low"], high=value["high"])
 
 
 def _missing(first: Sequence[Row], second: Sequence[Row]) -> list[str]:
     here, there = {_place(r) for r in first}, {_place(r) for r in second}
     return [
-        f"only in {name}: {_row_name(row)}"
+        f"only in {name}: "
+        + ", ".join(f"{key} {row[key]}" for key in KEYS if row.get(key) is not None)
         for name, rows, others in (("A", first, there), ("B", second, here))
         for row in rows
         if _place(row) not in others
     ]
-
-
-def _row_name(row: Row) -> str:
-    return ", ".join(f"{key} {row[key]}" for key in KEYS if row.get(key) is not None)

@@ -42,7 +42,7 @@ class Window:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Windows:
+class Drawn:
     """The windows of one experiment.
 
     Attributes:
@@ -76,7 +76,7 @@ def read_documents(paths: Sequence[Path], tokenizer: Any) -> list[TokenIds]:
     return documents
 
 
-def draw_windows(documents: Sequence[TokenIds], *, size: int, samples: int, seed: int) -> Windows:
+def draw_windows(documents: Sequence[TokenIds], *, size: int, samples: int, seed: int) -> Drawn:
     """Draw windows uniformly over the text of documents that are long enough.
 
     Every document is tiled with windows from a random start, and the tiles are drawn
@@ -123,7 +123,7 @@ def draw_windows(documents: Sequence[TokenIds], *, size: int, samples: int, seed
         Window(document=i, start=start, ids=documents[i][start : start + size])
         for i, start in chosen
     )
-    return Windows(windows=tuple(windows), documents=len(room), overlapping=missing)
+    return Drawn(windows=tuple(windows), documents=len(room), overlapping=missing)
 
 
 def partners(documents: Sequence[int]) -> list[int]:

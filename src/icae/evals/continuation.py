@@ -3,36 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from icae.config.types import TokenIds
-from icae.decode.torch import TorchRuntime
-from icae.engine import Icae
-from icae.errors import ConfigError
-from icae.evals.contexts import Window
+from icae.evals.bootstrap import mean_figure, perplexity_figure
+from icae.evals.decoding import encode_contexts, slot_losses, token_losses
 from icae.evals.experiment import (
+    RATIOS,
     Cell,
-    Column,
-    Experiment,
-    Grid,
-    Panel,
-    Row,
-    plain,
-    require_fit,
+    HeldOut,
+    TextExperiment,
+    check_least,
+    paper_lengths,
 )
-from icae.evals.memories import ContextMemory, Tick, encode_contexts, score_tasks
-from icae.evals.metrics import mean_estimate, perplexity_estimate
-from icae.evals.plain_decoder import plain_losses
-from icae.model import PlainRow
-from icae.model.objectives import DecoderTask, continuation
+from icae.evals.plots import Lines
+from icae.evals.tables import Column, Row
 
 
 @dataclass(frozen=True, kw_only=True)
-class ContinuationSettings(Grid):
-    """Settings of the experiment.
+class ContinuedText(TextExperiment):
+    """An experiment on what follows the contexts.
 
     Attributes:
         tokens: Scored tokens of the continuation.
@@ -40,39 +33,30 @@ class ContinuationSettings(Grid):
 
     tokens: int = 128
 
-    name = "continuation"
-    title = "Perplexity of the continuation behind context and slots"
+    baseline = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.tokens < 1:
-            raise ConfigError(
-                "The continuation is out of range.", got=str(self.tokens), expected=">= 1 token"
-            )
+        check_least("The continuation is out of range.", self.tokens, 1, "tokens")
 
     @property
-    def window(self) -> int:
-        """The longest context, the token that leads over, and the scored tokens."""
-        return max(self.lengths) + 1 + self.tokens
+    def after(self) -> int:
+        """The token that leads over, and the scored tokens."""
+        return self.tokens + 1
 
-    def build(self, engine: Icae, windows: Sequence[Window]) -> Experiment:
-        """The experiment on a loaded model and drawn windows."""
-        return Continuation(engine, self, windows)
+    @property
+    def positions(self) -> int:
+        """The longest context, what follows it, and [LM]."""
+        return max(self.lengths) + self.after + 1
 
 
-class Continuation:
-    """Full context, slots, the last raw tokens and no context, by length and ratio.
+@dataclass(frozen=True, kw_only=True)
+class Continuation(ContinuedText):
+    """Full context, slots, the last raw tokens and no context, by length and ratio."""
 
-    The token after the context is read by every row and scored in none: without a context
-    there would be nothing to predict it from. The `tokens` after it are the same for every
-    row, length and ratio.
-
-    Args:
-        engine: Adapter and base model.
-        settings: Lengths, ratios, numbers of contexts.
-        windows: Contexts and what follows them.
-    """
-
+    name = "continuation"
+    title = "Perplexity of the continuation behind context and slots"
+    question = "How well do slots stand for the text that goes on?"
     columns = (
         Column(title="length", key="length"),
         Column(title="ratio", key="ratio"),
@@ -82,9 +66,9 @@ class Continuation:
         Column(title="perplexity", key="perplexity", digits=2),
         Column(title="perplexity / full", key="over_full", digits=3),
     )
-    panels = (
-        Panel(key="perplexity", title="perplexity of the continuation"),
-        Panel(key="over_full", title="perplexity / perplexity behind the full context", level=1.0),
+    plots = (
+        Lines(key="perplexity", title="perplexity of the continuation"),
+        Lines(key="over_full", title="perplexity / perplexity behind the full context", level=1.0),
     )
     notes = (
         "Every row reads the token after the context and is scored on the same tokens after "
@@ -94,52 +78,39 @@ class Continuation:
         "The ratio to the full context is paired: its interval is over contexts.",
     )
 
-    def __init__(
-        self, engine: Icae, settings: ContinuationSettings, windows: Sequence[Window]
-    ) -> None:
-        self.engine, self.settings, self.windows = engine, settings, windows
-        require_fit(engine, settings.window + 1)
+    @classmethod
+    def quick(cls, span: int) -> Self:
+        """One length, 2x and 4x."""
+        return cls(lengths=(span,), ratios=(2.0, 4.0), tokens=32, samples=12)
 
-    def cells(self) -> list[Cell]:
-        """For each length the rows without slots, then every ratio."""
-        ratios = (None, *self.settings.ratios)
-        return [Cell(length=n, ratio=ratio) for n in self.settings.lengths for ratio in ratios]
+    @classmethod
+    def full(cls, span: int) -> Self:
+        """The lengths of the paper."""
+        return cls(lengths=paper_lengths(span), ratios=RATIOS)
 
-    def cost(self, cell: Cell) -> int:
-        """About how many tokens go through the model for a cell."""
-        samples, after = self.settings.samples, self.settings.tokens + 1
-        if cell.ratio is None:
-            return samples * (cell.length + 2 * after)
-        slots = int(cell.length / cell.ratio)
-        return samples * (cell.length + 3 * slots + 2 * after)
-
-    def measure(self, cell: Cell, rows: Sequence[Row], tick: Tick) -> list[Row]:
+    def measure(self, material: HeldOut, cell: Cell, rows: Sequence[Row]) -> list[Row]:
         """The rows of a cell: full and no context; or slots and last raw tokens."""
-        after, seed = self.settings.tokens + 1, self.settings.seed
-        contexts = [window.context(cell.length, after=after) for window in self.windows]
-        following = [window.context(after) for window in self.windows]
+        runtime, contexts = material.engine.runtime, self.contexts(material, cell)
+        following = self.following(material)
         if cell.ratio is None:
-            full = token_losses(self.engine.runtime, contexts, following, tick=tick)
-            empty = [ids[:0] for ids in contexts]
-            nothing = token_losses(self.engine.runtime, empty, following, tick=tick)
+            full = token_losses(runtime, contexts, following)
+            nothing = token_losses(runtime, [ids[:0] for ids in contexts], following)
             return [
                 {"kind": "full context", "series": "full context", "positions": cell.length}
-                | continuation_figures(full, full, seed=seed),
+                | continuation_figures(full, full, seed=self.seed),
                 {"kind": "no context", "series": "no context", "positions": 0}
-                | continuation_figures(nothing, full, seed=seed),
+                | continuation_figures(nothing, full, seed=self.seed),
             ]
-        full = stored_full(rows, cell.length)
-        memories = encode_contexts(self.engine.runtime, contexts, ratio=cell.ratio, tick=tick)
-        slots = slot_losses(self.engine.runtime, memories, following, tick=tick)
-        count = len(memories[0].slots_KD)
-        ends = [ids[-count:] for ids in contexts]
-        last = token_losses(self.engine.runtime, ends, following, tick=tick)
-        name = f"{cell.ratio:g}x"
+        full = full_losses(rows, cell.length)
+        memories = encode_contexts(runtime, contexts, ratio=cell.ratio)
+        slots = slot_losses(runtime, memories, following)
+        count, name = len(memories[0].slots_KD), cell.times
+        last = token_losses(runtime, [ids[-count:] for ids in contexts], following)
         return [
             {"kind": "slots", "series": f"{name} slots", "positions": count + 1}
-            | continuation_figures(slots, full, seed=seed),
+            | continuation_figures(slots, full, seed=self.seed),
             {"kind": "last tokens", "series": f"{name}, as many last tokens", "positions": count}
-            | continuation_figures(last, full, seed=seed),
+            | continuation_figures(last, full, seed=self.seed),
         ]
 
 
@@ -155,73 +126,14 @@ def continuation_figures(
     """
     return {
         "samples": len(losses),
-        "loss": plain(mean_estimate(losses, seed=seed)),
-        "perplexity": plain(perplexity_estimate(losses, seed=seed)),
-        "over_full": plain(perplexity_estimate(losses - full, seed=seed)),
+        "loss": mean_figure(losses, seed=seed),
+        "perplexity": perplexity_figure(losses, seed=seed),
+        "over_full": perplexity_figure(losses - full, seed=seed),
         "per_context": {"loss": losses.tolist()},
     }
 
 
-def token_losses(
-    runtime: TorchRuntime,
-    contexts: Sequence[TokenIds],
-    following: Sequence[TokenIds],
-    *,
-    tick: Tick,
-) -> NDArray[np.float64]:
-    """Mean loss (nats) of what follows each context, behind its raw tokens; float64 [contexts].
-
-    Args:
-        runtime: Holds the decoder.
-        contexts: The raw tokens of each context; may be none.
-        following: The token after each context, then the tokens to score.
-        tick: Called with the tokens of each forward pass.
-    """
-    rows = [
-        PlainRow(ids=np.concatenate([context, ids]), scored=len(ids) - 1)
-        for context, ids in zip(contexts, following, strict=True)
-    ]
-    return np.array([x.mean() for x in plain_losses(runtime, rows, tick=tick)])
-
-
-def slot_losses(
-    runtime: TorchRuntime,
-    memories: Sequence[ContextMemory],
-    following: Sequence[TokenIds],
-    *,
-    tick: Tick,
-) -> NDArray[np.float64]:
-    """Mean loss (nats) of what follows each context, behind its slots and [LM].
-
-    Args:
-        runtime: Holds the decoder.
-        memories: The memory of each context.
-        following: The token after each context, then the tokens to score.
-        tick: Called with the tokens of each forward pass.
-
-    Returns:
-        Losses, float64 [contexts].
-    """
-    tasks = [led_continuation(ids) for ids in following]
-    scores = score_tasks(runtime, memories, tasks, tick=tick)
-    return np.array([score.losses_T.mean() for score in scores])
-
-
-def led_continuation(ids: TokenIds) -> DecoderTask:
-    """The continuation task whose first token is read but not scored.
-
-    Args:
-        ids: The token after the context, then the tokens to score.
-    """
-    return replace(continuation(ids), unscored=1)
-
-
-def stored_full(rows: Sequence[Row], length: int) -> NDArray[np.float64]:
-    """Losses behind the full context, measured before.
-
-    Args:
-        rows: Rows of the cells before.
-        length: Context tokens.
-    """
+def full_losses(rows: Sequence[Row], length: int) -> NDArray[np.float64]:
+    """Losses behind the full context, measured in a cell before."""
     found = next(r for r in rows if r["length"] == length and r["kind"] == "full context")
     return np.array(found["per_context"]["loss"])

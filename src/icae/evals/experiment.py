@@ -1,30 +1,29 @@
-"""What an experiment is: a grid of cells, each measured on the same contexts."""
+"""What an experiment is: settings that say what is measured, on what, and how it is shown.
+
+An experiment is one file with one class, and one line in `icae.evals.registry`.
+"""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Generic, Literal, Self, TypeVar
 
 from icae.config.spans import check_ratio
+from icae.config.types import TokenIds
 from icae.engine import Icae
 from icae.errors import ConfigError, InputError
 from icae.evals.contexts import Window, draw_windows, read_documents
-from icae.evals.memories import Tick
-from icae.evals.metrics import Estimate, bleu_signature
-from icae.evals.panels import BY_LENGTH as BY_LENGTH
-from icae.evals.panels import BY_RATIO as BY_RATIO
-from icae.evals.panels import Axis as Axis
-from icae.evals.panels import Drawing
-from icae.evals.panels import Panel as Panel
+from icae.evals.plots import Plot
+from icae.evals.tables import Column, Row, Table
+from icae.evals.text_metrics import bleu_signature
 
-Row = dict[str, Any]
-"""One line of a result: plain values, ready for JSON; figures are `Estimate`s as dicts."""
+Reads = Literal["texts", "questions"]
 
-LENGTHS = (100, 200, 300, 400, 500)
-"""Context lengths of the paper."""
+PAPER_LENGTHS = (100, 200, 300, 400, 500)
+RATIOS = (2.0, 4.0, 8.0, 16.0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,70 +50,151 @@ class Cell:
         known = {key: value for key, value in asdict(self).items() if value}
         return ", ".join(f"{key} {value}" for key, value in known.items())
 
+    @property
+    def times(self) -> str:
+        """The ratio as in ``4x``."""
+        return f"{self.known_ratio:g}x"
 
-@dataclass(frozen=True, kw_only=True)
-class Column:
-    """One column of the table: its title, the key of the rows and the digits shown."""
-
-    title: str
-    key: str
-    digits: int = 0
-
-
-Exhibit = Callable[[Sequence[Row]], str]
-"""Turns the rows of a result into a piece of HTML that a table cannot say."""
+    @property
+    def known_ratio(self) -> float:
+        """The ratio of a cell that has one."""
+        assert self.ratio is not None
+        return self.ratio
 
 
 @dataclass(frozen=True, kw_only=True)
-class Grid(ABC):
-    """What every experiment on windows of held-out text is told.
+class Material:
+    """What an experiment is measured on.
+
+    Attributes:
+        engine: Adapter and base model.
+        record: What the result says about the material.
+    """
+
+    engine: Icae
+    record: Mapping[str, Any]
+
+
+On = TypeVar("On", bound=Material)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Experiment(ABC, Generic[On]):
+    """Settings of an experiment, and how it is measured.
+
+    Attributes:
+        seed: Seed of contexts and bootstrap.
+    """
+
+    name: ClassVar[str]
+    """Name of the experiment, its command and its files."""
+    title: ClassVar[str]
+    """Headline of table and plot."""
+    question: ClassVar[str]
+    """What it answers, one line of the report."""
+    reads: ClassVar[Reads] = "texts"
+    """Held-out texts or question files."""
+    columns: ClassVar[tuple[Column, ...]]
+    plots: ClassVar[tuple[Plot, ...]]
+    notes: ClassVar[tuple[str, ...]]
+    """How to read the figures, one sentence each."""
+
+    seed: int = 0
+
+    @classmethod
+    @abstractmethod
+    def quick(cls, span: int) -> Self:
+        """Settings for a span length, of a few dozen seconds on two CPU cores."""
+
+    @classmethod
+    @abstractmethod
+    def full(cls, span: int) -> Self:
+        """Settings for a span length, as for a paper."""
+
+    @abstractmethod
+    def fixed(self) -> dict[str, Any]:
+        """The settings that make results comparable; more cells may be added for the others."""
+
+    @abstractmethod
+    def prepare(self, engine: Icae, inputs: Sequence[Path]) -> On:
+        """Read the material.
+
+        Raises:
+            IcaeError: If inputs or settings cannot be used with this engine.
+            MissingDependencyError: If the `[eval]` extra is not installed.
+        """
+
+    @abstractmethod
+    def cells(self, material: On) -> list[Cell]:
+        """All cells, in the order in which they are measured."""
+
+    @abstractmethod
+    def measure(self, material: On, cell: Cell, rows: Sequence[Row]) -> list[Row]:
+        """The rows of a cell.
+
+        Args:
+            material: What is measured on.
+            cell: What to measure.
+            rows: The rows of the cells before it.
+        """
+
+    def remarks(self, material: On) -> tuple[str, ...]:
+        """The notes, with those that depend on settings and material."""
+        return self.notes
+
+    def compared(self, material: On, rows: Sequence[Row]) -> Table | None:
+        """What is worked out from the rows of all cells once they are there, if anything."""
+        return None
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeldOut(Material):
+    """Windows of held-out text."""
+
+    windows: tuple[Window, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextExperiment(Experiment[HeldOut]):
+    """An experiment on windows of held-out text, by context length and ratio.
 
     Attributes:
         lengths: Context lengths in tokens.
         ratios: Compression ratios, context tokens per slot.
         samples: Contexts at each length, the same for all ratios.
-        seed: Seed of the draw of contexts and of the bootstrap.
     """
 
-    exhibits: ClassVar[tuple[Exhibit, ...]] = ()
-    """What its HTML page shows beside the table."""
+    baseline: ClassVar[bool] = False
+    """Whether each length has a cell that no ratio changes, measured first."""
 
     lengths: tuple[int, ...]
     ratios: tuple[float, ...]
     samples: int = 64
-    seed: int = 0
 
     def __post_init__(self) -> None:
-        if not self.lengths or min(self.lengths) < 2:
-            got = ", ".join(map(str, self.lengths)) or "none"
-            raise ConfigError("The context lengths are out of range.", got=got, expected=">= 2")
-        if not self.ratios:
-            raise ConfigError("There is no ratio to measure.", expected="one ratio or more")
-        for ratio in self.ratios:
-            check_ratio(ratio)
-        if self.samples < 2:
-            raise ConfigError(
-                "Too few contexts to compare.", got=str(self.samples), expected="samples >= 2"
-            )
+        check_lengths(self.lengths, self.samples)
+        check_ratios(self.ratios)
 
     @property
-    def window(self) -> int:
-        """Tokens of a window: the longest context and what must follow it."""
-        return max(self.lengths)
+    def after(self) -> int:
+        """Tokens behind each context that are used, too."""
+        return 0
 
-    @abstractmethod
-    def build(self, engine: Icae, windows: Sequence[Window]) -> Experiment:
-        """The experiment on a loaded model and drawn windows."""
+    @property
+    def positions(self) -> int:
+        """Decoder positions that the longest context needs: its slots, [AE] and its tokens."""
+        return 2 * max(self.lengths) + 1
 
-    def prepare(self, engine: Icae, texts: Sequence[Path]) -> Prepared:
-        """Draw the windows and build the experiment on them."""
+    def prepare(self, engine: Icae, inputs: Sequence[Path]) -> HeldOut:
+        """Draw the windows."""
         signature = bleu_signature()
         drawn = draw_windows(
-            read_documents(texts, engine.tokenizer),
-            size=self.window,
+            read_documents(inputs, engine.tokenizer),
+            size=self._window,
             samples=self.samples,
             seed=self.seed,
         )
+        require_fit(engine, self.positions)
         record = {
             "documents": drawn.documents,
             "overlapping_windows": drawn.overlapping,
@@ -122,126 +202,80 @@ class Grid(ABC):
             "ratios": list(self.ratios),
             "bleu": signature,
         }
-        experiment = self.build(engine, drawn.windows)
-        return Prepared(experiment=experiment, record=record, exhibits=self.exhibits)
+        return HeldOut(engine=engine, record=record, windows=drawn.windows)
+
+    @property
+    def _window(self) -> int:
+        return max(self.lengths) + self.after
 
     def fixed(self) -> dict[str, Any]:
-        """The settings besides lengths, ratios and seed: those that make results comparable."""
+        """The settings besides lengths, ratios and seed."""
         rest = asdict(self)
         for key in ("lengths", "ratios", "seed"):
             del rest[key]
-        return {**rest, "window": self.window}
+        return {**rest, "window": self._window}
+
+    def cells(self, material: HeldOut) -> list[Cell]:
+        """Every length and ratio."""
+        ratios = (None, *self.ratios) if self.baseline else self.ratios
+        return [Cell(length=n, ratio=ratio) for n in self.lengths for ratio in ratios]
+
+    def contexts(self, material: HeldOut, cell: Cell) -> list[TokenIds]:
+        """The contexts of a cell."""
+        return [w.context(cell.length, after=self.after) for w in material.windows]
+
+    def following(self, material: HeldOut) -> list[TokenIds]:
+        """What follows each context, the same at every length."""
+        return [window.context(self.after) for window in material.windows]
 
 
-class Experiment(Protocol):
-    """Measures cells."""
-
-    @property
-    def columns(self) -> tuple[Column, ...]:
-        """Columns of the table."""
-        ...
-
-    @property
-    def panels(self) -> tuple[Drawing, ...]:
-        """Plots."""
-        ...
-
-    @property
-    def notes(self) -> tuple[str, ...]:
-        """How to read the figures, one sentence each."""
-        ...
-
-    def cells(self) -> list[Cell]:
-        """All cells, in the order in which they are measured."""
-        ...
-
-    def cost(self, cell: Cell) -> int:
-        """About how many tokens go through the model for a cell."""
-        ...
-
-    def measure(self, cell: Cell, rows: Sequence[Row], tick: Tick) -> list[Row]:
-        """The rows of a cell.
-
-        Args:
-            cell: What to measure.
-            rows: The rows of the cells before it.
-            tick: Called with tokens that went through the model.
-        """
-        ...
-
-
-@dataclass(frozen=True, kw_only=True)
-class Comparison:
-    """What is worked out from the rows of all cells once they are there.
-
-    Attributes:
-        title: Headline of its table.
-        columns: Columns of its table.
-        compare: (rows of the result) -> rows of the comparison.
-    """
-
-    title: str
-    columns: tuple[Column, ...]
-    compare: Callable[[Sequence[Row]], list[Row]]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Prepared:
-    """An experiment that is ready to be measured.
-
-    Attributes:
-        experiment: The experiment.
-        record: What the result says about its material.
-        comparison: What is worked out from all rows, or None.
-        exhibits: What its HTML page shows beside the tables; without any there is no page.
-    """
-
-    experiment: Experiment
-    record: Mapping[str, Any]
-    comparison: Comparison | None = None
-    exhibits: tuple[Exhibit, ...] = ()
-
-
-class Settings(Protocol):
-    """Settings that know their experiment; see `Grid`."""
-
-    @property
-    def name(self) -> str:
-        """Name of the experiment and of its files."""
-        ...
-
-    @property
-    def title(self) -> str:
-        """Headline of table and plot."""
-        ...
-
-    @property
-    def seed(self) -> int:
-        """Seed of contexts and bootstrap."""
-        ...
-
-    def fixed(self) -> Mapping[str, Any]:
-        """The settings besides the seed and what more cells may be added for."""
-        ...
-
-    def prepare(self, engine: Icae, texts: Sequence[Path]) -> Prepared:
-        """Read the material and build the experiment.
-
-        Raises:
-            IcaeError: If texts or settings cannot be used with this engine.
-            MissingDependencyError: If the `[eval]` extra is not installed.
-        """
-        ...
-
-
-def default_lengths(span_length: int) -> tuple[int, ...]:
+def paper_lengths(span: int) -> tuple[int, ...]:
     """The lengths of the paper and the adapter's own span length."""
-    return tuple(sorted({span_length, *LENGTHS}))
+    return tuple(sorted({span, *PAPER_LENGTHS}))
 
 
-def plain(estimate: Estimate) -> dict[str, float]:
-    """An estimate as it stands in a row."""
-    return asdict(estimate)
+def check_lengths(lengths: Sequence[int], samples: int) -> None:
+    """Refuse context lengths and numbers of contexts that are out of range.
+
+    Raises:
+        ConfigError: If they are.
+    """
+    if not lengths or min(lengths) < 2:
+        got = ", ".join(map(str, lengths)) or "none"
+        raise ConfigError("The context lengths are out of range.", got=got, expected=">= 2")
+    check_least("Too few contexts to compare.", samples, 2, "samples")
+
+
+def check_ratios(ratios: Sequence[float]) -> None:
+    """Refuse ratios that are out of range, or none at all.
+
+    Raises:
+        ConfigError: If they are.
+    """
+    if not ratios:
+        raise ConfigError("There is no ratio to measure.", expected="one ratio or more")
+    for ratio in ratios:
+        check_ratio(ratio)
+
+
+def check_least(message: str, got: int, least: int, unit: str = "") -> None:
+    """Refuse a number below the least one.
+
+    Raises:
+        ConfigError: If it is.
+    """
+    if got < least:
+        raise ConfigError(message, got=str(got), expected=f"{least} or more {unit}".strip())
+
+
+def check_share(message: str, got: int, samples: int) -> None:
+    """Refuse a number of contexts that is not among the samples.
+
+    Raises:
+        ConfigError: If it is not.
+    """
+    if not 0 <= got <= samples:
+        raise ConfigError(message, got=str(got), expected=f"0 to {samples}, the number of samples")
 
 
 def require_fit(engine: Icae, positions: int) -> None:

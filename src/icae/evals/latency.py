@@ -2,41 +2,31 @@
 
 Source: Ge et al. 2024, section 3.4 (latency table).
 
-Shape legend: B rows of a batch, S decoder places, K slots, D hidden size.
+Shape legend: S decoder places, D hidden size.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Self
 
-import numpy as np
 import torch
 
-from icae.config.spans import plan_spans, slot_count
 from icae.config.types import TokenIds
 from icae.decode.prefix import Prefix
 from icae.decode.torch_rows import Row as DecoderRow
-from icae.decode.torch_rows import greedy_rows, read_fronts
+from icae.decode.torch_rows import greedy_rows
 from icae.engine import Icae
 from icae.errors import ConfigError
-from icae.evals.contexts import Window
-from icae.evals.experiment import (
-    Cell,
-    Column,
-    Experiment,
-    Grid,
-    Panel,
-    Row,
-    plain,
-    require_fit,
-)
-from icae.evals.memories import STEP_COST, Tick
+from icae.evals.bootstrap import mean_figure
+from icae.evals.decoding import encode_contexts, slot_budget
+from icae.evals.experiment import Cell, HeldOut, TextExperiment
 from icae.evals.metadata import hardware
-from icae.evals.metrics import mean_estimate
 from icae.evals.peak_memory import with_peak
+from icae.evals.plots import Lines
+from icae.evals.tables import Column, Row
 
 FULL, COMPRESS, CACHED = "full context", "compress + decode", "cached memory"
 PAPER_SIZES = ((8, 512), (8, 2048), (32, 512))
@@ -44,68 +34,6 @@ PAPER_SIZES = ((8, 512), (8, 2048), (32, 512))
 PAPER_TOKENS = 128
 TOKENS_PER_PASS = 16384
 """Context tokens encoded in one pass: there are no vocabulary logits to hold."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class LatencySettings(Grid):
-    """Settings of the experiment; `lengths` and `samples` follow from the sizes.
-
-    Attributes:
-        sizes: (batch, context length) of each measurement.
-        tokens: Tokens generated in each row.
-        repeats: Times each is measured, after one that does not count.
-    """
-
-    sizes: tuple[tuple[int, int], ...]
-    tokens: int = 16
-    repeats: int = 3
-
-    name = "latency"
-    title = "Seconds and memory behind full context and slots"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not self.sizes or min(batch for batch, _ in self.sizes) < 1:
-            raise ConfigError(
-                "The sizes are out of range.", got=str(self.sizes), expected="batches >= 1"
-            )
-        if self.tokens < 2 or self.repeats < 1:
-            raise ConfigError(
-                "There is too little to measure.",
-                got=f"{self.tokens} tokens, {self.repeats} repeats",
-                expected="2 tokens, 1 repeat or more",
-            )
-
-    @classmethod
-    def of_sizes(
-        cls, sizes: Sequence[tuple[int, int]], *, ratios: tuple[float, ...], **rest: Any
-    ) -> LatencySettings:
-        """Settings of some sizes.
-
-        Args:
-            sizes: (batch, context length) of each measurement.
-            ratios: Compression ratios.
-            rest: Other attributes.
-        """
-        return cls(
-            lengths=tuple(sorted({length for _, length in sizes})),
-            samples=max(2, *(batch for batch, _ in sizes)),
-            sizes=tuple(sizes),
-            ratios=ratios,
-            **rest,
-        )
-
-    def fixed(self) -> dict[str, Any]:
-        """The settings besides sizes, with the machine: timings of two are no one result."""
-        rest = super().fixed()
-        for key in ("sizes", "samples", "window"):
-            del rest[key]
-        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        return {**rest, "machine": hardware(device)}
-
-    def build(self, engine: Icae, windows: Sequence[Window]) -> Experiment:
-        """The experiment on a loaded model and drawn windows."""
-        return Latency(engine, self, windows)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,15 +59,25 @@ class Timed:
         return later / (self.seconds - self.first) if self.seconds > self.first else None
 
 
-class Latency:
+@dataclass(frozen=True, kw_only=True)
+class Latency(TextExperiment):
     """The three ways to read a context, by batch, length and ratio.
 
-    Args:
-        engine: Adapter and base model.
-        settings: Sizes, ratios, repeats.
-        windows: Where the contexts stand.
+    `lengths` and `samples` follow from the sizes; see `of_sizes`.
+
+    Attributes:
+        sizes: (batch, context length) of each measurement.
+        tokens: Tokens generated in each row.
+        repeats: Times each is measured, after one that does not count.
     """
 
+    sizes: tuple[tuple[int, int], ...]
+    tokens: int = 16
+    repeats: int = 3
+
+    name = "latency"
+    title = "Seconds and memory behind full context and slots"
+    question = "What time and memory are saved?"
     columns = (
         Column(title="batch", key="batch"),
         Column(title="length", key="length"),
@@ -154,144 +92,156 @@ class Latency:
         Column(title="KV cache (MB)", key="kv_mb", digits=2),
         Column(title="peak (MB)", key="peak_mb", digits=1),
     )
-    panels = (
-        Panel(key="seconds", title="seconds in all", limits=(0, None)),
-        Panel(key="first", title="seconds to the first token", limits=(0, None)),
-        Panel(key="speedup", title="seconds of full context / seconds", level=1.0),
-        Panel(key="decode_rate", title="decoded tokens per second, all rows", limits=(0, None)),
+    plots = (
+        Lines(key="seconds", title="seconds in all", limits=(0, None)),
+        Lines(key="first", title="seconds to the first token", limits=(0, None)),
+        Lines(key="speedup", title="seconds of full context / seconds", level=1.0),
+        Lines(key="decode_rate", title="decoded tokens per second, all rows", limits=(0, None)),
+    )
+    notes = (
+        "Compress + decode: encoding every context, reading its slots and writing. Cached "
+        "memory: the keys and values of slots and first [LM] tokens are there already.",
+        "KV cache: of all rows at the last token. Peak: memory above the start of one run; "
+        "on a CPU of the whole process, so only large differences mean something.",
+        "Ratios between the ways hold for this machine alone, the more so if it did other "
+        "work at the time.",
     )
 
-    def __init__(self, engine: Icae, settings: LatencySettings, windows: Sequence[Window]) -> None:
-        self.engine, self.settings, self.windows = engine, settings, windows
-        require_fit(engine, max(settings.lengths) + settings.tokens + 16)
+    @classmethod
+    def of_sizes(
+        cls, sizes: Sequence[tuple[int, int]], *, ratios: tuple[float, ...], **rest: Any
+    ) -> Self:
+        """Settings of some sizes.
 
-    @property
-    def notes(self) -> tuple[str, ...]:
-        """How to read the figures."""
-        return (
-            f"{self.settings.tokens} tokens are written greedily in every row, none ends early; "
-            f"{self.settings.repeats} repeats after one that does not count, the three ways in "
-            "turn in each repeat. Intervals are over repeats; the speed-up is of one repeat.",
-            "Compress + decode: encoding every context, reading its slots and writing. Cached "
-            "memory: the keys and values of slots and first [LM] tokens are there already.",
-            "KV cache: of all rows at the last token. Peak: memory above the start of one run; "
-            "on a CPU of the whole process, so only large differences mean something.",
-            "Ratios between the ways hold for this machine alone, the more so if it did other "
-            "work at the time.",
+        Args:
+            sizes: (batch, context length) of each measurement.
+            ratios: Compression ratios.
+            rest: Other attributes.
+        """
+        return cls(
+            lengths=tuple(sorted({length for _, length in sizes})),
+            samples=max(2, *(batch for batch, _ in sizes)),
+            sizes=tuple(sizes),
+            ratios=ratios,
+            **rest,
         )
 
-    def cells(self) -> list[Cell]:
+    @classmethod
+    def quick(cls, span: int) -> Self:
+        """Two small sizes."""
+        return cls.of_sizes([(1, 128), (4, 256)], ratios=(4.0,), tokens=8, repeats=2)
+
+    @classmethod
+    def full(cls, span: int) -> Self:
+        """The sizes of the paper."""
+        return cls.of_sizes(PAPER_SIZES, ratios=(4.0,), tokens=PAPER_TOKENS)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.sizes or min(batch for batch, _ in self.sizes) < 1:
+            raise ConfigError(
+                "The sizes are out of range.", got=str(self.sizes), expected="batches >= 1"
+            )
+        if self.tokens < 2 or self.repeats < 1:
+            raise ConfigError(
+                "There is too little to measure.",
+                got=f"{self.tokens} tokens, {self.repeats} repeats",
+                expected="2 tokens, 1 repeat or more",
+            )
+
+    @property
+    def positions(self) -> int:
+        """The longest context, what is written, and what frames a memory."""
+        return max(self.lengths) + self.tokens + 16
+
+    def fixed(self) -> dict[str, Any]:
+        """The settings besides sizes, with the machine: timings of two are no one result."""
+        rest = super().fixed()
+        for key in ("sizes", "samples", "window"):
+            del rest[key]
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        return {**rest, "machine": hardware(device)}
+
+    def remarks(self, material: HeldOut) -> tuple[str, ...]:
+        """How to read the figures."""
+        repeats = (
+            f"{self.tokens} tokens are written greedily in every row, none ends early; "
+            f"{self.repeats} repeats after one that does not count, the three ways in turn in "
+            "each repeat. Intervals are over repeats; the speed-up is of one repeat."
+        )
+        return (repeats, *self.notes)
+
+    def cells(self, material: HeldOut) -> list[Cell]:
         """Every size and ratio."""
         return [
             Cell(length=length, ratio=ratio, batch=batch)
-            for batch, length in self.settings.sizes
-            for ratio in self.settings.ratios
+            for batch, length in self.sizes
+            for ratio in self.ratios
         ]
 
-    def cost(self, cell: Cell) -> int:
-        """About how many tokens go through the model for a cell."""
-        assert cell.batch is not None
-        once = cell.batch * 3 * cell.length + 3 * STEP_COST * self.settings.tokens
-        return once * (self.settings.repeats + 1)
-
-    def measure(self, cell: Cell, rows: Sequence[Row], tick: Tick) -> list[Row]:
+    def measure(self, material: HeldOut, cell: Cell, rows: Sequence[Row]) -> list[Row]:
         """The rows of a cell: the three ways."""
-        assert cell.batch is not None
-        assert cell.ratio is not None
-        contexts = [w.context(cell.length) for w in self.windows[: cell.batch]]
-        ways = self._ways(contexts, cell.ratio)
+        engine, contexts = material.engine, self.contexts(material, cell)[: cell.batch]
+        ways = reading_ways(engine, contexts, ratio=cell.known_ratio, tokens=self.tokens)
         runs: dict[str, list[Timed]] = {name: [] for name in ways}
         peaks: dict[str, int | None] = {}
-        device = self.engine.runtime.model.device
-        for repeat in range(self.settings.repeats + 1):
+        for repeat in range(self.repeats + 1):
             for name, work in ways.items():
                 if repeat == 0:
-                    _, peaks[name] = with_peak(device, work)
+                    _, peaks[name] = with_peak(engine.runtime.model.device, work)
                 else:
                     runs[name].append(work())
-                tick(self.cost(cell) // (3 * (self.settings.repeats + 1)))
-        plans = plan_spans(
-            cell.length, span_length=self.engine.config.span_length, ratio=cell.ratio
-        )
-        config = self.engine.config
-        behind = sum(p.slots for p in plans) + config.front + config.objective_tokens
-        positions = {FULL: cell.length, COMPRESS: behind, CACHED: behind}
-        return [
-            self._row(cell, name, runs[name], runs[FULL], positions[name], peaks[name])
-            for name in ways
-        ]
+        slots = slot_budget(cell.length, engine.config.span_length, cell.known_ratio)
+        behind = slots + engine.config.front + engine.config.objective_tokens
+        made = []
+        for name in ways:
+            positions = cell.length if name == FULL else behind
+            kv_bytes = len(contexts) * engine.runtime.kv_bytes(positions + self.tokens)
+            peak = peaks[name]
+            row = {
+                "positions": positions,
+                **self._figures(name, runs),
+                "kv_mb": round(kv_bytes / 1e6, 3),
+                "peak_mb": None if peak is None else round(peak / 1e6, 1),
+            }
+            several = f", {cell.times}" if len(self.ratios) > 1 else ""
+            series = f"{name}{several}, batch {cell.batch}"
+            made.append({"kind": f"{name}, batch {cell.batch}", "series": series, **row})
+        return made
 
-    def _ways(self, contexts: Sequence[TokenIds], ratio: float) -> dict[str, Callable[[], Timed]]:
-        """What is timed, by name."""
-        runtime = self.engine.runtime
-        cached = self._read(self._compress(contexts, ratio))
-
-        def full() -> Timed:
-            begin = time.perf_counter()
-            with torch.inference_mode():
-                embeds = [runtime.read_tokens(ids) for ids in contexts]
-            places = [list(range(len(ids))) for ids in contexts]
-            return self._write([_row(e, p) for e, p in zip(embeds, places, strict=True)], begin, 0)
-
-        def compress() -> Timed:
-            begin = time.perf_counter()
-            prefixes = self._compress(contexts, ratio)
-            seconds = time.perf_counter() - begin
-            made = [_row(runtime.prefix_embeds(p), runtime.positions(p, 0)) for p in prefixes]
-            return self._write(made, begin, seconds)
-
-        return {
-            FULL: full,
-            COMPRESS: compress,
-            CACHED: lambda: self._write(cached, time.perf_counter(), 0),
+    def _figures(self, name: str, runs: dict[str, list[Timed]]) -> Row:
+        """Means over the repeats of a way, and the repeats."""
+        own, full = runs[name], runs[FULL]
+        values = {
+            "seconds": [r.seconds for r in own],
+            "first": [r.first for r in own],
+            "decode_rate": [r.decode_rate for r in own if r.decode_rate is not None],
+            "speedup": [f.seconds / r.seconds for f, r in zip(full, own, strict=True)],
         }
+        if name == COMPRESS:
+            values["compress"] = [r.compress for r in own]
+        figures = {key: mean_figure(v, seed=self.seed) for key, v in values.items() if v}
+        repeats = {key: [round(one, 5) for one in v] for key, v in values.items()}
+        return {**figures, "repeats": repeats}
 
-    def _compress(self, contexts: Sequence[TokenIds], ratio: float) -> list[Prefix]:
-        """The memories of all contexts."""
-        runtime, span_length = self.engine.runtime, self.engine.config.span_length
-        plans = [plan_spans(len(ids), span_length=span_length, ratio=ratio) for ids in contexts]
-        pieces = [
-            ids[p.token_start : p.token_end]
-            for ids, spans in zip(contexts, plans, strict=True)
-            for p in spans
-        ]
-        each = max(1, TOKENS_PER_PASS // span_length)
-        slots = []
-        for start in range(0, len(pieces), each):
-            part = pieces[start : start + each]
-            slots += runtime.encode(part, [slot_count(len(ids), ratio) for ids in part])
-        made = iter(slots)
-        return [
-            Prefix.of_slots(
-                np.concatenate([next(made) for _ in spans]),
-                [(p.length, p.slots) for p in spans],
-                "lm",
-            )
-            for spans in plans
-        ]
 
-    def _read(self, prefixes: Sequence[Prefix]) -> list[DecoderRow]:
-        """Rows whose memory was read before; the last [LM] token is left to read."""
-        runtime = self.engine.runtime
-        embeds = [runtime.prefix_embeds(prefix) for prefix in prefixes]
-        places = [runtime.positions(prefix, 0) for prefix in prefixes]
-        fronts = read_fronts(
-            runtime.model.decoder, [e[:-1] for e in embeds], [p[:-1] for p in places]
-        )
-        return [
-            DecoderRow(front=front, tail_SD=e[-1:], positions=p[-1:], limit=0)
-            for front, e, p in zip(fronts, embeds, places, strict=True)
-        ]
+def reading_ways(
+    engine: Icae, contexts: Sequence[TokenIds], *, ratio: float, tokens: int
+) -> dict[str, Callable[[], Timed]]:
+    """What is timed, by name.
 
-    def _write(self, rows: Sequence[DecoderRow], begin: float, compress: float) -> Timed:
-        """Write behind the rows and stop the clock."""
-        limit, first = self.settings.tokens, 0.0
+    Args:
+        engine: Adapter and base model.
+        contexts: Token ids of each context of the batch.
+        ratio: Context tokens per slot.
+        tokens: Tokens written behind each.
+    """
+    runtime = engine.runtime
+
+    def write(rows: Sequence[DecoderRow], begin: float, compress: float) -> Timed:
+        first = 0.0
         written: list[list[int]] = [[] for _ in rows]
-        limited = [
-            DecoderRow(front=r.front, tail_SD=r.tail_SD, positions=r.positions, limit=limit)
-            for r in rows
-        ]
-        for step in greedy_rows(self.engine.runtime.model.decoder, limited, frozenset()):
+        for step in greedy_rows(runtime.model.decoder, rows, frozenset()):
             first = first or time.perf_counter() - begin
             for row, token in zip(step.rows, step.tokens, strict=True):
                 written[row].append(token)
@@ -302,41 +252,37 @@ class Latency:
             written=tuple(map(tuple, written)),
         )
 
-    def _row(
-        self,
-        cell: Cell,
-        name: str,
-        runs: Sequence[Timed],
-        full: Sequence[Timed],
-        positions: int,
-        peak: int | None,
-    ) -> Row:
-        assert cell.batch is not None
-        several = f", {cell.ratio:g}x" if len(self.settings.ratios) > 1 else ""
-        rates = [r.decode_rate for r in runs if r.decode_rate is not None]
-        figures = {
-            "seconds": [r.seconds for r in runs],
-            "first": [r.first for r in runs],
-            "decode_rate": rates,
-            "speedup": [f.seconds / r.seconds for f, r in zip(full, runs, strict=True)],
-        }
-        if name == COMPRESS:
-            figures["compress"] = [r.compress for r in runs]
-        seed, kv = self.settings.seed, self.engine.runtime.kv_bytes
-        return {
-            "kind": f"{name}, batch {cell.batch}",
-            "series": f"{name}{several}, batch {cell.batch}",
-            "positions": positions,
-            **{
-                key: plain(mean_estimate(values, seed=seed))
-                for key, values in figures.items()
-                if values
-            },
-            "kv_mb": round(cell.batch * kv(positions + self.settings.tokens) / 1e6, 3),
-            "peak_mb": None if peak is None else round(peak / 1e6, 1),
-            "repeats": {key: [round(v, 5) for v in values] for key, values in figures.items()},
-        }
+    def row(embeds_SD: torch.Tensor, positions: Sequence[int]) -> DecoderRow:
+        return DecoderRow(front=None, tail_SD=embeds_SD, positions=positions, limit=tokens)
+
+    def behind(prefixes: Sequence[Prefix]) -> list[DecoderRow]:
+        return [row(runtime.prefix_embeds(p), runtime.positions(p, 0)) for p in prefixes]
+
+    def full() -> Timed:
+        begin = time.perf_counter()
+        rows = [row(runtime.read_tokens(ids), range(len(ids))) for ids in contexts]
+        return write(rows, begin, 0)
+
+    def compress() -> Timed:
+        begin = time.perf_counter()
+        prefixes = compressed(engine, contexts, ratio)
+        seconds = time.perf_counter() - begin
+        return write(behind(prefixes), begin, seconds)
+
+    prefixes = compressed(engine, contexts, ratio)
+    # The last [LM] token is left to read.
+    cached = [
+        replace(r, front=front, tail_SD=r.tail_SD[-1:], positions=r.positions[-1:])
+        for r, front in zip(behind(prefixes), runtime.read_prefixes(prefixes), strict=True)
+    ]
+    return {
+        FULL: full,
+        COMPRESS: compress,
+        CACHED: lambda: write(cached, time.perf_counter(), 0),
+    }
 
 
-def _row(embeds_SD: torch.Tensor, positions: Sequence[int]) -> DecoderRow:
-    return DecoderRow(front=None, tail_SD=embeds_SD, positions=positions, limit=0)
+def compressed(engine: Icae, contexts: Sequence[TokenIds], ratio: float) -> list[Prefix]:
+    """The memories of all contexts, encoded in large passes."""
+    memories = encode_contexts(engine.runtime, contexts, ratio=ratio, bound=TOKENS_PER_PASS)
+    return [Prefix.of_slots(m.slots_KD, m.spans, "lm") for m in memories]

@@ -13,8 +13,6 @@ import torch
 from icae.data.corpus import list_corpus
 from icae.engine import Icae
 
-_CHUNK = 1 << 20
-
 
 def data_hashes(texts: Sequence[Path]) -> list[dict[str, str | None]]:
     """Name and SHA-256 of every corpus file behind some texts.
@@ -35,11 +33,8 @@ def data_hashes(texts: Sequence[Path]) -> list[dict[str, str | None]]:
 
 def file_hash(path: Path) -> str:
     """SHA-256 of a file."""
-    digest = hashlib.sha256()
     with path.open("rb") as stream:
-        while chunk := stream.read(_CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def model_record(engine: Icae) -> dict[str, Any]:

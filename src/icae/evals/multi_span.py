@@ -7,49 +7,28 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from icae.engine import Icae
-from icae.evals.contexts import Window
-from icae.evals.continuation import (
-    ContinuationSettings,
-    continuation_figures,
-    slot_losses,
-    stored_full,
-    token_losses,
-)
-from icae.evals.experiment import Axis, Cell, Column, Panel, Row, plain, require_fit
-from icae.evals.memories import Tick, encode_contexts
-from icae.evals.metrics import Estimate, interval, resample
-
-BY_SPANS = Axis(key="spans", label="spans")
+from icae.evals.bootstrap import Figure, bootstrap
+from icae.evals.continuation import ContinuedText, continuation_figures, full_losses
+from icae.evals.decoding import encode_contexts, slot_losses, token_losses
+from icae.evals.experiment import RATIOS, Cell, HeldOut
+from icae.evals.plots import Lines
+from icae.evals.tables import Column, Row
 
 
 @dataclass(frozen=True, kw_only=True)
-class MultiSpanSettings(ContinuationSettings):
-    """Settings of the experiment; lengths are whole numbers of spans."""
+class MultiSpan(ContinuedText):
+    """Slots of 2..16 spans against the last raw tokens; lengths are whole numbers of spans."""
 
     samples: int = 32
 
     name = "multi-span"
     title = "Perplexity behind many spans of slots, in raw tokens"
-
-    def build(self, engine: Icae, windows: Sequence[Window]) -> MultiSpan:
-        """The experiment on a loaded model and drawn windows."""
-        return MultiSpan(engine, self, windows)
-
-
-class MultiSpan:
-    """Slots of 2..16 spans against the last raw tokens of the same context.
-
-    Args:
-        engine: Adapter and base model.
-        settings: Lengths, ratios, numbers of contexts.
-        windows: Contexts and what follows them.
-    """
-
+    question = "Do the slots of many spans work together, and what are they worth in raw tokens?"
     columns = (
         Column(title="spans", key="spans"),
         Column(title="length", key="length"),
@@ -61,20 +40,20 @@ class MultiSpan:
         Column(title="equal to raw tokens", key="raw_equal", digits=1),
         Column(title="raw tokens a position", key="gain", digits=2),
     )
-    panels = (
-        Panel(key="perplexity", title="perplexity of the continuation", axis=BY_SPANS),
-        Panel(
+    plots = (
+        Lines(key="perplexity", title="perplexity of the continuation", along="spans"),
+        Lines(
             key="over_full",
             title="perplexity / perplexity behind the full context",
+            along="spans",
             level=1.0,
-            axis=BY_SPANS,
         ),
-        Panel(key="raw_equal", title="last raw tokens of equal perplexity", axis=BY_SPANS),
-        Panel(
+        Lines(key="raw_equal", title="last raw tokens of equal perplexity", along="spans"),
+        Lines(
             key="gain",
             title="raw tokens of equal perplexity a position",
+            along="spans",
             level=1.0,
-            axis=BY_SPANS,
         ),
     )
     notes = (
@@ -86,71 +65,62 @@ class MultiSpan:
         "A position: the same, for each decoder position of slots and [LM] tokens.",
     )
 
-    def __init__(
-        self, engine: Icae, settings: MultiSpanSettings, windows: Sequence[Window]
-    ) -> None:
-        self.engine, self.settings, self.windows = engine, settings, windows
-        require_fit(engine, settings.window + 1)
+    @classmethod
+    def quick(cls, span: int) -> Self:
+        """Two and four spans at 4x."""
+        return cls(lengths=(2 * span, 4 * span), ratios=(4.0,), tokens=32, samples=6)
 
-    def cells(self) -> list[Cell]:
-        """For each length the raw tokens, then every ratio."""
-        ratios = (None, *self.settings.ratios)
-        return [Cell(length=n, ratio=ratio) for n in self.settings.lengths for ratio in ratios]
+    @classmethod
+    def full(cls, span: int) -> Self:
+        """2 to 16 spans."""
+        lengths = tuple(n * span for n in (2, 4, 8, 16))
+        return cls(lengths=lengths, ratios=RATIOS[:3], samples=64)
 
-    def cost(self, cell: Cell) -> int:
-        """About how many tokens go through the model for a cell."""
-        samples, after = self.settings.samples, self.settings.tokens + 1
-        if cell.ratio is None:
-            return samples * sum(size + after for size in tail_sizes(cell.length))
-        return samples * int(cell.length + 2 * cell.length / cell.ratio + after)
-
-    def measure(self, cell: Cell, rows: Sequence[Row], tick: Tick) -> list[Row]:
+    def measure(self, material: HeldOut, cell: Cell, rows: Sequence[Row]) -> list[Row]:
         """The rows of a cell: full and no context; or slots."""
-        after, seed = self.settings.tokens + 1, self.settings.seed
-        contexts = [window.context(cell.length, after=after) for window in self.windows]
-        following = [window.context(after) for window in self.windows]
-        spans = -(-cell.length // self.engine.config.span_length)
+        engine, following = material.engine, self.following(material)
+        contexts, spans = (
+            self.contexts(material, cell),
+            -(-cell.length // engine.config.span_length),
+        )
         if cell.ratio is None:
             sizes = tail_sizes(cell.length)
             behind = []
             for size in sizes:
                 tails = [ids[len(ids) - size :] for ids in contexts]
-                behind.append(token_losses(self.engine.runtime, tails, following, tick=tick))
-            none, full = behind[0], behind[-1]
-            curve = {"tails": sizes, "tail_losses": np.stack(behind, axis=1).tolist()}
+                behind.append(token_losses(engine.runtime, tails, following))
+            full = continuation_figures(behind[-1], behind[-1], seed=self.seed)
+            nothing = continuation_figures(behind[0], behind[-1], seed=self.seed)
+            full |= {"tails": sizes, "tail_losses": np.stack(behind, axis=1).tolist()}
             return [
                 {"spans": spans, "kind": kind, "series": kind, "positions": size, **figures}
                 for kind, size, figures in (
-                    (
-                        "full context",
-                        cell.length,
-                        curve | continuation_figures(full, full, seed=seed),
-                    ),
-                    ("no context", 0, continuation_figures(none, full, seed=seed)),
+                    ("full context", cell.length, full),
+                    ("no context", 0, nothing),
                 )
             ]
-        memories = encode_contexts(self.engine.runtime, contexts, ratio=cell.ratio, tick=tick)
-        losses = slot_losses(self.engine.runtime, memories, following, tick=tick)
-        positions = len(memories[0].slots_KD) + self._markers
+        memories = encode_contexts(engine.runtime, contexts, ratio=cell.ratio)
+        losses = slot_losses(engine.runtime, memories, following)
+        markers = engine.config.front + engine.config.objective_tokens
+        positions = len(memories[0].slots_KD) + markers
         stored = next(r for r in rows if r["length"] == cell.length and "tails" in r)
-        equal = equal_tokens(stored["tails"], np.array(stored["tail_losses"]), losses, seed=seed)
-        full = stored_full(rows, cell.length)
+        curves = np.array(stored["tail_losses"])
+        equal = equal_tokens(stored["tails"], curves, losses, seed=self.seed)
         return [
             {
                 "spans": spans,
                 "kind": "slots",
-                "series": f"{cell.ratio:g}x slots",
+                "series": f"{cell.times} slots",
                 "positions": positions,
-                **continuation_figures(losses, full, seed=seed),
-                "raw_equal": plain(equal),
-                "gain": {end: value / positions for end, value in plain(equal).items()},
+                **continuation_figures(losses, full_losses(rows, cell.length), seed=self.seed),
+                "raw_equal": equal,
+                "gain": Figure(
+                    value=equal["value"] / positions,
+                    low=equal["low"] / positions,
+                    high=equal["high"] / positions,
+                ),
             }
         ]
-
-    @property
-    def _markers(self) -> int:
-        """Decoder positions of the objective tokens around a memory."""
-        return self.engine.config.front + self.engine.config.objective_tokens
 
 
 def tail_sizes(length: int) -> list[int]:
@@ -164,7 +134,7 @@ def equal_tokens(
     losses: NDArray[np.float64],
     *,
     seed: int,
-) -> Estimate:
+) -> Figure:
     """How many last raw tokens give a mean loss, with its interval over contexts.
 
     Args:
@@ -173,11 +143,13 @@ def equal_tokens(
         losses: Loss of each context behind what is compared with them.
         seed: Seed of the bootstrap.
     """
-    picks = resample(len(losses), seed=seed)
-    curves, wanted = tail_losses[picks].mean(axis=1), losses[picks].mean(axis=1)
-    crossings = [crossing(sizes, c, float(w)) for c, w in zip(curves, wanted, strict=True)]
-    value = crossing(sizes, tail_losses.mean(axis=0), float(losses.mean()))
-    return interval(value, np.array(crossings))
+
+    def equal(picks: NDArray[np.int64]) -> NDArray[np.float64]:
+        curves, wanted = tail_losses[picks].mean(axis=-2), losses[picks].mean(axis=-1)
+        pairs = np.concatenate([curves, wanted[..., None]], axis=-1)
+        return np.apply_along_axis(lambda row: crossing(sizes, row[:-1], row[-1]), -1, pairs)
+
+    return bootstrap(equal, len(losses), seed=seed)
 
 
 def crossing(sizes: Sequence[int], curve: NDArray[np.float64], wanted: float) -> float:

@@ -9,14 +9,14 @@ from typing import TypeVar
 
 import torch
 
-Result = TypeVar("Result")
+Made = TypeVar("Made")
 
 _STATUS = Path("/proc/self/status")
 _CLEAR = Path("/proc/self/clear_refs")
 _RESET_PEAK = "5"
 
 
-def with_peak(device: torch.device, work: Callable[[], Result]) -> tuple[Result, int | None]:
+def with_peak(device: torch.device, work: Callable[[], Made]) -> tuple[Made, int | None]:
     """Do some work and measure its peak.
 
     Args:

@@ -1,65 +1,202 @@
-"""Rows as a picture: every panel of an experiment on one page."""
+"""The rows of a result as one picture of several plots: lines, heat maps, stacked bars."""
 
 from __future__ import annotations
 
+import importlib.util
 import io
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
 
-from icae.evals.experiment import Row
-from icae.evals.metrics import missing_eval_extra
-from icae.evals.panels import Drawing
+from icae.evals.tables import Row
+from icae.evals.text_metrics import missing_eval_extra
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+AXES = {
+    "length": "context length (tokens)",
+    "ratio": "compression ratio (context tokens per slot)",
+    "step": "refinement steps",
+    "positions": "decoder positions per 100 context tokens",
+    "spans": "spans",
+}
+"""Label of what a plot runs along, by its key in the rows."""
+
+Panel = tuple[str, "pd.DataFrame"]
+"""Title and rows of one set of axes."""
 
 
-def require_matplotlib() -> Any:
-    """The class `matplotlib.figure.Figure`.
+class Plot(Protocol):
+    """Draws rows on axes of matplotlib."""
+
+    def panels(self, rows: pd.DataFrame) -> list[Panel]:
+        """What gets axes of its own; nothing where the rows lack the figures."""
+        ...
+
+    def draw(self, axis: Any, rows: pd.DataFrame) -> None:
+        """Draw one panel; labelled artists stand in the legend."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lines:
+    """A line for every series, with intervals; for each data set, where there are several.
+
+    Attributes:
+        key: Key of the figure in the rows.
+        title: Title, with the unit.
+        along: What it runs along, of `AXES`; a row without a value there is a level line.
+        limits: Fixed ends of the axis, each or both None.
+        level: A level to mark with a thin line, or None.
+    """
+
+    key: str
+    title: str
+    along: str = "length"
+    limits: tuple[float | None, float | None] = (None, None)
+    level: float | None = None
+
+    def panels(self, rows: pd.DataFrame) -> list[Panel]:
+        """One, or one for each data set."""
+        if f"{self.key}.value" not in rows:
+            return []
+        shown = rows.dropna(subset=[f"{self.key}.value"])
+        if "dataset" not in shown:
+            return [(self.title, shown)] if len(shown) else []
+        return [(f"{n}: {self.title}", own) for n, own in shown.groupby("dataset", sort=False)]
+
+    def draw(self, axis: Any, rows: pd.DataFrame) -> None:
+        """Each series in its ``colour``; what no ratio changes is dashed."""
+        places = sorted(rows[self.along].dropna().unique())
+        every = list(rows.groupby("series", sort=False))
+        for number, (series, own) in enumerate(every):
+            points = own.sort_values(self.along)
+            value, low, high = (points[f"{self.key}.{end}"] for end in ("value", "low", "high"))
+            look = {
+                "color": points["colour"].iloc[0],
+                "linestyle": "--" if points["ratio"].isna().all() else "-",
+                "label": str(series),
+            }
+            if points[self.along].isna().all():
+                axis.axhline(value.iloc[0], **look)
+                axis.axhspan(low.iloc[0], high.iloc[0], color=look["color"], alpha=0.08)
+                continue
+            # At a single place the series stand side by side.
+            beside = number - (len(every) - 1) / 2 if len(places) == 1 else 0.0
+            # A percentile interval need not hold the figure.
+            ends = [(value - low).clip(lower=0), (high - value).clip(lower=0)]
+            axis.errorbar(
+                points[self.along] + beside, value, yerr=ends, marker="o", capsize=2, **look
+            )
+        axis.set_xlabel(AXES[self.along], fontsize=9)
+        axis.set_xticks(places, [f"{place:g}" for place in places])
+        axis.set_ylim(*self.limits)
+        if self.level is not None:
+            axis.axhline(self.level, color="black", linewidth=0.8, linestyle=":")
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeatMaps:
+    """The matrix of every row: zero white, positive red, negative blue.
+
+    Attributes:
+        key: Key of the matrix (list of equally long lists) in the rows.
+        title: What the values are, with the unit.
+        across: Label of the columns.
+        down: Label of the rows of the matrix.
+    """
+
+    key: str
+    title: str
+    across: str
+    down: str
+
+    def panels(self, rows: pd.DataFrame) -> list[Panel]:
+        """One for each row."""
+        return [(f"{n}: {self.title}", own) for n, own in rows.groupby("series", sort=False)]
+
+    def draw(self, axis: Any, rows: pd.DataFrame) -> None:
+        """The matrix with its own colour bar."""
+        matrix = rows[self.key].iloc[0]
+        bound = max(1e-9, *(abs(value) for line in matrix for value in line))
+        image = axis.imshow(matrix, cmap="RdBu_r", vmin=-bound, vmax=bound, aspect="auto")
+        axis.set_xlabel(self.across, fontsize=9)
+        axis.set_ylabel(self.down, fontsize=9)
+        axis.figure.colorbar(image, ax=axis, shrink=0.85)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StackedBars:
+    """Horizontal bars: the parts of every series.
+
+    Attributes:
+        keys: Key -> label of the figures, stacked in this order.
+        title: Title, with the unit.
+    """
+
+    keys: Mapping[str, str]
+    title: str
+
+    def panels(self, rows: pd.DataFrame) -> list[Panel]:
+        """One of all rows that hold the parts."""
+        wanted = [f"{key}.value" for key in self.keys]
+        shown = rows.dropna(subset=wanted) if set(wanted) <= set(rows) else rows[:0]
+        return [(self.title, shown)] if len(shown) else []
+
+    def draw(self, axis: Any, rows: pd.DataFrame) -> None:
+        """A bar for each row."""
+        parts = rows.set_index("series")[[f"{key}.value" for key in self.keys]]
+        named = parts.rename(columns={f"{key}.value": label for key, label in self.keys.items()})
+        named.plot.barh(stacked=True, ax=axis, legend=False, ylabel="")
+        axis.invert_yaxis()
+
+
+def require_drawing() -> None:
+    """Refuse to begin what could not be shown in the end.
 
     Raises:
-        MissingDependencyError: If matplotlib is not installed.
+        MissingDependencyError: If pandas or matplotlib is not installed.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise missing_eval_extra("matplotlib") from error
-    return Figure
+    for package in ("pandas", "matplotlib"):
+        if importlib.util.find_spec(package) is None:
+            raise missing_eval_extra(package)
 
 
-def plot(rows: Sequence[Row], panels: Sequence[Drawing], *, title: str) -> bytes:
-    """Draw every panel that has something to show; bands and bars are 95 % intervals.
+def picture(rows: Sequence[Row], plots: Sequence[Plot], *, title: str) -> bytes:
+    """Draw every plot that has something to show, with 95 % intervals.
 
     Args:
         rows: Rows of a result.
-        panels: What to draw.
+        plots: What to draw.
         title: Headline.
 
     Returns:
         A PNG file.
-
-    Raises:
-        MissingDependencyError: If matplotlib is not installed.
     """
-    shown = [panel for panel in panels if panel.has(rows)]
+    import pandas as pd
+    from matplotlib.figure import Figure
+
+    frame = pd.json_normalize(list(rows))  # a figure becomes key.value, key.low and key.high
+    frame["colour"] = [f"C{number % 10}" for number in pd.factorize(frame["series"])[0]]
+    shown = [(plot, *panel) for plot in plots for panel in plot.panels(frame)]
     wide = max(1, min(2, len(shown)))
     tall = max(1, -(-len(shown) // wide))
-    figure = require_matplotlib()(figsize=(5 * wide + 0.5, 3.4 * tall + 1), layout="constrained")
+    figure = Figure(figsize=(5 * wide + 0.5, 3.4 * tall + 1), layout="constrained")
     axes = figure.subplots(tall, wide, squeeze=False).flatten()
     for axis in axes[len(shown) :]:
         axis.set_axis_off()
-    handles: dict[str, Any] = {}
-    for axis, panel in zip(axes, shown, strict=False):
-        for label, artist in panel.draw(axis, rows).items():
-            handles.setdefault(label, artist)
+    legend: dict[str, Any] = {}
+    for axis, (plot, name, own) in zip(axes, shown, strict=False):
+        plot.draw(axis, own)
+        axis.set_title(name, fontsize=10)
+        axis.tick_params(labelsize=8)
+        artists, labels = axis.get_legend_handles_labels()
+        legend = {**dict(zip(labels, artists, strict=True)), **legend}
     figure.suptitle(title, fontsize=12)
-    if handles:
-        figure.legend(
-            handles.values(),
-            handles.keys(),
-            loc="outside lower center",
-            ncols=min(4, len(handles)),
-            fontsize=8,
-            frameon=False,
-            handlelength=3,
-        )
+    if legend:
+        where = {"loc": "outside lower center", "ncols": min(4, len(legend))}
+        figure.legend(legend.values(), legend.keys(), fontsize=8, frameon=False, **where)
     stream = io.BytesIO()
     figure.savefig(stream, format="png", dpi=120, metadata={"Software": None})
     return stream.getvalue()

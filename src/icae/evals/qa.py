@@ -2,219 +2,80 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
 from icae.compression.refinement import RefineConfig
-from icae.config.spans import check_ratio
 from icae.engine import Icae
-from icae.errors import ConfigError, InputError
-from icae.evals.answer_figures import answer_figures, choose
-from icae.evals.answer_metrics import rouge_signature
-from icae.evals.experiment import (
-    BY_RATIO,
-    Cell,
-    Column,
-    Comparison,
-    Panel,
-    Prepared,
-    Row,
+from icae.errors import ConfigError
+from icae.evals.asking import Asked, QuestionExperiment
+from icae.evals.bootstrap import mean_figure, ratio_figure
+from icae.evals.experiment import RATIOS
+from icae.evals.plots import Lines
+from icae.evals.respondents import (
+    ADAPTIVE,
+    FIRST,
+    FULL,
+    MEMORY,
+    NOTED,
+    NOTHING,
+    OTHER,
+    REFINED,
+    SUMMARY,
+    UPPER,
+    VERBATIM,
+    TextRespondent,
+    known_respondents,
+    whole_text,
 )
-from icae.evals.memories import Tick
-from icae.evals.qa_comparison import COMPARED, compare_readers
-from icae.evals.questions import QuestionSet, Room, read_question_sets
-from icae.evals.readers import (
-    FirstTokens,
-    FullText,
-    MemoryReader,
-    NoText,
-    OtherMemoryReader,
-    OwnSummary,
-    PlainReader,
-    Reader,
-    answer_cost,
-    upper_bound_reader,
-)
-from icae.evals.segment_readers import (
-    BudgetShaper,
-    NotedReader,
-    RefinedShaper,
-    SegmentReader,
-    VerbatimShaper,
-)
-from icae.model import FullContextModel, adapter_hash, load_trained, read_info, render_answer
+from icae.evals.tables import Column, Row, Table
+from icae.evals.text_metrics import rouge_signature
+from icae.model import FullContextModel, adapter_hash, load_trained, read_info
 from icae.model.adapter_files import FULL_CONTEXT
-
-MEMORY, FULL, UPPER = "memory", "full context", "upper bound"
-OTHER, NOTHING, FIRST, SUMMARY = "other memory", "no context", "first tokens", "own summary"
-
-REFINED, ADAPTIVE, NOTED = "refined memory", "adaptive memory", "memory with note"
-VERBATIM = "verbatim memory"
 
 READERS = (MEMORY, FULL, NOTHING, FIRST, SUMMARY, OTHER)
 """Who answers unless others are named; the upper bound comes with its folder."""
-
 ALL_READERS = (*READERS, REFINED, ADAPTIVE, NOTED, VERBATIM)
 """What may be asked for by name."""
 
-BY_SLOTS = (MEMORY, FIRST, SUMMARY, OTHER, REFINED, ADAPTIVE, NOTED)
-"""Readers of which each ratio is measured by itself: they read as many positions as slots."""
+DIFFERENCES = ("f1", "rougeL", "loss", "accuracy", "empty", "repeating", "unterminated")
+"""Figures of which the difference (memory minus the other) is taken."""
+COMPARED = (
+    Column(title="data set", key="dataset"),
+    Column(title="ratio", key="ratio"),
+    Column(title="memory minus", key="kind"),
+    Column(title="F1", key="f1", digits=3),
+    Column(title="F1, memory / other", key="f1_ratio", digits=2),
+    Column(title="ROUGE-L", key="rougeL", digits=3),
+    Column(title="loss (nats/token)", key="loss", digits=3),
+    Column(title="choice accuracy", key="accuracy", digits=3),
+    Column(title="empty", key="empty", digits=3),
+    Column(title="repeating", key="repeating", digits=3),
+    Column(title="unterminated", key="unterminated", digits=3),
+)
 
 
 @dataclass(frozen=True, kw_only=True)
-class QaSettings:
-    """Settings of the experiment.
+class Qa(QuestionExperiment[Asked]):
+    """The memory against everybody else.
 
     Attributes:
-        ratios: Compression ratios, context tokens per slot.
-        questions: Questions drawn from each file; None takes all.
-        max_new_tokens: Most tokens of an answer.
-        max_context: Longest context in tokens; None: what the decoder's window holds.
         readers: Who answers, of `ALL_READERS`.
         refine_steps: Most refinement steps of a span, for the refined memory.
         upper_bound: Folder of a full-context reader, or None to leave the upper bound out.
-        seed: Seed of the draw and of the bootstrap.
     """
 
-    ratios: tuple[float, ...]
-    questions: int | None = 200
-    max_new_tokens: int = 64
-    max_context: int | None = None
     readers: tuple[str, ...] = READERS
     upper_bound: Path | None = None
     refine_steps: int = 60
-    seed: int = 0
 
     name = "qa"
     title = "Answers from memory, from the context and from what else could be read"
-
-    def __post_init__(self) -> None:
-        if not self.ratios:
-            raise ConfigError("There is no ratio to measure.", expected="one ratio or more")
-        for ratio in self.ratios:
-            check_ratio(ratio)
-        if self.questions is not None and self.questions < 2:
-            raise ConfigError(
-                "Too few questions to compare.", got=str(self.questions), expected=">= 2"
-            )
-        if self.max_new_tokens < 1:
-            raise ConfigError(
-                "Answers have no room.", got=str(self.max_new_tokens), expected=">= 1 token"
-            )
-        unknown = [reader for reader in self.readers if reader not in ALL_READERS]
-        if unknown or not self.readers:
-            raise ConfigError(
-                "This reader is not known." if unknown else "There is no reader.",
-                got=", ".join(map(repr, unknown)) or None,
-                expected=", ".join(ALL_READERS),
-            )
-        self._refine()  # checks the steps
-
-    def _refine(self) -> RefineConfig:
-        return RefineConfig(steps=self.refine_steps)
-
-    def fixed(self) -> Mapping[str, Any]:
-        """The settings that make answers comparable; ratios and readers may be added."""
-        return {
-            "questions": self.questions,
-            "max_new_tokens": self.max_new_tokens,
-            "max_context": self.max_context,
-            "refine_steps": self.refine_steps,
-        }
-
-    def prepare(self, engine: Icae, texts: Sequence[Path]) -> Prepared:
-        """Draw the questions and load the upper bound.
-
-        Raises:
-            InputError: If a file or its questions cannot be used.
-            AdapterError: If the upper bound cannot be used with this base model.
-            MissingDependencyError: If the `[eval]` extra is not installed.
-        """
-        signature = rouge_signature()
-        readers, record = self._readers(engine)
-        room = Room(
-            window=engine.runtime.context_window,
-            answer=self.max_new_tokens,
-            context=self.max_context,
-        )
-        sets = read_question_sets(
-            texts, engine.tokenizer, room=room, count=self.questions, seed=self.seed
-        )
-        experiment = QuestionAnswering(engine, self, sets, readers)
-        comparison = Comparison(
-            title="The memory against the others",
-            columns=COMPARED,
-            compare=lambda rows: compare_readers(rows, memory=MEMORY, seed=self.seed),
-        )
-        record |= {
-            "ratios": list(self.ratios),
-            "rouge": signature,
-            "sets": [_set_record(questions) for questions in sets],
-        }
-        return Prepared(experiment=experiment, record=record, comparison=comparison)
-
-    def _readers(self, engine: Icae) -> tuple[dict[str, Reader], dict[str, Any]]:
-        """Every reader asked for by name, and what the result says about the upper bound."""
-        known: dict[str, Reader] = {
-            MEMORY: MemoryReader(engine),
-            OTHER: OtherMemoryReader(engine),
-            FULL: PlainReader(engine.runtime, engine.answerer, FullText()),
-            NOTHING: PlainReader(engine.runtime, engine.answerer, NoText()),
-            FIRST: PlainReader(engine.runtime, engine.answerer, FirstTokens(engine=engine)),
-            SUMMARY: PlainReader(engine.runtime, engine.answerer, OwnSummary(engine=engine)),
-            REFINED: SegmentReader(engine, RefinedShaper(engine=engine, config=self._refine())),
-            ADAPTIVE: SegmentReader(engine, BudgetShaper(engine=engine)),
-            NOTED: NotedReader(engine),
-            VERBATIM: SegmentReader(engine, VerbatimShaper(engine=engine)),
-        }
-        chosen = {name: known[name] for name in ALL_READERS if name in self.readers}
-        if self.upper_bound is None:
-            return chosen, {"upper_bound": None}
-        base = engine.provenance
-        info = read_info(self.upper_bound, FULL_CONTEXT)
-        tuned = load_trained(
-            FullContextModel,
-            info,
-            self.upper_bound,
-            engine.runtime.model.decoder,
-            base_model=base.base_model,
-            base_hash=base.base_hash,
-        )
-        record = {
-            "name": info.name,
-            "hash": adapter_hash(self.upper_bound, FULL_CONTEXT),
-            "lora_rank": info.model.lora_rank,
-            "adapter_lora_rank": engine.config.lora_rank,
-        }
-        return {**chosen, UPPER: upper_bound_reader(engine, tuned)}, {"upper_bound": record}
-
-
-def _set_record(questions: QuestionSet) -> dict[str, Any]:
-    return {
-        "dataset": questions.name,
-        "questions_in_file": questions.in_file,
-        "too_long": questions.too_long,
-        "questions": len(questions.questions),
-        "contexts": len(set(questions.groups)),
-        "choices": list(questions.choices),
-        "commonest_choice": questions.commonest_choice,
-    }
-
-
-class QuestionAnswering:
-    """Every data set, reader and ratio.
-
-    Args:
-        engine: Adapter and base model.
-        settings: Ratios and limits.
-        sets: The questions of each data set.
-        readers: Who answers, by name.
-    """
-
+    question = "Are questions answered from memory as from the full context?"
     columns = (
         Column(title="data set", key="dataset"),
         Column(title="ratio", key="ratio"),
@@ -232,127 +93,138 @@ class QuestionAnswering:
         Column(title="unterminated", key="unterminated", digits=3),
         Column(title="answer tokens", key="answer_tokens", digits=1),
     )
+    plots = (
+        Lines(key="f1", title="F1", along="ratio"),
+        Lines(key="loss", title="loss on the reference (nats per token)", along="ratio"),
+    )
+    notes = (
+        "Memory: the slots of the context. First tokens: the context cut off after as many "
+        "tokens as there are slots. Own summary: the frozen decoder's summary of at most as "
+        "many tokens. Upper bound: the whole context read through a LoRA tuned for it. Other "
+        "memory: the slots of another question's context; what the slots carry is what the "
+        "own memory adds to that.",
+        "Refined memory: the slots after gradient steps against the decoder. Adaptive memory: "
+        "the ratio of each span, or verbatim, chosen within as many positions. Memory with "
+        "note: the slots, and in the prompt the figures, names and code that they lose. "
+        "Verbatim memory: the tokens of the context where slots stand, nothing compressed.",
+        "Positions: decoder positions read before the answer, prompt included (mean).",
+        "Answers: greedy, up to the limit. EM and F1 as in SQuAD, ROUGE by rouge-score, the best "
+        "reference counts. Loss: mean over questions of the loss on the first reference answer "
+        "and its end, under teacher forcing.",
+        "Empty: no letter or digit. Repeating: a phrase three times or more in a row, six "
+        "words or more. Unterminated: cut off by the limit.",
+    )
 
-    def __init__(
-        self,
-        engine: Icae,
-        settings: QaSettings,
-        sets: Sequence[QuestionSet],
-        readers: Mapping[str, Reader],
-    ) -> None:
-        self.engine, self.settings, self.readers = engine, settings, dict(readers)
-        self.sets = {questions.name: questions for questions in sets}
+    @classmethod
+    def quick(cls, span: int) -> Self:
+        """Six questions at 4x."""
+        return cls(ratios=(4.0,), questions=6, max_new_tokens=16, max_context=256)
 
-    @property
-    def panels(self) -> tuple[Panel, ...]:
-        """F1 and loss of each data set, along the ratio."""
-        return tuple(
-            Panel(key=key, title=f"{name}: {title}", axis=BY_RATIO, dataset=name)
-            for name in self.sets
-            for key, title in (("f1", "F1"), ("loss", "loss on the reference (nats per token)"))
-        )
+    @classmethod
+    def full(cls, span: int) -> Self:
+        """200 questions."""
+        return cls(ratios=RATIOS, questions=200)
 
-    @property
-    def notes(self) -> tuple[str, ...]:
-        """How to read the figures, and which questions were asked."""
-        return (
-            "Memory: the slots of the context. First tokens: the context cut off after as many "
-            "tokens as there are slots. Own summary: the frozen decoder's summary of at most as "
-            "many tokens. Upper bound: the whole context read through a LoRA tuned for it. Other "
-            "memory: the slots of another question's context; what the slots carry is what the "
-            "own memory adds to that.",
-            "Refined memory: the slots after gradient steps against the decoder. Adaptive memory: "
-            "the ratio of each span, or verbatim, chosen within as many positions. Memory with "
-            "note: the slots, and in the prompt the figures, names and code that they lose. "
-            "Verbatim memory: the tokens of the context where slots stand, nothing compressed.",
-            "Positions: decoder positions read before the answer, prompt included (mean).",
-            f"Answers: greedy, up to {self.settings.max_new_tokens} tokens. EM and F1 as in "
-            "SQuAD, ROUGE by rouge-score, the best reference counts. Loss: mean over questions "
-            "of the loss on the first reference answer and its end, under teacher forcing.",
-            "Empty: no letter or digit. Repeating: a phrase three times or more in a row, six "
-            "words or more. Unterminated: cut off by the limit.",
-            *(_set_note(questions) for questions in self.sets.values()),
-        )
-
-    def cells(self) -> list[Cell]:
-        """For each data set the readers that no ratio changes, then each ratio."""
-        free = [name for name in self.readers if name not in BY_SLOTS]
-        bound = [name for name in self.readers if name in BY_SLOTS]
-        return [
-            Cell(dataset=dataset, ratio=ratio, reader=self._cell_name(name))
-            for dataset in self.sets
-            for ratio, names in [(None, free), *((r, bound) for r in self.settings.ratios)]
-            for name in names
-        ]
-
-    def _cell_name(self, reader: str) -> str:
-        """The reader's name; that of the upper bound tells its weights."""
-        folder = self.settings.upper_bound
-        if reader != UPPER or folder is None:
-            return reader
-        return f"{reader} {adapter_hash(folder, FULL_CONTEXT)[:12]}"
-
-    def cost(self, cell: Cell) -> int:
-        """About how many tokens go through the model for a cell."""
-        questions = self._questions(cell).questions
-        read = 2 * sum(len(question.context_ids) for question in questions)
-        return read + answer_cost(len(questions), self.settings.max_new_tokens)
-
-    def _questions(self, cell: Cell) -> QuestionSet:
-        assert cell.dataset is not None
-        return self.sets[cell.dataset]
-
-    def measure(self, cell: Cell, rows: Sequence[Row], tick: Tick) -> list[Row]:
-        """The row of a cell."""
-        assert cell.reader is not None
-        kind = next(name for name in self.readers if self._cell_name(name) == cell.reader)
-        reader, asked = self.readers[kind], self._questions(cell)
-        questions, tokenizer = asked.questions, self.engine.tokenizer
-        readings = reader.read(questions, cell.ratio, tick)
-        self._require_fit(cell, [len(r.request.prompt_ids) for r in readings])
-        answers = reader.answer(readings, self.settings.max_new_tokens, tick)
-        references = [render_answer(tokenizer, question.answers[0]) for question in questions]
-        losses = [float(loss_T.mean()) for loss_T in reader.losses(readings, references, tick)]
-        chosen = None
-        if asked.choices:
-            chosen = choose(reader, readings, tokenizer, choices=asked.choices, tick=tick)
-        figures = answer_figures(
-            questions, answers, losses, chosen=chosen, groups=asked.groups, seed=self.settings.seed
-        )
-        if any(reading.text is not None for reading in readings):
-            figures["per_question"]["read"] = [reading.text for reading in readings]
-        context_positions = float(np.mean([r.context_positions for r in readings]))
-        return [
-            {
-                "kind": kind,
-                "series": kind,
-                "questions": len(questions),
-                "context_positions": round(context_positions, 1),
-                **figures,
-            }
-        ]
-
-    def _require_fit(self, cell: Cell, prompts: Sequence[int]) -> None:
-        window = self.engine.runtime.context_window
-        if max(prompts) + self.settings.max_new_tokens > window:
-            raise InputError(
-                f"A prompt does not fit the decoder ({cell}).",
-                got=f"{max(prompts)} tokens and {self.settings.max_new_tokens} of the answer",
-                expected=f"at most {window}",
-                fix="Lower --max-context or --max-new-tokens.",
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        unknown = [reader for reader in self.readers if reader not in ALL_READERS]
+        if unknown or not self.readers:
+            raise ConfigError(
+                "This reader is not known." if unknown else "There is no reader.",
+                got=", ".join(map(repr, unknown)) or None,
+                expected=", ".join(ALL_READERS),
             )
+        self._refine()  # checks the steps
+
+    def _refine(self) -> RefineConfig:
+        return RefineConfig(steps=self.refine_steps)
+
+    def fixed(self) -> dict[str, Any]:
+        """The settings that make answers comparable; ratios and readers may be added."""
+        return {**super().fixed(), "refine_steps": self.refine_steps}
+
+    def prepare(self, engine: Icae, inputs: Sequence[Path]) -> Asked:
+        """Draw the questions and load the upper bound.
+
+        Raises:
+            InputError: If a file or its questions cannot be used.
+            AdapterError: If the upper bound cannot be used with this base model.
+            MissingDependencyError: If the `[eval]` extra is not installed.
+        """
+        signature = rouge_signature()
+        known = known_respondents(engine, self._refine())
+        respondents = {name: known[name] for name in ALL_READERS if name in self.readers}
+        record: dict[str, Any] = {"upper_bound": None}
+        digests: dict[str, str] = {}
+        if self.upper_bound is not None:
+            respondents[UPPER], record["upper_bound"] = _upper_bound(engine, self.upper_bound)
+            digests[UPPER] = record["upper_bound"]["hash"]
+        sets = self.draw(engine, inputs)
+        record |= {
+            "ratios": list(self.ratios),
+            "rouge": signature,
+            "sets": [questions.record for questions in sets.values()],
+        }
+        return Asked(
+            engine=engine, record=record, sets=sets, respondents=respondents, digests=digests
+        )
+
+    def compared(self, material: Asked, rows: Sequence[Row]) -> Table | None:
+        """The memory against every other reader, question by question."""
+        return Table(
+            title="The memory against the others",
+            columns=COMPARED,
+            rows=compare_readers(rows, seed=self.seed),
+        )
 
 
-def _set_note(questions: QuestionSet) -> str:
-    text = (
-        f"{questions.name}: {len(questions.questions)} questions about "
-        f"{len(set(questions.groups))} contexts, of {questions.in_file} in the file; "
-        f"{questions.too_long} of the file were too long for the decoder or --max-context and "
-        "were left out for every reader."
+def _upper_bound(engine: Icae, folder: Path) -> tuple[TextRespondent, dict[str, Any]]:
+    """The decoder with a LoRA tuned to read whole contexts, and what the result says of it."""
+    info = read_info(folder, FULL_CONTEXT)
+    tuned = load_trained(
+        FullContextModel,
+        info,
+        folder,
+        engine.runtime.model.decoder,
+        base_model=engine.provenance.base_model,
+        base_hash=engine.provenance.base_hash,
     )
-    if questions.commonest_choice is None:
-        return text
-    return (
-        f"{text} Choice accuracy: the likelier of {', '.join(questions.choices)}; always saying "
-        f"the commonest gives {questions.commonest_choice:.3f}."
-    )
+    record = {
+        "name": info.name,
+        "hash": adapter_hash(folder, FULL_CONTEXT),
+        "lora_rank": info.model.lora_rank,
+        "adapter_lora_rank": engine.config.lora_rank,
+    }
+    return TextRespondent(engine=engine, source=whole_text, decoder=tuned.decoder), record
+
+
+def compare_readers(rows: Sequence[Row], *, seed: int) -> list[Row]:
+    """One row for each data set, ratio and other reader, with paired intervals over contexts.
+
+    Args:
+        rows: The measured rows; each has its values by question.
+        seed: Seed of the bootstrap.
+    """
+    return [
+        _difference(own, other, seed)
+        for own in rows
+        for other in rows
+        if own["kind"] == MEMORY != other["kind"]
+        and other["dataset"] == own["dataset"]
+        and other["ratio"] in (None, own["ratio"])
+    ]
+
+
+def _difference(own: Row, other: Row, seed: int) -> Row:
+    mine, theirs = own["per_question"], other["per_question"]
+    groups = mine["group"]
+    row: Row = {"dataset": own["dataset"], "ratio": own["ratio"], "kind": other["kind"]}
+    for name in DIFFERENCES:
+        if name in mine and name in theirs:
+            gaps = np.asarray(mine[name]) - np.asarray(theirs[name])
+            row[name] = mean_figure(gaps, groups=groups, seed=seed)
+    # A ratio to what may be nothing says nothing.
+    above_zero = mean_figure(theirs["f1"], groups=groups, seed=seed)["low"] > 0
+    ratio = ratio_figure(mine["f1"], theirs["f1"], groups=groups, seed=seed)
+    row["f1_ratio"] = ratio if above_zero else None
+    return row

@@ -15,7 +15,7 @@ from icae.config.types import TokenIds
 from icae.data.corpus import list_corpus
 from icae.data.triplets import Triplet, read_triplets
 from icae.errors import InputError
-from icae.evals.answer_metrics import normalised
+from icae.evals.text_metrics import normalised
 from icae.model import render_answer, render_prompt, tokenize
 
 log = logging.getLogger(__name__)
@@ -79,6 +79,34 @@ class QuestionSet:
         counts = Counter(normalised(question.answers[0]) for question in self.questions)
         return max(counts.values()) / len(self.questions)
 
+    @property
+    def record(self) -> dict[str, Any]:
+        """What a result says about the questions."""
+        return {
+            "dataset": self.name,
+            "questions_in_file": self.in_file,
+            "too_long": self.too_long,
+            "questions": len(self.questions),
+            "contexts": len(set(self.groups)),
+            "choices": list(self.choices),
+            "commonest_choice": self.commonest_choice,
+        }
+
+    @property
+    def note(self) -> str:
+        """Which questions were asked, for people."""
+        text = (
+            f"{self.name}: {len(self.questions)} questions about {len(set(self.groups))} "
+            f"contexts, of {self.in_file} in the file; {self.too_long} of the file were too long "
+            "for the decoder or --max-context and were left out for every reader."
+        )
+        if self.commonest_choice is None:
+            return text
+        return (
+            f"{text} Choice accuracy: the likelier of {', '.join(self.choices)}; always saying "
+            f"the commonest gives {self.commonest_choice:.3f}."
+        )
+
 
 @dataclass(frozen=True, kw_only=True)
 class Room:
@@ -119,7 +147,7 @@ def read_question_sets(
         InputError: If a file cannot be read, two have one name, or too few questions fit.
     """
     files = [Path(file) for file in list_corpus(paths)]
-    names = Counter(_name(file) for file in files)
+    names = Counter(set_name(file) for file in files)
     doubled = [name for name, times in names.items() if times > 1]
     if doubled:
         raise InputError(
@@ -128,7 +156,8 @@ def read_question_sets(
     return [_read(file, tokenizer, room=room, count=count, seed=seed) for file in files]
 
 
-def _name(file: Path) -> str:
+def set_name(file: Path) -> str:
+    """Name of a data set, after its file."""
     return file.name.partition(".jsonl")[0]
 
 
@@ -144,7 +173,14 @@ def _read(file: Path, tokenizer: Any, *, room: Room, count: int | None, seed: in
         prompt = len(render_prompt(tokenizer, triplet.prompt))
         reference = len(render_answer(tokenizer, triplet.answers[0]))
         if room.holds(len(ids), prompt, reference):
-            fitting.append(_question(triplet, ids, group))
+            question = Question(
+                context=triplet.context,
+                context_ids=ids,
+                prompt=triplet.prompt,
+                answers=triplet.answers,
+                group=group,
+            )
+            fitting.append(question)
     if len(fitting) < 2:
         raise InputError(
             f"Too few questions of {file} fit.",
@@ -158,21 +194,11 @@ def _read(file: Path, tokenizer: Any, *, room: Room, count: int | None, seed: in
     drawn = np.random.default_rng(seed).permutation(len(fitting))[:count]
     questions = sorted((fitting[i] for i in drawn), key=lambda q: len(q.context_ids))
     return QuestionSet(
-        name=_name(file),
+        name=set_name(file),
         questions=tuple(questions),
         in_file=len(triplets),
         too_long=too_long,
         choices=_choices(triplets),
-    )
-
-
-def _question(triplet: Triplet, context_ids: TokenIds, group: int) -> Question:
-    return Question(
-        context=triplet.context,
-        context_ids=context_ids,
-        prompt=triplet.prompt,
-        answers=triplet.answers,
-        group=group,
     )
 
 

@@ -7,32 +7,24 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from icae.config.types import TokenIds
-from icae.engine import Icae
-from icae.evals.contexts import Window
-from icae.evals.experiment import Cell, Column, Grid, Row, require_fit
-from icae.evals.memories import Tick
-from icae.evals.reconstruction import (
-    FIGURES,
-    GREEDY_NOTE,
-    PANELS,
-    check_greedy,
-    memory_figures,
-    reading_cost,
-    writing_cost,
-)
+from icae.evals.decoding import encode_contexts, score_tasks, write_back
+from icae.evals.experiment import Cell, HeldOut, TextExperiment, paper_lengths
+from icae.evals.reconstruction import FIGURES, GREEDY_NOTE, PLOTS, check_greedy, written_figures
+from icae.evals.tables import Column, Row
+from icae.model.objectives import autoencoding
 
 TEXTS = ("normal", "patterned", "random")
 
 
 @dataclass(frozen=True, kw_only=True)
-class RandomTextSettings(Grid):
-    """Settings of the experiment.
+class RandomText(TextExperiment):
+    """The three kinds of text, by length and ratio.
 
     Attributes:
         greedy: Contexts, of the samples, that are also decoded freely.
@@ -42,25 +34,7 @@ class RandomTextSettings(Grid):
 
     name = "random-text"
     title = "Reconstruction of normal, patterned and random text"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_greedy(self.greedy, self.samples)
-
-    def build(self, engine: Icae, windows: Sequence[Window]) -> RandomText:
-        """The experiment on a loaded model and drawn windows."""
-        return RandomText(engine, self, windows)
-
-
-class RandomText:
-    """The three kinds of text, by length and ratio.
-
-    Args:
-        engine: Adapter and base model.
-        settings: Lengths, ratios, numbers of contexts.
-        windows: Where the normal text stands.
-    """
-
+    question = "Does the memory hold text, or only what is likely?"
     columns = (
         Column(title="length", key="length"),
         Column(title="ratio", key="ratio"),
@@ -68,51 +42,52 @@ class RandomText:
         Column(title="slots", key="slots"),
         *FIGURES,
     )
-    panels = PANELS
+    plots = PLOTS
     notes = (
         "Patterned: each token id of the normal text + 1. Random: token ids drawn uniformly. "
         "Both leave out special tokens.",
         GREEDY_NOTE,
     )
 
-    def __init__(
-        self, engine: Icae, settings: RandomTextSettings, windows: Sequence[Window]
-    ) -> None:
-        self.engine, self.settings, self.windows = engine, settings, windows
-        self.ordinary_V = ordinary_ids(engine.tokenizer)
-        require_fit(engine, 2 * max(settings.lengths) + 1)
+    @classmethod
+    def quick(cls, span: int) -> Self:
+        """One length at 4x."""
+        return cls(lengths=(span,), ratios=(4.0,), samples=8, greedy=4)
 
-    def cells(self) -> list[Cell]:
+    @classmethod
+    def full(cls, span: int) -> Self:
+        """The lengths of the paper at 4x."""
+        return cls(lengths=paper_lengths(span), ratios=(4.0,))
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_greedy(self.greedy, self.samples)
+
+    def cells(self, material: HeldOut) -> list[Cell]:
         """Every length, ratio and kind of text."""
         return [
-            Cell(length=length, ratio=ratio, text=text)
-            for length in self.settings.lengths
-            for ratio in self.settings.ratios
+            Cell(length=cell.length, ratio=cell.ratio, text=text)
+            for cell in super().cells(material)
             for text in TEXTS
         ]
 
-    def cost(self, cell: Cell) -> int:
-        """About how many tokens go through the model for a cell."""
-        settings = self.settings
-        return reading_cost(cell, settings.samples, passes=1) + writing_cost(cell, settings.greedy)
-
-    def measure(self, cell: Cell, rows: Sequence[Row], tick: Tick) -> list[Row]:
+    def measure(self, material: HeldOut, cell: Cell, rows: Sequence[Row]) -> list[Row]:
         """The row of a cell."""
-        assert cell.ratio is not None
-        assert cell.text is not None
-        normal = [window.context(cell.length) for window in self.windows]
-        contexts = make_text(cell.text, normal, self.ordinary_V, seed=self.settings.seed)
-        figures = memory_figures(
-            self.engine,
-            contexts,
-            ratio=cell.ratio,
-            greedy=self.settings.greedy,
-            seed=self.settings.seed,
-            tick=tick,
+        engine, kind = material.engine, cell.text or ""
+        contexts = make_text(
+            kind, self.contexts(material, cell), ordinary_ids(engine.tokenizer), seed=self.seed
         )
-        several = len(self.settings.ratios) > 1
-        series = f"{cell.text}, {cell.ratio:g}x" if several else cell.text
-        return [{"kind": cell.text, "series": series, **figures}]
+        memories = encode_contexts(engine.runtime, contexts, ratio=cell.known_ratio)
+        scores = score_tasks(engine.runtime, memories, [autoencoding(ids) for ids in contexts])
+        written = write_back(engine.runtime, memories[: self.greedy])
+        return [
+            {
+                "kind": kind,
+                "series": f"{kind}, {cell.times}" if len(self.ratios) > 1 else kind,
+                "slots": len(memories[0].slots_KD),
+                **written_figures(engine, contexts, scores, written, seed=self.seed),
+            }
+        ]
 
 
 def ordinary_ids(tokenizer: Any) -> NDArray[np.int64]:

@@ -1,38 +1,49 @@
-"""Refinement: how faithful slots become with optimiser steps, and what that costs."""
+"""Refinement: how faithful slots become with optimiser steps, and what that costs.
+
+Shape legend: K slots, D hidden size, L tokens of a span.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
+import torch
 
 from icae.compression.refinement import RefineConfig, Refined, RefineTask, refine
 from icae.compression.teachers import TeacherWriter
-from icae.config.spans import slot_count
+from icae.config.spans import chunk_of_tokens, slot_count
 from icae.config.types import FloatArray, TokenIds
+from icae.decode.torch import TorchRuntime
 from icae.engine import Icae
 from icae.errors import ConfigError, InputError
-from icae.evals.contexts import Window
-from icae.evals.continuation import slot_losses, token_losses
-from icae.evals.experiment import Axis, Cell, Column, Grid, Panel, Row, plain, require_fit
-from icae.evals.memories import STEP_COST, ContextMemory, Tick, write_back
-from icae.evals.metrics import mean_estimate
-from icae.evals.reconstruction import check_greedy, reading_cost, text_figures, writing_cost
-from icae.evals.starts import STARTS, start_memories
+from icae.evals.bootstrap import mean_figure
+from icae.evals.decoding import (
+    ContextMemory,
+    encode_contexts,
+    slot_losses,
+    token_losses,
+    write_back,
+)
+from icae.evals.experiment import RATIOS, Cell, HeldOut, TextExperiment, check_least
+from icae.evals.plots import Lines
+from icae.evals.reconstruction import check_greedy, joined, text_figures
+from icae.evals.tables import Column, Row
+from icae.model import IcaeModel
+from icae.model.encoder import chunk_means
 
 CONTINUATION = 32
 """Scored tokens of the true continuation."""
-BACKWARD_COST = 2
-"""Forward passes that take about as long as one backward pass."""
-BY_STEP = Axis(key="step", label="refinement steps")
+STARTS = ("encoder", "chunk-means", "noise")
+"""What slots are refined from."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class RefinementSettings(Grid):
-    """Settings of the experiment.
+class Refinement(TextExperiment):
+    """Slots of single spans refined from several starts, by length, ratio and step.
 
     Attributes:
         starts: What the slots are refined from, of `STARTS`.
@@ -53,6 +64,59 @@ class RefinementSettings(Grid):
 
     name = "refinement"
     title = "Fidelity of slots by refinement steps"
+    question = "What does fidelity cost at compress time?"
+    columns = (
+        Column(title="length", key="length"),
+        Column(title="ratio", key="ratio"),
+        Column(title="start", key="text"),
+        Column(title="slots", key="slots"),
+        Column(title="step", key="step"),
+        Column(title="token accuracy", key="accuracy", digits=3),
+        Column(title="best so far", key="best_accuracy", digits=3),
+        Column(title="done", key="done", digits=3),
+        Column(title="greedy BLEU-4", key="bleu", digits=1),
+        Column(title="exact prefix", key="prefix_share", digits=3),
+        Column(title="next-token loss (nats/token)", key="loss", digits=3),
+        Column(title="behind full context", key="full_loss", digits=3),
+        Column(title="behind no context", key="bare_loss", digits=3),
+        Column(title="seconds a span", key="seconds", digits=2),
+    )
+    plots = (
+        Lines(key="accuracy", title="token accuracy, teacher-forced", limits=(0, 1), along="step"),
+        Lines(key="loss", title="loss of the continuation (nats per token)", along="step"),
+        Lines(key="bleu", title="BLEU-4 of greedy text", limits=(0, None), along="step"),
+        Lines(
+            key="prefix_share",
+            title="share of tokens before the first error",
+            limits=(0, None),
+            along="step",
+        ),
+    )
+    notes = (
+        "Token accuracy: teacher-forced, of the slots after that many steps; a span whose "
+        "every token leads by a margin is done, stops and stays at 1. Best so far: of the best "
+        "slots met. Done: share of the spans.",
+        "Greedy BLEU-4 (corpus; sacrebleu) and exact prefix are of the best slots met after "
+        "that many steps; the next-token loss is of the start slots in the first row of a start "
+        "and of the best slots met in its last row.",
+        f"Next-token loss: the true continuation behind slots and [LM] token, {CONTINUATION} "
+        "tokens under teacher forcing. The token after the span is read by all and scored by "
+        "none; behind full and no context there is no objective token.",
+        "Chunk-means: the mean input embedding of each slot's chunk. Noise: normal, of the RMS "
+        "of the input embeddings. Seconds: refinement and writing its teachers, not the start.",
+    )
+
+    @classmethod
+    def quick(cls, span: int) -> Self:
+        """Two spans at 4x, 20 steps from the encoder's slots."""
+        return cls(
+            lengths=(span,), ratios=(4.0,), starts=("encoder",), steps=20, samples=2, greedy=2
+        )
+
+    @classmethod
+    def full(cls, span: int) -> Self:
+        """4x to 16x from every start."""
+        return cls(lengths=(span,), ratios=RATIOS[1:], samples=32)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -64,10 +128,7 @@ class RefinementSettings(Grid):
                 got=", ".join(map(repr, unknown)) or "nothing",
                 expected="one or more of " + ", ".join(STARTS),
             )
-        if self.every < 1:
-            raise ConfigError(
-                "The steps between two rows are out of range.", got=str(self.every), expected=">= 1"
-            )
+        check_least("The steps between two rows are out of range.", self.every, 1)
         self.config()  # checks the other values
 
     def config(self) -> RefineConfig:
@@ -86,9 +147,15 @@ class RefinementSettings(Grid):
         )
 
     @property
-    def window(self) -> int:
-        """The longest span, the token that leads over, and the scored tokens."""
-        return max(self.lengths) + 1 + CONTINUATION
+    def after(self) -> int:
+        """The token that leads over, and the scored tokens."""
+        return CONTINUATION + 1
+
+    @property
+    def positions(self) -> int:
+        """The longest span, twice or with what follows it."""
+        longest = max(self.lengths)
+        return longest + max(longest, self.after) + 1
 
     @property
     def places(self) -> tuple[int, ...]:
@@ -101,70 +168,13 @@ class RefinementSettings(Grid):
         del rest["starts"]
         return rest
 
-    def build(self, engine: Icae, windows: Sequence[Window]) -> Refinement:
-        """The experiment on a loaded model and drawn windows."""
-        return Refinement(engine, self, windows)
+    def prepare(self, engine: Icae, inputs: Sequence[Any]) -> HeldOut:
+        """Draw the windows.
 
-
-class Refinement:
-    """Slots refined from several starts, by length, ratio and optimiser step.
-
-    Args:
-        engine: Adapter and base model.
-        settings: Lengths, ratios, starts, steps, numbers of spans.
-        windows: Spans and what follows them.
-
-    Raises:
-        InputError: If a length is above the adapter's span length, or does not fit the
-            decoder.
-    """
-
-    columns = (
-        Column(title="length", key="length"),
-        Column(title="ratio", key="ratio"),
-        Column(title="start", key="text"),
-        Column(title="slots", key="slots"),
-        Column(title="step", key="step"),
-        Column(title="token accuracy", key="accuracy", digits=3),
-        Column(title="best so far", key="best_accuracy", digits=3),
-        Column(title="done", key="done", digits=3),
-        Column(title="greedy BLEU-4", key="bleu", digits=1),
-        Column(title="exact prefix", key="prefix_share", digits=3),
-        Column(title="next-token loss (nats/token)", key="loss", digits=3),
-        Column(title="behind full context", key="full_loss", digits=3),
-        Column(title="behind no context", key="bare_loss", digits=3),
-        Column(title="seconds a span", key="seconds", digits=2),
-    )
-    panels = (
-        Panel(key="accuracy", title="token accuracy, teacher-forced", limits=(0, 1), axis=BY_STEP),
-        Panel(key="loss", title="loss of the continuation (nats per token)", axis=BY_STEP),
-        Panel(key="bleu", title="BLEU-4 of greedy text", limits=(0, None), axis=BY_STEP),
-        Panel(
-            key="prefix_share",
-            title="share of tokens before the first error",
-            limits=(0, None),
-            axis=BY_STEP,
-        ),
-    )
-    notes = (
-        "Token accuracy: teacher-forced, of the slots after that many steps; a span whose "
-        "every token leads by a margin is done, stops and stays at 1. Best so far: of the best "
-        "slots met. Done: share of the spans.",
-        "Greedy BLEU-4 (corpus; sacrebleu) and exact prefix are of the best slots met after "
-        "that many steps; the next-token loss is of the start slots in the first row of a start "
-        "and of the best slots met in its last row.",
-        f"Next-token loss: the true continuation behind slots and [LM] token, {CONTINUATION} "
-        "tokens under teacher forcing. The token after the span is read by all and scored by "
-        "none; behind full and no context there is no objective token.",
-        "Chunk-means: the mean input embedding of each slot's chunk. Noise: normal, of the RMS "
-        "of the input embeddings. Seconds: refinement and writing its teachers, not the start.",
-    )
-
-    def __init__(
-        self, engine: Icae, settings: RefinementSettings, windows: Sequence[Window]
-    ) -> None:
-        self.engine, self.settings, self.windows = engine, settings, windows
-        longest, most = max(settings.lengths), engine.config.span_length
+        Raises:
+            InputError: If a length is above the adapter's span length.
+        """
+        longest, most = max(self.lengths), engine.config.span_length
         if longest > most:
             raise InputError(
                 "Only single spans are refined here.",
@@ -172,103 +182,72 @@ class Refinement:
                 expected=f"at most the adapter's span length, {most}",
                 fix="Lower --lengths.",
             )
-        require_fit(engine, max(2 * longest, settings.window) + 1)
+        return super().prepare(engine, inputs)
 
-    def cells(self) -> list[Cell]:
+    def cells(self, material: HeldOut) -> list[Cell]:
         """Every length, ratio and start."""
         return [
-            Cell(length=length, ratio=ratio, text=start)
-            for length in self.settings.lengths
-            for ratio in self.settings.ratios
-            for start in self.settings.starts
+            replace(cell, text=start) for cell in super().cells(material) for start in self.starts
         ]
 
-    def cost(self, cell: Cell) -> int:
-        """About how many tokens go through the model for a cell."""
-        settings, after = self.settings, CONTINUATION + 1
-        scored = settings.samples * (3 * cell.length + 4 * after)
-        refined = settings.samples * self._span_cost(cell)
-        encoded = reading_cost(cell, settings.samples, passes=0)
-        written = len(settings.places) * writing_cost(cell, settings.greedy)
-        return encoded + scored + refined + written
-
-    def _span_cost(self, cell: Cell) -> int:
-        """The reading that would take as long as refining one span."""
-        assert cell.ratio is not None
-        slots, taught = slot_count(cell.length, cell.ratio), self.settings.kl > 0
-        places = slots + cell.length + (slots + CONTINUATION) * taught
-        passes = self.settings.steps * (1 + BACKWARD_COST) + 1
-        return places * passes + STEP_COST * CONTINUATION * taught
-
-    def measure(self, cell: Cell, rows: Sequence[Row], tick: Tick) -> list[Row]:
+    def measure(self, material: HeldOut, cell: Cell, rows: Sequence[Row]) -> list[Row]:
         """The rows of a cell, one for each reported step."""
-        assert cell.ratio is not None
-        assert cell.text is not None
-        settings, after = self.settings, CONTINUATION + 1
-        contexts = [window.context(cell.length, after=after) for window in self.windows]
+        engine, start = material.engine, cell.text or ""
+        contexts, following = self.contexts(material, cell), self.following(material)
         before = start_memories(
-            self.engine.runtime,
-            contexts,
-            cell.text,
-            ratio=cell.ratio,
-            seed=settings.seed,
-            tick=tick,
+            engine.runtime, contexts, start, ratio=cell.known_ratio, seed=self.seed
         )
-        span_cost = self._span_cost(cell)
-        refined, trail = self._refined(contexts, before, lambda: tick(span_cost))
-        seconds = [r.seconds for r in refined]
-        best = trail[settings.steps]
-        following = [window.context(after) for window in self.windows]
-        raw = self._raw_losses(contexts, following, tick)
+        refined, trail = self._refined(engine, contexts, before)
+        raw = {
+            key: mean_figure(token_losses(engine.runtime, texts, following), seed=self.seed)
+            for key, texts in (
+                ("full_loss", contexts),
+                ("bare_loss", [ids[:0] for ids in contexts]),
+            )
+        }
         ends = {
-            0: self._slot_figures(following, before, tick),
-            settings.steps: self._slot_figures(following, best, tick)
-            | {"seconds": plain(mean_estimate(seconds, seed=settings.seed))},
+            place: raw | self._loss(engine, following, trail[place]) for place in (0, self.steps)
         }
-        named = {
-            "kind": f"{cell.length} tokens, {cell.text}",
-            "series": f"{cell.length} tokens, {cell.ratio:g}x, {cell.text}",
-            "slots": len(before[0].slots_KD),
-        }
+        ends[self.steps]["seconds"] = mean_figure([r.seconds for r in refined], seed=self.seed)
         made: list[Row] = []
-        text: Row = {}
+        text: Row = {"per_context": {}}
         shown: list[ContextMemory] = []
-        for step in settings.places:
+        for step in self.places:
             if not _same_slots(shown, trail[step]):  # else spans are done: the text is the same
                 shown = trail[step]
-                text = self._text_figures(contexts, shown, tick)
-            row = {**named, "step": step, **self._accuracy(refined, step)}
-            more = _joined(text, raw | ends[step]) if step in ends else text
-            made.append(_joined(row, more))
+                written = write_back(engine.runtime, shown[: self.greedy])
+                if written:
+                    text = text_figures(engine, contexts, written, seed=self.seed)
+            row = {
+                "kind": f"{cell.length} tokens, {start}",
+                "series": f"{cell.length} tokens, {cell.times}, {start}",
+                "slots": len(before[0].slots_KD),
+                "step": step,
+                **self._accuracy(refined, step),
+            }
+            made.append(joined(joined(row, text), ends.get(step, {"per_context": {}})))
         return made
 
     def _refined(
-        self,
-        contexts: Sequence[TokenIds],
-        starts: Sequence[ContextMemory],
-        on_span: Callable[[], None],
+        self, engine: Icae, contexts: Sequence[TokenIds], starts: Sequence[ContextMemory]
     ) -> tuple[list[Refined], dict[int, list[ContextMemory]]]:
         """Every span refined, and the best slots of all at each reported step."""
-        model, settings = self.engine.runtime.model, self.settings
+        model = engine.runtime.model
         writer = TeacherWriter(
-            model=model, tokenizer=self.engine.tokenizer, length=CONTINUATION, seed=settings.seed
+            model=model, tokenizer=engine.tokenizer, length=CONTINUATION, seed=self.seed
         )
         tasks = [
             RefineTask(token_ids=ids, slots_KD=start.slots_KD)
             for ids, start in zip(contexts, starts, strict=True)
         ]
-        trail = {step: list(starts) for step in settings.places}
+        trail = {step: list(starts) for step in self.places}
 
         def keep(index: int, step: int, slots_KD: FloatArray) -> None:
-            for place in settings.places:
+            for place in self.places:
                 if place >= step:  # a span that is done keeps its slots
                     trail[place][index] = replace(starts[index], slots_KD=slots_KD)
 
-        done: dict[int, Refined] = {}
-        config = settings.config()
-        for index, refined in refine(model, tasks, config, teach=writer.write, on_slots=keep):
-            done[index] = refined
-            on_span()
+        done = dict(refine(model, tasks, self.config(), teach=writer.write, on_slots=keep))
         return [done[i] for i in range(len(tasks))], trail
 
     def _accuracy(self, refined: Sequence[Refined], step: int) -> Row:
@@ -277,46 +256,19 @@ class Refinement:
         best = [max(r.history[: step + 1]) for r in refined]
         return {
             "samples": len(refined),
-            "accuracy": plain(mean_estimate(shares, seed=self.settings.seed)),
-            "best_accuracy": plain(mean_estimate(best, seed=self.settings.seed)),
+            "accuracy": mean_figure(shares, seed=self.seed),
+            "best_accuracy": mean_figure(best, seed=self.seed),
             "done": float(np.mean([r.reached and r.steps <= step for r in refined])),
             "per_context": {"accuracy": shares},
         }
 
-    def _raw_losses(
-        self, contexts: Sequence[TokenIds], following: Sequence[TokenIds], tick: Tick
-    ) -> Row:
-        """The next-token loss behind the full context and behind none."""
-        runtime, seed = self.engine.runtime, self.settings.seed
-        full = token_losses(runtime, contexts, following, tick=tick)
-        bare = token_losses(runtime, [ids[:0] for ids in contexts], following, tick=tick)
-        return {
-            "full_loss": plain(mean_estimate(full, seed=seed)),
-            "bare_loss": plain(mean_estimate(bare, seed=seed)),
-        }
-
-    def _slot_figures(
-        self,
-        following: Sequence[TokenIds],
-        memories: Sequence[ContextMemory],
-        tick: Tick,
+    def _loss(
+        self, engine: Icae, following: Sequence[TokenIds], memories: Sequence[ContextMemory]
     ) -> Row:
         """The next-token loss behind finished slots."""
-        losses = slot_losses(self.engine.runtime, memories, following, tick=tick)
-        return {
-            "loss": plain(mean_estimate(losses, seed=self.settings.seed)),
-            "per_context": {"loss": losses.tolist()},
-        }
-
-    def _text_figures(
-        self, contexts: Sequence[TokenIds], memories: Sequence[ContextMemory], tick: Tick
-    ) -> Row:
-        """What is measured of slots by free greedy decoding."""
-        greedy = self.settings.greedy
-        written = write_back(self.engine.runtime, memories[:greedy], tick=tick)
-        if not written:
-            return {"per_context": {}}
-        return text_figures(self.engine, contexts[:greedy], written, self.settings.seed)
+        losses = slot_losses(engine.runtime, memories, following)
+        figure = mean_figure(losses, seed=self.seed)
+        return {"loss": figure, "per_context": {"loss": losses.tolist()}}
 
 
 def _same_slots(before: Sequence[ContextMemory], now: Sequence[ContextMemory]) -> bool:
@@ -324,11 +276,6 @@ def _same_slots(before: Sequence[ContextMemory], now: Sequence[ContextMemory]) -
     return len(before) == len(now) and all(
         old.slots_KD is new.slots_KD for old, new in zip(before, now, strict=True)
     )
-
-
-def _joined(row: Row, more: Row) -> Row:
-    """Two rows in one, with the figures by context of both."""
-    return {**row, **more, "per_context": row["per_context"] | more["per_context"]}
 
 
 def share_after(history: Sequence[float], step: int) -> float:
@@ -339,3 +286,62 @@ def share_after(history: Sequence[float], step: int) -> float:
         step: Steps taken.
     """
     return history[min(step, len(history) - 1)]
+
+
+def start_memories(
+    runtime: TorchRuntime, contexts: Sequence[TokenIds], start: str, *, ratio: float, seed: int
+) -> list[ContextMemory]:
+    """Slots to refine from; every context is one span.
+
+    Args:
+        runtime: Holds the model.
+        contexts: Token ids of each span, at most the adapter's span length.
+        start: One of `STARTS`.
+        ratio: Context tokens per slot.
+        seed: Seed of the noise.
+    """
+    if start == "encoder":
+        return encode_contexts(runtime, contexts, ratio=ratio)
+    counts = [slot_count(len(ids), ratio) for ids in contexts]
+    if start == "chunk-means":
+        made = [mean_slots(runtime.model, ids, k) for ids, k in zip(contexts, counts, strict=True)]
+    else:
+        made = [noise_slots(runtime.model, k, seed=(seed, i)) for i, k in enumerate(counts)]
+    return [
+        ContextMemory(slots_KD=slots_KD, spans=((len(ids), len(slots_KD)),))
+        for ids, slots_KD in zip(contexts, made, strict=True)
+    ]
+
+
+@torch.inference_mode()
+def mean_slots(model: IcaeModel, ids: TokenIds, slots: int) -> FloatArray:
+    """The mean input embedding of each chunk of a span, all tokens alike.
+
+    Args:
+        model: Holds the embeddings.
+        ids: Token ids of the span, int64 [L].
+        slots: Slots K.
+
+    Returns:
+        Slots [K, D], float32.
+    """
+    tokens_LD = model.decoder.get_input_embeddings()(torch.from_numpy(ids).to(model.device))
+    chunk_L = torch.from_numpy(chunk_of_tokens(len(ids), slots)).to(model.device)
+    means_KD: FloatArray = chunk_means(tokens_LD[None], chunk_L[None], slots)[0].cpu().numpy()
+    return means_KD
+
+
+def noise_slots(model: IcaeModel, slots: int, *, seed: tuple[int, ...]) -> FloatArray:
+    """Normal noise of the RMS of the input embeddings.
+
+    Args:
+        model: Holds the embeddings.
+        slots: Slots K.
+        seed: Seed of the noise; the slots of a smaller K are the first ones of a larger.
+
+    Returns:
+        Slots [K, D], float32.
+    """
+    width = model.decoder.get_input_embeddings().weight.shape[1]
+    noise_KD = np.random.default_rng(seed).standard_normal((slots, width), dtype=np.float32)
+    return noise_KD * np.float32(model.embedding_rms)

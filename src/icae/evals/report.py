@@ -1,208 +1,150 @@
-"""A result file: written after every cell, taken up again by an equal run."""
+"""The report of the whole suite: one HTML page that stands alone, Markdown, JSON."""
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from icae.errors import InputError, ResultConflictError
-from icae.evals.experiment import Cell, Row
-from icae.memory.atomic_write import write_atomically
+from icae.evals.metadata import file_hash
+from icae.evals.results import Finished, ResultFiles, made_by
+from icae.evals.tables import frame_html
+from icae.memory.html_page import escaped, html_page
 
-SCHEMA = 1
-"""Version of the result files."""
+if TYPE_CHECKING:
+    import pandas as pd
 
-IDENTITY = ("schema", "experiment", "icae", "adapter", "base", "dtype", "data", "seed", "settings")
-"""What must be equal for rows of two runs to stand in one file."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Report:
-    """A result, finished or not.
-
-    Attributes:
-        head: What made it; see `metadata`. Holds the keys of `IDENTITY` and others.
-        cells: The cells that were measured, each with its seconds, commit and hardware.
-        rows: Their rows, in the same order.
-        complete: Whether every cell asked for is there.
-        comparisons: Rows worked out from those of all cells.
-    """
-
-    head: Mapping[str, Any]
-    cells: tuple[Mapping[str, Any], ...] = ()
-    rows: tuple[Row, ...] = ()
-    complete: bool = False
-    comparisons: tuple[Row, ...] = ()
-
-    def has(self, cell: Cell) -> bool:
-        """Whether a cell was measured."""
-        return any(_is(record, cell) for record in self.cells)
-
-    def with_cell(
-        self,
-        cell: Cell,
-        rows: Sequence[Row],
-        *,
-        seconds: float,
-        commit: str | None,
-        hardware: str,
-    ) -> Report:
-        """The report with one more cell; code and machine may differ from cell to cell."""
-        made = {"seconds": round(seconds, 3), "commit": commit, "hardware": hardware}
-        record = {**asdict(cell), **made}
-        return Report(
-            head=self.head, cells=(*self.cells, record), rows=(*self.rows, *map(dict, rows))
-        )
-
-    def finished(self, order: Sequence[Cell]) -> Report:
-        """The report with its rows in the order of the cells, complete."""
-        cells = tuple(r for cell in order for r in self.cells if _is(r, cell))
-        rows = tuple(row for cell in order for row in self.rows if _is(row, cell))
-        return Report(head=self.head, cells=cells, rows=rows, complete=True)
-
-    def compared(self, rows: Sequence[Row]) -> Report:
-        """The report with rows worked out from its own."""
-        return replace(self, comparisons=tuple(rows))
-
-    def payload(self) -> dict[str, Any]:
-        """The JSON object of the file."""
-        compared = {"comparisons": list(self.comparisons)} if self.comparisons else {}
-        return {
-            **self.head,
-            "complete": self.complete,
-            "seconds": round(sum(record["seconds"] for record in self.cells), 3),
-            "cells": list(self.cells),
-            "rows": list(self.rows),
-            **compared,
-        }
-
-
-def _is(record: Mapping[str, Any], cell: Cell) -> bool:
-    return all(record.get(key) == value for key, value in asdict(cell).items())
+STYLE = """\
+body{max-width:74rem}
+img{max-width:100%;height:auto}
+.scroll{overflow-x:auto}
+table.t th{vertical-align:bottom;padding:.15rem .5rem;max-width:7rem}
+table.t td{padding:.15rem .5rem}
+.notes{font-size:13px;color:#444}
+.made{font:12px/1.5 ui-monospace,monospace;color:#555;overflow-wrap:anywhere}
+h2{border-top:1px solid #d8d8e0;padding-top:1.2rem}
+.q{font-size:15px;color:#333;margin-top:-.4rem}
+.skip{color:#7a4a00}
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
-class ReportFile:
-    """Where a report is kept.
+class Part:
+    """One experiment in the report.
 
     Attributes:
-        folder: The folder; made when first written to.
-        name: Name of the experiment.
+        name: Name of the experiment and of its files.
+        question: What it answers.
+        finished: Its result, or None if it was skipped.
+        reason: Why it was skipped; empty if it was not.
     """
 
-    folder: Path
     name: str
-    suffixes: tuple[str, ...] = field(default=(".json", ".md", ".png"))
+    question: str
+    finished: Finished | None
+    reason: str = ""
 
     @property
-    def path(self) -> Path:
-        """The JSON file."""
-        return self.beside(".json")
-
-    def beside(self, suffix: str) -> Path:
-        """The file of that suffix."""
-        return self.folder / f"{self.name}{suffix}"
-
-    def resume(self, head: Mapping[str, Any], wanted: Sequence[Cell], *, replace: bool) -> Report:
-        """What an equal run has already measured.
-
-        Args:
-            head: What makes this run.
-            wanted: Its cells.
-            replace: Start anew where the file is of another run.
-
-        Returns:
-            The stored report, or an empty one. A stored report that lacks nothing keeps
-            its own head, so that writing it again changes nothing.
-
-        Raises:
-            ResultConflictError: If the file is of another run, or holds cells that this one
-                does not ask for.
-        """
-        if not self.path.exists():
-            return Report(head=head)
-        try:
-            stored = self._read()
-            self._require_same(stored.head, head)
-            self._require_wanted(stored, wanted)
-        except InputError:
-            if replace:
-                return Report(head=head)
-            raise
-        if all(stored.has(cell) for cell in wanted):
-            return stored
-        return Report(head=head, cells=stored.cells, rows=stored.rows)
-
-    def save(self, report: Report) -> None:
-        """Write the JSON file so that a kill leaves the old one or the new one.
-
-        Raises:
-            InputError: If it cannot be written.
-        """
-        self.write(".json", encode(report.payload()).encode())
-
-    def write(self, suffix: str, content: bytes) -> None:
-        """Write one of the files, atomically.
-
-        Raises:
-            InputError: If it cannot be written.
-        """
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            write_atomically(self.beside(suffix), [content])
-        except OSError as error:
-            raise InputError(
-                "The result cannot be written.",
-                got=f"{self.beside(suffix)}: {error.strerror}",
-                fix="Name another folder with --output.",
-            ) from error
-
-    def _read(self) -> Report:
-        try:
-            raw = json.loads(self.path.read_text(encoding="utf-8"))
-            raw.pop("comparisons", None)  # worked out anew
-            body = {key: raw.pop(key) for key in ("complete", "seconds", "cells", "rows")}
-            return Report(
-                head=raw,
-                cells=tuple(dict(c) for c in body["cells"]),
-                rows=tuple(dict(r) for r in body["rows"]),
-                complete=bool(body["complete"]),
-            )
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise self._conflict("something else", "a result of icae eval") from error
-
-    def _require_same(self, stored: Mapping[str, Any], head: Mapping[str, Any]) -> None:
-        current = json.loads(json.dumps({key: head[key] for key in IDENTITY}))
-        for key in IDENTITY:
-            if stored.get(key) != current[key]:
-                raise self._conflict(f"{key} {stored.get(key)}", f"{key} {current[key]}")
-
-    def _require_wanted(self, stored: Report, wanted: Sequence[Cell]) -> None:
-        extra = [r for r in stored.cells if not any(_is(r, cell) for cell in wanted)]
-        if extra:
-            known = {f.name for f in fields(Cell)}
-            cell = Cell(**{key: value for key, value in extra[0].items() if key in known})
-            raise self._conflict(f"a cell of {cell}", "no other cells than asked for")
-
-    def _conflict(self, got: str, expected: str) -> ResultConflictError:
-        return ResultConflictError(
-            f"{self.path} holds the result of another run.",
-            got=got,
-            expected=expected,
-            fix="Name another folder with --output, or replace the result with --force.",
-        )
+    def took(self) -> float | None:
+        """Seconds of measuring, in all runs; None if it was skipped."""
+        return None if self.finished is None else float(self.finished.payload["seconds"])
 
 
-def encode(payload: Mapping[str, Any]) -> str:
-    """A report as JSON text: indented, but each cell and row on one line."""
-    listed = [key for key in ("cells", "rows", "comparisons") if key in payload]
-    head = {key: value for key, value in payload.items() if key not in listed}
-    text = json.dumps(head, indent=2, ensure_ascii=False, allow_nan=False).removesuffix("\n}")
-    for key in listed:
-        lines = [json.dumps(r, ensure_ascii=False, allow_nan=False) for r in payload[key]]
-        inside = "".join(f"\n    {line}," for line in lines).removesuffix(",")
-        text += f',\n  "{key}": [{inside}' + ("\n  ]" if lines else "]")
-    return text + "\n}\n"
+def write_report(
+    head: Mapping[str, Any], parts: Sequence[Part], folder: Path
+) -> tuple[dict[str, Any], tuple[Path, ...]]:
+    """Write ``report.html``, ``.md`` and ``.json``.
+
+    Args:
+        head: What made it.
+        parts: Every experiment, in order.
+        folder: Where they go, beside the files of each result.
+
+    Returns:
+        The JSON object, which holds the tables' figures but not those of single contexts; and
+        the files.
+
+    Raises:
+        InputError: If one cannot be written.
+    """
+    files = ResultFiles(folder=folder, name="report")
+    payload = {**head, "parts": [_json_part(part) for part in parts]}
+    html = files.write(".html", _html(head, parts).encode("utf-8", "replace"))
+    text = files.write(".md", _markdown(head, parts, folder).encode("utf-8", "replace"))
+    data = json.dumps(payload, indent=1, allow_nan=False) + "\n"
+    return payload, (html, text, files.write(".json", data.encode()))
+
+
+def _summary(parts: Sequence[Part]) -> pd.DataFrame:
+    """What became of every experiment."""
+    import pandas as pd
+
+    return pd.DataFrame(
+        {
+            "experiment": [part.name for part in parts],
+            "question": [part.question for part in parts],
+            "status": ["done" if p.finished else f"skipped: {p.reason}" for p in parts],
+            "seconds": ["-" if part.took is None else f"{part.took:.0f}" for part in parts],
+        }
+    )
+
+
+def _html(head: Mapping[str, Any], parts: Sequence[Part]) -> str:
+    body = [frame_html(_summary(parts))]
+    for part in parts:
+        body.append(f'<h2 id="{escaped(part.name)}">{escaped(part.name)}</h2>\n')
+        body.append(f'<p class="q">{escaped(part.question)}</p>\n')
+        if part.finished is None:
+            body.append(f'<p class="skip">Skipped: {escaped(part.reason)}.</p>\n')
+        else:
+            body.append(_section(part.finished))
+    body.append(f"<h2>How this report was made</h2>\n{_made(head)}")
+    return html_page(body, title=str(head["title"]), style=STYLE)
+
+
+def _section(finished: Finished) -> str:
+    """A result: its picture stands in the page itself."""
+    head = finished.payload
+    data = base64.b64encode(finished.picture).decode()
+    picture = f'<img alt="{escaped(head["title"])}" src="data:image/png;base64,{data}">'
+    tables = "".join(table.html() for table in finished.tables)
+    notes = "".join(f"<li>{escaped(note)}</li>" for note in finished.notes)
+    return f'<p>{picture}</p>\n{tables}<ul class="notes">{notes}</ul>{_made(head)}'
+
+
+def _made(head: Mapping[str, Any]) -> str:
+    return f'<p class="made">{escaped(head["command"])}<br>{escaped(made_by(head))}</p>\n'
+
+
+def _markdown(head: Mapping[str, Any], parts: Sequence[Part], folder: Path) -> str:
+    summary = _summary(parts).map(lambda text: text.replace("|", "\\|"))
+    lines = [f"# {head['title']}", "", summary.to_markdown(index=False), ""]
+    for part in parts:
+        if part.finished is None:
+            lines += [f"## {part.name}", "", f"Skipped: {part.reason}."]
+        else:
+            page = (folder / f"{part.name}.md").read_text(encoding="utf-8")
+            lines += ["#" + line if line.startswith("#") else line for line in page.splitlines()]
+        lines.append("")
+    made = [f"`{head['command']}`", "", made_by(head), ""]
+    return "\n".join([*lines, "## How this report was made", "", *made])
+
+
+def _json_part(part: Part) -> dict[str, Any]:
+    finished = part.finished
+    named = {"name": part.name, "question": part.question}
+    if finished is None:
+        return {**named, "status": "skipped", "reason": part.reason}
+    return {
+        **named,
+        "status": "done",
+        "seconds": part.took,
+        "settings": finished.payload["settings"],
+        "seed": finished.payload["seed"],
+        "file": finished.files[0].name,
+        "sha256": file_hash(finished.files[0]),
+        "tables": [{"title": t.title, "rows": t.figures()} for t in finished.tables],
+    }

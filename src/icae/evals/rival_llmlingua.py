@@ -14,9 +14,8 @@ from transformers import DynamicCache
 
 from icae.engine import Icae
 from icae.errors import MissingDependencyError
-from icae.evals.memories import Tick
+from icae.evals.decoding import slot_budget
 from icae.evals.questions import Question
-from icae.evals.readers import slot_budget
 from icae.model import tokenize
 
 SEGMENT = 200
@@ -39,16 +38,15 @@ class LlmLingua:
         self.engine = engine
         self._compressor = _compressor(engine)
 
-    def texts(self, questions: Sequence[Question], ratio: float | None, tick: Tick) -> list[str]:
+    def texts(self, questions: Sequence[Question], ratio: float | None) -> list[str]:
         """The shortened contexts, one for each context; at most the budget in tokens."""
         assert ratio is not None
         span_length = self.engine.config.span_length
         asked = {question.group: question for question in questions}
         texts = {}
         for group, question in asked.items():
-            budget = slot_budget(question, span_length, ratio)
+            budget = slot_budget(len(question.context_ids), span_length, ratio)
             texts[group] = self.shortened(question.context, budget)
-            tick(len(question.context_ids))
         return [texts[question.group] for question in questions]
 
     def shortened(self, text: str, budget: int) -> str:

@@ -3,26 +3,27 @@
 from __future__ import annotations
 
 import functools
-import json
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import icae
 from icae.config.checkout import commit
 from icae.engine import Icae
 from icae.errors import IcaeError, InputError, ResultConflictError
-from icae.evals.answer_sets import read_answers, read_contexts
 from icae.evals.compare import read_result
-from icae.evals.judge_client import JudgeService, OpenAiJudge
-from icae.evals.judge_run import JudgeRun, judge_answers
+from icae.evals.experiment import Experiment
+from icae.evals.judge import JudgeService, OpenAiJudge
+from icae.evals.judging import Judging, judge_answers, read_answers, read_contexts
+from icae.evals.measuring import Progress, evaluate
 from icae.evals.metadata import data_hashes, hardware, model_record
-from icae.evals.registry import ENTRIES, Entry, Scale
-from icae.evals.report import SCHEMA, ReportFile
-from icae.evals.run import Finished, Progress, evaluate
-from icae.evals.suite_report import Part, html_report, json_report, markdown_report
+from icae.evals.registry import EXPERIMENTS
+from icae.evals.report import Part, write_report
+from icae.evals.results import SCHEMA, Finished
+
+Scale = Literal["quick", "full"]
 
 JUDGED = {"judge": "full context", "judge-summary": "own summary"}
 """Name of a part -> whose answers the memory's are judged against."""
@@ -32,7 +33,7 @@ PartProgress = Callable[[str], AbstractContextManager[Progress]]
 
 
 @dataclass(frozen=True, kw_only=True)
-class SuiteRun:
+class Suite:
     """What the suite measures, on what.
 
     Attributes:
@@ -42,7 +43,7 @@ class SuiteRun:
         judge: The judge of answers, or None to skip what needs one.
         api_key: Its key.
         only: Names of the experiments to run, or None for all.
-        entries: What there is to run.
+        experiments: What there is to run.
     """
 
     texts: tuple[Path, ...]
@@ -51,10 +52,10 @@ class SuiteRun:
     judge: JudgeService | None = None
     api_key: str = field(default="", repr=False)
     only: tuple[str, ...] | None = None
-    entries: tuple[Entry, ...] = ENTRIES
+    experiments: tuple[type[Experiment[Any]], ...] = EXPERIMENTS
 
     def __post_init__(self) -> None:
-        known = [*(entry.name for entry in self.entries), *JUDGED]
+        known = [*(experiment.name for experiment in self.experiments), *JUDGED]
         unknown = [name for name in self.only or () if name not in known]
         if unknown:
             raise InputError(
@@ -85,7 +86,7 @@ class SuiteFinished:
 
 def run_suite(
     engine: Icae,
-    run: SuiteRun,
+    suite: Suite,
     *,
     folder: Path,
     command: str,
@@ -99,7 +100,7 @@ def run_suite(
 
     Args:
         engine: Adapter and base model.
-        run: What is measured.
+        suite: What is measured.
         folder: Where the files go.
         command: The command line, for the record.
         replace: Replace results of other settings in that folder.
@@ -109,45 +110,46 @@ def run_suite(
         ResultConflictError: If the folder holds results of another run.
         InputError: If a file cannot be written.
     """
-    measure = functools.partial(
-        _run_entry,
-        engine,
-        run,
-        folder=folder,
-        command=command,
-        replace=replace,
-        on_part=on_part,
-    )
-    parts = [
-        _part(entry.name, entry.question, functools.partial(measure, entry))
-        for entry in run.entries
-        if run.wants(entry.name)
-    ]
-    parts += [
-        _part(
-            name,
-            f"Is the memory's answer better than that of the {against}, to a judge?",
-            functools.partial(_run_judge, run, name, folder=folder, command=command),
+    made = []
+    for kind in suite.experiments:
+        if suite.wants(kind.name):
+            measure = functools.partial(
+                _measure, engine, suite, kind, folder, command, replace=replace, on_part=on_part
+            )
+            made.append(_part(kind.name, kind.question, measure))
+    for name, against in JUDGED.items():
+        if suite.wants(name):
+            question = f"Is the memory's answer better than that of the {against}, to a judge?"
+            judge = functools.partial(_judge, suite, name, folder, command)
+            made.append(_part(name, question, judge))
+    payload, files = write_report(_head(engine, suite, command), made, folder)
+    return SuiteFinished(payload=payload, parts=tuple(made), files=files)
+
+
+def _measure(
+    engine: Icae,
+    suite: Suite,
+    kind: type[Experiment[Any]],
+    folder: Path,
+    command: str,
+    *,
+    replace: bool,
+    on_part: PartProgress,
+) -> Finished:
+    inputs = suite.texts if kind.reads == "texts" else suite.questions
+    if not inputs:
+        raise InputError(f"No {kind.reads} were given.")
+    scaled = kind.quick if suite.scale == "quick" else kind.full
+    with on_part(kind.name) as on_progress:
+        return evaluate(
+            engine,
+            inputs,
+            scaled(engine.config.span_length),
+            folder=folder,
+            command=command,
+            replace=replace,
+            on_progress=on_progress,
         )
-        for name, against in JUDGED.items()
-        if run.wants(name)
-    ]
-    return _write(_head(engine, run, command), parts, folder)
-
-
-def _write(head: dict[str, Any], parts: Sequence[Part], folder: Path) -> SuiteFinished:
-    """Write the files of the report."""
-    file = ReportFile(folder=folder, name="report", suffixes=(".html", ".md", ".json"))
-    payload = json_report(head, parts)
-    file.write(".html", html_report(head, parts).encode("utf-8", "replace"))
-    file.write(".md", markdown_report(head, parts, folder).encode("utf-8", "replace"))
-    text = json.dumps(payload, indent=1, allow_nan=False) + "\n"
-    file.write(".json", text.encode())
-    return SuiteFinished(
-        payload=payload,
-        parts=tuple(parts),
-        files=tuple(file.beside(suffix) for suffix in file.suffixes),
-    )
 
 
 def _part(name: str, question: str, measure: Callable[[], Finished]) -> Part:
@@ -157,72 +159,41 @@ def _part(name: str, question: str, measure: Callable[[], Finished]) -> Part:
     except ResultConflictError:
         raise
     except IcaeError as error:
-        return Part(name=name, question=question, finished=None, reason=_reason(error))
+        said = [error.message.rstrip(".")]
+        said += [f"got {error.got}"] if error.got else []
+        said += [error.fix.rstrip(".")] if error.fix else []
+        return Part(name=name, question=question, finished=None, reason="; ".join(said))
 
 
-def _run_judge(run: SuiteRun, name: str, *, folder: Path, command: str) -> Finished:
+def _judge(suite: Suite, name: str, folder: Path, command: str) -> Finished:
     """Judge the answers that `qa` left in the folder, at its lowest ratio."""
-    if run.judge is None:
+    if suite.judge is None:
         raise InputError("No judge was given.", fix="Give --judge-url and --judge-model.")
     path = folder / "qa.json"
     if not path.exists():
         raise InputError("There are no answers to judge.", fix="Run qa, which needs --questions.")
     ratio = min(row["ratio"] for row in read_result(path)["rows"] if row["ratio"] is not None)
-    judged = JudgeRun(
+    judging = Judging(
         first=read_answers(path, reads="memory", ratio=ratio),
         second=read_answers(path, reads=JUDGED[name], ratio=ratio),
-        contexts=read_contexts(run.questions),
-        service=run.judge,
+        contexts=read_contexts(suite.questions),
+        service=suite.judge,
         cache=folder / "judge-replies.jsonl",
         name=name,
     )
-    judge = OpenAiJudge(run.judge, run.api_key)
-    return judge_answers(judged, judge, folder=folder, command=command)
+    judge = OpenAiJudge(suite.judge, suite.api_key)
+    return judge_answers(judging, judge, folder=folder, command=command)
 
 
-def _run_entry(
-    engine: Icae,
-    run: SuiteRun,
-    entry: Entry,
-    *,
-    folder: Path,
-    command: str,
-    replace: bool,
-    on_part: PartProgress,
-) -> Finished:
-    inputs: Sequence[Path] = {"texts": run.texts, "questions": run.questions}[entry.reads]
-    if not inputs:
-        raise InputError(f"No {entry.reads} were given.")
-    with on_part(entry.name) as on_progress:
-        return evaluate(
-            engine,
-            inputs,
-            entry.settings(run.scale, engine.config.span_length),
-            folder=folder,
-            command=command,
-            replace=replace,
-            on_progress=on_progress,
-        )
-
-
-def _reason(error: IcaeError) -> str:
-    """An error as one line of the table."""
-    known = [error.message.rstrip(".")]
-    known += [f"got {error.got}"] if error.got else []
-    known += [error.fix.rstrip(".")] if error.fix else []
-    return "; ".join(known)
-
-
-def _head(engine: Icae, run: SuiteRun, command: str) -> dict[str, Any]:
-    inputs = [*run.texts, *run.questions]
+def _head(engine: Icae, suite: Suite, command: str) -> dict[str, Any]:
     return {
         "schema": SCHEMA,
         "title": f"Evaluation of {engine.provenance.adapter}",
-        "scale": run.scale,
+        "scale": suite.scale,
         "icae": icae.__version__,
         "commit": commit(),
         **model_record(engine),
-        "data": _hashes(inputs),
+        "data": _hashes([*suite.texts, *suite.questions]),
         "seed": 0,
         "hardware": hardware(engine.runtime.model.device),
         "command": command,

@@ -1,48 +1,30 @@
-"""Rows as text: cells of a table, and the Markdown page."""
+"""Rows as tables of text: on the terminal, in Markdown and in HTML.
+
+A row is one line of a result: plain values, ready for JSON. A table picks columns of rows.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from icae.evals.experiment import Column, Row
+from icae.memory.html_page import escaped
 
+if TYPE_CHECKING:
+    import pandas as pd
 
-def cell_text(value: Any, digits: int) -> str:
-    """A value for people: ``2.350 [2.210, 2.490]`` for a figure with its interval."""
-    if value is None:
-        return "-"
-    if isinstance(value, Mapping):
-        low, high = value["low"], value["high"]
-        return f"{value['value']:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
-    if isinstance(value, float):
-        return f"{value:g}"
-    return str(value)
+Row = dict[str, Any]
+"""Plain values; figures with intervals are `icae.evals.bootstrap.Figure`s."""
 
 
-def short_cell_text(value: Any, digits: int) -> str:
-    """The same with half the width of the interval: ``2.350 ±0.140``."""
-    if isinstance(value, Mapping):
-        half = (value["high"] - value["low"]) / 2
-        return f"{value['value']:.{digits}f} ±{half:.{digits}f}"
-    return cell_text(value, digits)
+@dataclass(frozen=True, kw_only=True)
+class Column:
+    """One column of a table: its title, the key of the rows and the digits shown."""
 
-
-def table_texts(
-    rows: Sequence[Row],
-    columns: Sequence[Column],
-    *,
-    show: Callable[[Any, int], str] = cell_text,
-) -> list[list[str]]:
-    """The rows as texts; a key that a row lacks is a dash.
-
-    Args:
-        rows: Rows of a result.
-        columns: Columns of its table.
-        show: Turns a value and a number of digits into text.
-    """
-    return [[show(row.get(c.key), c.digits) for c in columns] for row in rows]
+    title: str
+    key: str
+    digits: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,46 +46,59 @@ class Table:
         """The columns that some row has."""
         return [c for c in self.columns if any(row.get(c.key) is not None for row in self.rows)]
 
+    def texts(self, *, short: bool = False) -> list[list[str]]:
+        """The rows as texts, one for each filled column; a key that a row lacks is a dash.
 
-def markdown(head: Mapping[str, Any], tables: Sequence[Table], notes: Sequence[str]) -> str:
-    """The Markdown page of a result.
+        Args:
+            short: Show half the width of an interval in place of its ends.
+        """
+        return [
+            [_cell_text(row.get(c.key), c.digits, short=short) for c in self.filled]
+            for row in self.rows
+        ]
 
-    Args:
-        head: What made it.
-        tables: Its tables.
-        notes: How to read them.
-    """
-    lines = [f"# {head['title']}", "", f"![{head['title']}]({head['experiment']}.png)", ""]
-    lines += markdown_tables(tables)
-    lines += [f"- {note}" for note in notes]
-    lines.append(f"- Figures in brackets: {head['intervals']}.")
-    lines += ["", *made_by(head), ""]
-    return "\n".join(lines)
+    def frame(self) -> pd.DataFrame:
+        """The texts as a data frame."""
+        import pandas as pd
+
+        return pd.DataFrame(self.texts(), columns=[column.title for column in self.filled])
+
+    def figures(self) -> list[Row]:
+        """The shown values of each row, without those it lacks."""
+        keys = [column.key for column in self.columns]
+        return [{key: row[key] for key in keys if row.get(key) is not None} for row in self.rows]
+
+    def markdown(self) -> str:
+        """The table in Markdown, below its headline."""
+        head = "" if self.title is None else f"## {self.title}\n\n"
+        table = self.frame().to_markdown(index=False, disable_numparse=True, stralign="right")
+        return f"{head}{table}\n"
+
+    def html(self) -> str:
+        """The table in HTML, below its headline; a wide one scrolls within the page."""
+        head = "" if self.title is None else f"<h3>{escaped(self.title)}</h3>\n"
+        return f"{head}{frame_html(self.frame())}"
 
 
-def markdown_tables(tables: Sequence[Table]) -> list[str]:
-    """Tables as lines of Markdown, each with its headline and a blank line behind it."""
-    lines = []
-    for table in tables:
-        if table.title is not None:
-            lines += [f"## {table.title}", ""]
-        lines.append("| " + " | ".join(c.title for c in table.filled) + " |")
-        lines.append("|" + "---:|" * len(table.filled))
-        rows = table_texts(table.rows, table.filled)
-        lines += ["| " + " | ".join(texts) + " |" for texts in rows]
-        lines.append("")
-    return lines
+def frame_html(texts: pd.DataFrame) -> str:
+    """A data frame of texts in HTML."""
+    import pandas as pd
+
+    safe = texts.map(escaped).rename(columns=escaped)
+    with pd.option_context("display.max_colwidth", None):
+        table = safe.to_html(index=False, escape=False, border=0, classes="t", justify="unset")
+    return f'<div class="scroll">{table}</div>\n'
 
 
-def made_by(head: Mapping[str, Any]) -> list[str]:
-    """The command of a result, and code, model, data and machine behind it, as lines."""
-    data = ", ".join(f"{d['file']} ({(d['sha256'] or 'unhashed')[:12]})" for d in head["data"])
-    adapter, base = head["adapter"], head["base"]
-    return [
-        f"`{head['command']}`",
-        "",
-        f"icae {head['icae']}, commit {head['commit'] or 'unknown'}; "
-        f"adapter {adapter['name']} ({adapter['hash'][:12]}) "
-        f"on {base['name']} ({base['hash'][:12]}), {head['dtype']}; seed {head['seed']}; "
-        f"texts {data}; {head['hardware']}.",
-    ]
+def _cell_text(value: Any, digits: int, *, short: bool) -> str:
+    """A value for people: ``2.350 [2.210, 2.490]`` for a figure, ``2.350 ±0.140`` if short."""
+    if value is None:
+        return "-"
+    if isinstance(value, Mapping):
+        low, high = value["low"], value["high"]
+        if short:
+            return f"{value['value']:.{digits}f} ±{(high - low) / 2:.{digits}f}"
+        return f"{value['value']:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
+    if isinstance(value, float):
+        return f"{value:g}"
+    return str(value)

@@ -1,25 +1,46 @@
-"""A text and what was written back of it, aligned word by word. Pure: no model, no files."""
+"""A text and what was written back of it, aligned word by word.
+
+Which words mean about the same is told by the frozen model's own input embeddings.
+
+Shape legend: W words, D hidden size.
+"""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from icae.memory.critical_words import critical_words, overlapping_word
+from icae.model import tokenize
 
 CLASSES = ("form", "like meaning", "number", "name", "code", "other", "omission", "insertion")
 """What can be wrong with a word; see `aligned`."""
-
 TEXT_TYPES = ("prose", "names", "figures", "code")
 """What a text mostly holds; see `text_type`."""
 
-_GAP = 0.75
-_CLOSE = 0.5
-_FAR = 1.0
+PERCENTILE = 99.5
+"""Two words are alike if they are closer than this share (%) of random pairs."""
+PAIRS = 2000
+"""Random pairs behind the threshold."""
+SHORTEST, LONGEST = 4, 24
+"""Characters of words that can be alike: shorter ones are mostly grammar, longer ones no words."""
+GRAMMAR = frozenset(
+    re.findall(
+        r"\w+",
+        "about also been could from have into more most only should some such than that their them "
+        "then there these they this those were what when which will with would",
+    )
+)
+"""Longer English words of grammar, each of which is close to all others."""
+
+_PRICES = {None: 0.0, "form": 0.5, "like meaning": 0.5}
+_FAR, _ALONE = 1.0, 0.75
 _SHARES = (("code", "code", 0.05), ("figures", "number", 0.10), ("names", "name", 0.15))
 
 
@@ -64,13 +85,12 @@ class Pair:
 def split_words(text: str) -> list[Word]:
     """The words of a text, with what they look like."""
     marked = critical_words(text)
-    words, at = [], 0
-    for part in text.split():
-        start = text.index(part, at)
-        at = start + len(part)
-        found = overlapping_word(marked, start, at)
-        core = part.strip("\"'“”‘’«»„()[]{}<>.,;:!?…*") or part
-        words.append(Word(text=part, core=core, kind="plain" if found is None else found.kind))
+    words = []
+    for match in re.finditer(r"\S+", text):
+        found = overlapping_word(marked, match.start(), match.end())
+        core = match.group().strip("\"'“”‘’«»„()[]{}<>.,;:!?…*") or match.group()
+        kind = "plain" if found is None else found.kind
+        words.append(Word(text=match.group(), core=core, kind=kind))
     return words
 
 
@@ -105,10 +125,15 @@ def aligned(true: Sequence[Word], written: Sequence[Word], likeness: Likeness) -
     errors = [
         [_error(a, b, bool(alike[i, j])) for j, b in enumerate(written)] for i, a in enumerate(true)
     ]
-    steps = _cheapest(errors, len(true), len(written))
+    prices = np.array(
+        [[_PRICES.get(error, _FAR) for error in line] for line in errors], np.float64
+    ).reshape(len(true), len(written))
     pairs = []
-    for i, j in steps:
-        error = "insertion" if i is None else "omission" if j is None else errors[i][j]
+    for i, j in _cheapest(prices):
+        if i is None or j is None:
+            error: str | None = "insertion" if i is None else "omission"
+        else:
+            error = errors[i][j]
         pairs.append(Pair(true=i, written=j, error=error))
     return pairs
 
@@ -125,23 +150,22 @@ def _error(true: Word, written: Word, alike: bool) -> str | None:
     return "like meaning" if alike else "other"
 
 
-def _cheapest(
-    errors: Sequence[Sequence[str | None]], rows: int, columns: int
-) -> list[tuple[int | None, int | None]]:
+def _cheapest(prices: NDArray[np.float64]) -> list[tuple[int | None, int | None]]:
     """Steps of the cheapest path: a pair, a true word alone or a written word alone."""
+    rows, columns = prices.shape
     cost = np.zeros((rows + 1, columns + 1))
-    cost[:, 0], cost[0, :] = _GAP * np.arange(rows + 1), _GAP * np.arange(columns + 1)
+    cost[:, 0], cost[0, :] = _ALONE * np.arange(rows + 1), _ALONE * np.arange(columns + 1)
     for i in range(1, rows + 1):
         for j in range(1, columns + 1):
-            pair = cost[i - 1, j - 1] + _price(errors[i - 1][j - 1])
-            cost[i, j] = min(pair, cost[i - 1, j] + _GAP, cost[i, j - 1] + _GAP)
+            pair = cost[i - 1, j - 1] + prices[i - 1, j - 1]
+            cost[i, j] = min(pair, cost[i - 1, j] + _ALONE, cost[i, j - 1] + _ALONE)
     steps: list[tuple[int | None, int | None]] = []
     i, j = rows, columns
     while i or j:
-        if i and j and cost[i, j] == cost[i - 1, j - 1] + _price(errors[i - 1][j - 1]):
+        if i and j and cost[i, j] == cost[i - 1, j - 1] + prices[i - 1, j - 1]:
             i, j = i - 1, j - 1
             steps.append((i, j))
-        elif i and cost[i, j] == cost[i - 1, j] + _GAP:
+        elif i and cost[i, j] == cost[i - 1, j] + _ALONE:
             i -= 1
             steps.append((i, None))
         else:
@@ -150,7 +174,61 @@ def _cheapest(
     return steps[::-1]
 
 
-def _price(error: str | None) -> float:
-    if error is None:
-        return 0.0
-    return _CLOSE if error in ("form", "like meaning") else _FAR
+class EmbeddingLikeness:
+    """Words are alike if their embeddings are closer than those of nearly all random pairs.
+
+    A word's embedding is the mean of its tokens' input embeddings, less the mean of the
+    vocabulary; closeness is the cosine. It tells near meaning from none, not synonyms from
+    antonyms. Words of grammar, and what is too short or too long for a word, are like nothing.
+
+    Args:
+        tokenizer: The base model's tokenizer.
+        embedding_VD: Input embeddings of the model.
+        words: Words of ordinary text that random pairs are drawn from.
+        seed: Seed of the pairs.
+    """
+
+    def __init__(
+        self, tokenizer: Any, embedding_VD: torch.Tensor, words: Sequence[str], *, seed: int
+    ) -> None:
+        self.tokenizer = tokenizer
+        self.embedding_VD = embedding_VD
+        self.centre_D = embedding_VD.float().mean(dim=0)
+        self._known: dict[str, NDArray[np.float32]] = {}
+        self.threshold = self._threshold(sorted(set(words)), seed)
+
+    def alike(self, true: Sequence[str], written: Sequence[str]) -> NDArray[np.bool_]:
+        """Whether each true word is like each written one, [true, written]."""
+        cosines = self._directions(true) @ self._directions(written).T
+        able = np.outer([_has_meaning(w) for w in true], [_has_meaning(w) for w in written])
+        return np.asarray((cosines > self.threshold) & (able > 0))
+
+    def _threshold(self, words: Sequence[str], seed: int) -> float:
+        """The cosine that `PERCENTILE` % of random pairs of different words stay below."""
+        if len(words) < 2:
+            return 1.0
+        rng = np.random.default_rng(seed)
+        first = rng.integers(0, len(words), PAIRS)
+        second = (first + rng.integers(1, len(words), PAIRS)) % len(words)
+        directions_WD = self._directions(words)
+        cosines = (directions_WD[first] * directions_WD[second]).sum(axis=1)
+        return float(np.percentile(cosines, PERCENTILE))
+
+    def _directions(self, words: Sequence[str]) -> NDArray[np.float32]:
+        """Unit vectors [W, D]."""
+        width = self.embedding_VD.shape[1]
+        return np.array([self._direction(w) for w in words], np.float32).reshape(-1, width)
+
+    @torch.inference_mode()
+    def _direction(self, word: str) -> NDArray[np.float32]:
+        if word not in self._known:
+            ids = torch.from_numpy(tokenize(self.tokenizer, f" {word.lower()}"))
+            vector_D = self.embedding_VD[ids.to(self.embedding_VD.device)].float().mean(dim=0)
+            centred_D = vector_D - self.centre_D
+            unit_D = centred_D / centred_D.norm().clamp_min(1e-9)
+            self._known[word] = unit_D.cpu().numpy()
+        return self._known[word]
+
+
+def _has_meaning(word: str) -> bool:
+    return SHORTEST <= len(word) <= LONGEST and word.lower() not in GRAMMAR

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from icae.cli import engine, eval_run
+from icae.cli import eval_common
 from icae.errors import ConfigError, InputError
 
 pytest.importorskip("icae.evals")
@@ -16,8 +16,7 @@ pytest.importorskip("icae.evals")
 def ran(monkeypatch: pytest.MonkeyPatch, fake: Any, tmp_path: Path) -> dict[str, Any]:
     """What the experiment was called with; it gives two rows."""
     from icae.evals import Finished
-    from icae.evals.experiment import Column
-    from icae.evals.tables import Table
+    from icae.evals.tables import Column, Table
 
     calls: dict[str, Any] = {}
 
@@ -38,7 +37,7 @@ def ran(monkeypatch: pytest.MonkeyPatch, fake: Any, tmp_path: Path) -> dict[str,
             files=(options["folder"] / "x.json",),
         )
 
-    monkeypatch.setattr(engine, "run_evaluation", run_evaluation)
+    monkeypatch.setattr("icae.evals.evaluate", run_evaluation)
     return calls
 
 
@@ -214,10 +213,10 @@ def test_lists_that_cannot_be_read_are_refused_before_a_model_is_loaded(
 
 
 def test_numbers_are_sorted_and_each_counts_once() -> None:
-    assert eval_run.whole_numbers("300,100,100", "--lengths") == (100, 300)
-    assert eval_run.ratio_numbers("4, 2") == (2.0, 4.0)
+    assert eval_common.whole_numbers("300,100,100", "--lengths") == (100, 300)
+    assert eval_common.ratio_numbers("4, 2") == (2.0, 4.0)
     with pytest.raises(ConfigError):
-        eval_run.ratio_numbers("inf")
+        eval_common.ratio_numbers("inf")
 
 
 def test_trained_rivals_and_held_out_text_reach_the_experiment(icae, ran) -> None:

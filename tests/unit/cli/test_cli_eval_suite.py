@@ -8,8 +8,6 @@ from typing import Any
 
 import pytest
 
-from icae.cli import engine
-
 pytest.importorskip("icae.evals")
 
 
@@ -24,7 +22,7 @@ def asked(monkeypatch: pytest.MonkeyPatch, fake: Any) -> dict[str, Any]:
         calls.update(settings=settings, **options)
         return Finished(payload={"rows": []}, tables=(), files=())
 
-    monkeypatch.setattr(engine, "run_evaluation", run_evaluation)
+    monkeypatch.setattr("icae.evals.evaluate", run_evaluation)
     return calls
 
 
@@ -90,11 +88,11 @@ def judged(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 
     calls: dict[str, Any] = {}
 
-    def run_judge(run: Any, **options: Any) -> Finished:
-        calls.update(run=run, **options)
+    def judge_answers(run: Any, judge: Any, **options: Any) -> Finished:
+        calls.update(run=run, key=judge._client.api_key, **options)
         return Finished(payload={"rows": []}, tables=(), files=(options["folder"] / "judge.json",))
 
-    monkeypatch.setattr(engine, "run_judge", run_judge)
+    monkeypatch.setattr("icae.evals.judging.judge_answers", judge_answers)
     return calls
 
 
@@ -124,7 +122,7 @@ def test_one_result_sets_memory_against_full_context(
     assert (run.first.name, run.second.name) == ("memory 4x", "full context")
     assert run.service.model == "m"
     assert run.cache == tmp_path / "out" / "judge-replies.jsonl"
-    assert judged["api_key"] == "secret"
+    assert judged["key"] == "secret"
     assert "secret" not in result.output
 
 
@@ -164,8 +162,8 @@ def test_sizes_that_cannot_be_read_are_refused(icae, no_engine, text) -> None:
 def whole(monkeypatch: pytest.MonkeyPatch, fake: Any) -> dict[str, Any]:
     """What the suite was called with; one experiment is done, one skipped."""
     from icae.evals import Finished
+    from icae.evals.report import Part
     from icae.evals.suite import SuiteFinished
-    from icae.evals.suite_report import Part
 
     calls: dict[str, Any] = {}
 
@@ -179,7 +177,7 @@ def whole(monkeypatch: pytest.MonkeyPatch, fake: Any) -> dict[str, Any]:
         files = (options["folder"] / "report.html",)
         return SuiteFinished(payload={"parts": []}, parts=parts, files=files)
 
-    monkeypatch.setattr(engine, "run_suite", run_suite)
+    monkeypatch.setattr("icae.evals.suite.run_suite", run_suite)
     return calls
 
 

@@ -29,9 +29,9 @@ def corpus(tmp_path: Path) -> Path:
 @pytest.fixture
 def settings() -> Any:
     """Two lengths (one of several spans) and two ratios on a few contexts."""
-    from icae.evals import ReconstructionSettings
+    from icae.evals import Reconstruction
 
-    return ReconstructionSettings(lengths=(16, 24), ratios=(2.0, 4.0), samples=4, greedy=2)
+    return Reconstruction(lengths=(16, 24), ratios=(2.0, 4.0), samples=4, greedy=2)
 
 
 @pytest.fixture
@@ -44,8 +44,8 @@ def run(
     """
     from icae.evals import evaluate
 
-    monkeypatch.setattr("icae.evals.run.plot", lambda rows, panels, title: title.encode())
-    monkeypatch.setattr("icae.evals.metrics.RESAMPLES", 20)
+    monkeypatch.setattr("icae.evals.results.picture", lambda rows, plots, title: title.encode())
+    monkeypatch.setattr("icae.evals.bootstrap.RESAMPLES", 20)
 
     def call(settings: Any, *, folder: str = "out", **options: Any) -> Any:
         return evaluate(
@@ -53,9 +53,3 @@ def run(
         )
 
     return call
-
-
-@pytest.fixture
-def ignore() -> Callable[[int], None]:
-    """A tick that nobody counts."""
-    return lambda tokens: None

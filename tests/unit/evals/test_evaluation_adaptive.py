@@ -7,16 +7,14 @@ import numpy as np
 import pytest
 
 from icae.errors import ConfigError
-from icae.evals import AdaptiveSettings
+from icae.evals import Adaptive
 from icae.evals.adaptive import share_of_fixed
-from icae.evals.panels import COLOURS, looks_by_series, runs_over_ratios
-from icae.evals.plots import plot
 
 
 @pytest.fixture
-def settings() -> AdaptiveSettings:
+def settings() -> Adaptive:
     """Contexts of two spans; one policy of each kind."""
-    return AdaptiveSettings(
+    return Adaptive(
         lengths=(24,),
         ratios=(2.0, 4.0),
         min_fidelities=(0.2,),
@@ -56,7 +54,7 @@ def test_fixed_row_is_what_compressing_at_that_ratio_gives(
     alone = replace(settings, min_fidelities=(), budgets=(), refined=())
     row = by_text(run(alone).rows)["fixed 4x"]
     documents = read_documents([corpus], engine.tokenizer)
-    windows = draw_windows(documents, size=settings.window, samples=2, seed=0).windows
+    windows = draw_windows(documents, size=24 + 33, samples=2, seed=0).windows
     for i, window in enumerate(windows):
         ids = window.context(24, after=33)
         segments = engine.compressor.encode(verbatim_spans(ids, span_length=16), ratio=4.0)
@@ -90,25 +88,6 @@ def test_share_of_fixed_ratios_lies_on_the_line_through_them(
     other = {"kind": "budget", "positions_share": {"value": 0.3}, "fidelity": {"value": 0.9}}
     found = share_of_fixed([*rows, other], fidelity)
     assert found == (None if share is None else pytest.approx(share))
-
-
-def test_a_series_over_several_ratios_has_one_look() -> None:
-    rows = [
-        {"series": "fixed", "kind": "fixed", "ratio": 2.0},
-        {"series": "fixed", "kind": "fixed", "ratio": 4.0},
-        {"series": "budget", "kind": "budget", "ratio": None},
-    ]
-    assert runs_over_ratios(rows)
-    assert not runs_over_ratios(rows[1:])
-    looks = looks_by_series(rows)
-    assert [looks[name]["color"] for name in ("fixed", "budget")] == list(COLOURS[:2])
-
-
-def test_rows_can_be_drawn(run: Any, settings: Any) -> None:
-    from icae.evals.adaptive import Adaptive
-
-    rows = run(replace(settings, refined=())).rows
-    assert plot(rows, Adaptive.panels, title="x").startswith(b"\x89PNG")
 
 
 @pytest.mark.parametrize(

@@ -9,14 +9,14 @@ import pytest
 import torch
 
 from icae.errors import ConfigError
-from icae.evals import ContinuationSettings
+from icae.evals import Continuation
 from icae.evals.contexts import draw_windows, read_documents
-from icae.evals.continuation import led_continuation
+from icae.evals.decoding import led_continuation
 
 
 @pytest.fixture
-def settings() -> ContinuationSettings:
-    return ContinuationSettings(lengths=(16, 40), ratios=(4.0,), tokens=12, samples=3)
+def settings() -> Continuation:
+    return Continuation(lengths=(16, 40), ratios=(4.0,), tokens=12, samples=3)
 
 
 @pytest.fixture
@@ -109,4 +109,4 @@ def test_the_leading_token_is_read_but_not_scored() -> None:
 
 def test_a_continuation_of_no_token_is_refused() -> None:
     with pytest.raises(ConfigError, match="continuation"):
-        ContinuationSettings(lengths=(16,), ratios=(2.0,), tokens=0)
+        Continuation(lengths=(16,), ratios=(2.0,), tokens=0)

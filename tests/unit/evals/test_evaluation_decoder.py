@@ -12,8 +12,13 @@ from torch.nn.functional import cross_entropy
 from icae.decode.prefix import Prefix
 from icae.decode.torch import TorchRuntime
 from icae.errors import InputError
-from icae.evals.memories import encode_contexts, no_memory, score_tasks, write_back
-from icae.evals.plain_decoder import plain_losses
+from icae.evals.decoding import (
+    encode_contexts,
+    no_memory,
+    plain_losses,
+    score_tasks,
+    write_back,
+)
 from icae.model import PlainRow
 from icae.model.objectives import autoencoding, continuation
 
@@ -27,11 +32,11 @@ def direct_losses(decoder: Any, ids: Any, scored: int) -> Any:
 
 
 def test_plain_losses_equal_those_of_transformers(
-    family: str, build_model: Any, random_ids: Any, ignore: Any
+    family: str, build_model: Any, random_ids: Any
 ) -> None:
     model = build_model(family)
     ids = random_ids(40)
-    (losses,) = plain_losses(TorchRuntime(model), [PlainRow(ids=ids, scored=39)], tick=ignore)
+    (losses,) = plain_losses(TorchRuntime(model), [PlainRow(ids=ids, scored=39)])
     with torch.no_grad():
         row = torch.tensor(ids)[None]
         expected = float(model.decoder(input_ids=row, labels=row).loss)
@@ -40,28 +45,18 @@ def test_plain_losses_equal_those_of_transformers(
 
 
 def test_padding_leaves_plain_losses_unchanged(
-    family: str, build_model: Any, random_ids: Any, ignore: Any
+    family: str, build_model: Any, random_ids: Any
 ) -> None:
     runtime = TorchRuntime(build_model(family))
     rows = [
         PlainRow(ids=random_ids(n, i), scored=s)
         for i, (n, s) in enumerate([(40, 9), (3, 2), (17, 16), (40, 1)])
     ]
-    together = plain_losses(runtime, rows, tick=ignore)
+    together = plain_losses(runtime, rows)
     for row, losses in zip(rows, together, strict=True):
         assert len(losses) == row.scored
-        (alone,) = plain_losses(runtime, [row], tick=ignore)
+        (alone,) = plain_losses(runtime, [row])
         assert losses == pytest.approx(alone, abs=1e-4)
-
-
-def test_passes_stay_within_the_bound_and_are_counted(
-    model: Any, random_ids: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("icae.decode.torch.TorchRuntime.span_tokens", 40)
-    ticks: list[int] = []
-    rows = [PlainRow(ids=random_ids(20, i), scored=5) for i in range(5)]
-    plain_losses(TorchRuntime(model), rows, tick=ticks.append)
-    assert ticks == [40, 40, 20]
 
 
 @pytest.mark.parametrize("scored", [0, 5])
@@ -72,7 +67,7 @@ def test_a_first_token_cannot_be_scored(random_ids: Any, scored: int) -> None:
 
 @pytest.mark.parametrize("layout", ["uniform-encoder", "uniform"])
 def test_memory_scores_equal_those_of_the_training_forward_pass(
-    build_model: Any, random_ids: Any, ignore: Any, layout: str
+    build_model: Any, random_ids: Any, layout: str
 ) -> None:
     from icae.model import Sample
 
@@ -80,10 +75,10 @@ def test_memory_scores_equal_those_of_the_training_forward_pass(
     contexts = [random_ids(40, i) for i in range(3)]
     tasks = [autoencoding(ids) for ids in contexts]
     runtime = TorchRuntime(model)
-    memories = encode_contexts(runtime, contexts, ratio=4, tick=ignore)
+    memories = encode_contexts(runtime, contexts, ratio=4)
     assert memories[0].spans == ((16, 4), (16, 4), (8, 2))
 
-    scores = score_tasks(runtime, memories, tasks, tick=ignore)
+    scores = score_tasks(runtime, memories, tasks)
 
     samples = [
         Sample(context_ids=c, ratio=4, tasks=(t,)) for c, t in zip(contexts, tasks, strict=True)
@@ -96,10 +91,10 @@ def test_memory_scores_equal_those_of_the_training_forward_pass(
 
 
 def test_without_memory_the_decoder_reads_the_objective_token_alone(
-    model: Any, random_ids: Any, ignore: Any
+    model: Any, random_ids: Any
 ) -> None:
     runtime, ids = TorchRuntime(model), random_ids(20)
-    (score,) = score_tasks(runtime, [no_memory(runtime)], [autoencoding(ids)], tick=ignore)
+    (score,) = score_tasks(runtime, [no_memory(runtime)], [autoencoding(ids)])
 
     embed = model.decoder.get_input_embeddings()
     with torch.no_grad():
@@ -109,41 +104,30 @@ def test_without_memory_the_decoder_reads_the_objective_token_alone(
     assert score.losses_T == pytest.approx(expected.numpy(), abs=1e-4)
 
 
-def test_padding_leaves_memory_scores_unchanged(model: Any, random_ids: Any, ignore: Any) -> None:
+def test_padding_leaves_memory_scores_unchanged(model: Any, random_ids: Any) -> None:
     runtime = TorchRuntime(model)
     contexts = [random_ids(n, n) for n in (33, 5, 16)]
-    memories = encode_contexts(runtime, contexts, ratio=2, tick=ignore)
+    memories = encode_contexts(runtime, contexts, ratio=2)
     tasks = [continuation(random_ids(n, n + 1)) for n in (3, 12, 7)]
-    together = score_tasks(runtime, memories, tasks, tick=ignore)
+    together = score_tasks(runtime, memories, tasks)
     for i, score in enumerate(together):
-        alone = encode_contexts(runtime, [contexts[i]], ratio=2, tick=ignore)
-        (expected,) = score_tasks(runtime, alone, [tasks[i]], tick=ignore)
+        alone = encode_contexts(runtime, [contexts[i]], ratio=2)
+        (expected,) = score_tasks(runtime, alone, [tasks[i]])
         assert score.losses_T == pytest.approx(expected.losses_T, abs=1e-4)
 
 
 @pytest.mark.parametrize("layout", ["uniform-encoder", "uniform"])
 def test_whole_contexts_are_written_back_as_one_by_one(
-    build_model: Any, random_ids: Any, ignore: Any, layout: str
+    build_model: Any, random_ids: Any, layout: str
 ) -> None:
     runtime = TorchRuntime(build_model(layout=layout))
     contexts = [random_ids(40, i) for i in range(3)]
-    memories = encode_contexts(runtime, contexts, ratio=4, tick=ignore)
+    memories = encode_contexts(runtime, contexts, ratio=4)
 
-    written = write_back(runtime, memories, tick=ignore)
+    written = write_back(runtime, memories)
 
     nothing = np.array([], dtype=np.int64)
     for memory, ids in zip(memories, written, strict=True):
         prefix = Prefix.of_slots(memory.slots_KD, memory.spans, "ae")
         made = runtime.generate(prefix, nothing, max_new_tokens=40, stop_ids=())
         assert ids == made.token_ids
-
-
-def test_many_rows_are_decoded_in_one_pass(
-    model: Any, random_ids: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    runtime, ticks = TorchRuntime(model), []
-    contexts = [random_ids(16, i) for i in range(5)]
-    memories = encode_contexts(runtime, contexts, ratio=4, tick=lambda n: None)
-    monkeypatch.setattr("icae.decode.torch.TorchRuntime.span_tokens", 3)
-    write_back(runtime, memories, tick=ticks.append)
-    assert len(ticks) == 2  # 3 + 2 rows: 16 tokens count as one

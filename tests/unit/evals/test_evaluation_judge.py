@@ -14,11 +14,16 @@ pytest.importorskip("openai")
 from judge_server import serve
 
 from icae.errors import ConfigError, InputError, MissingDependencyError
-from icae.evals.answer_sets import read_answers, read_contexts
-from icae.evals.judge import outcome
-from icae.evals.judge_client import CachedJudge, JudgeService, OpenAiJudge, Said
-from icae.evals.judge_prompt import Asked, messages, parse
-from icae.evals.judge_run import JudgeRun, judge_answers
+from icae.evals.judge import (
+    Asked,
+    CachedJudge,
+    JudgeService,
+    OpenAiJudge,
+    Said,
+    messages,
+    parse,
+)
+from icae.evals.judging import Judging, judge_answers, outcome, read_answers, read_contexts
 
 ANSWERS = {"right": "Paris, in France", "wrong": "London", "vague": "some town"}
 
@@ -34,8 +39,8 @@ def answer_file(path: Path, answers: list[str]) -> Path:
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("icae.evals.judge_run.plot", lambda rows, panels, title: b"png")
-    monkeypatch.setattr("icae.evals.metrics.RESAMPLES", 20)
+    monkeypatch.setattr("icae.evals.results.picture", lambda rows, plots, title: b"png")
+    monkeypatch.setattr("icae.evals.bootstrap.RESAMPLES", 20)
 
 
 @pytest.fixture
@@ -51,7 +56,7 @@ def judge(tmp_path: Path) -> Any:
             folder.mkdir(exist_ok=True)
             path = answer_file(folder / "questions.jsonl", answers)
             sets.append(read_answers(path, reads=None, ratio=None))
-        judged = JudgeRun(
+        judged = Judging(
             first=sets[0],
             second=sets[1],
             contexts={},
@@ -251,7 +256,7 @@ def test_answers_to_other_questions_have_nothing_to_judge(judge: Any, tmp_path: 
     judge_file.write_text('{"question": "Other?", "answer": "x", "dataset": "d"}')
     other = read_answers(judge_file, reads=None, ratio=None)
     service = JudgeService(url="http://127.0.0.1:9/v1", model="m")
-    run = JudgeRun(
+    run = Judging(
         first=other,
         second=read_answers(answer_file(tmp_path / "y.jsonl", ["a"]), reads=None, ratio=None),
         contexts={},

@@ -10,25 +10,24 @@ import torch
 
 from icae.decode.prefix import Prefix
 from icae.errors import ConfigError, InputError
-from icae.evals import LatencySettings
 from icae.evals.contexts import draw_windows, read_documents
-from icae.evals.latency import CACHED, COMPRESS, FULL, Latency
-from icae.evals.memories import encode_contexts
+from icae.evals.decoding import encode_contexts
+from icae.evals.latency import CACHED, COMPRESS, FULL, Latency, reading_ways
 from icae.evals.peak_memory import with_peak
 
-SETTINGS = LatencySettings.of_sizes([(1, 16), (3, 40)], ratios=(4.0,), tokens=4, repeats=2)
+SETTINGS = Latency.of_sizes([(1, 16), (3, 40)], ratios=(4.0,), tokens=4, repeats=2)
 NOTHING = np.array([], dtype=np.int64)
 
 
-def test_every_way_writes_what_the_runtime_writes(engine: Any, corpus: Any, ignore: Any) -> None:
+def test_every_way_writes_what_the_runtime_writes(engine: Any, corpus: Any) -> None:
     documents = read_documents([corpus], engine.tokenizer)
     windows = draw_windows(documents, size=40, samples=3, seed=0).windows
     contexts = [window.context(40) for window in windows]
 
-    ways = Latency(engine, SETTINGS, windows)._ways(contexts, 4.0)
+    ways = reading_ways(engine, contexts, ratio=4.0, tokens=4)
     written = {name: work().written for name, work in ways.items()}
 
-    memories = encode_contexts(engine.runtime, contexts, ratio=4.0, tick=ignore)
+    memories = encode_contexts(engine.runtime, contexts, ratio=4.0)
     for i, (ids, memory) in enumerate(zip(contexts, memories, strict=True)):
         full = engine.runtime.generate(None, ids, max_new_tokens=4, stop_ids=())
         prefix = Prefix.of_slots(memory.slots_KD, memory.spans, "lm")
@@ -101,4 +100,4 @@ def test_peak_counts_memory_that_was_used_and_freed_before() -> None:
 def test_settings_out_of_range_are_refused(wrong: dict[str, Any]) -> None:
     good: dict[str, Any] = {"lengths": (16,), "ratios": (4.0,), "sizes": ((1, 16),)}
     with pytest.raises(ConfigError):
-        LatencySettings(**{**good, **wrong})
+        Latency(**{**good, **wrong})

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from icae.evals import ContinuationSettings, MultiSpanSettings
+from icae.evals import Continuation, MultiSpan
 from icae.evals.multi_span import crossing, equal_tokens, tail_sizes
 
 
@@ -39,23 +39,23 @@ def test_where_the_curve_rises_the_lowest_loss_so_far_counts() -> None:
 
 
 def test_equal_tokens_are_those_of_the_mean_over_contexts(monkeypatch: Any) -> None:
-    monkeypatch.setattr("icae.evals.metrics.RESAMPLES", 50)
+    monkeypatch.setattr("icae.evals.bootstrap.RESAMPLES", 50)
     curves = np.array([[4.0, 3.0, 2.0], [6.0, 5.0, 2.0]])  # mean 5, 4, 2
-    estimate = equal_tokens([0, 1, 3], curves, np.array([4.0, 4.0]), seed=0)
-    assert estimate.value == pytest.approx(1.0)
+    figure = equal_tokens([0, 1, 3], curves, np.array([4.0, 4.0]), seed=0)
+    assert figure["value"] == pytest.approx(1.0)
     alone = sorted(crossing([0, 1, 3], curve, 4.0) for curve in curves)  # 0 and above 1
-    assert alone[0] <= estimate.low <= estimate.value <= estimate.high <= alone[1]
+    assert alone[0] <= figure["low"] <= figure["value"] <= figure["high"] <= alone[1]
 
 
 def test_rows_are_those_of_the_continuation_experiment(run: Any) -> None:
     options: dict[str, Any] = {"lengths": (32, 64), "ratios": (4.0,), "tokens": 8, "samples": 3}
-    rows = run(MultiSpanSettings(**options)).rows
+    rows = run(MultiSpan(**options)).rows
     assert [(r["spans"], r["ratio"], r["kind"]) for r in rows] == [
         (spans, ratio, kind)
         for spans in (2, 4)
         for ratio, kind in ((None, "full context"), (None, "no context"), (4.0, "slots"))
     ]
-    expected = run(ContinuationSettings(**options), folder="other").rows
+    expected = run(Continuation(**options), folder="other").rows
     for row in rows:
         same = next(r for r in expected if all(r[k] == row[k] for k in ("length", "ratio", "kind")))
         assert row["perplexity"] == pytest.approx(same["perplexity"])

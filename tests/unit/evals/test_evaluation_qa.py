@@ -14,8 +14,9 @@ import torch
 
 from icae.config import ModelConfig
 from icae.errors import AdapterError, ConfigError, InputError
-from icae.evals import READERS, QaSettings, evaluate
-from icae.evals.qa import BY_SLOTS
+from icae.evals import Qa, evaluate
+from icae.evals.qa import READERS
+from icae.evals.respondents import ANY_RATIO
 from icae.model import (
     AdapterInfo,
     FullContextModel,
@@ -55,8 +56,8 @@ def files(tmp_path: Path) -> list[Path]:
 
 
 @pytest.fixture
-def settings() -> QaSettings:
-    return QaSettings(ratios=(2.0, 4.0), questions=None, max_new_tokens=4)
+def settings() -> Qa:
+    return Qa(ratios=(2.0, 4.0), questions=None, max_new_tokens=4)
 
 
 @pytest.fixture
@@ -64,8 +65,8 @@ def run(
     engine: Any, files: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[..., Any]:
     """``run(settings, texts=..., folder=...)``; nothing is drawn, few resamples are taken."""
-    monkeypatch.setattr("icae.evals.run.plot", lambda rows, panels, title: title.encode())
-    monkeypatch.setattr("icae.evals.metrics.RESAMPLES", 20)
+    monkeypatch.setattr("icae.evals.results.picture", lambda rows, plots, title: title.encode())
+    monkeypatch.setattr("icae.evals.bootstrap.RESAMPLES", 20)
 
     def call(wanted: Any, *, texts: Any = None, folder: str = "out", **options: Any) -> Any:
         return evaluate(
@@ -110,12 +111,12 @@ def upper(engine: Any, tmp_path: Path) -> Path:
 def test_every_reader_ratio_and_data_set_has_a_row(run: Any, settings: Any, tmp_path: Path) -> None:
     finished = run(settings)
     free = [("full context", None), ("no context", None)]
-    by_slots = [kind for kind in BY_SLOTS if kind in READERS]
+    by_slots = [kind for kind in READERS if kind not in ANY_RATIO]
     slots = [(kind, r) for r in (2.0, 4.0) for kind in by_slots]
     expected = [(name, *pair) for name in ("open", "closed") for pair in (*free, *slots)]
     assert [(r["dataset"], r["kind"], r["ratio"]) for r in finished.rows] == expected
     page = (tmp_path / "out" / "qa.md").read_text(encoding="utf-8")
-    assert page.count("\n| open |") == 10 + 2 * 5
+    assert page.count("\n|       open |") == 10 + 2 * 5
     assert "open: 5 questions about 3 contexts, of 5 in the file; 0 of the file" in page
     assert "always saying the commonest gives 0.750" in page
     assert finished.payload["rouge"].startswith("rouge-score")
@@ -272,17 +273,15 @@ def test_differences_are_paired_and_of_the_same_questions(
 def test_a_reader_and_a_ratio_may_be_added_later(
     run: Any, settings: Any, upper: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from icae.evals.qa import QuestionAnswering
-
     run(replace(settings, ratios=(2.0,), readers=("memory", "no context")))
     cells: list[Any] = []
-    measure = QuestionAnswering.measure
+    measure = Qa.measure
 
-    def record(self: Any, cell: Any, rows: Any, tick: Any) -> Any:
+    def record(self: Any, material: Any, cell: Any, rows: Any) -> Any:
         cells.append((cell.dataset, cell.ratio, cell.reader.partition(" ")[0]))
-        return measure(self, cell, rows, tick)
+        return measure(self, material, cell, rows)
 
-    monkeypatch.setattr(QuestionAnswering, "measure", record)
+    monkeypatch.setattr(Qa, "measure", record)
     wanted = replace(settings, readers=("memory", "no context"), upper_bound=upper)
     added = run(wanted)
     assert cells == [
@@ -322,29 +321,6 @@ def test_long_contexts_are_left_out_for_every_reader(
     assert finished.payload["sets"][0]["too_long"] == 1
 
 
-def test_questions_about_one_text_are_resampled_together() -> None:
-    from icae.evals.metrics import grouped_mean_estimate, mean_estimate
-
-    values = np.repeat(np.random.default_rng(0).random(12), 8)
-    groups = np.repeat(np.arange(12), 8).tolist()
-    alone = mean_estimate(values, seed=0)
-    together = grouped_mean_estimate(values, groups, seed=0)
-    assert together.value == pytest.approx(alone.value)
-    assert together.high - together.low > 2 * (alone.high - alone.low)
-    once = grouped_mean_estimate(values[::8], range(12), seed=0)
-    assert once == mean_estimate(values[::8], seed=0)
-
-
-def test_a_ratio_of_means_is_paired_and_none_where_it_would_divide_by_zero() -> None:
-    from icae.evals.metrics import grouped_ratio_estimate
-
-    others = np.array([0.2, 0.4, 0.6, 0.8])
-    ratio = grouped_ratio_estimate(others / 2, others, range(4), seed=0)
-    assert ratio is not None
-    assert (ratio.value, ratio.low, ratio.high) == pytest.approx((0.5, 0.5, 0.5))
-    assert grouped_ratio_estimate(others, np.zeros(4), range(4), seed=0) is None
-
-
 @pytest.mark.parametrize(
     "change",
     [
@@ -356,10 +332,10 @@ def test_a_ratio_of_means_is_paired_and_none_where_it_would_divide_by_zero() -> 
         {"readers": ()},
     ],
 )
-def test_settings_out_of_range_are_refused(settings: QaSettings, change: dict[str, Any]) -> None:
+def test_settings_out_of_range_are_refused(settings: Qa, change: dict[str, Any]) -> None:
     with pytest.raises(ConfigError):
         replace(settings, **change)
 
 
 def test_all_readers_are_the_default() -> None:
-    assert QaSettings(ratios=(4.0,)).readers == READERS
+    assert Qa(ratios=(4.0,)).readers == READERS

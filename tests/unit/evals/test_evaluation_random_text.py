@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from icae.evals import RandomTextSettings, ReconstructionSettings
+from icae.evals import RandomText, Reconstruction
 from icae.evals.random_text import make_text, ordinary_ids
 
 ORDINARY = np.array([0, 1, 2, 4, 5])
@@ -40,9 +40,9 @@ def test_ordinary_ids_leave_out_special_tokens(tokenizer: Any) -> None:
 
 def test_normal_text_scores_as_in_reconstruction(run: Any) -> None:
     grid: dict[str, Any] = {"lengths": (24,), "ratios": (4.0,), "samples": 3, "greedy": 2}
-    rows = {row["kind"]: row for row in run(RandomTextSettings(**grid)).rows}
+    rows = {row["kind"]: row for row in run(RandomText(**grid)).rows}
     assert list(rows) == ["normal", "patterned", "random"]
-    own = next(r for r in run(ReconstructionSettings(**grid)).rows if r["kind"] == "own")
+    own = next(r for r in run(Reconstruction(**grid)).rows if r["kind"] == "own")
     for key in ("ae_loss", "accuracy", "bleu", "bleu_median", "prefix_share"):
         assert rows["normal"][key] == pytest.approx(own[key])
     assert rows["random"]["ae_loss"] != pytest.approx(own["ae_loss"])

@@ -10,7 +10,7 @@ import torch
 
 from icae.decode.prefix import Prefix
 from icae.errors import ConfigError, InputError
-from icae.evals import ReconstructionSettings
+from icae.evals import Reconstruction
 from icae.evals.contexts import draw_windows, read_documents
 from icae.model import Sample
 from icae.model.objectives import autoencoding
@@ -62,12 +62,12 @@ def test_every_length_and_ratio_stands_beside_its_baselines(run: Any, settings: 
 
 
 def test_without_greedy_decoding_there_is_no_bleu(run: Any) -> None:
-    settings = ReconstructionSettings(lengths=(16,), ratios=(2.0,), samples=2, greedy=0)
+    settings = Reconstruction(lengths=(16,), ratios=(2.0,), samples=2, greedy=0)
     assert all("bleu" not in row for row in run(settings).rows)
 
 
 def test_one_context_written_back_has_no_other_to_compare(run: Any) -> None:
-    settings = ReconstructionSettings(lengths=(16,), ratios=(2.0,), samples=2, greedy=1)
+    settings = Reconstruction(lengths=(16,), ratios=(2.0,), samples=2, greedy=1)
     rows = by_kind(run(settings).rows, 16, 2.0)
     assert "bleu" in rows["own"]
     assert "bleu" not in rows["of another text"]
@@ -88,11 +88,11 @@ def test_one_context_written_back_has_no_other_to_compare(run: Any) -> None:
 def test_settings_out_of_range_are_refused(wrong: dict[str, Any]) -> None:
     good: dict[str, Any] = {"lengths": (16,), "ratios": (2.0,), "samples": 4, "greedy": 2}
     with pytest.raises(ConfigError):
-        ReconstructionSettings(**{**good, **wrong})
+        Reconstruction(**{**good, **wrong})
 
 
 def test_a_length_beyond_the_decoder_is_refused(run: Any) -> None:
-    settings = ReconstructionSettings(lengths=(150,), ratios=(2.0,), samples=2, greedy=0)
+    settings = Reconstruction(lengths=(150,), ratios=(2.0,), samples=2, greedy=0)
     with pytest.raises(InputError, match="does not fit the decoder") as caught:
         run(settings)
     assert caught.value.expected == "at most 256"

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from icae.evals.metadata import data_hashes
-from icae.evals.registry import ENTRIES
+from icae.evals.registry import EXPERIMENTS
 
 HEAD = (
     "schema",
@@ -35,9 +35,9 @@ EXACT = {
 """Keys of rows that are no estimates: what is measured, and the single values behind figures."""
 
 
-@pytest.mark.parametrize("entry", [e for e in ENTRIES if e.name in SMALL], ids=lambda e: e.name)
-def test_a_result_records_its_making_and_intervals(run: Any, corpus: Any, entry: Any) -> None:
-    settings = entry.settings("quick", 16)
+@pytest.mark.parametrize("kind", [e for e in EXPERIMENTS if e.name in SMALL], ids=lambda e: e.name)
+def test_a_result_records_its_making_and_intervals(run: Any, corpus: Any, kind: Any) -> None:
+    settings = kind.quick(16)
     smaller = {"samples": 2} | ({"greedy": 1} if hasattr(settings, "greedy") else {})
     smaller |= {"examples": 1} if hasattr(settings, "examples") else {}
     payload = run(replace(settings, **smaller)).payload

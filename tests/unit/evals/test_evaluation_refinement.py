@@ -10,16 +10,16 @@ import pytest
 
 from icae.compression.refinement import Refined
 from icae.errors import ConfigError, InputError
-from icae.evals import ContinuationSettings, RefinementSettings
+from icae.evals import Continuation, Refinement
 from icae.evals import refinement as experiment
 from icae.evals.contexts import Window, draw_windows, read_documents
-from icae.evals.starts import STARTS, start_memories
+from icae.evals.refinement import STARTS, start_memories
 
 
 @pytest.fixture
-def settings() -> RefinementSettings:
+def settings() -> Refinement:
     """One start, two steps and no KL term."""
-    return RefinementSettings(
+    return Refinement(
         lengths=(12,),
         ratios=(4.0,),
         starts=("encoder",),
@@ -40,7 +40,7 @@ def windows(engine: Any, corpus: Path) -> tuple[Window, ...]:
 
 def starts_of(engine: Any, windows: Any, start: str, **options: Any) -> list[Any]:
     contexts = [window.context(12, after=33) for window in windows]
-    options = {"ratio": 4.0, "seed": 0, "tick": lambda tokens: None, **options}
+    options = {"ratio": 4.0, "seed": 0, **options}
     return start_memories(engine.runtime, contexts, start, **options)
 
 
@@ -88,7 +88,7 @@ def test_losses_are_measured_at_both_ends_only(run: Any, settings: Any) -> None:
 
 def test_losses_are_those_of_the_continuation_experiment(run: Any, settings: Any) -> None:
     first = run(settings).rows[0]
-    told = ContinuationSettings(lengths=(12,), ratios=(4.0,), tokens=32, samples=2)
+    told = Continuation(lengths=(12,), ratios=(4.0,), tokens=32, samples=2)
     found = {row["kind"]: row["loss"]["value"] for row in run(told).rows}
     assert first["loss"]["value"] == pytest.approx(found["slots"])
     assert first["full_loss"]["value"] == pytest.approx(found["full context"])
@@ -131,7 +131,7 @@ def test_greedy_text_is_that_of_the_best_slots_at_each_step(
 ) -> None:
     seen: list[Any] = []
 
-    def write_back(runtime: Any, memories: Any, *, tick: Any) -> Any:
+    def write_back(runtime: Any, memories: Any) -> Any:
         seen.append([float(memory.slots_KD[0, 0]) for memory in memories])
         return [(0,) * 12 for _ in memories]
 
@@ -222,9 +222,9 @@ def test_a_stopped_run_goes_on_with_the_cells_that_lack(
     run(settings)
     measured: list[Any] = []
 
-    def measure(self: Any, cell: Any, rows: Any, tick: Any) -> Any:
+    def measure(self: Any, material: Any, cell: Any, rows: Any) -> Any:
         measured.append(cell.text)
-        return real(self, cell, rows, tick)
+        return real(self, material, cell, rows)
 
     real = experiment.Refinement.measure
     monkeypatch.setattr(experiment.Refinement, "measure", measure)

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +15,11 @@ pytest.importorskip("rouge_score")
 
 from icae.config import ModelConfig
 from icae.errors import AdapterError, ConfigError, InputError, ResultConflictError
-from icae.evals import RivalsSettings, RivalTextSettings
-from icae.evals.memories import score_tasks
+from icae.evals import Rivals, RivalTexts
+from icae.evals.held import slot_hold
 from icae.evals.questions import Question
-from icae.evals.readers import MemoryReader
-from icae.evals.rival_autocompressor import AutoCompressorReader
-from icae.evals.rival_gist import GistHolder, GistReader
-from icae.evals.rival_texts import SlotHolder
-from icae.evals.rival_trained import rival_names
+from icae.evals.respondents import MemoryRespondent, holding
+from icae.evals.trained_rivals import gist_hold, rival_names, summary_hold
 from icae.model import (
     AdapterInfo,
     AutoCompressor,
@@ -96,31 +94,30 @@ def greedy(model: GistModel, context: Any, task: Any, steps: int, ids: Any) -> l
     return written
 
 
-def test_gist_losses_are_those_of_the_model_behind_the_prompt(
-    engine: Any, rival: Any, ignore: Any
-) -> None:
-    model = rival("gist")
-    reader, asked = GistReader(engine, model), ask(engine)
+def respondent(engine: Any, hold: Any) -> MemoryRespondent:
+    return MemoryRespondent(engine=engine, hold=holding(hold))
+
+
+def test_gist_losses_are_those_of_the_model_behind_the_prompt(engine: Any, rival: Any) -> None:
+    model, asked = rival("gist"), ask(engine)
     answer = render_answer(engine.tokenizer, "rain")
-    readings = reader.read([asked, ask(engine, "and the nets?")], 4.0, ignore)
-    (losses, _) = reader.losses(readings, [answer, answer], ignore)
+    read = respondent(engine, gist_hold(engine, model)).read(
+        [asked, ask(engine, "and the nets?")], 4.0
+    )
+    (losses, _) = read.losses([answer, answer])
     prompt = render_prompt(engine.tokenizer, asked.prompt)
     with torch.no_grad():
         memories = model.encode([asked.context_ids], [4.0])
         (score,) = model.score(memories, [instruction(prompt, answer)])
     assert losses == pytest.approx(-score.log_probs_T.numpy(), abs=1e-4)
-    assert readings[0].gist is readings[1].gist  # one context is read once
-    assert readings[0].context_positions == memories[0].places
+    assert read.held.gists[0] is read.held.gists[1]  # one context is read once
+    assert read.positions[0] == memories[0].places
 
 
-def test_gist_answers_are_greedy_whoever_is_asked_beside(
-    engine: Any, rival: Any, ignore: Any
-) -> None:
+def test_gist_answers_are_greedy_whoever_is_asked_beside(engine: Any, rival: Any) -> None:
     model = rival("gist")
-    reader = GistReader(engine, model)
     asked = [ask(engine), ask(engine, "what of the nets, and of the men?", 9)]
-    readings = reader.read(asked, 4.0, ignore)
-    answers = reader.answer(readings, 5, ignore)
+    answers = respondent(engine, gist_hold(engine, model)).read(asked, 4.0).answer(5)
     for question, answer in zip(asked, answers, strict=True):
         prompt = render_prompt(engine.tokenizer, question.prompt)
         ids = greedy(model, question.context_ids, lambda r: instruction(r[:1], r[1:]), 5, prompt)
@@ -129,57 +126,32 @@ def test_gist_answers_are_greedy_whoever_is_asked_beside(
         assert answer.prompt_tokens == answer.memory_positions + len(prompt) + 1
 
 
-def test_gist_writes_back_what_it_would_token_by_token(
-    engine: Any, rival: Any, ignore: Any
-) -> None:
+def test_gist_writes_back_what_it_would_token_by_token(engine: Any, rival: Any) -> None:
     model = rival("gist")
     contexts = [ask(engine).context_ids[:20], ask(engine, group=9).context_ids[:24]]
-    held = GistHolder(engine, model).hold(contexts, 4.0, ignore)
-    written = held.write_back(2, ignore)
+    written = gist_hold(engine, model)(contexts, 4.0).write_back()
     assert [len(ids) for ids in written] == [20, 24]
     for context, ids in zip(contexts, written, strict=True):
         assert list(ids[:6]) == greedy(model, context, autoencoding, 6, [])
 
 
-def test_an_autocompressor_of_one_span_reads_as_the_memory_of_its_weights(
-    engine: Any, ignore: Any
-) -> None:
+def test_an_autocompressor_of_one_span_reads_as_the_memory_of_its_weights(engine: Any) -> None:
     model = engine.runtime.model
     same = AutoCompressor(model.decoder, model.config)
     same.load_state_dict(model.state_dict())
-    one, two = ask(engine), ask(engine, group=9)
     short = [
-        Question(
-            context=q.context,
-            context_ids=q.context_ids[:length],
-            prompt=q.prompt,
-            answers=q.answers,
-            group=q.group,
-        )
-        for q, length in ((one, 16), (two, 40))
+        replace(question, context_ids=question.context_ids[:length])
+        for question, length in ((ask(engine), 16), (ask(engine, group=9), 40))
     ]
     answer = render_answer(engine.tokenizer, "rain")
     losses = []
-    for reader in (MemoryReader(engine), AutoCompressorReader(engine, same.eval())):
-        readings = reader.read(short, 4.0, ignore)
-        assert [r.context_positions for r in readings] == [4, 4 + 4 + 2]
-        losses.append(reader.losses(readings, [answer, answer], ignore))
+    for hold in (slot_hold(engine), summary_hold(engine, same.eval())):
+        read = respondent(engine, hold).read(short, 4.0)
+        assert read.positions == [4, 4 + 4 + 2]
+        losses.append(read.losses([answer, answer]))
     (own, own_long), (other, other_long) = losses
     assert own == pytest.approx(other, abs=1e-4)
     assert np.abs(own_long - other_long).max() > 1e-3  # of several spans it is recursive
-
-
-def test_slots_are_held_as_the_reconstruction_measures_them(engine: Any, ignore: Any) -> None:
-    contexts = [ask(engine).context_ids[:20], ask(engine, group=9).context_ids[:20]]
-    reader = MemoryReader(engine)
-    held = SlotHolder(runtime=engine.runtime, encode=reader.memories).hold(contexts, 4.0, ignore)
-    tasks = [autoencoding(ids) for ids in contexts]
-    expected = score_tasks(
-        engine.runtime, reader.memories(contexts, 4.0, ignore), tasks, tick=ignore
-    )
-    for score, other in zip(held.score(tasks, ignore), expected, strict=True):
-        assert np.array_equal(score.losses_T, other.losses_T)
-    assert held.positions == 4 + 1
 
 
 @pytest.fixture
@@ -205,20 +177,19 @@ def run(engine: Any, triplets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyP
     """``run(trained=(...), texts=...)``: the experiment on the tiny engine."""
     from icae.evals import evaluate
 
-    for package in ("llmlingua", "kvpress"):
-        monkeypatch.setitem(sys.modules, package, None)
-    monkeypatch.setattr("icae.evals.run.plot", lambda rows, panels, title: b"png")
-    monkeypatch.setattr("icae.evals.metrics.RESAMPLES", 20)
+    monkeypatch.setitem(sys.modules, "llmlingua", None)
+    monkeypatch.setattr("icae.evals.results.picture", lambda rows, plots, title: b"png")
+    monkeypatch.setattr("icae.evals.bootstrap.RESAMPLES", 20)
 
     def measure(**settings: Any) -> Any:
-        made = RivalsSettings(ratios=(4.0,), questions=2, max_new_tokens=3, **settings)
+        made = Rivals(ratios=(4.0,), questions=2, max_new_tokens=3, **settings)
         return evaluate(engine, [triplets], made, folder=tmp_path / "out", command="x")
 
     return measure
 
 
-def held_out(corpus: Path, **settings: Any) -> RivalTextSettings:
-    return RivalTextSettings(
+def held_out(corpus: Path, **settings: Any) -> RivalTexts:
+    return RivalTexts(
         paths=(corpus,), **{"lengths": (24,), "samples": 3, "greedy": 2, "tokens": 4, **settings}
     )
 

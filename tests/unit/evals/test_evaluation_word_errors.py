@@ -9,8 +9,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from icae.evals.meanings import EmbeddingLikeness
-from icae.evals.word_errors import CLASSES, Pair, aligned, split_words, text_type
+from icae.evals.word_errors import (
+    CLASSES,
+    EmbeddingLikeness,
+    Pair,
+    aligned,
+    split_words,
+    text_type,
+)
 
 SYNONYMS = {frozenset(pair) for pair in (("big", "large"), ("began", "started"))}
 

@@ -1,4 +1,4 @@
-"""Metrics of answers against cases worked out by hand, and against a second implementation."""
+"""Metrics of written text against cases worked out by hand, and against a second implementation."""
 
 from __future__ import annotations
 
@@ -7,16 +7,21 @@ from collections import Counter
 
 import numpy as np
 import pytest
+import sacrebleu
 
 from icae.errors import MissingDependencyError
-from icae.evals import answer_metrics
-from icae.evals.answer_metrics import (
+from icae.evals import text_metrics
+from icae.evals.text_metrics import (
+    bleu_figure,
+    bleu_signature,
     exact_match,
     is_empty,
     is_repeating,
     normalised,
+    prefix_share,
     rouge_f1,
     rouge_signature,
+    sentence_bleu,
     token_f1,
 )
 
@@ -124,10 +129,10 @@ def test_the_signature_names_package_and_version() -> None:
 
 def test_missing_rouge_score_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "rouge_score.rouge_scorer", None)
-    answer_metrics._scorer.cache_clear()
+    text_metrics._rouge.cache_clear()
     with pytest.raises(MissingDependencyError, match=r"icae\[eval\]"):
         rouge_f1("a", ["a"])
-    answer_metrics._scorer.cache_clear()
+    text_metrics._rouge.cache_clear()
 
 
 @pytest.mark.parametrize(
@@ -154,3 +159,65 @@ def test_an_answer_without_letter_or_digit_is_empty(text: str, empty: bool) -> N
 )
 def test_a_phrase_three_times_in_a_row_is_repeating(text: str, stuck: bool) -> None:
     assert is_repeating(text) is stuck
+
+
+TRUE = (
+    "The lighthouse was built in 1861, from granite.",
+    "It is forty-eight metres tall and can be seen from far away.",
+    "Supplies came by boat twice a year.",
+)
+WRITTEN = (
+    "The lighthouse was built in 1816 from granite.",
+    "It is forty metres tall and can be seen far away.",
+    "No boat came.",
+)
+
+
+def test_bleu_of_identical_text_is_100_and_of_none_0() -> None:
+    figure = bleu_figure([(text, text) for text in TRUE], seed=0)
+    assert tuple(figure.values()) == pytest.approx((100, 100, 100))
+    assert sentence_bleu(TRUE[0], TRUE[0]) == pytest.approx(100)
+    assert bleu_figure([("", TRUE[0])], seed=0)["value"] == sentence_bleu("", TRUE[0]) == 0
+
+
+def test_corpus_bleu_equals_sacrebleu_and_has_an_interval(caplog: pytest.LogCaptureFixture) -> None:
+    pairs = list(zip(WRITTEN, TRUE, strict=True))
+    figure = bleu_figure(pairs, seed=3)
+    expected = sacrebleu.corpus_bleu(list(WRITTEN), [list(TRUE)]).score
+    assert figure["value"] == pytest.approx(expected, abs=1e-9)
+    assert figure["low"] < figure["value"] < figure["high"]
+    assert figure == bleu_figure(pairs, seed=3)
+    sentence_bleu("a . b", "a . c")
+    assert not caplog.records
+
+
+def test_bleu_of_one_pair_equals_a_hand_computed_one() -> None:
+    # 4 of 5 words, 3 of 4 pairs, 2 of 3 triples, 1 of 2 fours match; equal lengths.
+    expected = 100 * (4 / 5 * 3 / 4 * 2 / 3 * 1 / 2) ** 0.25
+    assert bleu_figure([("a b c d x", "a b c d e")], seed=0)["value"] == pytest.approx(expected)
+
+
+def test_bleu_signature_names_tokenizer_and_version() -> None:
+    assert "tok:13a" in bleu_signature()
+    assert sacrebleu.__version__ in bleu_signature()
+
+
+@pytest.mark.parametrize(
+    ("written", "true", "share"),
+    [
+        ([1, 2, 3, 4], [1, 2, 3, 4], 1.0),
+        ([1, 2, 9, 4], [1, 2, 3, 4], 0.5),
+        ([9, 2, 3, 4], [1, 2, 3, 4], 0.0),
+        ([1, 2], [1, 2, 3, 4], 0.5),
+        ([1, 2, 3, 4, 5], [1, 2, 3, 4], 1.0),
+        ([], [1], 0.0),
+    ],
+)
+def test_prefix_share_ends_at_the_first_error(written, true, share) -> None:
+    assert prefix_share(written, true) == share
+
+
+def test_missing_sacrebleu_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "sacrebleu", None)
+    with pytest.raises(MissingDependencyError, match=r"icae\[eval\]"):
+        bleu_figure([("a", "a")], seed=0)

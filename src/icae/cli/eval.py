@@ -1,0 +1,504 @@
+"""`icae eval`: the experiments, each a command."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from icae.cli.command import Outcome, command
+from icae.cli.eval_common import (
+    AnswerOptions,
+    Examples,
+    Greedy,
+    Lengths,
+    Questions,
+    Ratios,
+    RunOptions,
+    Samples,
+    SpanLengths,
+    Texts,
+    Tokens,
+    Triplets,
+    ratio_numbers,
+    shares,
+    size_pairs,
+    whole_numbers,
+)
+from icae.cli.names import split_names
+from icae.cli.options import ModelOptions
+
+
+@command
+def reconstruction(
+    *,
+    texts: Texts,
+    lengths: Lengths = None,
+    ratios: Ratios = "2,4,8,16",
+    samples: Samples = 64,
+    greedy: Greedy = 16,
+    run: RunOptions,
+    model: ModelOptions,
+) -> Outcome:
+    """Reconstruct held-out text: AE loss, token accuracy, BLEU-4 and exact prefix.
+
+    By length and ratio, each with a 95 % bootstrap interval, and beside them what the decoder
+    does without memory and with the memory of another text. A context longer than the
+    adapter's span length becomes several spans. A run that was stopped goes on where it was.
+    """
+    chosen, wanted = whole_numbers(lengths, "--lengths") if lengths else None, ratio_numbers(ratios)
+    from icae.evals import Reconstruction, paper_lengths
+
+    return run.measured(
+        model,
+        texts,
+        lambda span: Reconstruction(
+            lengths=chosen or paper_lengths(span),
+            ratios=wanted,
+            samples=samples,
+            greedy=min(greedy, samples),
+            seed=run.seed,
+        ),
+    )
+
+
+@command
+def continuation(
+    *,
+    texts: Texts,
+    lengths: Lengths = None,
+    ratios: Ratios = "2,4,8,16",
+    tokens: Tokens = 128,
+    samples: Samples = 64,
+    run: RunOptions,
+    model: ModelOptions,
+) -> Outcome:
+    """Measure the perplexity of the true next tokens behind a context and behind its slots.
+
+    Beside the full context and the slots stand no context at all and as many of the last raw
+    tokens as there are slots; the same tokens are scored in every row. Figures come with 95 %
+    bootstrap intervals. A run that was stopped goes on where it was.
+    """
+    chosen, wanted = whole_numbers(lengths, "--lengths") if lengths else None, ratio_numbers(ratios)
+    from icae.evals import Continuation, paper_lengths
+
+    return run.measured(
+        model,
+        texts,
+        lambda span: Continuation(
+            lengths=chosen or paper_lengths(span),
+            ratios=wanted,
+            tokens=tokens,
+            samples=samples,
+            seed=run.seed,
+        ),
+    )
+
+
+@command
+def random_text(
+    *,
+    texts: Texts,
+    lengths: Lengths = None,
+    ratios: Ratios = "4",
+    samples: Samples = 64,
+    greedy: Greedy = 16,
+    run: RunOptions,
+    model: ModelOptions,
+) -> Outcome:
+    """Reconstruct normal, patterned (each token id + 1) and random text.
+
+    Figures come with 95 % bootstrap intervals. A run that was stopped goes on where it was.
+    """
+    chosen, wanted = whole_numbers(lengths, "--lengths") if lengths else None, ratio_numbers(ratios)
+    from icae.evals import RandomText, paper_lengths
+
+    return run.measured(
+        model,
+        texts,
+        lambda span: RandomText(
+            lengths=chosen or paper_lengths(span),
+            ratios=wanted,
+            samples=samples,
+            greedy=min(greedy, samples),
+            seed=run.seed,
+        ),
+    )
+
+
+@command
+def refinement(
+    *,
+    texts: Texts,
+    lengths: Annotated[
+        str,
+        typer.Option(
+            metavar="N,N,...",
+            help="Span lengths in tokens, at most the adapter's span length.",
+        ),
+    ] = "32",
+    ratios: Ratios = "4,8,16",
+    starts: Annotated[
+        str,
+        typer.Option(
+            metavar="S,S,...",
+            help="What the slots are refined from: encoder, chunk-means (the mean input embedding "
+            "of each slot's chunk), noise.",
+        ),
+    ] = "encoder,chunk-means,noise",
+    steps: Annotated[
+        int, typer.Option(min=1, metavar="N", help="Optimiser steps for each span.")
+    ] = 60,
+    every: Annotated[int, typer.Option(min=1, metavar="N", help="Steps between two rows.")] = 10,
+    samples: Samples = 8,
+    greedy: Greedy = 8,
+    kl: Annotated[
+        float,
+        typer.Option(
+            min=0.0,
+            metavar="W",
+            help="Weight of the KL divergence from the decoder that reads the span; 0 refines for "
+            "writing back alone.",
+        ),
+    ] = 1.0,
+    learning_rate: Annotated[
+        float,
+        typer.Option(
+            metavar="X", help="Adam learning rate as a share of the RMS of the input embeddings."
+        ),
+    ] = 0.08,
+    run: RunOptions,
+    model: ModelOptions,
+) -> Outcome:
+    """Measure how fidelity grows while the slots of single spans are refined.
+
+    Every start and ratio gets the same spans and steps; greedy text and the loss of the true
+    next tokens are measured before and after. A run that was stopped goes on where it was.
+    """
+    from icae.evals import Refinement
+
+    experiment = Refinement(
+        lengths=whole_numbers(lengths, "--lengths"),
+        ratios=ratio_numbers(ratios),
+        starts=split_names(starts),
+        steps=steps,
+        every=every,
+        samples=samples,
+        greedy=min(greedy, samples),
+        kl=kl,
+        learning_rate=learning_rate,
+        seed=run.seed,
+    )
+    return run.measured(model, texts, experiment)
+
+
+@command
+def adaptive(
+    *,
+    texts: Texts,
+    lengths: Annotated[
+        str, typer.Option(metavar="N,N,...", help="Context lengths in tokens.")
+    ] = "128",
+    ratios: Ratios = "2,4,8",
+    min_fidelities: Annotated[
+        str,
+        typer.Option(
+            metavar="F,F,...",
+            help="Fidelities that every span must reach, without refinement; - for none.",
+        ),
+    ] = "0.4,0.5,0.6,0.7,0.8,0.9",
+    budgets: Annotated[
+        str,
+        typer.Option(
+            metavar="X,X,...",
+            help="Decoder positions allowed, as shares of the context tokens; - for none.",
+        ),
+    ] = "0.2,0.25,0.35,0.5,0.7",
+    refined: Annotated[
+        str,
+        typer.Option(
+            metavar="F,F,...",
+            help="Fidelities that every span must reach, with refinement; - for none.",
+        ),
+    ] = "-",
+    steps: Annotated[
+        int, typer.Option(min=1, metavar="N", help="Most refinement steps at one ratio.")
+    ] = 60,
+    samples: Samples = 8,
+    run: RunOptions,
+    model: ModelOptions,
+) -> Outcome:
+    """Measure fidelity and next-token loss against decoder positions, adaptive and fixed.
+
+    Every policy gets the same contexts. A run that was stopped goes on where it was, and
+    one with more policies measures only these.
+    """
+    from icae.evals import Adaptive
+
+    experiment = Adaptive(
+        lengths=whole_numbers(lengths, "--lengths"),
+        ratios=ratio_numbers(ratios),
+        min_fidelities=shares(min_fidelities, "--min-fidelities"),
+        budgets=shares(budgets, "--budgets"),
+        refined=shares(refined, "--refined"),
+        steps=steps,
+        samples=samples,
+        seed=run.seed,
+    )
+    return run.measured(model, texts, experiment)
+
+
+@command
+def slots(
+    *,
+    texts: Texts,
+    lengths: SpanLengths = None,
+    ratios: Ratios = "4",
+    samples: Samples = 16,
+    examples: Examples = 2,
+    run: RunOptions,
+    model: ModelOptions,
+) -> Outcome:
+    """Replace each slot by the mean slot and measure what every context token loses.
+
+    Gives a heat map and a locality score: the share of the changes that falls on the slot's own
+    chunk. A run that was stopped goes on where it was.
+    """
+    chosen, wanted = whole_numbers(lengths, "--lengths") if lengths else None, ratio_numbers(ratios)
+    from icae.evals import Slots
+
+    return run.measured(
+        model,
+        texts,
+        lambda span: Slots(
+            lengths=chosen or (span,),
+            ratios=wanted,
+            samples=samples,
+            examples=min(examples, samples),
+            seed=run.seed,
+        ),
+    )
+
+
+@command
+def memorisation(
+    *,
+    texts: Texts,
+    lengths: SpanLengths = None,
+    ratios: Ratios = "4",
+    samples: Samples = 48,
+    examples: Examples = 3,
+    run: RunOptions,
+    model: ModelOptions,
+) -> Outcome:
+    """Write text back from its slots, align it with the source and name every error.
+
+    Number, name, code, like meaning, form, omission, insertion or other, by type of text.
+    A run that was stopped goes on where it was.
+    """
+    chosen, wanted = whole_numbers(lengths, "--lengths") if lengths else None, ratio_numbers(ratios)
+    from icae.evals import Memorisation
+
+    return run.measured(
+        model,
+        texts,
+        lambda span: Memorisation(
+            lengths=chosen or (span,),
+            ratios=wanted,
+            samples=samples,
+            examples=examples,
+            seed=run.seed,
+        ),
+    )
+
+
+@command
+def multi_span(
+    *,
+    texts: Texts,
+    spans: Annotated[
+        str, typer.Option(metavar="N,N,...", help="Numbers of spans of full length.")
+    ] = "2,4,8,16",
+    ratios: Ratios = "2,4,8",
+    tokens: Tokens = 128,
+    samples: Samples = 32,
+    run: RunOptions,
+    model: ModelOptions,
+) -> Outcome:
+    """Measure the continuation behind the slots of many spans, and what that is in raw tokens.
+
+    Beside the perplexity behind slots, the full context and no context stands the number of
+    the context's last raw tokens that would give the same perplexity as the slots. A run that
+    was stopped goes on where it was.
+    """
+    counts, wanted = whole_numbers(spans, "--spans"), ratio_numbers(ratios)
+    from icae.evals import MultiSpan
+
+    return run.measured(
+        model,
+        texts,
+        lambda span: MultiSpan(
+            lengths=tuple(n * span for n in counts),
+            ratios=wanted,
+            tokens=tokens,
+            samples=samples,
+            seed=run.seed,
+        ),
+    )
+
+
+@command
+def latency(
+    *,
+    texts: Texts,
+    sizes: Annotated[
+        str, typer.Option(metavar="BxL,...", help="Batch x context length, as 4x128.")
+    ] = "1x128,4x128,1x256,4x256",
+    full: Annotated[
+        bool,
+        typer.Option(help="The paper's 8x512, 8x2048 and 32x512, 128 tokens written."),
+    ] = False,
+    ratios: Ratios = "4",
+    tokens: Annotated[
+        int, typer.Option(min=2, metavar="N", help="Tokens written in each row.")
+    ] = 16,
+    repeats: Annotated[int, typer.Option(min=1, metavar="N", help="Times each is measured.")] = 3,
+    run: RunOptions,
+    model: ModelOptions,
+) -> Outcome:
+    """Time full context, compress + decode, and decode with the memory cached.
+
+    Seconds, time to the first token, decoded tokens a second, key-value cache and peak memory,
+    and the speed-up over the full context within the same run. A run that was stopped goes on
+    where it was.
+    """
+    chosen, wanted = size_pairs(sizes), ratio_numbers(ratios)
+    from icae.evals.latency import PAPER_SIZES, PAPER_TOKENS, Latency
+
+    experiment = Latency.of_sizes(
+        PAPER_SIZES if full else chosen,
+        ratios=wanted,
+        tokens=PAPER_TOKENS if full else tokens,
+        repeats=repeats,
+        seed=run.seed,
+    )
+    return run.measured(model, texts, experiment)
+
+
+@command
+def qa(
+    *,
+    triplets: Triplets,
+    ratios: Ratios = "2,4,8,16",
+    questions: Questions = 200,
+    readers: Annotated[
+        str,
+        typer.Option(
+            metavar="R,R,...",
+            help="Who answers: memory, full context, no context, first tokens (the context cut "
+            "off after as many tokens as slots), own summary (the decoder's, of as many tokens), "
+            "other memory (that of another question's context); and where named: refined memory, "
+            "adaptive memory (as many positions, chosen span by span), memory with note (of "
+            "figures, names and code that the slots lose), verbatim memory (the context's tokens "
+            "where slots stand).",
+            show_default="the first six",
+        ),
+    ] = "memory,full context,no context,first tokens,own summary,other memory",
+    upper_bound: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Folder of a full-context reader, trained with objective.reader: full-context, "
+            "to answer from the whole context as well as a LoRA of that size can.",
+        ),
+    ] = None,
+    refine: Annotated[
+        int,
+        typer.Option(min=1, metavar="STEPS", help="Most steps of a span, for the refined memory."),
+    ] = 60,
+    answers: AnswerOptions,
+    run: RunOptions,
+    model: ModelOptions,
+) -> Outcome:
+    """Answer questions from memory, from the full context and from what else could be read.
+
+    Exact match, F1 and ROUGE of free answers, how many are empty, repeating or unterminated,
+    and the loss on the reference answer, each with a 95 % bootstrap interval over contexts; and
+    the memory minus every other reader, question by question. A run that was stopped goes on
+    where it was.
+    """
+    from icae.evals import Qa
+
+    experiment = Qa(
+        ratios=ratio_numbers(ratios),
+        questions=questions or None,
+        max_new_tokens=answers.max_new_tokens,
+        max_context=answers.max_context,
+        readers=split_names(readers),
+        upper_bound=upper_bound,
+        refine_steps=refine,
+        seed=run.seed,
+    )
+    return run.measured(model, triplets, experiment)
+
+
+@command
+def rivals(
+    *,
+    triplets: Triplets,
+    ratios: Ratios = "4",
+    questions: Questions = 100,
+    trained: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="DIR",
+            help="Folder of a trained rival: GIST or AutoCompressor, of a run with "
+            "objective.reader: gist or autocompressor. May be given several times.",
+        ),
+    ] = None,
+    texts: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="PATH",
+            help="Held-out corpus file or folder: the memory and the trained rivals also write it "
+            "back and go on from it. May be given several times.",
+        ),
+    ] = None,
+    lengths: Annotated[
+        str, typer.Option(metavar="N,N,...", help="Context lengths of --texts in tokens.")
+    ] = "32,64",
+    samples: Samples = 64,
+    greedy: Greedy = 16,
+    answers: AnswerOptions,
+    run: RunOptions,
+    model: ModelOptions,
+) -> Outcome:
+    """Set the memory beside truncation, a summary and LLMLingua, at equal positions.
+
+    All read with the same frozen decoder; full and no context stand beside them, and GIST and
+    AutoCompressor with --trained. Loss on the reference answer, F1, BLEU-4, tokens in the
+    decoder, their key-value cache and seconds; with --texts also how much of held-out text is
+    written back. A rival whose package is not installed is named with the reason. A run that
+    was stopped goes on where it was.
+    """
+    from icae.evals import Rivals, RivalTexts
+
+    held = None
+    if texts:
+        held = RivalTexts(
+            paths=tuple(texts),
+            lengths=whole_numbers(lengths, "--lengths"),
+            samples=samples,
+            greedy=greedy,
+        )
+    experiment = Rivals(
+        ratios=ratio_numbers(ratios),
+        questions=questions or None,
+        max_new_tokens=answers.max_new_tokens,
+        max_context=answers.max_context,
+        trained=tuple(trained or ()),
+        texts=held,
+        seed=run.seed,
+    )
+    return run.measured(model, triplets, experiment)

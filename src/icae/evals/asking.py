@@ -1,0 +1,234 @@
+"""An experiment of questions: who answers them, from what was read, and the figures of that."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+
+from icae.config.types import Answer
+from icae.engine import Icae
+from icae.errors import InputError
+from icae.evals.bootstrap import mean_figure
+from icae.evals.experiment import Cell, Experiment, Material, check_least, check_ratios
+from icae.evals.questions import QuestionSet, Room, read_question_sets
+from icae.evals.respondents import ANY_RATIO, Read, Respondent
+from icae.evals.tables import Row
+from icae.evals.text_metrics import (
+    exact_match,
+    is_empty,
+    is_repeating,
+    normalised,
+    rouge_f1,
+    token_f1,
+)
+from icae.model import render_answer, tokenize
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked(Material):
+    """Questions, and who answers them.
+
+    Attributes:
+        sets: The questions of each data set, by name.
+        respondents: Who answers, by name.
+        digests: Hash of the weights of those who bring their own.
+    """
+
+    sets: Mapping[str, QuestionSet]
+    respondents: Mapping[str, Respondent]
+    digests: Mapping[str, str] = field(default_factory=dict)
+
+    def key(self, name: str) -> str:
+        """The reader of a cell: a name, and which weights."""
+        return f"{name} {self.digests[name][:12]}" if name in self.digests else name
+
+    def name(self, key: str | None) -> str:
+        """The name that `key` made it of."""
+        return {self.key(name): name for name in self.digests}.get(key or "", key or "")
+
+
+On = TypeVar("On", bound=Asked)
+
+
+@dataclass(frozen=True, kw_only=True)
+class QuestionExperiment(Experiment[On], Generic[On]):
+    """Every data set, respondent and ratio.
+
+    Attributes:
+        ratios: Compression ratios, context tokens per slot.
+        questions: Questions drawn from each file; None takes all.
+        max_new_tokens: Most tokens of an answer.
+        max_context: Longest context in tokens; None: what the decoder's window holds.
+    """
+
+    ratios: tuple[float, ...]
+    questions: int | None = 200
+    max_new_tokens: int = 64
+    max_context: int | None = None
+
+    reads = "questions"
+
+    def __post_init__(self) -> None:
+        check_ratios(self.ratios)
+        if self.questions is not None:
+            check_least("Too few questions to compare.", self.questions, 2)
+        check_least("Answers have no room.", self.max_new_tokens, 1, "tokens")
+
+    def fixed(self) -> dict[str, Any]:
+        """The settings that make answers comparable; ratios and respondents may be added."""
+        return {
+            "questions": self.questions,
+            "max_new_tokens": self.max_new_tokens,
+            "max_context": self.max_context,
+        }
+
+    def draw(self, engine: Icae, inputs: Sequence[Path]) -> dict[str, QuestionSet]:
+        """The questions of each data set that fit the decoder.
+
+        Raises:
+            InputError: If a file or its questions cannot be used.
+        """
+        room = Room(
+            window=engine.runtime.context_window,
+            answer=self.max_new_tokens,
+            context=self.max_context,
+        )
+        sets = read_question_sets(
+            inputs, engine.tokenizer, room=room, count=self.questions, seed=self.seed
+        )
+        return {questions.name: questions for questions in sets}
+
+    def remarks(self, material: On) -> tuple[str, ...]:
+        """How to read the figures, and which questions were asked."""
+        return (*self.notes, *(questions.note for questions in material.sets.values()))
+
+    def cells(self, material: On) -> list[Cell]:
+        """For each data set the respondents that no ratio changes, then each ratio."""
+        names = list(material.respondents)
+        free = [name for name in names if name in ANY_RATIO]
+        bound = [name for name in names if name not in ANY_RATIO]
+        return [
+            Cell(dataset=dataset, ratio=ratio, reader=material.key(name))
+            for dataset in material.sets
+            for ratio, own in ((None, free), *((ratio, bound) for ratio in self.ratios))
+            for name in own
+        ]
+
+    def measure(self, material: On, cell: Cell, rows: Sequence[Row]) -> list[Row]:
+        """The row of a cell."""
+        return [self.asked(material, cell)[0]]
+
+    def asked(self, material: On, cell: Cell) -> tuple[Row, float]:
+        """The row of a respondent, and the seconds that reading and answering took.
+
+        Args:
+            material: Holds questions and respondents.
+            cell: Data set, ratio and respondent.
+
+        Raises:
+            InputError: If a prompt does not fit the decoder.
+        """
+        engine, questions = material.engine, material.sets[cell.dataset or ""]
+        kind = material.name(cell.reader)
+        begin = time.perf_counter()
+        read = material.respondents[kind].read(questions.questions, cell.ratio)
+        self._require_fit(engine, cell, read)
+        answers = read.answer(self.max_new_tokens)
+        seconds = time.perf_counter() - begin
+        references = [render_answer(engine.tokenizer, q.answers[0]) for q in questions.questions]
+        losses = [float(loss_T.mean()) for loss_T in read.losses(references)]
+        chosen = choose(read, engine.tokenizer, questions.choices)
+        row: Row = {
+            "kind": kind,
+            "series": kind,
+            "questions": len(questions.questions),
+            "context_positions": round(float(np.mean(read.positions)), 1),
+            **answer_figures(questions, answers, losses, chosen=chosen, seed=self.seed),
+        }
+        if any(text is not None for text in read.texts):
+            row["per_question"]["read"] = list(read.texts)
+        return row, seconds
+
+    def _require_fit(self, engine: Icae, cell: Cell, read: Read) -> None:
+        longest, window = max(map(len, read.prompts)), engine.runtime.context_window
+        if longest + self.max_new_tokens > window:
+            raise InputError(
+                f"A prompt does not fit the decoder ({cell}).",
+                got=f"{longest} tokens and {self.max_new_tokens} of the answer",
+                expected=f"at most {window}",
+                fix="Lower --max-context or --max-new-tokens.",
+            )
+
+
+def choose(read: Read, tokenizer: Any, choices: Sequence[str]) -> list[str] | None:
+    """The likeliest choice for each question: the highest log-probability of its tokens.
+
+    Args:
+        read: The questions.
+        tokenizer: The base model's tokenizer.
+        choices: The answers to choose from, without the end of the turn; may be none.
+
+    Returns:
+        None without choices.
+    """
+    if not choices:
+        return None
+    likelihoods = [
+        [-float(loss_T.sum()) for loss_T in read.losses([ids] * len(read.prompts))]
+        for ids in (tokenize(tokenizer, choice) for choice in choices)
+    ]
+    return [choices[i] for i in np.argmax(likelihoods, axis=0)]
+
+
+def answer_figures(
+    questions: QuestionSet,
+    answers: Sequence[Answer],
+    losses: Sequence[float],
+    *,
+    chosen: Sequence[str] | None,
+    seed: int,
+) -> Row:
+    """All figures, each with its interval over contexts, and every answer as it was written.
+
+    Args:
+        questions: The questions.
+        answers: The answer to each.
+        losses: Mean token loss (nats) of the first reference of each.
+        chosen: The likeliest choice of each, where there are choices.
+        seed: Seed of the bootstrap.
+    """
+    asked, written = questions.questions, [answer.text for answer in answers]
+    pairs = [(text, question.answers) for text, question in zip(written, asked, strict=True)]
+    rouge = [rouge_f1(text, references) for text, references in pairs]
+    values: dict[str, list[float]] = {
+        "em": [exact_match(text, references) for text, references in pairs],
+        "f1": [token_f1(text, references) for text, references in pairs],
+        **{name: [score[name] for score in rouge] for name in rouge[0]},
+        "loss": list(losses),
+        "empty": [float(is_empty(text)) for text in written],
+        "repeating": [float(is_repeating(text)) for text in written],
+        "unterminated": [float(not answer.finished) for answer in answers],
+        "answer_tokens": [float(answer.answer_tokens) for answer in answers],
+    }
+    if chosen is not None:
+        values["accuracy"] = [
+            float(normalised(choice) == normalised(question.answers[0]))
+            for choice, question in zip(chosen, asked, strict=True)
+        ]
+    groups = questions.groups
+    return {
+        "positions": round(float(np.mean([answer.prompt_tokens for answer in answers])), 1),
+        **{name: mean_figure(own, groups=groups, seed=seed) for name, own in values.items()},
+        "per_question": {
+            "group": groups,
+            "prompt": [question.prompt for question in asked],
+            "reference": [question.answers[0] for question in asked],
+            "answer": written,
+            **{name: [round(x, 5) for x in own] for name, own in values.items()},
+        },
+    }

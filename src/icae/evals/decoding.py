@@ -1,0 +1,211 @@
+"""The decoder behind memories and behind raw tokens: encoding, teacher forcing, writing back.
+
+Shape legend: K slots, D hidden size, T scored tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+from transformers import PreTrainedModel
+
+from icae.config.spans import plan_spans
+from icae.config.types import FloatArray, TokenIds
+from icae.decode.batching import span_batches
+from icae.decode.prefix import Prefix
+from icae.decode.torch import TorchRuntime
+from icae.memory import Span
+from icae.model import PlainRow, Slots, TaskScore, plain_logits
+from icae.model.objectives import DecoderTask, continuation
+
+DECODING_ROWS = 16
+"""Rows of a batch of greedy decoding for each row of a batch that is read: reading is bounded
+by the vocabulary logits of every token, a decoding step by its far smaller key-value cache."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ContextMemory:
+    """What the decoder reads in place of one context.
+
+    Attributes:
+        slots_KD: Slots, or embeddings of verbatim tokens, [K, D] of all its spans, float32.
+        spans: (context tokens, decoder positions) of each span, in order.
+    """
+
+    slots_KD: FloatArray
+    spans: tuple[tuple[int, int], ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenScores:
+    """How the decoder did on each scored token of one task.
+
+    Attributes:
+        losses_T: Loss (nats) of each token.
+        correct_T: Whether the most likely token was the target.
+    """
+
+    losses_T: NDArray[np.float64]
+    correct_T: NDArray[np.bool_]
+
+    @classmethod
+    def of(cls, score: TaskScore) -> TokenScores:
+        """The figures of a score, off the device."""
+        return cls(
+            losses_T=-score.log_probs_T.double().cpu().numpy(),
+            correct_T=score.correct_T.cpu().numpy(),
+        )
+
+
+def slot_budget(tokens: int, span_length: int, ratio: float) -> int:
+    """Slots of the memory of a context at a ratio."""
+    return sum(plan.slots for plan in plan_spans(tokens, span_length=span_length, ratio=ratio))
+
+
+def encode_contexts(
+    runtime: TorchRuntime,
+    contexts: Sequence[TokenIds],
+    *,
+    ratio: float,
+    bound: int | None = None,
+) -> list[ContextMemory]:
+    """Compress contexts, in forward passes of bounded size.
+
+    Args:
+        runtime: The encoder.
+        contexts: Token ids of each context.
+        ratio: Context tokens per slot.
+        bound: Most context tokens of one pass; None: as many as when they are scored, too.
+    """
+    span_length = runtime.model.config.span_length
+    plans = [plan_spans(len(ids), span_length=span_length, ratio=ratio) for ids in contexts]
+    pieces = [
+        ids[p.token_start : p.token_end]
+        for ids, spans in zip(contexts, plans, strict=True)
+        for p in spans
+    ]
+    counts = [p.slots for spans in plans for p in spans]
+    slots: list[FloatArray] = []
+    for part in span_batches([len(p) for p in pieces], bound=bound or runtime.span_tokens):
+        slots += runtime.encode(pieces[part], counts[part])
+    made = iter(slots)
+    return [
+        ContextMemory(
+            slots_KD=np.concatenate([next(made) for _ in spans]),
+            spans=tuple((p.length, p.slots) for p in spans),
+        )
+        for spans in plans
+    ]
+
+
+def span_memory(runtime: TorchRuntime, spans: Sequence[Span]) -> ContextMemory:
+    """Spans of one context as decoder inputs; verbatim tokens as their embeddings.
+
+    Args:
+        runtime: Holds the embeddings.
+        spans: Slots or verbatim tokens, in order.
+    """
+    inputs = [
+        runtime.read_tokens(span.verbatim_ids).float().cpu().numpy()
+        if span.kind == "tokens"
+        else span.slots_KD
+        for span in spans
+    ]
+    return ContextMemory(
+        slots_KD=np.concatenate(inputs),
+        spans=tuple((span.tokens, span.positions) for span in spans),
+    )
+
+
+def no_memory(runtime: TorchRuntime) -> ContextMemory:
+    """A memory without slots: behind it stands only the objective token."""
+    width = runtime.model.decoder.get_input_embeddings().weight.shape[1]
+    return ContextMemory(slots_KD=np.zeros((0, width), np.float32), spans=())
+
+
+@torch.inference_mode()
+def score_tasks(
+    runtime: TorchRuntime, memories: Sequence[ContextMemory], tasks: Sequence[DecoderTask]
+) -> list[TokenScores]:
+    """Teacher forcing behind ``[slots ; objective]``, in forward passes of bounded size.
+
+    Args:
+        runtime: Holds the decoder.
+        memories: The memory of each row.
+        tasks: The task of each row; it names the objective token.
+    """
+    scores: list[TaskScore] = []
+    for part in runtime.batches([len(task.target_ids) for task in tasks]):
+        slots = [
+            Slots(slots_KD=runtime.read_slots(memory.slots_KD), spans=memory.spans)
+            for memory in memories[part]
+        ]
+        scores += runtime.model.score(slots, tasks[part])
+    return [TokenScores.of(score) for score in scores]
+
+
+def write_back(runtime: TorchRuntime, memories: Sequence[ContextMemory]) -> list[tuple[int, ...]]:
+    """Greedy reconstruction of whole contexts, each to its own length."""
+    prefixes = [Prefix.of_slots(m.slots_KD, m.spans, "ae") for m in memories]
+    lengths = [sum(tokens for tokens, _ in m.spans) for m in memories]
+    written: list[tuple[int, ...]] = []
+    for part in runtime.batches([-(-length // DECODING_ROWS) for length in lengths]):
+        written += runtime.write_back(prefixes[part])
+    return written
+
+
+@torch.inference_mode()
+def plain_losses(
+    runtime: TorchRuntime, rows: Sequence[PlainRow], *, decoder: PreTrainedModel | None = None
+) -> list[NDArray[np.float64]]:
+    """Loss (nats) of every scored token behind raw tokens, in passes of bounded size.
+
+    Args:
+        runtime: Says how much is read in one pass.
+        rows: What to read and to score.
+        decoder: Who reads; None: the frozen decoder of the runtime.
+    """
+    result: list[NDArray[np.float64]] = []
+    for part in runtime.batches([len(row.ids) for row in rows]):
+        made = plain_logits(decoder or runtime.model.decoder, rows[part])
+        for row, logits_TV in zip(rows[part], made, strict=True):
+            targets_T = torch.from_numpy(row.ids[-row.scored :]).to(logits_TV.device)
+            losses_T = nn.functional.cross_entropy(logits_TV, targets_T, reduction="none")
+            result.append(losses_T.double().cpu().numpy())
+    return result
+
+
+def token_losses(
+    runtime: TorchRuntime, contexts: Sequence[TokenIds], following: Sequence[TokenIds]
+) -> NDArray[np.float64]:
+    """Mean loss (nats) of what follows each context, behind its raw tokens; float64 [contexts].
+
+    Args:
+        runtime: Holds the decoder.
+        contexts: The raw tokens of each context; may be none.
+        following: The token after each context, which is read and not scored (without a context
+            there is nothing to predict it from), then the tokens to score.
+    """
+    rows = [
+        PlainRow(ids=np.concatenate([context, ids]), scored=len(ids) - 1)
+        for context, ids in zip(contexts, following, strict=True)
+    ]
+    return np.array([losses_T.mean() for losses_T in plain_losses(runtime, rows)])
+
+
+def slot_losses(
+    runtime: TorchRuntime, memories: Sequence[ContextMemory], following: Sequence[TokenIds]
+) -> NDArray[np.float64]:
+    """The same behind slots and [LM]."""
+    scores = score_tasks(runtime, memories, [led_continuation(ids) for ids in following])
+    return np.array([score.losses_T.mean() for score in scores])
+
+
+def led_continuation(ids: TokenIds) -> DecoderTask:
+    """The continuation task whose first token is read but not scored."""
+    return replace(continuation(ids), unscored=1)

@@ -1,0 +1,164 @@
+"""Contexts in the form in which the decoder reads them, and what it does behind them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol, Self
+
+from transformers import PreTrainedModel
+
+from icae.config.types import Answer, TokenIds
+from icae.decode.answering import Answerer, TextStream, written_answer
+from icae.decode.batching import RowClock
+from icae.decode.prefix import Generated, Prefix, Request
+from icae.decode.torch import TorchRuntime
+from icae.decode.torch_rows import Row as DecoderRow
+from icae.decode.torch_rows import greedy_rows
+from icae.engine import Icae
+from icae.evals.decoding import (
+    ContextMemory,
+    TokenScores,
+    encode_contexts,
+    score_tasks,
+    write_back,
+)
+from icae.model.objectives import DecoderTask
+
+TOGETHER = 32
+"""Rows that are decoded together behind keys and values or another decoder."""
+
+
+class Held(Protocol):
+    """Contexts that were read, one or several times each."""
+
+    @property
+    def positions(self) -> list[int]:
+        """Decoder positions of each context."""
+        ...
+
+    def pick(self, indices: Sequence[int]) -> Self:
+        """Some of the contexts, in that order."""
+        ...
+
+    def score(self, tasks: Sequence[DecoderTask]) -> list[TokenScores]:
+        """Teacher forcing of the decoder, a task behind each context."""
+        ...
+
+    def answer(self, prompts: Sequence[TokenIds], limit: int) -> list[Answer]:
+        """Greedy answers of up to `limit` tokens, a rendered prompt behind each context."""
+        ...
+
+    def write_back(self) -> list[tuple[int, ...]]:
+        """Greedy reconstruction of each context, to its own length."""
+        ...
+
+
+Hold = Callable[[Sequence[TokenIds], float], Held]
+"""(contexts, context tokens per decoder position) -> the contexts, read."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeldSlots:
+    """Contexts as slots.
+
+    Attributes:
+        runtime: Runs the decoder.
+        answerer: Lets it answer.
+        memories: The slots of each context.
+    """
+
+    runtime: TorchRuntime
+    answerer: Answerer
+    memories: tuple[ContextMemory, ...]
+
+    @classmethod
+    def of(cls, engine: Icae, memories: Sequence[ContextMemory]) -> HeldSlots:
+        """Slots that the engine's decoder reads."""
+        return cls(runtime=engine.runtime, answerer=engine.answerer, memories=tuple(memories))
+
+    @property
+    def positions(self) -> list[int]:
+        """Slots of each context."""
+        return [len(memory.slots_KD) for memory in self.memories]
+
+    def pick(self, indices: Sequence[int]) -> HeldSlots:
+        """Some of the contexts, in that order."""
+        return replace(self, memories=tuple(self.memories[i] for i in indices))
+
+    def score(self, tasks: Sequence[DecoderTask]) -> list[TokenScores]:
+        """Teacher forcing, a task behind each context."""
+        return score_tasks(self.runtime, self.memories, tasks)
+
+    def answer(self, prompts: Sequence[TokenIds], limit: int) -> list[Answer]:
+        """Greedy answers behind ``[slots ; FT]``; slots that questions share are read once."""
+        requests = [
+            Request(prefix=Prefix.of_slots(m.slots_KD, m.spans, "ft"), prompt_ids=prompt_ids)
+            for m, prompt_ids in zip(self.memories, prompts, strict=True)
+        ]
+        return self.answerer.answer_many(
+            requests, memory_positions=self.positions, max_new_tokens=limit
+        )
+
+    def write_back(self) -> list[tuple[int, ...]]:
+        """Greedy reconstruction of each context."""
+        return write_back(self.runtime, self.memories)
+
+
+def slot_hold(engine: Icae) -> Hold:
+    """The memory itself: contexts as the adapter's slots."""
+    return lambda contexts, ratio: HeldSlots.of(
+        engine, encode_contexts(engine.runtime, contexts, ratio=ratio)
+    )
+
+
+def write_rows(
+    decoder: PreTrainedModel, rows: Sequence[DecoderRow], stop_ids: Collection[int]
+) -> list[Generated]:
+    """What a decoder writes greedily behind rows, `TOGETHER` at a time.
+
+    Args:
+        decoder: The causal LM.
+        rows: Keys and values read before, if any, and what is read behind them.
+        stop_ids: Tokens that end a row.
+    """
+    made: list[Generated] = []
+    for start in range(0, len(rows), TOGETHER):
+        part = rows[start : start + TOGETHER]
+        clocks = [RowClock(begin=time.perf_counter()) for _ in part]
+        for step in greedy_rows(decoder, part, stop_ids):
+            for row, token in zip(step.rows, step.tokens, strict=True):
+                clocks[row].take(token, stop_ids)
+        for clock, own in zip(clocks, part, strict=True):
+            front = 0 if own.front is None else int(own.front[0][0].shape[2])
+            made.append(clock.generated(positions=front + len(own.tail_SD)))
+    return made
+
+
+def answer_rows(
+    engine: Icae,
+    decoder: PreTrainedModel,
+    rows: Sequence[DecoderRow],
+    context_positions: Sequence[int],
+) -> list[Answer]:
+    """Answers behind rows; see `write_rows`.
+
+    Args:
+        engine: Holds tokenizer and stop tokens.
+        decoder: The causal LM.
+        rows: What is read before each answer.
+        context_positions: How many positions of it stand for the context.
+    """
+    answers = []
+    made = write_rows(decoder, rows, frozenset(engine.answerer.stop_ids))
+    for one, positions in zip(made, context_positions, strict=True):
+        stream = TextStream(engine.tokenizer, None)
+        for token in one.token_ids:
+            stream.add(token)
+        answers.append(
+            written_answer(
+                stream.close(), one, memory_positions=positions, runtime=engine.runtime.name
+            )
+        )
+    return answers

@@ -1,0 +1,240 @@
+"""Rivals that were trained: GIST and AutoCompressor, read by the frozen decoder.
+
+How they are trained, and what a frozen decoder means for them: `icae.model.gist` and
+`icae.model.autocompressor`.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from icae.config.types import Answer, Objective, TokenIds
+from icae.decode.answering import Answerer
+from icae.decode.torch import TorchRuntime
+from icae.decode.torch_rows import Row as DecoderRow
+from icae.engine import Icae
+from icae.errors import InputError
+from icae.evals.decoding import ContextMemory, TokenScores
+from icae.evals.held import HeldSlots, Hold, answer_rows, write_rows
+from icae.model import (
+    AdapterInfo,
+    AutoCompressor,
+    GistMemory,
+    GistModel,
+    TaskScore,
+    adapter_hash,
+    load_trained,
+    read_info,
+)
+from icae.model.adapter_files import RIVAL, TITLES
+from icae.model.objectives import DecoderTask
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainedRival:
+    """A rival ready to be measured.
+
+    Attributes:
+        info: What its folder records.
+        digest: Hash of its weights.
+        hold: Reads contexts.
+    """
+
+    info: AdapterInfo
+    digest: str
+    hold: Hold
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """What a result says about it."""
+        optim, training = self.info.recipe.get("optim", {}), self.info.metrics
+        return {
+            "name": self.info.name,
+            "method": self.info.method,
+            "hash": self.digest,
+            "lora_rank": self.info.model.lora_rank,
+            "updates": training.get("step"),
+            "batch_size": optim.get("batch_size"),
+            "train_hours": training.get("train_hours"),
+        }
+
+    def note(self, name: str) -> str:
+        """How it was trained, for people."""
+        record = self.record
+        return (
+            f"{name}: {record['name']}, trained by the same loop with the decoder frozen: LoRA "
+            f"rank {record['lora_rank']}, {record['updates']:g} updates of "
+            f"{record['batch_size']} samples."
+        )
+
+
+def rival_names(folders: Sequence[Path]) -> dict[str, Path]:
+    """Names of trained rivals in tables; where several are of one method, with their own.
+
+    Args:
+        folders: Their folders.
+
+    Raises:
+        AdapterError: If a folder is not that of a rival.
+        InputError: If two would have one name.
+    """
+    infos = [read_info(folder, RIVAL) for folder in folders]
+    methods = Counter(info.method for info in infos)
+    names: dict[str, Path] = {}
+    for info, folder in zip(infos, folders, strict=True):
+        name = TITLES[info.method]
+        name = name if methods[info.method] == 1 else f"{name} ({info.name})"
+        if name in names:
+            raise InputError(
+                "Two trained rivals have one name.",
+                got=f"{names[name]} and {folder}, both {info.name}",
+                fix="Train one of them with another name in its recipe, or leave it out.",
+            )
+        names[name] = folder
+    return names
+
+
+def load_rivals(engine: Icae, folders: Sequence[Path]) -> dict[str, TrainedRival]:
+    """Trained rivals by name.
+
+    Args:
+        engine: Its frozen decoder reads with all of them.
+        folders: Their folders.
+
+    Raises:
+        AdapterError: If a folder is not that of a rival, or of one of another base model.
+        InputError: If two would have one name.
+    """
+    base = engine.provenance
+    decoder, names = (
+        engine.runtime.model.decoder,
+        {
+            "base_model": base.base_model,
+            "base_hash": base.base_hash,
+        },
+    )
+    rivals = {}
+    for name, folder in rival_names(folders).items():
+        info = read_info(folder, RIVAL)
+        if info.method == "gist":
+            hold = gist_hold(engine, load_trained(GistModel, info, folder, decoder, **names))
+        else:
+            model = load_trained(AutoCompressor, info, folder, decoder, **names)
+            hold = summary_hold(engine, model)
+        rivals[name] = TrainedRival(info=info, digest=adapter_hash(folder, RIVAL), hold=hold)
+    return rivals
+
+
+def summary_hold(engine: Icae, model: AutoCompressor) -> Hold:
+    """AutoCompressor: contexts as accumulated summary vectors.
+
+    Args:
+        engine: Its frozen decoder reads; no adapter has a part in it.
+        model: The trained rival, on that decoder.
+    """
+    runtime = TorchRuntime(model)
+    answerer = Answerer(
+        runtime=runtime, tokenizer=engine.tokenizer, stop_ids=engine.answerer.stop_ids
+    )
+
+    @torch.inference_mode()
+    def hold(contexts: Sequence[TokenIds], ratio: float) -> HeldSlots:
+        memories: list[ContextMemory] = []
+        for part in runtime.batches([len(ids) for ids in contexts]):
+            for made in model.encode(contexts[part], [ratio] * len(contexts[part])):
+                slots_KD = made.slots_KD.float().cpu().numpy()
+                memories.append(ContextMemory(slots_KD=slots_KD, spans=tuple(made.spans)))
+        return HeldSlots(runtime=runtime, answerer=answerer, memories=tuple(memories))
+
+    return hold
+
+
+def gist_hold(engine: Icae, model: GistModel) -> Hold:
+    """GIST: contexts as the keys and values of gist tokens.
+
+    Args:
+        engine: Its frozen decoder reads; no adapter has a part in it.
+        model: The trained rival, on that decoder.
+    """
+
+    @torch.inference_mode()
+    def hold(contexts: Sequence[TokenIds], ratio: float) -> HeldGists:
+        gists: list[GistMemory] = []
+        for part in engine.runtime.batches([len(ids) for ids in contexts]):
+            gists += model.encode(contexts[part], [ratio] * len(contexts[part]))
+        lengths = tuple(len(ids) for ids in contexts)
+        return HeldGists(engine=engine, model=model, gists=tuple(gists), lengths=lengths)
+
+    return hold
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeldGists:
+    """Contexts as gist tokens.
+
+    Attributes:
+        engine: Its frozen decoder reads.
+        model: The rival.
+        gists: The gist tokens of each context.
+        lengths: Tokens of each context.
+    """
+
+    engine: Icae
+    model: GistModel
+    gists: tuple[GistMemory, ...]
+    lengths: tuple[int, ...]
+
+    @property
+    def positions(self) -> list[int]:
+        """Gist tokens of each context."""
+        return [gist.places for gist in self.gists]
+
+    def pick(self, indices: Sequence[int]) -> HeldGists:
+        """Some of the contexts, in that order."""
+        gists = tuple(self.gists[i] for i in indices)
+        return replace(self, gists=gists, lengths=tuple(self.lengths[i] for i in indices))
+
+    @torch.inference_mode()
+    def score(self, tasks: Sequence[DecoderTask]) -> list[TokenScores]:
+        """Teacher forcing behind ``[gist tokens ; objective]``, in passes of bounded size."""
+        scores: list[TaskScore] = []
+        for part in self.engine.runtime.batches([len(task.target_ids) for task in tasks]):
+            scores += self.model.score(self.gists[part], tasks[part])
+        return [TokenScores.of(score) for score in scores]
+
+    def answer(self, prompts: Sequence[TokenIds], limit: int) -> list[Answer]:
+        """Greedy answers behind ``[gist tokens ; FT ; prompt]``."""
+        rows = self._rows("ft", prompts, [limit] * len(prompts))
+        return answer_rows(self.engine, self.model.decoder, rows, self.positions)
+
+    def write_back(self) -> list[tuple[int, ...]]:
+        """Greedy reconstruction of each context."""
+        nothing = np.zeros(0, dtype=np.int64)
+        rows = self._rows("ae", [nothing] * len(self.gists), self.lengths)
+        return [one.token_ids for one in write_rows(self.model.decoder, rows, frozenset())]
+
+    @torch.inference_mode()
+    def _rows(
+        self, objective: Objective, prompts: Sequence[TokenIds], limits: Sequence[int]
+    ) -> list[DecoderRow]:
+        """What is written from: the gist tokens, then ``[objective ; prompt]``."""
+        rows = []
+        for gist, prompt_ids, limit in zip(self.gists, prompts, limits, strict=True):
+            prompt_SD = self.engine.runtime.read_tokens(prompt_ids)
+            tail_SD = torch.cat([self.model.markers(objective), prompt_SD])
+            rows.append(
+                DecoderRow(
+                    front=gist.key_values,
+                    tail_SD=tail_SD,
+                    positions=range(gist.end, gist.end + len(tail_SD)),
+                    limit=limit,
+                )
+            )
+        return rows
