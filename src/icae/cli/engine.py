@@ -90,4 +90,3 @@ def bulk_opener(
     from icae.serve.bulk import EngineOpener
 
     return EngineOpener(adapter=adapter, base=base, device=device, dtype=dtype, threads=threads)
-
