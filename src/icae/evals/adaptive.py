@@ -181,9 +181,7 @@ class Adaptive(TextExperiment):
             row["fixed_share"] = share_of_fixed(same, figures["fidelity"]["value"])
         return [row]
 
-    def _spans(
-        self, engine: Icae, contexts: Sequence[TokenIds], cell: Cell
-    ) -> list[list[Span]]:
+    def _spans(self, engine: Icae, contexts: Sequence[TokenIds], cell: Cell) -> list[list[Span]]:
         """The spans of each context, by one ratio or by a policy."""
         length = engine.config.span_length
         cut = [verbatim_spans(ids, span_length=length) for ids in contexts]

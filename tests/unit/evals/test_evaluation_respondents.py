@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from icae.compression.compressor import verbatim_spans
 from icae.compression.refinement import RefineConfig
 from icae.evals.questions import Question
 from icae.evals.respondents import known_respondents, refined
@@ -53,7 +54,7 @@ def test_refined_slots_are_held_better(engine: Any, questions: Any) -> None:
     config = RefineConfig(steps=40, kl_weight=0.0, slack=np.inf)
     ids = questions[2].context_ids[:16]
     held = refined(engine, config)([replace(questions[2], context_ids=ids)], 2.0)
-    (plain,) = engine.compressor.encode([ids], ratio=2.0)
+    (plain,) = engine.compressor.encode(verbatim_spans(ids, span_length=16), ratio=2.0)
     (found,) = engine.runtime.fidelity([held.memories[0].slots_KD], [ids])
     assert found.share > plain.token_fidelity.share
 
