@@ -249,11 +249,8 @@ class Icae(Reader):
         document: int = 0,
         ratio: float | None = None,
     ) -> Memory:
-        """A memory without some of the text; see `icae.compression.living.delete`."""
-        self.require_own(memory)
-        return living.delete(
-            self.compressor, memory, char_start, char_end, document=document, ratio=ratio
-        )
+        """A memory without some of the text; see `icae.compression.living.replace`."""
+        return self.replace(memory, char_start, char_end, "", document=document, ratio=ratio)
 
 
 def load(

@@ -18,13 +18,15 @@ import functools
 import heapq
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 from icae.compression.compressor import Compressor, OnProgress, TokenizedText
 from icae.compression.refinement import RefineConfig, RefineTask, refine
 from icae.compression.teachers import TeacherWriter
+from icae.config.parsing import check
 from icae.config.spans import check_ratio, needs_every_token
 from icae.config.types import TokenIds
-from icae.errors import ConfigError, InputError
+from icae.errors import InputError
 from icae.memory import Embeddings, Memory, Span, hash_token_ids
 
 OnSettled = Callable[[Callable[[], Memory]], None]
@@ -60,24 +62,22 @@ class FidelityPolicy:
     refine: RefineConfig | None = None
 
     def __post_init__(self) -> None:
-        if self.min_fidelity is None and self.budget is None:
-            raise ConfigError(
-                "Adaptive compression needs a goal.",
-                got="neither a fidelity nor a budget",
-                expected="min_fidelity, budget, or both",
-            )
-        if self.min_fidelity is not None and not 0 < self.min_fidelity <= 1:
-            raise ConfigError(
-                "The fidelity to reach is out of range.",
-                got=str(self.min_fidelity),
-                expected="above 0, at most 1 (0.98 stands for 98 % of the tokens)",
-            )
-        if self.budget is not None and self.budget < 1:
-            raise ConfigError(
-                "The budget is out of range.", got=str(self.budget), expected=">= 1 position"
-            )
-        if not self.ratios:
-            raise ConfigError("There is no ratio to try.", expected="at least one, for example 4")
+        goals = self.min_fidelity, self.budget
+        check(
+            goals != (None, None),
+            "Adaptive compression needs a goal.",
+            goals,
+            "a fidelity, a budget, or both",
+        )
+        check(
+            self.min_fidelity is None or 0 < self.min_fidelity <= 1,
+            "The fidelity to reach is out of range.",
+            self.min_fidelity,
+            "above 0, at most 1 (0.98 stands for 98 % of the tokens)",
+        )
+        positions = self.budget is None or self.budget >= 1
+        check(positions, "The budget is out of range.", self.budget, ">= 1 position")
+        check(bool(self.ratios), "There is no ratio to try.", (), "at least one, for example 4")
         for ratio in self.ratios:
             check_ratio(ratio)
 
@@ -132,31 +132,25 @@ class AdaptiveCompressor:
                 on from is of another text.
         """
         cut = self.compressor.cut(text)
-
-        def memory(settled: Mapping[int, Span]) -> Memory:
-            spans = [settled.get(i, span) for i, span in enumerate(cut)]
-            return self.compressor.memory(text, spans, name=name)
-
-        report = on_progress or _silent
-        if policy.budget is not None:
-            return memory(dict(enumerate(self._spend(cut, policy, report))))
         settled = {} if start is None else self._settled(start, text, cut, policy)
+        memory = functools.partial(self.compressor.memory, text, name=name)
         return memory(
-            self._reach(
+            self.choose(
                 cut,
-                policy,
-                report,
+                policy=policy,
+                on_progress=on_progress,
                 settled=settled,
-                on_settled=lambda: on_settled(functools.partial(memory, dict(settled))),
+                on_settled=lambda spans: on_settled(functools.partial(memory, spans)),
             )
         )
 
     def _settled(
         self, start: Memory, text: TokenizedText, cut: Sequence[Span], policy: FidelityPolicy
     ) -> dict[int, Span]:
-        """The spans of a memory to go on from that hold the fidelity."""
+        """The spans of a memory to go on from that hold the fidelity; none with a budget."""
         target = policy.min_fidelity
-        assert target is not None
+        if policy.budget is not None or target is None:
+            return {}
         self.compressor.provenance.require_match(
             start.provenance, what_self="the loaded adapter", what_other="the memory to go on from"
         )
@@ -181,6 +175,8 @@ class AdaptiveCompressor:
         *,
         policy: FidelityPolicy,
         on_progress: OnProgress | None = None,
+        settled: Mapping[int, Span] = MappingProxyType({}),
+        on_settled: Callable[[Sequence[Span]], None] = lambda spans: None,
     ) -> list[Span]:
         """Compress spans as a policy asks.
 
@@ -188,6 +184,8 @@ class AdaptiveCompressor:
             cut: Verbatim spans.
             policy: What every span must reach and what all of them may cost.
             on_progress: As for `compress`.
+            settled: Index -> span that has the fidelity already, where there is no budget.
+            on_settled: Called when refined spans are settled, with all spans as they are then.
 
         Returns:
             The same spans, as slots or verbatim.
@@ -198,21 +196,23 @@ class AdaptiveCompressor:
         report = on_progress or _silent
         if policy.budget is not None:
             return self._spend(cut, policy, report)
-        settled = self._reach(cut, policy, report, settled={}, on_settled=lambda: None)
-        return [settled.get(i, span) for i, span in enumerate(cut)]
+        return self._reach(cut, policy, report, dict(settled), on_settled)
 
     def _reach(
         self,
         cut: Sequence[Span],
         policy: FidelityPolicy,
         report: OnProgress,
-        *,
         settled: dict[int, Span],
-        on_settled: Callable[[], None],
-    ) -> dict[int, Span]:
+        on_settled: Callable[[Sequence[Span]], None],
+    ) -> list[Span]:
         """Settle spans at the cheapest ratio that has the fidelity, on top of those that are."""
         target = policy.min_fidelity
         assert target is not None
+
+        def so_far() -> list[Span]:
+            return [settled.get(i, span) for i, span in enumerate(cut)]
+
         progress = _LadderProgress(len(cut), policy, report)
         for rung, ratio in enumerate(policy.ladder):
             short = [i for i in range(len(cut)) if i not in settled]
@@ -233,9 +233,9 @@ class AdaptiveCompressor:
                 ):
                     if holds(refined, target):
                         settled[i] = refined
-                        on_settled()
+                        on_settled(so_far())
         report(1, 1)
-        return settled
+        return so_far()
 
     def _spend(self, cut: Sequence[Span], policy: FidelityPolicy, report: OnProgress) -> list[Span]:
         """The best spans for a number of positions, refined afterwards if asked for."""
@@ -319,7 +319,7 @@ def holds(span: Span, target: float) -> bool:
 
 
 def spend(offers: Sequence[Sequence[Span]], budget: int, *, enough: float) -> list[Span]:
-    """Choose one offer for each span so that most tokens are held within a budget.
+    """Choose one of the offers for each span so that most tokens are held within a budget.
 
     Starts from the cheapest offer of each span and buys, again and again, the upgrade that
     holds most further tokens for each further position. Fidelity above `enough` counts
@@ -329,9 +329,6 @@ def spend(offers: Sequence[Sequence[Span]], budget: int, *, enough: float) -> li
         offers: For each span, what it can be bought at; every fidelity is known.
         budget: Most decoder positions of all spans together.
         enough: Fidelity beyond which more is worth nothing (0..1).
-
-    Returns:
-        One offer for each span.
 
     Raises:
         InputError: If the cheapest offers together exceed the budget.

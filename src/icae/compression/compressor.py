@@ -120,18 +120,7 @@ class Compressor:
         verify: bool = True,
         on_progress: OnProgress | None = None,
     ) -> Memory:
-        """Make a memory of slots.
-
-        Args:
-            text: The text.
-            ratio: Context tokens per slot, at least 1.
-            name: Name of the document in the memory.
-            verify: Measure how faithfully each token is held (one more forward pass).
-            on_progress: Called with (spans done, spans in all).
-
-        Raises:
-            ConfigError: If the ratio is out of range.
-        """
+        """Make a memory of slots of one text; see `compress_many`."""
         (memory,) = self.compress_many(
             [text], ratio=ratio, names=[name], verify=verify, on_progress=on_progress
         )
@@ -235,22 +224,11 @@ class Compressor:
         return tried
 
     def verbatim(self, text: TokenizedText, *, name: str) -> Memory:
-        """Make a memory of verbatim tokens, without slots.
-
-        Args:
-            text: The text.
-            name: Name of the document in the memory.
-        """
+        """Make a memory of verbatim tokens, without slots."""
         return self.memory(text, self.cut(text), name=name)
 
     def memory(self, text: TokenizedText, spans: Sequence[Span], *, name: str) -> Memory:
-        """A memory of one document.
-
-        Args:
-            text: The text.
-            spans: What its tokens became, in order.
-            name: Name of the document.
-        """
+        """A memory of one document: a text, and what its tokens became, in order."""
         document = MemoryDocument.of_text(
             text.text, spans, name=name, token_ids_sha256=hash_token_ids(text.ids)
         )

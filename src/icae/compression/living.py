@@ -67,7 +67,7 @@ def replace(
     document: int = 0,
     ratio: float | None = None,
 ) -> Memory:
-    """Put other text in place of some; only the spans that it touches are encoded again.
+    """Put other text, or none, in place of some; only spans that it touches are encoded again.
 
     Where all of these are verbatim, the new text is kept verbatim, too.
 
@@ -76,7 +76,7 @@ def replace(
         memory: The memory.
         char_start: First character (code point) to replace.
         char_end: One past the last; `char_start` to insert.
-        text: The new text.
+        text: The new text; empty to delete.
         document: Index of the document, from 0; negative from the end.
         ratio: Context tokens per slot; by default that of the nearest span of slots.
 
@@ -88,35 +88,6 @@ def replace(
             text would be left.
     """
     return _edit(compressor, memory, _Edit(document, char_start, char_end, text), ratio)
-
-
-def delete(
-    compressor: Compressor,
-    memory: Memory,
-    char_start: int,
-    char_end: int,
-    *,
-    document: int = 0,
-    ratio: float | None = None,
-) -> Memory:
-    """Delete characters; the spans at the borders are encoded again with what is left.
-
-    Args:
-        compressor: Encodes the spans at the borders.
-        memory: The memory.
-        char_start: First character (code point) to delete.
-        char_end: One past the last.
-        document: Index of the document, from 0; negative from the end.
-        ratio: Context tokens per slot; by default that of the nearest span of slots.
-
-    Returns:
-        The memory with the changed document.
-
-    Raises:
-        InputError: If there is no such document or range, the text was not kept, or no
-            text would be left.
-    """
-    return _edit(compressor, memory, _Edit(document, char_start, char_end, ""), ratio)
 
 
 @dataclass(frozen=True)

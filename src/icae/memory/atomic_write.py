@@ -12,14 +12,10 @@ logger = logging.getLogger(__name__)
 
 
 def write_atomically(path: Path, parts: Iterable[bytes]) -> None:
-    """Write a file, or leave everything as it was.
+    """Write the parts of a file, which replaces one that is there, or leave all as it was.
 
     The bytes go to a temporary file in the same folder, are flushed to disk, and only
     then take the place of ``path``.
-
-    Args:
-        path: File to write; one that exists is replaced.
-        parts: Its content, in order.
 
     Raises:
         OSError: If it cannot be written. The file that was there is then untouched and

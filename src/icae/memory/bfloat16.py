@@ -33,8 +33,5 @@ def from_bfloat16_bits(bits: NDArray[np.uint16]) -> FloatArray:
 
     Args:
         bits: The bits of bfloat16 values, uint16.
-
-    Returns:
-        float32 values.
     """
     return (bits.astype("<u4") << np.uint32(16)).view("<f4").astype(np.float32, copy=False)

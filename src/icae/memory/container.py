@@ -30,13 +30,7 @@ _ALIGNMENT = 8
 
 @dataclass(frozen=True, kw_only=True)
 class Tensor:
-    """A tensor to write.
-
-    Attributes:
-        dtype: safetensors name of the dtype.
-        shape: Its dimensions.
-        data: Little-endian items in row-major order.
-    """
+    """An array: dtype by its safetensors name, and little-endian items in row-major order."""
 
     dtype: str
     shape: tuple[int, ...]
@@ -45,14 +39,7 @@ class Tensor:
 
 @dataclass(frozen=True, kw_only=True)
 class TensorEntry:
-    """Where a tensor lies in a file.
-
-    Attributes:
-        dtype: safetensors name of the dtype.
-        shape: Its dimensions.
-        start: First byte, counted from the end of the index.
-        end: One past the last byte.
-    """
+    """A tensor in an index; its bytes are ``start..end``, counted from the end of the index."""
 
     dtype: str
     shape: tuple[int, ...]
@@ -62,13 +49,7 @@ class TensorEntry:
 
 @dataclass(frozen=True, kw_only=True)
 class Index:
-    """The index of a file.
-
-    Attributes:
-        metadata: Free text by key.
-        tensors: Tensors by name.
-        data_start: Byte of the file at which the first tensor starts.
-    """
+    """The index of a file: free text and tensors by name, and the byte where data starts."""
 
     metadata: Mapping[str, str]
     tensors: Mapping[str, TensorEntry]
@@ -76,14 +57,7 @@ class Index:
 
 
 def write_index(metadata: Mapping[str, str], tensors: Mapping[str, Tensor]) -> bytes:
-    """The bytes that come before the tensors.
-
-    Args:
-        metadata: Free text by key.
-        tensors: Tensors by name, in the order in which their data follows.
-
-    Returns:
-        Length of the index, then the index, padded so that the data is aligned to 8.
+    """The bytes that come before the data of the tensors, which follows in their order.
 
     Raises:
         MemoryFileError: If the index is longer than safetensors readers accept.
@@ -92,11 +66,8 @@ def write_index(metadata: Mapping[str, str], tensors: Mapping[str, Tensor]) -> b
     end = 0
     for name, tensor in tensors.items():
         start, end = end, end + len(tensor.data)
-        index[name] = {
-            "dtype": tensor.dtype,
-            "shape": list(tensor.shape),
-            "data_offsets": [start, end],
-        }
+        place = {"dtype": tensor.dtype, "shape": list(tensor.shape), "data_offsets": [start, end]}
+        index[name] = place
     text = write_canonical(index).encode("utf-8")
     text += b" " * (-len(text) % _ALIGNMENT)
     if len(text) > MAX_INDEX_BYTES:
@@ -146,11 +117,7 @@ def read_index(stream: BinaryIO, *, size: int, where: str) -> Index:
 
 
 def _entry(raw: object) -> TensorEntry:
-    """One line of the index.
-
-    Raises:
-        ValueError: If it does not describe a tensor.
-    """
+    """One line of the index; a ValueError if it does not describe a tensor."""
     if not isinstance(raw, dict) or set(raw) != {"dtype", "shape", "data_offsets"}:
         raise ValueError("a tensor is not described by dtype, shape and data_offsets")
     dtype, shape, offsets = raw["dtype"], raw["shape"], raw["data_offsets"]
@@ -192,17 +159,7 @@ def check_extent(index: Index, *, size: int, where: str) -> None:
 
 
 def read_tensor(stream: BinaryIO, index: Index, name: str, *, where: str) -> Tensor:
-    """Read one tensor.
-
-    Args:
-        stream: The file.
-        index: Its index.
-        name: Which tensor.
-        where: Name of the file in messages.
-
-    Raises:
-        MemoryFileError: If the file ends before the tensor does.
-    """
+    """Read one tensor; a MemoryFileError if the file ends before it does."""
     entry = index.tensors[name]
     stream.seek(index.data_start + entry.start)
     data = stream.read(entry.end - entry.start)
@@ -212,13 +169,7 @@ def read_tensor(stream: BinaryIO, index: Index, name: str, *, where: str) -> Ten
 
 
 def truncated(where: str, *, got: int, expected: str) -> MemoryFileError:
-    """The error for a file that is cut off.
-
-    Args:
-        where: Name of the file.
-        got: Its size in bytes.
-        expected: The size it should have.
-    """
+    """The error for a file that is cut off; sizes in bytes."""
     return MemoryFileError(
         f"{where} is truncated.",
         got=f"{got} bytes",

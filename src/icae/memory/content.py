@@ -52,23 +52,13 @@ class MemoryContent:
         return tuple(i for i, document in enumerate(self.documents) for _ in document.spans)
 
     def span_range(self, document: int) -> range:
-        """Which spans are those of a document.
-
-        Args:
-            document: Index of the document, from 0; negative from the end.
-
-        Raises:
-            InputError: If there is no such document.
-        """
+        """Which spans are those of a document; an InputError if there is no such document."""
         index = self.document_index(document)
         starts = [0, *itertools.accumulate(len(own.spans) for own in self.documents)]
         return range(starts[index], starts[index + 1])
 
     def document_index(self, document: int) -> int:
-        """Index of a document counted from the start.
-
-        Args:
-            document: Index of the document, from 0; negative from the end.
+        """Index from 0 of a document that may be counted from the end (negative).
 
         Raises:
             InputError: If there is no such document.

@@ -21,13 +21,7 @@ _SENTENCE_END = re.compile(r"[.!?:…][\"'”’»)\]]*$")
 
 @dataclass(frozen=True, kw_only=True)
 class CriticalWord:
-    """A word that should not be lost.
-
-    Attributes:
-        start: First character in the text.
-        end: One past the last.
-        kind: What it looks like.
-    """
+    """A word that should not be lost: the characters ``start..end`` of a text."""
 
     start: int
     end: int
@@ -35,15 +29,10 @@ class CriticalWord:
 
 
 def critical_words(text: str) -> list[CriticalWord]:
-    """Find the words of a text that look like numbers, names or code.
+    """The words of a text that look like numbers, names or code, without punctuation around.
 
-    Args:
-        text: Any text; a word is a run of characters that are not white space.
-
-    Returns:
-        Words in order, without the punctuation around them. A number has a digit; code
-        has a sign that prose has not, or a capital inside; a name starts with a capital
-        where no sentence starts.
+    A number has a digit; code has a sign that prose has not, or a capital inside; a name
+    starts with a capital where no sentence starts.
     """
     found = []
     end, previous = 0, ""
@@ -59,13 +48,7 @@ def critical_words(text: str) -> list[CriticalWord]:
 
 
 def overlapping_word(words: Sequence[CriticalWord], start: int, end: int) -> CriticalWord | None:
-    """The first critical word that shares a character with a stretch of text.
-
-    Args:
-        words: Critical words, in order.
-        start: First character of the stretch.
-        end: One past the last.
-    """
+    """The first critical word, if any, that shares one of the characters ``start..end``."""
     index = bisect.bisect_right(words, start, key=lambda word: word.end)
     return words[index] if index < len(words) and words[index].start < end else None
 

@@ -106,14 +106,7 @@ class MemoryDocument:
     def of_text(
         cls, text: str, spans: Sequence[Span], *, name: str, token_ids_sha256: str | None
     ) -> MemoryDocument:
-        """A document that keeps its text.
-
-        Args:
-            text: The text.
-            spans: What its tokens became.
-            name: What the user calls it.
-            token_ids_sha256: Digest of its token ids, if known.
-        """
+        """A document that keeps its text."""
         return cls(
             name=name,
             sha256=hash_text(text),
@@ -144,14 +137,10 @@ class MemoryDocument:
         return self.source
 
     def require_characters(self, start: int, end: int) -> None:
-        """Refuse a range of characters that is reversed or not within it.
-
-        Args:
-            start: First character (code point) of the range.
-            end: One past the last character.
+        """Refuse characters ``start..end`` that are reversed or not within it.
 
         Raises:
-            InputError: If it is.
+            InputError: If they are.
         """
         if not 0 <= start <= end <= self.chars:
             raise InputError(

@@ -11,15 +11,9 @@ from icae.memory.document import MemoryDocument
 
 
 def part(document: MemoryDocument, first: int, end: int) -> MemoryDocument:
-    """Some spans as a document of their own, named for its characters.
+    """Its spans ``first..end`` as a document of their own; if that is all, as it is.
 
-    A document of which all spans are wanted stays as it is; the part of another is named
-    as in ``report.txt[1200:2400]``.
-
-    Args:
-        document: The document.
-        first: Its first span that is wanted.
-        end: One past the last.
+    It is named for its characters, as in ``report.txt[1200:2400]``.
 
     Raises:
         InputError: If the text of a document that is cut was not kept.
@@ -37,12 +31,7 @@ def part(document: MemoryDocument, first: int, end: int) -> MemoryDocument:
 
 
 def overlapping(document: MemoryDocument, start: int, end: int) -> tuple[int, int]:
-    """The first span that overlaps a range of characters, and one past the last.
-
-    Args:
-        document: The document.
-        start: First character (code point) of the range.
-        end: One past the last character.
+    """The first span that overlaps the characters ``start..end``, and one past the last.
 
     Raises:
         InputError: If the range is not within the document, empty, or no span overlaps it.
@@ -110,16 +99,8 @@ def cuts(document: MemoryDocument, first: int, end: int) -> tuple[int, int]:
     A character that the run shares with a span beside it is counted to that span; text
     that no span covers goes with the run, if there is one.
 
-    Args:
-        document: The document.
-        first: First span of the run.
-        end: One past the last.
-
-    Returns:
-        Two characters of the document.
-
     Raises:
-        InputError: If there is no such run.
+        InputError: If there is no such run ``first..end``.
     """
     spans = document.spans
     if not 0 <= first <= end <= len(spans):

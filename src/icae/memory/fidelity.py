@@ -49,12 +49,7 @@ class TokenFidelity:
     def of_probabilities(
         cls, reproduced: NDArray[np.bool_], probabilities: FloatArray
     ) -> TokenFidelity:
-        """Round measured probabilities to steps of 1/255.
-
-        Args:
-            reproduced: bool [T].
-            probabilities: Probability of each right token, float [T], 0..1.
-        """
+        """Round measured probabilities of the right tokens, float [T], to steps of 1/255."""
         steps = np.rint(np.clip(probabilities, 0.0, 1.0) * CERTAIN)
         return cls(reproduced=reproduced, confidence=steps.astype(np.uint8))
 
@@ -94,11 +89,7 @@ class TokenFidelity:
 
 
 def join_token_fidelity(parts: Sequence[TokenFidelity | None]) -> TokenFidelity | None:
-    """The fidelity of tokens one after the other; None if a part was not measured.
-
-    Args:
-        parts: Fidelity of consecutive tokens, at least one part.
-    """
+    """The fidelity of tokens one after the other; None if a part was not measured."""
     known = [part for part in parts if part is not None]
     if len(known) < len(parts):
         return None

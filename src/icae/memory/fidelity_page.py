@@ -37,9 +37,6 @@ def fidelity_page(memory: Memory, offsets: Sequence[Sequence[int] | None], *, ti
             None if that is not known: its spans are then shaded as a whole.
         title: Title of the page.
 
-    Returns:
-        HTML.
-
     Raises:
         InputError: If the text of a document was not kept.
     """

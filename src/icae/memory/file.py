@@ -14,12 +14,12 @@ import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 
-from icae.config.types import SpanKind
 from icae.errors import ConfigError, MemoryFileError
 from icae.memory.atomic_write import write_atomically
 from icae.memory.container import (
@@ -32,10 +32,9 @@ from icae.memory.container import (
     write_index,
 )
 from icae.memory.content import MemoryContent
-from icae.memory.document import MemoryDocument
 from icae.memory.fidelity import TokenFidelity, join_token_fidelity
 from icae.memory.header import MemoryHeader, parse_header, write_header
-from icae.memory.payload import FORMS, StoredPayload
+from icae.memory.payload import FORMS
 from icae.memory.source_text import pack_source, unpack_source
 from icae.memory.span import Span
 from icae.memory.strict_json import write_canonical
@@ -56,9 +55,8 @@ def write(memory: MemoryContent, path: str | Path) -> None:
     nearest, ties to even; those that are bfloat16 values already are stored exactly.
 
     Args:
-        memory: The memory.
-        path: File to write, by convention with the suffix ``.icae``; one that exists is
-            replaced.
+        memory: The memory, its payloads read.
+        path: File to write; one that exists is replaced.
 
     Raises:
         MemoryFileError: If it cannot be written; a file that was there is untouched.
@@ -82,9 +80,6 @@ def write(memory: MemoryContent, path: str | Path) -> None:
 
 def parts(memory: MemoryContent) -> list[bytes]:
     """The content of the file of a memory, in order.
-
-    Args:
-        memory: The memory, its payloads read.
 
     Raises:
         MemoryFileError: If it cannot be written.
@@ -123,12 +118,6 @@ def _bytes(data: bytes) -> Tensor:
 def read(path: str | Path) -> MemoryContent:
     """Read a memory from a file and check all of it.
 
-    Args:
-        path: A file that `write` wrote.
-
-    Returns:
-        Its content, slots as float32 whatever the file stores.
-
     Raises:
         MemoryFileError: If the file is missing, cannot be read, is not a memory file, is
             truncated or changed, or is of a newer format.
@@ -139,11 +128,6 @@ def read(path: str | Path) -> MemoryContent:
 
 def from_bytes(data: bytes, *, where: str, max_source_bytes: int) -> MemoryContent:
     """Read a memory from the content of a file and check all of it.
-
-    Args:
-        data: What `write` wrote.
-        where: Where it is from, for messages.
-        max_source_bytes: Most bytes of text, decompressed, that are read.
 
     Raises:
         MemoryFileError: As for `read`; if its text is longer than allowed.
@@ -163,9 +147,6 @@ def read_header(path: str | Path) -> MemoryHeader:
     """Read what a memory file says about itself, without its tensors.
 
     Whether slots, tokens and text are intact is not checked; `read` does that.
-
-    Args:
-        path: A file that `write` wrote.
 
     Raises:
         MemoryFileError: If the file is missing, cannot be read, is not a memory file, is
@@ -218,47 +199,30 @@ def _content(header: MemoryHeader, tensors: Mapping[str, Tensor]) -> MemoryConte
         sources = unpack_source(
             tensors[_SOURCE].data, source_bytes=header.source_bytes, documents=len(sources)
         )
-    filled = _Filling(
-        payloads={
-            kind: form.unpack(tensors[form.tensor])
-            for kind, form in FORMS.items()
-            if form.tensor in tensors
-        },
-        fidelity=_fidelity(tensors) if header.has_token_fidelity else None,
-    )
-    documents: list[MemoryDocument] = []
-    for document, source in zip(header.documents, sources, strict=True):
-        spans = tuple(filled.span(span) for span in document.spans)
-        documents.append(replace(document, spans=spans, source=source))
+    stored = {
+        kind: form.unpack(tensors[form.tensor])
+        for kind, form in FORMS.items()
+        if form.tensor in tensors
+    }
+    fidelity = _fidelity(tensors) if header.has_token_fidelity else None
+    rows, token = dict.fromkeys(FORMS, 0), 0
+    spans: list[Span] = []
+    for span in header.spans:
+        row, end = rows[span.kind], token + span.tokens
+        measured = TokenFidelity.of_verbatim(span.tokens) if span.kind == "tokens" else None
+        if fidelity is not None:
+            measured = fidelity.part(token, end)
+        payload = stored[span.kind].part(row, row + span.positions)
+        spans.append(replace(span, payload=payload, token_fidelity=measured))
+        rows[span.kind], token = row + span.positions, end
+    own = iter(spans)
+    documents = [
+        replace(document, spans=tuple(islice(own, len(document.spans))), source=source)
+        for document, source in zip(header.documents, sources, strict=True)
+    ]
     return MemoryContent(
         documents=tuple(documents), provenance=header.provenance, created_by=header.created_by
     )
-
-
-class _Filling:
-    """Gives spans, in order, what the tensors hold for them."""
-
-    def __init__(
-        self, payloads: Mapping[SpanKind, StoredPayload], fidelity: TokenFidelity | None
-    ) -> None:
-        self._payloads = payloads
-        self._fidelity = fidelity
-        self._rows = dict.fromkeys(FORMS, 0)
-        self._token = 0
-
-    def span(self, span: Span) -> Span:
-        """The next span."""
-        row = self._rows[span.kind]
-        self._rows[span.kind] += span.positions
-        measured = TokenFidelity.of_verbatim(span.tokens) if span.kind == "tokens" else None
-        if self._fidelity is not None:
-            measured = self._fidelity.part(self._token, self._token + span.tokens)
-        self._token += span.tokens
-        return replace(
-            span,
-            payload=self._payloads[span.kind].part(row, row + span.positions),
-            token_fidelity=measured,
-        )
 
 
 def _fidelity(tensors: Mapping[str, Tensor]) -> TokenFidelity:

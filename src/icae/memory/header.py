@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from icae.config.parsing import check, from_dict
@@ -101,30 +101,14 @@ class _Record:
     verbatim_count: int
 
 
-_OF_A_SPAN = (
-    "token_start",
-    "token_end",
-    "char_start",
-    "char_end",
-    "ratio",
-    "fidelity",
-    "refine_steps",
-    "refine_seconds",
-    "written_back",
-)
+_OF_A_SPAN = {f.name for f in fields(Span)} & {f.name for f in fields(_SpanRecord)}
 """What a span and its record say in the same words."""
 
 
 def write_header(
     memory: MemoryContent, *, source_bytes: int | None, has_token_fidelity: bool
 ) -> str:
-    """The header of a memory as canonical JSON.
-
-    Args:
-        memory: The memory.
-        source_bytes: Size of its source before compression, or None if none is kept.
-        has_token_fidelity: Whether the fidelity of every token is kept.
-    """
+    """The header of a memory as canonical JSON; the rest as in `MemoryHeader`."""
     rows: Counter[SpanKind] = Counter()
     spans: list[dict[str, Any]] = []
     for document, span in zip(memory.document_of, memory.spans, strict=True):
@@ -136,13 +120,7 @@ def write_header(
             record[f"{form.row}_end"] = rows[kind]
         spans.append(record)
     documents = [
-        {
-            "name": document.name,
-            "sha256": document.sha256,
-            "chars": document.chars,
-            "tokens": document.tokens,
-            "token_ids_sha256": document.token_ids_sha256,
-        }
+        {f.name: getattr(document, f.name) for f in fields(_DocumentRecord)}
         for document in memory.documents
     ]
     return write_canonical(
@@ -160,11 +138,6 @@ def write_header(
 
 def parse_header(text: str, *, version: int, file_bytes: int) -> MemoryHeader:
     """Read a header, strictly.
-
-    Args:
-        text: JSON.
-        version: Version of the format it is written in, 1 to 3.
-        file_bytes: Size of the file in bytes.
 
     Raises:
         ConfigError: If it is not JSON, has a key too many or too few, a value of the

@@ -30,15 +30,12 @@ def escaped(text: str) -> str:
 
 
 def html_page(parts: Iterable[str], *, title: str, style: str = "") -> str:
-    """A whole page.
+    """A whole page; pictures in it may only be data URIs, and nothing else is loaded or run.
 
     Args:
         parts: HTML of the body, without the headline.
         title: Title and headline, plain text.
         style: CSS behind `BASE_STYLE`.
-
-    Returns:
-        HTML. Pictures may only be data URIs; nothing else is loaded or run.
     """
     head = [
         "<!DOCTYPE html>\n",

@@ -19,16 +19,11 @@ from icae.memory.source_text import MAX_SOURCE_BYTES
 
 @dataclass(frozen=True, kw_only=True)
 class Memory(MemoryContent):
-    """Compressed documents.
+    """Compressed documents, which the decoder gets span by span.
 
-    The decoder gets a memory span by span: the slots of one, the token ids of another
-    that is kept verbatim. Two memories are equal if all their fields are, arrays compared
-    by value. A memory has no hash, as its arrays can be changed in place.
-
-    Attributes:
-        documents: The documents, in order; at least one.
-        provenance: What made the slots.
-        created_by: Program and version that made the memory.
+    Memories are equal if all they hold is, arrays by value; as these can be changed in
+    place, a memory has no hash. A document is named by its index, from 0, or negative
+    from the end; edits give a new memory.
 
     Raises:
         ConfigError: If there is no document, or slots have another width than the decoder.
@@ -65,9 +60,6 @@ class Memory(MemoryContent):
 
     def span_source(self, index: int) -> str | None:
         """The text that a span stands for, or None if the source was not kept.
-
-        Args:
-            index: Which span, from 0.
 
         Raises:
             InputError: If there is no such span.
@@ -130,7 +122,7 @@ class Memory(MemoryContent):
         Args:
             char_start: First character (code point); the range is widened to whole spans.
             char_end: One past the last.
-            document: Index of the document, from 0; negative from the end.
+            document: Which document.
 
         Raises:
             InputError: If there is no such text, or it was not kept.
@@ -152,7 +144,7 @@ class Memory(MemoryContent):
         """A memory with other text, or none, in place of some spans of a document.
 
         Args:
-            document: Index of the document, from 0; negative from the end.
+            document: Which document.
             first: First span to replace, counted within the document.
             end: One past the last; `first` to insert before that span.
             replacement: A memory of one document, the new text alone; None to drop the
@@ -186,9 +178,6 @@ class Memory(MemoryContent):
     def delete_document(self, document: int) -> Memory:
         """A memory without one of its documents.
 
-        Args:
-            document: Index of the document, from 0; negative from the end.
-
         Raises:
             InputError: If there is no such document, or it is the only one.
         """
@@ -203,10 +192,7 @@ class Memory(MemoryContent):
         return replace(self, documents=documents)
 
     def save(self, path: str | Path) -> None:
-        """Write the memory to a file, completely or not at all; see `icae.memory.file.write`.
-
-        Args:
-            path: File to write, by convention with the suffix ``.icae``.
+        """Write the memory to an ``.icae`` file, completely or not at all; see `file.write`.
 
         Raises:
             MemoryFileError: If it cannot be written.
@@ -215,10 +201,7 @@ class Memory(MemoryContent):
 
     @classmethod
     def load(cls, path: str | Path) -> Memory:
-        """Read a memory from a file and check all of it; see `icae.memory.file.read`.
-
-        Args:
-            path: An ``.icae`` file.
+        """Read a memory from an ``.icae`` file and check all of it; see `file.read`.
 
         Raises:
             MemoryFileError: If it cannot be read or is not a sound memory file.

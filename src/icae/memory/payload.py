@@ -63,19 +63,16 @@ class StoredPayload(ABC):
     A file keeps all payloads of one form in one tensor, a row for each decoder position.
 
     Attributes:
+        kind: Name of the form.
         tensor: Name of that tensor.
         row: Name of a row in the keys of a file's header, as in ``slot_count``.
         may_lack_tensor: Whether a file without a row has no such tensor.
     """
 
+    kind: ClassVar[SpanKind]
     tensor: ClassVar[str]
     row: ClassVar[str]
     may_lack_tensor: ClassVar[bool]
-
-    @property
-    @abstractmethod
-    def kind(self) -> SpanKind:
-        """Name of its form."""
 
     @property
     @abstractmethod
@@ -125,6 +122,7 @@ class Embeddings(StoredPayload):
         ConfigError: If they are not a finite matrix of float32.
     """
 
+    kind: ClassVar[SpanKind] = "slots"
     tensor: ClassVar[str] = "slots"
     row: ClassVar[str] = "slot"
     may_lack_tensor: ClassVar[bool] = False
@@ -151,11 +149,6 @@ class Embeddings(StoredPayload):
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Embeddings) and np.array_equal(self.slots_KD, other.slots_KD)
-
-    @property
-    def kind(self) -> SpanKind:
-        """``slots``."""
-        return "slots"
 
     @property
     def positions(self) -> int:
@@ -218,6 +211,7 @@ class Verbatim(StoredPayload):
         ConfigError: If they are not a list of int64 within 0..`MAX_TOKEN_ID`.
     """
 
+    kind: ClassVar[SpanKind] = "tokens"
     tensor: ClassVar[str] = "verbatim_ids"
     row: ClassVar[str] = "verbatim"
     may_lack_tensor: ClassVar[bool] = True
@@ -236,11 +230,6 @@ class Verbatim(StoredPayload):
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Verbatim) and np.array_equal(self.ids, other.ids)
-
-    @property
-    def kind(self) -> SpanKind:
-        """``tokens``."""
-        return "tokens"
 
     @property
     def positions(self) -> int:
@@ -290,5 +279,5 @@ class Unread:
     positions: int
 
 
-FORMS: dict[SpanKind, type[StoredPayload]] = {"tokens": Verbatim, "slots": Embeddings}
+FORMS: dict[SpanKind, type[StoredPayload]] = {form.kind: form for form in (Verbatim, Embeddings)}
 """Every form by its name, in the order of their tensors in a file: largest items first."""

@@ -46,9 +46,8 @@ def risk_note(memory: Memory, places: Sequence[Sequence[int] | None]) -> str:
     """The note of a whole memory; empty if nothing that matters is lost.
 
     Args:
-        memory: A memory whose text was kept and whose fidelity was measured.
-        places: For each document, the character at which each of its tokens starts, or None
-            if that is not known.
+        memory: The memory.
+        places: For each document, where each of its tokens starts, or None if not known.
 
     Raises:
         InputError: If the text or the fidelity of a document is not known.

@@ -39,13 +39,12 @@ def shaded_spans(
     """The spans of a document with the stretches of their text.
 
     Args:
-        memory: A memory that keeps the text of the document.
+        memory: The memory.
         document: Index of the document, from 0.
-        offsets: Character at which each token of the document starts, or None if that is
-            not known.
+        offsets: Character at which each of its tokens starts, or None if not known.
 
     Yields:
-        Index of each span and its stretches, which tile its characters.
+        Index of each span in the memory, and its stretches, which tile its characters.
 
     Raises:
         InputError: If there is no such document, or its text was not kept.

@@ -25,13 +25,7 @@ _PIECE_BYTES = 2**20
 
 
 def pack_source(sources: Sequence[str | None]) -> tuple[bytes, int]:
-    """Compress the text of the documents.
-
-    Args:
-        sources: The text of each document, or None.
-
-    Returns:
-        One Zstandard frame, and its size in bytes before compression.
+    """The text of each document (or None) as one Zstandard frame, and its size before, bytes.
 
     Raises:
         MemoryFileError: If the text is too long for one file.
@@ -48,15 +42,12 @@ def pack_source(sources: Sequence[str | None]) -> tuple[bytes, int]:
 
 
 def unpack_source(data: bytes, *, source_bytes: int, documents: int) -> list[str | None]:
-    """Decompress the text of the documents.
+    """The text of each document, or None.
 
     Args:
         data: One Zstandard frame.
         source_bytes: Its declared size in bytes after decompression.
         documents: How many documents there are.
-
-    Returns:
-        The text of each document, or None.
 
     Raises:
         ValueError: If the data is no such frame, yields more or less than declared, or

@@ -127,14 +127,7 @@ class Span:
     def verbatim(
         cls, ids: TokenIds, *, token_start: int = 0, char_start: int = 0, char_end: int = 0
     ) -> Span:
-        """A span that is kept as it is.
-
-        Args:
-            ids: Its token ids, int64 [L].
-            token_start: Its first token in the document.
-            char_start: Its first character in the document.
-            char_end: One past its last character.
-        """
+        """A span of tokens [L] that are kept as they are."""
         return cls(
             token_start=token_start,
             token_end=token_start + len(ids),

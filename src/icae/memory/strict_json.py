@@ -7,13 +7,7 @@ from typing import Any, NoReturn
 
 
 def write_canonical(value: object) -> str:
-    """Write a value as JSON in its one canonical form.
-
-    Args:
-        value: None, bool, int, finite float, str, list or dict with string keys.
-
-    Returns:
-        JSON with sorted keys, no white space, and only the escapes that JSON demands.
+    """JSON with sorted keys, no white space, and only the escapes that it demands.
 
     Raises:
         ValueError: If a float is not finite.
@@ -25,12 +19,6 @@ def write_canonical(value: object) -> str:
 
 def read_strict(text: str) -> Any:
     """Parse JSON, refusing what the standard library lets pass.
-
-    Args:
-        text: One JSON value.
-
-    Returns:
-        The value.
 
     Raises:
         ValueError: If it is not JSON, repeats a key, has a key without UTF-8 form,
