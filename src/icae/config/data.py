@@ -72,6 +72,7 @@ class DataConfig:
         context_lengths: Context length in tokens -> sampling weight. A context longer
             than the span length becomes a multi-span sample.
         continuation_length: Tokens after the context that the LM objective predicts.
+        recall_probes: Places of a context that the recall objective asks for.
         ratio_curriculum: Stages in order; the last one ends at 1.0.
     """
 
@@ -82,6 +83,7 @@ class DataConfig:
     triplets_per_context: int = 1
     context_lengths: Mapping[int, float] = field(default_factory=lambda: {512: 1.0})
     continuation_length: int = 128
+    recall_probes: int = 3
     ratio_curriculum: tuple[RatioStage, ...] = (RatioStage(),)
 
     def __post_init__(self) -> None:
@@ -89,7 +91,8 @@ class DataConfig:
         for length, weight in self.context_lengths.items():
             check(int(length) >= 2, "A context length is out of range.", length, ">= 2 tokens")
             check(weight > 0, f"The weight of length {length} is out of range.", weight, "> 0")
-        check_ranges("data", self, at_least_one=("continuation_length", "triplets_per_context"))
+        counts = ("continuation_length", "recall_probes", "triplets_per_context")
+        check_ranges("data", self, at_least_one=counts)
         longest = self.triplet_context
         good = longest is None or longest >= 2
         check(good, "data.triplet_context is out of range.", longest, ">= 2 tokens")

@@ -18,6 +18,7 @@ from icae.config.types import (
     Framing,
     LoraTargets,
     MemoryEmbedding,
+    MemoryForm,
     Method,
     PositionLayout,
     Sharing,
@@ -33,6 +34,8 @@ class ModelConfig:
     """Architecture of the encoder: everything that decides the shape and meaning of slots.
 
     Attributes:
+        memory: What stands for a span. ``embeddings``: slots that the decoder reads as input
+            embeddings (the paper's); ``key-values``: keys and values of every layer.
         span_length: Longest span in context tokens that is encoded in one pass.
         layout: Where memory tokens and slots stand on the position axis.
             ``default``: memory tokens after the context (the paper's);
@@ -44,7 +47,8 @@ class ModelConfig:
         objective_tokens: Learned vectors of each objective token: [AE] may be several in a row.
         framing: Where the decoder reads them. ``behind`` the memory (the paper's); ``around``:
             also before it, so that what followed them once (the first slot) is what the
-            decoder's copying heads look for when they come again.
+            decoder's copying heads look for when they come again. ``between``: as ``around``,
+            with other vectors before the memory than behind it.
         memory_embedding: ``shared``: one learned vector for every memory token (any K);
             ``per-slot``: one for each slot index, `max_slots` of them.
         max_slots: Memory embeddings kept with ``per-slot``: the most slots of a span.
@@ -65,6 +69,7 @@ class ModelConfig:
         "residual_decay": Removed(neutral=1.0, why="Decaying weights gained nothing."),
     }
 
+    memory: MemoryForm = "embeddings"
     span_length: int = 512
     layout: PositionLayout = "uniform-encoder"
     slot_head: SlotHead = "residual"
@@ -85,9 +90,14 @@ class ModelConfig:
         )
 
     @property
+    def objective_rows(self) -> int:
+        """Learned vectors of each objective."""
+        return self.objective_tokens * (2 if self.framing == "between" else 1)
+
+    @property
     def front(self) -> int:
         """Decoder places before the memory: the objective tokens that frame it."""
-        return self.objective_tokens if self.framing == "around" else 0
+        return 0 if self.framing == "behind" else self.objective_tokens
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,6 +106,8 @@ class ObjectiveConfig:
 
     Attributes:
         ae_weight: lambda in ``lambda * L_AE + (1 - lambda) * L_LM``; 1.0 is AE alone.
+        recall_weight: Weight of the recall loss beside them: a few tokens of the context are
+            given, the tokens that follow them are to be found.
         ft_share: Share of the samples of a step that are instruction triplets (0..1).
             Those carry the FT loss; the others carry the AE + LM loss.
         ft_mean: What the FT loss of a step is the mean of. ``tokens``: all tokens of all
@@ -116,6 +128,7 @@ class ObjectiveConfig:
     }
 
     ae_weight: float = 0.5
+    recall_weight: float = 0.0
     ft_share: float = 0.0
     ft_mean: AnswerMean = "tokens"
     reader: Method = "memory"
@@ -124,6 +137,8 @@ class ObjectiveConfig:
         for name in ("ae_weight", "ft_share"):
             value = getattr(self, name)
             check(0 <= value <= 1, f"objective.{name} is out of range.", value, "0..1")
+        recall = self.recall_weight
+        check(recall >= 0, "objective.recall_weight is out of range.", recall, ">= 0")
 
     @property
     def has_lm(self) -> bool:

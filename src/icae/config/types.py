@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 PositionLayout = Literal["default", "uniform-encoder", "uniform"]
 SlotHead = Literal["plain", "residual"]
 MemoryEmbedding = Literal["shared", "per-slot"]
-Framing = Literal["behind", "around"]
+Framing = Literal["behind", "around", "between"]
+MemoryForm = Literal["embeddings", "key-values"]
 LoraTargets = Literal["qv", "all-linear"]
-Objective = Literal["ae", "lm", "ft"]
+Objective = Literal["ae", "lm", "recall", "ft"]
 AnswerMean = Literal["tokens", "answers"]
 Method = Literal["memory", "full-context", "gist", "autocompressor"]
 Compilation = Literal["none", "layers"]
@@ -22,7 +23,7 @@ SpanKind = Literal["slots", "tokens"]
 
 POSITION_LAYOUTS: tuple[PositionLayout, ...] = ("default", "uniform-encoder", "uniform")
 SPAN_KINDS: tuple[SpanKind, ...] = ("slots", "tokens")
-OBJECTIVES: tuple[Objective, ...] = ("ae", "lm", "ft")
+OBJECTIVES: tuple[Objective, ...] = ("ae", "lm", "recall", "ft")
 """All objectives, in the order of reports."""
 OWN_TOKENS: tuple[Objective, ...] = ("ae", "lm", "ft")
 """Objectives with learned tokens of their own, in the order in which adapters hold them."""

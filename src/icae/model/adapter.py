@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from peft import get_peft_model_state_dict, set_peft_model_state_dict
@@ -12,7 +12,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel
 
-from icae.config.types import Method
+from icae.config import ModelConfig
+from icae.config.types import MemoryForm, Method
 from icae.errors import AdapterError
 from icae.model.adapted_decoder import AdaptedDecoder
 from icae.model.adapter_files import KINDS, AdapterInfo, read_info, require_base, write_info
@@ -21,16 +22,28 @@ from icae.model.card import model_card
 from icae.model.full_context import FullContextModel
 from icae.model.gist import GistModel
 from icae.model.icae import IcaeModel
+from icae.model.key_values import KeyValueModel
+from icae.model.memory_model import MemoryModel
 
 Model = TypeVar("Model", bound=AdaptedDecoder)
 
-MODELS: Mapping[Method, type[AdaptedDecoder]] = {
-    "memory": IcaeModel,
+FORMS: Mapping[MemoryForm, type[MemoryModel[Any]]] = {
+    "embeddings": IcaeModel,
+    "key-values": KeyValueModel,
+}
+"""What each form of memory is made and read by."""
+
+RIVALS: Mapping[Method, type[AdaptedDecoder]] = {
     "full-context": FullContextModel,
     "gist": GistModel,
     "autocompressor": AutoCompressor,
 }
-"""What each method of training trains."""
+"""What each other method of training trains."""
+
+
+def model_class(config: ModelConfig, method: Method = "memory") -> type[AdaptedDecoder]:
+    """What a method trains with settings."""
+    return FORMS[config.memory] if method == "memory" else RIVALS[method]
 
 
 def save_adapter(model: AdaptedDecoder, info: AdapterInfo, folder: str | Path) -> Path:
@@ -79,7 +92,7 @@ def load_trained(
     """Put a trained model on a base model.
 
     Args:
-        make: Its class; see `MODELS`.
+        make: Its class; see `model_class`.
         info: What its folder records.
         folder: The folder.
         decoder: The loaded base model; frozen, not modified.

@@ -268,7 +268,7 @@ def objective_vectors(folder: str | Path, config: ModelConfig) -> dict[Objective
             vectors_ND = tensors.get_tensor("tokens.objective_ND").astype(np.float32)
     except (OSError, SafetensorError) as error:
         raise AdapterError(f"The adapter {folder} is damaged.", got=str(error)) from error
-    rows = config.objective_tokens
+    rows = config.objective_rows
     if len(vectors_ND) != len(OWN_TOKENS) * rows:
         raise AdapterError(
             f"The weights in {folder} do not fit its settings.",

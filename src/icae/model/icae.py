@@ -119,7 +119,8 @@ class IcaeModel(MemoryModel[Slots]):
     def frame(self, slots_KD: Tensor, objective: Objective) -> Tensor:
         """Slots between their objective tokens, as the decoder reads them: [F, D]."""
         marker_MD = self.markers(objective)
-        return torch.cat([marker_MD[: self.config.front], slots_KD, marker_MD])
+        behind_MD = marker_MD[-self.config.objective_tokens :]
+        return torch.cat([marker_MD[: self.config.front], slots_KD, behind_MD])
 
     def row(self, memory: Slots, task: DecoderTask) -> DecoderRow:
         """``[slots ; objective tokens ; ids]``, objective tokens also in front if so framed."""

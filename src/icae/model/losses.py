@@ -1,7 +1,8 @@
 """The losses: of one task, and the lambda-loss of a training step.
 
-``L = (1 - s) * (lambda * L_AE + (1 - lambda) * L_LM) + s * L_FT``, each L a mean over the whole
-step, lambda the recipe's `ae_weight`, s its share of instructions.
+``L = (1 - s) * (lambda * L_AE + (1 - lambda) * L_LM + r * L_recall) + s * L_FT``, each L a mean
+over the whole step; lambda is the recipe's `ae_weight`, r its `recall_weight`, s its share of
+instructions.
 
 Source: Ge et al. 2024, section 2.2.
 
@@ -76,12 +77,13 @@ def objective_weights(config: ObjectiveConfig) -> dict[Objective, float]:
     """Weight of each objective's mean in the loss of a step.
 
     Args:
-        config: lambda and the instruction share s; text has weight 1 - s, FT has s.
+        config: lambda, r and the instruction share s; text has weight 1 - s, FT has s.
     """
     text = 1.0 - config.ft_share
     return {
         "ae": text * config.ae_weight,
         "lm": text * (1.0 - config.ae_weight),
+        "recall": text * config.recall_weight,
         "ft": config.ft_share,
     }
 

@@ -63,7 +63,7 @@ class MemoryModel(AdaptedDecoder, Generic[M]):
         """
 
     def markers(self, objective: Objective) -> Tensor:
-        """Objective tokens as the decoder reads them, [M, D]."""
+        """Objective tokens as the decoder reads them; see `MemoryTokens.objective`."""
         return self.tokens.objective(objective).to(self.dtype)
 
     def label_logits(self, memories: Sequence[M], tasks: Sequence[DecoderTask]) -> list[Tensor]:

@@ -39,8 +39,8 @@ class MemoryTokens(nn.Module):
             return nn.Parameter(mean + std * noise)
 
         self.memory_ND = draw(self.rows)
-        self.objective_tokens = config.objective_tokens
-        self.objective_ND = draw(len(OWN_TOKENS) * config.objective_tokens)
+        self.objective_rows = config.objective_rows
+        self.objective_ND = draw(len(OWN_TOKENS) * config.objective_rows)
 
     def memory(self, slot_index_BK: Tensor) -> Tensor:
         """Memory-token embeddings for slot indices [B, K]: [B, K, D], float32."""
@@ -57,9 +57,12 @@ class MemoryTokens(nn.Module):
         return self.memory_ND[slot_index_BK]
 
     def objective(self, objective: Objective) -> Tensor:
-        """The embeddings [M, D] of the [AE], [LM] or [FT] tokens, float32."""
-        first = OWN_TOKENS.index(objective) * self.objective_tokens
-        return self.objective_ND[first : first + self.objective_tokens]
+        """The embeddings [M, D] of the [AE], [LM] or [FT] tokens, float32.
+
+        With framing ``between`` [2 M, D]: those before the memory, then those behind it.
+        """
+        first = OWN_TOKENS.index(objective) * self.objective_rows
+        return self.objective_ND[first : first + self.objective_rows]
 
 
 def rms(tensor: Tensor) -> float:

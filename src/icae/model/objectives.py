@@ -109,6 +109,22 @@ def continuation(next_ids: TokenIds) -> DecoderTask:
     return DecoderTask(objective="lm", tokens="lm", target_ids=_ids(next_ids))
 
 
+def recall(ids: TokenIds, *, given: int) -> DecoderTask:
+    """Recall: a few tokens of the context are given, those that follow them are to be found.
+
+    It is asked between the tokens of instructions, as it teaches what these need: that a
+    memory can be searched.
+
+    Args:
+        ids: A stretch of the context.
+        given: How many of its first tokens are the prompt.
+
+    Raises:
+        InputError: If nothing follows them.
+    """
+    return DecoderTask(objective="recall", tokens="ft", target_ids=_ids(ids), unscored=given)
+
+
 def instruction(
     prompt_ids: TokenIds, answer_ids: TokenIds, *, full_prompt_ids: TokenIds | None = None
 ) -> DecoderTask:

@@ -30,7 +30,7 @@ from icae.model import (
     tokenizer_hash,
 )
 from icae.model.adapted_decoder import AdaptedDecoder
-from icae.model.adapter import MODELS
+from icae.model.adapter import model_class
 from icae.model.adapter_files import KINDS
 from icae.train.evaluate import Evaluation
 from icae.train.instructions import InstructionSource, TripletSet, load_instructions
@@ -198,7 +198,8 @@ def load_training_decoder(recipe: Recipe) -> PreTrainedModel:
 def _build_model(recipe: Recipe, shards: ShardSet | None) -> tuple[AdaptedDecoder, str]:
     """The model with its first weights, and the hash of its base."""
     decoder = load_training_decoder(recipe)
-    model = MODELS[recipe.objective.reader](decoder, recipe.model, seed=recipe.optim.seed)
+    make = model_class(recipe.model, recipe.objective.reader)
+    model = make(decoder, recipe.model, seed=recipe.optim.seed)
     weights = base_hash(recipe.base, decoder)
     if recipe.init_adapter not in (None, UNTRAINED):
         _start_from(model, str(recipe.init_adapter), recipe, weights)

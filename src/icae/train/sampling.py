@@ -18,10 +18,16 @@ from icae.config.types import TokenIds
 from icae.data.shards import ShardSet
 from icae.errors import TrainingError
 from icae.model import Sample
-from icae.model.objectives import autoencoding, continuation
+from icae.model.objectives import DecoderTask, autoencoding, continuation, recall
 from icae.train.instructions import MIN_CONTEXT, InstructionSource
 
 DRAWS = 1000
+
+PROBE_GIVEN = (3, 9)
+"""How many tokens a recall task gives: at least, and one more than at most."""
+
+PROBE_FOUND = 16
+"""How many tokens it asks for."""
 
 
 def _pick(rng: np.random.Generator, weights: Mapping[Any, float]) -> Any:
@@ -56,6 +62,26 @@ def draw_window(
         got=f"{DRAWS} draws of documents under {MIN_CONTEXT + 1} tokens",
         fix="Pack longer documents.",
     )
+
+
+def draw_probes(
+    rng: np.random.Generator, context_ids: TokenIds, count: int
+) -> tuple[DecoderTask, ...]:
+    """Recall tasks at random places of a context, as many as ask for something.
+
+    Args:
+        rng: Source of randomness.
+        context_ids: The context.
+        count: Most tasks.
+    """
+    tasks = []
+    for _ in range(count):
+        given = int(rng.integers(*PROBE_GIVEN))
+        room = len(context_ids) - given - 1
+        if room >= 0:
+            start = int(rng.integers(max(1, room - PROBE_FOUND + 2)))
+            tasks.append(recall(context_ids[start : start + given + PROBE_FOUND], given=given))
+    return tuple(tasks)
 
 
 class SampleSource:
@@ -105,7 +131,10 @@ class SampleSource:
         data, objective = self.recipe.data, self.recipe.objective
         after = data.continuation_length if objective.has_lm else 1
         context_ids, next_ids = draw_window(rng, self.shards, length, after)
-        return text_sample(context_ids, next_ids, ratio, objective)
+        asked: tuple[DecoderTask, ...] = ()
+        if objective.recall_weight > 0:
+            asked = draw_probes(rng, context_ids, data.recall_probes)
+        return text_sample(context_ids, next_ids, ratio, objective, asked=asked)
 
 
 def own_share(samples: Sequence[Sample], *, rank: int, world: int) -> list[Sample]:
@@ -134,15 +163,20 @@ def _tokens_read(sample: Sample) -> float:
 
 
 def text_sample(
-    context_ids: TokenIds, next_ids: TokenIds, ratio: float, objective: ObjectiveConfig
+    context_ids: TokenIds,
+    next_ids: TokenIds,
+    ratio: float,
+    objective: ObjectiveConfig,
+    *,
+    asked: Sequence[DecoderTask] = (),
 ) -> Sample:
-    """A pretraining sample with the tasks that have weight."""
+    """A pretraining sample with the tasks that have weight, and what is asked of the context."""
     tasks = []
     if objective.has_ae:
         tasks.append(autoencoding(context_ids))
     if objective.has_lm and len(next_ids):
         tasks.append(continuation(next_ids))
-    return Sample(context_ids=context_ids, ratio=ratio, tasks=tuple(tasks))
+    return Sample(context_ids=context_ids, ratio=ratio, tasks=(*tasks, *asked))
 
 
 def _ratios_at(data: DataConfig, progress: float) -> Mapping[float, float]:

@@ -34,8 +34,8 @@ def check_stage(recipe: Recipe, stage: Stage) -> None:
         )
     if of_full_context(recipe):
         _check_full_context(recipe)
-    if recipe.objective.reader == "gist":
-        _check_gist(recipe)
+    if recipe.objective.reader == "gist" or recipe.model.memory == "key-values":
+        _check_key_values(recipe)
     if recipe.objective.ft_share < 1 and not recipe.data.shards:
         raise TrainingError(
             "The recipe names no token shards.",
@@ -74,12 +74,12 @@ def _check_full_context(recipe: Recipe) -> None:
         )
 
 
-def _check_gist(recipe: Recipe) -> None:
+def _check_key_values(recipe: Recipe) -> None:
     """Its layers run with growing caches: they are not recomputed, compiled or shared out."""
     run = recipe.run
     if run.gradient_checkpointing or run.compile != "none" or run.sharing != "replicas":
         raise TrainingError(
-            "GIST is trained as it is: its memory is a key-value cache.",
+            "A memory of keys and values is trained as it is: its layers run with growing caches.",
             got=f"gradient_checkpointing {run.gradient_checkpointing}, compile {run.compile}, "
             f"sharing {run.sharing}",
             expected="false, none and replicas",

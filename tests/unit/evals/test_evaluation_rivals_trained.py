@@ -29,7 +29,7 @@ from icae.model import (
     save_adapter,
     tokenize,
 )
-from icae.model.adapter import MODELS
+from icae.model.adapter import model_class
 from icae.model.objectives import autoencoding, instruction
 
 TEXT = "the lamp of the inner harbour turned in the rain over men and their nets"
@@ -50,7 +50,7 @@ def rival(engine: Any) -> Callable[..., Any]:
 
     def build(method: Any) -> Any:
         config = ModelConfig(span_length=16, lora_rank=4, lora_alpha=8.0, max_slots=16)
-        return moved(MODELS[method](engine.runtime.model.decoder, config))
+        return moved(model_class(config, method)(engine.runtime.model.decoder, config))
 
     return build
 

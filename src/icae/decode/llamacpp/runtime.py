@@ -201,6 +201,7 @@ class LlamaCppRuntime(Runtime):
         marker_MD = self.objectives[prefix.objective]
         parts = [part.read_by(self) for part in prefix.parts]
         front = embeds_run(marker_MD[: self.config.front])
+        marker_MD = marker_MD[-self.config.objective_tokens :]
         return joined([front, *parts, embeds_run(marker_MD), *runs])
 
     def read_slots(self, slots_KD: FloatArray) -> Run:

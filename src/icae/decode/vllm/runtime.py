@@ -225,7 +225,8 @@ class VllmRuntime(Runtime):
             return np.concatenate(prompt)
         marker_MD = self.objectives[prefix.objective]
         parts = [part.read_by(self) for part in prefix.parts]
-        return np.concatenate([marker_MD[: self.config.front], *parts, marker_MD, *prompt])
+        behind_MD = marker_MD[-self.config.objective_tokens :]
+        return np.concatenate([marker_MD[: self.config.front], *parts, behind_MD, *prompt])
 
     def read_slots(self, slots_KD: FloatArray) -> FloatArray:
         """Slots as decoder inputs, [K, D].

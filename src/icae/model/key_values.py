@@ -1,0 +1,231 @@
+"""Key-value memory: the decoder reads the memory tokens' keys and values of every layer.
+
+For a span of L tokens with K memory tokens, weights W frozen, the LoRA's update dW on the rows of
+memory tokens alone:
+
+- the span: an ordinary pass of the base (W), without gradient; its keys and values stay cached;
+- memory token i: its input is the learned vector + the mean input embedding of chunk i, it stands
+  at the chunk's centre c_i, and in every layer W + dW makes its queries, keys, values and
+  MLP; it attends to all of the span and to memory tokens <= i;
+- the memory: (k_i, v_i) of every layer, the keys turned back to position 0, so that one memory
+  serves every placement.
+
+The decoder reads it as past keys and values between two runs of objective tokens: at contiguous
+positions for what is found or answered, on the document's own axis for what is written back (the
+text restarts at its beginning, so each token stands beside the slot that holds it).
+
+Source: Li et al. 2024 (500xCompressor, arXiv:2408.03094) for the form, Zhao et al. 2024 (UPL,
+arXiv:2409.14364) for the positions.
+
+Shape legend: B spans, L tokens of the longest, K most slots, H key-value heads, W head width,
+M objective tokens on each side, D hidden size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import DynamicCache, PreTrainedModel
+
+from icae.config import ModelConfig
+from icae.config.spans import chunk_centres, chunk_of_tokens, plan_spans
+from icae.config.types import Objective, TokenIds
+from icae.model.decoder import DecoderRow, KeyValues, label_logits
+from icae.model.encoder import chunk_means
+from icae.model.memory_model import MemoryModel
+from icae.model.objectives import DecoderTask
+from icae.model.rotary import key_turns
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class KeyValueMemory:
+    """The memory of one context.
+
+    Attributes:
+        key_values: Keys, as if at position 0, and values of every layer, [1, H, K, W].
+        places: Position of each slot on the document's own axis, the centre of its chunk.
+    """
+
+    key_values: KeyValues
+    places: Sequence[int]
+
+
+class KeyValueModel(MemoryModel[KeyValueMemory]):
+    """An encoder that writes keys and values, and the frozen decoder that reads them.
+
+    Args:
+        decoder: The base model; frozen in place and never modified.
+        config: Architecture; layout and slot head are not read.
+        seed: Seed of the new weights.
+
+    Raises:
+        BaseModelError: If the keys of this base cannot be moved to other positions.
+    """
+
+    def __init__(self, decoder: PreTrainedModel, config: ModelConfig, *, seed: int = 0) -> None:
+        super().__init__(decoder, config, seed=seed)
+        self.turns = key_turns(decoder)
+
+    def encode(self, contexts: Sequence[TokenIds], ratios: Sequence[float]) -> list[KeyValueMemory]:
+        """Keys and values of each context's memory tokens; see `MemoryModel.encode`."""
+        plans = [
+            plan_spans(len(ids), span_length=self.config.span_length, ratio=ratio)
+            for ids, ratio in zip(contexts, ratios, strict=True)
+        ]
+        made = iter(
+            self.encode_spans(
+                [
+                    ids[p.token_start : p.token_end]
+                    for ids, own in zip(contexts, plans, strict=True)
+                    for p in own
+                ],
+                [p.slots for own in plans for p in own],
+            )
+        )
+        return [
+            KeyValueMemory(
+                key_values=joined([next(made) for _ in own]),
+                places=[p.token_start + c for p in own for c in chunk_centres(p.length, p.slots)],
+            )
+            for own in plans
+        ]
+
+    def encode_spans(self, spans: Sequence[TokenIds], slots: Sequence[int]) -> list[KeyValues]:
+        """Keys, as if at position 0, and values of each span's memory tokens.
+
+        Args:
+            spans: Token ids of each span, at most `span_length` each.
+            slots: Slots K_i for each span, at most its length.
+
+        Returns:
+            For each span the pairs of every layer, [1, H, K_i, W], with gradient.
+        """
+        longest, most = max(map(len, spans)), max(slots)
+        ids_BL = np.zeros((len(spans), longest), dtype=np.int64)
+        chunk_BL = np.full_like(ids_BL, most)
+        mask_BP = np.zeros((len(spans), longest + most), dtype=np.int64)
+        centre_BK = np.zeros((len(spans), most), dtype=np.int64)
+        for row, (own, k) in enumerate(zip(spans, slots, strict=True)):
+            ids_BL[row, : len(own)] = own
+            chunk_BL[row, : len(own)] = chunk_of_tokens(len(own), k)
+            mask_BP[row, : len(own)] = mask_BP[row, longest : longest + k] = 1
+            centre_BK[row, :k] = chunk_centres(len(own), k)
+        mask, centre = (torch.from_numpy(a).to(self.device) for a in (mask_BP, centre_BK))
+        ids = torch.from_numpy(ids_BL).to(self.device)
+        cache = self._read(ids, mask[:, :longest])
+        inputs_BKD = self._inputs(ids, torch.from_numpy(chunk_BL).to(self.device), most)
+        self.adapted.base_model(
+            inputs_embeds=inputs_BKD,
+            attention_mask=mask,
+            position_ids=centre,
+            past_key_values=cache,
+            use_cache=True,
+        )
+        layers = [(keys[:, :, longest:], values[:, :, longest:]) for keys, values, *_ in cache]
+        return [
+            tuple(
+                (
+                    turn(keys[row : row + 1, :, :k].float(), -centre[row, :k]),
+                    values[row : row + 1, :, :k],
+                )
+                for turn, (keys, values) in zip(self.turns, layers, strict=True)
+            )
+            for row, k in enumerate(slots)
+        ]
+
+    @torch.no_grad()
+    def _read(self, ids_BL: Tensor, mask_BL: Tensor) -> DynamicCache:
+        """The base's own keys and values of the spans."""
+        cache = DynamicCache()
+        self.decoder.base_model(
+            input_ids=ids_BL,
+            attention_mask=mask_BL,
+            position_ids=torch.arange(ids_BL.shape[1], device=self.device)[None],
+            past_key_values=cache,
+            use_cache=True,
+        )
+        return cache
+
+    def _inputs(self, ids_BL: Tensor, chunk_BL: Tensor, slots: int) -> Tensor:
+        """Inputs [B, K, D] of the memory tokens: learned vector + mean embedding of the chunk."""
+        with torch.no_grad():
+            embeds_BLD = self.decoder.get_input_embeddings()(ids_BL)
+            means_BKD = chunk_means(embeds_BLD, chunk_BL, slots)
+        index_BK = torch.arange(slots, device=self.device).expand(len(ids_BL), -1)
+        return (self.tokens.memory(index_BK) + means_BKD).to(self.dtype)
+
+    def label_logits(
+        self, memories: Sequence[KeyValueMemory], tasks: Sequence[DecoderTask]
+    ) -> list[Tensor]:
+        """Teacher-forced pass of the frozen decoder; see `MemoryModel.label_logits`."""
+        fronts = {name: self.read_front(name) for name in {task.tokens for task in tasks}}
+        rows = [
+            self._row(memory, task, fronts[task.tokens])
+            for memory, task in zip(memories, tasks, strict=True)
+        ]
+        return label_logits(self.decoder, rows)
+
+    def read_front(self, objective: Objective) -> KeyValues:
+        """Keys and values [1, H, M, W] of the objective tokens before the memory."""
+        front_MD = self.markers(objective)[: self.config.front]
+        cache = DynamicCache()
+        if len(front_MD):
+            self.decoder.base_model(
+                inputs_embeds=front_MD[None],
+                attention_mask=torch.ones(1, len(front_MD), dtype=torch.long, device=self.device),
+                position_ids=torch.arange(len(front_MD), device=self.device)[None],
+                past_key_values=cache,
+                use_cache=True,
+            )
+        return tuple((keys, values) for keys, values, *_ in cache)
+
+    def place(self, memory: KeyValueMemory, start: Sequence[int]) -> KeyValues:
+        """The memory with its keys at positions, in the decoder's dtype.
+
+        Args:
+            memory: What `encode` gave.
+            start: Position of each slot, [K].
+        """
+        positions_K = torch.tensor(list(start), device=self.device)
+        return tuple(
+            (turn(keys, positions_K).to(self.dtype), values)
+            for turn, (keys, values) in zip(self.turns, memory.key_values, strict=True)
+        )
+
+    def row(self, memory: KeyValueMemory, task: DecoderTask) -> DecoderRow:
+        """``[front ; memory ; objective tokens ; ids]``; written back on the document's axis."""
+        return self._row(memory, task, self.read_front(task.tokens))
+
+    def _row(self, memory: KeyValueMemory, task: DecoderTask, front: KeyValues) -> DecoderRow:
+        before, slots = self.config.front, len(memory.places)
+        behind_MD = self.markers(task.tokens)[-self.config.objective_tokens :]
+        if task.tokens == "ae":
+            # The tokens stand before the text, so that its first token is at its own place.
+            text = before + len(behind_MD)
+            past = self.place(memory, [text + place for place in memory.places])
+            begin = before
+        else:
+            past = self.place(memory, range(before, before + slots))
+            begin = before + slots
+        size = len(behind_MD) + len(task.input_ids)
+        scored = np.zeros(size, dtype=np.bool_)
+        scored[len(behind_MD) - 1 :] = task.label_mask
+        return DecoderRow(
+            ids=task.input_ids,
+            positions=range(begin, begin + size),
+            scored=scored,
+            inputs_FD=behind_MD,
+            past=joined([front, past]) if front else past,
+        )
+
+
+def joined(parts: Sequence[KeyValues]) -> KeyValues:
+    """Keys and values of several runs of places, one after another."""
+    return tuple(
+        (torch.cat([keys for keys, _ in layer], dim=2), torch.cat([v for _, v in layer], dim=2))
+        for layer in zip(*parts, strict=True)
+    )

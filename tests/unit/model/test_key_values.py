@@ -1,0 +1,220 @@
+"""The key-value form of memory: what it is made of, where it stands, what learns."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from transformers import DynamicCache
+
+from icae.config import ModelConfig
+from icae.model import Sample
+from icae.model.key_values import KeyValueMemory, KeyValueModel
+from icae.model.objectives import autoencoding, continuation, instruction, recall
+
+CONFIG: dict[str, Any] = {
+    "memory": "key-values",
+    "framing": "between",
+    "objective_tokens": 2,
+    "lora_targets": "all-linear",
+    "span_length": 16,
+    "lora_rank": 4,
+    "lora_alpha": 8.0,
+}
+
+
+@pytest.fixture
+def build(build_decoder: Callable[..., Any]) -> Callable[..., KeyValueModel]:
+    """``build(family, trained=True, **config)``: a tiny model, as if trained."""
+
+    def make(family: str = "llama", *, trained: bool = True, **config: Any) -> KeyValueModel:
+        model = KeyValueModel(build_decoder(family), ModelConfig(**(CONFIG | config)))
+        generator = torch.Generator().manual_seed(1)
+        with torch.no_grad():
+            for parameter in model.trainable().values() if trained else ():
+                parameter += 0.1 * torch.randn(parameter.shape, generator=generator)
+        return model.eval()
+
+    return make
+
+
+def true_memory(model: KeyValueModel, ids: Any) -> KeyValueMemory:
+    """The base's own keys and values of a text: a memory at 1x that loses nothing."""
+    cache, places = DynamicCache(), torch.arange(len(ids))
+    front = model.config.front
+    embed = model.decoder.get_input_embeddings()
+    lead = model.markers("lm")[:front]
+    with torch.no_grad():
+        model.decoder.base_model(
+            inputs_embeds=torch.cat([lead, embed(torch.from_numpy(ids))])[None],
+            attention_mask=torch.ones(1, front + len(ids), dtype=torch.long),
+            past_key_values=cache,
+            use_cache=True,
+        )
+    pairs = tuple(
+        (turn(keys[:, :, front:], -(places + front)), values[:, :, front:])
+        for turn, (keys, values, *_) in zip(model.turns, cache, strict=True)
+    )
+    return KeyValueMemory(key_values=pairs, places=places.tolist())
+
+
+@pytest.mark.parametrize("name", ["llama", "qwen2", "gpt-neox"])
+def test_true_keys_and_values_at_1x_are_the_full_context(
+    build: Callable[..., KeyValueModel], random_ids: Callable[..., Any], name: str
+) -> None:
+    model, ids, task = build(name), random_ids(20), continuation(random_ids(9, 3))
+    markers = model.markers("lm")
+    front, behind = markers[:2], markers[2:]
+    embed = model.decoder.get_input_embeddings()
+    with torch.no_grad():
+        (logits,) = model.label_logits([true_memory(model, ids)], [task])
+        row = torch.cat(
+            [
+                front,
+                embed(torch.from_numpy(ids)),
+                behind,
+                embed(torch.from_numpy(task.input_ids)),
+            ]
+        )
+        whole = model.decoder(inputs_embeds=row[None]).logits[0, len(front) + len(ids) + 1 :]
+    torch.testing.assert_close(logits, whole, atol=1e-5, rtol=1e-5)
+
+
+def test_the_context_is_read_by_the_base_alone_and_memory_tokens_through_the_lora(
+    build: Callable[..., KeyValueModel], random_ids: Callable[..., Any]
+) -> None:
+    model, ids = build(), random_ids(12)
+    with torch.no_grad():
+        (memory,) = model.encode([ids], [4.0])
+        seen = DynamicCache()
+        model.decoder.base_model(
+            input_ids=torch.from_numpy(ids)[None],
+            attention_mask=torch.ones(1, 12, dtype=torch.long),
+            past_key_values=seen,
+            use_cache=True,
+        )
+        embeds = model.decoder.get_input_embeddings()(torch.from_numpy(ids))
+        inputs = model.tokens.memory_ND[:1] + embeds.view(3, 4, -1).mean(dim=1)
+        model.adapted.base_model(
+            inputs_embeds=inputs[None],
+            attention_mask=torch.ones(1, 15, dtype=torch.long),
+            position_ids=torch.tensor([[1, 5, 9]]),
+            past_key_values=seen,
+            use_cache=True,
+        )
+    assert list(memory.places) == [1, 5, 9]
+    for turn, (keys, values), (wanted_k, wanted_v, *_) in zip(
+        model.turns, memory.key_values, seen, strict=True
+    ):
+        placed = turn(keys, torch.tensor([1, 5, 9]))
+        torch.testing.assert_close(placed, wanted_k[:, :, 12:], atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(values, wanted_v[:, :, 12:], atol=1e-5, rtol=1e-5)
+
+
+def test_a_memory_written_back_stands_on_the_documents_own_axis(
+    build: Callable[..., KeyValueModel], random_ids: Callable[..., Any]
+) -> None:
+    model, ids = build(), random_ids(20)  # a span of 16 and one of 4
+    with torch.no_grad():
+        (memory,) = model.encode([ids], [4.0])
+        written = model.row(memory, autoencoding(ids))
+        asked = model.row(memory, instruction(random_ids(3), random_ids(2)))
+
+    assert list(memory.places) == [1, 5, 9, 13, 17]
+    # Two tokens before, two behind; then the text at the places of what it is written from.
+    assert list(written.positions) == list(range(2, 2 + 2 + 19))
+    assert list(asked.positions) == list(range(7, 7 + 2 + 4))
+    assert written.past is not None
+    assert asked.past is not None
+    for turn, (keys, _), (there, _), (here, _) in zip(
+        model.turns, memory.key_values, written.past, asked.past, strict=True
+    ):
+        document = torch.tensor([4 + place for place in memory.places])
+        torch.testing.assert_close(there[:, :, 2:], turn(keys, document))
+        torch.testing.assert_close(here[:, :, 2:], turn(keys, torch.arange(2, 7)))
+
+
+def tasks_of(random_ids: Callable[..., Any], ids: Any) -> tuple[Any, ...]:
+    return (
+        autoencoding(ids),
+        recall(ids[2:9], given=3),
+        continuation(random_ids(5, 8)),
+        instruction(random_ids(4, 5), random_ids(3, 6)),
+    )
+
+
+def test_padding_and_batch_size_change_no_score(
+    build: Callable[..., KeyValueModel], random_ids: Callable[..., Any]
+) -> None:
+    model = build()
+    samples = [
+        Sample(context_ids=ids, ratio=ratio, tasks=tasks_of(random_ids, ids))
+        for ids, ratio in (
+            (random_ids(24), 4.0),
+            (random_ids(10, 1), 2.0),
+            (random_ids(16, 2), 8.0),
+        )
+    ]
+    with torch.no_grad():
+        together = model(samples)
+        alone = [score for sample in samples for score in model([sample])]
+    assert [s.objective for s in together[:4]] == ["ae", "recall", "lm", "ft"]
+    assert [s.labels for s in together[:4]] == [24, 4, 5, 3]
+    for one, other in zip(together, alone, strict=True):
+        torch.testing.assert_close(one.loss_sum, other.loss_sum, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["llama", "gpt-neox"])
+def test_the_decoder_stays_frozen_and_every_trained_part_learns(
+    build: Callable[..., KeyValueModel], random_ids: Callable[..., Any], name: str
+) -> None:
+    model, ids = build(name).train(), random_ids(20)
+    before = {k: v.clone() for k, v in model.decoder.state_dict().items()}
+
+    scores = model([Sample(context_ids=ids, ratio=4.0, tasks=tasks_of(random_ids, ids))])
+    sum(score.loss_sum for score in scores).backward()
+
+    assert all(p.grad is None for p in model.decoder.parameters())
+    missing = [n for n, p in model.trainable().items() if p.grad is None or not p.grad.any()]
+    # Of the last layer only keys and values are read, so the rest of its LoRA has no part.
+    last = f".{len(model.turns) - 1}."
+    assert all(last in n and ("k_proj" not in n and "v_proj" not in n) for n in missing)
+    torch.optim.SGD(model.trainable().values(), lr=0.1).step()
+    for k, v in model.decoder.state_dict().items():
+        assert torch.equal(v, before[k])
+
+
+def test_an_update_lowers_the_losses(
+    build: Callable[..., KeyValueModel], random_ids: Callable[..., Any]
+) -> None:
+    model, ids = build(trained=False).train(), random_ids(16)
+    sample = Sample(context_ids=ids, ratio=4.0, tasks=tasks_of(random_ids, ids))
+    optimizer = torch.optim.AdamW(model.trainable().values(), lr=1e-2)
+    losses = []
+    for _ in range(8):
+        loss = sum(score.loss_sum / score.labels for score in model([sample]))
+        losses.append(float(loss.detach()))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert losses[-1] < 0.8 * losses[0]
+
+
+def test_what_the_decoder_reads_of_a_context_is_its_memory_alone(
+    build: Callable[..., KeyValueModel], random_ids: Callable[..., Any]
+) -> None:
+    model, one = build(), random_ids(12)
+    other = np.array(one)
+    other[2] = (other[2] + 7) % 256
+    task = continuation(random_ids(6, 2))
+    with torch.no_grad():
+        first, second = model.encode([one, other], [4.0, 4.0])
+        (logits,) = model.label_logits([first], [task])
+        (changed,) = model.label_logits([second], [task])
+        swapped = KeyValueMemory(key_values=first.key_values, places=second.places)
+        (same,) = model.label_logits([swapped], [task])
+    assert (logits - changed).abs().max() > 1e-3
+    assert torch.equal(logits, same)
