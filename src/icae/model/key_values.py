@@ -212,12 +212,10 @@ class KeyValueModel(MemoryModel[KeyValueMemory]):
             past = self.place(memory, range(before, before + slots))
             begin = before + slots
         size = len(behind_MD) + len(task.input_ids)
-        scored = np.zeros(size, dtype=np.bool_)
-        scored[len(behind_MD) - 1 :] = task.label_mask
         return DecoderRow(
             ids=task.input_ids,
             positions=range(begin, begin + size),
-            scored=scored,
+            scored=slice(size - task.labels, size),
             inputs_FD=behind_MD,
             past=joined([front, past]) if front else past,
         )
