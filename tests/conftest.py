@@ -210,7 +210,7 @@ def saved_adapter(tmp_path: Path, model: Any, tokenizer: Any, info_for: Callable
     return save_adapter(model, info_for(model, tokenizer), tmp_path / "adapter")
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def build_engine(
     build_model: Callable[..., Any], tokenizer: Any, info_for: Callable[..., Any]
 ) -> Callable[..., Any]:

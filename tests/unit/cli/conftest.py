@@ -1,8 +1,9 @@
-"""A fake engine on real memories: words are tokens, answers are made up, nothing is loaded."""
+"""Commands run in this process, on a tiny engine and memories that it made."""
 
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 import re
 from collections.abc import Callable, Iterator
@@ -24,7 +25,128 @@ from icae.errors import InputError
 from icae.memory import Memory, Provenance
 from word_memories import with_spans, word_memory
 
-TEXT = "The quick brown fox jumps over the lazy dog while five boxing wizards look on. " * 4
+TEXT = "The quick brown fox jumps over the lazy dog while five boxing wizards look on. " * 2
+OTHER = "Pack my box with five dozen liquor jugs."
+
+
+@pytest.fixture(scope="session")
+def tiny(build_engine: Callable[..., Any]) -> Any:
+    """A tiny engine of random weights; its tokens are about letters."""
+    return build_engine(layout="uniform-encoder")
+
+
+@pytest.fixture
+def loaded(monkeypatch: pytest.MonkeyPatch, tiny: Any) -> list[dict[str, Any]]:
+    """The tiny engine is what commands load; how it was asked for is in the list."""
+    asked: list[dict[str, Any]] = []
+
+    def load(adapter: str | None = None, **options: Any) -> Any:
+        asked.append({"adapter": adapter, **options})
+        return tiny
+
+    monkeypatch.setattr("icae.engine.load", load)
+    monkeypatch.setattr("icae.opening.open_reader", load)
+    return asked
+
+
+@pytest.fixture
+def no_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fail the test if a model is asked for."""
+
+    def load(*_: Any, **options: Any) -> Any:
+        raise AssertionError("a model was loaded")
+
+    monkeypatch.setattr("icae.engine.load", load)
+    monkeypatch.setattr("icae.opening.open_reader", load)
+
+
+@pytest.fixture
+def icae() -> Callable[..., Any]:
+    """Run the command line in this process: ``icae("ask", ..., stdin="...")``."""
+    runner = CliRunner()
+
+    def run(*arguments: object, stdin: str | bytes | None = None) -> Any:
+        return runner.invoke(app, [str(a) for a in arguments], input=stdin, prog_name="icae")
+
+    return run
+
+
+@pytest.fixture
+def payload(icae: Callable[..., Any]) -> Callable[..., Any]:
+    """The JSON object of a command that succeeds: ``payload("inspect", path)``."""
+
+    def run(*arguments: object, stdin: str | bytes | None = None) -> Any:
+        result = icae(*arguments, "--json", stdin=stdin)
+        assert result.exit_code == 0, result.output
+        return json.loads(result.stdout)
+
+    return run
+
+
+@pytest.fixture
+def error(icae: Callable[..., Any]) -> Callable[..., Any]:
+    """The error of a command that exits with 1, as JSON."""
+
+    def run(*arguments: object, stdin: str | bytes | None = None) -> Any:
+        result = icae(*arguments, "--json", stdin=stdin)
+        assert result.exit_code == 1, result.output
+        return json.loads(result.stdout)["error"]
+
+    return run
+
+
+@pytest.fixture
+def usage(icae: Callable[..., Any]) -> Callable[..., str]:
+    """What a wrong call is told on standard error, without the frame."""
+
+    def run(*arguments: object, stdin: str | bytes | None = None) -> str:
+        result = icae(*arguments, stdin=stdin)
+        assert result.exit_code == 2, result.output
+        assert result.stdout == ""
+        return " ".join(result.stderr.replace("│", " ").split())
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def made(tiny: Any) -> dict[str, Memory]:
+    """Memories of two documents."""
+    return {
+        "notes": tiny.compress(TEXT, name="notes.txt"),
+        "other": tiny.compress(OTHER, name="other.txt"),
+    }
+
+
+@pytest.fixture
+def memory_file(tmp_path: Path, made: dict[str, Memory]) -> Path:
+    """A memory file of one document, with its text."""
+    made["notes"].save(tmp_path / "notes.icae")
+    return tmp_path / "notes.icae"
+
+
+@pytest.fixture
+def other_memory_file(tmp_path: Path, made: dict[str, Memory]) -> Path:
+    """A second memory of the same model."""
+    made["other"].save(tmp_path / "other.icae")
+    return tmp_path / "other.icae"
+
+
+@pytest.fixture
+def bare_memory_file(tmp_path: Path, made: dict[str, Memory]) -> Path:
+    """A memory file without its text."""
+    made["notes"].without_source().save(tmp_path / "bare.icae")
+    return tmp_path / "bare.icae"
+
+
+@pytest.fixture
+def document(tmp_path: Path) -> Path:
+    """A text file."""
+    path = tmp_path / "whale.txt"
+    path.write_text(OTHER, encoding="utf-8")
+    return path
+
+
+# For tests of other rooms that do not use the fixtures above yet.
 
 
 def digest(text: str) -> str:
@@ -261,41 +383,6 @@ def no_engine(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ModelOptions, "load", refuse)
     monkeypatch.setattr(ModelOptions, "reader", refuse)
     monkeypatch.setattr(engine, "open_engine", refuse)
-
-
-@pytest.fixture
-def icae() -> Callable[..., Any]:
-    """Run the command line in this process: ``icae("ask", ..., stdin="...")``."""
-    runner = CliRunner()
-
-    def run(*arguments: object, stdin: str | bytes | None = None) -> Any:
-        return runner.invoke(app, [str(a) for a in arguments], input=stdin, prog_name="icae")
-
-    return run
-
-
-@pytest.fixture
-def memory_file(tmp_path: Path) -> Path:
-    """A memory file of one document with its source: 60 tokens, 15 slots."""
-    path = tmp_path / "notes.icae"
-    make_memory().save(path)
-    return path
-
-
-@pytest.fixture
-def other_memory_file(tmp_path: Path) -> Path:
-    """A second memory of the same model."""
-    path = tmp_path / "other.icae"
-    make_memory("Pack my box with five dozen liquor jugs.", name="other.txt").save(path)
-    return path
-
-
-@pytest.fixture
-def bare_memory_file(tmp_path: Path) -> Path:
-    """A memory file without its source."""
-    path = tmp_path / "bare.icae"
-    make_memory().without_source().save(path)
-    return path
 
 
 @pytest.fixture

@@ -1,148 +1,226 @@
+"""`icae ask`: of memory files, and of a store."""
+
 from __future__ import annotations
 
-import json
+from dataclasses import replace
 
 import pytest
 
+from icae.memory import Memory
 
-def unboxed(text: str) -> str:
-    """A usage error without its frame and line breaks."""
-    return " ".join(text.replace("│", " ").split())
+FEW = ("--max-new-tokens", 4)
+NEEDLE = "A golden needle lies in the hay. "
 
 
-def test_answer_is_all_that_stdout_gets(icae, fake, memory_file, capsys) -> None:
-    fake.finished = False
-    result = icae("ask", memory_file, "Who jumps?")
+@pytest.fixture
+def store(payload, loaded, tmp_path, monkeypatch):
+    """A store of three documents."""
+    monkeypatch.chdir(tmp_path)
+    texts = {"hay": NEEDLE, "fox": "The brown fox jumps.", "moon": "Some moons circle planets."}
+    for name, text in texts.items():
+        (tmp_path / f"{name}.txt").write_text(text)
+    payload("store", "add", "hay.txt", "fox.txt", "moon.txt", "-s", "memories.db")
+    return "memories.db"
+
+
+def test_answer_is_all_that_stdout_gets(icae, loaded, tiny, made, memory_file) -> None:
+    expected = tiny.ask(made["notes"], "Who jumps?", max_new_tokens=4)
+    result = icae("ask", memory_file, "Who jumps?", *FEW)
     assert result.exit_code == 0, result.output
-    assert result.stdout.removeprefix("a library talks\n") == "A fox, I think.\n"
-    assert "22 decoder positions (15 of the memory)" in result.stderr
-    assert "5 answer tokens, 1.25 s (first token 0.50 s)" in result.stderr
+    assert result.stdout.rstrip("\n") == expected.text.rstrip("\n")
+    assert f"({expected.memory_positions} of the memory), 4 answer tokens" in result.stderr
     assert "cut at --max-new-tokens" in result.stderr
+    assert "torch float32" in result.stderr
 
 
-def test_json_describes_one_answer(icae, fake, memory_file) -> None:
-    result = icae("ask", memory_file, "Who jumps?", "--json")
-    assert json.loads(result.stdout) == {
-        "answer": "A fox, I think.",
+def test_json_describes_one_answer(payload, loaded, tiny, made, memory_file) -> None:
+    expected = tiny.ask(made["notes"], "Who jumps?", max_new_tokens=4)
+    told = payload("ask", memory_file, "Who jumps?", *FEW)
+    assert told.pop("seconds") >= told.pop("first_token_seconds") >= 0
+    assert told == {
+        "answer": expected.text,
         "question": "Who jumps?",
         "mode": "memory",
-        "tokens": {"memory": 15, "prompt": 22, "answer": 5},
-        "seconds": 1.25,
-        "first_token_seconds": 0.5,
-        "finished": True,
-        "runtime": "fake bfloat16",
+        "tokens": {
+            "memory": expected.memory_positions,
+            "prompt": expected.prompt_tokens,
+            "answer": 4,
+        },
+        "finished": False,
+        "runtime": "torch float32",
     }
 
 
-def test_several_memories_are_concatenated_in_order(
-    icae, fake, memory_file, other_memory_file
+def test_several_memories_are_concatenated(
+    payload, loaded, made, memory_file, other_memory_file
 ) -> None:
-    icae("ask", memory_file, other_memory_file, "Who?", "--max-new-tokens", "9")
-    asked = fake.asked[0]
-    assert [d.name for d in asked["memory"].documents] == ["notes.txt", "other.txt"]
-    assert asked["max_new_tokens"] == 9
+    told = payload("ask", memory_file, other_memory_file, "Who?", *FEW)
+    assert told["tokens"]["memory"] == made["notes"].positions + made["other"].positions
 
 
-def test_memories_of_two_models_are_refused(
-    icae, no_engine, memory_file, build_memory, tmp_path
+def test_memories_of_two_models_are_refused(error, no_model, made, memory_file, tmp_path) -> None:
+    other = made["other"]
+    stranger = replace(other, provenance=replace(other.provenance, adapter_hash="f" * 64))
+    stranger.save(tmp_path / "stranger.icae")
+    told = error("ask", memory_file, tmp_path / "stranger.icae", "Who?")
+    assert told["type"] == "IncompatibleMemoryError"
+
+
+def test_full_context_is_the_kept_text(
+    payload, loaded, tiny, memory_file, other_memory_file
 ) -> None:
-    from dataclasses import replace
-
-    stranger = build_memory()
-    path = tmp_path / "stranger.icae"
-    replace(stranger, provenance=replace(stranger.provenance, adapter_hash="ffff")).save(path)
-    result = icae("ask", memory_file, path, "Who?", "--json")
-    assert result.exit_code == 1
-    assert json.loads(result.stdout)["error"]["type"] == "IncompatibleMemoryError"
-
-
-def test_full_context_is_the_kept_text(icae, fake, memory_file, other_memory_file) -> None:
-    result = icae("ask", memory_file, other_memory_file, "Who?", "--full-context", "--json")
-    payload = json.loads(result.stdout)
-    assert payload["mode"] == "full-context"
-    assert payload["tokens"]["memory"] == 68
-    assert fake.asked[0]["text"].endswith("look on. \n\nPack my box with five dozen liquor jugs.")
+    told = payload("ask", memory_file, other_memory_file, "Who?", "--full-context", *FEW)
+    sources = [Memory.load(p).documents[0].source for p in (memory_file, other_memory_file)]
+    assert told["mode"] == "full-context"
+    assert told["tokens"]["memory"] == tiny.count_tokens("\n\n".join(sources))
 
 
 def test_full_context_without_text_is_refused_before_the_model_is_loaded(
-    icae, no_engine, memory_file, bare_memory_file
+    error, no_model, other_memory_file, bare_memory_file
 ) -> None:
-    result = icae("ask", memory_file, bare_memory_file, "Who?", "--full-context")
-    assert result.exit_code == 1
-    assert "no source text for notes.txt" in result.stderr
-    assert "--no-source" in result.stderr
+    told = error("ask", other_memory_file, bare_memory_file, "Who?", "--full-context")
+    assert told["got"] == "no source text for notes.txt"
+    assert "--no-source" in told["expected"]
 
 
 @pytest.mark.parametrize("suffix", [".icae", ".memory", " with a blank.icae"])
 def test_memory_file_in_place_of_the_question_is_noticed(
-    icae, no_engine, memory_file, tmp_path, suffix
+    usage, no_model, memory_file, tmp_path, suffix
 ) -> None:
     other = memory_file.rename(tmp_path / f"notes{suffix}")
-    result = icae("ask", other)
-    assert result.exit_code == 2
-    assert "no question" in unboxed(result.stderr)
-
-
-def test_misspelt_memory_file_in_place_of_the_question_is_noticed(icae, no_engine) -> None:
-    assert "no question" in unboxed(icae("ask", "a.icae", "absent.icae").stderr)
+    assert "no question" in usage("ask", other)
+    assert "no question" in usage("ask", "a.icae", "absent.icae")
 
 
 def test_question_that_happens_to_name_a_file_is_a_question(
-    icae, fake, memory_file, tmp_path, monkeypatch
+    payload, loaded, memory_file, tmp_path, monkeypatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "summary").write_text("not a memory")
-    assert icae("ask", memory_file, "summary").exit_code == 0
-    assert fake.asked[0]["question"] == "summary"
+    assert payload("ask", memory_file, "summary", *FEW)["question"] == "summary"
 
 
-def test_very_long_question_reaches_the_engine(icae, fake, memory_file) -> None:
-    question = "why " * 5000
-    assert icae("ask", memory_file, question).exit_code == 0
-    assert fake.asked[0]["question"] == question
+def test_wrong_calls_are_told_apart(usage, error, no_model, memory_file, tmp_path) -> None:
+    assert "no memory file" in usage("ask", "Who jumps?")
+    assert "a question is missing" in usage("ask")
+    assert "a question is missing" in usage("ask", "--store", "x.db")
+    assert "takes the place" in usage("ask", memory_file, "Who?", "--store", "x.db")
+    assert "a note is of memory files" in usage("ask", "Who?", "-s", "x.db", "--note")
+    assert error("ask", memory_file, "caf\udce9")["type"] == "InputError"
 
 
-def test_question_without_a_memory_is_a_usage_error(icae, no_engine) -> None:
-    result = icae("ask", "Who jumps?")
-    assert result.exit_code == 2
-    assert "no memory file" in unboxed(result.stderr)
+def test_question_that_does_not_fit_is_an_error(error, loaded, memory_file) -> None:
+    assert error("ask", memory_file, "why " * 5000)["type"] == "InputError"
 
 
-def test_question_that_is_no_text_is_refused(icae, no_engine, memory_file) -> None:
-    result = icae("ask", memory_file, "caf\udce9", "--json")
-    assert result.exit_code == 1
-    assert json.loads(result.stdout)["error"]["type"] == "InputError"
-
-
-def test_refused_question_is_reported(icae, fake, memory_file) -> None:
-    result = icae("ask", memory_file, "too long", "--json")
-    assert result.exit_code == 1
-    assert json.loads(result.stdout)["error"]["got"] == "900 tokens"
-
-
-def test_questions_are_read_from_a_file_one_a_line(icae, fake, memory_file, tmp_path) -> None:
+def test_questions_are_read_from_a_file_one_a_line(payload, loaded, memory_file, tmp_path) -> None:
     path = tmp_path / "questions.txt"
     path.write_text("Who?\n\n   \n  Where?\n", encoding="utf-8")
-    payload = json.loads(icae("ask", memory_file, "--questions", path, "--json").stdout)
-    assert [a["question"] for a in payload["answers"]] == ["Who?", "Where?"]
-    assert payload["mode"] == "memory"
-    assert payload["memories"] == [str(memory_file)]
-    assert fake.asked[1]["history"] == []
+    told = payload("ask", memory_file, "--questions", path, *FEW)
+    assert [answer["question"] for answer in told["answers"]] == ["Who?", "Where?"]
+    assert (told["mode"], told["memories"]) == ("memory", [str(memory_file)])
 
 
-def test_questions_from_standard_input_are_printed_with_their_answers(
-    icae, fake, memory_file
-) -> None:
-    result = icae("ask", memory_file, "--questions", "-", stdin="Who?\nWhere?\n")
-    text = result.stdout.replace("a library talks\n", "")
-    assert text == "Q: Who?\nA: A fox, I think.\n\nQ: Where?\nA: A fox, I think.\n"
+def test_questions_are_printed_with_their_answers(icae, loaded, tiny, made, memory_file) -> None:
+    answers = [tiny.ask(made["notes"], q, max_new_tokens=4).text for q in ("Who?", "Where?")]
+    result = icae("ask", memory_file, "--questions", "-", *FEW, stdin="Who?\nWhere?\n")
+    assert result.stdout == f"Q: Who?\nA: {answers[0]}\n\nQ: Where?\nA: {answers[1]}\n"
 
 
 @pytest.mark.parametrize("content", [b"\n \n", b"\xff\xfe\xff"])
-def test_unusable_questions_are_refused(icae, no_engine, memory_file, tmp_path, content) -> None:
+def test_unusable_questions_are_refused(error, no_model, memory_file, tmp_path, content) -> None:
     path = tmp_path / "questions.txt"
     path.write_bytes(content)
     for questions, stdin in ((path, None), ("-", content)):
-        result = icae("ask", memory_file, "--questions", questions, "--json", stdin=stdin)
-        assert result.exit_code == 1
-        assert json.loads(result.stdout)["error"]["type"] == "InputError"
+        told = error("ask", memory_file, "--questions", questions, stdin=stdin)
+        assert told["type"] == "InputError"
+
+
+def test_note_of_what_the_slots_lose_stands_before_the_question(
+    payload, error, usage, loaded, tiny, tmp_path, bare_memory_file, monkeypatch
+) -> None:
+    monkeypatch.setattr("icae.model.load_tokenizer", lambda base: tiny.tokenizer)
+    tiny.compress("In 1861 Anna built 17 inns.").save(tmp_path / "inn.icae")
+    plain = payload("ask", tmp_path / "inn.icae", "When?", *FEW)
+    noted = payload("ask", tmp_path / "inn.icae", "When?", "--note", *FEW)
+    assert noted["tokens"]["prompt"] > plain["tokens"]["prompt"]
+    assert noted["tokens"]["memory"] == plain["tokens"]["memory"]
+    assert noted["question"] == "When?"
+    assert "Leave --note out" in error("ask", bare_memory_file, "When?", "--note")["fix"]
+    assert "a note is" in usage("ask", bare_memory_file, "When?", "--note", "--full-context")
+
+
+def test_store_answers_from_the_best_passages_and_cites_them(icae, payload, store) -> None:
+    told = payload("ask", "--store", store, "Where is the needle?", *FEW)
+    (source,) = told["sources"]
+    assert (source["document"], source["char_start"]) == ("hay.txt", 0)
+    assert set(source) == {
+        *("document", "char_start", "char_end", "positions", "score", "snippet", "key")
+    }
+    assert told["tokens"]["memory"] == source["positions"]
+    result = icae("ask", "--store", store, "Where is the needle?", *FEW)
+    assert result.stdout == told["answer"] + "\n"
+    assert f"hay.txt [0:{source['char_end']}]  A golden" in result.stderr
+
+
+def test_every_question_to_a_store_has_its_own_sources(payload, store, tmp_path) -> None:
+    (tmp_path / "questions.txt").write_text("Needle?\nFox?\n")
+    told = payload("ask", "-s", store, "--questions", "questions.txt", *FEW)
+    documents = [[one["document"] for one in answer["sources"]] for answer in told["answers"]]
+    assert (documents, told["store"]) == ([["hay.txt"], ["fox.txt"]], store)
+
+
+def test_full_context_of_a_store_is_the_text_of_the_passages(payload, tiny, store) -> None:
+    told = payload("ask", "-s", store, "golden", "--full-context", *FEW)
+    assert told["tokens"]["memory"] == tiny.count_tokens(NEEDLE)
+
+
+def test_budget_below_a_passage_is_an_error(error, store) -> None:
+    assert "budget is too small" in error("ask", "-s", store, "needle", "--budget", 1)["message"]
+
+
+@pytest.mark.parametrize("command", ["ask", "reconstruct", "chat"])
+def test_runtime_and_server_reach_what_opens_the_decoder(
+    icae, usage, error, loaded, memory_file, command, monkeypatch
+) -> None:
+    call = (command, memory_file, *(["Who?"] if command == "ask" else []))
+    few = FEW if command == "ask" else ()
+    monkeypatch.setenv("ICAE_ENGINE_KEY", "k3y")
+    monkeypatch.setenv("ICAE_ENGINE_SECRET", "s3cret")
+    assert icae(*call, *few, stdin="").exit_code == 0
+    icae(*call, *few, "--runtime", "torch", stdin="")
+    icae(*call, *few, "--engine", "http://gpu:8000", "--engine-model", "m", stdin="")
+    assert [asked["runtime"] for asked in loaded] == ["auto", "torch", "auto"]
+    server = loaded[2]["engine"]
+    assert (server.base_url, server.model) == ("http://gpu:8000/v1", "m")
+    assert (server.api_key, server.secret) == ("k3y", "s3cret")
+    assert "there is no --engine" in usage(*call, "--engine-model", "m")
+    assert "no URL" in error(*call, "--engine", "gpu:8000", stdin="")["message"]
+    assert (
+        "auto, torch, llamacpp, vllm" in error(*call, "--runtime", "abacus", stdin="")["expected"]
+    )
+
+
+def test_kv_cache_is_kept_renewed_and_never_in_the_way(
+    icae, usage, loaded, memory_file, other_memory_file
+) -> None:
+    kept = memory_file.with_name("notes.icae.torch.kv")
+    assert icae("ask", memory_file, "Who?", *FEW).exit_code == 0
+    assert not kept.exists()
+    assert "kept in" in icae("ask", memory_file, "Who?", "--kv", *FEW).stderr
+    assert "kept in" not in icae("ask", memory_file, "Who?", "--kv", *FEW).stderr
+    kept.write_text("damaged")
+    assert "is not used" in icae("ask", memory_file, "Who?", *FEW).stderr
+    assert kept.read_bytes() != b"damaged"
+    kept.unlink()
+    kept.mkdir()
+    stubborn = icae("chat", memory_file, "--kv", stdin="")
+    assert stubborn.exit_code == 0
+    assert "No key-value cache was kept" in stubborn.stderr
+    assert "one memory file" in usage("ask", memory_file, other_memory_file, "Who?", "--kv")
+    assert "one memory file" in usage("ask", memory_file, "Who?", "--kv", "--full-context")
+
+
+def test_compress_keeps_a_cache_when_asked(icae, loaded, document) -> None:
+    assert icae("compress", document, "--kv").exit_code == 0
+    assert document.with_name("whale.icae.torch.kv").exists()

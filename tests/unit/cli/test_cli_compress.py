@@ -1,143 +1,196 @@
+"""`icae compress` and `icae refine`."""
+
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
+import typer
 
-from icae.errors import BaseModelError
+from icae.cli.compress import DEFAULT_STEPS, CompressOptions
+from icae.cli.memory_tables import SPAN_FIELDS
+from icae.errors import BaseModelError, ConfigError
 from icae.memory import Memory
 
-TEXT = "Call me Ishmael. Some years ago, never mind how long precisely, I went to sea. " * 3
 
-
-@pytest.fixture
-def document(tmp_path: Path) -> Path:
-    path = tmp_path / "whale.txt"
-    path.write_text(TEXT, encoding="utf-8")
-    return path
-
-
-def test_memory_is_written_beside_the_document(icae, fake, document) -> None:
+def test_memory_is_written_beside_the_document(icae, loaded, document) -> None:
     result = icae("compress", document)
     assert result.exit_code == 0, result.output
     memory = Memory.load(document.with_suffix(".icae"))
-    assert memory.documents[0].source == TEXT
-    assert fake.compressed[0]["name"] == "whale.txt"
-    assert fake.compressed[0]["ratio"] == 4.0
-    assert fake.compressed[0]["verify"] is True
+    assert memory.documents[0].source == document.read_text()
+    assert memory.documents[0].name == "whale.txt"
+    assert memory.fidelity is not None
+    assert loaded == [{"adapter": None, "base": None, "device": None, "dtype": None}]
+    for text in (
+        f"{memory.tokens} in {len(memory.spans)} spans",
+        f"{memory.slot_count} slots ({memory.ratio:.2f} tokens each)",
+        "saved)",
+        "% (mean)",
+        "Pack my box",
+    ):
+        assert text in result.stdout
 
 
-def test_summary_says_what_was_saved_and_how_faithful_it_is(icae, fake, document) -> None:
-    text = icae("compress", document).stdout
-    assert "45 in 3 spans" in text
-    assert "12 slots (3.75 tokens each)" in text
-    assert "45 kB -> 12 kB (33 kB saved)" in text
-    assert "Call me Ishmael." in text
-    assert "100.0 %" in text
-
-
-def test_json_holds_the_figures_and_nothing_else_is_on_stdout(icae, fake, document) -> None:
-    result = icae("compress", document, "--json")
-    payload = json.loads(result.stdout)
-    target = document.with_suffix(".icae")
-    assert set(payload) == {
+def test_json_holds_the_figures(payload, loaded, tiny, document) -> None:
+    told = payload("compress", document, "--ratio", 2)
+    memory = Memory.load(document.with_suffix(".icae"))
+    assert set(told) == {
         *("output", "tokens", "slots", "verbatim_tokens", "positions", "ratio", "fidelity"),
-        "spans",
-        *("kv_bytes", "file_bytes", "seconds", "adapter"),
+        *("spans", "kv_bytes", "file_bytes", "seconds", "adapter"),
     }
-    assert payload["output"] == str(target)
-    assert (payload["tokens"], payload["slots"], payload["ratio"]) == (45, 12, 3.75)
-    assert payload["kv_bytes"] == {"full": 45_000, "memory": 12_000, "saved": 33_000}
-    assert payload["file_bytes"] == target.stat().st_size
-    assert payload["adapter"] == "fake"
-    assert payload["spans"][1] == {
-        "index": 1,
-        "kind": "slots",
-        "tokens": 16,
-        "slots": 4,
-        "positions": 4,
-        "ratio": 4.0,
-        "char_start": TEXT.index("me Ishmael.", 40),
-        "char_end": payload["spans"][2]["char_start"],
-        "fidelity": 0.99,
-        "refine_steps": 0,
-        "refine_seconds": 0.0,
-        "written_back": None,
-    }
+    assert told["output"] == str(document.with_suffix(".icae"))
+    assert (told["tokens"], told["slots"]) == (memory.tokens, memory.slot_count)
+    assert told["ratio"] == pytest.approx(2, abs=0.1)
+    full, held = tiny.kv_bytes(memory.tokens), tiny.kv_bytes(memory.positions)
+    assert told["kv_bytes"] == {"full": full, "memory": held, "saved": full - held}
+    assert told["file_bytes"] == document.with_suffix(".icae").stat().st_size
+    assert set(told["spans"][1]) == {"index", *SPAN_FIELDS}
+    assert told["spans"][1]["char_end"] == memory.spans[1].char_end
 
 
-def test_standard_input_needs_an_output(icae, no_engine) -> None:
-    result = icae("compress", "-", stdin=TEXT)
-    assert result.exit_code == 2
-    assert "--output" in result.stderr
-
-
-def test_standard_input_is_compressed(icae, fake, tmp_path) -> None:
+def test_standard_input_needs_an_output(usage, payload, loaded, tmp_path) -> None:
+    assert "--output" in usage("compress", "-", stdin="A text.")
     target = tmp_path / "piped.icae"
-    result = icae("compress", "-", "-o", target, stdin=TEXT)
-    assert result.exit_code == 0, result.output
-    assert Memory.load(target).documents[0].source == TEXT
+    payload("compress", "-", "-o", target, stdin="A text.")
+    assert Memory.load(target).documents[0].source == "A text."
 
 
-def test_existing_file_is_refused_before_the_model_is_loaded(icae, no_engine, document) -> None:
+def test_existing_file_is_replaced_only_by_force(icae, error, loaded, document) -> None:
     target = document.with_suffix(".icae")
     target.write_text("precious")
-    result = icae("compress", document)
-    assert result.exit_code == 1
-    assert "--force" in result.stderr
-    assert target.read_text() == "precious"
-
-
-def test_force_replaces_an_existing_file(icae, fake, document) -> None:
-    target = document.with_suffix(".icae")
-    target.write_text("old")
+    assert "--force" in error("compress", document)["fix"]
+    assert (loaded, target.read_text()) == ([], "precious")
     assert icae("compress", document, "--force").exit_code == 0
-    assert Memory.load(target).tokens == 45
+    assert Memory.load(target).tokens > 0
 
 
-def test_missing_document_is_refused_before_the_model_is_loaded(icae, no_engine, tmp_path) -> None:
-    result = icae("compress", tmp_path / "absent.txt", "--json")
-    assert result.exit_code == 1
-    assert json.loads(result.stdout)["error"]["type"] == "InputError"
+@pytest.mark.parametrize(
+    ("options", "kind"),
+    [
+        (["--ratio", "0.25"], "ConfigError"),
+        (["--budget", "9", "--ratios", "0.5"], "ConfigError"),
+        (["-o", "absent/x.icae"], "InputError"),
+    ],
+)
+def test_what_cannot_work_is_refused_before_the_model_is_loaded(
+    error, no_model, document, options, kind
+) -> None:
+    assert error("compress", document, *options)["type"] == kind
+    assert error("compress", document.with_name("absent.txt"))["type"] == "InputError"
 
 
-def test_ratio_below_1_is_refused_before_the_model_is_loaded(icae, no_engine, document) -> None:
-    result = icae("compress", document, "--ratio", "0.25")
-    assert result.exit_code == 1
-    assert "0.25" in result.stderr
+@pytest.mark.parametrize("goal", [["--min-fidelity", "0.9"], ["--budget", "9"], ["--refine", "3"]])
+def test_goals_need_measuring(usage, no_model, document, goal) -> None:
+    assert "measuring" in usage("compress", document, "--no-verify", *goal)
 
 
-def test_no_source_keeps_the_text_out_of_the_file(icae, fake, document) -> None:
-    result = icae("compress", document, "--no-source")
-    assert "Call me Ishmael." in result.stdout
-    assert Memory.load(document.with_suffix(".icae")).documents[0].source is None
+def test_text_and_measuring_can_be_left_out(icae, payload, loaded, document) -> None:
+    shown = icae("compress", document, "--no-source", "--no-verify").stdout
+    assert "Pack my box" in shown
+    assert "not measured" in shown
+    memory = Memory.load(document.with_suffix(".icae"))
+    assert (memory.documents[0].source, memory.fidelity) == (None, None)
 
 
-def test_no_verify_measures_nothing_and_says_so(icae, fake, document) -> None:
-    assert "not measured" in icae("compress", document, "--no-verify").stdout
-    assert fake.compressed[0]["verify"] is False
-    result = icae("compress", document, "--no-verify", "--force", "--json")
-    assert json.loads(result.stdout)["fidelity"] is None
+def test_model_options_reach_the_engine(icae, loaded, document) -> None:
+    options = {"adapter": "a", "base": "b", "device": "cpu", "dtype": "float32"}
+    icae("compress", document, *(part for k, v in options.items() for part in (f"--{k}", v)))
+    assert loaded == [options]
 
 
-def test_model_options_reach_the_engine(icae, fake, document) -> None:
-    model = ("--adapter", "a", "--base", "b", "--device", "cpu", "--dtype", "float32")
-    icae("compress", document, *model)
-    assert fake.opened == {"adapter": "a", "base": "b", "device": "cpu", "dtype": "float32"}
+@pytest.mark.parametrize(
+    ("failure", "code"),
+    [(BaseModelError("No such model.", fix="Wait."), 1), (KeyboardInterrupt(), 130)],
+)
+def test_failure_leaves_no_file(icae, document, monkeypatch, failure, code) -> None:
+    def load(*_: object, **options: object) -> None:
+        raise failure
 
-
-def test_failure_leaves_no_file_and_exits_with_1(icae, fake, document) -> None:
-    fake.failure = BaseModelError("No such model.", fix="Name another.")
+    monkeypatch.setattr("icae.engine.load", load)
     result = icae("compress", document)
-    assert result.exit_code == 1
-    assert result.stderr == str(fake.failure) + "\n"
+    assert result.exit_code == code
+    assert result.stderr == (f"{failure}\n" if code == 1 else "\nInterrupted.\n")
     assert not document.with_suffix(".icae").exists()
 
 
-def test_ctrl_c_leaves_no_file_and_exits_with_130(icae, fake, document) -> None:
-    fake.failure = KeyboardInterrupt()
-    result = icae("compress", document)
-    assert result.exit_code == 130
-    assert "Interrupted" in result.stderr
-    assert not document.with_suffix(".icae").exists()
+def test_without_a_goal_every_span_gets_one_ratio(tiny) -> None:
+    assert CompressOptions().policy(tiny) is None
+    assert CompressOptions().refinement() is None
+
+
+def test_min_fidelity_refines_before_it_lowers_the_ratio(tiny) -> None:
+    policy = CompressOptions(min_fidelity=0.9).policy(tiny)
+    assert (policy.min_fidelity, policy.ladder) == (0.9, (4.0, 2.0))
+    assert policy.refine.steps == DEFAULT_STEPS
+    fast = CompressOptions(min_fidelity=0.9, prefer="speed", ratios="8,2").policy(tiny)
+    assert (fast.refine, fast.ladder) == (None, (8.0, 2.0))
+
+
+def test_budget_is_spent_without_refinement_unless_asked(tiny) -> None:
+    assert CompressOptions(budget=30).policy(tiny).refine is None
+    asked = CompressOptions(budget=30, refine=5)
+    assert (asked.policy(tiny).refine.steps, asked.refinement()) == (5, None)
+    assert CompressOptions(refine=5).refinement().steps == 5
+
+
+@pytest.mark.parametrize("wrong", [{"min_fidelity": 98.0}, {"budget": 0}])
+def test_goals_out_of_range_are_refused(tiny, wrong) -> None:
+    with pytest.raises(ConfigError):
+        CompressOptions(**wrong).policy(tiny)
+    with pytest.raises(typer.BadParameter):
+        CompressOptions(ratios="four")
+
+
+def test_budget_bounds_the_memory(payload, loaded, document) -> None:
+    told = payload("compress", document, "--budget", 20)
+    assert told["positions"] <= 20
+    assert told["verbatim_tokens"] == 0 or told["slots"] == 0 or told["positions"] > told["slots"]
+
+
+def test_stopped_compression_leaves_a_memory_to_go_on_from(
+    icae, payload, loaded, document, monkeypatch
+) -> None:
+    goal = ("--min-fidelity", "0.06", "--ratios", "1", "--refine", "20")
+    save, saves = Memory.save, []
+
+    def stop(memory: Memory, path: Path) -> None:
+        if saves:
+            raise KeyboardInterrupt
+        saves.append(path)
+        save(memory, path)
+
+    with monkeypatch.context() as patched:
+        patched.setattr("icae.cli.compress.SAVE_SECONDS", -1.0)
+        patched.setattr(Memory, "save", stop)
+        stopped = icae("compress", document, *goal)
+    assert stopped.exit_code == 130
+    assert "--resume" in stopped.stderr
+    left = Memory.load(document.with_suffix(".icae"))
+    assert left.verbatim_ids.size > 0
+    assert payload("compress", document, *goal, "--resume")["fidelity"] >= 0.06
+
+
+def test_refined_file_keeps_no_text_if_none_was_wanted(icae, loaded, document) -> None:
+    result = icae("compress", document, "--refine", 2, "--no-source")
+    assert result.exit_code == 0, result.output
+    memory = Memory.load(document.with_suffix(".icae"))
+    assert memory.documents[0].source is None
+    assert any(span.refine_steps for span in memory.spans)
+
+
+def test_refine_touches_only_weak_spans(
+    icae, payload, loaded, tiny, other_memory_file, tmp_path
+) -> None:
+    before, content = Memory.load(other_memory_file), other_memory_file.read_bytes()
+    better = tmp_path / "better.icae"
+    options = ("--min-fidelity", 0.5, "--steps", 2)
+    told = payload("refine", other_memory_file, *options, "-o", better)
+    assert other_memory_file.read_bytes() == content
+    for old, new in zip(before.spans, Memory.load(better).spans, strict=True):
+        assert (new.refine_steps > 0) == (old.fidelity < 0.5)
+    assert told["refined_spans"] == sum(span.fidelity < 0.5 for span in before.spans) > 0
+    assert told["fidelity_before"] == before.fidelity
+    assert "refined" in icae("refine", other_memory_file, *options).stdout
+    assert other_memory_file.read_bytes() != content
+    tiny.verbatim("As it stands.").save(better)
+    assert payload("refine", better, *options)["refined_spans"] == 0

@@ -1,56 +1,145 @@
+"""`icae inspect`: no model is loaded."""
+
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 
-pytestmark = pytest.mark.usefixtures("no_engine")
+from icae.cli.inspect import marked_text
+from icae.cli.memory_tables import marked_spans, print_spans, weakest_spans
+from icae.memory import Span
+from word_memories import word_memory
+
+pytestmark = pytest.mark.usefixtures("no_model")
 
 
-def test_figures_documents_and_provenance_are_shown(icae, memory_file) -> None:
+@pytest.fixture
+def tokenizer_found(monkeypatch, tiny) -> None:
+    monkeypatch.setattr("icae.model.load_tokenizer", lambda base: tiny.tokenizer)
+
+
+def test_figures_documents_and_provenance_are_shown(icae, made, memory_file) -> None:
     result = icae("inspect", memory_file)
     assert result.exit_code == 0, result.output
-    for expected in ("60 in 4 spans", "15 slots (4.00 tokens each)", "notes.txt", "aaaa", "fake"):
+    memory = made["notes"]
+    for expected in (
+        f"{memory.tokens} in {len(memory.spans)} spans",
+        f"{memory.slot_count} slots (",
+        "notes.txt",
+        "tiny-base",
+        "source text  kept",
+        "The quick",
+    ):
         assert expected in result.stdout
-    assert "kept" in result.stdout
     assert result.stderr == ""
 
 
-def test_weakest_passages_are_marked(icae, memory_file) -> None:
-    lines = icae("inspect", memory_file).stdout.splitlines()
-    weak = [line.split()[0] for line in lines if " weak " in line]
-    assert weak == ["1", "2", "3"]
+def test_text_that_was_not_kept_is_not_shown(icae, error, bare_memory_file) -> None:
+    shown = icae("inspect", bare_memory_file).stdout
+    assert "quick" not in shown
+    assert "not kept" in shown
+    told = error("inspect", bare_memory_file, "--html", "x.html")
+    assert "--html needs the text" in told["message"]
 
 
-def test_first_words_are_shown_only_where_the_text_was_kept(
-    icae, memory_file, bare_memory_file
-) -> None:
-    assert "The quick brown fox" in icae("inspect", memory_file).stdout
-    bare = icae("inspect", bare_memory_file).stdout
-    assert "quick" not in bare
-    assert "not kept" in bare
+def test_json_describes_the_file_without_its_text(payload, made, memory_file) -> None:
+    told = payload("inspect", memory_file)
+    memory = made["notes"]
+    assert told["file_bytes"] == memory_file.stat().st_size
+    assert (told["tokens"], told["slots"]) == (memory.tokens, memory.slot_count)
+    assert told["has_source"] is True
+    assert told["weakest"] == marked_spans(memory.spans)
+    assert told["provenance"]["adapter"] == "tiny"
+    assert {"name", "sha256", "chars", "tokens"} <= set(told["documents"][0])
+    assert [span["slots"] for span in told["spans"]] == [span.slots for span in memory.spans]
+    assert {span["document"] for span in told["spans"]} == {0}
+    assert "quick" not in json.dumps(told)
 
 
-def test_json_describes_the_file_without_its_text(icae, memory_file) -> None:
-    payload = json.loads(icae("inspect", memory_file, "--json").stdout)
-    assert payload["file_bytes"] == memory_file.stat().st_size
-    assert (payload["tokens"], payload["slots"], payload["has_source"]) == (60, 15, True)
-    assert payload["weakest"] == [3, 2, 1]
-    assert payload["provenance"]["adapter"] == "fake"
-    assert set(payload["documents"][0]) == {"name", "sha256", "chars", "tokens", "token_ids_sha256"}
-    assert [span["slots"] for span in payload["spans"]] == [4, 4, 4, 3]
-    assert "quick" not in json.dumps(payload)
+def test_missing_file_is_an_error(error, tmp_path) -> None:
+    assert error("inspect", tmp_path / "absent.icae")["type"] == "MemoryFileError"
 
 
-def test_missing_file_is_an_error(icae, tmp_path) -> None:
-    result = icae("inspect", tmp_path / "absent.icae", "--json")
-    assert result.exit_code == 1
-    assert json.loads(result.stdout)["error"]["type"] == "MemoryFileError"
-
-
-def test_names_in_a_file_are_printed_as_they_are(icae, build_memory, tmp_path) -> None:
+def test_names_in_a_file_are_printed_as_they_are(icae, tiny, tmp_path) -> None:
     path = tmp_path / "odd.icae"
-    build_memory("[red]hot[/red] :smile:", name="[bold]a\x1b[2J.txt").save(path)
+    tiny.compress("[red]hot[/red] :smile:", name="[bold]a\x1b[2J.txt").save(path)
     text = icae("inspect", path).stdout
     assert "[bold]a\ufffd[2J.txt" in text
-    assert "[red]hot[/red] :smile:" in text
+    assert "[red]hot" in text
+
+
+@pytest.mark.usefixtures("tokenizer_found")
+def test_weakest_passages_are_printed_with_what_is_lost(icae, payload, made, memory_file) -> None:
+    memory = made["notes"]
+    passages = payload("inspect", memory_file, "--passages", 2)["passages"]
+    fidelity = [span.fidelity for span in memory.spans]
+    assert [p["fidelity"] for p in passages] == sorted(fidelity)[:2]
+    for passage in passages:
+        assert passage["text"] == memory.span_source(passage["span"])
+        assert bool(passage["lost"]) == (passage["fidelity"] < 1)
+    text = icae("inspect", memory_file, "--passages", 2).stdout
+    assert "Weakest passages" in text
+    assert "⟦" in text
+
+
+@pytest.mark.usefixtures("tokenizer_found")
+def test_page_is_written_once_and_shows_the_text(icae, memory_file, tmp_path) -> None:
+    target = tmp_path / "notes.html"
+    result = icae("inspect", memory_file, "--html", target)
+    assert result.exit_code == 0, result.output
+    assert "notes.txt" in target.read_text(encoding="utf-8")
+    assert icae("inspect", memory_file, "--html", target).exit_code == 1
+    assert icae("inspect", memory_file, "--html", target, "--force").exit_code == 0
+    assert icae("inspect", memory_file, "--html", memory_file, "--force").exit_code == 1
+
+
+@pytest.mark.usefixtures("tokenizer_found")
+def test_tokens_are_known_of_a_slice_and_not_of_other_tokens(payload, made, tmp_path) -> None:
+    memory, path = made["notes"], tmp_path / "x.icae"
+    memory.slice(40, 120).save(path)
+    assert payload("inspect", path, "--passages", 1)["passages"][0]["lost"] is not None
+    document = replace(memory.documents[0], token_ids_sha256="0" * 64)
+    replace(memory, documents=(document,)).save(path)
+    assert payload("inspect", path, "--passages", 1)["passages"][0]["lost"] is None
+
+
+@pytest.mark.usefixtures("tokenizer_found")
+def test_tokenizer_of_another_model_is_refused(error, memory_file, monkeypatch) -> None:
+    monkeypatch.setattr("icae.model.tokenizer_hash", lambda tokenizer: "f" * 64)
+    told = error("inspect", memory_file, "--passages", 1)
+    assert told["type"] == "IncompatibleMemoryError"
+
+
+def test_neighbouring_lost_tokens_are_marked_as_one() -> None:
+    lost = [[1, 2], [2, 4], [5, 6]]
+    assert marked_text("abcdefg", lost, colour=False).plain == "a⟦bcd⟧e⟦f⟧g"
+    coloured = marked_text("abc\x1bd", [[0, 1]], colour=True)
+    assert coloured.plain == "abc\ufffdd"
+    assert [(s.start, s.end) for s in coloured.spans] == [(0, 1)]
+
+
+def spans_held(*values: float | None) -> tuple[Span, ...]:
+    return word_memory("one two " * len(values), span_length=2, held=lambda i, _: values[i]).spans
+
+
+def test_weakest_spans_come_first_and_the_best_are_not_marked() -> None:
+    spans = spans_held(0.9, 0.5, None, 0.5, 1.0, 1.0)
+    assert weakest_spans(spans, 3) == [1, 3, 0]
+    assert marked_spans(spans) == [1, 3, 0]
+    assert marked_spans(spans_held(0.9, 0.5)) == [1]
+    assert marked_spans(spans_held(0.5, 0.5)) == []
+
+
+def test_of_many_spans_ten_are_shown(capsys) -> None:
+    def shown(*values: float | None) -> list[str]:
+        print_spans(spans_held(*values), lambda index: None, values[0])
+        return capsys.readouterr().out.strip().splitlines()
+
+    assert len(shown(*[0.5] * 20)) == 1 + 20
+    assert shown(*[None] * 21)[0] == "The first 10 of 21 spans"
+    lines = shown(*(1 - i / 100 for i in range(30)))
+    assert lines[0] == "The 10 weakest of 30 spans (mean 100.0 %)"
+    assert [line.split()[0] for line in lines if "weak " in line] == ["29", "28", "27"]
+    assert len(lines) == 1 + 1 + 10

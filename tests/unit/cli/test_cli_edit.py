@@ -1,0 +1,117 @@
+"""`icae append`, `edit`, `slice` and `merge`."""
+
+from __future__ import annotations
+
+import pytest
+
+from icae.memory import Memory
+
+
+@pytest.fixture
+def more(tmp_path):
+    path = tmp_path / "more.txt"
+    path.write_text("And then it rained.")
+    return path
+
+
+def source(path) -> str:
+    return Memory.load(path).documents[0].source
+
+
+def test_appended_text_ends_the_document_and_replaces_the_file(
+    payload, loaded, made, memory_file, more
+) -> None:
+    told = payload("append", memory_file, more)
+    after = Memory.load(memory_file)
+    assert source(memory_file) == made["notes"].documents[0].source + "And then it rained."
+    assert after.spans[0] == made["notes"].spans[0]
+    assert (told["output"], told["tokens"]) == (str(memory_file), after.tokens)
+    assert 0 < told["encoded_spans"] < len(after.spans)
+    assert told["positions"] == after.positions
+
+
+def test_appended_text_starts_on_its_own_line(payload, loaded, other_memory_file, more) -> None:
+    payload("append", other_memory_file, more, "--ratio", 2)
+    assert source(other_memory_file).endswith("jugs.\nAnd then it rained.")
+    assert Memory.load(other_memory_file).spans[-1].ratio == 2
+
+
+def test_memory_stays_as_it_is_if_another_output_is_named(
+    icae, loaded, other_memory_file, more, tmp_path
+) -> None:
+    content, target = other_memory_file.read_bytes(), tmp_path / "longer.icae"
+    result = icae("append", other_memory_file, more, "-o", target)
+    assert result.exit_code == 0, result.output
+    assert "encoded" in result.stdout
+    assert other_memory_file.read_bytes() == content
+    assert icae("append", other_memory_file, more, "-o", target).exit_code == 1
+
+
+def test_characters_are_deleted_and_replaced(payload, loaded, other_memory_file, more) -> None:
+    before = source(other_memory_file)
+    payload("edit", other_memory_file, "--delete", "4:7")
+    assert source(other_memory_file) == before[:4] + before[7:]
+    payload("edit", other_memory_file, "--replace", ":4", more)
+    assert source(other_memory_file) == "And then it rained." + before[7:]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        [],
+        ["--delete", "1:2", "--replace", "1:2", "x.txt"],
+        ["--delete", "12"],
+        ["--delete", "a:b"],
+        ["--delete", "-3:4"],
+        ["--delete", "1:\u0664"],
+    ],
+)
+def test_edit_without_one_sound_range_is_wrong_usage(usage, no_model, memory_file, options) -> None:
+    usage("edit", memory_file, *options)
+
+
+@pytest.mark.parametrize("call", [["append"], ["edit", "--delete", "1:2"]])
+def test_what_has_no_text_or_no_document_is_refused_before_a_model_is_loaded(
+    error, no_model, memory_file, bare_memory_file, more, call
+) -> None:
+    command, *options = call
+    options = options or [more]
+    assert "no source text" in error(command, bare_memory_file, *options)["got"]
+    told = error(command, memory_file, *options, "--document", 1)
+    assert told["message"] == "The memory has no such document."
+
+
+def test_slice_holds_whole_spans(payload, no_model, memory_file, tmp_path) -> None:
+    target = tmp_path / "part.icae"
+    told = payload("slice", memory_file, "100:", "-o", target)
+    part = Memory.load(target)
+    assert told["documents"] == [part.documents[0].name]
+    assert told["documents"][0].startswith("notes.txt[")
+    assert source(memory_file)[100:] in source(target)
+    assert told["spans"] == len(part.spans) < len(Memory.load(memory_file).spans)
+
+
+def test_range_outside_the_text_is_an_error(error, no_model, memory_file, tmp_path) -> None:
+    assert error("slice", memory_file, "0:9999", "-o", tmp_path / "x.icae")["got"] == "0:9999"
+
+
+def test_merged_memories_keep_their_documents(
+    icae, no_model, memory_file, other_memory_file, tmp_path
+) -> None:
+    target = tmp_path / "both.icae"
+    result = icae("merge", memory_file, other_memory_file, "-o", target)
+    assert result.exit_code == 0, result.output
+    assert "notes.txt, other.txt" in result.stdout
+    assert Memory.load(target) == Memory.load(memory_file) + Memory.load(other_memory_file)
+
+
+def test_output_that_would_destroy_something_is_refused(
+    error, no_model, memory_file, tmp_path
+) -> None:
+    (tmp_path / "link").symlink_to(memory_file)
+    for path in (memory_file, tmp_path / "link"):
+        told = error("merge", memory_file, "-o", path, "--force")
+        assert told["message"] == "The output is the input itself."
+    assert "is a folder" in error("merge", memory_file, "-o", tmp_path, "--force")["message"]
+    told = error("merge", memory_file, "-o", tmp_path / "absent" / "x.icae")
+    assert told["got"] == str(tmp_path / "absent")
