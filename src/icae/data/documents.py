@@ -126,30 +126,17 @@ def document_of_bytes(
 
 
 def _read_file(path: Path, max_bytes: int) -> bytes:
-    if path.is_dir():
-        raise InputError(
-            "The document is a folder.",
-            got=str(path),
-            expected="one file, or - for standard input",
-            fix="name a file in it",
-        )
+    expected = "a file that exists and may be read, or - for standard input"
     try:
         with path.open("rb") as stream:
             return stream.read(max_bytes + 1)
+    except IsADirectoryError as error:
+        raise InputError("The document is a folder.", got=str(path), expected=expected) from error
     except FileNotFoundError as error:
-        raise InputError(
-            "The document is missing.",
-            got=str(path),
-            expected="a file that exists, or - for standard input",
-            fix="check the path",
-        ) from error
+        raise InputError("The document is missing.", got=str(path), expected=expected) from error
     except OSError as error:
-        raise InputError(
-            "The document cannot be read.",
-            got=f"{path}: {error.strerror or error}",
-            expected="a readable file",
-            fix="check the permissions of the file",
-        ) from error
+        got = f"{path}: {error.strerror or error}"
+        raise InputError("The document cannot be read.", got=got, expected=expected) from error
 
 
 def _kind(data: bytes, suffix: str) -> Kind:
@@ -159,13 +146,14 @@ def _kind(data: bytes, suffix: str) -> Kind:
         return "pdf"
     if suffix == ".txt":
         return "text"
-    for bom, encoding in _BOMS:
-        if data.startswith(bom):
-            head = data[len(bom) : 1024].decode(encoding, errors="replace")
-            break
-    else:
-        head = data[:1024].decode("utf-8", errors="replace")
-    return "html" if head.lstrip().lower().startswith(("<!doctype html", "<html")) else "text"
+    skipped, encoding = _byte_order_mark(data) or (0, "utf-8")
+    head = data[skipped:1024].decode(encoding, errors="replace").lstrip().lower()
+    return "html" if head.startswith(("<!doctype html", "<html")) else "text"
+
+
+def _byte_order_mark(data: bytes) -> tuple[int, str] | None:
+    """Length of the byte-order mark that some data starts with, and its encoding."""
+    return next(((len(bom), name) for bom, name in _BOMS if data.startswith(bom)), None)
 
 
 def _declared_encoding(data: bytes) -> str:
@@ -182,11 +170,7 @@ def _declared_encoding(data: bytes) -> str:
 
 def _decode(data: bytes, name: str, *, encoding: str) -> str:
     """Decode text; a byte-order mark decides over ``encoding`` and is dropped."""
-    skipped = 0
-    for bom, marked in _BOMS:
-        if data.startswith(bom):
-            skipped, encoding = len(bom), marked
-            break
+    skipped, encoding = _byte_order_mark(data) or (0, encoding)
     try:
         text = data[skipped:].decode(encoding)
     except UnicodeDecodeError as error:

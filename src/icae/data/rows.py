@@ -31,13 +31,9 @@ _TEXT_TYPES = ("string", "large_string", "string_view")
 
 @contextmanager
 def open_text(path: Path) -> Iterator[IO[str]]:
-    """Open a UTF-8 text file for reading, decompressed by its suffix.
+    """Open a UTF-8 text file for reading; .xz, .gz and .zst are decompressed on the way.
 
-    Args:
-        path: A file; .xz, .gz and .zst are decompressed on the way.
-
-    Yields:
-        The stream; a byte-order mark is dropped.
+    A byte-order mark is dropped.
 
     Raises:
         InputError: If the file is missing, unreadable, damaged or not UTF-8, also while it
@@ -99,9 +95,6 @@ class _ZstdFile(io.RawIOBase):
 def read_json_lines(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
     """Stream the objects of a .jsonl file, plain or under .xz, .gz or .zst.
 
-    Args:
-        path: The file.
-
     Yields:
         ``(line number from 1, object)`` for each line that is not blank.
 
@@ -135,14 +128,8 @@ def bad_line(path: Path, number: int, got: str, expected: str) -> InputError:
 def text_field(record: Mapping[str, Any], name: str, *, path: Path, number: int) -> str:
     """Field of a row that must be there and be text.
 
-    Args:
-        record: The row.
-        name: The field.
-        path: File that it stands in, for the error.
-        number: Its line number, for the error.
-
     Raises:
-        InputError: If the field is missing or is not text.
+        InputError: If it is not; names the file and the line number given.
     """
     value = record.get(name)
     if not isinstance(value, str):
@@ -153,9 +140,6 @@ def text_field(record: Mapping[str, Any], name: str, *, path: Path, number: int)
 
 def read_text_columns(path: Path) -> Iterator[tuple[str, str | None]]:
     """Stream ``text``, and ``title`` if there is one, of a Parquet file; no other column is read.
-
-    Args:
-        path: A .parquet file.
 
     Yields:
         ``(text, title or None)`` for each row whose text is not null.
@@ -183,9 +167,6 @@ def read_text_columns(path: Path) -> Iterator[tuple[str, str | None]]:
 def read_rows(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
     """Stream the rows of a Parquet file.
 
-    Args:
-        path: A .parquet file.
-
     Yields:
         ``(row number from 1, column -> value)``; a null is left out of its row.
 
@@ -210,20 +191,15 @@ def row_count(path: Path) -> int:
 def read_row_range(
     path: Path, first: int, count: int, *, columns: Sequence[str]
 ) -> Iterator[Mapping[str, Any]]:
-    """Stream some rows of a Parquet file; only the row groups that hold them are read.
+    """Stream ``count`` rows of a Parquet file from row ``first`` on (the first is 0).
+
+    Only the row groups that hold them are read; raises as `read_rows`.
 
     Args:
-        path: A .parquet file.
-        first: First row, from 0.
+        path: The file.
+        first: First row.
         count: How many.
         columns: Columns to read; those that are not there are left out.
-
-    Yields:
-        Column -> value for each row.
-
-    Raises:
-        MissingDependencyError: If pyarrow is not installed.
-        InputError: If the file cannot be read.
     """
     with _parquet_file(path) as file:
         there = [name for name in columns if name in file.schema_arrow.names]
@@ -261,9 +237,7 @@ def table_bytes(rows: Sequence[Mapping[str, Any]], types: Mapping[str, str] | No
 def write_whole(path: Path, data: bytes | str) -> None:
     """Write a file that appears complete or not at all, and is on disk when this returns.
 
-    Args:
-        path: The file; one that exists is replaced.
-        data: What it shall hold; text is written as UTF-8.
+    One that exists is replaced; text is written as UTF-8.
 
     Raises:
         InputError: If it cannot be written.

@@ -12,8 +12,9 @@ import hashlib
 import heapq
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 
 import numpy as np
 
@@ -58,8 +59,9 @@ class ContextSample:
 
 @dataclass(frozen=True, kw_only=True)
 class _Window:
-    """A piece of a document in which a context begins."""
+    """A piece of a document in which a context begins; those of lowest priority are taken."""
 
+    priority: int
     document: str
     text: str
     source: str
@@ -71,56 +73,43 @@ class _Window:
 def sample_contexts(config: TripletConfig, tokenizer: TokenizerLike) -> ContextSample:
     """Read the corpus, cut and choose contexts.
 
-    Args:
-        config: Corpus, number and lengths.
-        tokenizer: Measures lengths.
-
-    Returns:
-        At most ``config.contexts`` contexts: no two of them near duplicates, none with a run
-        of words of an evaluation set.
+    No two of them are near duplicates, none has a run of words of an evaluation set.
 
     Raises:
         InputError: If a corpus or an evaluation set cannot be read.
         MissingDependencyError: If datasketch is not installed.
     """
     against = NgramIndex(evaluation_texts(config.against), n=NGRAM_WORDS)
-    dropped: Counter[str] = Counter()
-    read, windows = _choose(read_corpus(config.corpus), config)
+    counts: Counter[str] = Counter()
+    windows = (
+        window
+        for document in read_corpus(config.corpus)
+        for window in _windows(document, config, counts)
+    )
     found: list[Context] = []
-    for window in windows:
+    for window in heapq.nsmallest(
+        _POOL * config.contexts + 64, windows, key=attrgetter("priority")
+    ):
         outcome = _cut(window, tokenizer, config)
         if isinstance(outcome, str):
-            dropped[outcome] += 1
+            counts[outcome] += 1
         elif len(against.find(hash_words(outcome.text))):
-            dropped["contaminated"] += 1
+            counts["contaminated"] += 1
         else:
             found.append(outcome)
-    unique = _without_duplicates(found, seed=config.seed, dropped=dropped)
+    unique = _without_duplicates(found, seed=config.seed, dropped=counts)
     return ContextSample(
-        contexts=tuple(unique[: config.contexts]), documents=read, dropped=dict(dropped)
+        contexts=tuple(unique[: config.contexts]),
+        documents=counts.pop("read", 0),
+        dropped=dict(counts),
     )
 
 
-def _choose(
-    documents: Iterable[CorpusDocument], config: TripletConfig
-) -> tuple[int, list[_Window]]:
-    """Number of documents, and the windows with the lowest hashed numbers, lowest first."""
-    pool = _POOL * config.contexts + 64
-    heap: list[tuple[int, int, _Window]] = []
-    read = 0
-    for document in documents:
-        read += 1
-        for number, (priority, window) in enumerate(_windows(document, config)):
-            entry = (-priority, -(read * config.per_document + number), window)
-            if len(heap) < pool:
-                heapq.heappush(heap, entry)
-            elif entry > heap[0]:
-                heapq.heapreplace(heap, entry)
-    return read, [window for _, _, window in sorted(heap, reverse=True)]
-
-
-def _windows(document: CorpusDocument, config: TripletConfig) -> Iterator[tuple[int, _Window]]:
-    """Windows of a document, each with a number that decides whether it is taken."""
+def _windows(
+    document: CorpusDocument, config: TripletConfig, counts: Counter[str]
+) -> Iterator[_Window]:
+    """Windows of a document, in disjoint sections of it."""
+    counts["read"] += 1
     text = document.text
     size = config.max_tokens * _CHARACTERS_PER_TOKEN
     sections = max(1, min(config.per_document, len(text) // (4 * size)))
@@ -135,16 +124,14 @@ def _windows(document: CorpusDocument, config: TripletConfig) -> Iterator[tuple[
         start = first + int(max(0, last - first - 2 * size) * (place / 2**64))
         opening = section == 0 and coin / 2**64 < OPENING_SHARE
         start = 0 if opening else _paragraph_start(text, start)
-        yield (
-            priority,
-            _Window(
-                document=digest.hex(),
-                text=text[start : start + 3 * size],
-                source=document.source,
-                title=document.title,
-                opening=text[:start].strip() == "",
-                target=length / 2**64,
-            ),
+        yield _Window(
+            priority=priority,
+            document=digest.hex(),
+            text=text[start : start + 3 * size],
+            source=document.source,
+            title=document.title,
+            opening=text[:start].strip() == "",
+            target=length / 2**64,
         )
 
 

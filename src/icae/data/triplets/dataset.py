@@ -97,10 +97,8 @@ class TripletSet:
 def plan_requests(
     contexts: Iterable[Context], config: TripletConfig, writer: Writer | None
 ) -> list[Request]:
-    """What a writer has to be asked about the contexts of a build; nothing without a writer."""
-    if writer is None:
-        return []
-    return [request for context in contexts for request in writer.requests(context, config)]
+    """What a writer has to be asked about the contexts of a build."""
+    return [one for context in contexts if writer for one in writer.requests(context, config)]
 
 
 def build_triplets(
@@ -223,13 +221,7 @@ def without_repeats(pairs: Iterable[Pair]) -> Iterator[Pair]:
 
 
 def side_of(context: Context, *, test_share: float, seed: int) -> Side:
-    """The side of a context: that of the document that it was cut from.
-
-    Args:
-        context: The context.
-        test_share: Share of the documents on the test side, 0..1.
-        seed: Seed of the split.
-    """
+    """The side of a context: that of the document that it was cut from."""
     key = np.frombuffer(bytes.fromhex(context.document), dtype="<u8").astype(np.uint64)
     number = uniform(key[None], seed=seed, purpose="pwc-test")[0]
     return "test" if number < test_share else "train"

@@ -99,21 +99,20 @@ def _recover(stream: BinaryIO, path: Path) -> dict[str, list[Reply]]:
 def _parse(data: bytes, path: Path) -> tuple[dict[str, list[Reply]], int]:
     """Replies, and the bytes up to the end of the last whole line."""
     replies: dict[str, list[Reply]] = {}
-    if _HEADER.startswith(data):
-        return replies, len(_HEADER) if data == _HEADER else 0
-    if not data.startswith(_HEADER):
+    if len(data) < len(_HEADER) and _HEADER.startswith(data):
+        return replies, 0
+    header, *lines = data.splitlines(keepends=True)
+    if header != _HEADER:
         raise _damaged(path, 1, "no header of a journal of this version")
-    whole = len(_HEADER)
-    for number, line in enumerate(data[whole:].split(b"\n")[:-1], start=2):
+    if lines and not lines[-1].endswith(b"\n"):
+        lines.pop()
+    for number, line in enumerate(lines, start=2):
         try:
             reply = from_dict(Reply, json.loads(line), where=f"line {number}")
         except (ValueError, ConfigError) as error:
-            if whole + len(line) + 1 < len(data):
-                raise _damaged(path, number, " ".join(str(error).split())) from error
-            break
+            raise _damaged(path, number, " ".join(str(error).split())) from error
         replies.setdefault(reply.request, []).append(reply)
-        whole += len(line) + 1
-    return replies, whole
+    return replies, len(header) + sum(map(len, lines))
 
 
 def _damaged(path: Path, number: int, got: str) -> InputError:

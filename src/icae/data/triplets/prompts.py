@@ -17,9 +17,6 @@ from icae.data.triplets.records import Context
 Message = Mapping[str, str]
 """One message of a chat: ``role`` and ``content``."""
 
-SPECIFIC = "specific"
-"""Task of the prompts that a service makes up for one text."""
-
 PROPER = r"[A-Z][\w-]*[a-z]\b(?:(?: (?:of|the|de|van|von|du|da|la|le))* [A-Z][\w-]*[a-z]\b){0,4}"
 """A name of up to five words."""
 # Behind a word in lower case, so that no sentence starts with it and no part of it is left out.
@@ -63,8 +60,20 @@ class Task:
 
     def worded(self, random: np.random.Generator, about: str = "") -> Prompt:
         """The task in one of its wordings, about something that the text offers."""
-        text = self.wordings[random.integers(len(self.wordings))].format(about)
-        return Prompt(task=self.name, text=text, tokens=self.tokens, rules=self.rules)
+        wording = self.wordings[random.integers(len(self.wordings))]
+        return Prompt(task=self, text=wording.format(about))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prompt:
+    """What is asked about one context: a task in one of its wordings."""
+
+    task: Task
+    text: str
+
+
+SPECIFIC = Task(name="specific", wordings=(), tokens=50)
+"""The prompts that a service makes up for one text."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,23 +93,6 @@ class PromptBook:
     decoder: tuple[Task, ...]
     about: Task
     corpus: tuple[Task, ...]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Prompt:
-    """What is asked about one context.
-
-    Attributes:
-        task: Name of its task.
-        text: The prompt.
-        tokens: Tokens that an answer usually takes.
-        rules: What its answers must be like.
-    """
-
-    task: str
-    text: str
-    tokens: int = 60
-    rules: AnswerRules = field(default_factory=AnswerRules)
 
 
 @functools.cache
@@ -134,13 +126,7 @@ def about_prompts(context: Context, *, count: int, seed: int) -> tuple[Prompt, .
 def pairs_messages(
     context: Context, *, specific: int, general: Sequence[Prompt]
 ) -> tuple[Message, ...]:
-    """What a service is sent to get all pairs of one context in one reply.
-
-    Args:
-        context: The context.
-        specific: Prompts that it shall make up.
-        general: Prompts that it shall answer.
-    """
+    """What a service is sent to make up ``specific`` prompts and answer them and others."""
     orders, shapes = [], []
     if specific:
         instructions = (specific + 1) // 2

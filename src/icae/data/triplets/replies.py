@@ -45,9 +45,9 @@ def read_pairs(
     for index, entry in enumerate(body["specific"] if specific else ()):
         prompt, answer = _text(entry, "prompt"), _text(entry, "answer")
         if not prompt or answer is None:
-            yield _wrong_entry(SPECIFIC, entry)
+            yield _wrong_entry(SPECIFIC.name, entry)
         elif index >= specific:
-            yield Pair(task=SPECIFIC, prompt=prompt, answer=answer, flaw="surplus")
+            yield Pair(task=SPECIFIC.name, prompt=prompt, answer=answer, flaw="surplus")
         else:
             yield _checked(context, Prompt(task=SPECIFIC, text=prompt), answer)
     open_prompts = dict(enumerate(general, start=1))
@@ -61,7 +61,7 @@ def read_pairs(
         else:
             yield _checked(context, asked, answer)
     for left in open_prompts.values():
-        yield Pair(task=left.task, prompt=left.text, answer="", flaw="missing")
+        yield Pair(task=left.task.name, prompt=left.text, answer="", flaw="missing")
 
 
 def read_answer(reply: Reply, context: Context, prompt: Prompt) -> Iterator[Pair]:
@@ -70,8 +70,8 @@ def read_answer(reply: Reply, context: Context, prompt: Prompt) -> Iterator[Pair
 
 
 def _checked(context: Context, prompt: Prompt, answer: str, *, finish: Finish = "stop") -> Pair:
-    flaw = find_flaw(context, prompt.text, answer, rules=prompt.rules, finish=finish)
-    return Pair(task=prompt.task, prompt=prompt.text, answer=answer, flaw=flaw)
+    flaw = find_flaw(context, prompt.text, answer, rules=prompt.task.rules, finish=finish)
+    return Pair(task=prompt.task.name, prompt=prompt.text, answer=answer, flaw=flaw)
 
 
 def _body(text: str, wanted: Sequence[str]) -> tuple[dict[str, Any], str | None]:

@@ -6,12 +6,12 @@ same model, so a reply in the journal answers it for good, whatever else of a bu
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import itertools
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 from icae.config.parsing import check
@@ -19,6 +19,7 @@ from icae.data.shards import TokenizerLike, tokenize
 from icae.data.triplets.config import TripletConfig
 from icae.data.triplets.journal import Journal
 from icae.data.triplets.prompts import (
+    SPECIFIC,
     Message,
     Prompt,
     about_prompts,
@@ -30,7 +31,6 @@ from icae.data.triplets.prompts import (
 from icae.data.triplets.records import Context, Pair, Reply
 from icae.data.triplets.replies import read_answer, read_pairs
 
-_SPECIFIC_TOKENS = 50
 _JSON_TOKENS = 12
 _TOKENS_PER_MESSAGE = 4
 
@@ -88,15 +88,12 @@ class Writer(Protocol):
         ...
 
     def write(self, requests: Sequence[Request], record: Callable[[Reply], None]) -> Failures:
-        """Write a reply to each request, in any order.
+        """Write a reply to each request, in any order; returns those that were given up.
 
         Args:
             requests: The requests.
             record: Takes each reply as soon as it is there; when it returns, the reply is
                 on disk. Several threads may call it at once.
-
-        Returns:
-            The requests that were given up.
 
         Raises:
             IcaeError: If no request can be answered; what was recorded stays.
@@ -106,19 +103,17 @@ class Writer(Protocol):
 
 def pairs_request(writer: Writer, context: Context, config: TripletConfig) -> Request:
     """All pairs of a context in one reply, as JSON: for a service."""
-    tasks = prompt_book().general
+    tasks, specific = prompt_book().general, config.specific
     general = choose_general(context, tasks, count=config.general, seed=config.seed)
-    messages = pairs_messages(context, specific=config.specific, general=general)
-    expected = config.specific * (_SPECIFIC_TOKENS + 2 * _JSON_TOKENS)
+    expected = specific * (SPECIFIC.tokens + 2 * _JSON_TOKENS)
+    messages = pairs_messages(context, specific=specific, general=general)
     return Request(
         id=_request_id(writer, messages),
         context=context,
         messages=messages,
         prompts=general,
-        expected_tokens=expected + sum(prompt.tokens + _JSON_TOKENS for prompt in general),
-        read=functools.partial(
-            read_pairs, context=context, specific=config.specific, general=general
-        ),
+        expected_tokens=expected + sum(prompt.task.tokens + _JSON_TOKENS for prompt in general),
+        read=partial(read_pairs, context=context, specific=specific, general=general),
     )
 
 
@@ -129,22 +124,21 @@ def answer_requests(writer: Writer, context: Context, config: TripletConfig) -> 
     something that occurs in the text.
     """
     tasks = prompt_book().decoder
-    prompts = (
-        *about_prompts(context, count=config.specific, seed=config.seed),
-        *choose_general(context, tasks, count=config.general, seed=config.seed),
+    about = about_prompts(context, count=config.specific, seed=config.seed)
+    general = choose_general(context, tasks, count=config.general, seed=config.seed)
+    return [_answer_request(writer, context, prompt) for prompt in (*about, *general)]
+
+
+def _answer_request(writer: Writer, context: Context, prompt: Prompt) -> Request:
+    messages = answer_messages(context, prompt)
+    return Request(
+        id=_request_id(writer, messages),
+        context=context,
+        messages=messages,
+        prompts=(prompt,),
+        expected_tokens=prompt.task.tokens,
+        read=partial(read_answer, context=context, prompt=prompt),
     )
-    return [
-        Request(
-            id=_request_id(writer, messages),
-            context=context,
-            messages=messages,
-            prompts=(prompt,),
-            expected_tokens=prompt.tokens,
-            read=functools.partial(read_answer, context=context, prompt=prompt),
-        )
-        for prompt in prompts
-        for messages in [answer_messages(context, prompt)]
-    ]
 
 
 def _request_id(writer: Writer, messages: Sequence[Message]) -> str:
@@ -159,13 +153,10 @@ def ask_all(
     journal: Journal,
     on_progress: Callable[[int, int], None],
 ) -> Failures:
-    """Have every open request answered; one without a usable reply is asked again.
+    """Have every request answered that the journal does not answer yet.
 
-    Args:
-        requests: All requests of the build; those that the journal answers are not sent.
-        writer: Writes the replies.
-        journal: Keeps them.
-        on_progress: Called with (answered requests, all requests).
+    One without a usable reply is asked again. `on_progress` is called with (answered requests,
+    all requests).
 
     Raises:
         IcaeError: If the writer can answer no request; the journal keeps what came before.
@@ -192,12 +183,7 @@ def ask_all(
 
 @dataclass(frozen=True, kw_only=True)
 class Price:
-    """Price of a model, in any currency.
-
-    Attributes:
-        prompt: For a million tokens read.
-        completion: For a million tokens written.
-    """
+    """Price of a million tokens read (``prompt``) and written (``completion``), any currency."""
 
     prompt: float
     completion: float
@@ -233,14 +219,7 @@ class Estimate:
 def estimate(
     requests: Sequence[Request], replies: Replies, tokenizer: TokenizerLike, *, asks: int
 ) -> Estimate:
-    """Estimate what is still to be paid for.
-
-    Args:
-        requests: All requests of the build.
-        replies: What was answered so far.
-        tokenizer: Counts the tokens of what is sent.
-        asks: Most replies to one request until one can be used.
-    """
+    """Estimate what is still to be paid for, of all requests of a build."""
     to_do = [request for request in requests if request.is_open(replies, asks=asks)]
     texts = ["\n".join(m["content"] for m in request.messages) for request in to_do]
     known = [

@@ -60,7 +60,7 @@ def corpus_pairs(
             if offers[index] and len(chosen) < count:
                 about, answer = offers[index].pop(random.integers(len(offers[index])))
                 prompt = asked[index].worded(random, about)
-                chosen.append(Pair(task=prompt.task, prompt=prompt.text, answer=answer))
+                chosen.append(Pair(task=prompt.task.name, prompt=prompt.text, answer=answer))
     return tuple(chosen)
 
 

@@ -51,9 +51,9 @@ class ServiceConfig:
         token_field: Field that carries `max_tokens`; newer OpenAI models want the longer name.
         asks: Replies to pay for until one can be used.
         concurrency: Requests in flight at once.
-        requests_per_minute: Most requests started in a minute, evenly spaced; None: no limit.
-        tokens_per_minute: Most tokens read and written in a minute; None: no limit.
-        timeout: Seconds without a byte from the service after which an attempt has failed.
+        requests_per_minute: Most requests started in a minute, evenly spaced.
+        tokens_per_minute: Most tokens read and written in a minute.
+        timeout: Seconds of silence after which an attempt has failed.
         attempts: Most attempts for one request in one run.
         first_delay: Seconds before the second attempt; doubles with each further one.
         longest_delay: Most seconds between two attempts that are not set by the service.
@@ -80,20 +80,16 @@ class ServiceConfig:
         expected = "for example http://127.0.0.1:8000/v1, without user and password"
         message = "The address of the service is no URL."
         check(bool(usable), message, self.url.rpartition("@")[2], expected)
-        check(
-            self.model != "" and self.max_tokens >= 1 and 0 <= self.temperature <= 2,
-            "The request to the service is out of range.",
-            (self.model, self.max_tokens, self.temperature),
-            "a model, tokens >= 1, temperature 0..2",
-        )
-        rates = (self.requests_per_minute, self.tokens_per_minute)
+        rates = [
+            one for one in (self.requests_per_minute, self.tokens_per_minute) if one is not None
+        ]
+        counts = (self.max_tokens, self.asks, self.concurrency, self.attempts)
         times = (self.timeout, self.first_delay, self.longest_delay)
-        counts = (self.asks, self.concurrency, self.attempts)
         check(
-            min(counts) >= 1 and min(times) > 0 and all(rate is None or rate > 0 for rate in rates),
-            "The limits of the service are out of range.",
-            (*counts, *times, *rates),
-            "asks, concurrency and attempts >= 1, times and rates > 0",
+            min(counts) >= 1 and min(*times, *rates) > 0 and 0 <= self.temperature <= 2,
+            "A setting of the service is out of range.",
+            {"counts": counts, "times": times, "rates": rates, "temperature": self.temperature},
+            "counts >= 1, times and rates > 0, temperature 0..2",
         )
 
 
@@ -106,11 +102,7 @@ class _StoppedError(Exception):
 
 
 class ServiceWriter:
-    """Asks a service; see `icae.data.triplets.requests.Writer`.
-
-    Args:
-        config: The service.
-    """
+    """Asks a service; see `icae.data.triplets.requests.Writer`."""
 
     def __init__(self, config: ServiceConfig) -> None:
         self.model, self.asks = config.model, config.asks
@@ -240,13 +232,7 @@ class ServiceWriter:
 
 
 class Pace:
-    """Lets workers start requests no faster than the limits allow.
-
-    Args:
-        config: The limits.
-        stop: Ends every wait when it is set.
-        clock: Seconds on a clock that never goes back.
-    """
+    """Lets workers start requests no faster than the limits allow, until a stop is set."""
 
     def __init__(
         self,
@@ -295,12 +281,7 @@ class Pace:
 
 
 def retry_after(headers: Headers) -> float | None:
-    """Seconds that a service asks to wait for, or None if it does not say.
-
-    Args:
-        headers: Headers of its answer: ``retry-after-ms``, or ``retry-after`` in seconds or
-            as a date.
-    """
+    """Seconds that a service asks to wait for in its headers; None if it does not say."""
     for name, unit in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
         try:
             return max(0.0, float(headers.get(name, "")) * unit)

@@ -2,15 +2,14 @@ import json
 
 import pytest
 
-from icae.data.triplets.prompts import Prompt
+from icae.data.triplets.prompts import Prompt, Task
 from icae.data.triplets.quality import AnswerRules, find_flaw
 from icae.data.triplets.replies import read_answer, read_pairs
 
+TOPIC_RULES = AnswerRules(min_words=4, max_words=60)
 GENERAL = (
-    Prompt(task="title", text="Give the text a short title."),
-    Prompt(
-        task="topic", text="What is the main topic?", rules=AnswerRules(min_words=4, max_words=60)
-    ),
+    Prompt(task=Task(name="title", wordings=()), text="Give the text a short title."),
+    Prompt(task=Task(name="topic", wordings=(), rules=TOPIC_RULES), text="What is the main topic?"),
 )
 PAIR = {"prompt": "Who was born in London?", "answer": "Ada Lovelace"}
 TITLE = {"number": 1, "answer": "The First Programmer"}

@@ -215,11 +215,11 @@ def test_time_to_wait_is_read_in_all_its_forms():
     [
         *(({"url": url}, "no URL") for url in ("", "localhost:8000/v1", "ftp://x/v1", "http://")),
         ({"url": "http://me:pw@x/v1"}, "without user"),
-        ({"max_tokens": 0}, "request to the service"),
-        ({"temperature": 3}, "request to the service"),
-        ({"concurrency": 0}, "limits of the service"),
-        ({"timeout": 0}, "limits of the service"),
-        ({"tokens_per_minute": -1}, "limits of the service"),
+        ({"max_tokens": 0}, "setting of the service"),
+        ({"temperature": 3}, "setting of the service"),
+        ({"concurrency": 0}, "setting of the service"),
+        ({"timeout": 0}, "setting of the service"),
+        ({"tokens_per_minute": -1}, "setting of the service"),
     ],
 )
 def test_settings_out_of_range_are_refused_without_the_key(values, message):
