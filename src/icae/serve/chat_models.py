@@ -87,23 +87,20 @@ class ChatRequest(BaseModel):
 
     model_config = ConfigDict(strict=True, extra="allow")
 
-    model: Annotated[str, Field(description="The one of /v1/models.")]
-    messages: Annotated[
-        list[Message],
-        Field(min_length=1, max_length=1000, description="The last one is the user's."),
-    ]
-    max_tokens: Annotated[int | None, Field(ge=1)] = None
-    max_completion_tokens: Annotated[int | None, Field(ge=1)] = None
+    model: str = Field(description="The one of /v1/models.")
+    messages: list[Message] = Field(
+        min_length=1, max_length=1000, description="The last one is the user's."
+    )
+    max_tokens: int | None = Field(default=None, ge=1)
+    max_completion_tokens: int | None = Field(default=None, ge=1)
     stream: bool | None = None
     stream_options: StreamOptions | None = None
-    auto_compress: Annotated[
-        int | None,
-        Field(
-            ge=0,
-            description="Read messages of more tokens as memory; 0 never does, null leaves it "
-            "to the server.",
-        ),
-    ] = None
+    auto_compress: int | None = Field(
+        default=None,
+        ge=0,
+        description="Read messages of more tokens as memory; 0 never does, null leaves it to the "
+        "server.",
+    )
 
     @model_validator(mode="after")
     def _can_be_answered(self) -> Self:
@@ -192,9 +189,9 @@ class Usage(BaseModel):
 class Figures(BaseModel):
     """What an answer cost, beyond the fields of OpenAI's API; also in the last piece."""
 
-    memory_positions: Annotated[int, Field(description="Positions of all memories read.")]
-    compressed_tokens: Annotated[int, Field(description="Tokens of messages read as memory.")]
-    kv_bytes: Annotated[int, Field(description="Key-value cache when the answer ended.")]
+    memory_positions: int = Field(description="Positions of all memories read.")
+    compressed_tokens: int = Field(description="Tokens of messages read as memory.")
+    kv_bytes: int = Field(description="Key-value cache when the answer ended.")
     seconds: float
     first_token_seconds: float
     runtime: str
@@ -207,6 +204,6 @@ class Completion(BaseModel):
     created: int
     model: str
     object: Literal["chat.completion"] = "chat.completion"
-    choices: Annotated[list[Choice], Field(min_length=1, max_length=1)]
+    choices: list[Choice] = Field(min_length=1, max_length=1)
     usage: Usage
     icae: Figures

@@ -203,7 +203,7 @@ class Library:
             self._submit(job)
         except RequestError:
             with self._lock:
-                del self._jobs[name]
+                self._jobs.pop(name, None)
             raise
         job.future.add_done_callback(lambda _: self._settle(name, job))
         return job

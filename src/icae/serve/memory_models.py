@@ -50,42 +50,37 @@ MemoryId = Annotated[
     AfterValidator(_check_memory_id),
     WithJsonSchema({"type": "string", "pattern": f"^{_ID.pattern}$"}),
 ]
-Title = Annotated[
-    str,
-    Field(min_length=1, max_length=200, description="What you call it."),
-    AfterValidator(_check_title),
-]
+Title = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_check_title)]
 Text = Annotated[str, Field(min_length=1), AfterValidator(_not_blank)]
-Ratio = Annotated[
-    float | None,
-    Field(
+
+
+class Form(BaseModel):
+    """How a document is to be held, and under which name."""
+
+    model_config = ConfigDict(strict=True)
+
+    name: Title = Field(default="text", description="What you call it; a file has its own name.")
+    ratio: float | None = Field(
+        default=None,
         ge=1,
         le=1000,
         allow_inf_nan=False,
         description="Context tokens per slot; by default the server's.",
-    ),
-]
-MinFidelity = Annotated[
-    float | None,
-    Field(
+    )
+    min_fidelity: float | None = Field(
+        default=None,
         ge=0.01,
         le=1,
         allow_inf_nan=False,
         description="Share of its tokens that every span must hold, at the highest of 16x, 8x, "
         "4x and 2x that does, or verbatim. Not together with ratio.",
-    ),
-]
+    )
 
 
-class MemoryRequest(BaseModel):
+class MemoryRequest(Form):
     """A text that is to become a memory."""
 
-    model_config = ConfigDict(strict=True)
-
     text: Text
-    name: Title = "text"
-    ratio: Ratio = None
-    min_fidelity: MinFidelity = None
 
     @model_validator(mode="after")
     def _one_of_both(self) -> Self:
@@ -98,19 +93,13 @@ class MemoryRequest(BaseModel):
         return self
 
 
-class Upload(BaseModel):
+class Upload(Form):
     """A file that is to become a memory."""
 
-    file: Annotated[
-        str,
-        Field(
-            description="Text, Markdown, HTML or PDF, told by its content.",
-            json_schema_extra={"contentMediaType": "application/octet-stream"},
-        ),
-    ]
-    name: Title = "the name of the file"
-    ratio: Ratio = None
-    min_fidelity: MinFidelity = None
+    file: str = Field(
+        description="Text, Markdown, HTML or PDF, told by its content.",
+        json_schema_extra={"contentMediaType": "application/octet-stream"},
+    )
 
 
 class MoreText(BaseModel):
@@ -118,14 +107,14 @@ class MoreText(BaseModel):
 
     model_config = ConfigDict(strict=True)
 
-    text: Annotated[Text, Field(description="It follows the last character at once.")]
+    text: Text = Field(description="It follows the last character at once.")
 
 
 class Progress(BaseModel):
     """How far the work on a memory is."""
 
     spans_done: int
-    spans: Annotated[int, Field(description="0 before the work begins.")]
+    spans: int = Field(description="0 before the work begins.")
 
 
 class MemoryObject(BaseModel):
@@ -134,16 +123,16 @@ class MemoryObject(BaseModel):
     id: MemoryId
     object: Literal["memory"]
     name: str
-    created_at: Annotated[int, Field(description="Unix time of the last change in s.")] = 0
+    created_at: int = Field(default=0, description="Unix time of the last change in s.")
     status: Literal["ready", "in_progress", "failed"]
-    tokens: Annotated[int, Field(description="Tokens of the text.")] = 0
-    positions: Annotated[int, Field(description="Decoder positions that it takes.")] = 0
-    ratio: Annotated[float, Field(description="Tokens per position.")] = 0.0
-    fidelity: Annotated[
-        float | None, Field(description="Mean over the spans, null where it was not measured.")
-    ] = None
-    bytes: Annotated[int, Field(description="Bytes on the disk.")] = 0
-    progress: Progress = Progress(spans_done=0, spans=0)
+    tokens: int = Field(default=0, description="Tokens of the text.")
+    positions: int = Field(default=0, description="Decoder positions that it takes.")
+    ratio: float = Field(default=0.0, description="Tokens per position.")
+    fidelity: float | None = Field(
+        default=None, description="Mean over the spans, null where it was not measured."
+    )
+    bytes: int = Field(default=0, description="Bytes on the disk.")
+    progress: Progress | None = None
     error: ErrorDetail | None = None
 
 
@@ -169,7 +158,7 @@ class DocumentText(BaseModel):
     """A document of a memory."""
 
     name: str
-    text: Annotated[str | None, Field(description="Null where it was not kept.")]
+    text: str | None = Field(description="Null where it was not kept.")
     chars: int
     tokens: int
 
@@ -179,11 +168,11 @@ class TextStretch(BaseModel):
 
     start: int
     end: int
-    confidence: Annotated[
-        float | None, Field(description="Probability that the decoder gives the right token.")
-    ]
-    lost: Annotated[bool, Field(description="The decoder would write something else.")]
-    critical: Annotated[bool, Field(description="Of a number, a name or code, by its looks.")]
+    confidence: float | None = Field(
+        description="Probability that the decoder gives the right token."
+    )
+    lost: bool = Field(description="The decoder would write something else.")
+    critical: bool = Field(description="Of a number, a name or code, by its looks.")
 
     @classmethod
     def of(cls, stretch: Stretch, words: Sequence[CriticalWord]) -> TextStretch:
@@ -202,16 +191,14 @@ class SpanText(BaseModel):
     """A span of a memory; characters are Unicode code points of its document."""
 
     index: int
-    document: Annotated[int, Field(description="Index of its document.")]
+    document: int = Field(description="Index of its document.")
     kind: Literal["slots", "verbatim"]
-    start: Annotated[int, Field(description="First character in the document.")]
-    end: Annotated[int, Field(description="One past the last.")]
+    start: int = Field(description="First character in the document.")
+    end: int = Field(description="One past the last.")
     tokens: int
     positions: int
     fidelity: float | None
-    stretches: Annotated[
-        list[TextStretch], Field(description="They tile the characters of the span.")
-    ]
+    stretches: list[TextStretch] = Field(description="They tile the characters of the span.")
 
 
 class MemoryText(BaseModel):
@@ -223,12 +210,7 @@ class MemoryText(BaseModel):
 
     @classmethod
     def of(cls, memory: Memory, token_starts: TokenStarts) -> MemoryText:
-        """What a memory holds, span by span.
-
-        Args:
-            memory: The memory.
-            token_starts: Tells where tokens start.
-        """
+        """What a memory holds, span by span."""
         spans = []
         for index, document in enumerate(memory.documents):
             shaded = {}

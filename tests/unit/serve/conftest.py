@@ -112,6 +112,17 @@ def serve(engine: Any, tmp_path: Path) -> Iterator[Callable[..., Running]]:
         yield start
 
 
+@pytest.fixture(scope="package")
+def shared(
+    build_engine: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Running]:
+    """One running server for all tests that leave no trace in it."""
+    limits = Limits(answer_tokens=8, body_bytes=40_000)
+    path = tmp_path_factory.mktemp("shared") / "memories.db"
+    with running(build_engine(), path, limits=limits) as server:
+        yield server
+
+
 @pytest.fixture
 def two_keys(tmp_path: Path) -> tuple[HashedKeys, str, str]:
     """Keys of two owners, and the keys themselves."""

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -14,8 +13,6 @@ import schemathesis
 from hypothesis import HealthCheck, given, settings
 from schemathesis import GenerationMode
 from schemathesis.checks import load_all_checks
-
-from icae.serve.limits import Limits
 
 EXAMPLES = int(os.environ.get("ICAE_FUZZ_EXAMPLES", "6"))
 CHECKED = (
@@ -56,13 +53,12 @@ def aimed(case: Any, memory_id: str) -> Any:
 @pytest.mark.slow
 @pytest.mark.parametrize(("operation_id", "mode"), REQUESTS)
 def test_requests_made_from_the_document_get_what_it_says(
-    serve: Callable[..., Any], operation_id: str, mode: GenerationMode
+    shared: Any, operation_id: str, mode: GenerationMode
 ) -> None:
     load_all_checks()
     checks = schemathesis.checks.CHECKS.get_by_names(list(CHECKED))
-    server = serve(limits=Limits(answer_tokens=3, body_bytes=20_000))
-    memory_id = server.make_memory()["id"]
-    with server.client() as http:
+    memory_id = shared.make_memory()["id"]
+    with shared.client() as http:
         document = http.get("/openapi.json").json()
     operation = schemathesis.openapi.from_dict(document).find_operation_by_id(operation_id)
 
@@ -76,8 +72,8 @@ def test_requests_made_from_the_document_get_what_it_says(
     @given(case=operation.as_strategy(generation_mode=mode))
     def check(case: Any) -> None:
         for one in (case, aimed(case, memory_id)):
-            one.call_and_validate(base_url=server.url, checks=checks, timeout=60)
+            one.call_and_validate(base_url=shared.url, checks=checks, timeout=60)
 
     check()
-    with server.client() as http:
+    with shared.client() as http:
         assert http.get("/health").status_code == 200

@@ -104,9 +104,9 @@ def test_a_server_without_keys_listens_on_this_machine_alone(
     [{"Host": "evil.example"}, {"Origin": "https://evil.example"}, {"Origin": "null"}],
 )
 def test_without_keys_a_page_of_another_site_is_refused(
-    serve: Callable[..., Any], headers: dict[str, str]
+    shared: Any, headers: dict[str, str]
 ) -> None:
-    with serve().client() as http:
+    with shared.client() as http:
         assert http.get("/v1/models", headers={"Origin": "http://localhost:3000"}).is_success
         refused = http.get("/v1/models", headers=headers)
     assert refused.status_code == 403

@@ -45,9 +45,9 @@ def test_a_memory_is_made_listed_shown_and_deleted(serve: Callable[..., Any]) ->
     ],
 )
 def test_an_uploaded_file_becomes_a_memory_under_its_name(
-    serve: Callable[..., Any], name: str, content: bytes
+    shared: Any, name: str, content: bytes
 ) -> None:
-    with serve().client() as http:
+    with shared.client() as http:
         made = http.post("/v1/memories", files={"file": (name, content)}, data={"ratio": "2"})
         assert made.status_code == 201, made.text
         assert made.json()["name"] == name
@@ -81,8 +81,8 @@ def test_a_long_document_is_a_job_whose_progress_shows(
     assert body["tokens"] > 1000
 
 
-def test_a_client_that_would_rather_look_later_does_not_wait(serve: Callable[..., Any]) -> None:
-    with serve().client() as http:
+def test_a_client_that_would_rather_look_later_does_not_wait(shared: Any) -> None:
+    with shared.client() as http:
         made = http.post(
             "/v1/memories",
             json={"text": "The inn is near the end. "},
@@ -124,11 +124,10 @@ def test_a_memory_that_is_just_being_shelved_is_ready_and_not_in_progress(
         assert appended.status_code in (200, 202), appended.text
 
 
-def test_tokens_of_numbers_names_and_code_are_told_apart(serve: Callable[..., Any]) -> None:
+def test_tokens_of_numbers_names_and_code_are_told_apart(shared: Any) -> None:
     text = "The inn is from 1861 and it is old."
-    server = serve()
-    made = server.make_memory(text)
-    with server.client() as http:
+    made = shared.make_memory(text)
+    with shared.client() as http:
         spans = http.get(f"/v1/memories/{made['id']}/spans").json()["spans"]
     stretches = [one for span in spans for one in span["stretches"]]
     critical = "".join(text[one["start"] : one["end"]] for one in stretches if one["critical"])
@@ -147,12 +146,9 @@ def test_a_memory_that_is_deleted_while_it_is_made_never_appears(
         assert made["id"] not in http.get("/v1/memories").text
 
 
-def test_an_appended_memory_is_that_of_the_engine(
-    serve: Callable[..., Any], engine: Any, text: str
-) -> None:
-    server = serve()
-    made = server.make_memory()
-    with server.client() as http:
+def test_an_appended_memory_is_that_of_the_engine(shared: Any, engine: Any, text: str) -> None:
+    made = shared.make_memory()
+    with shared.client() as http:
         url = f"/v1/memories/{made['id']}"
         longer = http.post(f"{url}/append", json={"text": " It sleeps."})
         assert longer.status_code == 200, longer.text
@@ -163,24 +159,20 @@ def test_an_appended_memory_is_that_of_the_engine(
     assert longer.json()["tokens"] == expected.tokens
 
 
-def test_a_memory_that_must_hold_more_than_slots_do_stays_verbatim(
-    serve: Callable[..., Any], text: str
-) -> None:
-    server = serve()
-    made = server.make_memory(min_fidelity=0.99)
+def test_a_memory_that_must_hold_more_than_slots_do_stays_verbatim(shared: Any) -> None:
+    made = shared.make_memory(min_fidelity=0.99)
     assert made["fidelity"] == 1.0
-    with server.client() as http:
+    with shared.client() as http:
         body = http.get(f"/v1/memories/{made['id']}/spans").json()
     assert {span["kind"] for span in body["spans"]} == {"verbatim"}
     assert made["positions"] == made["tokens"]
 
 
 def test_the_spans_of_a_memory_tile_its_text_with_measured_fidelity(
-    serve: Callable[..., Any], engine: Any, text: str
+    shared: Any, engine: Any, text: str
 ) -> None:
-    server = serve()
-    made = server.make_memory()
-    with server.client() as http:
+    made = shared.make_memory()
+    with shared.client() as http:
         body = http.get(f"/v1/memories/{made['id']}/spans").json()
     memory = engine.compress(text, name="fox")
     assert body["documents"][0]["text"] == text
@@ -190,12 +182,9 @@ def test_the_spans_of_a_memory_tile_its_text_with_measured_fidelity(
     assert all(0 <= one["confidence"] <= 1 for one in stretches)
 
 
-def test_a_memory_file_goes_out_and_comes_back_to_the_same_answers(
-    serve: Callable[..., Any],
-) -> None:
-    server = serve()
-    made = server.make_memory()
-    with server.client() as http:
+def test_a_memory_file_goes_out_and_comes_back_to_the_same_answers(shared: Any) -> None:
+    made = shared.make_memory()
+    with shared.client() as http:
         data = http.get(f"/v1/memories/{made['id']}/file").content
         taken = http.post(
             "/v1/memories/import", params={"name": "again"}, content=data, headers=FILE
@@ -203,7 +192,7 @@ def test_a_memory_file_goes_out_and_comes_back_to_the_same_answers(
     assert taken.status_code == 201, taken.text
     assert taken.json()["name"] == "again"
     assert taken.json()["id"] != made["id"]
-    assert server.ask(taken.json()["id"]) == server.ask(made["id"])
+    assert shared.ask(taken.json()["id"]) == shared.ask(made["id"])
 
 
 def test_a_damaged_memory_file_is_refused_and_nothing_is_kept(

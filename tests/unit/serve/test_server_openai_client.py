@@ -14,10 +14,8 @@ from icae.serve.limits import Limits
 MODEL = "tiny"
 
 
-def test_the_official_client_lists_the_model_and_chats(
-    serve: Callable[..., Any], engine: Any
-) -> None:
-    client = serve().openai()
+def test_the_official_client_lists_the_model_and_chats(shared: Any, engine: Any) -> None:
+    client = shared.openai()
 
     assert [model.id for model in client.models.list()] == [MODEL]
     assert client.models.retrieve(MODEL).id == MODEL
@@ -34,12 +32,11 @@ def test_the_official_client_lists_the_model_and_chats(
 
 
 def test_a_chat_about_a_memory_gets_the_answer_that_the_engine_gives(
-    serve: Callable[..., Any], engine: Any, text: str, with_memory: Callable[..., list[Any]]
+    shared: Any, engine: Any, text: str, with_memory: Callable[..., list[Any]]
 ) -> None:
-    server = serve()
-    made = server.make_memory()
+    made = shared.make_memory()
 
-    answer = server.openai().chat.completions.create(
+    answer = shared.openai().chat.completions.create(
         model=MODEL, messages=with_memory(made["id"], "Where is the fox?"), max_tokens=6
     )
 
@@ -53,10 +50,9 @@ def test_a_chat_about_a_memory_gets_the_answer_that_the_engine_gives(
 
 
 def test_a_streamed_answer_adds_up_to_the_whole_one(
-    serve: Callable[..., Any], with_memory: Callable[..., list[Any]]
+    shared: Any, with_memory: Callable[..., list[Any]]
 ) -> None:
-    server = serve()
-    client, memory_id = server.openai(), server.make_memory()["id"]
+    client, memory_id = shared.openai(), shared.make_memory()["id"]
     asked: dict[str, Any] = {
         "model": MODEL,
         "messages": with_memory(memory_id, "Where is the fox?"),
@@ -74,16 +70,14 @@ def test_a_streamed_answer_adds_up_to_the_whole_one(
     assert chunks[-1].usage == whole.usage
 
 
-def test_an_earlier_turn_changes_the_answer_as_the_engine_has_it(
-    serve: Callable[..., Any], engine: Any
-) -> None:
+def test_an_earlier_turn_changes_the_answer_as_the_engine_has_it(shared: Any, engine: Any) -> None:
     messages: list[Any] = [
         {"role": "system", "content": "Be short."},
         {"role": "user", "content": "Who?"},
         {"role": "assistant", "content": "A fox."},
         {"role": "user", "content": "Where?"},
     ]
-    answer = serve().openai().chat.completions.create(model=MODEL, messages=messages, max_tokens=6)
+    answer = shared.openai().chat.completions.create(model=MODEL, messages=messages, max_tokens=6)
 
     request = engine.request(None, "Where?", history=[("Be short.\n\nWho?", "A fox.")])
     (expected,) = engine.answerer.answer_many([request], memory_positions=[0], max_new_tokens=6)
@@ -114,13 +108,12 @@ def test_an_unmodified_client_with_a_long_message_reads_fewer_positions(
 
 
 def test_chats_that_wait_together_are_written_together_each_with_its_own_answer(
-    serve: Callable[..., Any],
+    shared: Any,
     engine: Any,
     monkeypatch: pytest.MonkeyPatch,
     text: str,
     with_memory: Callable[..., list[Any]],
 ) -> None:
-    server = serve()
     sizes: list[int] = []
     step = DecodingRows.step
 
@@ -129,11 +122,11 @@ def test_chats_that_wait_together_are_written_together_each_with_its_own_answer(
         return step(self)
 
     monkeypatch.setattr(DecodingRows, "step", noting)
-    memory_id = server.make_memory()["id"]
+    memory_id = shared.make_memory()["id"]
     questions = [f"Where is number {n}?" for n in range(12)]
 
     def ask(question: str) -> str | None:
-        answer = server.openai().chat.completions.create(
+        answer = shared.openai().chat.completions.create(
             model=MODEL, messages=with_memory(memory_id, question), max_tokens=6
         )
         return answer.choices[0].message.content
@@ -156,9 +149,9 @@ def test_a_client_without_the_right_key_is_told_so(
     assert [model.id for model in server.openai(two_keys[1]).models.list()] == [MODEL]
 
 
-def test_what_is_not_offered_is_refused_by_name(serve: Callable[..., Any]) -> None:
+def test_what_is_not_offered_is_refused_by_name(shared: Any) -> None:
     with pytest.raises(openai.BadRequestError, match="n is not supported") as refused:
-        serve().openai().chat.completions.create(
+        shared.openai().chat.completions.create(
             model=MODEL, messages=[{"role": "user", "content": "Hi"}], n=2
         )
     assert refused.value.param == "n"

@@ -1,3 +1,5 @@
+"""What the server refuses: status and error object, and that it goes on."""
+
 from __future__ import annotations
 
 import socket
@@ -18,57 +20,63 @@ JSON = {"Content-Type": "application/json"}
 KNOWN = "mem_" + "0" * 24
 
 
-@pytest.fixture
-def held_model(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
-    """``with held_model() as begun``: the decoder waits inside until the block ends."""
+@contextmanager
+def held_model(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
+    """The decoder waits inside until the block ends; gives an event for when it got there."""
+    begun, go_on = threading.Event(), threading.Event()
+    positions = TorchRuntime.positions
 
-    @contextmanager
-    def hold() -> Iterator[threading.Event]:
-        begun, go_on = threading.Event(), threading.Event()
-        positions = TorchRuntime.positions
+    def waiting(self: Any, *args: Any) -> Any:
+        if threading.current_thread().name == "icae-model":
+            begun.set()
+            assert go_on.wait(30)
+        return positions(self, *args)
 
-        def waiting(self: Any, *args: Any) -> Any:
-            if threading.current_thread().name == "icae-model":
-                begun.set()
-                assert go_on.wait(30)
-            return positions(self, *args)
-
-        with monkeypatch.context() as patch:
-            patch.setattr(TorchRuntime, "positions", waiting)
-            try:
-                yield begun
-            finally:
-                go_on.set()
-
-    return hold
+    with monkeypatch.context() as patch:
+        patch.setattr(TorchRuntime, "positions", waiting)
+        try:
+            yield begun
+        finally:
+            go_on.set()
 
 
-def post_in_thread(server: Any, statuses: list[int], **body: Any) -> threading.Thread:
+def post_in_thread(server: Any, statuses: list[int], key: str | None = None) -> threading.Thread:
     def post() -> None:
-        with server.client() as http:
-            statuses.append(http.post("/v1/chat/completions", json={**CHAT, **body}).status_code)
+        with server.client(key) as http:
+            statuses.append(http.post("/v1/chat/completions", json=CHAT).status_code)
 
     thread = threading.Thread(target=post)
     thread.start()
     return thread
 
 
+def sent(server: Any, text: str) -> bytes:
+    """The begin of the answer to a request that is sent as it stands."""
+    port = int(server.url.rsplit(":", 1)[1])
+    with socket.create_connection(("127.0.0.1", port)) as sock:
+        sock.sendall(text.encode())
+        sock.settimeout(20)
+        return sock.recv(100)
+
+
 def test_a_full_queue_sends_clients_away_with_a_time_to_come_back(
-    serve: Callable[..., Any], held_model: Callable[..., Any]
+    serve: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    server, statuses = serve(limits=Limits(answer_tokens=8, waiting=2)), []
-    with held_model() as begun:
+    statuses: list[int] = []
+    server = serve(limits=Limits(answer_tokens=8, waiting=2))
+    with held_model(monkeypatch) as begun, server.client() as http:
         threads = [post_in_thread(server, statuses)]
         assert begun.wait(20)
         threads += [post_in_thread(server, statuses) for _ in range(2)]
-        with server.client() as http:
-            while "icae_chats_waiting 2.0" not in http.get("/metrics").text:
-                time.sleep(0.01)
-            refused = http.post("/v1/chat/completions", json=CHAT)
-            streamed = http.post("/v1/chat/completions", json={**CHAT, "stream": True})
+        while server.counted("icae_chats_waiting") < 2:
+            time.sleep(0.01)
+        refused = [
+            http.post("/v1/chat/completions", json={**CHAT, "stream": stream})
+            for stream in (False, True)
+        ]
     for thread in threads:
         thread.join()
-    for response in (refused, streamed):
+    for response in refused:
         assert response.status_code == 429, response.text
         assert response.json()["error"]["code"] == "queue_full"
         assert 1 <= int(response.headers["Retry-After"]) <= 60
@@ -76,68 +84,68 @@ def test_a_full_queue_sends_clients_away_with_a_time_to_come_back(
 
 
 def test_one_key_cannot_take_the_whole_queue(
-    serve: Callable[..., Any], held_model: Callable[..., Any], two_keys: tuple[Any, str, str]
+    serve: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, two_keys: tuple[Any, str, str]
 ) -> None:
     keys, anna, ben = two_keys
-    server, statuses = serve(keys=keys, limits=Limits(answer_tokens=8, per_owner=1)), []
-
-    def post(key: str) -> None:
-        with server.client(key) as http:
-            statuses.append(http.post("/v1/chat/completions", json=CHAT).status_code)
-
-    with held_model() as begun:
-        first = threading.Thread(target=post, args=[anna])
-        first.start()
+    statuses: list[int] = []
+    server = serve(keys=keys, limits=Limits(answer_tokens=8, per_owner=1))
+    with held_model(monkeypatch) as begun:
+        threads = [post_in_thread(server, statuses, anna)]
         assert begun.wait(20)
-        post(anna)
-        other = threading.Thread(target=post, args=[ben])
-        other.start()
-    first.join()
-    other.join()
-    assert statuses[0] == 429
-    assert statuses[1:] == [200, 200]
+        with server.client(anna) as http:
+            refused = http.post("/v1/chat/completions", json=CHAT)
+        threads.append(post_in_thread(server, statuses, ben))
+    for thread in threads:
+        thread.join()
+    assert (refused.status_code, refused.json()["error"]["code"]) == (429, "too_many_requests")
+    assert statuses == [200, 200]
+
+
+def test_an_answer_that_is_streamed_counts_for_its_key_until_it_ends(
+    serve: Callable[..., Any],
+) -> None:
+    server = serve(limits=Limits(answer_tokens=200, per_owner=1))
+    body = {**CHAT, "max_tokens": 200}
+    with server.client() as http, server.client() as other:
+        with http.stream("POST", "/v1/chat/completions", json={**body, "stream": True}) as stream:
+            lines = stream.iter_lines()
+            assert next(lines).startswith("data: {")
+            assert other.post("/v1/chat/completions", json=CHAT).status_code == 429
+            assert "data: [DONE]" in list(lines)
+        while (again := other.post("/v1/chat/completions", json=CHAT)).status_code == 429:
+            time.sleep(0.01)
+        assert again.status_code == 200
 
 
 @pytest.mark.parametrize("stream", [False, True])
 def test_an_answer_that_takes_too_long_is_given_up(
-    serve: Callable[..., Any], held_model: Callable[..., Any], stream: bool
+    serve: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, stream: bool
 ) -> None:
     server = serve(limits=Limits(answer_tokens=8, request_seconds=0.2))
-    with held_model(), server.client() as http:
-        late = http.post("/v1/chat/completions", json={**CHAT, "stream": stream})
-    assert late.status_code == 504
-    assert late.json()["error"]["code"] == "timeout"
     with server.client() as http:
+        with held_model(monkeypatch):
+            late = http.post("/v1/chat/completions", json={**CHAT, "stream": stream})
+        assert (late.status_code, late.json()["error"]["code"]) == (504, "timeout")
         assert http.post("/v1/chat/completions", json=CHAT).status_code == 200
 
 
-def test_a_body_that_is_too_large_is_refused_whether_it_says_so_or_not(
-    serve: Callable[..., Any],
-) -> None:
-    body = b'{"text": "' + b"a" * 5000 + b'"}'
-
-    def pieces() -> Iterator[bytes]:
-        for start in range(0, len(body), 500):
-            yield body[start : start + 500]
-
-    with serve(limits=Limits(body_bytes=2000)).client() as http:
-        for content in (body, pieces()):
+def test_a_body_that_is_too_large_is_refused_whether_it_says_so_or_not(shared: Any) -> None:
+    body = b'{"text": "' + b"a" * 50_000 + b'"}'
+    pieces = (body[start : start + 5000] for start in range(0, len(body), 5000))
+    with shared.client() as http:
+        for content in (body, pieces):
             refused = http.post("/v1/memories", content=content, headers=JSON)
             assert refused.status_code == 413
             assert refused.json()["error"]["code"] == "body_too_large"
-        upload = http.post("/v1/memories", files={"file": ("a.txt", b"a" * 5000)})
+        upload = http.post("/v1/memories", files={"file": ("a.txt", b"a" * 50_000)})
         assert upload.status_code == 413
 
 
 def test_a_body_that_comes_too_slowly_is_refused(serve: Callable[..., Any]) -> None:
     server = serve(limits=Limits(body_seconds=0.1))
-    with socket.create_connection(("127.0.0.1", int(server.url.rsplit(":", 1)[1]))) as sock:
-        sock.sendall(
-            b"POST /v1/memories HTTP/1.1\r\nHost: localhost\r\n"
-            b"Content-Type: application/json\r\nContent-Length: 100\r\n\r\n{"
-        )
-        sock.settimeout(20)
-        assert sock.recv(100).startswith(b"HTTP/1.1 408 ")
+    begin = "POST /v1/memories HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n"
+    told = sent(server, f"{begin}Content-Type: application/json\r\n\r\n{{")
+    assert told.startswith(b"HTTP/1.1 408 ")
 
 
 @pytest.mark.parametrize(
@@ -153,24 +161,22 @@ def test_a_body_that_comes_too_slowly_is_refused(serve: Callable[..., Any]) -> N
         "/v1/memories//file",
         "//etc/passwd",
         "/v1/models/..%2fother",
+        "/playground/..%2fpage.py",
+        "/playground/%2e%2e/page.py",
+        "/playground/%00",
     ],
 )
-def test_paths_that_try_to_reach_elsewhere_find_nothing(
-    serve: Callable[..., Any], path: str
-) -> None:
-    port = int((server := serve()).url.rsplit(":", 1)[1])
-    with socket.create_connection(("127.0.0.1", port)) as sock:  # sent as it stands
-        sock.sendall(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
-        sock.settimeout(20)
-        assert sock.recv(100).startswith(b"HTTP/1.1 404 ")
-    assert server.service.worker.alive
+def test_paths_that_try_to_reach_elsewhere_find_nothing(shared: Any, path: str) -> None:
+    told = sent(shared, f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    assert told.startswith(b"HTTP/1.1 404 ")
+    assert shared.service.worker.alive
 
 
 @pytest.mark.parametrize(
     ("body", "param"),
     [
-        ({"model": "other"}, "model"),
         ({"messages": []}, "messages"),
+        ({"messages": ["x"]}, "messages[0]"),
         ({"messages": [{"role": "user"}]}, "messages[0].content"),
         ({"messages": [{"role": "robot", "content": "x"}]}, "messages[0].role"),
         ({"messages": [{"role": "assistant", "content": "x"}]}, "messages"),
@@ -180,33 +186,52 @@ def test_paths_that_try_to_reach_elsewhere_find_nothing(
         ({"max_completion_tokens": "9"}, "max_completion_tokens"),
         ({"auto_compress": -1}, "auto_compress"),
         ({"stream": "yes"}, "stream"),
+        ({"stream_options": {"include_usage": "x"}}, "stream_options.include_usage"),
         ({"tools": [{"type": "function"}]}, "tools"),
         ({"stop": ["x"]}, "stop"),
         ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, None),
-        ({"messages": [{"role": "user", "content": [{"type": "memory", "id": 3}]}]}, None),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "memory", "id": 3}]}]},
+            "messages[0].content[0].id",
+        ),
+        (
+            {"messages": [{"role": "assistant", "content": [{"type": "memory", "id": KNOWN}]}]},
+            "messages[0].content",
+        ),
+        ({"messages": [{"role": "user", "content": "The inn is far. " * 40}]}, "messages"),
     ],
 )
 def test_a_chat_that_cannot_be_answered_is_refused_with_its_field(
-    serve: Callable[..., Any], body: dict[str, Any], param: str | None
+    shared: Any, body: dict[str, Any], param: str | None
 ) -> None:
-    with serve().client() as http:
+    with shared.client() as http:
         refused = http.post("/v1/chat/completions", json={**CHAT, **body})
-    assert refused.status_code == (404 if body.get("model") else 400), refused.text
+    assert refused.status_code == 400, refused.text
     if param is not None:
         assert refused.json()["error"]["param"] == param
 
 
-@pytest.mark.parametrize(
-    "content", [b"", b"{", b"[]", b"nan", b'{"text": "\\ud800"}', b"\xff", b"[" * 90_000]
-)
-def test_a_body_that_is_no_json_object_is_refused(
-    serve: Callable[..., Any], content: bytes
+@pytest.mark.parametrize("model", [{"model": "other"}, {"model": 3}, {}])
+def test_another_model_than_the_one_served_is_not_found(
+    shared: Any, model: dict[str, object]
 ) -> None:
-    with serve().client() as http:
-        for path in ("/v1/memories", "/v1/chat/completions"):
-            refused = http.post(path, content=content, headers=JSON)
-            assert refused.status_code in (400, 404), refused.text
-            assert refused.json()["error"]["message"]
+    with shared.client() as http:
+        body = {"messages": CHAT["messages"], **model}
+        refused = http.post("/v1/chat/completions", json=body)
+    assert (refused.status_code, refused.json()["error"]["code"]) == (404, "model_not_found")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"{", b"[]", b"nan", b'{"text": NaN}', b'{"text": "\\ud800"}', b"\xff", b"[" * 9000],
+)
+@pytest.mark.parametrize("path", ["/v1/memories", "/v1/chat/completions"])
+def test_a_body_that_is_no_json_object_is_refused(shared: Any, path: str, content: bytes) -> None:
+    with shared.client() as http:
+        refused = http.post(path, content=content, headers=JSON)
+    assert refused.status_code == 400, refused.text
+    code = "invalid_request" if content == b"[]" else "invalid_json"
+    assert refused.json()["error"]["code"] == code
 
 
 @pytest.mark.parametrize(
@@ -223,32 +248,39 @@ def test_a_body_that_is_no_json_object_is_refused(
         {"text": "x", "name": "a" * 500},
     ],
 )
-def test_a_memory_that_cannot_be_made_is_refused(
-    serve: Callable[..., Any], fields: dict[str, Any]
-) -> None:
-    with serve().client() as http:
+def test_a_memory_that_cannot_be_made_is_refused(shared: Any, fields: dict[str, Any]) -> None:
+    with shared.client() as http:
         refused = http.post("/v1/memories", json=fields)
-        assert refused.status_code == 400, refused.text
-        assert http.get("/v1/memories").json()["data"] == []
+    assert refused.status_code == 400, refused.text
+    assert refused.json()["error"]["code"] == "invalid_request"
 
 
-def test_uploads_without_a_usable_file_are_refused(serve: Callable[..., Any]) -> None:
-    broken = {"Content-Type": "multipart/form-data; boundary=x"}
-    with serve().client() as http:
-        binary = http.post("/v1/memories", files={"file": ("x.bin", b"\x00\x01\xfe" * 50)})
-        empty = http.post("/v1/memories", files={"file": ("x.txt", b"")})
-        missing = http.post("/v1/memories", files={"other": ("x.txt", b"text")})
-        damaged = http.post("/v1/memories", content=b"--x\r\nrubbish", headers=broken)
-        other = http.post("/v1/memories", content=b"a", headers={"Content-Type": "text/plain"})
-    for refused in (binary, empty, missing, damaged):
-        assert refused.status_code == 400, refused.text
-    assert other.status_code == 415
-
-
-def test_what_is_not_there_or_takes_another_method_is_told_as_json(
-    serve: Callable[..., Any],
+@pytest.mark.parametrize(
+    ("status", "sending"),
+    [
+        (400, {"files": {"file": ("x.bin", b"\x00\x01\xfe" * 50)}}),
+        (400, {"files": {"file": ("x.txt", b"")}}),
+        (400, {"files": {"other": ("x.txt", b"text")}}),
+        (400, {"files": {"file": ("x.txt", b"text")}, "data": {"ratio": "many"}}),
+        (
+            400,
+            {
+                "content": b"--x\r\nrubbish",
+                "headers": {"Content-Type": "multipart/form-data; boundary=x"},
+            },
+        ),
+        (415, {"content": b"a", "headers": {"Content-Type": "text/plain"}}),
+    ],
+)
+def test_uploads_without_a_usable_file_are_refused(
+    shared: Any, status: int, sending: dict[str, Any]
 ) -> None:
-    with serve().client() as http:
+    with shared.client() as http:
+        assert http.post("/v1/memories", **sending).status_code == status
+
+
+def test_what_is_not_there_or_takes_another_method_is_told_as_json(shared: Any) -> None:
+    with shared.client() as http:
         gone, method = http.get("/v2/nothing"), http.put("/v1/memories")
     assert (gone.status_code, method.status_code) == (404, 405)
     assert gone.json()["error"]["type"] == "invalid_request_error"
@@ -256,31 +288,24 @@ def test_what_is_not_there_or_takes_another_method_is_told_as_json(
     assert method.json()["error"]["code"] == "http_405"
 
 
-def test_a_conversation_longer_than_the_context_window_is_refused(
-    serve: Callable[..., Any],
-) -> None:
-    with serve().client() as http:
-        long = [{"role": "user", "content": "The inn is far. " * 40}]
-        refused = http.post("/v1/chat/completions", json={**CHAT, "messages": long})
-    assert refused.status_code == 400
-    assert refused.json()["error"]["code"] == "context_length_exceeded"
-
-
 def test_a_mistake_of_the_server_is_a_500_that_tells_nothing_and_it_goes_on(
-    serve: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+    shared: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    server = serve()
-
     def broken(*_: Any, **__: Any) -> Any:
         raise ZeroDivisionError("secret")
 
-    with server.client() as http:
+    with shared.client() as http:
         with monkeypatch.context() as patch:
             patch.setattr(TorchRuntime, "positions", broken)
-            failed = http.post("/v1/chat/completions", json=CHAT)
-        assert failed.status_code == 500
-        assert "secret" not in failed.text
-        assert failed.json()["error"]["type"] == "server_error"
+            patch.setattr(shared.service.library, "entries", broken)
+            failed = [
+                http.post("/v1/chat/completions", json=CHAT),
+                http.get("/v1/memories"),
+            ]
+        for response in failed:
+            assert response.status_code == 500
+            assert "secret" not in response.text
+            assert response.json()["error"]["type"] == "server_error"
         assert http.post("/v1/chat/completions", json=CHAT).status_code == 200
 
 
