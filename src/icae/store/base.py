@@ -147,8 +147,8 @@ class MemoryStore(Protocol):
     """Memories under the user's names, each stored once, with search over their text.
 
     A reference is a name, a key, or the first digits of one key (at least 8). Every
-    method raises StoreError if the store cannot be read or written; the store is then
-    as it was before.
+    method raises StoreError if the store cannot be read or written, or a reference stands
+    for no memory or for several; the store is then as it was before.
     """
 
     @property
@@ -157,22 +157,11 @@ class MemoryStore(Protocol):
         ...
 
     def add(self, items: Sequence[NewMemory]) -> list[Added]:
-        """Put memories into the store, all of them or none.
-
-        Args:
-            items: The memories, in order.
-
-        Returns:
-            What became of each.
-        """
+        """Put memories into the store, all of them or none; returns what became of each."""
         ...
 
     def link(self, key: str, *, name: str) -> Added | None:
-        """Give a stored memory a name.
-
-        Args:
-            key: Its content address.
-            name: The name; it moves here if another memory had it.
+        """Give the memory with a key a name, which moves here if another memory had it.
 
         Returns:
             What was done, or None if the store has no such memory.
@@ -188,36 +177,18 @@ class MemoryStore(Protocol):
         ...
 
     def get(self, reference: str) -> StoredMemory:
-        """What the store knows about a memory.
-
-        Args:
-            reference: A name, a key, or the first digits of one key.
-
-        Raises:
-            StoreError: If there is none, or more than one.
-        """
+        """What the store knows about a memory."""
         ...
 
     def load(self, reference: str) -> Memory:
-        """Read a memory and check all of it.
-
-        Args:
-            reference: A name, a key, or the first digits of one key.
-
-        Raises:
-            StoreError: If there is none, more than one, or it is damaged.
-        """
+        """Read a memory and check all of it; a StoreError if it is damaged."""
         ...
 
     def export(self, reference: str, path: Path) -> None:
-        """Write a memory to an ``.icae`` file.
-
-        Args:
-            reference: A name, a key, or the first digits of one key.
-            path: The file; one that exists is replaced.
+        """Write a memory to an ``.icae`` file, which replaces one that exists.
 
         Raises:
-            StoreError: If there is none, more than one, or it is damaged.
+            StoreError: As for `load`.
             MemoryFileError: If the file cannot be written.
         """
         ...
@@ -241,27 +212,14 @@ class MemoryStore(Protocol):
         ...
 
     def remove_name(self, name: str) -> str:
-        """Drop a name; the memory stays until `collect`.
-
-        Returns:
-            Key of the memory that it stood for.
-
-        Raises:
-            StoreError: If there is no such name.
-        """
+        """Drop a name; the memory, whose key is returned, stays until `collect`."""
         ...
 
     def remove(self, key: str) -> StoredMemory:
-        """Drop a memory and all of its names.
-
-        Args:
-            key: A key, or the first digits of one.
+        """Drop a memory, named by its key or the first digits of it, and all of its names.
 
         Returns:
             What the store knew about it.
-
-        Raises:
-            StoreError: If there is no such key, or more than one.
         """
         ...
 

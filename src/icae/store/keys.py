@@ -13,11 +13,7 @@ MIN_PREFIX = 8
 
 
 def maker_hash(provenance: Provenance) -> str:
-    """Digest of what two memories have to share to fit together; names are not in it.
-
-    Args:
-        provenance: What made the slots.
-    """
+    """Digest of what two memories have to share to fit together; names are not in it."""
     identity = [
         provenance.base_hash,
         provenance.adapter_hash,
@@ -49,12 +45,7 @@ def memory_key(text_sha256: str, provenance: Provenance, settings: Settings) -> 
 
 
 def compressor_settings(*, ratio: float, verify: bool) -> Settings:
-    """The settings of a text that is compressed as a whole at one ratio.
-
-    Args:
-        ratio: Context tokens per slot.
-        verify: Whether the fidelity of each token is measured.
-    """
+    """The settings of a text compressed as a whole at one ratio, and measured or not."""
     return {"ratio": float(ratio), "verify": verify}
 
 

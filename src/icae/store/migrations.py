@@ -100,11 +100,7 @@ def application_id(db: sqlite3.Connection) -> int:
 
 
 def migrate(db: sqlite3.Connection) -> None:
-    """Take a store to the newest version; call inside a write transaction.
-
-    Args:
-        db: The store.
-    """
+    """Take a store to the newest version; call inside a write transaction."""
     for number in range(schema_version(db) + 1, SCHEMA_VERSION + 1):
         for statement in MIGRATIONS[number - 1]:
             db.execute(statement)

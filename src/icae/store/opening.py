@@ -7,10 +7,7 @@ from icae.store.sqlite import SqliteStore
 
 
 def open_store(location: str) -> MemoryStore:
-    """Open a store that exists.
-
-    Args:
-        location: A SQLite file.
+    """Open a store that exists: a SQLite file.
 
     Raises:
         StoreError: If there is none, it is another file or of a newer version.
@@ -19,12 +16,5 @@ def open_store(location: str) -> MemoryStore:
 
 
 def create_store(location: str) -> MemoryStore:
-    """Open a store, which is made if there is none.
-
-    Args:
-        location: A SQLite file.
-
-    Raises:
-        StoreError: As for `open_store`, or if it cannot be made.
-    """
+    """Open a store, which is made if there is none; a StoreError if that is not possible."""
     return SqliteStore.create(location)

@@ -46,15 +46,10 @@ class Passage:
 
 
 def passages_of(memory: Memory) -> list[Passage]:
-    """Cut a memory into passages.
+    """Passages that cover every document of a memory whose text was kept, in order.
 
-    Args:
-        memory: The memory.
-
-    Returns:
-        Passages that cover every document whose text was kept, in order. Each has the
-        spans it takes to reach `PASSAGE_TOKENS` tokens; the last of a document may be
-        shorter.
+    Each has the spans it takes to reach `PASSAGE_TOKENS` tokens; the last of a document
+    may be shorter.
     """
     passages = []
     for d, document in enumerate(memory.documents):
@@ -83,10 +78,7 @@ def passages_of(memory: Memory) -> list[Passage]:
 
 
 def words_of(query: str) -> list[str]:
-    """The different words of a query, in order, without case.
-
-    Args:
-        query: Any text.
+    """The different words of any text, in order, without case.
 
     Raises:
         InputError: If it has no word, or is not valid Unicode.
@@ -108,26 +100,14 @@ def words_of(query: str) -> list[str]:
 
 
 def fts_query(query: str) -> str:
-    """A query in the language of SQLite's FTS5 that matches any word.
-
-    Args:
-        query: Any text; none of it is read as an operator.
-
-    Raises:
-        InputError: If it has no word, or is not valid Unicode.
-    """
+    """A text in the language of SQLite's FTS5 that matches any word of it; see `words_of`."""
     return " OR ".join(f'"{word}"' for word in words_of(query))
 
 
 def snippet_of(text: str, query: str) -> str:
     """Some of a text around the first word of a query in it, on one line.
 
-    Args:
-        text: The text.
-        query: What was searched for.
-
-    Returns:
-        At most `SNIPPET_CHARS` characters, with an ellipsis where text was left out.
+    At most `SNIPPET_CHARS` characters, with an ellipsis where text was left out.
     """
     wanted = set(words_of(query))
     found = (m.start() for m in _WORD.finditer(text) if m.group().casefold() in wanted)

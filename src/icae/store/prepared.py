@@ -17,18 +17,7 @@ MAX_NAME_CHARS = 4096
 
 @dataclass(frozen=True, kw_only=True)
 class Prepared:
-    """A memory with its address, its bytes and its passages.
-
-    Attributes:
-        name: The user's name for it.
-        key: Content address.
-        memory: The memory.
-        settings: What was asked of the compressor.
-        text_sha256: Digest of its text.
-        data: Its bytes as an ``.icae`` file.
-        sha256: Digest of these bytes.
-        passages: The pieces of its text that can be found.
-    """
+    """A memory with its content address, its bytes as a file and their digest, its passages."""
 
     name: str
     key: str
@@ -42,9 +31,6 @@ class Prepared:
 
 def prepare(item: NewMemory) -> Prepared:
     """Make a memory ready to be stored.
-
-    Args:
-        item: The memory and its name.
 
     Raises:
         InputError: If the name cannot be used.
@@ -68,10 +54,7 @@ def prepare(item: NewMemory) -> Prepared:
 
 
 def check_name(name: str) -> None:
-    """Refuse a name that cannot be stored or shown.
-
-    Args:
-        name: The user's name for a memory.
+    """Refuse a name of a memory that cannot be stored or shown.
 
     Raises:
         InputError: If it is blank, too long, has a line break or is not valid Unicode.

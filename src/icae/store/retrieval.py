@@ -117,30 +117,24 @@ def _citations(hits: Sequence[SearchHit]) -> list[Citation]:
     """One citation for each run of hits that follow each other in a document."""
     runs: list[list[SearchHit]] = []
     for hit in hits:
-        before = runs[-1][-1] if runs else None
-        if (
-            before is not None
-            and before.span_end == hit.span_first
-            and before.document_index == hit.document_index
-        ):
+        end = (runs[-1][-1].document_index, runs[-1][-1].span_end) if runs else None
+        if end == (hit.document_index, hit.span_first):
             runs[-1].append(hit)
         else:
             runs.append([hit])
-    citations = []
-    for run in runs:
-        best = max(run, key=lambda hit: hit.score)
-        citations.append(
-            Citation(
-                document=best.document,
-                key=best.key,
-                char_start=run[0].char_start,
-                char_end=run[-1].char_end,
-                positions=sum(hit.positions for hit in run),
-                score=best.score,
-                snippet=best.snippet,
-            )
+    best = [max(run, key=lambda hit: hit.score) for run in runs]
+    return [
+        Citation(
+            document=one.document,
+            key=one.key,
+            char_start=run[0].char_start,
+            char_end=run[-1].char_end,
+            positions=sum(hit.positions for hit in run),
+            score=one.score,
+            snippet=one.snippet,
         )
-    return citations
+        for run, one in zip(runs, best, strict=True)
+    ]
 
 
 def _nothing_found(store: MemoryStore, question: str, made_by: Provenance | None) -> StoreError:

@@ -84,11 +84,7 @@ class SqliteStore:
 
     @classmethod
     def open(cls, path: str | Path, *, timeout_s: float = LOCK_TIMEOUT_S) -> Self:
-        """Open a store that exists.
-
-        Args:
-            path: Its file.
-            timeout_s: Longest wait for another process, s.
+        """Open a store that exists; `timeout_s` is the longest wait for another process.
 
         Raises:
             StoreError: If there is none, it is another file or of a newer version.
@@ -98,15 +94,7 @@ class SqliteStore:
 
     @classmethod
     def create(cls, path: str | Path, *, timeout_s: float = LOCK_TIMEOUT_S) -> Self:
-        """Open a store, which is made if there is none.
-
-        Args:
-            path: Its file.
-            timeout_s: Longest wait for another process, s.
-
-        Raises:
-            StoreError: As for `open`, or if it cannot be made.
-        """
+        """Open a store, which is made if there is none; a StoreError if it cannot be."""
         sqlite_file.create(Path(path), timeout_s=timeout_s)
         return cls.open(path, timeout_s=timeout_s)
 

@@ -23,9 +23,6 @@ def problems_of(db: sqlite3.Connection) -> list[Problem]:
     The index of the words is checked where the store can be written, since SQLite takes
     the write lock for it; nothing is changed.
 
-    Args:
-        db: The store.
-
     Raises:
         sqlite3.Error: If the store cannot be read for another reason than damage.
     """

@@ -34,10 +34,6 @@ def create(path: Path, *, timeout_s: float) -> None:
     The store is made under another name and linked to its place, so that it is there as
     a whole or not at all, whenever the process ends and whoever else creates it.
 
-    Args:
-        path: Where it goes.
-        timeout_s: Longest wait for a lock, s.
-
     Raises:
         StoreError: If it cannot be made.
     """
@@ -82,10 +78,6 @@ def _require_no_log(path: Path) -> None:
 
 def connect(path: Path, *, timeout_s: float) -> sqlite3.Connection:
     """Open a store.
-
-    Args:
-        path: A store.
-        timeout_s: Longest wait for a lock, s.
 
     Raises:
         StoreError: If there is none, it is another file, is of a newer version, or
@@ -208,12 +200,7 @@ def rollback(db: sqlite3.Connection) -> None:
 
 @contextmanager
 def translated(path: Path, timeout_s: float) -> Iterator[None]:
-    """Turn the errors of SQLite into StoreError.
-
-    Args:
-        path: The store, for messages.
-        timeout_s: The longest wait for a lock, for messages.
-    """
+    """Turn the errors of SQLite into StoreError."""
     try:
         yield
     except sqlite3.Error as error:

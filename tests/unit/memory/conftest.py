@@ -5,14 +5,22 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from icae.memory import Embeddings, Memory, MemoryDocument, Provenance, Span, TokenFidelity
+from icae.memory import (
+    Embeddings,
+    Memory,
+    MemoryDocument,
+    Provenance,
+    Span,
+    TokenFidelity,
+    memory_bytes,
+)
 from word_memories import make_provenance
 
 # Astral, combining and CJK characters: code points, UTF-8 bytes and UTF-16 units all differ.
@@ -105,38 +113,52 @@ def as_bfloat16() -> Callable[[Memory], Memory]:
     return convert
 
 
-@pytest.fixture
-def unpacked() -> Callable[[Path], tuple[dict[str, str], dict[str, Any], bytes]]:
-    """Take a file apart: metadata, tensor entries, data."""
+@dataclass
+class TakenApart:
+    """A memory file in parts that can be changed; written as any writer could."""
 
-    def unpack(path: Path) -> tuple[dict[str, str], dict[str, Any], bytes]:
-        content = path.read_bytes()
+    metadata: dict[str, str]
+    entries: dict[str, Any]
+    data: bytes
+
+    @classmethod
+    def of(cls, memory: Memory) -> TakenApart:
+        content = memory_bytes(memory)
         end = 8 + int.from_bytes(content[:8], "little")
-        index = json.loads(content[8:end])
-        return index.pop("__metadata__"), index, content[end:]
+        entries = json.loads(content[8:end])
+        return cls(entries.pop("__metadata__"), entries, content[end:])
 
-    return unpack
+    @property
+    def header(self) -> dict[str, Any]:
+        header: dict[str, Any] = json.loads(self.metadata["header"])
+        return header
+
+    def change_header(self, change: Callable[[dict[str, Any]], object]) -> TakenApart:
+        header = self.header
+        change(header)
+        self.metadata["header"] = json.dumps(header)
+        return self
+
+    def sealed(self) -> TakenApart:
+        """With a digest that matches what is in it."""
+        parts = [self.metadata["header"].encode("utf-8")]
+        for name in sorted(self.entries):
+            entry = self.entries[name]
+            start, end = entry["data_offsets"]
+            head = json.dumps([name, entry["dtype"], entry["shape"]])
+            parts += [head.replace(" ", "").encode("utf-8"), self.data[start:end]]
+        content = b"icae-memory/3\n"
+        for part in parts:
+            content += len(part).to_bytes(8, "little") + part
+        self.metadata["sha256"] = hashlib.sha256(content).hexdigest()
+        return self
+
+    def write(self, path: Path) -> Path:
+        index = json.dumps({"__metadata__": self.metadata, **self.entries}).encode("utf-8")
+        path.write_bytes(len(index).to_bytes(8, "little") + index + self.data)
+        return path
 
 
 @pytest.fixture
-def repacked() -> Callable[..., None]:
-    """Put a file together again, with a digest that matches what is in it."""
-
-    def repack(path: Path, metadata: dict[str, str], entries: dict[str, Any], data: bytes) -> None:
-        sealed = {**metadata, "sha256": digest_of(metadata["header"], entries, data)}
-        index = json.dumps({"__metadata__": sealed, **entries}).encode("utf-8")
-        path.write_bytes(len(index).to_bytes(8, "little") + index + data)
-
-    return repack
-
-
-def digest_of(header: str, entries: dict[str, Any], data: bytes) -> str:
-    parts = [header.encode("utf-8")]
-    for name in sorted(entries):
-        start, end = entries[name]["data_offsets"]
-        head = json.dumps([name, entries[name]["dtype"], entries[name]["shape"]])
-        parts += [head.replace(" ", "").encode("utf-8"), data[start:end]]
-    content = b"icae-memory/3\n"
-    for part in parts:
-        content += len(part).to_bytes(8, "little") + part
-    return hashlib.sha256(content).hexdigest()
+def taken_apart() -> Callable[[Memory], TakenApart]:
+    return TakenApart.of

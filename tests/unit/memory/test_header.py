@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,31 +12,38 @@ import zstandard
 from icae.errors import MemoryFileError
 from icae.memory import Memory, read_header
 
-Unpack = Callable[[Path], tuple[dict[str, str], dict[str, Any], bytes]]
-Repack = Callable[..., None]
-Rewrite = Callable[[Callable[[dict[str, Any]], object]], Path]
+TakeApart = Callable[[Memory], Any]
+Change = Callable[[dict[str, Any]], object]
+Changed = Callable[[Change], Path]
 
 
 @pytest.fixture
-def rewritten(memory: Memory, tmp_path: Path, unpacked: Unpack, repacked: Repack) -> Rewrite:
-    """Save the memory, change its header in place, and seal it again."""
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "m.icae"
 
-    def rewrite(change: Callable[[dict[str, Any]], object]) -> Path:
-        path = tmp_path / "m.icae"
-        memory.save(path)
-        metadata, entries, data = unpacked(path)
-        header = json.loads(metadata["header"])
-        change(header)
-        repacked(path, {**metadata, "header": json.dumps(header)}, entries, data)
-        return path
 
-    return rewrite
+@pytest.fixture
+def changed(memory: Memory, path: Path, taken_apart: TakeApart) -> Changed:
+    """Write the memory with its header changed in place, and sealed again."""
+    return lambda change: taken_apart(memory).change_header(change).sealed().write(path)
+
+
+@pytest.fixture
+def mixed_changed(mixed: Memory, path: Path, taken_apart: TakeApart) -> Changed:
+    return lambda change: taken_apart(mixed).change_header(change).sealed().write(path)
+
+
+def refused(path: Path, message: str) -> None:
+    for read in (Memory.load, read_header):
+        with pytest.raises(MemoryFileError, match=message):
+            read(path)
 
 
 def test_another_writer_that_follows_the_document_is_read(
-    memory: Memory, rewritten: Rewrite
+    memory: Memory, mixed: Memory, changed: Changed, mixed_changed: Changed
 ) -> None:
-    assert Memory.load(rewritten(lambda header: None)) == memory
+    assert Memory.load(changed(lambda header: None)) == memory
+    assert Memory.load(mixed_changed(lambda header: None)) == mixed
 
 
 def _places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
@@ -49,12 +55,6 @@ def _places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
     return []
 
 
-def _header(memory: Memory, tmp_path: Path, unpacked: Unpack) -> dict[str, Any]:
-    memory.save(tmp_path / "m.icae")
-    header: dict[str, Any] = json.loads(unpacked(tmp_path / "m.icae")[0]["header"])
-    return header
-
-
 def _holder(header: dict[str, Any], place: tuple[Any, ...]) -> Any:
     for key in place[:-1]:
         header = header[key]
@@ -62,57 +62,51 @@ def _holder(header: dict[str, Any], place: tuple[Any, ...]) -> Any:
 
 
 def test_header_without_any_one_key_is_refused(
-    memory: Memory, tmp_path: Path, unpacked: Unpack, rewritten: Rewrite
+    memory: Memory, taken_apart: TakeApart, changed: Changed
 ) -> None:
-    places = _places(_header(memory, tmp_path, unpacked))
+    places = _places(taken_apart(memory).header)
     assert len(places) == 36
     for place in places:
-        path = rewritten(lambda header, p=place: _holder(header, p).pop(p[-1]))  # type: ignore[misc]
-        for read in (Memory.load, read_header):
-            with pytest.raises(MemoryFileError, match=f"(?s)missing.*{place[-1]}"):
-                read(path)
+        path = changed(lambda header, p=place: _holder(header, p).pop(p[-1]))  # type: ignore[misc]
+        refused(path, f"(?s)missing.*{place[-1]}")
 
 
 @pytest.mark.parametrize(
     "wrong", [{}, [], True, -1, 1.5, "?", "", [[]], {"a": None}, 10**400], ids=lambda w: repr(w)[:9]
 )
 def test_header_with_any_one_value_wrong_gives_no_other_error(
-    memory: Memory, tmp_path: Path, unpacked: Unpack, rewritten: Rewrite, wrong: Any
+    memory: Memory, taken_apart: TakeApart, changed: Changed, wrong: Any
 ) -> None:
-    refused = 0
-    places = _places(_header(memory, tmp_path, unpacked))
+    count = 0
+    places = _places(taken_apart(memory).header)
     for place in places:
 
         def change(header: dict[str, Any], place: tuple[Any, ...] = place) -> None:
             _holder(header, place)[place[-1]] = wrong
 
         try:
-            Memory.load(rewritten(change))
+            Memory.load(changed(change))
         except MemoryFileError:
-            refused += 1
+            count += 1
     # Free text (names, digests, created_by), ratio, seconds and a flag take some of the values.
     free = {"'?'": 7, "''": 2, "1.5": 2, "True": 1}
-    assert refused == len(places) - free.get(repr(wrong), 0)
+    assert count == len(places) - free.get(repr(wrong), 0)
 
 
 @pytest.mark.parametrize("section", ["documents", "provenance", "spans", None])
-def test_header_with_an_unknown_key_is_refused(rewritten: Rewrite, section: str | None) -> None:
+def test_header_with_an_unknown_key_is_refused(changed: Changed, section: str | None) -> None:
     def change(header: dict[str, Any]) -> None:
         target = header[section] if section else header
         (target[0] if isinstance(target, list) else target)["source"] = "x"
 
-    with pytest.raises(MemoryFileError, match="unknown key"):
-        Memory.load(rewritten(change))
+    refused(changed(change), "(?s)unknown key.*source")
 
 
-def test_header_whose_documents_describe_another_text_is_refused(rewritten: Rewrite) -> None:
+def test_header_whose_text_is_another_or_longer_is_refused(changed: Changed) -> None:
     with pytest.raises(MemoryFileError, match="another text"):
-        Memory.load(rewritten(lambda header: header["documents"][1].update(sha256="0" * 64)))
-
-
-def test_header_that_declares_less_text_than_there_is_is_refused(rewritten: Rewrite) -> None:
+        Memory.load(changed(lambda header: header["documents"][1].update(sha256="0" * 64)))
     with pytest.raises(MemoryFileError, match="longer than the 10 bytes"):
-        Memory.load(rewritten(lambda header: header.update(source_bytes=10)))
+        Memory.load(changed(lambda header: header.update(source_bytes=10)))
 
 
 @pytest.mark.parametrize(
@@ -128,26 +122,51 @@ def test_header_that_declares_less_text_than_there_is_is_refused(rewritten: Rewr
     ids=ascii,
 )
 def test_header_that_contradicts_the_tensors_is_refused(
-    rewritten: Rewrite, change: dict[str, Any]
+    changed: Changed, change: dict[str, Any]
 ) -> None:
-    path = rewritten(lambda header: header.update(change))
-    for read in (Memory.load, read_header):
-        with pytest.raises(MemoryFileError, match="damaged"):
-            read(path)
+    refused(changed(lambda header: header.update(change)), "damaged")
+
+
+@pytest.mark.parametrize(
+    "change", [{"verbatim_count": 4}, {"token_fidelity": False}, {"slot_count": 8}], ids=str
+)
+def test_header_that_contradicts_tensors_of_tokens_is_refused(
+    mixed_changed: Changed, change: dict[str, Any]
+) -> None:
+    refused(mixed_changed(lambda header: header.update(change)), "damaged")
+
+
+@pytest.mark.parametrize(
+    ("index", "change"),
+    [
+        (0, {"kind": "tokens"}),
+        (0, {"verbatim_start": 1}),
+        (0, {"slot_end": 1}),
+        (1, {"kind": "slots"}),
+        (1, {"verbatim_start": 1}),
+        (1, {"slot_start": 1, "slot_end": 1}),
+        (1, {"ratio": 3.0}),
+        (1, {"fidelity": None}),
+        (2, {"document": 1}),
+        (4, {"document": 0}),
+        (6, {"document": 2}),
+        (3, {"token_end": 11}),
+    ],
+    ids=str,
+)
+def test_span_that_contradicts_the_rest_is_refused(
+    mixed_changed: Changed, index: int, change: dict[str, Any]
+) -> None:
+    refused(mixed_changed(lambda header: header["spans"][index].update(change)), "damaged")
 
 
 @pytest.mark.parametrize("text", ["", "null", "[]", "{", '{"a":NaN}', "[" * 50_000, "\ud800"])
 def test_header_that_is_not_the_expected_json_is_refused(
-    memory: Memory, tmp_path: Path, unpacked: Unpack, text: str
+    memory: Memory, path: Path, taken_apart: TakeApart, text: str
 ) -> None:
-    path = tmp_path / "m.icae"
-    memory.save(path)
-    metadata, entries, data = unpacked(path)
-    index = json.dumps({"__metadata__": {**metadata, "header": text}, **entries}).encode()
-    path.write_bytes(len(index).to_bytes(8, "little") + index + data)
-    for read in (Memory.load, read_header):
-        with pytest.raises(MemoryFileError, match="header"):
-            read(path)
+    file = taken_apart(memory)
+    file.metadata["header"] = text
+    refused(file.write(path), "header")
 
 
 @pytest.mark.parametrize(
@@ -169,177 +188,91 @@ def test_header_that_is_not_the_expected_json_is_refused(
     ],
 )
 def test_metadata_of_another_file_or_version_has_its_own_message(
-    memory: Memory, tmp_path: Path, unpacked: Unpack, change: dict[str, Any], message: str
+    memory: Memory, path: Path, taken_apart: TakeApart, change: dict[str, Any], message: str
 ) -> None:
-    path = tmp_path / "m.icae"
-    memory.save(path)
-    metadata, entries, data = unpacked(path)
-    changed = {key: text for key, text in {**metadata, **change}.items() if text is not None}
-    index = json.dumps({"__metadata__": changed, **entries}).encode()
-    path.write_bytes(len(index).to_bytes(8, "little") + index + data)
+    file = taken_apart(memory)
+    merged = {**file.metadata, **change}
+    file.metadata = {key: text for key, text in merged.items() if text is not None}
     with pytest.raises(MemoryFileError, match=message):
-        Memory.load(path)
+        Memory.load(file.write(path))
 
 
-def test_upper_case_digest_is_refused(memory: Memory, tmp_path: Path, unpacked: Unpack) -> None:
-    path = tmp_path / "m.icae"
-    memory.save(path)
-    digest = unpacked(path)[0]["sha256"]
-    path.write_bytes(path.read_bytes().replace(digest.encode(), digest.upper().encode()))
+def test_upper_case_digest_is_refused(memory: Memory, path: Path, taken_apart: TakeApart) -> None:
+    file = taken_apart(memory)
+    file.metadata["sha256"] = file.metadata["sha256"].upper()
     with pytest.raises(MemoryFileError, match="SHA-256"):
-        Memory.load(path)
+        Memory.load(file.write(path))
 
 
 @pytest.mark.parametrize("bits", [0x7F800000, 0x7FC00000])
 def test_slots_that_are_not_finite_are_refused_though_the_digest_is_right(
-    memory: Memory, tmp_path: Path, unpacked: Unpack, repacked: Repack, bits: int
+    memory: Memory, path: Path, taken_apart: TakeApart, bits: int
 ) -> None:
-    path = tmp_path / "m.icae"
-    memory.save(path)
-    metadata, entries, data = unpacked(path)
-    repacked(path, metadata, entries, bits.to_bytes(4, "little") + data[4:])
+    file = taken_apart(memory)
+    file.data = bits.to_bytes(4, "little") + file.data[4:]
     with pytest.raises(MemoryFileError, match="not finite"):
-        Memory.load(path)
+        Memory.load(file.sealed().write(path))
 
 
-@pytest.fixture
-def resealed(mixed: Memory, tmp_path: Path, unpacked: Unpack, repacked: Repack) -> Any:
-    """Save a memory of slots and tokens, change header and tensors, and seal it again."""
-
-    def reseal(
-        change: Callable[[dict[str, Any]], object] = lambda header: None,
-        **tensors: tuple[int, int],
-    ) -> Path:
-        path = tmp_path / "m.icae"
-        mixed.save(path)
-        metadata, entries, data = unpacked(path)
-        header = json.loads(metadata["header"])
-        change(header)
-        content = bytearray(data)
-        for name, (offset, value) in tensors.items():
-            content[entries[name]["data_offsets"][0] + offset] = value
-        repacked(path, {**metadata, "header": json.dumps(header)}, entries, bytes(content))
-        return path
-
-    return reseal
-
-
-def test_sealed_memory_of_slots_and_tokens_is_read(mixed: Memory, resealed: Any) -> None:
-    assert Memory.load(resealed()) == mixed
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"verbatim_count": 4},
-        {"token_fidelity": False},
-        {"slot_count": 8},
-    ],
-    ids=str,
-)
-def test_header_that_contradicts_tensors_of_tokens_is_refused(
-    resealed: Any, change: dict[str, Any]
+def test_token_that_contradicts_its_span_is_refused(
+    mixed: Memory, path: Path, taken_apart: TakeApart
 ) -> None:
-    path = resealed(lambda header: header.update(change))
-    for read in (Memory.load, read_header):
-        with pytest.raises(MemoryFileError, match="damaged"):
-            read(path)
-
-
-@pytest.mark.parametrize(
-    ("index", "change"),
-    [
-        (0, {"kind": "tokens"}),
-        (0, {"verbatim_start": 1}),
-        (1, {"kind": "slots"}),
-        (1, {"verbatim_start": 1}),
-        (1, {"ratio": 3.0}),
-        (1, {"fidelity": None}),
-    ],
-    ids=str,
-)
-def test_span_that_contradicts_its_kind_is_refused(
-    resealed: Any, index: int, change: dict[str, Any]
-) -> None:
-    path = resealed(lambda header: header["spans"][index].update(change))
-    for read in (Memory.load, read_header):
-        with pytest.raises(MemoryFileError, match="damaged"):
-            read(path)
-
-
-def test_token_that_contradicts_its_span_is_refused(mixed: Memory, resealed: Any) -> None:
-    fidelity = mixed.token_fidelity
-    assert fidelity is not None
-    first = sum(int(bit) << i for i, bit in enumerate(fidelity.reproduced[:8]))
-    with pytest.raises(MemoryFileError, match="another fidelity"):
-        Memory.load(resealed(reproduced=(0, first ^ 1)))
-    with pytest.raises(MemoryFileError, match="not certain"):
-        Memory.load(resealed(confidence=(3, 254)))
+    for tensor, offset, flip, message in (
+        ("reproduced", 0, 0b1, "another fidelity"),
+        ("confidence", 3, 0b1, "not certain"),
+    ):
+        file = taken_apart(mixed)
+        at = file.entries[tensor]["data_offsets"][0] + offset
+        file.data = file.data[:at] + bytes([file.data[at] ^ flip]) + file.data[at + 1 :]
+        with pytest.raises(MemoryFileError, match=message):
+            Memory.load(file.sealed().write(path))
 
 
 def test_bit_of_a_token_that_does_not_exist_is_refused(
-    build: Callable[..., Memory], tmp_path: Path, unpacked: Unpack, repacked: Repack
+    build: Callable[..., Memory], path: Path, taken_apart: TakeApart
 ) -> None:
-    path = tmp_path / "m.icae"
-    build("abc", "t3").save(path)
-    metadata, entries, data = unpacked(path)
-    start = entries["reproduced"]["data_offsets"][0]
-    assert data[start] == 0b111
-    repacked(path, metadata, entries, data[:start] + b"\x0f" + data[start + 1 :])
+    file = taken_apart(build("abc", "t3"))
+    start = file.entries["reproduced"]["data_offsets"][0]
+    assert file.data[start] == 0b111
+    file.data = file.data[:start] + b"\x0f" + file.data[start + 1 :]
     with pytest.raises(MemoryFileError, match="does not exist"):
-        Memory.load(path)
+        Memory.load(file.sealed().write(path))
+
+
+SINCE_2 = ("kind", "verbatim_start", "verbatim_end", "refine_steps", "refine_seconds")
 
 
 @pytest.mark.parametrize("key", ["kind", "verbatim_start", "token_fidelity", "verbatim_count"])
 def test_version_1_knows_nothing_of_what_version_2_added(
-    memory: Memory, tmp_path: Path, unpacked: Unpack, key: str
+    memory: Memory, path: Path, taken_apart: TakeApart, key: str
 ) -> None:
-    path = tmp_path / "m.icae"
-    memory.save(path)
-    metadata, entries, data = unpacked(path)
-    header = json.loads(metadata["header"])
-    for added in ("token_fidelity", "verbatim_count"):
-        if added != key:
+    def change(header: dict[str, Any]) -> None:
+        for added in {"token_fidelity", "verbatim_count"} - {key}:
             del header[added]
-    for span in header["spans"]:
-        for added in (
-            "kind",
-            "verbatim_start",
-            "verbatim_end",
-            "refine_steps",
-            "refine_seconds",
-            "written_back",
-        ):
-            if added != key:
+        for span in header["spans"]:
+            for added in {*SINCE_2, "written_back"} - {key}:
                 del span[added]
-    changed = {**metadata, "format_version": "1", "header": json.dumps(header)}
-    index = json.dumps({"__metadata__": changed, **entries}).encode()
-    path.write_bytes(len(index).to_bytes(8, "little") + index + data)
-    with pytest.raises(MemoryFileError, match=f"(?s)unknown key.*{key}"):
-        read_header(path)
+
+    file = taken_apart(memory).change_header(change)
+    file.metadata["format_version"] = "1"
+    refused(file.write(path), f"(?s)unknown key.*{key}")
 
 
 def test_version_2_knows_nothing_of_writing_back(
-    memory: Memory, tmp_path: Path, unpacked: Unpack
+    memory: Memory, path: Path, taken_apart: TakeApart
 ) -> None:
-    path = tmp_path / "m.icae"
-    memory.save(path)
-    metadata, entries, data = unpacked(path)
-    index = json.dumps({"__metadata__": {**metadata, "format_version": "2"}, **entries}).encode()
-    path.write_bytes(len(index).to_bytes(8, "little") + index + data)
-    with pytest.raises(MemoryFileError, match=r"(?s)unknown key.*written_back"):
-        read_header(path)
+    file = taken_apart(memory)
+    file.metadata["format_version"] = "2"
+    refused(file.write(path), "(?s)unknown key.*written_back")
 
 
 def test_bomb_in_a_sealed_file_is_refused(
-    memory: Memory, tmp_path: Path, unpacked: Unpack, repacked: Repack
+    memory: Memory, path: Path, taken_apart: TakeApart
 ) -> None:
-    path = tmp_path / "m.icae"
-    memory.save(path)
-    metadata, entries, data = unpacked(path)
+    file = taken_apart(memory)
     bomb = zstandard.compress(b'["' + b"x" * 20_000_000 + b'",null]')
-    start = entries["source_zstd"]["data_offsets"][0]
-    entries["source_zstd"].update(shape=[len(bomb)], data_offsets=[start, start + len(bomb)])
-    repacked(path, metadata, entries, data[:start] + bomb)
+    start = file.entries["source_zstd"]["data_offsets"][0]
+    file.entries["source_zstd"].update(shape=[len(bomb)], data_offsets=[start, start + len(bomb)])
+    file.data = file.data[:start] + bomb
     with pytest.raises(MemoryFileError, match="declared"):
-        Memory.load(path)
+        Memory.load(file.sealed().write(path))
