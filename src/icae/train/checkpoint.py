@@ -36,7 +36,7 @@ def _same_run(recorded: dict[str, Any]) -> dict[str, Any]:
     """What must not change when a run is resumed.
 
     A run may be made longer or shorter: what depends on its length (learning rate,
-    curriculum, a scheduled lambda) follows the new one from the step at which it resumes.
+    curriculum) follows the new one from the step at which it resumes.
     """
     optim = {k: v for k, v in recorded["optim"].items() if k != "steps"}
     return {**recorded, "optim": optim}

@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -33,7 +34,7 @@ from icae.model.adapted_decoder import AdaptedDecoder
 from icae.model.adapter import model_class
 from icae.model.adapter_files import KINDS
 from icae.train.evaluate import Evaluation
-from icae.train.instructions import InstructionSource, TripletSet, load_instructions
+from icae.train.instructions import TripletSet, load_instructions
 from icae.train.records import plot_losses
 from icae.train.sampling import SampleSource, draw_window
 from icae.train.stages import Stage, check_stage, of_full_context
@@ -86,15 +87,7 @@ def train(recipe: Recipe, *, stage: Stage, dry_run_steps: int | None = None) -> 
     tokenizer = load_tokenizer(recipe.base)
     token_hash = tokenizer_hash(tokenizer)
     shards = _open_shards(recipe.data.shards, token_hash) if recipe.data.shards else None
-    triplets: list[TripletSet] = []
-    if recipe.objective.ft_share > 0:
-        triplets = load_instructions(
-            recipe.data.triplets,
-            tokenizer,
-            max_context=recipe.data.longest_triplet,
-            seed=recipe.optim.seed,
-            full_prompts=of_full_context(recipe),
-        )
+    triplets = _load_triplets(recipe, tokenizer)
     model, weights = _build_model(recipe, shards)
     record = AdapterInfo(
         name=recipe.name,
@@ -108,20 +101,28 @@ def train(recipe: Recipe, *, stage: Stage, dry_run_steps: int | None = None) -> 
         data=_sources(recipe, shards, triplets),
         commit=commit() or "",
     )
+    return _run(
+        recipe, model, record, SampleSource(recipe, shards, _instructions(recipe, triplets))
+    )
+
+
+def _run(
+    recipe: Recipe, model: AdaptedDecoder, record: AdapterInfo, source: SampleSource
+) -> TrainResult:
+    """Train, and write the best and the last weights, each with its figures in the record."""
+    folder = Path(recipe.run.output)
 
     def save(target: Path, metrics: Mapping[str, float]) -> None:
         save_adapter(model, replace(record, metrics=dict(metrics)), target)
 
-    together = recipe.data.triplets_per_context
-    instructions = InstructionSource(triplets, per_context=together) if triplets else None
     evaluation = None
     if recipe.data.eval_shards and not of_full_context(recipe):
-        evaluation = Evaluation(recipe, _open_shards(recipe.data.eval_shards, token_hash))
-    folder = Path(recipe.run.output)
+        shards = _open_shards(recipe.data.eval_shards, record.tokenizer_hash)
+        evaluation = Evaluation(recipe, shards)
     trainer = Trainer(
         recipe,
         model,
-        SampleSource(recipe, shards, instructions),
+        source,
         evaluation=evaluation,
         on_best=lambda step, metrics: save(folder / "best", {"step": step, **metrics}),
     )
@@ -138,6 +139,18 @@ def train(recipe: Recipe, *, stage: Stage, dry_run_steps: int | None = None) -> 
         seconds=result.seconds,
         metrics=result.metrics,
         process=trainer.accelerator.process_index,
+    )
+
+
+def _load_triplets(recipe: Recipe, tokenizer: Any) -> list[TripletSet]:
+    if recipe.objective.ft_share == 0:
+        return []
+    return load_instructions(
+        recipe.data.triplets,
+        tokenizer,
+        max_context=recipe.data.longest_triplet,
+        seed=recipe.optim.seed,
+        full_prompts=of_full_context(recipe),
     )
 
 
