@@ -101,9 +101,9 @@ def train(recipe: Recipe, *, stage: Stage, dry_run_steps: int | None = None) -> 
         data=_sources(recipe, shards, triplets),
         commit=commit() or "",
     )
-    return _run(
-        recipe, model, record, SampleSource(recipe, shards, _instructions(recipe, triplets))
-    )
+    together = recipe.data.triplets_per_context
+    instructions = InstructionSource(triplets, per_context=together) if triplets else None
+    return _run(recipe, model, record, SampleSource(recipe, shards, instructions))
 
 
 def _run(
