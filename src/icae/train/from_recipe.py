@@ -34,7 +34,7 @@ from icae.model.adapted_decoder import AdaptedDecoder
 from icae.model.adapter import model_class
 from icae.model.adapter_files import KINDS
 from icae.train.evaluate import Evaluation
-from icae.train.instructions import TripletSet, load_instructions
+from icae.train.instructions import InstructionSource, TripletSet, load_instructions
 from icae.train.records import plot_losses
 from icae.train.sampling import SampleSource, draw_window
 from icae.train.stages import Stage, check_stage, of_full_context
