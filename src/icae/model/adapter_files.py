@@ -200,6 +200,8 @@ def _where_from(folder: Path, wanted: FolderKind) -> str:
     for kind in (ADAPTER, FULL_CONTEXT, RIVAL):
         if (folder / kind.record).is_file():
             return f"This is {kind.what}: it goes to {kind.use}."
+    if wanted is ADAPTER:
+        return "Give the folder that `icae pretrain` wrote."
     reader = " or ".join(wanted.methods)
     return f"Give the folder that a run with objective.reader: {reader} wrote."
 

@@ -5,18 +5,9 @@ vectors of all segments before it, which stand there as a soft prompt; the last 
 at its summary tokens are its own summary vectors; those of all segments together
 (*summary accumulation*) are what the decoder reads.
 
-What differs from the original, so that a comparison with the autoencoder is one of method:
-
-- The decoder is frozen. The original trains one model that both compresses and reads; here the
-  compressing pass goes through the LoRA and the reading pass through the base weights, as
-  for every adapter of this project.
-- The objectives, the data and the learned objective tokens are those of the recipe, where the
-  original predicts the text of every segment.
-- Segments are spans of the recipe's `span_length`; the original draws their lengths.
-- Gradients run through all segments of a sample; the original stops them after two.
-- Where memory tokens stand and how a hidden state becomes a decoder input are the settings of
-  `ModelConfig`. The original's are ``layout: default``, ``slot_head: plain``,
-  ``memory_embedding: per-slot``, ``framing: behind``.
+What differs from the original (the decoder is frozen, objectives and data are the recipe's, segments
+are spans of one length, gradients run through all of them): docs/rivals.md. Its summary tokens and
+vectors are those of ``layout: default``, ``slot_head: plain``, ``memory_embedding: per-slot``.
 
 Of a context of one segment this is the in-context autoencoder with the same settings.
 

@@ -41,7 +41,7 @@ def model_card(info: AdapterInfo) -> str:
         "license: apache-2.0",
         f"library_name: {'icae' if info.method == 'memory' else 'peft'}",
         f"base_model: {info.base_model}",
-        f"tags: [context-compression, icae, lora, {info.method}]",
+        f"tags: [context-compression, {'icae' if info.method == 'memory' else info.method}, lora]",
         "---",
         f"# {info.name}",
         "",

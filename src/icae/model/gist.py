@@ -9,23 +9,12 @@ and values of the gist tokens alone are handed to the pass that reads on. With t
 in both passes that is the original's single pass under its mask, to the last bit of
 rounding (a test holds it to that).
 
-What differs from the original, so that a comparison with the autoencoder is one of method:
+What else differs from the original (the decoder is frozen, objectives and data are the recipe's,
+spans are read one by one, the layout is a setting): docs/rivals.md. The original's layout is
+``default``; ``uniform-encoder`` and ``uniform`` are one here, as keys carry their positions along.
 
-- The decoder is frozen. The original trains one model that both writes the gist and reads it; here
-  the first pass goes through the LoRA, the second through the base weights, which nothing
-  teaches to read what the first one writes.
-- The objectives, the data and the learned objective tokens before what is written are those
-  of the recipe, where the original is tuned on instructions alone.
-- Spans of a long context are read one by one, each at its place in the document, and the
-  decoder sees the gist tokens of all; the original has one prompt.
-- Where gist tokens stand is the setting `layout` of `ModelConfig`. The original's is ``default``:
-  behind the context, what follows stands behind them. ``uniform-encoder`` and ``uniform`` are one
-  here, as keys carry their positions along: gist token i at the centre of the i-th chunk, what
-  follows behind the context. One embedding for all gist tokens (``memory_embedding:
-  shared``) is the original's.
-
-Shape legend: N spans, S places of the longest row, R decoder rows, K gist tokens, M
-objective tokens, H key-value heads, W head width, T scored targets, D hidden size, V vocabulary.
+Shape legend: N spans, S places of the longest row, K gist tokens, M objective tokens, H key-value
+heads, W head width, D hidden size.
 """
 
 from __future__ import annotations

@@ -165,7 +165,7 @@ def test_a_folder_without_a_record_says_what_was_expected(tmp_path: Path) -> Non
     with pytest.raises(AdapterError, match="not an adapter folder") as caught:
         read_info(tmp_path)
     assert "icae.json" in str(caught.value.expected)
-    assert "objective.reader: memory" in str(caught.value.fix)
+    assert "icae pretrain" in str(caught.value.fix)
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -38,7 +38,7 @@ def question(random_ids: Callable[..., Any], *, length: int = 12) -> Sample:
 
 
 def test_the_loss_is_that_of_the_tuned_decoder_on_the_answer_behind_the_full_prompt(
-    reader: FullContextModel, random_ids: Callable[..., Any]
+    reader: FullContextModel, random_ids: Any
 ) -> None:
     samples = [question(random_ids), question(random_ids, length=30)]
     scores = reader(samples)
@@ -52,7 +52,7 @@ def test_the_loss_is_that_of_the_tuned_decoder_on_the_answer_behind_the_full_pro
 
 
 def test_training_moves_the_lora_alone(
-    reader: FullContextModel, decoder: Any, random_ids: Callable[..., Any], train: Any
+    reader: FullContextModel, decoder: Any, random_ids: Any, train: Any
 ) -> None:
     assert all(name.startswith("lora.") and "lora_" in name for name in reader.trainable())
     before = weight_hash(decoder)
@@ -61,9 +61,7 @@ def test_training_moves_the_lora_alone(
     assert weight_hash(decoder) == before
 
 
-def test_recomputed_activations_change_no_gradient(
-    decoder: Any, random_ids: Callable[..., Any]
-) -> None:
+def test_recomputed_activations_change_no_gradient(decoder: Any, random_ids: Any) -> None:
     gradients = []
     for prepare in (lambda m: None, lambda m: m.checkpoint_activations()):
         model = FullContextModel(decoder, CONFIG)
@@ -77,7 +75,7 @@ def test_recomputed_activations_change_no_gradient(
 
 
 def test_a_task_without_its_full_prompt_is_refused(
-    reader: FullContextModel, random_ids: Callable[..., Any]
+    reader: FullContextModel, random_ids: Any
 ) -> None:
     context = random_ids(12)
     for task in (instruction(random_ids(4), random_ids(3)), autoencoding(context)):

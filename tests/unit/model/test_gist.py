@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -73,7 +73,7 @@ def one_pass_logits(model: GistModel, weights: Any, context: Any, slots: int, ta
 
 @pytest.mark.parametrize("layout", ["default", "uniform-encoder"])
 def test_with_the_same_weights_it_is_one_pass_under_the_gist_mask(
-    build_gist: Callable[..., GistModel], random_ids: Callable[..., Any], layout: str
+    build_gist: Any, random_ids: Any, layout: str
 ) -> None:
     # The LoRA of a fresh model changes nothing, so both passes go through the base weights.
     model = build_gist(trained=False, layout=layout, objective_tokens=2)
@@ -86,7 +86,7 @@ def test_with_the_same_weights_it_is_one_pass_under_the_gist_mask(
 
 
 def test_the_lora_writes_the_gist_tokens_and_has_no_part_in_reading_them(
-    gist: GistModel, random_ids: Callable[..., Any]
+    gist: GistModel, random_ids: Any
 ) -> None:
     context, task = random_ids(12), autoencoding(random_ids(7, 3))
     with torch.no_grad():
@@ -99,7 +99,7 @@ def test_the_lora_writes_the_gist_tokens_and_has_no_part_in_reading_them(
 
 
 def test_what_follows_sees_nothing_of_the_context_but_its_gist_tokens(
-    gist: GistModel, random_ids: Callable[..., Any]
+    gist: GistModel, random_ids: Any
 ) -> None:
     one, other = random_ids(12), random_ids(12)
     other[2] = (other[2] + 7) % 256
@@ -114,9 +114,7 @@ def test_what_follows_sees_nothing_of_the_context_but_its_gist_tokens(
     assert torch.equal(logits, same)  # ... and nothing else does
 
 
-def test_padding_and_batch_size_change_no_score(
-    gist: GistModel, random_ids: Callable[..., Any]
-) -> None:
+def test_padding_and_batch_size_change_no_score(gist: GistModel, random_ids: Any) -> None:
     samples = [sample(random_ids, 24), sample(random_ids, 10, ratio=2.0), sample(random_ids, 16)]
     with torch.no_grad():
         together = gist(samples)
@@ -127,7 +125,7 @@ def test_padding_and_batch_size_change_no_score(
 
 @pytest.mark.parametrize(("layout", "end"), [("default", 30), ("uniform-encoder", 24)])
 def test_spans_stand_one_behind_the_other(
-    build_gist: Callable[..., GistModel], random_ids: Callable[..., Any], layout: str, end: int
+    build_gist: Any, random_ids: Any, layout: str, end: int
 ) -> None:
     model, context = build_gist(layout=layout), random_ids(24)
     with torch.no_grad():
@@ -139,7 +137,7 @@ def test_spans_stand_one_behind_the_other(
 
 
 def test_decoder_gradients_stay_none_and_every_part_learns(
-    gist: GistModel, random_ids: Callable[..., Any], train: Callable[..., Sequence[float]]
+    gist: GistModel, random_ids: Any, train: Any
 ) -> None:
     before = weight_hash(gist.decoder)
     losses = train(gist, [sample(random_ids, 24)], steps=4)
@@ -155,8 +153,6 @@ def test_decoder_gradients_stay_none_and_every_part_learns(
         assert (parameter.grad is None or not parameter.grad.any()) == idle, name
 
 
-def test_objective_tokens_before_gist_tokens_are_refused(
-    build_gist: Callable[..., GistModel],
-) -> None:
+def test_objective_tokens_before_gist_tokens_are_refused(build_gist: Any) -> None:
     with pytest.raises(ConfigError, match="GIST has one framing"):
         build_gist(framing="around")

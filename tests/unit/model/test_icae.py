@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -10,17 +9,17 @@ import pytest
 import torch
 
 from icae.config.types import POSITION_LAYOUTS
-from icae.model import Sample, Slots
+from icae.model import Sample
 from icae.model.objectives import autoencoding, continuation, instruction
-from icae.model.positions import decoder_positions
 
 
 def by_hand(model: Any, memory: torch.Tensor, positions: list[int], task: Any) -> torch.Tensor:
     """Log-probabilities [T, V] of one row, from the logits at every place."""
     decoder = model.decoder
     marker = model.tokens.objective(task.objective)
+    front = marker[: model.config.front]
     inputs = decoder.get_input_embeddings()(torch.as_tensor(task.input_ids))
-    row = torch.cat([memory, marker, inputs])[None]
+    row = torch.cat([front, memory, marker, inputs])[None]
     mask = torch.full((len(positions), len(positions)), -torch.inf).triu(1)
     with torch.no_grad():
         logits = decoder(
@@ -29,39 +28,41 @@ def by_hand(model: Any, memory: torch.Tensor, positions: list[int], task: Any) -
             attention_mask=mask[None, None],
             use_cache=False,
         ).logits
-    return torch.log_softmax(logits[0, len(memory) :], dim=-1)
+    return torch.log_softmax(logits[0, -len(task.target_ids) :], dim=-1)
+
+
+AROUND = {"framing": "around", "objective_tokens": 2}
 
 
 @pytest.mark.parametrize(
-    ("layout", "positions"),
+    ("settings", "positions"),
     [
-        ("default", [*range(16)]),
-        ("uniform-encoder", [*range(16)]),
+        ({"layout": "default"}, [*range(16)]),
+        ({"layout": "uniform-encoder"}, [*range(16)]),
+        ({"layout": "uniform-encoder", **AROUND}, [*range(19)]),
         # Spans of 8 and 5 tokens with 2 slots each, then the objective token at 13.
-        ("uniform", [1, 5, 8, 11, *range(13, 25)]),
+        ({"layout": "uniform"}, [1, 5, 8, 11, *range(13, 25)]),
+        ({"layout": "uniform", **AROUND}, [0, 1, 3, 7, 10, 13, *range(15, 28)]),
     ],
 )
 def test_scores_equal_a_computation_with_all_logits(
-    build_model: Any, random_ids: Any, layout: str, positions: list[int]
+    build_model: Any, random_ids: Any, settings: dict[str, Any], positions: list[int]
 ) -> None:
-    model = build_model(layout=layout, span_length=8)
+    model = build_model(**settings, span_length=8)
     context = random_ids(13)
     task = instruction(random_ids(5, 1), random_ids(7, 2))
     memory = torch.cat(model.encode_spans([context[:8], context[8:]], [2, 2])).detach()
 
-    sample = Sample(context_ids=context, ratio=4.0, tasks=(task,))
     with torch.no_grad():
-        score = model([sample])[0]
+        score = model([Sample(context_ids=context, ratio=4.0, tasks=(task,))])[0]
 
-    log_probs = by_hand(model, memory, positions, task)
-    scored = slice(5, 12)  # exactly the answer
-    targets = torch.as_tensor(task.target_ids[scored])
-    expected = log_probs[scored].gather(1, targets[:, None])[:, 0]
-    assert score.objective == "ft"
-    assert score.labels == 7
+    log_probs = by_hand(model, memory, positions, task)[5:]  # exactly the answer
+    targets = torch.as_tensor(task.target_ids[5:])
+    expected = log_probs.gather(1, targets[:, None])[:, 0]
+    assert (score.objective, score.labels) == ("ft", 7)
     assert torch.allclose(score.log_probs_T, expected, atol=1e-4)
     assert float(score.loss_sum) == pytest.approx(-float(expected.sum()), abs=1e-3)
-    assert score.correct_T.tolist() == (log_probs[scored].argmax(dim=1) == targets).tolist()
+    assert score.correct_T.tolist() == (log_probs.argmax(dim=1) == targets).tolist()
 
 
 def test_logits_are_computed_only_at_labels(build_model: Any, random_ids: Any) -> None:
@@ -133,24 +134,3 @@ def test_bfloat16_weights_keep_the_trained_weights_in_float32(
     assert {p.dtype for p in model.decoder.parameters()} == {torch.bfloat16}
     assert model.encode_spans([ids], [4])[0].dtype == torch.bfloat16
     assert all(np.isfinite(losses))
-
-
-@pytest.mark.parametrize("layout", ["uniform-encoder", "uniform"])
-def test_framed_memory_scores_as_the_decoder_called_by_hand(
-    build_model: Callable[..., Any], random_ids: Callable[..., Any], layout: str
-) -> None:
-    model = build_model(objective_tokens=2, framing="around", layout=layout)
-    ids = random_ids(8)
-    with torch.no_grad():
-        (slots,) = model.encode_spans([ids], [4])
-        marker = model.tokens.objective("ae")
-        embeds = model.decoder.get_input_embeddings()(torch.from_numpy(ids[:-1]))
-        places = decoder_positions(layout, [(8, 4)], 9, front=2)
-        logits = model.decoder(
-            inputs_embeds=torch.cat([marker, slots, marker, embeds])[None],
-            attention_mask=torch.ones(1, 15, dtype=torch.long),
-            position_ids=torch.tensor(places)[None],
-        ).logits[0, 7:]
-        memory = Slots(slots_KD=slots, spans=[(8, 4)])
-        (scored,) = model.label_logits([memory], [autoencoding(ids)])
-    torch.testing.assert_close(scored, logits, atol=1e-5, rtol=1e-4)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from icae.model.objectives import autoencoding
 
 VOCAB = 128
 SPAN = 16
+MODEL = {"span_length": SPAN, "lora_rank": 4, "lora_alpha": 4}
 
 
 def make_decoder(seed: int = 0) -> LlamaForCausalLM:
@@ -47,131 +49,90 @@ def make_tokenizer() -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(tokenizer_object=backend, unk_token="<unk>", eos_token="<eos>")
 
 
+@dataclass(frozen=True)
 class FixedSource:
     """The same samples at every step."""
 
-    def __init__(self, samples: Sequence[Sample]) -> None:
-        self.samples = list(samples)
+    samples: list[Sample]
 
     def draw(self, step: int) -> list[Sample]:
         return self.samples
 
 
-@pytest.fixture
-def fixed_source() -> type[FixedSource]:
-    return FixedSource
+@dataclass(frozen=True)
+class Tiny:
+    """Everything that a run needs, in one folder."""
 
+    folder: Path
+    source = FixedSource
 
-@pytest.fixture
-def build_model() -> Callable[..., IcaeModel]:
-    """``build_model(**model_settings)``: a fresh model, always with the same weights."""
+    def model(self, **settings: Any) -> IcaeModel:
+        """A fresh model, always with the same weights."""
+        return IcaeModel(make_decoder(), ModelConfig(**{**MODEL, **settings}), seed=0)
 
-    def build(**settings: Any) -> IcaeModel:
-        config = ModelConfig(**{"span_length": SPAN, "lora_rank": 4, "lora_alpha": 4, **settings})
-        return IcaeModel(make_decoder(), config, seed=0)
-
-    return build
-
-
-@pytest.fixture
-def build_recipe(tmp_path: Path) -> Callable[..., Recipe]:
-    """``build_recipe(optim={...}, run={...}, ...)``: a recipe of six steps into tmp_path/run."""
-
-    def build(
+    def recipe(
+        self,
         *,
-        model: Any = None,
-        data: Any = None,
-        objective: Any = None,
-        optim: Any = None,
-        run: Any = None,
+        model: Mapping[str, Any] | None = None,
+        data: Mapping[str, Any] | None = None,
+        objective: Mapping[str, Any] | None = None,
+        optim: Mapping[str, Any] | None = None,
+        run: Mapping[str, Any] | None = None,
         **top: Any,
     ) -> Recipe:
-        stage = RatioStage(ratios={2.0: 1.0, 4.0: 1.0})
+        """A recipe of six steps into the folder ``run``."""
+        cut = {
+            "context_lengths": {SPAN: 1.0},
+            "continuation_length": 4,
+            "ratio_curriculum": (RatioStage(ratios={2.0: 1.0, 4.0: 1.0}),),
+        }
+        steps = {"steps": 6, "batch_size": 4, "micro_batch_size": 4, "warmup_steps": 2}
+        rates = {"learning_rate": 1e-3, "token_learning_rate": 5e-3}
+        output = {"output": str(self.folder / "run"), "dtype": "float32"}
         return Recipe(
             **{"name": "tiny", "base": "unused", **top},
-            model=ModelConfig(
-                **{"span_length": SPAN, "lora_rank": 4, "lora_alpha": 4, **(model or {})}
-            ),
-            data=DataConfig(
-                **{
-                    "context_lengths": {SPAN: 1.0},
-                    "continuation_length": 4,
-                    "ratio_curriculum": (stage,),
-                    **(data or {}),
-                }
-            ),
+            model=ModelConfig(**{**MODEL, **(model or {})}),
+            data=DataConfig(**{**cut, **(data or {})}),
             objective=ObjectiveConfig(**(objective or {})),
-            optim=OptimConfig(
-                **{
-                    "steps": 6,
-                    "batch_size": 4,
-                    "micro_batch_size": 4,
-                    "learning_rate": 1e-3,
-                    "token_learning_rate": 5e-3,
-                    "warmup_steps": 2,
-                    **(optim or {}),
-                }
-            ),
-            run=RunConfig(
-                **{
-                    "output": str(tmp_path / "run"),
-                    "dtype": "float32",
-                    "log_every": 1,
-                    "eval_samples": 4,
-                    **(run or {}),
-                }
-            ),
+            optim=OptimConfig(**{**steps, **rates, **(optim or {})}),
+            run=RunConfig(**{**output, "log_every": 1, "eval_samples": 4, **(run or {})}),
         )
 
-    return build
-
-
-@pytest.fixture
-def build_shards(tmp_path: Path) -> Callable[..., ShardSet]:
-    """``build_shards(lengths)``: one document for each length, of seeded random ids."""
-
-    def build(
+    def shards(
+        self,
         lengths: Sequence[int] = (40, 60, 25, 80),
         *,
         name: str = "shards",
         tokenizer_hash: str = "tiny",
         seed: int = 0,
     ) -> ShardSet:
+        """One document for each length, of seeded random ids."""
         rng = np.random.default_rng(seed)
+        documents = [rng.integers(2, VOCAB, length) for length in lengths]
+        return self._written(documents, name, tokenizer_hash)
+
+    def numbered_shards(self, lengths: Sequence[int]) -> ShardSet:
+        """Every token of document d is the id d."""
+        documents = [np.full(length, number) for number, length in enumerate(lengths)]
+        return self._written(documents, "numbered", "tiny")
+
+    def _written(self, documents: Sequence[Any], name: str, tokenizer_hash: str) -> ShardSet:
         with ShardWriter(
-            tmp_path / name, vocab_size=VOCAB, tokenizer_hash=tokenizer_hash, shard_tokens=50
+            self.folder / name, vocab_size=VOCAB, tokenizer_hash=tokenizer_hash, shard_tokens=50
         ) as writer:
-            for length in lengths:
-                writer.add(rng.integers(2, VOCAB, length), source="made up")
+            for ids in documents:
+                writer.add(ids, source="made up")
             return writer.close()
 
-    return build
-
-
-@pytest.fixture
-def numbered_shards(tmp_path: Path) -> Callable[..., ShardSet]:
-    """``numbered_shards(lengths)``: every token of document d is the id d."""
-
-    def build(lengths: Sequence[int]) -> ShardSet:
-        with ShardWriter(
-            tmp_path / "numbered", vocab_size=VOCAB, tokenizer_hash="tiny", shard_tokens=50
-        ) as writer:
-            for document, length in enumerate(lengths):
-                writer.add([document] * length, source="made up")
-            return writer.close()
-
-    return build
-
-
-@pytest.fixture
-def build_sample() -> Callable[..., Sample]:
-    """``build_sample(length)``: an AE sample of seeded random ids at 4x."""
-
-    def build(length: int = SPAN, *, ratio: float = 4.0, seed: int = 0) -> Sample:
+    def sample(self, length: int = SPAN, *, ratio: float = 4.0, seed: int = 0) -> Sample:
+        """An AE sample of seeded random ids."""
         ids = np.random.default_rng(seed).integers(2, VOCAB, length)
         return Sample(context_ids=ids, ratio=ratio, tasks=(autoencoding(ids),))
 
-    return build
+
+@pytest.fixture
+def tiny(tmp_path: Path) -> Tiny:
+    return Tiny(tmp_path)
 
 
 @pytest.fixture
@@ -180,18 +141,25 @@ def tokenizer() -> PreTrainedTokenizerFast:
 
 
 @pytest.fixture(scope="session")
-def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Folder of the tiny model and its tokenizer."""
-    folder = tmp_path_factory.mktemp("tiny-base")
-    make_decoder().save_pretrained(folder)
-    make_tokenizer().save_pretrained(folder)
-    return str(folder)
+def save_base(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], str]:
+    """``save_base(seed)``: folder of the tiny model and its tokenizer."""
+
+    def save(seed: int) -> str:
+        folder = tmp_path_factory.mktemp("base")
+        make_decoder(seed).save_pretrained(folder)
+        make_tokenizer().save_pretrained(folder)
+        return str(folder)
+
+    return save
 
 
 @pytest.fixture(scope="session")
-def other_base(tmp_path_factory: pytest.TempPathFactory) -> str:
+def tiny_base(save_base: Callable[[int], str]) -> str:
+    """Folder of the tiny model and its tokenizer."""
+    return save_base(0)
+
+
+@pytest.fixture(scope="session")
+def other_base(save_base: Callable[[int], str]) -> str:
     """The same architecture and tokenizer with other weights."""
-    folder = tmp_path_factory.mktemp("other-base")
-    make_decoder(seed=1).save_pretrained(folder)
-    make_tokenizer().save_pretrained(folder)
-    return str(folder)
+    return save_base(1)

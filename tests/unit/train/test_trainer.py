@@ -52,11 +52,9 @@ def test_learning_rate_warms_up_and_follows_a_cosine_to_its_floor() -> None:
     assert learning_rate_share(config, 40) == pytest.approx(0.1)
 
 
-def test_both_rates_follow_the_schedule(
-    build_recipe: Any, build_model: Any, build_sample: Any, fixed_source: Any
-) -> None:
-    recipe = build_recipe(optim={"steps": 4, "warmup_steps": 2})
-    trainer = Trainer(recipe, build_model(), fixed_source([build_sample()]))
+def test_both_rates_follow_the_schedule(tiny: Any) -> None:
+    recipe = tiny.recipe(optim={"steps": 4, "warmup_steps": 2})
+    trainer = Trainer(recipe, tiny.model(), tiny.source([tiny.sample()]))
     seen = watch_steps(trainer)
     trainer.run()
     shares = [0.5, 1.0, 1.0, 0.55]
@@ -65,8 +63,8 @@ def test_both_rates_follow_the_schedule(
     assert [s["rates"][2] for s in seen] == pytest.approx([5e-3 * s for s in shares])
 
 
-def test_lora_a_and_b_and_tokens_with_head_have_their_own_rates(build_model: Any) -> None:
-    model = build_model()
+def test_lora_a_and_b_and_tokens_with_head_have_their_own_rates(tiny: Any) -> None:
+    model = tiny.model()
     config = OptimConfig(learning_rate=1e-4, lora_b_multiplier=8.0, token_learning_rate=1e-3)
     down, up, own = build_optimizer(model, config).param_groups
     named = model.trainable()
@@ -81,21 +79,19 @@ def test_lora_a_and_b_and_tokens_with_head_have_their_own_rates(build_model: Any
     assert sum(len(group["params"]) for group in (down, up, own)) == len(named)
 
 
-def test_micro_batches_give_the_update_of_one_batch(
-    build_recipe: Any, build_model: Any, build_sample: Any, fixed_source: Any
-) -> None:
-    samples = [build_sample(n, seed=n) for n in (4, 16, 9, 30)]
-    model = build_model()
+def test_micro_batches_give_the_update_of_one_batch(tiny: Any) -> None:
+    samples = [tiny.sample(n, seed=n) for n in (4, 16, 9, 30)]
+    model = tiny.model()
     scores = model(samples)
     (sum(s.loss_sum for s in scores) / sum(s.labels for s in scores)).backward()
     expected = {n: p.grad for n, p in model.trainable().items()}
     for size in (1, 2, 4):
-        recipe = build_recipe(
+        recipe = tiny.recipe(
             objective={"ae_weight": 1.0},
             optim={"steps": 1, "micro_batch_size": size, "clip_norm": 1e9},
-            run={"output": f"{build_recipe().run.output}-{size}"},
+            run={"output": f"{tiny.recipe().run.output}-{size}"},
         )
-        trainer = Trainer(recipe, build_model(), fixed_source(samples))
+        trainer = Trainer(recipe, tiny.model(), tiny.source(samples))
         seen = watch_steps(trainer)
         trainer.run()
         for name, grad in seen[0]["grads"].items():
@@ -104,95 +100,64 @@ def test_micro_batches_give_the_update_of_one_batch(
         assert logged(recipe)[0]["ae_loss"] == pytest.approx(mean, rel=1e-5)
 
 
-def test_recipe_says_whether_layers_are_compiled(
-    build_recipe: Any, build_model: Any, build_sample: Any, fixed_source: Any
-) -> None:
+def test_recipe_says_whether_layers_are_compiled(tiny: Any) -> None:
     compiled = []
     for setting in ("none", "layers"):
-        model = build_model()
-        Trainer(build_recipe(run={"compile": setting}), model, fixed_source([build_sample()]))
+        model = tiny.model()
+        Trainer(tiny.recipe(run={"compile": setting}), model, tiny.source([tiny.sample()]))
         compiled.append(sum(m._compiled_call_impl is not None for m in model.modules()))
     assert compiled == [0, 2]
 
 
-def test_decoder_has_no_gradient_and_the_same_weights_after_a_run(
-    build_recipe: Any, build_model: Any, build_shards: Any
-) -> None:
-    model, recipe = build_model(), build_recipe()
-    before = {n: p.detach().clone() for n, p in model.decoder.named_parameters()}
-    trained = weights_of(model)
-    trainer = Trainer(recipe, model, SampleSource(recipe, build_shards(), []))
-    seen = watch_steps(trainer)
-    trainer.optimizer.register_step_post_hook(
-        lambda *_: seen.append({"frozen": [p.grad for p in model.decoder.parameters()]})
-    )
-    trainer.run()
-    assert all(g is None for s in seen if "frozen" in s for g in s["frozen"])
-    for name, weight in model.decoder.named_parameters():
-        assert weight.grad is None, name
-        assert not weight.requires_grad, name
-        assert torch.equal(weight, before[name]), name
-    for name, weight in model.trainable().items():
-        assert not torch.equal(weight, trained[name]), name
-
-
-def test_gradients_are_clipped_to_the_norm(
-    build_recipe: Any, build_model: Any, build_sample: Any, fixed_source: Any
-) -> None:
-    recipe = build_recipe(optim={"steps": 2, "clip_norm": 0.01})
-    trainer = Trainer(recipe, build_model(), fixed_source([build_sample()]))
+def test_gradients_are_clipped_to_the_norm(tiny: Any) -> None:
+    recipe = tiny.recipe(optim={"steps": 2, "clip_norm": 0.01})
+    trainer = Trainer(recipe, tiny.model(), tiny.source([tiny.sample()]))
     seen = watch_steps(trainer)
     trainer.run()
     assert [s["norm"] for s in seen] == pytest.approx([0.01, 0.01], rel=1e-3)
     assert all(r["grad_norm"] > 0.1 for r in logged(recipe)), "the norm before clipping is logged"
 
 
-def test_loss_that_is_not_finite_stops_the_run_before_the_update(
-    build_recipe: Any, build_model: Any, build_sample: Any, fixed_source: Any
-) -> None:
-    model = build_model()
+def test_loss_that_is_not_finite_stops_the_run_before_the_update(tiny: Any) -> None:
+    model = tiny.model()
     with torch.no_grad():
         model.tokens.objective_ND[0] = math.nan
     before = weights_of(model)["tokens.memory_ND"]
-    trainer = Trainer(build_recipe(), model, fixed_source([build_sample()]))
+    trainer = Trainer(tiny.recipe(), model, tiny.source([tiny.sample()]))
     with pytest.raises(TrainingError, match="not finite at step 0"):
         trainer.run()
     assert torch.equal(model.tokens.memory_ND, before)
 
 
 @pytest.mark.slow
-def test_training_on_one_sample_learns_to_write_it_back(
-    build_recipe: Any, build_model: Any, build_sample: Any, fixed_source: Any
-) -> None:
-    recipe = build_recipe(
+def test_training_on_one_sample_learns_to_write_it_back(tiny: Any) -> None:
+    recipe = tiny.recipe(
         objective={"ae_weight": 1.0},
         optim={"steps": 60, "learning_rate": 1e-2, "token_learning_rate": 3e-2},
         run={"log_every": 1},
     )
-    Trainer(recipe, build_model(), fixed_source([build_sample(8, ratio=1.0)])).run()
+    Trainer(recipe, tiny.model(), tiny.source([tiny.sample(8, ratio=1.0)])).run()
     losses = [r["ae_loss"] for r in logged(recipe)]
     assert losses[-1] < 0.5 * losses[0]
 
 
-def resumable(build_recipe: Any, name: str, **run: Any) -> Any:
+def resumable(tiny: Any, name: str, **run: Any) -> Any:
     stages = (RatioStage(until=0.5, ratios={1.0: 1.0, 2.0: 1.0}), RatioStage(ratios={4.0: 1.0}))
-    return build_recipe(
+    return tiny.recipe(
         data={"context_lengths": {16: 2.0, 24: 1.0}, "ratio_curriculum": stages},
         optim={"steps": 6, "micro_batch_size": 2},
-        run={"output": f"{build_recipe().run.output}-{name}", "eval_every": 2, **run},
+        run={"output": f"{tiny.recipe().run.output}-{name}", "eval_every": 2, **run},
     )
 
 
 @pytest.mark.parametrize("stop_at", [3, 4])
-def test_stopped_and_resumed_run_equals_an_uninterrupted_one(
-    build_recipe: Any, build_model: Any, build_shards: Any, stop_at: int
-) -> None:
-    shards, outcomes = build_shards(), []
+def test_stopped_and_resumed_run_equals_an_uninterrupted_one(tiny: Any, stop_at: int) -> None:
+    shards, outcomes = tiny.shards(), []
     for name, stops in (("whole", [None]), ("stopped", [stop_at, None])):
-        recipe = resumable(build_recipe, name)
+        recipe = resumable(tiny, name)
         best: list[Any] = []
         for stop in stops:
-            model = build_model()
+            model = tiny.model()
             trainer = Trainer(
                 recipe,
                 model,
@@ -221,13 +186,11 @@ def test_stopped_and_resumed_run_equals_an_uninterrupted_one(
     assert metrics == metrics2
 
 
-def test_resuming_a_finished_run_changes_nothing_and_keeps_its_figures(
-    build_recipe: Any, build_model: Any, build_shards: Any
-) -> None:
-    shards, recipe = build_shards(), resumable(build_recipe, "finished")
+def test_resuming_a_finished_run_changes_nothing_and_keeps_its_figures(tiny: Any) -> None:
+    shards, recipe = tiny.shards(), resumable(tiny, "finished")
     results, models = [], []
     for _ in range(2):
-        models.append(build_model())
+        models.append(tiny.model())
         source = SampleSource(recipe, shards, [])
         trainer = Trainer(recipe, models[-1], source, evaluation=Evaluation(recipe, shards))
         results.append(trainer.run())
@@ -238,19 +201,15 @@ def test_resuming_a_finished_run_changes_nothing_and_keeps_its_figures(
         assert torch.equal(weight, models[1].trainable()[name]), name
 
 
-def test_without_evaluation_steps_the_end_is_evaluated_once(
-    build_recipe: Any, build_model: Any, build_shards: Any
-) -> None:
-    shards, recipe = build_shards(), build_recipe(optim={"steps": 2}, run={"eval_every": 0})
+def test_without_evaluation_steps_the_end_is_evaluated_once(tiny: Any) -> None:
+    shards, recipe = tiny.shards(), tiny.recipe(optim={"steps": 2}, run={"eval_every": 0})
     source = SampleSource(recipe, shards, [])
-    result = Trainer(recipe, build_model(), source, evaluation=Evaluation(recipe, shards)).run()
+    result = Trainer(recipe, tiny.model(), source, evaluation=Evaluation(recipe, shards)).run()
     assert [r["step"] for r in logged(recipe, "eval")] == [2]
     assert result.metrics["ae_loss"] == logged(recipe, "eval")[0]["ae_loss"]
 
 
-def test_best_is_reported_only_when_held_out_loss_falls(
-    build_recipe: Any, build_model: Any, build_sample: Any, fixed_source: Any
-) -> None:
+def test_best_is_reported_only_when_held_out_loss_falls(tiny: Any) -> None:
     class Falling:
         losses = iter([3.0, 5.0, 2.0, 2.0])
 
@@ -259,9 +218,9 @@ def test_best_is_reported_only_when_held_out_loss_falls(
 
     best: list[int] = []
     Trainer(
-        build_recipe(optim={"steps": 4}, run={"eval_every": 1}),
-        build_model(),
-        fixed_source([build_sample()]),
+        tiny.recipe(optim={"steps": 4}, run={"eval_every": 1}),
+        tiny.model(),
+        tiny.source([tiny.sample()]),
         evaluation=Falling(),  # type: ignore[arg-type]
         on_best=lambda step, metrics: best.append(step),
     ).run()
@@ -279,18 +238,16 @@ def test_signal_sets_the_event_and_the_second_one_interrupts() -> None:
     assert signal.getsignal(signal.SIGTERM) is before
 
 
-def test_figures_are_means_over_the_steps_since_the_last_line(
-    build_recipe: Any, build_model: Any, build_shards: Any
-) -> None:
-    shards = build_shards()
+def test_figures_are_means_over_the_steps_since_the_last_line(tiny: Any) -> None:
+    shards = tiny.shards()
     lines = {}
     for every in (1, 3):
-        recipe = build_recipe(
+        recipe = tiny.recipe(
             objective={"ae_weight": 0.0},
             optim={"steps": 4},
-            run={"log_every": every, "output": f"{build_recipe().run.output}-{every}"},
+            run={"log_every": every, "output": f"{tiny.recipe().run.output}-{every}"},
         )
-        Trainer(recipe, build_model(), SampleSource(recipe, shards, [])).run()
+        Trainer(recipe, tiny.model(), SampleSource(recipe, shards, [])).run()
         lines[every] = logged(recipe)
     assert [r["step"] for r in lines[3]] == [3, 4]
     single = [r["lm_loss"] for r in lines[1]]

@@ -13,11 +13,11 @@ from icae.train.trainer import build_optimizer
 
 
 @pytest.fixture
-def run(build_model: Any, build_recipe: Any, build_sample: Any) -> Any:
+def run(tiny: Any) -> Any:
     """Model and optimizer after one update, and their recipe."""
-    model, recipe = build_model(), build_recipe()
+    model, recipe = tiny.model(), tiny.recipe()
     optimizer = build_optimizer(model, recipe.optim)
-    model([build_sample()])[0].loss_sum.backward()
+    model([tiny.sample()])[0].loss_sum.backward()
     optimizer.step()
     return model, optimizer, recipe
 
@@ -27,16 +27,16 @@ def save(folder: Path, run: Any, step: int = 3) -> Path:
     return save_checkpoint(folder, model, optimizer, step=step, recipe=recipe, seconds=1.5)
 
 
-def load_fresh(path: Path, build_model: Any, recipe: Any) -> Any:
-    model = build_model()
+def load_fresh(tiny: Any, path: Path, recipe: Any) -> Any:
+    model = tiny.model()
     optimizer = build_optimizer(model, recipe.optim)
     return load_checkpoint(path, model, optimizer, recipe), model, optimizer
 
 
 def test_checkpoint_restores_weights_optimizer_step_and_time(
-    tmp_path: Path, run: Any, build_model: Any
+    tiny: Any, tmp_path: Path, run: Any
 ) -> None:
-    done, model, optimizer = load_fresh(save(tmp_path, run), build_model, run[2])
+    done, model, optimizer = load_fresh(tiny, save(tmp_path, run), run[2])
     assert done == (3, 1.5)
     for name, weight in run[0].trainable().items():
         assert torch.equal(weight, model.trainable()[name]), name
@@ -80,20 +80,18 @@ def test_only_the_newest_checkpoints_are_kept(tmp_path: Path, run: Any, keep: in
 
 
 @pytest.mark.parametrize("damage", ["cut", "empty", "garbage"])
-def test_damaged_checkpoint_is_refused(
-    tmp_path: Path, run: Any, build_model: Any, damage: str
-) -> None:
+def test_damaged_checkpoint_is_refused(tiny: Any, tmp_path: Path, run: Any, damage: str) -> None:
     path = save(tmp_path, run)
     data = path.read_bytes()
     path.write_bytes({"cut": data[: len(data) // 2], "empty": b"", "garbage": b"x" * 500}[damage])
     with pytest.raises(TrainingError, match="damaged") as caught:
-        load_fresh(path, build_model, run[2])
+        load_fresh(tiny, path, run[2])
     assert "Delete it" in str(caught.value)
 
 
 @pytest.mark.parametrize("part", ["optim", "data", "model", "objective"])
 def test_another_recipe_is_refused_and_the_changed_part_is_named(
-    tmp_path: Path, run: Any, build_model: Any, build_recipe: Any, part: str
+    tiny: Any, tmp_path: Path, run: Any, part: str
 ) -> None:
     path = save(tmp_path, run)
     changes = {
@@ -103,20 +101,18 @@ def test_another_recipe_is_refused_and_the_changed_part_is_named(
         "objective": {"ae_weight": 0.6},
     }
     with pytest.raises(TrainingError, match=f"a different {part}\n"):
-        load_fresh(path, build_model, build_recipe(**{part: changes[part]}))
+        load_fresh(tiny, path, tiny.recipe(**{part: changes[part]}))
 
 
-def test_name_description_and_run_settings_may_change(
-    tmp_path: Path, run: Any, build_model: Any, build_recipe: Any
-) -> None:
-    recipe = build_recipe(name="renamed", description="new", run={"log_every": 7, "output": "x"})
-    done, _, _ = load_fresh(save(tmp_path, run), build_model, recipe)
+def test_name_description_and_run_settings_may_change(tiny: Any, tmp_path: Path, run: Any) -> None:
+    recipe = tiny.recipe(name="renamed", description="new", run={"log_every": 7, "output": "x"})
+    done, _, _ = load_fresh(tiny, save(tmp_path, run), recipe)
     assert done == (3, 1.5)
 
 
-def test_checkpoint_of_other_weights_is_refused(tmp_path: Path, run: Any, build_model: Any) -> None:
+def test_checkpoint_of_other_weights_is_refused(tiny: Any, tmp_path: Path, run: Any) -> None:
     path = save(tmp_path, run)
-    model = build_model(slot_head="plain")
+    model = tiny.model(slot_head="plain")
     with pytest.raises(TrainingError, match="does not fit"):
         load_checkpoint(path, model, build_optimizer(model, run[2].optim), run[2])
 
@@ -126,15 +122,15 @@ def longer(recipe: Any, steps: int) -> Any:
 
 
 def test_a_run_may_be_made_longer(
-    tmp_path: Path, run: Any, build_model: Any, caplog: pytest.LogCaptureFixture
+    tiny: Any, tmp_path: Path, run: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = save(tmp_path, run)
-    done, _, _ = load_fresh(path, build_model, longer(run[2], 50))
+    done, _, _ = load_fresh(tiny, path, longer(run[2], 50))
     assert done == (3, 1.5)
     assert f"begun with {run[2].optim.steps} steps, it goes on to 50" in caplog.text
 
 
-def test_a_run_cannot_end_before_what_is_done(tmp_path: Path, run: Any, build_model: Any) -> None:
+def test_a_run_cannot_end_before_what_is_done(tiny: Any, tmp_path: Path, run: Any) -> None:
     path = save(tmp_path, run, step=60)
     with pytest.raises(TrainingError, match=r"step 60, optim\.steps 50"):
-        load_fresh(path, build_model, longer(run[2], 50))
+        load_fresh(tiny, path, longer(run[2], 50))

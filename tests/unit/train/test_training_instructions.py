@@ -101,15 +101,6 @@ def test_files_are_drawn_by_their_weights(tmp_path: Path, tokenizer: Any) -> Non
     assert weighted[10] / 2000 == pytest.approx(0.75, abs=0.04)
 
 
-def test_a_file_without_a_fitting_triplet_is_never_drawn(tmp_path: Path, tokenizer: Any) -> None:
-    long = write_triplets(tmp_path / "long.jsonl", [50])
-    short = write_triplets(tmp_path / "short.jsonl", [10])
-    sets = load_instructions(
-        [TripletFile(path=long.path, weight=9.0), short], tokenizer, max_context=20
-    )
-    assert draws(sets, 50) == {10: 50}
-
-
 def test_every_reference_answer_is_drawn_and_case_alone_makes_none(
     tmp_path: Path, tokenizer: Any
 ) -> None:

@@ -20,15 +20,15 @@ LAUNCHES = sorted((Path(__file__).parents[3] / "recipes" / "accelerate").glob("*
 
 
 @pytest.fixture
-def build_trainer(build_recipe: Any, build_model: Any, build_sample: Any, fixed_source: Any) -> Any:
+def build_trainer(tiny: Any) -> Any:
     """``build_trainer(**recipe)``: a trainer on one sample."""
     return lambda **settings: Trainer(
-        build_recipe(**settings), build_model(), fixed_source([build_sample()])
+        tiny.recipe(**settings), tiny.model(), tiny.source([tiny.sample()])
     )
 
 
 def test_signal_that_another_process_saw_stops_this_one_with_a_checkpoint(
-    build_trainer: Any, build_recipe: Any, monkeypatch: pytest.MonkeyPatch
+    tiny: Any, build_trainer: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trainer = build_trainer()
     monkeypatch.setattr(accelerate.Accelerator, "num_processes", 2)
@@ -37,7 +37,7 @@ def test_signal_that_another_process_saw_stops_this_one_with_a_checkpoint(
     )
     with pytest.raises(KeyboardInterrupt):
         trainer.run()
-    assert newest_checkpoint(Path(build_recipe().run.output) / "checkpoints").stem[-1] == "1"
+    assert newest_checkpoint(Path(tiny.recipe().run.output) / "checkpoints").stem[-1] == "1"
 
 
 def test_processes_that_found_different_checkpoints_are_refused(

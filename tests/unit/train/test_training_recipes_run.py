@@ -22,12 +22,10 @@ SHORTER = 16
 
 
 @pytest.fixture
-def shrink(
-    tiny_base: str, build_shards: Callable[..., Any], tmp_path: Path
-) -> Callable[[Recipe], Recipe]:
+def shrink(tiny: Any, tiny_base: str, tmp_path: Path) -> Callable[[Recipe], Recipe]:
     """The recipe on the tiny base and made-up text; its settings stay."""
     packed = tokenizer_hash(load_tokenizer(tiny_base))
-    shards = build_shards([400, 600], tokenizer_hash=packed)
+    shards = tiny.shards([400, 600], tokenizer_hash=packed)
     questions = tmp_path / "questions.jsonl"
     words = " ".join(f"w{i}" for i in range(2, 14))
     questions.write_text(json.dumps({"context": words, "prompt": "w5", "answer": "w6"}) + "\n")

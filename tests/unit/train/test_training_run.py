@@ -31,15 +31,15 @@ from icae.train.records import read_records
 
 
 @pytest.fixture
-def pretraining(tiny_base: str, build_recipe: Any, build_shards: Any) -> Callable[..., Recipe]:
+def pretraining(tiny: Any, tiny_base: str) -> Callable[..., Recipe]:
     """``pretraining(run={...}, ...)``: a recipe of two steps on the tiny base."""
     packed = tokenizer_hash(load_tokenizer(tiny_base))
-    shards = build_shards(tokenizer_hash=packed)
-    held_out = build_shards(name="held-out", tokenizer_hash=packed, seed=1)
+    shards = tiny.shards(tokenizer_hash=packed)
+    held_out = tiny.shards(name="held-out", tokenizer_hash=packed, seed=1)
 
     def build(*, data: Any = None, optim: Any = None, **sections: Any) -> Recipe:
         folders = {"shards": str(shards.folder), "eval_shards": str(held_out.folder)}
-        recipe: Recipe = build_recipe(
+        recipe: Recipe = tiny.recipe(
             **{"base": tiny_base, **sections},
             data={**folders, **(data or {})},
             optim={"steps": 2, **(optim or {})},
@@ -71,9 +71,7 @@ def own_weights(adapter: Path) -> dict[str, torch.Tensor]:
     }
 
 
-def test_pretraining_writes_a_complete_adapter(
-    pretraining: Callable[..., Recipe], tiny_base: str
-) -> None:
+def test_pretraining_writes_a_complete_adapter(pretraining: Any, tiny_base: str) -> None:
     recipe = pretraining(description="A tiny run.")
     result = train(recipe, stage="pretrain")
     files = {str(p.relative_to(result.adapter)) for p in result.adapter.rglob("*") if p.is_file()}
@@ -98,9 +96,7 @@ def test_pretraining_writes_a_complete_adapter(
     assert result.steps == 2
 
 
-def test_best_adapter_is_the_one_with_the_lowest_held_out_loss(
-    pretraining: Callable[..., Recipe],
-) -> None:
+def test_best_adapter_is_the_one_with_the_lowest_held_out_loss(pretraining: Any) -> None:
     recipe = pretraining(run={"eval_every": 1})
     train(recipe, stage="pretrain")
     folder = Path(recipe.run.output)
@@ -110,7 +106,7 @@ def test_best_adapter_is_the_one_with_the_lowest_held_out_loss(
 
 
 def test_fine_tuning_starts_from_the_pretrained_adapter(
-    pretraining: Callable[..., Recipe], triplets: str, tmp_path: Path
+    pretraining: Any, triplets: str, tmp_path: Path
 ) -> None:
     first = train(pretraining(), stage="pretrain")
     recipe = pretraining(
@@ -133,9 +129,7 @@ def test_fine_tuning_starts_from_the_pretrained_adapter(
     assert {"ae_loss", "lm_loss", "ft_loss"} <= last.keys()
 
 
-def test_dry_run_writes_beside_the_run_and_starts_afresh_each_time(
-    pretraining: Callable[..., Recipe],
-) -> None:
+def test_dry_run_writes_beside_the_run_and_starts_afresh_each_time(pretraining: Any) -> None:
     recipe = pretraining(optim={"steps": 1000})
     for steps in (1, 2, 2):
         result = train(recipe, stage="pretrain", dry_run_steps=steps)
@@ -147,16 +141,14 @@ def test_dry_run_writes_beside_the_run_and_starts_afresh_each_time(
     assert not Path(recipe.run.output).exists()
 
 
-def test_shards_of_another_tokenizer_are_refused(
-    pretraining: Callable[..., Recipe], build_shards: Any
-) -> None:
-    other = build_shards(name="other", tokenizer_hash="another").folder
+def test_shards_of_another_tokenizer_are_refused(tiny: Any, pretraining: Any) -> None:
+    other = tiny.shards(name="other", tokenizer_hash="another").folder
     for place in ("shards", "eval_shards"):
         with pytest.raises(TrainingError, match="packed with another tokenizer"):
             train(pretraining(data={place: str(other)}), stage="pretrain")
 
 
-def test_missing_shards_are_refused(pretraining: Callable[..., Recipe], tmp_path: Path) -> None:
+def test_missing_shards_are_refused(pretraining: Any, tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="names no token shards"):
         train(pretraining(data={"shards": ""}), stage="pretrain")
     with pytest.raises(InputError, match="not a usable set of token shards"):
@@ -177,11 +169,7 @@ def test_missing_shards_are_refused(pretraining: Callable[..., Recipe], tmp_path
     ],
 )
 def test_a_recipe_without_what_its_stage_needs_is_refused(
-    pretraining: Callable[..., Recipe],
-    triplets: str,
-    stage: Any,
-    sections: dict[str, Any],
-    message: str,
+    pretraining: Any, triplets: str, stage: Any, sections: dict[str, Any], message: str
 ) -> None:
     recipe = pretraining(**{"data": {"triplets": (TripletFile(path=triplets),)}, **sections})
     with pytest.raises(TrainingError, match=message):
@@ -189,7 +177,7 @@ def test_a_recipe_without_what_its_stage_needs_is_refused(
 
 
 def test_adapter_of_another_base_is_refused(
-    pretraining: Callable[..., Recipe], other_base: str, tmp_path: Path
+    pretraining: Any, other_base: str, tmp_path: Path
 ) -> None:
     first = train(pretraining(), stage="pretrain")
     recipe = pretraining(
@@ -217,7 +205,7 @@ def reading(
 
 
 def test_a_full_context_reader_is_trained_on_the_same_triplets(
-    reading: Callable[..., Recipe], tiny_base: str, tmp_path: Path
+    reading: Any, tiny_base: str, tmp_path: Path
 ) -> None:
     result = train(reading(optim={"steps": 8, "learning_rate": 0.02}), stage="finetune")
     info = read_info(result.adapter, FULL_CONTEXT)
@@ -242,7 +230,7 @@ def test_a_full_context_reader_is_trained_on_the_same_triplets(
     ],
 )
 def test_a_full_context_reader_with_what_it_cannot_use_is_refused(
-    reading: Callable[..., Recipe], change: dict[str, Any], message: str
+    reading: Any, change: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(TrainingError, match=message):
         train(reading(**change), stage="finetune")
@@ -250,11 +238,7 @@ def test_a_full_context_reader_with_what_it_cannot_use_is_refused(
 
 @pytest.mark.parametrize("method", ["gist", "autocompressor"])
 def test_a_rival_is_trained_on_the_same_samples_and_goes_on_from_its_folder(
-    pretraining: Callable[..., Recipe],
-    triplets: str,
-    tiny_base: str,
-    tmp_path: Path,
-    method: Any,
+    pretraining: Any, triplets: str, tiny_base: str, tmp_path: Path, method: Any
 ) -> None:
     recipe = pretraining(objective={"reader": method}, run={"output": str(tmp_path / method)})
     result = train(recipe, stage="pretrain")
@@ -283,15 +267,13 @@ def test_a_rival_is_trained_on_the_same_samples_and_goes_on_from_its_folder(
     "run", [{"gradient_checkpointing": True}, {"compile": "layers"}, {"sharing": "frozen-shards"}]
 )
 def test_gist_with_layers_that_are_not_run_as_they_are_is_refused(
-    pretraining: Callable[..., Recipe], run: dict[str, Any]
+    pretraining: Any, run: dict[str, Any]
 ) -> None:
     with pytest.raises(TrainingError, match="keys and values is trained as it is"):
         train(pretraining(objective={"reader": "gist"}, run=run), stage="pretrain")
 
 
-def test_a_rival_does_not_start_from_the_other(
-    pretraining: Callable[..., Recipe], tmp_path: Path
-) -> None:
+def test_a_rival_does_not_start_from_the_other(pretraining: Any, tmp_path: Path) -> None:
     first = train(pretraining(objective={"reader": "gist"}), stage="pretrain")
     recipe = pretraining(
         objective={"reader": "autocompressor"},
@@ -302,9 +284,7 @@ def test_a_rival_does_not_start_from_the_other(
         train(recipe, stage="pretrain")
 
 
-def test_fresh_weights_are_fine_tuned_only_on_purpose(
-    pretraining: Callable[..., Recipe], triplets: str
-) -> None:
+def test_fresh_weights_are_fine_tuned_only_on_purpose(pretraining: Any, triplets: str) -> None:
     recipe = pretraining(
         init_adapter="untrained",
         data={"triplets": (TripletFile(path=triplets),)},
@@ -315,7 +295,7 @@ def test_fresh_weights_are_fine_tuned_only_on_purpose(
 
 
 def test_a_checkpoint_from_before_a_setting_existed_still_belongs_to_its_run(
-    pretraining: Callable[..., Recipe],
+    pretraining: Any,
 ) -> None:
     recipe = pretraining()
     train(recipe, stage="pretrain")
@@ -332,9 +312,7 @@ def test_a_checkpoint_from_before_a_setting_existed_still_belongs_to_its_run(
         train(other, stage="pretrain")
 
 
-def test_a_finished_run_goes_on_when_it_is_given_more_steps(
-    pretraining: Callable[..., Recipe],
-) -> None:
+def test_a_finished_run_goes_on_when_it_is_given_more_steps(pretraining: Any) -> None:
     recipe = pretraining()
     assert train(recipe, stage="pretrain").steps == 2
     more = replace(recipe, optim=replace(recipe.optim, steps=4))

@@ -40,27 +40,19 @@ def triplets(count: int) -> InstructionSource:
     return InstructionSource([TripletSet(name="t", weight=1.0, triplets=found)])
 
 
-def test_same_seed_and_step_give_the_same_samples(build_recipe: Any, build_shards: Any) -> None:
-    shards = build_shards()
-    first, second = (SampleSource(build_recipe(), shards) for _ in range(2))
+def test_same_seed_and_step_give_the_same_samples(tiny: Any) -> None:
+    shards = tiny.shards()
+    first, second = (SampleSource(tiny.recipe(), shards) for _ in range(2))
     first.draw(0)  # a source that has drawn before must not drift
-    assert flat(first.draw(3)) == flat(second.draw(3))
-
-
-def test_steps_and_seeds_give_different_samples(build_recipe: Any, build_shards: Any) -> None:
-    shards = build_shards()
-    source = SampleSource(build_recipe(), shards)
-    reseeded = SampleSource(build_recipe(optim={"seed": 1}), shards)
-    assert flat(source.draw(0)) != flat(source.draw(1))
-    assert flat(source.draw(0)) != flat(reseeded.draw(0))
+    assert flat(first.draw(3)) == flat(second.draw(3)) != flat(first.draw(2))
+    reseeded = SampleSource(tiny.recipe(optim={"seed": 1}), shards)
+    assert flat(first.draw(3)) != flat(reseeded.draw(3))
 
 
 @pytest.mark.parametrize("share", [0.1, 0.3, 0.375, 1.0])
-def test_instruction_share_is_exact_over_many_steps(
-    build_recipe: Any, build_shards: Any, share: float
-) -> None:
-    recipe = build_recipe(objective={"ft_share": share}, optim={"batch_size": 4})
-    source = SampleSource(recipe, build_shards(), triplets(1))
+def test_instruction_share_is_exact_over_many_steps(tiny: Any, share: float) -> None:
+    recipe = tiny.recipe(objective={"ft_share": share}, optim={"batch_size": 4})
+    source = SampleSource(recipe, tiny.shards(), triplets(1))
     kinds: Counter[str] = Counter()
     for step in range(40):
         drawn = source.draw(step)
@@ -71,8 +63,8 @@ def test_instruction_share_is_exact_over_many_steps(
     assert kinds["ft"] == round(160 * share)
 
 
-def test_windows_never_cross_documents(numbered_shards: Any) -> None:
-    shards = numbered_shards([30, 9, 55, 12, 3, 40])
+def test_windows_never_cross_documents(tiny: Any) -> None:
+    shards = tiny.numbered_shards([30, 9, 55, 12, 3, 40])
     rng = np.random.default_rng(0)
     seen = set()
     for _ in range(300):
@@ -82,8 +74,8 @@ def test_windows_never_cross_documents(numbered_shards: Any) -> None:
     assert seen == {0, 1, 2, 3, 5}, "document 4 is too short, every other one is drawn"
 
 
-def test_continuation_is_what_follows_the_context(build_shards: Any) -> None:
-    shards = build_shards([500])
+def test_continuation_is_what_follows_the_context(tiny: Any) -> None:
+    shards = tiny.shards([500])
     whole = shards.read(0, 500).tolist()
     context, after = draw_window(np.random.default_rng(1), shards, 16, 4)
     both = context.tolist() + after.tolist()
@@ -93,52 +85,46 @@ def test_continuation_is_what_follows_the_context(build_shards: Any) -> None:
 
 @pytest.mark.parametrize("length", [MIN_CONTEXT + 1, 12, 19])
 def test_short_documents_are_used_whole_and_keep_something_to_predict(
-    build_shards: Any, length: int
+    tiny: Any, length: int
 ) -> None:
-    shards = build_shards([length])
+    shards = tiny.shards([length])
     context, after = draw_window(np.random.default_rng(0), shards, 16, 4)
     assert MIN_CONTEXT <= len(context) <= 16
     assert 1 <= len(after) <= 4
     assert [*context, *after] == shards.read(0, length).tolist()
 
 
-def test_shards_with_only_tiny_documents_are_refused(build_shards: Any) -> None:
+def test_shards_with_only_tiny_documents_are_refused(tiny: Any) -> None:
     with pytest.raises(TrainingError, match="no usable document"):
-        draw_window(np.random.default_rng(0), build_shards([MIN_CONTEXT] * 5), 16, 4)
+        draw_window(np.random.default_rng(0), tiny.shards([MIN_CONTEXT] * 5), 16, 4)
 
 
-def test_context_longer_than_a_span_becomes_a_multi_span_sample(
-    build_recipe: Any, build_shards: Any, build_model: Any
-) -> None:
-    recipe = build_recipe(data={"context_lengths": {40: 1.0}})
-    samples = SampleSource(recipe, build_shards([200])).draw(0)
+def test_context_longer_than_a_span_becomes_a_multi_span_sample(tiny: Any) -> None:
+    recipe = tiny.recipe(data={"context_lengths": {40: 1.0}})
+    samples = SampleSource(recipe, tiny.shards([200])).draw(0)
     plans = plan_spans(len(samples[0].context_ids), span_length=16, ratio=samples[0].ratio)
     assert [p.length for p in plans] == [16, 16, 8]
-    scores = build_model()(samples[:1])
+    scores = tiny.model()(samples[:1])
     assert [(s.objective, s.labels) for s in scores] == [("ae", 40), ("lm", 4)]
 
 
-def test_context_lengths_are_mixed_by_weight_one_for_each_step(
-    build_recipe: Any, build_shards: Any
-) -> None:
-    recipe = build_recipe(data={"context_lengths": {16: 3.0, 32: 1.0}})
-    source = SampleSource(recipe, build_shards([200]))
+def test_context_lengths_are_mixed_by_weight_one_for_each_step(tiny: Any) -> None:
+    recipe = tiny.recipe(data={"context_lengths": {16: 3.0, 32: 1.0}})
+    source = SampleSource(recipe, tiny.shards([200]))
     steps = [{len(s.context_ids) for s in source.draw(step)} for step in range(400)]
     assert all(len(lengths) == 1 for lengths in steps)
     assert set.union(*steps) == {16, 32}
     assert steps.count({32}) / 400 == pytest.approx(0.25, abs=0.07)
 
 
-def test_curriculum_stages_switch_at_their_share_of_the_run(
-    build_recipe: Any, build_shards: Any
-) -> None:
+def test_curriculum_stages_switch_at_their_share_of_the_run(tiny: Any) -> None:
     stages = (
         RatioStage(until=0.3, ratios={1.0: 1.0}),
         RatioStage(until=0.5, ratios={2.0: 1.0}),
         RatioStage(until=1.0, ratios={4.0: 1.0}),
     )
-    recipe = build_recipe(data={"ratio_curriculum": stages}, optim={"steps": 10})
-    source = SampleSource(recipe, build_shards())
+    recipe = tiny.recipe(data={"ratio_curriculum": stages}, optim={"steps": 10})
+    source = SampleSource(recipe, tiny.shards())
     ratios = [{s.ratio for s in source.draw(step)} for step in range(11)]
     assert ratios == [{1.0}] * 3 + [{2.0}] * 2 + [{4.0}] * 6
 
