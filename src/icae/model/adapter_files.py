@@ -244,10 +244,10 @@ def require_base(info: AdapterInfo, *, base_model: str, base_hash: str) -> None:
     """
     if info.base_hash != base_hash:
         raise AdapterError(
-            f"{info.name} was trained on another base model.",
+            "The adapter was trained on another base model.",
             got=f"base {base_model} (weights {base_hash[:12]})",
             expected=f"base {info.base_model} (weights {info.base_hash[:12]})",
-            fix=f"Load {info.base_model}, or train one for {base_model}.",
+            fix=f"Load {info.base_model}, or train an adapter for {base_model}.",
         )
 
 
