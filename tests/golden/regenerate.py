@@ -16,7 +16,7 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from icae.config import ModelConfig, ObjectiveConfig, OptimConfig, Recipe, RunConfig
-from icae.config.types import OBJECTIVES, Objective
+from icae.config.types import Objective
 from icae.model import IcaeModel, Sample
 from icae.model.objectives import DecoderTask, autoencoding, continuation, instruction
 from icae.train.records import read_records
@@ -24,7 +24,7 @@ from icae.train.trainer import Trainer
 
 FOLDER = Path(__file__).parent
 STEPS = 10
-WEIGHTS = {
+WEIGHTS: dict[Objective, ObjectiveConfig] = {
     "ae": ObjectiveConfig(ae_weight=1.0),
     "lm": ObjectiveConfig(ae_weight=0.0),
     "ft": ObjectiveConfig(ft_share=1.0),
@@ -114,7 +114,7 @@ def golden_file(objective: Objective) -> Path:
 
 def main() -> None:
     """Write the losses of every objective."""
-    for objective in OBJECTIVES:
+    for objective in WEIGHTS:
         with tempfile.TemporaryDirectory() as folder:
             losses = golden_losses(objective, Path(folder))
         record = {"objective": objective, "losses": [round(x, 6) for x in losses]}

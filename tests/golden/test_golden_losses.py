@@ -6,12 +6,12 @@ import json
 from pathlib import Path
 
 import pytest
-from regenerate import STEPS, golden_file, golden_losses
+from regenerate import STEPS, WEIGHTS, golden_file, golden_losses
 
-from icae.config.types import OBJECTIVES, Objective
+from icae.config.types import Objective
 
 
-@pytest.mark.parametrize("objective", OBJECTIVES)
+@pytest.mark.parametrize("objective", WEIGHTS)
 def test_losses_of_ten_steps_are_those_on_file(objective: Objective, tmp_path: Path) -> None:
     expected = json.loads(golden_file(objective).read_text(encoding="utf-8"))
     assert expected["objective"] == objective
