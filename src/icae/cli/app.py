@@ -24,14 +24,13 @@ from icae.cli.eval import (
     latency,
     memorisation,
     multi_span,
-    qa,
     random_text,
     reconstruction,
     refinement,
-    rivals,
     slots,
 )
-from icae.cli.eval_reports import all_experiments, compare, judge
+from icae.cli.eval_questions import judge, qa, rivals
+from icae.cli.eval_reports import all_experiments, compare
 from icae.cli.inspect import inspect
 from icae.cli.plan import plan
 from icae.cli.pwc import build as build_pwc

@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from icae.cli.command import Outcome, command
 from icae.cli.eval_common import (
-    AnswerOptions,
+    Count,
     Examples,
     Greedy,
     Lengths,
-    Questions,
+    Numbers,
     Ratios,
     RunOptions,
     Samples,
+    Shares,
     SpanLengths,
     Texts,
-    Tokens,
-    Triplets,
     ratio_numbers,
     shares,
     size_pairs,
@@ -47,7 +45,7 @@ def reconstruction(
     does without memory and with the memory of another text. A context longer than the
     adapter's span length becomes several spans. A run that was stopped goes on where it was.
     """
-    chosen, wanted = whole_numbers(lengths, "--lengths") if lengths else None, ratio_numbers(ratios)
+    chosen, wanted = whole_numbers(lengths), ratio_numbers(ratios)
     from icae.evals import Reconstruction, paper_lengths
 
     return run.measured(
@@ -69,7 +67,7 @@ def continuation(
     texts: Texts,
     lengths: Lengths = None,
     ratios: Ratios = "2,4,8,16",
-    tokens: Tokens = 128,
+    tokens: Count = 128,
     samples: Samples = 64,
     run: RunOptions,
     model: ModelOptions,
@@ -79,8 +77,11 @@ def continuation(
     Beside the full context and the slots stand no context at all and as many of the last raw
     tokens as there are slots; the same tokens are scored in every row. Figures come with 95 %
     bootstrap intervals. A run that was stopped goes on where it was.
+
+    Args:
+        tokens: Scored tokens of the continuation.
     """
-    chosen, wanted = whole_numbers(lengths, "--lengths") if lengths else None, ratio_numbers(ratios)
+    chosen, wanted = whole_numbers(lengths), ratio_numbers(ratios)
     from icae.evals import Continuation, paper_lengths
 
     return run.measured(
@@ -111,7 +112,7 @@ def random_text(
 
     Figures come with 95 % bootstrap intervals. A run that was stopped goes on where it was.
     """
-    chosen, wanted = whole_numbers(lengths, "--lengths") if lengths else None, ratio_numbers(ratios)
+    chosen, wanted = whole_numbers(lengths), ratio_numbers(ratios)
     from icae.evals import RandomText, paper_lengths
 
     return run.measured(
@@ -131,43 +132,15 @@ def random_text(
 def refinement(
     *,
     texts: Texts,
-    lengths: Annotated[
-        str,
-        typer.Option(
-            metavar="N,N,...",
-            help="Span lengths in tokens, at most the adapter's span length.",
-        ),
-    ] = "32",
+    lengths: Numbers = "32",
     ratios: Ratios = "4,8,16",
-    starts: Annotated[
-        str,
-        typer.Option(
-            metavar="S,S,...",
-            help="What the slots are refined from: encoder, chunk-means (the mean input embedding "
-            "of each slot's chunk), noise.",
-        ),
-    ] = "encoder,chunk-means,noise",
-    steps: Annotated[
-        int, typer.Option(min=1, metavar="N", help="Optimiser steps for each span.")
-    ] = 60,
-    every: Annotated[int, typer.Option(min=1, metavar="N", help="Steps between two rows.")] = 10,
+    starts: Annotated[str, typer.Option(metavar="S,S,...")] = "encoder,chunk-means,noise",
+    steps: Count = 60,
+    every: Count = 10,
     samples: Samples = 8,
     greedy: Greedy = 8,
-    kl: Annotated[
-        float,
-        typer.Option(
-            min=0.0,
-            metavar="W",
-            help="Weight of the KL divergence from the decoder that reads the span; 0 refines for "
-            "writing back alone.",
-        ),
-    ] = 1.0,
-    learning_rate: Annotated[
-        float,
-        typer.Option(
-            metavar="X", help="Adam learning rate as a share of the RMS of the input embeddings."
-        ),
-    ] = 0.08,
+    kl: Annotated[float, typer.Option(min=0.0, metavar="W")] = 1.0,
+    learning_rate: Annotated[float, typer.Option(metavar="X")] = 0.08,
     run: RunOptions,
     model: ModelOptions,
 ) -> Outcome:
@@ -175,11 +148,21 @@ def refinement(
 
     Every start and ratio gets the same spans and steps; greedy text and the loss of the true
     next tokens are measured before and after. A run that was stopped goes on where it was.
+
+    Args:
+        lengths: Span lengths in tokens, at most the adapter's span length.
+        starts: What the slots are refined from: encoder, chunk-means (the mean input embedding of
+            each slot's chunk), noise.
+        steps: Optimiser steps for each span.
+        every: Steps between two rows.
+        kl: Weight of the KL divergence from the decoder that reads the span; 0 refines for
+            writing back alone.
+        learning_rate: Adam learning rate as a share of the RMS of the input embeddings.
     """
     from icae.evals import Refinement
 
     experiment = Refinement(
-        lengths=whole_numbers(lengths, "--lengths"),
+        lengths=whole_numbers(lengths),
         ratios=ratio_numbers(ratios),
         starts=split_names(starts),
         steps=steps,
@@ -197,34 +180,12 @@ def refinement(
 def adaptive(
     *,
     texts: Texts,
-    lengths: Annotated[
-        str, typer.Option(metavar="N,N,...", help="Context lengths in tokens.")
-    ] = "128",
+    lengths: Numbers = "128",
     ratios: Ratios = "2,4,8",
-    min_fidelities: Annotated[
-        str,
-        typer.Option(
-            metavar="F,F,...",
-            help="Fidelities that every span must reach, without refinement; - for none.",
-        ),
-    ] = "0.4,0.5,0.6,0.7,0.8,0.9",
-    budgets: Annotated[
-        str,
-        typer.Option(
-            metavar="X,X,...",
-            help="Decoder positions allowed, as shares of the context tokens; - for none.",
-        ),
-    ] = "0.2,0.25,0.35,0.5,0.7",
-    refined: Annotated[
-        str,
-        typer.Option(
-            metavar="F,F,...",
-            help="Fidelities that every span must reach, with refinement; - for none.",
-        ),
-    ] = "-",
-    steps: Annotated[
-        int, typer.Option(min=1, metavar="N", help="Most refinement steps at one ratio.")
-    ] = 60,
+    min_fidelities: Shares = "0.4,0.5,0.6,0.7,0.8,0.9",
+    budgets: Annotated[str, typer.Option(metavar="X,X,...")] = "0.2,0.25,0.35,0.5,0.7",
+    refined: Shares = "-",
+    steps: Count = 60,
     samples: Samples = 8,
     run: RunOptions,
     model: ModelOptions,
@@ -233,11 +194,18 @@ def adaptive(
 
     Every policy gets the same contexts. A run that was stopped goes on where it was, and
     one with more policies measures only these.
+
+    Args:
+        lengths: Context lengths in tokens.
+        min_fidelities: Fidelities that every span must reach, without refinement; - for none.
+        budgets: Decoder positions allowed, as shares of the context tokens; - for none.
+        refined: Fidelities that every span must reach, with refinement; - for none.
+        steps: Most refinement steps at one ratio.
     """
     from icae.evals import Adaptive
 
     experiment = Adaptive(
-        lengths=whole_numbers(lengths, "--lengths"),
+        lengths=whole_numbers(lengths),
         ratios=ratio_numbers(ratios),
         min_fidelities=shares(min_fidelities, "--min-fidelities"),
         budgets=shares(budgets, "--budgets"),
@@ -265,7 +233,7 @@ def slots(
     Gives a heat map and a locality score: the share of the changes that falls on the slot's own
     chunk. A run that was stopped goes on where it was.
     """
-    chosen, wanted = whole_numbers(lengths, "--lengths") if lengths else None, ratio_numbers(ratios)
+    chosen, wanted = whole_numbers(lengths), ratio_numbers(ratios)
     from icae.evals import Slots
 
     return run.measured(
@@ -297,7 +265,7 @@ def memorisation(
     Number, name, code, like meaning, form, omission, insertion or other, by type of text.
     A run that was stopped goes on where it was.
     """
-    chosen, wanted = whole_numbers(lengths, "--lengths") if lengths else None, ratio_numbers(ratios)
+    chosen, wanted = whole_numbers(lengths), ratio_numbers(ratios)
     from icae.evals import Memorisation
 
     return run.measured(
@@ -317,11 +285,9 @@ def memorisation(
 def multi_span(
     *,
     texts: Texts,
-    spans: Annotated[
-        str, typer.Option(metavar="N,N,...", help="Numbers of spans of full length.")
-    ] = "2,4,8,16",
+    spans: Numbers = "2,4,8,16",
     ratios: Ratios = "2,4,8",
-    tokens: Tokens = 128,
+    tokens: Count = 128,
     samples: Samples = 32,
     run: RunOptions,
     model: ModelOptions,
@@ -331,6 +297,10 @@ def multi_span(
     Beside the perplexity behind slots, the full context and no context stands the number of
     the context's last raw tokens that would give the same perplexity as the slots. A run that
     was stopped goes on where it was.
+
+    Args:
+        spans: Numbers of spans of full length.
+        tokens: Scored tokens of the continuation.
     """
     counts, wanted = whole_numbers(spans, "--spans"), ratio_numbers(ratios)
     from icae.evals import MultiSpan
@@ -352,18 +322,11 @@ def multi_span(
 def latency(
     *,
     texts: Texts,
-    sizes: Annotated[
-        str, typer.Option(metavar="BxL,...", help="Batch x context length, as 4x128.")
-    ] = "1x128,4x128,1x256,4x256",
-    full: Annotated[
-        bool,
-        typer.Option(help="The paper's 8x512, 8x2048 and 32x512, 128 tokens written."),
-    ] = False,
+    sizes: Annotated[str, typer.Option(metavar="BxL,...")] = "1x128,4x128,1x256,4x256",
+    full: bool = False,
     ratios: Ratios = "4",
-    tokens: Annotated[
-        int, typer.Option(min=2, metavar="N", help="Tokens written in each row.")
-    ] = 16,
-    repeats: Annotated[int, typer.Option(min=1, metavar="N", help="Times each is measured.")] = 3,
+    tokens: Annotated[int, typer.Option(min=2, metavar="N")] = 16,
+    repeats: Count = 3,
     run: RunOptions,
     model: ModelOptions,
 ) -> Outcome:
@@ -372,6 +335,12 @@ def latency(
     Seconds, time to the first token, decoded tokens a second, key-value cache and peak memory,
     and the speed-up over the full context within the same run. A run that was stopped goes on
     where it was.
+
+    Args:
+        sizes: Batch x context length, as 4x128.
+        full: The paper's 8x512, 8x2048 and 32x512, 128 tokens written.
+        tokens: Tokens written in each row.
+        repeats: Times each is measured.
     """
     chosen, wanted = size_pairs(sizes), ratio_numbers(ratios)
     from icae.evals.latency import PAPER_SIZES, PAPER_TOKENS, Latency
@@ -384,121 +353,3 @@ def latency(
         seed=run.seed,
     )
     return run.measured(model, texts, experiment)
-
-
-@command
-def qa(
-    *,
-    triplets: Triplets,
-    ratios: Ratios = "2,4,8,16",
-    questions: Questions = 200,
-    readers: Annotated[
-        str,
-        typer.Option(
-            metavar="R,R,...",
-            help="Who answers: memory, full context, no context, first tokens (the context cut "
-            "off after as many tokens as slots), own summary (the decoder's, of as many tokens), "
-            "other memory (that of another question's context); and where named: refined memory, "
-            "adaptive memory (as many positions, chosen span by span), memory with note (of "
-            "figures, names and code that the slots lose), verbatim memory (the context's tokens "
-            "where slots stand).",
-            show_default="the first six",
-        ),
-    ] = "memory,full context,no context,first tokens,own summary,other memory",
-    upper_bound: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="DIR",
-            help="Folder of a full-context reader, trained with objective.reader: full-context, "
-            "to answer from the whole context as well as a LoRA of that size can.",
-        ),
-    ] = None,
-    refine: Annotated[
-        int,
-        typer.Option(min=1, metavar="STEPS", help="Most steps of a span, for the refined memory."),
-    ] = 60,
-    answers: AnswerOptions,
-    run: RunOptions,
-    model: ModelOptions,
-) -> Outcome:
-    """Answer questions from memory, from the full context and from what else could be read.
-
-    Exact match, F1 and ROUGE of free answers, how many are empty, repeating or unterminated,
-    and the loss on the reference answer, each with a 95 % bootstrap interval over contexts; and
-    the memory minus every other reader, question by question. A run that was stopped goes on
-    where it was.
-    """
-    from icae.evals import Qa
-
-    experiment = Qa(
-        ratios=ratio_numbers(ratios),
-        questions=questions or None,
-        max_new_tokens=answers.max_new_tokens,
-        max_context=answers.max_context,
-        readers=split_names(readers),
-        upper_bound=upper_bound,
-        refine_steps=refine,
-        seed=run.seed,
-    )
-    return run.measured(model, triplets, experiment)
-
-
-@command
-def rivals(
-    *,
-    triplets: Triplets,
-    ratios: Ratios = "4",
-    questions: Questions = 100,
-    trained: Annotated[
-        list[Path] | None,
-        typer.Option(
-            metavar="DIR",
-            help="Folder of a trained rival: GIST or AutoCompressor, of a run with "
-            "objective.reader: gist or autocompressor. May be given several times.",
-        ),
-    ] = None,
-    texts: Annotated[
-        list[Path] | None,
-        typer.Option(
-            metavar="PATH",
-            help="Held-out corpus file or folder: the memory and the trained rivals also write it "
-            "back and go on from it. May be given several times.",
-        ),
-    ] = None,
-    lengths: Annotated[
-        str, typer.Option(metavar="N,N,...", help="Context lengths of --texts in tokens.")
-    ] = "32,64",
-    samples: Samples = 64,
-    greedy: Greedy = 16,
-    answers: AnswerOptions,
-    run: RunOptions,
-    model: ModelOptions,
-) -> Outcome:
-    """Set the memory beside truncation, a summary and LLMLingua, at equal positions.
-
-    All read with the same frozen decoder; full and no context stand beside them, and GIST and
-    AutoCompressor with --trained. Loss on the reference answer, F1, BLEU-4, tokens in the
-    decoder, their key-value cache and seconds; with --texts also how much of held-out text is
-    written back. A rival whose package is not installed is named with the reason. A run that
-    was stopped goes on where it was.
-    """
-    from icae.evals import Rivals, RivalTexts
-
-    held = None
-    if texts:
-        held = RivalTexts(
-            paths=tuple(texts),
-            lengths=whole_numbers(lengths, "--lengths"),
-            samples=samples,
-            greedy=greedy,
-        )
-    experiment = Rivals(
-        ratios=ratio_numbers(ratios),
-        questions=questions or None,
-        max_new_tokens=answers.max_new_tokens,
-        max_context=answers.max_context,
-        trained=tuple(trained or ()),
-        texts=held,
-        seed=run.seed,
-    )
-    return run.measured(model, triplets, experiment)

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 Texts = Annotated[
     list[Path], typer.Argument(metavar="TEXTS", help="Held-out corpus files or folders.")
 ]
+Numbers = Annotated[str, typer.Option(metavar="N,N,...")]
+Shares = Annotated[str, typer.Option(metavar="F,F,...")]
+Count = Annotated[int, typer.Option(min=1, metavar="N")]
 Lengths = Annotated[
     str | None,
     typer.Option(
@@ -50,7 +53,6 @@ Greedy = Annotated[
     int,
     typer.Option(min=0, metavar="N", help="Contexts of these that are also written back freely."),
 ]
-Tokens = Annotated[int, typer.Option(min=1, metavar="N", help="Scored tokens of the continuation.")]
 Examples = Annotated[
     int, typer.Option(min=0, metavar="N", help="Contexts shown in the result file.")
 ]
@@ -72,22 +74,25 @@ Questions = Annotated[
     int, typer.Option(min=0, metavar="N", help="Questions drawn from each file; 0 asks all.")
 ]
 
+KeyVariable = Annotated[
+    str,
+    typer.Option("--api-key-env", metavar="NAME", help="Environment variable with the key."),
+]
+
 
 @dataclass(frozen=True, kw_only=True)
 class AnswerOptions:
-    """What a question and its answer may take."""
+    """What a question and its answer may take.
 
-    max_new_tokens: Annotated[
-        int, typer.Option(min=1, metavar="N", help="Longest answer in tokens.")
-    ] = 64
+    Attributes:
+        max_new_tokens: Longest answer in tokens.
+        max_context: Leave out questions about longer contexts (tokens); they are counted.
+    """
+
+    max_new_tokens: Count = 64
     max_context: Annotated[
         int | None,
-        typer.Option(
-            min=1,
-            metavar="N",
-            help="Leave out questions about longer contexts (tokens); they are counted.",
-            show_default="what the decoder's window holds",
-        ),
+        typer.Option(min=1, metavar="N", show_default="what the decoder's window holds"),
     ] = None
 
 
@@ -177,12 +182,14 @@ def print_table(
     out.print(table)
 
 
-def whole_numbers(text: str, option: str) -> tuple[int, ...]:
-    """Numbers of a list such as ``100,200``, sorted, each once.
+def whole_numbers(text: str | None, option: str = "--lengths") -> tuple[int, ...]:
+    """Numbers of a list such as ``100,200``, sorted, each once; none if it was not given.
 
     Raises:
         ConfigError: If something else stands there.
     """
+    if not text:
+        return ()
     return tuple(int(n) for n in _numbers(text, option, lambda n: n == int(n), "whole numbers"))
 
 

@@ -1,4 +1,4 @@
-"""`icae eval all`, `compare` and `judge`: what is made of experiments and their results."""
+"""`icae eval all` and `compare`: all experiments in one report, two results side by side."""
 
 from __future__ import annotations
 
@@ -11,12 +11,11 @@ import typer
 from icae.cli import console
 from icae.cli.command import Outcome, command
 from icae.cli.eval_common import (
+    KeyVariable,
     Replace,
-    ResultFolder,
     command_line,
     kept_when_stopped,
     print_table,
-    shown,
 )
 from icae.cli.names import split_names
 from icae.cli.options import ModelOptions
@@ -33,40 +32,23 @@ MEANINGS = {
     "making": "should not matter",
 }
 
-KeyVariable = Annotated[
-    str,
-    typer.Option("--api-key-env", metavar="NAME", help="Environment variable with the key."),
-]
-
 
 @command
 def all_experiments(
     *,
     texts: Annotated[
-        list[Path] | None,
-        typer.Argument(
-            metavar="[TEXTS]", help="Held-out corpus files or folders.", show_default=False
-        ),
+        list[Path] | None, typer.Argument(metavar="[TEXTS]", show_default=False)
     ] = None,
-    questions: Annotated[
-        list[Path] | None, typer.Option(metavar="FILE", help="Triplet files for icae eval qa.")
-    ] = None,
-    quick: Annotated[
-        bool, typer.Option(help="Small numbers: 10 minutes on two CPU cores.")
-    ] = False,
-    full: Annotated[bool, typer.Option(help="What a paper would print; needs a GPU.")] = False,
-    judge_url: Annotated[
-        str | None, typer.Option(metavar="URL", help="OpenAI-compatible judge of answers.")
-    ] = None,
-    judge_model: Annotated[str, typer.Option(metavar="NAME", help="Its model.")] = "",
+    questions: Annotated[list[Path] | None, typer.Option(metavar="FILE")] = None,
+    quick: bool = False,
+    full: bool = False,
+    judge_url: Annotated[str | None, typer.Option(metavar="URL")] = None,
+    judge_model: Annotated[str, typer.Option(metavar="NAME")] = "",
     key_variable: KeyVariable = "OPENAI_API_KEY",
-    only: Annotated[
-        str | None,
-        typer.Option(metavar="NAME,...", help="Experiments to run.", show_default="all"),
-    ] = None,
-    output: Annotated[
-        Path, typer.Option("--out", "--output", "-o", metavar="DIR", help="Folder of the report.")
-    ] = Path("report"),
+    only: Annotated[str | None, typer.Option(metavar="NAME,...", show_default="all")] = None,
+    output: Annotated[Path, typer.Option("--out", "--output", "-o", metavar="DIR")] = Path(
+        "report"
+    ),
     force: Replace = False,
     model: ModelOptions,
 ) -> Outcome:
@@ -74,6 +56,16 @@ def all_experiments(
 
     Quick unless --full is given. An experiment that lacks its data or a package is skipped,
     with the reason in the report. A run that was stopped goes on where it was.
+
+    Args:
+        texts: Held-out corpus files or folders.
+        questions: Triplet files for icae eval qa.
+        quick: Small numbers: 10 minutes on two CPU cores.
+        full: What a paper would print; needs a GPU.
+        judge_url: OpenAI-compatible judge of answers.
+        judge_model: Its model.
+        only: Experiments to run.
+        output: Folder of the report.
     """
     if quick and full:
         raise ConfigError("Choose one of --quick and --full.")
@@ -119,18 +111,20 @@ def _show_suite(finished: SuiteFinished) -> None:
 @command
 def compare(
     *,
-    first: Annotated[Path, typer.Argument(metavar="A.json", help="Result of icae eval.")],
-    second: Annotated[Path, typer.Argument(metavar="B.json", help="Result to set beside it.")],
-    only: Annotated[
-        str | None,
-        typer.Option(metavar="KEY,KEY,...", help="Figures to show.", show_default="all"),
-    ] = None,
+    first: Annotated[Path, typer.Argument(metavar="A.json")],
+    second: Annotated[Path, typer.Argument(metavar="B.json")],
+    only: Annotated[str | None, typer.Option(metavar="KEY,KEY,...", show_default="all")] = None,
 ) -> Outcome:
     """Compare two results of one experiment: what differs in their making, and every figure.
 
     Changes are B less A, with 95 % intervals: paired over contexts where both measured the
     same ones, else joined from both intervals. A star marks a change whose interval leaves
     out 0. No model is loaded.
+
+    Args:
+        first: Result of icae eval.
+        second: Result to set beside it.
+        only: Figures to show.
     """
     from icae.evals import compare as comparing
 
@@ -159,86 +153,3 @@ def _show_comparison(result: Comparison) -> None:
         out.print(line, soft_wrap=True)
     table = result.table()
     print_table([column.title for column in table.filled], table.texts())
-
-
-@command
-def judge(
-    *,
-    first: Annotated[
-        Path,
-        typer.Argument(metavar="FIRST", help="Result of icae eval qa, or answers as JSON lines."),
-    ],
-    second: Annotated[
-        Path, typer.Argument(metavar="SECOND", help="What they are set against; may be the same.")
-    ],
-    judge_url: Annotated[
-        str, typer.Option(metavar="URL", help="Base URL of an OpenAI-compatible judge.")
-    ],
-    judge_model: Annotated[str, typer.Option(metavar="NAME", help="Its model.")],
-    first_reads: Annotated[
-        str, typer.Option(metavar="NAME", help="Whose answers of FIRST.")
-    ] = "memory",
-    second_reads: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME",
-            help="Whose answers of SECOND.",
-            show_default="full context, or as --first-reads in another file",
-        ),
-    ] = None,
-    ratio: Annotated[
-        float | None,
-        typer.Option(min=1.0, metavar="R", help="Ratio, where there are several."),
-    ] = None,
-    triplets: Annotated[
-        list[Path] | None,
-        typer.Option(metavar="FILE", help="Triplets with the contexts, to show the judge."),
-    ] = None,
-    key_variable: KeyVariable = "OPENAI_API_KEY",
-    timeout: Annotated[
-        float, typer.Option(min=0.1, metavar="S", help="Seconds for one reply.")
-    ] = 60.0,
-    attempts: Annotated[int, typer.Option(min=1, metavar="N", help="Attempts for one reply.")] = 3,
-    max_tokens: Annotated[
-        int, typer.Option(min=1, metavar="N", help="Most tokens of one reply.")
-    ] = 512,
-    parallel: Annotated[int, typer.Option(min=1, metavar="N", help="Requests in flight.")] = 4,
-    cache: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="Replies kept.", show_default="DIR/judge-replies.jsonl"),
-    ] = None,
-    seed: Annotated[int, typer.Option(min=0, metavar="N", help="Bootstrap seed.")] = 0,
-    output: ResultFolder = Path("eval"),
-) -> Outcome:
-    """Judge two sets of answers to the same questions, each question in both orders.
-
-    For example memory against full context (the same qa result twice), slots against a summary
-    of equal length (--second-reads "own summary"), or two adapters (two qa results). A reply
-    without a verdict, or none at all, is counted apart and never as a loss. Replies are kept,
-    so a run that was stopped goes on where it was.
-    """
-    from icae.evals.judge import JudgeService, OpenAiJudge
-    from icae.evals.judging import Judging, judge_answers, read_answers, read_contexts
-
-    against = second_reads or ("full context" if first == second else first_reads)
-    service = JudgeService(
-        url=judge_url, model=judge_model, timeout=timeout, attempts=attempts, max_tokens=max_tokens
-    )
-    judging = Judging(
-        first=read_answers(first, reads=first_reads, ratio=ratio),
-        second=read_answers(second, reads=against, ratio=ratio),
-        contexts=read_contexts(triplets or []),
-        service=service,
-        cache=cache or output / "judge-replies.jsonl",
-        seed=seed,
-        together=parallel,
-    )
-    with eta_progress("Judging") as progress:
-        finished = judge_answers(
-            judging,
-            OpenAiJudge(service, os.environ.get(key_variable, "")),
-            folder=output,
-            command=command_line(),
-            on_progress=progress,
-        )
-    return shown(finished)

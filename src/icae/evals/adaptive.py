@@ -209,10 +209,6 @@ def _held(span: Span) -> float:
 def share_of_fixed(rows: Sequence[Row], fidelity: float) -> float | None:
     """Positions per context token at which fixed ratios have a fidelity.
 
-    Args:
-        rows: Rows of one length; those of fixed ratios are looked at.
-        fidelity: The fidelity.
-
     Returns:
         By straight lines between the fixed ratios and verbatim (1, 1); the fewest if
         several have it, None if it is below that of the highest ratio.

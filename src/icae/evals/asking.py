@@ -126,10 +126,6 @@ class QuestionExperiment(Experiment[On], Generic[On]):
     def asked(self, material: On, cell: Cell) -> tuple[Row, float]:
         """The row of a respondent, and the seconds that reading and answering took.
 
-        Args:
-            material: Holds questions and respondents.
-            cell: Data set, ratio and respondent.
-
         Raises:
             InputError: If a prompt does not fit the decoder.
         """
@@ -167,11 +163,6 @@ class QuestionExperiment(Experiment[On], Generic[On]):
 
 def choose(read: Read, tokenizer: Any, choices: Sequence[str]) -> list[str] | None:
     """The likeliest choice for each question: the highest log-probability of its tokens.
-
-    Args:
-        read: The questions.
-        tokenizer: The base model's tokenizer.
-        choices: The answers to choose from, without the end of the turn; may be none.
 
     Returns:
         None without choices.

@@ -59,10 +59,6 @@ class Drawn:
 def read_documents(paths: Sequence[Path], tokenizer: Any) -> list[TokenIds]:
     """Token ids of every document of a corpus.
 
-    Args:
-        paths: Files or folders, as for `icae.data.corpus.read_corpus`.
-        tokenizer: The base model's tokenizer.
-
     Raises:
         InputError: If a path cannot be read or holds no text.
     """
@@ -128,9 +124,6 @@ def draw_windows(documents: Sequence[TokenIds], *, size: int, samples: int, seed
 
 def partners(documents: Sequence[int]) -> list[int]:
     """For each window another one, of another document where there is one.
-
-    Args:
-        documents: Document of each window.
 
     Returns:
         An index for each window; its own only if it is the only window.

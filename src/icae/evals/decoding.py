@@ -104,12 +104,7 @@ def encode_contexts(
 
 
 def span_memory(runtime: TorchRuntime, spans: Sequence[Span]) -> ContextMemory:
-    """Spans of one context as decoder inputs; verbatim tokens as their embeddings.
-
-    Args:
-        runtime: Holds the embeddings.
-        spans: Slots or verbatim tokens, in order.
-    """
+    """Spans of one context as decoder inputs; verbatim tokens as their embeddings."""
     inputs = [
         runtime.read_tokens(span.verbatim_ids).float().cpu().numpy()
         if span.kind == "tokens"
@@ -132,13 +127,7 @@ def no_memory(runtime: TorchRuntime) -> ContextMemory:
 def score_tasks(
     runtime: TorchRuntime, memories: Sequence[ContextMemory], tasks: Sequence[DecoderTask]
 ) -> list[TokenScores]:
-    """Teacher forcing behind ``[slots ; objective]``, in forward passes of bounded size.
-
-    Args:
-        runtime: Holds the decoder.
-        memories: The memory of each row.
-        tasks: The task of each row; it names the objective token.
-    """
+    """Teacher forcing behind ``[slots ; objective]``, in forward passes of bounded size."""
     scores: list[TaskScore] = []
     for part in runtime.batches([len(task.target_ids) for task in tasks]):
         slots = [

@@ -130,13 +130,7 @@ class Experiment(ABC, Generic[On]):
 
     @abstractmethod
     def measure(self, material: On, cell: Cell, rows: Sequence[Row]) -> list[Row]:
-        """The rows of a cell.
-
-        Args:
-            material: What is measured on.
-            cell: What to measure.
-            rows: The rows of the cells before it.
-        """
+        """The rows of a cell; `rows` are those of the cells before it."""
 
     def remarks(self, material: On) -> tuple[str, ...]:
         """The notes, with those that depend on settings and material."""

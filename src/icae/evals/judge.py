@@ -90,9 +90,6 @@ def messages(asked: Asked) -> list[dict[str, str]]:
 def parse(reply: str) -> Verdict | None:
     """The verdict of a reply.
 
-    Args:
-        reply: What the judge wrote.
-
     Returns:
         The last line that is a verdict, Markdown around it set aside; None if no line is one,
         or two lines say different things.
@@ -161,10 +158,6 @@ class JudgeService:
 class OpenAiJudge:
     """A judge reached with the ``openai`` client, at temperature 0.
 
-    Args:
-        service: Where it is.
-        api_key: Its key; never written anywhere.
-
     Raises:
         MissingDependencyError: If the client is not installed.
     """
@@ -201,11 +194,6 @@ class CachedJudge:
     """A judge that is asked the same thing once; replies are appended to a file as they come.
 
     Failures are not kept, so that they are asked again.
-
-    Args:
-        judge: Who is asked.
-        name: Model and address of the judge: replies are kept apart by it.
-        path: The cache, JSON lines; made when first written to.
 
     Raises:
         InputError: If the file is no such cache.

@@ -377,9 +377,6 @@ def paired(first: AnswerSet, second: AnswerSet) -> tuple[list[tuple[Answered, An
 def read_contexts(paths: Sequence[Path]) -> dict[tuple[str, str], str]:
     """The texts that questions are about, to show them to the judge.
 
-    Args:
-        paths: Triplet files.
-
     Returns:
         (question, first reference) -> context.
 

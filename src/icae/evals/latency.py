@@ -228,14 +228,7 @@ class Latency(TextExperiment):
 def reading_ways(
     engine: Icae, contexts: Sequence[TokenIds], *, ratio: float, tokens: int
 ) -> dict[str, Callable[[], Timed]]:
-    """What is timed, by name.
-
-    Args:
-        engine: Adapter and base model.
-        contexts: Token ids of each context of the batch.
-        ratio: Context tokens per slot.
-        tokens: Tokens written behind each.
-    """
+    """What is timed, by name."""
     runtime = engine.runtime
 
     def write(rows: Sequence[DecoderRow], begin: float, compress: float) -> Timed:

@@ -37,15 +37,6 @@ def evaluate(
 
     The JSON file is written after each cell; an equal run goes on where it was.
 
-    Args:
-        engine: Adapter and base model.
-        inputs: Held-out corpus files or folders, or question files.
-        experiment: The experiment.
-        folder: Where the files go.
-        command: The command line, for the record.
-        replace: Replace a result of other settings in that folder.
-        on_progress: Called after each cell; cells taken over are not counted.
-
     Raises:
         InputError: If inputs, lengths or folder cannot be used; see `ResultFiles.resume`.
         MissingDependencyError: If the `[eval]` extra is not installed.

@@ -164,10 +164,6 @@ class Memorisation(TextExperiment):
 def error_figures(texts: Sequence[Aligned], *, seed: int) -> Row:
     """Shares of words that came back and errors per 100 words, over contexts.
 
-    Args:
-        texts: Contexts beside what was written back of them.
-        seed: Seed of the bootstrap.
-
     Returns:
         Figures with intervals; None where no context has a word of that kind.
     """

@@ -17,9 +17,6 @@ from icae.engine import Icae
 def data_hashes(texts: Sequence[Path]) -> list[dict[str, str | None]]:
     """Name and SHA-256 of every corpus file behind some texts.
 
-    Args:
-        texts: As for `icae.data.corpus.read_corpus`; a dataset that is not a file has no hash.
-
     Raises:
         InputError: If one is not a corpus.
     """

@@ -166,11 +166,6 @@ def require_drawing() -> None:
 def picture(rows: Sequence[Row], plots: Sequence[Plot], *, title: str) -> bytes:
     """Draw every plot that has something to show, with 95 % intervals.
 
-    Args:
-        rows: Rows of a result.
-        plots: What to draw.
-        title: Headline.
-
     Returns:
         A PNG file.
     """

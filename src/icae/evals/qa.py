@@ -199,12 +199,7 @@ def _upper_bound(engine: Icae, folder: Path) -> tuple[TextRespondent, dict[str, 
 
 
 def compare_readers(rows: Sequence[Row], *, seed: int) -> list[Row]:
-    """One row for each data set, ratio and other reader, with paired intervals over contexts.
-
-    Args:
-        rows: The measured rows; each has its values by question.
-        seed: Seed of the bootstrap.
-    """
+    """One row for each data set, ratio and other reader, with paired intervals over contexts."""
     return [
         _difference(own, other, seed)
         for own in rows

@@ -132,12 +132,7 @@ def check_greedy(greedy: int, samples: int) -> None:
 
 
 def token_figures(scores: Sequence[TokenScores], *, seed: int) -> Row:
-    """Teacher-forced figures of equally long contexts.
-
-    Args:
-        scores: Token scores of each context.
-        seed: Seed of the bootstrap.
-    """
+    """Teacher-forced figures of equally long contexts."""
     losses = [float(np.mean(score.losses_T)) for score in scores]
     shares = [float(np.mean(score.correct_T)) for score in scores]
     return {

@@ -58,11 +58,6 @@ def write_report(
 ) -> tuple[dict[str, Any], tuple[Path, ...]]:
     """Write ``report.html``, ``.md`` and ``.json``.
 
-    Args:
-        head: What made it.
-        parts: Every experiment, in order.
-        folder: Where they go, beside the files of each result.
-
     Returns:
         The JSON object, which holds the tables' figures but not those of single contexts; and
         the files.

@@ -67,11 +67,6 @@ class RivalTexts:
     def prepare(self, engine: Icae, holds: Mapping[str, Hold], *, seed: int) -> HeldOutText:
         """Draw the windows.
 
-        Args:
-            engine: Adapter and base model.
-            holds: Who holds text, by name.
-            seed: Seed of the draw and of the bootstrap.
-
         Raises:
             InputError: If the texts cannot be used, or a length does not fit the decoder.
         """
@@ -127,12 +122,7 @@ class HeldOutText:
         ]
 
     def measure(self, cell: Cell, name: str) -> Row:
-        """The row of a cell.
-
-        Args:
-            cell: Length and ratio.
-            name: Who reads.
-        """
+        """The row of a cell."""
         after = self.settings.tokens + 1
         contexts = [window.context(cell.length, after=after) for window in self.windows]
         following = [window.context(after) for window in self.windows]

@@ -146,11 +146,7 @@ def slot_drops(
 
 
 def own_chunks(spans: Sequence[tuple[int, int]]) -> NDArray[np.bool_]:
-    """Whether a token lies in a slot's own chunk, [K, T].
-
-    Args:
-        spans: (context tokens, slots) of each span, in order.
-    """
+    """Whether a token lies in a slot's own chunk, [K, T]."""
     parts, before = [], 0
     for length, count in spans:
         parts.append(chunk_of_tokens(length, count) + before)

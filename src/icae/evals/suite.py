@@ -98,14 +98,6 @@ def run_suite(
     Each experiment has its own files in the folder and is resumed from them. One that lacks
     data or a package is skipped, with the reason in the report.
 
-    Args:
-        engine: Adapter and base model.
-        suite: What is measured.
-        folder: Where the files go.
-        command: The command line, for the record.
-        replace: Replace results of other settings in that folder.
-        on_part: Called when an experiment begins.
-
     Raises:
         ResultConflictError: If the folder holds results of another run.
         InputError: If a file cannot be written.

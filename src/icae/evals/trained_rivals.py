@@ -133,12 +133,7 @@ def load_rivals(engine: Icae, folders: Sequence[Path]) -> dict[str, TrainedRival
 
 
 def summary_hold(engine: Icae, model: AutoCompressor) -> Hold:
-    """AutoCompressor: contexts as accumulated summary vectors.
-
-    Args:
-        engine: Its frozen decoder reads; no adapter has a part in it.
-        model: The trained rival, on that decoder.
-    """
+    """AutoCompressor: contexts as accumulated summary vectors."""
     runtime = TorchRuntime(model)
     answerer = Answerer(
         runtime=runtime, tokenizer=engine.tokenizer, stop_ids=engine.answerer.stop_ids
@@ -157,12 +152,7 @@ def summary_hold(engine: Icae, model: AutoCompressor) -> Hold:
 
 
 def gist_hold(engine: Icae, model: GistModel) -> Hold:
-    """GIST: contexts as the keys and values of gist tokens.
-
-    Args:
-        engine: Its frozen decoder reads; no adapter has a part in it.
-        model: The trained rival, on that decoder.
-    """
+    """GIST: contexts as the keys and values of gist tokens."""
 
     @torch.inference_mode()
     def hold(contexts: Sequence[TokenIds], ratio: float) -> HeldGists:

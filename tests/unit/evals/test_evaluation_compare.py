@@ -99,12 +99,6 @@ def test_another_adapter_is_shown_and_still_paired() -> None:
     assert found.differences[0]["paired"]
 
 
-def test_an_unknown_schema_is_shown() -> None:
-    found = compare(result(schema=7), result(schema=7))
-    assert [m["key"] for m in found.mismatches] == ["schema"]
-    assert "this version" in found.mismatches[0]["second"]
-
-
 def test_rows_that_only_one_has_are_named() -> None:
     other = result()
     other["rows"][0] = {**other["rows"][0], "ratio": 8.0}

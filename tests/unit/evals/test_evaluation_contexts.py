@@ -96,8 +96,3 @@ def test_texts_that_are_blank_are_refused(tmp_path: Path, tokenizer: Any) -> Non
     (tmp_path / "blank.txt").write_text(" \n")
     with pytest.raises(InputError, match="hold no document"):
         read_documents([tmp_path / "blank.txt"], tokenizer)
-
-
-def test_texts_that_are_missing_are_refused(tmp_path: Path, tokenizer: Any) -> None:
-    with pytest.raises(InputError, match="missing"):
-        read_documents([tmp_path / "absent"], tokenizer)

@@ -92,21 +92,6 @@ def test_slots_are_scored_on_the_same_tokens_behind_the_lm_token(
     assert row["positions"] == 11
 
 
-def test_ratio_to_the_full_context_is_that_of_the_perplexities(run: Any, settings: Any) -> None:
-    finished = run(settings)
-    for kind in ("slots", "last tokens", "no context"):
-        row, full = row_of(finished, 16, kind), row_of(finished, 16, "full context")
-        expected = row["perplexity"]["value"] / full["perplexity"]["value"]
-        assert row["over_full"]["value"] == pytest.approx(expected)
-
-
-def test_the_leading_token_is_read_but_not_scored() -> None:
-    task = led_continuation(np.array([7, 8, 9]))
-    assert task.label_mask.tolist() == [False, True, True]
-    assert task.input_ids.tolist() == [7, 8]
-    assert task.objective == "lm"
-
-
 def test_a_continuation_of_no_token_is_refused() -> None:
     with pytest.raises(ConfigError, match="continuation"):
         Continuation(lengths=(16,), ratios=(2.0,), tokens=0)

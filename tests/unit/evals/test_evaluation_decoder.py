@@ -11,7 +11,6 @@ from torch.nn.functional import cross_entropy
 
 from icae.decode.prefix import Prefix
 from icae.decode.torch import TorchRuntime
-from icae.errors import InputError
 from icae.evals.decoding import (
     encode_contexts,
     no_memory,
@@ -57,12 +56,6 @@ def test_padding_leaves_plain_losses_unchanged(
         assert len(losses) == row.scored
         (alone,) = plain_losses(runtime, [row])
         assert losses == pytest.approx(alone, abs=1e-4)
-
-
-@pytest.mark.parametrize("scored", [0, 5])
-def test_a_first_token_cannot_be_scored(random_ids: Any, scored: int) -> None:
-    with pytest.raises(InputError, match="cannot score"):
-        PlainRow(ids=random_ids(5), scored=scored)
 
 
 @pytest.mark.parametrize("layout", ["uniform-encoder", "uniform"])

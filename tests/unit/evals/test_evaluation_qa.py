@@ -311,16 +311,6 @@ def test_an_adapter_is_refused_as_the_upper_bound(
         run(replace(settings, upper_bound=saved_adapter))
 
 
-def test_long_contexts_are_left_out_for_every_reader(
-    run: Any, settings: Any, files: list[Path]
-) -> None:
-    finished = run(replace(settings, max_context=40))
-    assert {len(r["per_question"]["answer"]) for r in finished.rows if r["dataset"] == "open"} == {
-        4
-    }
-    assert finished.payload["sets"][0]["too_long"] == 1
-
-
 @pytest.mark.parametrize(
     "change",
     [
@@ -335,7 +325,3 @@ def test_long_contexts_are_left_out_for_every_reader(
 def test_settings_out_of_range_are_refused(settings: Qa, change: dict[str, Any]) -> None:
     with pytest.raises(ConfigError):
         replace(settings, **change)
-
-
-def test_all_readers_are_the_default() -> None:
-    assert Qa(ratios=(4.0,)).readers == READERS

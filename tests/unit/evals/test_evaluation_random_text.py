@@ -16,11 +16,6 @@ def test_patterned_text_is_the_next_id_of_each_without_special_tokens() -> None:
     assert made.tolist() == [1, 2, 4, 0]
 
 
-def test_patterned_text_of_a_special_token_is_ordinary() -> None:
-    (made,) = make_text("patterned", [np.array([3])], ORDINARY, seed=0)
-    assert made.tolist() == [4]
-
-
 def test_random_text_has_the_same_lengths_and_depends_on_the_seed() -> None:
     contexts = [np.zeros(50, np.int64), np.zeros(7, np.int64)]
     made = make_text("random", contexts, ORDINARY, seed=1)

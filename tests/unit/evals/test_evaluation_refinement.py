@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -160,23 +159,6 @@ def test_greedy_text_is_that_of_the_best_slots_at_each_step(
     assert all("bleu" in row for row in rows)
 
 
-def test_spans_are_refined_for_every_step_and_get_better(
-    run: Any, settings: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    taken: list[Any] = []
-
-    def refine(*args: Any, **more: Any) -> Any:
-        for index, refined in real(*args, **more):
-            taken.append(refined)
-            yield index, refined
-
-    real = experiment.refine
-    monkeypatch.setattr(experiment, "refine", refine)
-    rows = run(replace(settings, steps=20, every=20)).rows
-    assert all(r.steps == 20 or r.history[-1] == 1.0 for r in taken)
-    assert rows[-1]["best_accuracy"]["value"] > rows[0]["accuracy"]["value"]
-
-
 def test_teachers_are_written_only_for_a_kl_term(
     run: Any, settings: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -214,25 +196,6 @@ def test_chunk_means_are_those_of_the_embeddings(engine: Any, windows: Any) -> N
     expected = [embeddings[ids[i : i + 4]].mean(axis=0) for i in (0, 4, 8)]
     np.testing.assert_allclose(memories[0].slots_KD, expected, atol=1e-6)
     assert memories[0].spans == ((12, 3),)
-
-
-def test_a_stopped_run_goes_on_with_the_cells_that_lack(
-    run: Any, settings: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    run(settings)
-    measured: list[Any] = []
-
-    def measure(self: Any, material: Any, cell: Any, rows: Any) -> Any:
-        measured.append(cell.text)
-        return real(self, material, cell, rows)
-
-    real = experiment.Refinement.measure
-    monkeypatch.setattr(experiment.Refinement, "measure", measure)
-    run(replace(settings, starts=("encoder", "noise")))
-    assert measured == ["noise"]
-    stored = json.loads((tmp_path / "out" / "refinement.json").read_text())
-    assert [cell["text"] for cell in stored["cells"]] == ["encoder", "noise"]
-    assert stored["complete"]
 
 
 def test_lengths_above_the_span_length_are_refused(run: Any, settings: Any) -> None:

@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 
 from icae.errors import InputError, MissingDependencyError
-from icae.evals import paper_lengths
 from icae.evals.reconstruction import Reconstruction
 
 
@@ -174,8 +173,3 @@ def test_missing_matplotlib_is_said_before_anything_is_measured(
     with pytest.raises(MissingDependencyError, match=r"icae\[eval\]"):
         run(settings)
     assert measured == []
-
-
-def test_default_lengths_hold_the_span_length_once() -> None:
-    assert paper_lengths(32) == (32, 100, 200, 300, 400, 500)
-    assert paper_lengths(300) == (100, 200, 300, 400, 500)

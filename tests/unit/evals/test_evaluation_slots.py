@@ -68,13 +68,6 @@ def test_drops_equal_scoring_each_changed_memory_alone(engine: Any, random_ids: 
         assert drops[k] == pytest.approx(score.losses_T - intact.losses_T, abs=1e-3)
 
 
-def test_replacing_a_slot_by_itself_changes_nothing(engine: Any, random_ids: Any) -> None:
-    ids = random_ids(4)
-    (memory,) = encode_contexts(engine.runtime, [ids], ratio=4)
-    drops, _ = slot_drops(engine.runtime, memory, ids, memory.slots_KD[0])
-    assert drops == pytest.approx(np.zeros((1, 4)), abs=1e-4)
-
-
 def test_a_run_holds_the_mean_changes_and_examples(run: Any) -> None:
     settings = Slots(lengths=(16,), ratios=(4.0,), samples=3, examples=1)
     (row,) = run(settings).rows

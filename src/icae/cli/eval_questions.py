@@ -1,0 +1,208 @@
+"""`icae eval qa`, `rivals` and `judge`: questions, who answers them, and who judges the answers."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from icae.cli.command import Outcome, command
+from icae.cli.eval_common import (
+    AnswerOptions,
+    Count,
+    Greedy,
+    KeyVariable,
+    Numbers,
+    Questions,
+    Ratios,
+    ResultFolder,
+    RunOptions,
+    Samples,
+    Triplets,
+    command_line,
+    ratio_numbers,
+    shown,
+    whole_numbers,
+)
+from icae.cli.names import split_names
+from icae.cli.options import ModelOptions
+from icae.cli.progress import eta_progress
+
+
+@command
+def qa(
+    *,
+    triplets: Triplets,
+    ratios: Ratios = "2,4,8,16",
+    questions: Questions = 200,
+    readers: Annotated[
+        str, typer.Option(metavar="R,R,...", show_default="the first six")
+    ] = "memory,full context,no context,first tokens,own summary,other memory",
+    upper_bound: Annotated[Path | None, typer.Option(metavar="DIR")] = None,
+    refine: Annotated[int, typer.Option(min=1, metavar="STEPS")] = 60,
+    answers: AnswerOptions,
+    run: RunOptions,
+    model: ModelOptions,
+) -> Outcome:
+    """Answer questions from memory, from the full context and from what else could be read.
+
+    Exact match, F1 and ROUGE of free answers, how many are empty, repeating or unterminated,
+    and the loss on the reference answer, each with a 95 % bootstrap interval over contexts; and
+    the memory minus every other reader, question by question. A run that was stopped goes on
+    where it was.
+
+    Args:
+        readers: Who answers: memory, full context, no context, first tokens (the context cut off
+            after as many tokens as slots), own summary (the decoder's, of as many tokens), other
+            memory (that of another question's context); and where named: refined memory, adaptive
+            memory (as many positions, chosen span by span), memory with note (of figures, names
+            and code that the slots lose), verbatim memory (the context's tokens where slots
+            stand).
+        upper_bound: Folder of a full-context reader, trained with objective.reader: full-context,
+            to answer from the whole context as well as a LoRA of that size can.
+        refine: Most steps of a span, for the refined memory.
+    """
+    from icae.evals import Qa
+
+    experiment = Qa(
+        ratios=ratio_numbers(ratios),
+        questions=questions or None,
+        max_new_tokens=answers.max_new_tokens,
+        max_context=answers.max_context,
+        readers=split_names(readers),
+        upper_bound=upper_bound,
+        refine_steps=refine,
+        seed=run.seed,
+    )
+    return run.measured(model, triplets, experiment)
+
+
+@command
+def rivals(
+    *,
+    triplets: Triplets,
+    ratios: Ratios = "4",
+    questions: Questions = 100,
+    trained: Annotated[list[Path] | None, typer.Option(metavar="DIR")] = None,
+    texts: Annotated[list[Path] | None, typer.Option(metavar="PATH")] = None,
+    lengths: Numbers = "32,64",
+    samples: Samples = 64,
+    greedy: Greedy = 16,
+    answers: AnswerOptions,
+    run: RunOptions,
+    model: ModelOptions,
+) -> Outcome:
+    """Set the memory beside truncation, a summary and LLMLingua, at equal positions.
+
+    All read with the same frozen decoder; full and no context stand beside them, and GIST and
+    AutoCompressor with --trained. Loss on the reference answer, F1, BLEU-4, tokens in the
+    decoder, their key-value cache and seconds; with --texts also how much of held-out text is
+    written back. A rival whose package is not installed is named with the reason. A run that
+    was stopped goes on where it was.
+
+    Args:
+        trained: Folder of a trained rival: GIST or AutoCompressor, of a run with
+            objective.reader: gist or autocompressor. May be given several times.
+        texts: Held-out corpus file or folder: the memory and the trained rivals also write it
+            back and go on from it. May be given several times.
+        lengths: Context lengths of --texts in tokens.
+    """
+    from icae.evals import Rivals, RivalTexts
+
+    held = None
+    if texts:
+        held = RivalTexts(
+            paths=tuple(texts),
+            lengths=whole_numbers(lengths),
+            samples=samples,
+            greedy=greedy,
+        )
+    experiment = Rivals(
+        ratios=ratio_numbers(ratios),
+        questions=questions or None,
+        max_new_tokens=answers.max_new_tokens,
+        max_context=answers.max_context,
+        trained=tuple(trained or ()),
+        texts=held,
+        seed=run.seed,
+    )
+    return run.measured(model, triplets, experiment)
+
+
+@command
+def judge(
+    *,
+    first: Annotated[Path, typer.Argument(metavar="FIRST")],
+    second: Annotated[Path, typer.Argument(metavar="SECOND")],
+    judge_url: Annotated[str, typer.Option(metavar="URL")],
+    judge_model: Annotated[str, typer.Option(metavar="NAME")],
+    first_reads: Annotated[str, typer.Option(metavar="NAME")] = "memory",
+    second_reads: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME", show_default="full context, or as --first-reads in another file"
+        ),
+    ] = None,
+    ratio: Annotated[float | None, typer.Option(min=1.0, metavar="R")] = None,
+    triplets: Annotated[list[Path] | None, typer.Option(metavar="FILE")] = None,
+    key_variable: KeyVariable = "OPENAI_API_KEY",
+    timeout: Annotated[float, typer.Option(min=0.1, metavar="S")] = 60.0,
+    attempts: Count = 3,
+    max_tokens: Count = 512,
+    parallel: Count = 4,
+    cache: Annotated[
+        Path | None, typer.Option(metavar="FILE", show_default="DIR/judge-replies.jsonl")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, metavar="N")] = 0,
+    output: ResultFolder = Path("eval"),
+) -> Outcome:
+    """Judge two sets of answers to the same questions, each question in both orders.
+
+    For example memory against full context (the same qa result twice), slots against a summary
+    of equal length (--second-reads "own summary"), or two adapters (two qa results). A reply
+    without a verdict, or none at all, is counted apart and never as a loss. Replies are kept,
+    so a run that was stopped goes on where it was.
+
+    Args:
+        first: Result of icae eval qa, or answers as JSON lines.
+        second: What they are set against; may be the same.
+        judge_url: Base URL of an OpenAI-compatible judge.
+        judge_model: Its model.
+        first_reads: Whose answers of FIRST.
+        second_reads: Whose answers of SECOND.
+        ratio: Ratio, where there are several.
+        triplets: Triplets with the contexts, to show the judge.
+        timeout: Seconds for one reply.
+        attempts: Attempts for one reply.
+        max_tokens: Most tokens of one reply.
+        parallel: Requests in flight.
+        cache: Replies kept.
+        seed: Bootstrap seed.
+    """
+    from icae.evals.judge import JudgeService, OpenAiJudge
+    from icae.evals.judging import Judging, judge_answers, read_answers, read_contexts
+
+    against = second_reads or ("full context" if first == second else first_reads)
+    service = JudgeService(
+        url=judge_url, model=judge_model, timeout=timeout, attempts=attempts, max_tokens=max_tokens
+    )
+    judging = Judging(
+        first=read_answers(first, reads=first_reads, ratio=ratio),
+        second=read_answers(second, reads=against, ratio=ratio),
+        contexts=read_contexts(triplets or []),
+        service=service,
+        cache=cache or output / "judge-replies.jsonl",
+        seed=seed,
+        together=parallel,
+    )
+    with eta_progress("Judging") as progress:
+        finished = judge_answers(
+            judging,
+            OpenAiJudge(service, os.environ.get(key_variable, "")),
+            folder=output,
+            command=command_line(),
+            on_progress=progress,
+        )
+    return shown(finished)
