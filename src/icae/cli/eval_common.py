@@ -27,6 +27,7 @@ Texts = Annotated[
     list[Path], typer.Argument(metavar="TEXTS", help="Held-out corpus files or folders.")
 ]
 Numbers = Annotated[str, typer.Option(metavar="N,N,...")]
+Name = Annotated[str, typer.Option(metavar="NAME")]
 Shares = Annotated[str, typer.Option(metavar="F,F,...")]
 Count = Annotated[int, typer.Option(min=1, metavar="N")]
 Lengths = Annotated[

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -14,6 +15,7 @@ from icae.cli.eval_common import (
     Count,
     Greedy,
     KeyVariable,
+    Name,
     Numbers,
     Questions,
     Ratios,
@@ -29,6 +31,9 @@ from icae.cli.eval_common import (
 from icae.cli.names import split_names
 from icae.cli.options import ModelOptions
 from icae.cli.progress import eta_progress
+
+if TYPE_CHECKING:
+    from icae.evals.judging import AnswerSet
 
 
 @command
@@ -131,26 +136,71 @@ def rivals(
     return run.measured(model, triplets, experiment)
 
 
-@command
-def judge(
-    *,
-    first: Annotated[Path, typer.Argument(metavar="FIRST")],
-    second: Annotated[Path, typer.Argument(metavar="SECOND")],
-    judge_url: Annotated[str, typer.Option(metavar="URL")],
-    judge_model: Annotated[str, typer.Option(metavar="NAME")],
-    first_reads: Annotated[str, typer.Option(metavar="NAME")] = "memory",
+@dataclass(frozen=True, kw_only=True)
+class AnswerFiles:
+    """The two sets of answers that are judged.
+
+    Attributes:
+        first: Result of icae eval qa, or answers as JSON lines.
+        second: What they are set against; may be the same.
+        first_reads: Whose answers of FIRST.
+        second_reads: Whose answers of SECOND.
+        ratio: Ratio, where there are several.
+    """
+
+    first: Annotated[Path, typer.Argument(metavar="FIRST")]
+    second: Annotated[Path, typer.Argument(metavar="SECOND")]
+    first_reads: Name = "memory"
     second_reads: Annotated[
         str | None,
         typer.Option(
             metavar="NAME", show_default="full context, or as --first-reads in another file"
         ),
-    ] = None,
-    ratio: Annotated[float | None, typer.Option(min=1.0, metavar="R")] = None,
+    ] = None
+    ratio: Annotated[float | None, typer.Option(min=1.0, metavar="R")] = None
+
+    def read(self) -> tuple[AnswerSet, AnswerSet]:
+        """Both sets.
+
+        Raises:
+            InputError: If a file cannot be read, or does not hold exactly one such set.
+        """
+        from icae.evals.judging import read_answers
+
+        same = self.first == self.second
+        against = self.second_reads or ("full context" if same else self.first_reads)
+        return (
+            read_answers(self.first, reads=self.first_reads, ratio=self.ratio),
+            read_answers(self.second, reads=against, ratio=self.ratio),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class JudgeOptions:
+    """A judge and how it is asked.
+
+    Attributes:
+        judge_url: Base URL of an OpenAI-compatible judge.
+        judge_model: Its model.
+        timeout: Seconds for one reply.
+        attempts: Attempts for one reply.
+        max_tokens: Most tokens of one reply.
+    """
+
+    judge_url: Annotated[str, typer.Option(metavar="URL")]
+    judge_model: Name
+    key_variable: KeyVariable = "OPENAI_API_KEY"
+    timeout: Annotated[float, typer.Option(min=0.1, metavar="S")] = 60.0
+    attempts: Count = 3
+    max_tokens: Count = 512
+
+
+@command
+def judge(
+    *,
+    files: AnswerFiles,
     triplets: Annotated[list[Path] | None, typer.Option(metavar="FILE")] = None,
-    key_variable: KeyVariable = "OPENAI_API_KEY",
-    timeout: Annotated[float, typer.Option(min=0.1, metavar="S")] = 60.0,
-    attempts: Count = 3,
-    max_tokens: Count = 512,
+    asked: JudgeOptions,
     parallel: Count = 4,
     cache: Annotated[
         Path | None, typer.Option(metavar="FILE", show_default="DIR/judge-replies.jsonl")
@@ -166,43 +216,34 @@ def judge(
     so a run that was stopped goes on where it was.
 
     Args:
-        first: Result of icae eval qa, or answers as JSON lines.
-        second: What they are set against; may be the same.
-        judge_url: Base URL of an OpenAI-compatible judge.
-        judge_model: Its model.
-        first_reads: Whose answers of FIRST.
-        second_reads: Whose answers of SECOND.
-        ratio: Ratio, where there are several.
         triplets: Triplets with the contexts, to show the judge.
-        timeout: Seconds for one reply.
-        attempts: Attempts for one reply.
-        max_tokens: Most tokens of one reply.
         parallel: Requests in flight.
         cache: Replies kept.
         seed: Bootstrap seed.
     """
+    from icae.evals import judging
     from icae.evals.judge import JudgeService, OpenAiJudge
-    from icae.evals.judging import Judging, judge_answers, read_answers, read_contexts
 
-    against = second_reads or ("full context" if first == second else first_reads)
     service = JudgeService(
-        url=judge_url, model=judge_model, timeout=timeout, attempts=attempts, max_tokens=max_tokens
+        url=asked.judge_url,
+        model=asked.judge_model,
+        timeout=asked.timeout,
+        attempts=asked.attempts,
+        max_tokens=asked.max_tokens,
     )
-    judging = Judging(
-        first=read_answers(first, reads=first_reads, ratio=ratio),
-        second=read_answers(second, reads=against, ratio=ratio),
-        contexts=read_contexts(triplets or []),
+    first, second = files.read()
+    run = judging.Judging(
+        first=first,
+        second=second,
+        contexts=judging.read_contexts(triplets or []),
         service=service,
         cache=cache or output / "judge-replies.jsonl",
         seed=seed,
         together=parallel,
     )
+    asker = OpenAiJudge(service, os.environ.get(asked.key_variable, ""))
     with eta_progress("Judging") as progress:
-        finished = judge_answers(
-            judging,
-            OpenAiJudge(service, os.environ.get(key_variable, "")),
-            folder=output,
-            command=command_line(),
-            on_progress=progress,
+        finished = judging.judge_answers(
+            run, asker, folder=output, command=command_line(), on_progress=progress
         )
     return shown(finished)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,6 +13,7 @@ from icae.cli import console
 from icae.cli.command import Outcome, command
 from icae.cli.eval_common import (
     KeyVariable,
+    Name,
     Replace,
     command_line,
     kept_when_stopped,
@@ -24,7 +26,7 @@ from icae.errors import ConfigError
 
 if TYPE_CHECKING:
     from icae.evals.compare import Comparison
-    from icae.evals.suite import SuiteFinished
+    from icae.evals.suite import Suite, SuiteFinished
 
 MEANINGS = {
     "measure": "not the same measurement, so differences are not between the models alone",
@@ -33,31 +35,11 @@ MEANINGS = {
 }
 
 
-@command
-def all_experiments(
-    *,
-    texts: Annotated[
-        list[Path] | None, typer.Argument(metavar="[TEXTS]", show_default=False)
-    ] = None,
-    questions: Annotated[list[Path] | None, typer.Option(metavar="FILE")] = None,
-    quick: bool = False,
-    full: bool = False,
-    judge_url: Annotated[str | None, typer.Option(metavar="URL")] = None,
-    judge_model: Annotated[str, typer.Option(metavar="NAME")] = "",
-    key_variable: KeyVariable = "OPENAI_API_KEY",
-    only: Annotated[str | None, typer.Option(metavar="NAME,...", show_default="all")] = None,
-    output: Annotated[Path, typer.Option("--out", "--output", "-o", metavar="DIR")] = Path(
-        "report"
-    ),
-    force: Replace = False,
-    model: ModelOptions,
-) -> Outcome:
-    """Run every experiment and write one report: HTML that stands alone, Markdown and JSON.
+@dataclass(frozen=True, kw_only=True)
+class SuiteOptions:
+    """What is measured, on what, and who judges.
 
-    Quick unless --full is given. An experiment that lacks its data or a package is skipped,
-    with the reason in the report. A run that was stopped goes on where it was.
-
-    Args:
+    Attributes:
         texts: Held-out corpus files or folders.
         questions: Triplet files for icae eval qa.
         quick: Small numbers: 10 minutes on two CPU cores.
@@ -65,26 +47,67 @@ def all_experiments(
         judge_url: OpenAI-compatible judge of answers.
         judge_model: Its model.
         only: Experiments to run.
-        output: Folder of the report.
     """
-    if quick and full:
-        raise ConfigError("Choose one of --quick and --full.")
-    from icae.evals.judge import JudgeService
-    from icae.evals.suite import Suite, run_suite
 
-    suite = Suite(
-        texts=tuple(texts or ()),
-        questions=tuple(questions or ()),
-        scale="full" if full else "quick",
-        judge=None if judge_url is None else JudgeService(url=judge_url, model=judge_model),
-        api_key=os.environ.get(key_variable, ""),
-        only=None if only is None else split_names(only),
+    texts: Annotated[list[Path] | None, typer.Argument(metavar="[TEXTS]", show_default=False)] = (
+        None
     )
+    questions: Annotated[list[Path] | None, typer.Option(metavar="FILE")] = None
+    quick: bool = False
+    full: bool = False
+    judge_url: Annotated[str | None, typer.Option(metavar="URL")] = None
+    judge_model: Name = ""
+    key_variable: KeyVariable = "OPENAI_API_KEY"
+    only: Annotated[str | None, typer.Option(metavar="NAME,...", show_default="all")] = None
+
+    def suite(self) -> Suite:
+        """The suite.
+
+        Raises:
+            ConfigError: If both scales are asked for, or the judge is out of range.
+            InputError: If there is no such experiment.
+        """
+        if self.quick and self.full:
+            raise ConfigError("Choose one of --quick and --full.")
+        from icae.evals.judge import JudgeService
+        from icae.evals.suite import Suite
+
+        judged = self.judge_url is not None
+        return Suite(
+            texts=tuple(self.texts or ()),
+            questions=tuple(self.questions or ()),
+            scale="full" if self.full else "quick",
+            judge=JudgeService(url=self.judge_url or "", model=self.judge_model)
+            if judged
+            else None,
+            api_key=os.environ.get(self.key_variable, ""),
+            only=None if self.only is None else split_names(self.only),
+        )
+
+
+@command
+def all_experiments(
+    *,
+    wanted: SuiteOptions,
+    output: Annotated[
+        Path, typer.Option("--out", "--output", "-o", metavar="DIR", help="Folder of the report.")
+    ] = Path("report"),
+    force: Replace = False,
+    model: ModelOptions,
+) -> Outcome:
+    """Run every experiment and write one report: HTML that stands alone, Markdown and JSON.
+
+    Quick unless --full is given. An experiment that lacks its data or a package is skipped,
+    with the reason in the report. A run that was stopped goes on where it was.
+    """
+    asked = wanted.suite()
+    from icae.evals import suite
+
     icae = model.load()
     with kept_when_stopped(output):
-        finished = run_suite(
+        finished = suite.run_suite(
             icae,
-            suite,
+            asked,
             folder=output,
             command=command_line(),
             replace=force,

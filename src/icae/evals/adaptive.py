@@ -18,7 +18,7 @@ from icae.evals.bootstrap import mean_figure
 from icae.evals.decoding import slot_losses, span_memory
 from icae.evals.experiment import RATIOS, Cell, HeldOut, TextExperiment
 from icae.evals.plots import Lines
-from icae.evals.tables import Column, Row
+from icae.evals.tables import Row, columns_of
 from icae.memory import Span
 
 CONTINUATION = 32
@@ -46,16 +46,11 @@ class Adaptive(TextExperiment):
     name = "adaptive"
     title = "Fidelity by decoder positions: adaptive and fixed ratios"
     question = "Does a ratio chosen span by span hold more than a fixed one?"
-    columns = (
-        Column(title="length", key="length"),
-        Column(title="policy", key="text"),
-        Column(title="positions per context token", key="positions_share", digits=3),
-        Column(title="fidelity", key="fidelity", digits=3),
-        Column(title="fixed ratios need", key="fixed_share", digits=3),
-        Column(title="known exact", key="exact", digits=3),
-        Column(title="verbatim", key="verbatim", digits=3),
-        Column(title="next-token loss (nats/token)", key="loss", digits=3),
-        Column(title="seconds a context", key="seconds", digits=2),
+    columns = columns_of(
+        "length text positions_share fidelity fixed_share exact verbatim loss seconds",
+        text="policy",
+        loss="next-token loss (nats/token)",
+        seconds="seconds a context",
     )
     plots = (
         Lines(key="fidelity", title="fidelity, teacher-forced", limits=(0, 1), along="positions"),

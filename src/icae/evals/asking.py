@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Self, TypeVar
 
 import numpy as np
 
@@ -14,7 +14,14 @@ from icae.config.types import Answer
 from icae.engine import Icae
 from icae.errors import InputError
 from icae.evals.bootstrap import mean_figure
-from icae.evals.experiment import Cell, Experiment, Material, check_least, check_ratios
+from icae.evals.experiment import (
+    RATIOS,
+    Cell,
+    Experiment,
+    Material,
+    check_least,
+    check_ratios,
+)
 from icae.evals.questions import QuestionSet, Room, read_question_sets
 from icae.evals.respondents import ANY_RATIO, Read, Respondent
 from icae.evals.tables import Row
@@ -72,6 +79,16 @@ class QuestionExperiment(Experiment[On], Generic[On]):
     max_context: int | None = None
 
     reads = "questions"
+
+    @classmethod
+    def quick(cls, span: int) -> Self:
+        """Six questions at 4x."""
+        return cls(ratios=(4.0,), questions=6, max_new_tokens=16, max_context=256)
+
+    @classmethod
+    def full(cls, span: int) -> Self:
+        """200 questions."""
+        return cls(ratios=RATIOS, questions=200)
 
     def __post_init__(self) -> None:
         check_ratios(self.ratios)

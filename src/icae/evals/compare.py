@@ -14,7 +14,7 @@ import numpy as np
 from icae.errors import InputError
 from icae.evals.bootstrap import Figure, mean_figure
 from icae.evals.results import SCHEMA
-from icae.evals.tables import Column, Row, Table
+from icae.evals.tables import Row, Table, columns_of
 
 MEANINGS = {
     "measure": ("schema", "data", "seed", "settings"),
@@ -38,15 +38,14 @@ KEYS = (
 )
 """What tells rows of a result apart."""
 
-COLUMNS = (
-    Column(title="row", key="row"),
-    Column(title="figure", key="figure"),
-    Column(title="A", key="first"),
-    Column(title="B", key="second"),
-    Column(title="B - A", key="change"),
-    Column(title="95 % interval", key="interval"),
-    Column(title="", key="clear"),
-    Column(title="interval of", key="paired"),
+COLUMNS = columns_of(
+    "row figure first second change interval clear paired",
+    first="A",
+    second="B",
+    change="B - A",
+    interval="95 % interval",
+    clear="",
+    paired="interval of",
 )
 
 

@@ -20,7 +20,7 @@ from icae.evals.experiment import (
     paper_lengths,
 )
 from icae.evals.plots import Lines
-from icae.evals.tables import Column, Row
+from icae.evals.tables import Row, columns_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,15 +57,7 @@ class Continuation(ContinuedText):
     name = "continuation"
     title = "Perplexity of the continuation behind context and slots"
     question = "How well do slots stand for the text that goes on?"
-    columns = (
-        Column(title="length", key="length"),
-        Column(title="ratio", key="ratio"),
-        Column(title="behind", key="kind"),
-        Column(title="positions", key="positions"),
-        Column(title="loss (nats/token)", key="loss", digits=3),
-        Column(title="perplexity", key="perplexity", digits=2),
-        Column(title="perplexity / full", key="over_full", digits=3),
-    )
+    columns = columns_of("length ratio kind positions loss perplexity over_full", kind="behind")
     plots = (
         Lines(key="perplexity", title="perplexity of the continuation"),
         Lines(key="over_full", title="perplexity / perplexity behind the full context", level=1.0),

@@ -11,7 +11,7 @@ import re
 import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
 from urllib.parse import urlsplit
@@ -51,38 +51,24 @@ _VERDICT = re.compile(r"^[\s*_#>`]*verdict\s*[:=]?[\s*_`]*(a|b|tie)[\s*_`.]*$", 
 _VERDICTS: dict[str, Verdict] = {"a": "first", "b": "second", "tie": "tie"}
 
 
-@dataclass(frozen=True, kw_only=True)
-class Asked:
-    """One question and two answers to it, in the order shown.
+def messages(
+    question: str, reference: str, context: str, first: str, second: str
+) -> list[dict[str, str]]:
+    """The chat messages that ask for a verdict.
 
-    Attributes:
+    Args:
         question: The question.
         reference: The reference answer; empty if there is none.
         context: The text that the question is about; empty if it is not shown.
         first: The answer shown as A.
         second: The answer shown as B.
     """
-
-    question: str
-    reference: str
-    context: str
-    first: str
-    second: str
-
-    def swapped(self) -> Asked:
-        """The same with the answers in the other order."""
-        return replace(self, first=self.second, second=self.first)
-
-
-def messages(asked: Asked) -> list[dict[str, str]]:
-    """The chat messages that ask for a verdict."""
-    context = f"Text:\n{asked.context}\n\n" if asked.context else ""
     text = PROMPT.format(
-        context=context,
-        question=asked.question,
-        reference=asked.reference or "(none)",
-        first=asked.first.strip() or "(empty)",
-        second=asked.second.strip() or "(empty)",
+        context=f"Text:\n{context}\n\n" if context else "",
+        question=question,
+        reference=reference or "(none)",
+        first=first.strip() or "(empty)",
+        second=second.strip() or "(empty)",
     )
     return [{"role": "system", "content": SYSTEM}, {"role": "user", "content": text}]
 

@@ -20,7 +20,6 @@ from icae.evals.bootstrap import LEVEL, RESAMPLES, Figure, mean_figure
 from icae.evals.compare import read_result
 from icae.evals.judge import (
     VERSION,
-    Asked,
     CachedJudge,
     Judge,
     JudgeService,
@@ -34,7 +33,7 @@ from icae.evals.metadata import file_hash
 from icae.evals.plots import StackedBars, require_drawing
 from icae.evals.questions import set_name
 from icae.evals.results import SCHEMA, Finished, Result, ResultFiles
-from icae.evals.tables import Column, Row, Table
+from icae.evals.tables import Row, Table, columns_of
 
 OUTCOMES = ("win", "lose", "tie", "order decides")
 """What a question that was judged in both orders comes to; see `outcome`."""
@@ -42,20 +41,9 @@ TOGETHER = 32
 """Requests between two reports of progress, at least."""
 
 TITLE = "Answers judged in both orders"
-COLUMNS = (
-    Column(title="data set", key="dataset"),
-    Column(title="first", key="first"),
-    Column(title="second", key="second"),
-    Column(title="questions", key="questions"),
-    Column(title="judged", key="judged"),
-    Column(title="win", key="win", digits=3),
-    Column(title="lose", key="lose", digits=3),
-    Column(title="tie", key="tie", digits=3),
-    Column(title="order decides", key="order_decides", digits=3),
-    Column(title="win - lose", key="margin", digits=3),
-    Column(title="shown first preferred", key="first_preferred", digits=3),
-    Column(title="unparsed", key="unparsed"),
-    Column(title="no reply", key="failed"),
+COLUMNS = columns_of(
+    "dataset first second questions judged win lose tie order_decides margin "
+    "first_preferred unparsed failed"
 )
 PLOTS = (
     StackedBars(
@@ -139,21 +127,6 @@ class Judging:
     name: str = "judge"
 
 
-@dataclass(frozen=True, kw_only=True)
-class Judged:
-    """One question after both orders.
-
-    Attributes:
-        outcome: One of `OUTCOMES`, ``unparsed`` or ``failed``.
-        verdicts: What each order said: a verdict, or None.
-        problems: Why a reply never came, in words.
-    """
-
-    outcome: str
-    verdicts: tuple[Verdict | None, Verdict | None]
-    problems: tuple[str, ...] = ()
-
-
 def judge_answers(
     judging: Judging,
     judge: Judge,
@@ -179,11 +152,11 @@ def judge_answers(
     """
     require_drawing()
     pairs, alone = paired(judging.first, judging.second)
-    wanted = [
-        messages(order)
-        for one in (_asked(first, second, judging.contexts) for first, second in pairs)
-        for order in (one, one.swapped())
-    ]
+    wanted = []
+    for first, second in pairs:
+        context = first.context or judging.contexts.get((first.question, first.reference), "")
+        for shown in ((first.answer, second.answer), (second.answer, first.answer)):
+            wanted.append(messages(first.question, first.reference, context, *shown))
     service = judging.service
     cached = CachedJudge(judge, name=f"{service.model} {service.url}", path=judging.cache)
     said: list[Said] = []
@@ -191,9 +164,21 @@ def judge_answers(
     for start in range(0, len(wanted), step):
         said += ask_all(cached, wanted[start : start + step], together=judging.together)
         on_progress(len(said), len(wanted))
-    judged = [_read(*both) for both in zip(said[::2], said[1::2], strict=True)]
-    problems = sorted({problem for one in judged for problem in one.problems})
-    head = {
+    rows = _rows(judging, [first for first, _ in pairs], said)
+    problems = sorted({one.problem for one in said if one.reply is None})
+    head = _head(judging) | {
+        "without_partner": alone,
+        "problems": problems[:20],
+        "command": command,
+    }
+    result = Result(head=head, rows=tuple(rows), complete=True)
+    files = ResultFiles(folder=folder, name=judging.name)
+    return files.finish(result, [Table(rows=rows, columns=COLUMNS)], NOTES, PLOTS)
+
+
+def _head(judging: Judging) -> dict[str, Any]:
+    service = judging.service
+    return {
         "schema": SCHEMA,
         "experiment": judging.name,
         "title": TITLE,
@@ -202,37 +187,10 @@ def judge_answers(
         "judge": {"model": service.model, "url": service.url, "prompt": VERSION},
         "first": dict(judging.first.record),
         "second": dict(judging.second.record),
-        "without_partner": alone,
-        "problems": problems[:20],
         "seed": judging.seed,
         "settings": {"max_tokens": service.max_tokens, "contexts_shown": bool(judging.contexts)},
         "intervals": f"{LEVEL:.0%} percentile bootstrap over questions, {RESAMPLES} resamples",
-        "command": command,
     }
-    rows = _rows(judging, [first for first, _ in pairs], judged)
-    result = Result(head=head, rows=tuple(rows), complete=True)
-    files = ResultFiles(folder=folder, name=judging.name)
-    return files.finish(result, [Table(rows=rows, columns=COLUMNS)], NOTES, PLOTS)
-
-
-def _asked(first: Answered, second: Answered, contexts: Mapping[tuple[str, str], str]) -> Asked:
-    known = contexts.get((first.question, first.reference), "")
-    return Asked(
-        question=first.question,
-        reference=first.reference,
-        context=first.context or known,
-        first=first.answer,
-        second=second.answer,
-    )
-
-
-def _read(straight: Said, swapped: Said) -> Judged:
-    """What the judge's replies to both orders come to."""
-    replies = (straight, swapped)
-    one, two = (None if s.reply is None else parse(s.reply) for s in replies)
-    problems = tuple(s.problem for s in replies if s.reply is None)
-    name = "failed" if problems else outcome(one, two)
-    return Judged(outcome=name, verdicts=(one, two), problems=problems)
 
 
 def outcome(straight: Verdict | None, swapped: Verdict | None) -> str:
@@ -254,14 +212,19 @@ def outcome(straight: Verdict | None, swapped: Verdict | None) -> str:
     return "tie" if straight == "tie" else "order decides"
 
 
-def _rows(judging: Judging, asked: Sequence[Answered], judged: Sequence[Judged]) -> list[Row]:
+def _rows(judging: Judging, asked: Sequence[Answered], said: Sequence[Said]) -> list[Row]:
     """One row for each data set: shares with their intervals, None where nothing was judged."""
+    pairs = list(zip(asked, zip(said[::2], said[1::2], strict=True), strict=True))
     rows: list[Row] = []
     for name in dict.fromkeys(one.dataset for one in asked):
-        own = [j for j, one in zip(judged, asked, strict=True) if one.dataset == name]
-        counts = Counter(one.outcome for one in own)
-        decided = [one.outcome for one in own if one.outcome in OUTCOMES]
-        verdicts = [v for one in own for v in one.verdicts if v in ("first", "second")]
+        replies = [both for one, both in pairs if one.dataset == name]
+        verdicts = [[parse(s.reply or "") for s in both] for both in replies]
+        outcomes = [
+            "failed" if any(s.reply is None for s in both) else outcome(*found)
+            for both, found in zip(replies, verdicts, strict=True)
+        ]
+        counts, decided = Counter(outcomes), [one for one in outcomes if one in OUTCOMES]
+        winners = [v for both in verdicts for v in both if v in ("first", "second")]
 
         def share(values: Sequence[float]) -> Figure | None:
             return mean_figure(values, seed=judging.seed) if values else None
@@ -272,7 +235,7 @@ def _rows(judging: Judging, asked: Sequence[Answered], judged: Sequence[Judged])
                 "series": f"{name}: {judging.first.name} / {judging.second.name}",
                 "first": judging.first.name,
                 "second": judging.second.name,
-                "questions": len(own),
+                "questions": len(outcomes),
                 "judged": len(decided),
                 "unparsed": counts["unparsed"],
                 "failed": counts["failed"],
@@ -281,8 +244,8 @@ def _rows(judging: Judging, asked: Sequence[Answered], judged: Sequence[Judged])
                     for result in OUTCOMES
                 },
                 "margin": share([float(d == "win") - float(d == "lose") for d in decided]),
-                "first_preferred": share([float(v == "first") for v in verdicts]),
-                "outcomes": [one.outcome for one in own],
+                "first_preferred": share([float(v == "first") for v in winners]),
+                "outcomes": outcomes,
             }
         )
     return rows

@@ -26,7 +26,7 @@ from icae.evals.experiment import Cell, HeldOut, TextExperiment
 from icae.evals.metadata import hardware
 from icae.evals.peak_memory import with_peak
 from icae.evals.plots import Lines
-from icae.evals.tables import Column, Row
+from icae.evals.tables import Row, columns_of
 
 FULL, COMPRESS, CACHED = "full context", "compress + decode", "cached memory"
 PAPER_SIZES = ((8, 512), (8, 2048), (32, 512))
@@ -78,19 +78,11 @@ class Latency(TextExperiment):
     name = "latency"
     title = "Seconds and memory behind full context and slots"
     question = "What time and memory are saved?"
-    columns = (
-        Column(title="batch", key="batch"),
-        Column(title="length", key="length"),
-        Column(title="ratio", key="ratio"),
-        Column(title="way", key="kind"),
-        Column(title="positions", key="positions"),
-        Column(title="seconds", key="seconds", digits=3),
-        Column(title="of it compressing", key="compress", digits=3),
-        Column(title="first token (s)", key="first", digits=3),
-        Column(title="decode (tokens/s)", key="decode_rate", digits=1),
-        Column(title="speed-up over full", key="speedup", digits=2),
-        Column(title="KV cache (MB)", key="kv_mb", digits=2),
-        Column(title="peak (MB)", key="peak_mb", digits=1),
+    columns = columns_of(
+        "batch length ratio kind positions seconds compress first decode_rate speedup "
+        "kv_mb peak_mb",
+        kind="way",
+        first="first token (s)",
     )
     plots = (
         Lines(key="seconds", title="seconds in all", limits=(0, None)),

@@ -12,7 +12,7 @@ from icae.evals.bootstrap import Figure, ratio_figure
 from icae.evals.decoding import encode_contexts, write_back
 from icae.evals.experiment import RATIOS, Cell, HeldOut, TextExperiment, check_least
 from icae.evals.plots import StackedBars
-from icae.evals.tables import Column, Row
+from icae.evals.tables import Row, columns_of
 from icae.evals.word_errors import (
     CLASSES,
     TEXT_TYPES,
@@ -78,20 +78,10 @@ class Memorisation(TextExperiment):
     name = "memorisation"
     title = "What is wrong where text is written back"
     question = "What is wrong where a text is written back?"
-    columns = (
-        Column(title="length", key="length"),
-        Column(title="ratio", key="ratio"),
-        Column(title="text", key="kind"),
-        Column(title="contexts", key="samples"),
-        Column(title="words right", key="right", digits=3),
-        Column(title="numbers right", key="number_right", digits=3),
-        Column(title="names right", key="name_right", digits=3),
-        Column(title="code right", key="code_right", digits=3),
-        *(
-            Column(title=f"right in quarter {n + 1}", key=f"quarter_{n + 1}", digits=3)
-            for n in range(QUARTERS)
-        ),
-        *(Column(title=error, key=error.replace(" ", "_"), digits=1) for error in CLASSES),
+    columns = columns_of(
+        "length ratio kind samples right number_right name_right code_right quarter_1 quarter_2 "
+        "quarter_3 quarter_4 " + " ".join(error.replace(" ", "_") for error in CLASSES),
+        kind="text",
     )
     plots = (
         StackedBars(

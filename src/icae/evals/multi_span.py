@@ -17,7 +17,7 @@ from icae.evals.continuation import ContinuedText, continuation_figures, full_lo
 from icae.evals.decoding import encode_contexts, slot_losses, token_losses
 from icae.evals.experiment import RATIOS, Cell, HeldOut
 from icae.evals.plots import Lines
-from icae.evals.tables import Column, Row
+from icae.evals.tables import Row, columns_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,16 +29,8 @@ class MultiSpan(ContinuedText):
     name = "multi-span"
     title = "Perplexity behind many spans of slots, in raw tokens"
     question = "Do the slots of many spans work together, and what are they worth in raw tokens?"
-    columns = (
-        Column(title="spans", key="spans"),
-        Column(title="length", key="length"),
-        Column(title="ratio", key="ratio"),
-        Column(title="behind", key="kind"),
-        Column(title="positions", key="positions"),
-        Column(title="perplexity", key="perplexity", digits=2),
-        Column(title="perplexity / full", key="over_full", digits=3),
-        Column(title="equal to raw tokens", key="raw_equal", digits=1),
-        Column(title="raw tokens a position", key="gain", digits=2),
+    columns = columns_of(
+        "spans length ratio kind positions perplexity over_full raw_equal gain", kind="behind"
     )
     plots = (
         Lines(key="perplexity", title="perplexity of the continuation", along="spans"),

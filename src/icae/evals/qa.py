@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 
@@ -14,7 +14,6 @@ from icae.engine import Icae
 from icae.errors import ConfigError
 from icae.evals.asking import Asked, QuestionExperiment
 from icae.evals.bootstrap import mean_figure, ratio_figure
-from icae.evals.experiment import RATIOS
 from icae.evals.plots import Lines
 from icae.evals.respondents import (
     ADAPTIVE,
@@ -32,7 +31,7 @@ from icae.evals.respondents import (
     known_respondents,
     whole_text,
 )
-from icae.evals.tables import Column, Row, Table
+from icae.evals.tables import Row, Table, columns_of
 from icae.evals.text_metrics import rouge_signature
 from icae.model import FullContextModel, adapter_hash, load_trained, read_info
 from icae.model.adapter_files import FULL_CONTEXT
@@ -44,18 +43,10 @@ ALL_READERS = (*READERS, REFINED, ADAPTIVE, NOTED, VERBATIM)
 
 DIFFERENCES = ("f1", "rougeL", "loss", "accuracy", "empty", "repeating", "unterminated")
 """Figures of which the difference (memory minus the other) is taken."""
-COMPARED = (
-    Column(title="data set", key="dataset"),
-    Column(title="ratio", key="ratio"),
-    Column(title="memory minus", key="kind"),
-    Column(title="F1", key="f1", digits=3),
-    Column(title="F1, memory / other", key="f1_ratio", digits=2),
-    Column(title="ROUGE-L", key="rougeL", digits=3),
-    Column(title="loss (nats/token)", key="loss", digits=3),
-    Column(title="choice accuracy", key="accuracy", digits=3),
-    Column(title="empty", key="empty", digits=3),
-    Column(title="repeating", key="repeating", digits=3),
-    Column(title="unterminated", key="unterminated", digits=3),
+COMPARED = columns_of(
+    "dataset ratio kind f1 f1_ratio rougeL loss accuracy empty repeating unterminated",
+    kind="memory minus",
+    accuracy="choice accuracy",
 )
 
 
@@ -76,22 +67,11 @@ class Qa(QuestionExperiment[Asked]):
     name = "qa"
     title = "Answers from memory, from the context and from what else could be read"
     question = "Are questions answered from memory as from the full context?"
-    columns = (
-        Column(title="data set", key="dataset"),
-        Column(title="ratio", key="ratio"),
-        Column(title="reads", key="kind"),
-        Column(title="positions", key="positions"),
-        Column(title="EM", key="em", digits=3),
-        Column(title="F1", key="f1", digits=3),
-        Column(title="ROUGE-1", key="rouge1", digits=3),
-        Column(title="ROUGE-2", key="rouge2", digits=3),
-        Column(title="ROUGE-L", key="rougeL", digits=3),
-        Column(title="loss (nats/token)", key="loss", digits=3),
-        Column(title="choice accuracy", key="accuracy", digits=3),
-        Column(title="empty", key="empty", digits=3),
-        Column(title="repeating", key="repeating", digits=3),
-        Column(title="unterminated", key="unterminated", digits=3),
-        Column(title="answer tokens", key="answer_tokens", digits=1),
+    columns = columns_of(
+        "dataset ratio kind positions em f1 rouge1 rouge2 rougeL loss accuracy empty "
+        "repeating unterminated answer_tokens",
+        kind="reads",
+        accuracy="choice accuracy",
     )
     plots = (
         Lines(key="f1", title="F1", along="ratio"),
@@ -114,16 +94,6 @@ class Qa(QuestionExperiment[Asked]):
         "Empty: no letter or digit. Repeating: a phrase three times or more in a row, six "
         "words or more. Unterminated: cut off by the limit.",
     )
-
-    @classmethod
-    def quick(cls, span: int) -> Self:
-        """Six questions at 4x."""
-        return cls(ratios=(4.0,), questions=6, max_new_tokens=16, max_context=256)
-
-    @classmethod
-    def full(cls, span: int) -> Self:
-        """200 questions."""
-        return cls(ratios=RATIOS, questions=200)
 
     def __post_init__(self) -> None:
         super().__post_init__()

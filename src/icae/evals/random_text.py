@@ -14,35 +14,22 @@ from numpy.typing import NDArray
 
 from icae.config.types import TokenIds
 from icae.evals.decoding import encode_contexts, score_tasks, write_back
-from icae.evals.experiment import Cell, HeldOut, TextExperiment, paper_lengths
-from icae.evals.reconstruction import FIGURES, GREEDY_NOTE, PLOTS, check_greedy, written_figures
-from icae.evals.tables import Column, Row
+from icae.evals.experiment import Cell, HeldOut, paper_lengths
+from icae.evals.reconstruction import FIGURES, GREEDY_NOTE, WritingBack, written_figures
+from icae.evals.tables import Row, columns_of
 from icae.model.objectives import autoencoding
 
 TEXTS = ("normal", "patterned", "random")
 
 
 @dataclass(frozen=True, kw_only=True)
-class RandomText(TextExperiment):
-    """The three kinds of text, by length and ratio.
-
-    Attributes:
-        greedy: Contexts, of the samples, that are also decoded freely.
-    """
-
-    greedy: int = 16
+class RandomText(WritingBack):
+    """The three kinds of text, by length and ratio."""
 
     name = "random-text"
     title = "Reconstruction of normal, patterned and random text"
     question = "Does the memory hold text, or only what is likely?"
-    columns = (
-        Column(title="length", key="length"),
-        Column(title="ratio", key="ratio"),
-        Column(title="text", key="kind"),
-        Column(title="slots", key="slots"),
-        *FIGURES,
-    )
-    plots = PLOTS
+    columns = columns_of("length ratio kind slots", kind="text") + FIGURES
     notes = (
         "Patterned: each token id of the normal text + 1. Random: token ids drawn uniformly. "
         "Both leave out special tokens.",
@@ -58,10 +45,6 @@ class RandomText(TextExperiment):
     def full(cls, span: int) -> Self:
         """The lengths of the paper at 4x."""
         return cls(lengths=paper_lengths(span), ratios=(4.0,))
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_greedy(self.greedy, self.samples)
 
     def cells(self, material: HeldOut) -> list[Cell]:
         """Every length, ratio and kind of text."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import ClassVar, Self
 
 import numpy as np
 
@@ -27,24 +27,12 @@ from icae.evals.experiment import (
     check_share,
     paper_lengths,
 )
-from icae.evals.plots import Lines
-from icae.evals.tables import Column, Row
+from icae.evals.plots import Lines, Plot
+from icae.evals.tables import Row, columns_of
 from icae.evals.text_metrics import bleu_figure, prefix_share, sentence_bleu
 from icae.model.objectives import autoencoding
 
-FIGURES = (
-    Column(title="AE loss (nats/token)", key="ae_loss", digits=3),
-    Column(title="token accuracy", key="accuracy", digits=3),
-    Column(title="greedy BLEU-4", key="bleu", digits=1),
-    Column(title="median BLEU-4", key="bleu_median", digits=1),
-    Column(title="exact prefix", key="prefix_share", digits=3),
-)
-PLOTS = (
-    Lines(key="ae_loss", title="AE loss (nats per token)"),
-    Lines(key="accuracy", title="token accuracy, teacher-forced", limits=(0, 1)),
-    Lines(key="bleu", title="BLEU-4 of greedy text", limits=(0, None)),
-    Lines(key="prefix_share", title="share of tokens before the first error", limits=(0, None)),
-)
+FIGURES = columns_of("ae_loss accuracy bleu bleu_median prefix_share")
 GREEDY_NOTE = (
     "BLEU-4 (corpus, and median over contexts; sacrebleu) and exact prefix (share of tokens "
     "before the first error) are of free greedy decoding, the rest is teacher-forced."
@@ -52,8 +40,8 @@ GREEDY_NOTE = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class Reconstruction(TextExperiment):
-    """Own memory, memory of another text and no memory, by length and ratio.
+class WritingBack(TextExperiment):
+    """An experiment whose contexts are written back.
 
     Attributes:
         greedy: Contexts, of the samples, that are also decoded freely.
@@ -61,18 +49,27 @@ class Reconstruction(TextExperiment):
 
     greedy: int = 16
 
+    plots: ClassVar[tuple[Plot, ...]] = (
+        Lines(key="ae_loss", title="AE loss (nats per token)"),
+        Lines(key="accuracy", title="token accuracy, teacher-forced", limits=(0, 1)),
+        Lines(key="bleu", title="BLEU-4 of greedy text", limits=(0, None)),
+        Lines(key="prefix_share", title="share of tokens before the first error", limits=(0, None)),
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_greedy(self.greedy, self.samples)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reconstruction(WritingBack):
+    """Own memory, memory of another text and no memory, by length and ratio."""
+
     name = "reconstruction"
     title = "Reconstruction of held-out text from its slots"
     question = "How much of a text do its slots give back, by length and ratio?"
     baseline = True
-    columns = (
-        Column(title="length", key="length"),
-        Column(title="ratio", key="ratio"),
-        Column(title="memory", key="kind"),
-        Column(title="slots", key="slots"),
-        *FIGURES,
-    )
-    plots = PLOTS
+    columns = columns_of("length ratio kind slots", kind="memory") + FIGURES
     notes = (
         GREEDY_NOTE,
         "Memory of another text: the slots of a context from another document, as many. "
@@ -89,10 +86,6 @@ class Reconstruction(TextExperiment):
     def full(cls, span: int) -> Self:
         """The lengths of the paper."""
         return cls(lengths=paper_lengths(span), ratios=RATIOS)
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_greedy(self.greedy, self.samples)
 
     def measure(self, material: HeldOut, cell: Cell, rows: Sequence[Row]) -> list[Row]:
         """The rows of a cell: no memory; or own memory and that of another text."""

@@ -31,7 +31,7 @@ from icae.evals.decoding import (
 from icae.evals.experiment import RATIOS, Cell, HeldOut, TextExperiment, check_least
 from icae.evals.plots import Lines
 from icae.evals.reconstruction import check_greedy, joined, text_figures
-from icae.evals.tables import Column, Row
+from icae.evals.tables import Row, columns_of
 from icae.model import IcaeModel
 from icae.model.encoder import chunk_means
 
@@ -65,21 +65,12 @@ class Refinement(TextExperiment):
     name = "refinement"
     title = "Fidelity of slots by refinement steps"
     question = "What does fidelity cost at compress time?"
-    columns = (
-        Column(title="length", key="length"),
-        Column(title="ratio", key="ratio"),
-        Column(title="start", key="text"),
-        Column(title="slots", key="slots"),
-        Column(title="step", key="step"),
-        Column(title="token accuracy", key="accuracy", digits=3),
-        Column(title="best so far", key="best_accuracy", digits=3),
-        Column(title="done", key="done", digits=3),
-        Column(title="greedy BLEU-4", key="bleu", digits=1),
-        Column(title="exact prefix", key="prefix_share", digits=3),
-        Column(title="next-token loss (nats/token)", key="loss", digits=3),
-        Column(title="behind full context", key="full_loss", digits=3),
-        Column(title="behind no context", key="bare_loss", digits=3),
-        Column(title="seconds a span", key="seconds", digits=2),
+    columns = columns_of(
+        "length ratio text slots step accuracy best_accuracy done bleu prefix_share loss "
+        "full_loss bare_loss seconds",
+        text="start",
+        loss="next-token loss (nats/token)",
+        seconds="seconds a span",
     )
     plots = (
         Lines(key="accuracy", title="token accuracy, teacher-forced", limits=(0, 1), along="step"),

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 from icae.compression.refinement import RefineConfig
 from icae.engine import Icae
 from icae.errors import IcaeError
 from icae.evals.asking import Asked, QuestionExperiment
-from icae.evals.experiment import RATIOS, Cell
+from icae.evals.experiment import Cell
 from icae.evals.held import slot_hold
 from icae.evals.plots import Lines
 from icae.evals.respondents import (
@@ -28,7 +28,7 @@ from icae.evals.respondents import (
 )
 from icae.evals.rival_llmlingua import LlmLingua
 from icae.evals.rival_texts import HeldOutText, RivalTexts
-from icae.evals.tables import Column, Row, Table
+from icae.evals.tables import Row, Table, columns_of
 from icae.evals.text_metrics import bleu_figure, rouge_signature
 from icae.evals.trained_rivals import TrainedRival, load_rivals
 
@@ -72,20 +72,13 @@ class Rivals(QuestionExperiment[RivalsAsked]):
     name = "rivals"
     title = "The memory beside its rivals, on the same frozen decoder and budget"
     question = "How does the memory stand beside other ways to shorten a context?"
-    columns = (
-        Column(title="data set", key="dataset"),
-        Column(title="ratio", key="ratio"),
-        Column(title="reads", key="kind"),
-        Column(title="loss (nats/token)", key="loss", digits=3),
-        Column(title="F1", key="f1", digits=3),
-        Column(title="AE loss (nats/token)", key="ae_loss", digits=3),
-        Column(title="AE accuracy", key="ae_accuracy", digits=3),
-        Column(title="continuation loss", key="continuation_loss", digits=3),
-        Column(title="BLEU-4", key="bleu", digits=1),
-        Column(title="ROUGE-L", key="rougeL", digits=3),
-        Column(title="context tokens in the decoder", key="context_positions"),
-        Column(title="their KV cache (MB)", key="kv_mb", digits=3),
-        Column(title="seconds a question", key="seconds"),
+    columns = columns_of(
+        "dataset ratio kind loss f1 ae_loss ae_accuracy continuation_loss bleu rougeL "
+        "context_positions kv_mb seconds",
+        kind="reads",
+        bleu="BLEU-4",
+        kv_mb="their KV cache (MB)",
+        seconds="seconds a question",
     )
     plots = (
         Lines(key="loss", title="loss on the reference (nats per token)", along="ratio"),
@@ -104,16 +97,6 @@ class Rivals(QuestionExperiment[RivalsAsked]):
         "Seconds: reading (with compressing, summarising or dropping) and answering, the mean "
         "over questions in one run.",
     )
-
-    @classmethod
-    def quick(cls, span: int) -> Self:
-        """Six questions at 4x."""
-        return cls(ratios=(4.0,), questions=6, max_new_tokens=16, max_context=256)
-
-    @classmethod
-    def full(cls, span: int) -> Self:
-        """200 questions."""
-        return cls(ratios=RATIOS, questions=200)
 
     def fixed(self) -> dict[str, Any]:
         """The settings that make rows comparable; ratios and trained rivals may be added."""
@@ -171,7 +154,7 @@ class Rivals(QuestionExperiment[RivalsAsked]):
             return None
         return Table(
             title="Not measured",
-            columns=(Column(title="rival", key="kind"), Column(title="reason", key="reason")),
+            columns=columns_of("kind reason", kind="rival"),
             rows=[{"kind": name, "reason": reason} for name, reason in material.absent.items()],
         )
 

@@ -19,7 +19,7 @@ from icae.evals.bootstrap import mean_figure
 from icae.evals.decoding import ContextMemory, encode_contexts, score_tasks
 from icae.evals.experiment import RATIOS, Cell, HeldOut, TextExperiment, check_share
 from icae.evals.plots import HeatMaps
-from icae.evals.tables import Column, Row
+from icae.evals.tables import Row, columns_of
 from icae.model.objectives import autoencoding
 
 Drops = NDArray[np.float64]
@@ -40,18 +40,8 @@ class Slots(TextExperiment):
     name = "slots"
     title = "Which slot holds what"
     question = "Which slot holds what?"
-    columns = (
-        Column(title="length", key="length"),
-        Column(title="ratio", key="ratio"),
-        Column(title="slots", key="slots"),
-        Column(title="own chunk", key="locality", digits=3),
-        Column(title="own chunk, evenly spread", key="chance", digits=3),
-        Column(title="own or next chunk", key="near", digits=3),
-        Column(title="before", key="before", digits=3),
-        Column(title="after", key="after", digits=3),
-        Column(title="nats lost, own chunk", key="own_drop", digits=3),
-        Column(title="nats lost, other chunks", key="other_drop", digits=3),
-        Column(title="AE loss (nats/token)", key="ae_loss", digits=3),
+    columns = columns_of(
+        "length ratio slots locality chance near before after own_drop other_drop ae_loss"
     )
     plots = (
         HeatMaps(

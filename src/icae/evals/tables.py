@@ -18,13 +18,79 @@ Row = dict[str, Any]
 """Plain values; figures with intervals are `icae.evals.bootstrap.Figure`s."""
 
 
+TITLES = {
+    "dataset": "data set",
+    "ae_loss": "AE loss (nats/token)",
+    "loss": "loss (nats/token)",
+    "accuracy": "token accuracy",
+    "bleu": "greedy BLEU-4",
+    "bleu_median": "median BLEU-4",
+    "prefix_share": "exact prefix",
+    "over_full": "perplexity / full",
+    "raw_equal": "equal to raw tokens",
+    "gain": "raw tokens a position",
+    "locality": "own chunk",
+    "chance": "own chunk, evenly spread",
+    "near": "own or next chunk",
+    "own_drop": "nats lost, own chunk",
+    "other_drop": "nats lost, other chunks",
+    "f1": "F1",
+    "f1_ratio": "F1, memory / other",
+    "em": "EM",
+    "rouge1": "ROUGE-1",
+    "rouge2": "ROUGE-2",
+    "rougeL": "ROUGE-L",
+    "ae_accuracy": "AE accuracy",
+    "context_positions": "context tokens in the decoder",
+    "kv_mb": "KV cache (MB)",
+    "peak_mb": "peak (MB)",
+    "compress": "of it compressing",
+    "decode_rate": "decode (tokens/s)",
+    "speedup": "speed-up over full",
+    "samples": "contexts",
+    "right": "words right",
+    "number_right": "numbers right",
+    "name_right": "names right",
+    "positions_share": "positions per context token",
+    "fixed_share": "fixed ratios need",
+    "exact": "known exact",
+    "best_accuracy": "best so far",
+    "full_loss": "behind full context",
+    "bare_loss": "behind no context",
+    "margin": "win - lose",
+    "first_preferred": "shown first preferred",
+    "failed": "no reply",
+    "quarter_1": "right in quarter 1",
+    "quarter_2": "right in quarter 2",
+    "quarter_3": "right in quarter 3",
+    "quarter_4": "right in quarter 4",
+}
+"""Key of the rows -> title of its column, where that is not the key with spaces."""
+
+DIGITS = dict.fromkeys(("perplexity", "gain", "f1_ratio", "speedup"), 2) | dict.fromkeys(
+    ("bleu", "bleu_median", "raw_equal", "decode_rate", "answer_tokens"), 1
+)
+DIGITS |= dict.fromkeys(
+    ("form", "like_meaning", "number", "name", "code", "other", "omission", "insertion"), 1
+)
+"""Key -> digits shown of a figure, where that is not 3."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Column:
-    """One column of a table: its title, the key of the rows and the digits shown."""
+    """One column of a table: its title, the key of the rows and the digits shown of a figure."""
 
     title: str
     key: str
-    digits: int = 0
+    digits: int = 3
+
+
+def columns_of(keys: str, **titles: str) -> tuple[Column, ...]:
+    """Columns by the keys of the rows, with spaces between them; some under other titles."""
+    named = {key: titles.get(key, TITLES.get(key, key.replace("_", " "))) for key in keys.split()}
+    return tuple(
+        Column(key=key, title=name, digits=DIGITS.get(key, 3)) for key, name in named.items()
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

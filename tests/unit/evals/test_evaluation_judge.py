@@ -15,7 +15,6 @@ from judge_server import serve
 
 from icae.errors import ConfigError, InputError, MissingDependencyError
 from icae.evals.judge import (
-    Asked,
     CachedJudge,
     JudgeService,
     OpenAiJudge,
@@ -196,13 +195,11 @@ def test_a_verdict_is_a_line_of_its_own(reply: str, expected: str | None) -> Non
 
 
 def test_the_judge_sees_question_reference_context_and_both_answers() -> None:
-    asked = Asked(question="Q?", reference="R", context="C", first="one {x}", second="  ")
-    system, user = messages(asked)
+    system, user = messages("Q?", "R", "C", "one {x}", "  ")
     assert system["role"] == "system"
     for part in ("Text:\nC", "Q?", "R", "Answer A:\none {x}", "Answer B:\n(empty)"):
         assert part in user["content"]
-    assert "Text:" not in messages(Asked(**{**vars(asked), "context": ""}))[1]["content"]
-    assert "Answer A:\n(empty)" in messages(asked.swapped())[1]["content"]
+    assert "Text:" not in messages("Q?", "R", "", "one", "two")[1]["content"]
 
 
 def qa_result(path: Path) -> Path:
