@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import typer
+from typer import BadParameter
 
 from icae.cli import console
 from icae.errors import IcaeError
@@ -70,10 +70,10 @@ def require_one_file(memories: Sequence[Path], mode: Mode) -> None:
     """Refuse ``--kv`` where there is no one memory file to keep a cache beside.
 
     Raises:
-        typer.BadParameter: If there is not exactly one, or it is not what is read.
+        BadParameter: If there is not exactly one, or it is not what is read.
     """
     if len(memories) != 1 or mode != "memory":
-        raise typer.BadParameter(
+        raise BadParameter(
             "a key-value cache is kept for one memory file that is asked.", param_hint="--kv"
         )
 

@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
+from typer import Argument, BadParameter, Option
 
 from icae.cli import console
 from icae.cli.answers import Mode, Writer, answered, require_one_file, use_kv
 from icae.cli.command import AsJson, Outcome, command
 from icae.cli.memories import load_memories, require_source, token_places
-from icae.cli.options import DecoderOptions, KeepKv, MaxNewTokens
+from icae.cli.options import Count, DecoderOptions, KeepKv, MaxNewTokens
 from icae.errors import InputError, MemoryFileError, StoreError
 
 if TYPE_CHECKING:
@@ -43,11 +43,9 @@ class AskOptions:
             question.
     """
 
-    questions: Annotated[str | None, typer.Option(metavar="FILE")] = None
-    store: Annotated[
-        str | None, typer.Option("--store", "-s", metavar="PATH", show_default=False)
-    ] = None
-    budget: Annotated[int, typer.Option(min=1, metavar="N")] = 512
+    questions: Annotated[str | None, Option(metavar="FILE")] = None
+    store: Annotated[str | None, Option("--store", "-s", metavar="PATH", show_default=False)] = None
+    budget: Count = 512
     full_context: bool = False
     note: bool = False
     max_new_tokens: MaxNewTokens = 128
@@ -56,7 +54,7 @@ class AskOptions:
 
     def __post_init__(self) -> None:
         if self.note and (self.full_context or self.store is not None):
-            raise typer.BadParameter(
+            raise BadParameter(
                 "a note is of memory files; leave --full-context and --store out.",
                 param_hint="--note",
             )
@@ -83,7 +81,7 @@ class AskOptions:
 def ask(
     *,
     arguments: Annotated[
-        list[str] | None, typer.Argument(metavar="[MEMORY...] QUESTION", show_default=False)
+        list[str] | None, Argument(metavar="[MEMORY...] QUESTION", show_default=False)
     ] = None,
     how: AskOptions,
     decoder: DecoderOptions,
@@ -180,12 +178,12 @@ def _split(
 ) -> tuple[list[Path], list[str]]:
     """Tell the memory files from the questions."""
     if not arguments and (questions is None or store is None):
-        raise typer.BadParameter(
+        raise BadParameter(
             "a question is missing." if questions is None else "a memory file is missing.",
             param_hint="QUESTION" if questions is None else "MEMORY",
         )
     if store is not None and len(arguments) > (questions is None):
-        raise typer.BadParameter(
+        raise BadParameter(
             "a store takes the place of memory files; give one question, or --questions.",
             param_hint="--store",
         )
@@ -193,13 +191,13 @@ def _split(
         return [Path(argument) for argument in arguments], _read_questions(questions)
     *memories, question = arguments
     if store is None and _is_memory_file(question):
-        raise typer.BadParameter(
+        raise BadParameter(
             f"{question} is a memory file, and no question follows it. "
             f'Put the question last: icae ask {" ".join(arguments)} "..."',
             param_hint="QUESTION",
         )
     if store is None and not memories:
-        raise typer.BadParameter(
+        raise BadParameter(
             f"{question!r} is taken as the question, and no memory file comes before it.",
             param_hint="MEMORY",
         )

@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 
 from typer import Argument, Option
 
-from icae.cli import console, engine
+from icae.cli import console
 from icae.cli.command import Outcome, command
 from icae.cli.options import ModelOptions, Ratio
-from icae.cli.progress import eta_progress, time_text
 
 if TYPE_CHECKING:
     from icae.serve.bulk import BulkSummary
@@ -49,19 +48,19 @@ def bulk(
         no_source: Do not keep the text in the memories.
         no_verify: Skip measuring the fidelity of each span.
     """
-    from icae.serve.bulk import BulkJob, run_bulk
+    from icae.serve.bulk import BulkJob, EngineOpener, run_bulk
 
     job = BulkJob(
         source=source.absolute(),
         output=output.absolute(),
-        open_encoder=engine.bulk_opener(**asdict(model), threads=threads),
+        open_encoder=EngineOpener(**asdict(model), threads=threads),
         ratio=ratio,
         verify=not no_verify,
         keep_source=not no_source,
         block_size=block,
         maker=_maker(model),
     )
-    with eta_progress("Compressing documents") as on_progress:
+    with console.progress("Compressing documents") as on_progress:
         summary = run_bulk(job, _runner(workers, threads, model.device), on_progress=on_progress)
     payload = {"output": str(output), **asdict(summary), "workers": workers}
     return Outcome(payload=payload, show=lambda: _show(output, summary))
@@ -97,6 +96,6 @@ def _show(output: Path, summary: BulkSummary) -> None:
             "rejected": f"{summary.rejected:,}{rejected}",
             "tokens": f"{summary.tokens:,} -> {summary.slots:,} slots",
             "blocks": f"{summary.blocks:,}, {summary.resumed:,} of them from before",
-            "time": time_text(summary.seconds),
+            "time": console.time_text(summary.seconds),
         }
     )

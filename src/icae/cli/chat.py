@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
+from typer import Option
 
 from icae.cli import console
 from icae.cli.answers import answered, require_one_file, use_kv
@@ -115,7 +115,7 @@ class Conversation:
 def chat(
     *,
     memories: MemoryPaths,
-    keep_turns: Annotated[int, typer.Option(min=0, metavar="N")] = 4,
+    keep_turns: Annotated[int, Option(min=0, metavar="N")] = 4,
     max_new_tokens: MaxNewTokens = 128,
     kv: KeepKv = False,
     decoder: DecoderOptions,

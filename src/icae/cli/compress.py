@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import typer
+from typer import Argument, BadParameter, Option
 
 from icae.cli import console
 from icae.cli.answers import use_kv
@@ -22,7 +22,7 @@ from icae.cli.memory_tables import (
     saved,
     span_payload,
 )
-from icae.cli.options import Force, KeepKv, ModelOptions, Ratio, Runtime
+from icae.cli.options import Count, Force, KeepKv, ModelOptions, Ratio, Runtime
 from icae.config.spans import check_ratio
 
 if TYPE_CHECKING:
@@ -54,15 +54,15 @@ class CompressOptions:
     """
 
     ratio: Ratio = 4.0
-    min_fidelity: Annotated[float | None, typer.Option(metavar="F")] = None
-    budget: Annotated[int | None, typer.Option(metavar="N")] = None
+    min_fidelity: Annotated[float | None, Option(metavar="F")] = None
+    budget: Annotated[int | None, Option(metavar="N")] = None
     ratios: Annotated[
-        str | None, typer.Option(metavar="LIST", show_default="those the adapter was trained at")
+        str | None, Option(metavar="LIST", show_default="those the adapter was trained at")
     ] = None
     prefer: Literal["size", "speed"] = "size"
     refine: Annotated[
         int | None,
-        typer.Option(
+        Option(
             min=1,
             metavar="STEPS",
             show_default=f"{DEFAULT_STEPS} with --min-fidelity and --prefer size, else none",
@@ -75,7 +75,7 @@ class CompressOptions:
         self._ladder()
         goals = (self.min_fidelity, self.budget, self.refine)
         if self.no_verify and any(goal is not None for goal in goals):
-            raise typer.BadParameter(
+            raise BadParameter(
                 "a fidelity, a budget or refinement needs measuring.", param_hint="--no-verify"
             )
 
@@ -86,7 +86,7 @@ class CompressOptions:
         try:
             return tuple(check_ratio(float(part)) for part in self.ratios.split(","))
         except ValueError:
-            raise typer.BadParameter(
+            raise BadParameter(
                 f"{self.ratios!r} is not a list of numbers such as 16,8,4,2.",
                 param_hint="--ratios",
             ) from None
@@ -123,10 +123,10 @@ class CompressOptions:
 @command
 def compress(
     *,
-    file: Annotated[str, typer.Argument(metavar="FILE")],
+    file: Annotated[str, Argument(metavar="FILE")],
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", metavar="PATH", show_default="FILE with the suffix .icae"),
+        Option("--output", "-o", metavar="PATH", show_default="FILE with the suffix .icae"),
     ] = None,
     wanted: CompressOptions,
     kv: KeepKv = False,
@@ -180,8 +180,8 @@ def compress(
 def refine(
     *,
     memory_path: MemoryPath,
-    min_fidelity: Annotated[float, typer.Option(metavar="F")] = DEFAULT_TARGET,
-    steps: Annotated[int, typer.Option(min=1, metavar="N")] = DEFAULT_STEPS,
+    min_fidelity: Annotated[float, Option(metavar="F")] = DEFAULT_TARGET,
+    steps: Count = DEFAULT_STEPS,
     output: ChangedMemory,
     model: ModelOptions,
 ) -> Outcome:
@@ -264,11 +264,9 @@ def _target(file: str, output: Path | None) -> Path:
     if output is not None:
         return output
     if file == "-":
-        raise typer.BadParameter(
-            "standard input has no name to derive one from.", param_hint="--output"
-        )
+        raise BadParameter("standard input has no name to derive one from.", param_hint="--output")
     if not Path(file).name:
-        raise typer.BadParameter(f"{file!r} is not the path of a file.", param_hint="FILE")
+        raise BadParameter(f"{file!r} is not the path of a file.", param_hint="FILE")
     return Path(file).with_suffix(".icae")
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
-from icae.cli import console, engine
+from icae.cli import console
 from icae.cli.command import Outcome, command
 from icae.errors import InputError
 
@@ -33,9 +33,11 @@ def build(
     """
     from icae.data.build import build as build_data
     from icae.data.build_config import load_build_config
+    from icae.model import load_tokenizer, tokenizer_hash
 
     settings = load_build_config(config)
-    tokenizer, digest = engine.open_tokenizer(settings.base)
+    tokenizer = load_tokenizer(settings.base)
+    digest = tokenizer_hash(tokenizer)
     with console.status("Building") as relabel:
         report = build_data(settings, tokenizer, output, tokenizer_hash=digest, on_progress=relabel)
     payload = {"output": str(output), **asdict(report)}
@@ -90,10 +92,12 @@ def pack(
     """
     from icae.data.corpus import read_corpus
     from icae.data.shards import pack as pack_shards
+    from icae.model import load_tokenizer, tokenizer_hash
 
     _refuse_occupied(output)
     start = time.perf_counter()
-    tokenizer, digest = engine.open_tokenizer(base)
+    tokenizer = load_tokenizer(base)
+    digest = tokenizer_hash(tokenizer)
     with console.status("Packing") as relabel:
         shards = pack_shards(
             read_corpus(paths, limit_documents=limit),

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
+from typer import Argument, BadParameter, Option
 
 from icae.cli.command import Outcome, command
 from icae.cli.memories import (
@@ -27,14 +27,12 @@ _RANGE = re.compile(r"([0-9]{0,18}):([0-9]{0,18})")
 
 DocumentIndex = Annotated[
     int,
-    typer.Option(
-        "--document", metavar="N", help="Which document of the memory, from 0; -1 is the last."
-    ),
+    Option("--document", metavar="N", help="Which document of the memory, from 0; -1 is the last."),
 ]
 
 NearRatio = Annotated[
     float | None,
-    typer.Option(
+    Option(
         "--ratio",
         metavar="N",
         help="Context tokens per slot of the new spans.",
@@ -47,7 +45,7 @@ NearRatio = Annotated[
 def append(
     *,
     memory_path: MemoryPath,
-    file: Annotated[str, typer.Argument(metavar="FILE")],
+    file: Annotated[str, Argument(metavar="FILE")],
     document: DocumentIndex = -1,
     output: ChangedMemory,
     ratio: NearRatio = None,
@@ -73,8 +71,8 @@ def append(
 def edit(
     *,
     memory_path: MemoryPath,
-    delete: Annotated[str | None, typer.Option(metavar="A:B")] = None,
-    replace: Annotated[tuple[str, str] | None, typer.Option(metavar="A:B FILE")] = None,
+    delete: Annotated[str | None, Option(metavar="A:B")] = None,
+    replace: Annotated[tuple[str, str] | None, Option(metavar="A:B FILE")] = None,
     document: DocumentIndex = 0,
     output: ChangedMemory,
     ratio: NearRatio = None,
@@ -87,7 +85,7 @@ def edit(
         replace: Put the text of FILE in their place; - reads standard input.
     """
     if (delete is None) == (replace is None):
-        raise typer.BadParameter(
+        raise BadParameter(
             "give one of the two: --delete A:B, or --replace A:B FILE.",
             param_hint="--delete / --replace",
         )
@@ -108,7 +106,7 @@ def edit(
 def slice_memory(
     *,
     memory_path: MemoryPath,
-    characters: Annotated[str, typer.Argument(metavar="A:B")],
+    characters: Annotated[str, Argument(metavar="A:B")],
     output: NewMemory,
     document: DocumentIndex = 0,
 ) -> Outcome:
@@ -145,11 +143,11 @@ def _range(text: str, source: str, option: str) -> tuple[int, int]:
     """First character and one past the last of ``A:B``; either may be left out.
 
     Raises:
-        typer.BadParameter: If it is no such range; whether it lies in the text is not checked.
+        BadParameter: If it is no such range; whether it lies in the text is not checked.
     """
     match = _RANGE.fullmatch(text)
     if match is None:
-        raise typer.BadParameter(
+        raise BadParameter(
             f"{text!r} is not a range of characters, for example 1200:2400.", param_hint=option
         )
     start, end = match.groups()

@@ -7,8 +7,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
 from rich.text import Text
+from typer import Option
 
 from icae.cli import console
 from icae.cli.command import Outcome, command
@@ -41,8 +41,8 @@ LOST_STYLE = "bold red underline"
 def inspect(
     *,
     memory_path: MemoryPath,
-    passages: Annotated[int, typer.Option(min=0, metavar="N")] = 0,
-    html: Annotated[Path | None, typer.Option(metavar="PATH")] = None,
+    passages: Annotated[int, Option(min=0, metavar="N")] = 0,
+    html: Annotated[Path | None, Option(metavar="PATH")] = None,
     base: Base = None,
     force: Force = False,
 ) -> Outcome:

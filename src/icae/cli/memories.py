@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
+from typer import Argument, Option
 
 from icae.cli.options import Force
 from icae.errors import IncompatibleMemoryError, InputError
@@ -16,11 +16,11 @@ from icae.errors import IncompatibleMemoryError, InputError
 if TYPE_CHECKING:
     from icae.memory import Memory
 
-MemoryPath = Annotated[Path, typer.Argument(metavar="MEMORY", help="A memory file (.icae).")]
+MemoryPath = Annotated[Path, Argument(metavar="MEMORY", help="A memory file (.icae).")]
 
 MemoryPaths = Annotated[
     list[Path],
-    typer.Argument(metavar="MEMORY", help="Memory files (.icae); several are concatenated."),
+    Argument(metavar="MEMORY", help="Memory files (.icae); several are concatenated."),
 ]
 
 
@@ -65,9 +65,7 @@ def check_output(path: Path, *, force: bool, inputs: Sequence[Path] = ()) -> Non
 class NewMemory:
     """Where a new memory goes."""
 
-    output: Annotated[
-        Path, typer.Option("--output", "-o", metavar="PATH", help="Memory file to write.")
-    ]
+    output: Annotated[Path, Option("--output", "-o", metavar="PATH", help="Memory file to write.")]
     force: Force = False
 
     def target(self, *inputs: Path) -> Path:
@@ -82,7 +80,7 @@ class ChangedMemory:
 
     output: Annotated[
         Path | None,
-        typer.Option(
+        Option(
             "--output",
             "-o",
             metavar="PATH",

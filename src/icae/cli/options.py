@@ -2,77 +2,48 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
-import typer
+from typer import BadParameter, Option
 
-from icae.cli.command import AsJson
 from icae.cli.console import status
-from icae.cli.vllm_options import EngineModel, EngineUrl, engine_address
 
 if TYPE_CHECKING:
     from icae.decode.reader import Reader
     from icae.decode.vllm.client import VllmAddress
     from icae.engine import Icae
 
-__all__ = ["AsJson"]
-
-Adapter = Annotated[
-    str | None,
-    typer.Option(
-        "--adapter", metavar="PATH", help="Adapter folder.", show_default="the default adapter"
-    ),
-]
-
 Base = Annotated[
     str | None,
-    typer.Option(
-        "--base",
+    Option(
         metavar="ID",
         help="Base model: a name, a hub id or a folder.",
         show_default="the adapter's",
     ),
 ]
 
-Device = Annotated[
-    str | None,
-    typer.Option(
-        "--device", metavar="NAME", help="For example cpu or cuda:0.", show_default="the best found"
-    ),
-]
+Count = Annotated[int, Option(min=1, metavar="N")]
 
-Dtype = Annotated[
-    str | None,
-    typer.Option(
-        "--dtype",
-        metavar="NAME",
-        help="Precision of the base model: bfloat16 or float32.",
-        show_default="chosen for the device",
-    ),
-]
-
-Ratio = Annotated[float, typer.Option("--ratio", metavar="N", help="Context tokens per slot.")]
+Force = Annotated[bool, Option("--force", help="Replace the output file if it exists.")]
 
 KeepKv = Annotated[
     bool,
-    typer.Option(
+    Option(
         "--kv",
         help="Keep the decoder's key-value cache of the memory in a file beside it, so that "
         "later questions start at once. One that is there is used and renewed anyway.",
     ),
 ]
 
-MaxNewTokens = Annotated[
-    int, typer.Option("--max-new-tokens", min=1, metavar="N", help="Longest answer in tokens.")
-]
+MaxNewTokens = Annotated[int, Option(min=1, metavar="N", help="Longest answer in tokens.")]
 
-Force = Annotated[bool, typer.Option("--force", help="Replace the output file if it exists.")]
+Ratio = Annotated[float, Option("--ratio", metavar="N", help="Context tokens per slot.")]
 
 Runtime = Annotated[
     str,
-    typer.Option(
-        "--runtime",
+    Option(
         metavar="NAME",
         help="What runs the decoder: auto (vllm with --engine, else llama.cpp where it is "
         "installed and no other device than the CPU is there, else torch), torch, llamacpp "
@@ -82,13 +53,32 @@ Runtime = Annotated[
 
 
 @dataclass(frozen=True, kw_only=True)
-class ModelOptions:
-    """Which base model and adapter a command loads, and where to."""
+class BaseOptions:
+    """Which base model a command loads, and where to.
 
-    adapter: Adapter = None
+    Attributes:
+        device: For example cpu or cuda:0.
+        dtype: Precision of the base model: bfloat16 or float32.
+    """
+
     base: Base = None
-    device: Device = None
-    dtype: Dtype = None
+    device: Annotated[str | None, Option(metavar="NAME", show_default="the best found")] = None
+    dtype: Annotated[str | None, Option(metavar="NAME", show_default="chosen for the device")] = (
+        None
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelOptions(BaseOptions):
+    """Which adapter a command loads on which base model.
+
+    Attributes:
+        adapter: Adapter folder.
+    """
+
+    adapter: Annotated[str | None, Option(metavar="PATH", show_default="the default adapter")] = (
+        None
+    )
 
     def load(self) -> Icae:
         """Load the base model and the adapter.
@@ -134,16 +124,58 @@ class ModelOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class DecoderOptions(ModelOptions):
+class VllmOptions:
+    """A vLLM server that runs the decoder.
+
+    Attributes:
+        engine: A vLLM server that runs the decoder, started with --enable-prompt-embeds; its
+            key is read from $ICAE_ENGINE_KEY.
+        engine_model: Name of the base model on the vLLM server.
+    """
+
+    engine: Annotated[str | None, Option(metavar="URL")] = None
+    engine_model: Annotated[
+        str | None, Option(metavar="NAME", show_default="found by the name of the base")
+    ] = None
+
+    def __post_init__(self) -> None:
+        self.server()
+
+    def server(self) -> VllmAddress | None:
+        """Where the server is, with its key and the secret of cache salts from the environment.
+
+        Raises:
+            BadParameter: If there is a name without an address.
+            ConfigError: If the address is no URL.
+        """
+        if self.engine is None:
+            if self.engine_model is not None:
+                raise BadParameter(
+                    "it names a model of a vLLM server, and there is no --engine.",
+                    param_hint="--engine-model",
+                )
+            return None
+        from icae.decode.vllm.client import VllmAddress
+
+        return VllmAddress(
+            url=self.engine,
+            model=self.engine_model,
+            api_key=os.environ.get("ICAE_ENGINE_KEY", ""),
+            secret=os.environ.get("ICAE_ENGINE_SECRET", ""),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecoderOptions(ModelOptions, VllmOptions):
     """What reads memories: the model, and what runs its decoder."""
 
     runtime: Runtime = "auto"
-    engine: EngineUrl = None
-    engine_model: EngineModel = None
-
-    def __post_init__(self) -> None:
-        engine_address(self.engine, self.engine_model)
 
     def open(self) -> Reader:
         """Open what reads memories; raises as `reader` does."""
-        return self.reader(self.runtime, server=engine_address(self.engine, self.engine_model))
+        return self.reader(self.runtime, server=self.server())
+
+
+def split_names(text: str) -> tuple[str, ...]:
+    """The names of a list such as ``A,B``, without spaces around them, each once, in order."""
+    return tuple(dict.fromkeys(name.strip() for name in text.split(",")))

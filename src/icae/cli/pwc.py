@@ -13,11 +13,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 from rich.table import Table
 
-from icae.cli import console, engine
+from icae.cli import console
 from icae.cli.command import Outcome, command
-from icae.cli.names import split_names
-from icae.cli.options import Base, Device, Dtype, Force
-from icae.cli.output_file import check_output
+from icae.cli.memories import check_output
+from icae.cli.options import BaseOptions, Force, ModelOptions, split_names
 from icae.errors import InputError
 
 if TYPE_CHECKING:
@@ -176,9 +175,7 @@ def build(
     contexts: ContextOptions,
     answers: AnswerOptions,
     service: ServiceOptions,
-    base: Base = None,
-    device: Device = None,
-    dtype: Dtype = None,
+    decoder: BaseOptions,
     force: Force = False,
 ) -> Outcome:
     """Make (context, prompt, answer) triplets; run it again to go on after a stop.
@@ -191,6 +188,8 @@ def build(
         output: Training triplets, .jsonl or .parquet; the other files lie beside it.
         model: Model of the service.
     """
+    from icae.model import load_tokenizer
+
     *prompts, reply_tokens = answers.counts(llm)
     config = _config(corpus, contexts, prompts, answers.corpus_tasks)
     writer: Writer | None = None
@@ -198,12 +197,12 @@ def build(
         writer = service.writer(llm, model, max_tokens=reply_tokens)
     _check_output(output, force=force or service.dry_run)
     price = service.price_of_tokens()
-    tokenizer, _ = engine.open_tokenizer(base or DEFAULT_BASE)
+    tokenizer = load_tokenizer(decoder.base or DEFAULT_BASE)
     sample = _choose(config, tokenizer)
     if llm == SELF:
         from icae.cli.decoder_writer import DecoderWriter
 
-        icae = engine.open_engine(adapter=None, base=base, device=device, dtype=dtype)
+        icae = ModelOptions(**asdict(decoder)).load()
         writer = DecoderWriter(icae, max_new_tokens=reply_tokens)
     if service.dry_run:
         return _estimated(sample, config, writer, output, tokenizer, price)
@@ -238,7 +237,7 @@ def _check_output(output: Path, *, force: bool) -> None:
     from icae.data.triplets.dataset import JOURNAL, beside
 
     ours = beside(output, JOURNAL).exists()
-    check_output(output, if_exists="replace" if force or ours else "refuse")
+    check_output(output, force=force or ours)
 
 
 def _numbers(text: str, separator: str, option: str, example: str) -> tuple[float, float]:

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
 from rich.table import Table
 from rich.text import Text
+from typer import Option
 
 from icae.cli import console
 from icae.cli.command import Outcome, command
@@ -30,9 +30,9 @@ if TYPE_CHECKING:
 def reconstruct(
     *,
     memory_path: MemoryPath,
-    span: Annotated[list[int] | None, typer.Option(min=0, metavar="I")] = None,
+    span: Annotated[list[int] | None, Option(min=0, metavar="I")] = None,
     compare: bool = False,
-    output: Annotated[Path | None, typer.Option("--output", "-o", metavar="PATH")] = None,
+    output: Annotated[Path | None, Option("--output", "-o", metavar="PATH")] = None,
     decoder: DecoderOptions,
     force: Force = False,
 ) -> Outcome:

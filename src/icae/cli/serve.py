@@ -3,30 +3,32 @@
 from __future__ import annotations
 
 import importlib.util
+import secrets
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from typer import Argument, Option
 
-from icae.cli import console, engine
+from icae.cli import console
 from icae.cli.command import Outcome, command
-from icae.cli.options import ModelOptions, Ratio
-from icae.cli.vllm_options import EngineModel, EngineUrl, engine_address, with_secret
+from icae.cli.options import Count, ModelOptions, Ratio, VllmOptions
 from icae.config.spans import check_ratio
 from icae.errors import MissingDependencyError
 
 if TYPE_CHECKING:
+    from icae.decode.vllm.client import VllmAddress
+    from icae.decode.vllm.runtime import VllmRuntime
+    from icae.engine import Icae
     from icae.serve.limits import Limits
 
 Seconds = Annotated[float, Option(min=1, metavar="S")]
 Megabytes = Annotated[float, Option(min=0.001, metavar="N")]
-Count = Annotated[int, Option(min=1, metavar="N")]
 
 
 @dataclass(frozen=True, kw_only=True)
-class ServerOptions:
+class ServerOptions(VllmOptions):
     """Where the server listens, who may use it, and what it takes on.
 
     Attributes:
@@ -60,8 +62,6 @@ class ServerOptions:
     kv_cache_mb: Megabytes = 512.0
     timeout: Seconds = 300.0
     grace: Seconds = 30.0
-    engine: EngineUrl = None
-    engine_model: EngineModel = None
 
     def limits(self) -> Limits:
         """What the server takes on."""
@@ -90,12 +90,11 @@ def serve(*, options: ServerOptions, model: ModelOptions) -> Outcome:
 
     keys = NoKeys() if options.keys is None else HashedKeys.load(options.keys)
     check_public(options.host, keys)
-    server = engine_address(options.engine, options.engine_model)
+    server = options.server()
     start = time.perf_counter()
     with create_store(options.store) as store, listen(options.host, options.port) as sock:
-        icae, vllm = model.load(), None
-        if server is not None:
-            vllm = engine.connect_engine(icae, with_secret(server), adapter=model.adapter)
+        icae = model.load()
+        vllm = None if server is None else _connect(icae, server, model.adapter)
         service = Service(
             icae,
             store,
@@ -133,6 +132,17 @@ def serve_key(
     return Outcome(
         payload={"name": name, "key": key, "keys": str(keys)},
         show=lambda: console.write_text(f"{key}\n"),
+    )
+
+
+def _connect(icae: Icae, server: VllmAddress, adapter: str | None) -> VllmRuntime:
+    """Let a vLLM server answer, with a secret of its own where the environment gave none."""
+    from icae import opening
+
+    made = icae.provenance
+    secret = server.secret or secrets.token_hex(32)
+    return opening.connect_vllm(
+        replace(server, secret=secret), adapter, base=made.base_model, dtype=made.slot_dtype
     )
 
 

@@ -9,13 +9,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
+from typer import Argument, BadParameter, Option
 
 from icae.cli import console
 from icae.cli.command import AsJson, Outcome, command
 from icae.cli.compress import CompressOptions
 from icae.cli.memories import check_output
-from icae.cli.options import Force, ModelOptions
+from icae.cli.options import Count, Force, ModelOptions
 from icae.errors import StoreError
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ MOST_PROBLEMS = 20
 
 StorePath = Annotated[
     str,
-    typer.Option(
+    Option(
         "--store",
         "-s",
         metavar="PATH",
@@ -43,11 +43,9 @@ StorePath = Annotated[
 @command
 def add(
     *,
-    files: Annotated[list[str], typer.Argument(metavar="FILE...")],
+    files: Annotated[list[str], Argument(metavar="FILE...")],
     store: StorePath,
-    name: Annotated[
-        str | None, typer.Option(metavar="NAME", show_default="the path as given")
-    ] = None,
+    name: Annotated[str | None, Option(metavar="NAME", show_default="the path as given")] = None,
     wanted: CompressOptions,
     model: ModelOptions,
     as_json: AsJson = False,
@@ -97,9 +95,9 @@ def list_memories(*, store: StorePath) -> Outcome:
 @command
 def show(
     *,
-    reference: Annotated[str, typer.Argument(metavar="NAME")],
+    reference: Annotated[str, Argument(metavar="NAME")],
     store: StorePath,
-    output: Annotated[Path | None, typer.Option("--output", "-o", metavar="PATH")] = None,
+    output: Annotated[Path | None, Option("--output", "-o", metavar="PATH")] = None,
     force: Force = False,
 ) -> Outcome:
     """Say what a store knows about one memory; --output takes it out.
@@ -125,9 +123,9 @@ def show(
 @command
 def search(
     *,
-    query: Annotated[str, typer.Argument(metavar="QUERY")],
+    query: Annotated[str, Argument(metavar="QUERY")],
     store: StorePath,
-    limit: Annotated[int, typer.Option(min=1, metavar="N")] = 10,
+    limit: Count = 10,
 ) -> Outcome:
     """Find the passages of a store that have the words, the best first.
 
@@ -154,7 +152,7 @@ def search(
 @command
 def remove(
     *,
-    references: Annotated[list[str], typer.Argument(metavar="NAME...")],
+    references: Annotated[list[str], Argument(metavar="NAME...")],
     store: StorePath,
     key: bool = False,
 ) -> Outcome:
@@ -295,15 +293,13 @@ def _settings(wanted: CompressOptions, icae: Icae) -> Settings:
 def _names(files: Sequence[str], name: str | None) -> list[str]:
     """The name of each file in the store."""
     if name is not None and len(files) > 1:
-        raise typer.BadParameter(
-            f"one name cannot stand for {len(files)} files.", param_hint="--name"
-        )
+        raise BadParameter(f"one name cannot stand for {len(files)} files.", param_hint="--name")
     if name is None and "-" in files:
-        raise typer.BadParameter("standard input needs a name.", param_hint="--name")
+        raise BadParameter("standard input needs a name.", param_hint="--name")
     names = [Path(file).as_posix() for file in files] if name is None else [name]
     twice = sorted({one for one in names if names.count(one) > 1})
     if twice:
-        raise typer.BadParameter(f"given twice: {', '.join(twice)}.", param_hint="FILE")
+        raise BadParameter(f"given twice: {', '.join(twice)}.", param_hint="FILE")
     return names
 
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import typer
 import yaml
+from typer import Argument, Exit, Option
 
 from icae.cli import console
 from icae.cli.command import Outcome, command
@@ -35,12 +35,12 @@ class TrainOptions:
         settings: Change a setting of the recipe; the value is YAML; repeatable.
     """
 
-    recipe: Annotated[Path, typer.Argument(metavar="RECIPE")]
-    dry_run: Annotated[int | None, typer.Option(min=1, metavar="N")] = None
+    recipe: Annotated[Path, Argument(metavar="RECIPE")]
+    dry_run: Annotated[int | None, Option(min=1, metavar="N")] = None
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", metavar="DIR", show_default="the recipe's")
+        Path | None, Option("--output", "-o", metavar="DIR", show_default="the recipe's")
     ] = None
-    settings: Annotated[list[str] | None, typer.Option("--set", metavar="SECTION.KEY=VALUE")] = None
+    settings: Annotated[list[str] | None, Option("--set", metavar="SECTION.KEY=VALUE")] = None
 
     def train(self, stage: Literal["pretrain", "finetune"]) -> Outcome:
         """Train; progress is logged to standard error."""
@@ -50,7 +50,7 @@ class TrainOptions:
 
         result = training.train(recipe, stage=stage, dry_run_steps=self.dry_run)
         if result.process > 0:
-            raise typer.Exit  # process 0 of the launch tells the result
+            raise Exit  # process 0 of the launch tells the result
         payload = {
             "stage": stage,
             "recipe": recipe.name,

@@ -2,35 +2,26 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from icae.cli import engine
 from icae.data.rows import read_rows
 
 pytest.importorskip("pyarrow")
 
 
 @pytest.fixture
-def opened(monkeypatch: pytest.MonkeyPatch, build_memory: Any) -> list[dict[str, Any]]:
-    """How the engine was asked for; it makes memories of words."""
+def opened(monkeypatch: pytest.MonkeyPatch, tiny: Any) -> list[dict[str, Any]]:
+    """How the engine was asked for; it is the tiny one."""
     asked: list[dict[str, Any]] = []
-
-    class Words:
-        def compress_many(
-            self, texts: Sequence[str], *, ratio: float, names: Sequence[str], verify: bool
-        ) -> list[Any]:
-            pairs = zip(texts, names, strict=True)
-            return [build_memory(t, name=n, ratio=ratio, verify=verify) for t, n in pairs]
 
     def opener(**options: Any) -> Any:
         asked.append(options)
-        return Words
+        return lambda: tiny
 
-    monkeypatch.setattr(engine, "bulk_opener", opener)
+    monkeypatch.setattr("icae.serve.bulk.EngineOpener", opener)
     return asked
 
 
@@ -49,8 +40,8 @@ def test_documents_become_memories_and_bad_ones_are_counted(
     result = icae("bulk", source, output, "--ratio", 8, "--threads", 2, "--json")
     assert result.exit_code == 0, result.stderr
     payload = json.loads(result.stdout)
-    assert (payload["documents"], payload["rejected"], payload["tokens"]) == (5, 1, 80)
-    assert payload["slots"] == 10
+    assert (payload["documents"], payload["rejected"], payload["tokens"]) == (5, 1, 440)
+    assert payload["slots"] == 55
     assert opened[0]["threads"] == 2
     (part,) = (output / "parts").iterdir()
     assert [row["id"] for _, row in read_rows(part)] == ["d0", "d1", "d2", "d3", "d4"]

@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-from icae.cli import engine
 from icae.data.shards import ShardSet
 from icae.errors import BaseModelError
 
@@ -24,12 +23,13 @@ class WordTokenizer:
 
 @pytest.fixture(autouse=True)
 def _fake_tokenizer(monkeypatch) -> None:
-    def open_tokenizer(base: str) -> tuple[WordTokenizer, str]:
+    def load_tokenizer(base: str) -> WordTokenizer:
         if base != "tiny":
             raise BaseModelError("No such model.", got=base)
-        return WordTokenizer(), "hash of tiny"
+        return WordTokenizer()
 
-    monkeypatch.setattr(engine, "open_tokenizer", open_tokenizer)
+    monkeypatch.setattr("icae.model.load_tokenizer", load_tokenizer)
+    monkeypatch.setattr("icae.model.tokenizer_hash", lambda tokenizer: "hash of tiny")
 
 
 @pytest.fixture

@@ -2,10 +2,10 @@ from __future__ import annotations
 
 import json
 import random
+from dataclasses import replace
 
 import pytest
 
-from icae.cli import engine as cli_engine
 from icae.cli.decoder_writer import DecoderWriter
 from icae.data.triplets.config import TripletConfig
 from icae.data.triplets.records import Context, Reply
@@ -15,7 +15,7 @@ from llm_stub import Act, llm_stub
 @pytest.fixture
 def corpus(tmp_path, monkeypatch, tokenizer):
     """Twelve documents, and the tiny tokenizer in place of the base model's."""
-    monkeypatch.setattr(cli_engine, "open_tokenizer", lambda base: (tokenizer, f"hash of {base}"))
+    monkeypatch.setattr("icae.model.load_tokenizer", lambda base: tokenizer)
     rng = random.Random(0)
     path = tmp_path / "corpus.jsonl"
     with path.open("w") as stream:
@@ -110,19 +110,22 @@ def test_output_that_is_there_is_replaced_only_if_asked(build, tmp_path) -> None
     assert build("--force", llm="none").exit_code == 0
 
 
-def test_decoder_is_opened_once_and_asked_for_short_answers(build, fake, monkeypatch) -> None:
+def test_decoder_is_opened_once_and_asked_for_short_answers(
+    build, loaded, tiny, monkeypatch
+) -> None:
     seen = []
 
-    def ask_many(questions, *, max_new_tokens):
+    def ask_many(self, questions, *, max_new_tokens):
         seen.append((len(questions), max_new_tokens))
-        return [fake._answer(9, question, history=(), text=text) for text, question in questions]
+        short = self.ask_text("Paris.", "What?", max_new_tokens=1)
+        text = "The text is about what happened in the old city of Paris."
+        return [replace(short, text=text, finished=True) for _ in questions]
 
-    fake.reply = "The text is about what happened in the old city of Paris."
-    monkeypatch.setattr(fake, "ask_many", ask_many, raising=False)
+    monkeypatch.setattr(type(tiny), "ask_many", ask_many)
     result = build("--specific", 0, "--general", 1, llm="self")
     assert result.exit_code == 0, result.output
     assert seen == [(10, 128)]
-    assert fake.opened["adapter"] is None
+    assert loaded == [{"adapter": None, "base": None, "device": None, "dtype": None}]
 
 
 @pytest.mark.parametrize(

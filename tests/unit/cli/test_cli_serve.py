@@ -7,16 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from icae.cli import engine
 from icae.serve.keys import HashedKeys
 
 
 @pytest.fixture(autouse=True)
 def _model_is_not_loaded(monkeypatch) -> None:
-    def load(**_):
+    def load(*_, **options):
         raise AssertionError("the model was loaded")
 
-    monkeypatch.setattr(engine, "open_engine", load)
+    monkeypatch.setattr("icae.engine.load", load)
 
 
 def test_serve_key_prints_a_key_that_its_file_knows(icae, tmp_path: Path) -> None:
