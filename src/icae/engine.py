@@ -36,13 +36,13 @@ from icae.model import (
     IcaeModel,
     adapter_hash,
     base_hash,
-    load_adapter,
     load_decoder,
     load_tokenizer,
+    load_trained,
     read_info,
     tokenizer_hash,
 )
-from icae.model.adapter_files import default_adapter
+from icae.model.adapter_files import default_adapter, require_slots
 from icae.model.base_files import stop_tokens
 
 
@@ -276,12 +276,13 @@ def load(
     """
     folder = default_adapter() if adapter is None else Path(adapter)
     info = read_info(folder)
+    require_slots(info)
     place = pick_device(device)
     precision = pick_dtype(dtype, place)
     name = base or info.base_model
     decoder = load_decoder(name, dtype=precision, device=place)
     weights = base_hash(name, decoder)
-    model, info = load_adapter(folder, decoder, base_model=name, base_hash=weights)
+    model = load_trained(IcaeModel, info, folder, decoder, base_model=name, base_hash=weights)
     tokenizer = load_tokenizer(name)
     provenance = Provenance(
         base_model=name,

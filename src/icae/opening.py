@@ -26,6 +26,7 @@ from icae.model.adapter_files import (
     objective_vectors,
     read_info,
     require_base,
+    require_slots,
 )
 from icae.model.base_files import (
     DEFAULT_BASE,
@@ -169,6 +170,7 @@ class _Files:
         precision = _precision(dtype)
         path = default_adapter() if adapter is None else Path(adapter)
         info = read_info(path)
+        require_slots(info)
         name = base or info.base_model
         return cls(adapter=path, info=info, base=name, folder=base_folder(name), dtype=precision)
 

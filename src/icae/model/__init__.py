@@ -10,7 +10,6 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from icae.model.adapter import load_adapter as load_adapter
     from icae.model.adapter import load_trained as load_trained
     from icae.model.adapter import load_weights as load_weights
     from icae.model.adapter import save_adapter as save_adapter
@@ -42,7 +41,7 @@ if TYPE_CHECKING:
     from icae.model.prompts import tokenize_with_offsets as tokenize_with_offsets
 
 _NAMES = {
-    "adapter": ("load_adapter", "load_trained", "load_weights", "save_adapter"),
+    "adapter": ("load_trained", "load_weights", "save_adapter"),
     "adapter_files": ("AdapterInfo", "adapter_hash", "read_info"),
     "autocompressor": ("AutoCompressor",),
     "base": ("base_hash", "load_decoder", "load_tokenizer", "weight_hash"),

@@ -16,7 +16,7 @@ from icae.config import ModelConfig
 from icae.config.types import MemoryForm, Method
 from icae.errors import AdapterError
 from icae.model.adapted_decoder import AdaptedDecoder
-from icae.model.adapter_files import KINDS, AdapterInfo, read_info, require_base, write_info
+from icae.model.adapter_files import KINDS, AdapterInfo, require_base, write_info
 from icae.model.autocompressor import AutoCompressor
 from icae.model.card import model_card
 from icae.model.full_context import FullContextModel
@@ -69,15 +69,6 @@ def save_adapter(model: AdaptedDecoder, info: AdapterInfo, folder: str | Path) -
     write_info(info, folder)
     (folder / "README.md").write_text(model_card(info), encoding="utf-8")
     return folder
-
-
-def load_adapter(
-    folder: str | Path, decoder: PreTrainedModel, *, base_model: str, base_hash: str
-) -> tuple[IcaeModel, AdapterInfo]:
-    """Put an adapter on a base model; see `load_trained`."""
-    info = read_info(folder)
-    base = {"base_model": base_model, "base_hash": base_hash}
-    return load_trained(IcaeModel, info, folder, decoder, **base), info
 
 
 def load_trained(

@@ -206,6 +206,21 @@ def _where_from(folder: Path, wanted: FolderKind) -> str:
     return f"Give the folder that a run with objective.reader: {reader} wrote."
 
 
+def require_slots(info: AdapterInfo) -> None:
+    """Refuse an adapter whose memories are not input embeddings, where nothing else is read.
+
+    Raises:
+        AdapterError: If it has another form of memory.
+    """
+    if info.model.memory != "embeddings":
+        raise AdapterError(
+            f"The memories of {info.name} can be trained and scored, but not yet kept or asked.",
+            got=f"model.memory: {info.model.memory}",
+            expected="model.memory: embeddings",
+            fix="Use the shipped adapter, or go on training this one (init_adapter).",
+        )
+
+
 def adapter_hash(folder: str | Path, kind: FolderKind = ADAPTER) -> str:
     """SHA-256 over a folder's weights and architecture; what a memory is keyed by.
 

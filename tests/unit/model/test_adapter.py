@@ -21,9 +21,9 @@ from icae.config.types import Method
 from icae.errors import AdapterError
 from icae.model import (
     AdapterInfo,
+    IcaeModel,
     Sample,
     adapter_hash,
-    load_adapter,
     load_trained,
     load_weights,
     read_info,
@@ -193,7 +193,14 @@ def test_a_model_of_another_base_is_refused_with_both_names(
 ) -> None:
     other = build_decoder(seed=5)
     with pytest.raises(AdapterError, match="another base model") as caught:
-        load_adapter(saved_adapter, other, base_model="other-base", base_hash=weight_hash(other))
+        load_trained(
+            IcaeModel,
+            read_info(saved_adapter),
+            saved_adapter,
+            other,
+            base_model="other-base",
+            base_hash=weight_hash(other),
+        )
     assert "other-base" in str(caught.value)
     assert "tiny-base" in str(caught.value)
 
@@ -215,7 +222,10 @@ def test_a_saved_adapter_gives_identical_slots_and_objective_tokens(
     info = info_for(model, tokenizer)
     folder = save_adapter(model, info, tmp_path / "a" / "b")
 
-    loaded, read = load_adapter(folder, decoder, base_model="x", base_hash=weight_hash(decoder))
+    read = read_info(folder)
+    loaded = load_trained(
+        IcaeModel, read, folder, decoder, base_model="x", base_hash=weight_hash(decoder)
+    )
 
     assert read == info
     assert read.tokenizer_hash == tokenizer_hash(tokenizer)

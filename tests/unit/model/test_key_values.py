@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,10 @@ import torch
 from transformers import DynamicCache
 
 from icae.config import ModelConfig
-from icae.model import Sample
+from icae.errors import AdapterError
+from icae.model import Sample, load_trained, read_info, save_adapter
+from icae.model.adapter import FORMS
+from icae.model.adapter_files import require_slots
 from icae.model.key_values import KeyValueMemory, KeyValueModel
 from icae.model.objectives import autoencoding, continuation, instruction, recall
 
@@ -201,6 +205,33 @@ def test_an_update_lowers_the_losses(
         loss.backward()
         optimizer.step()
     assert losses[-1] < 0.8 * losses[0]
+
+
+def test_a_saved_adapter_gives_the_same_memory_and_is_not_taken_for_one_of_slots(
+    build: Callable[..., KeyValueModel],
+    build_decoder: Callable[..., Any],
+    tokenizer: Any,
+    info_for: Callable[..., Any],
+    random_ids: Callable[..., Any],
+    tmp_path: Path,
+) -> None:
+    model, ids = build(), random_ids(20)
+    info = info_for(model, tokenizer)
+    folder = save_adapter(model, info, tmp_path)
+    loaded = load_trained(
+        FORMS["key-values"],
+        read_info(folder),
+        folder,
+        build_decoder(),
+        base_model=info.base_model,
+        base_hash=info.base_hash,
+    )
+    with torch.no_grad():
+        (one,), (other,) = model.encode([ids], [4.0]), loaded.encode([ids], [4.0])
+    for mine, theirs in zip(one.key_values, other.key_values, strict=True):
+        assert all(torch.equal(a, b) for a, b in zip(mine, theirs, strict=True))
+    with pytest.raises(AdapterError, match="not yet kept or asked"):
+        require_slots(read_info(folder))
 
 
 def test_what_the_decoder_reads_of_a_context_is_its_memory_alone(
