@@ -23,38 +23,35 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from icae.config.spans import SpanPlan
 from icae.config.types import TokenIds
 from icae.model.encoder import EncoderBatch, build_batch, memory_inputs, read_inputs
-from icae.model.icae import IcaeModel
+from icae.model.icae import IcaeModel, Slots
 
 
 class AutoCompressor(IcaeModel):
     """An in-context autoencoder whose spans are read behind the slots of the earlier ones."""
 
-    def encode_contexts(
-        self, contexts: Sequence[Sequence[TokenIds]], slots: Sequence[Sequence[int]]
-    ) -> list[Tensor]:
-        """Summary vectors of whole contexts, [K, D] of all segments of each.
-
-        The n-th segments of all contexts are read together.
-
-        Args:
-            contexts: Token ids of the segments of each context, in order.
-            slots: Summary tokens for each of those segments.
-        """
+    def encode_planned(
+        self, contexts: Sequence[Sequence[TokenIds]], plans: Sequence[Sequence[SpanPlan]]
+    ) -> list[Slots]:
+        """Summary vectors of whole contexts; the n-th segments of all are read together."""
         width = self.decoder.get_input_embeddings().weight.shape[1]
         nothing_PD = torch.zeros(0, width, device=self.device, dtype=self.dtype)
         summaries = [nothing_PD] * len(contexts)
-        for step in range(max(len(own) for own in contexts)):
+        for step in range(max(map(len, contexts))):
             active = [i for i, own in enumerate(contexts) if step < len(own)]
             made = self._read_segments(
                 [contexts[i][step] for i in active],
-                [slots[i][step] for i in active],
+                [plans[i][step].slots for i in active],
                 [summaries[i] for i in active],
             )
             for i, own_KD in zip(active, made, strict=True):
                 summaries[i] = torch.cat([summaries[i], own_KD])
-        return summaries
+        return [
+            Slots(slots_KD=slots_KD, spans=[(p.length, p.slots) for p in own])
+            for slots_KD, own in zip(summaries, plans, strict=True)
+        ]
 
     def _read_segments(
         self,

@@ -183,6 +183,14 @@ def stacked(pasts: Sequence[KeyValues | None]) -> tuple[DynamicCache, Tensor]:
     return DynamicCache(layers), mask_RP
 
 
+def joined(parts: Sequence[KeyValues]) -> KeyValues:
+    """Keys and values of several runs of places, one after another."""
+    return tuple(
+        (torch.cat([keys for keys, _ in layer], dim=2), torch.cat([v for _, v in layer], dim=2))
+        for layer in zip(*parts, strict=True)
+    )
+
+
 def row_groups(sizes: Sequence[int], *, pass_tokens: int) -> list[list[int]]:
     """Split rows into groups, each padded to its own longest row, at the least cost.
 

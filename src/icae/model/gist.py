@@ -21,15 +21,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
-import torch
 from transformers import DynamicCache, PreTrainedModel
 
 from icae.config import ModelConfig
 from icae.config.parsing import check
-from icae.config.spans import SpanPlan, plan_spans
+from icae.config.spans import SpanPlan
 from icae.config.types import TokenIds
-from icae.model.decoder import DecoderRow, KeyValues
+from icae.model.decoder import DecoderRow, KeyValues, joined
 from icae.model.encoder import build_batch, memory_inputs, read_inputs
 from icae.model.memory_model import MemoryModel
 from icae.model.objectives import DecoderTask
@@ -71,24 +71,18 @@ class GistModel(MemoryModel[GistMemory]):
         check(config.framing == "behind", "GIST has one framing.", config.framing, "behind")
         super().__init__(decoder, config, seed=seed)
 
-    def encode(self, contexts: Sequence[TokenIds], ratios: Sequence[float]) -> list[GistMemory]:
-        """Read contexts into gist tokens, all spans in one pass; see `MemoryModel.encode`."""
-        plans = [
-            plan_spans(len(ids), span_length=self.config.span_length, ratio=own)
-            for ids, own in zip(contexts, ratios, strict=True)
-        ]
+    def encode_planned(
+        self, contexts: Sequence[Sequence[TokenIds]], plans: Sequence[Sequence[SpanPlan]]
+    ) -> list[GistMemory]:
+        """The gist tokens of each context, all spans read in one pass."""
         starts = [self._starts(own) for own in plans]
         made = self._read_spans(
-            [
-                ids[p.token_start : p.token_end]
-                for ids, own in zip(contexts, plans, strict=True)
-                for p in own
-            ],
-            [p.slots for own in plans for p in own],
+            [*chain(*contexts)],
+            [p.slots for p in chain(*plans)],
             [start for own in starts for start in own[:-1]],
         )
         return [
-            GistMemory(key_values=_joined([next(made) for _ in own]), end=places[-1])
+            GistMemory(key_values=joined([next(made) for _ in own]), end=places[-1])
             for own, places in zip(plans, starts, strict=True)
         ]
 
@@ -127,11 +121,3 @@ class GistModel(MemoryModel[GistMemory]):
             inputs_FD=inputs_MD,
             past=memory.key_values,
         )
-
-
-def _joined(spans: Sequence[KeyValues]) -> KeyValues:
-    """Keys and values of several spans one after another."""
-    return tuple(
-        (torch.cat([keys for keys, _ in layer], dim=2), torch.cat([v for _, v in layer], dim=2))
-        for layer in zip(*spans, strict=True)
-    )

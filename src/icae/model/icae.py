@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
 from icae.config import ModelConfig
-from icae.config.spans import plan_spans
+from icae.config.spans import SpanPlan
 from icae.config.types import Objective, TokenIds
 from icae.model.decoder import DecoderRow
 from icae.model.encoder import build_batch, read_memory_tokens
@@ -53,40 +54,19 @@ class IcaeModel(MemoryModel[Slots]):
         self.head = SlotHead(config, embedding_rms=self.embedding_rms, hidden_size=width)
         self.head.to(embedding_VD.device)
 
-    def encode(self, contexts: Sequence[TokenIds], ratios: Sequence[float]) -> list[Slots]:
-        """The slots of each context; see `MemoryModel.encode`."""
-        plans = [
-            plan_spans(len(ids), span_length=self.config.span_length, ratio=ratio)
-            for ids, ratio in zip(contexts, ratios, strict=True)
-        ]
-        encoded = self.encode_contexts(
-            [
-                [ids[p.token_start : p.token_end] for p in own]
-                for ids, own in zip(contexts, plans, strict=True)
-            ],
-            [[p.slots for p in own] for own in plans],
-        )
+    def encode_planned(
+        self, contexts: Sequence[Sequence[TokenIds]], plans: Sequence[Sequence[SpanPlan]]
+    ) -> list[Slots]:
+        """The slots of each context; spans do not see each other."""
+        counts = [p.slots for p in chain(*plans)]
+        made = iter(self.encode_spans([*chain(*contexts)], counts))
         return [
-            Slots(slots_KD=slots_KD, spans=[(p.length, p.slots) for p in own])
-            for slots_KD, own in zip(encoded, plans, strict=True)
-        ]
-
-    def encode_contexts(
-        self, contexts: Sequence[Sequence[TokenIds]], slots: Sequence[Sequence[int]]
-    ) -> list[Tensor]:
-        """Slots of whole contexts, [K, D] of all spans of each; spans do not see each other.
-
-        Args:
-            contexts: Token ids of the spans of each context, in order.
-            slots: Slots for each of those spans.
-        """
-        made = iter(
-            self.encode_spans(
-                [piece for own in contexts for piece in own],
-                [count for own in slots for count in own],
+            Slots(
+                slots_KD=torch.cat([next(made) for _ in own]),
+                spans=[(p.length, p.slots) for p in own],
             )
-        )
-        return [torch.cat([next(made) for _ in own]) for own in contexts]
+            for own in plans
+        ]
 
     def encode_spans(self, spans: Sequence[TokenIds], slots: Sequence[int]) -> list[Tensor]:
         """Slots of each span, [K_i, D], in the decoder's dtype.

@@ -25,6 +25,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 import torch
@@ -32,9 +33,9 @@ from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
 from icae.config import ModelConfig
-from icae.config.spans import chunk_centres, chunk_of_tokens, plan_spans
+from icae.config.spans import SpanPlan, chunk_centres, chunk_of_tokens
 from icae.config.types import Objective, TokenIds
-from icae.model.decoder import DecoderRow, KeyValues, label_logits
+from icae.model.decoder import DecoderRow, KeyValues, joined, label_logits
 from icae.model.encoder import chunk_means
 from icae.model.memory_model import MemoryModel
 from icae.model.objectives import DecoderTask
@@ -70,22 +71,11 @@ class KeyValueModel(MemoryModel[KeyValueMemory]):
         super().__init__(decoder, config, seed=seed)
         self.turns = key_turns(decoder)
 
-    def encode(self, contexts: Sequence[TokenIds], ratios: Sequence[float]) -> list[KeyValueMemory]:
-        """Keys and values of each context's memory tokens; see `MemoryModel.encode`."""
-        plans = [
-            plan_spans(len(ids), span_length=self.config.span_length, ratio=ratio)
-            for ids, ratio in zip(contexts, ratios, strict=True)
-        ]
-        made = iter(
-            self.encode_spans(
-                [
-                    ids[p.token_start : p.token_end]
-                    for ids, own in zip(contexts, plans, strict=True)
-                    for p in own
-                ],
-                [p.slots for own in plans for p in own],
-            )
-        )
+    def encode_planned(
+        self, contexts: Sequence[Sequence[TokenIds]], plans: Sequence[Sequence[SpanPlan]]
+    ) -> list[KeyValueMemory]:
+        """Keys and values of each context's memory tokens; spans do not see each other."""
+        made = iter(self.encode_spans([*chain(*contexts)], [p.slots for p in chain(*plans)]))
         return [
             KeyValueMemory(
                 key_values=joined([next(made) for _ in own]),
@@ -219,11 +209,3 @@ class KeyValueModel(MemoryModel[KeyValueMemory]):
             inputs_FD=behind_MD,
             past=joined([front, past]) if front else past,
         )
-
-
-def joined(parts: Sequence[KeyValues]) -> KeyValues:
-    """Keys and values of several runs of places, one after another."""
-    return tuple(
-        (torch.cat([keys for keys, _ in layer], dim=2), torch.cat([v for _, v in layer], dim=2))
-        for layer in zip(*parts, strict=True)
-    )

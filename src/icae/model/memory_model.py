@@ -1,8 +1,8 @@
 """A model of memories: the encoder that writes them and the frozen decoder that reads them.
 
-A form of memory is one subclass in one file: what the encoder gives for a context (`encode`) and
-how the decoder reads it before a task (`row`). Slots: `icae.model.icae`; keys and values:
-`icae.model.gist`.
+A form of memory is one subclass in one file: what the encoder gives for a context
+(`encode_planned`) and how the decoder reads it before a task (`row`). Slots: `icae.model.icae`; keys
+and values: `icae.model.key_values`.
 
 Shape legend: M objective tokens, T scored targets, D hidden size, V vocabulary.
 """
@@ -18,6 +18,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from icae.config import ModelConfig
+from icae.config.spans import SpanPlan, plan_spans
 from icae.config.types import Objective, TokenIds
 from icae.model.adapted_decoder import AdaptedDecoder
 from icae.model.decoder import DecoderRow, label_logits
@@ -44,13 +45,32 @@ class MemoryModel(AdaptedDecoder, Generic[M]):
         self.tokens = MemoryTokens(config, embedding_VD, torch.Generator().manual_seed(seed))
         self.tokens.to(embedding_VD.device)
 
-    @abstractmethod
     def encode(self, contexts: Sequence[TokenIds], ratios: Sequence[float]) -> list[M]:
         """The memory of each context, with gradient to the trained weights.
 
         Args:
             contexts: Token ids of each context, of any length; cut into spans.
             ratios: Compression ratio of each.
+        """
+        plans = [
+            plan_spans(len(ids), span_length=self.config.span_length, ratio=ratio)
+            for ids, ratio in zip(contexts, ratios, strict=True)
+        ]
+        spans = [
+            [ids[p.token_start : p.token_end] for p in own]
+            for ids, own in zip(contexts, plans, strict=True)
+        ]
+        return self.encode_planned(spans, plans)
+
+    @abstractmethod
+    def encode_planned(
+        self, contexts: Sequence[Sequence[TokenIds]], plans: Sequence[Sequence[SpanPlan]]
+    ) -> list[M]:
+        """The memory of each context.
+
+        Args:
+            contexts: Token ids of the spans of each context, in order.
+            plans: Those spans with their slots.
         """
 
     @abstractmethod

@@ -1,8 +1,9 @@
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -38,6 +39,12 @@ def text(ids: Callable[..., Any], length: int) -> Sample:
     )
 
 
+def encoded(model: Any, spans: Sequence[Any]) -> torch.Tensor:
+    """Slots at 4x of a context of whole spans."""
+    (memory,) = model.encode([np.concatenate(spans)], [4.0])
+    return memory.slots_KD
+
+
 @pytest.mark.parametrize(
     "settings",
     [
@@ -62,7 +69,7 @@ def test_a_segment_is_read_behind_the_summaries_of_all_before_it(
     compressor, _ = pair(layout="default", slot_head="plain")
     spans = [random_ids(16, seed) for seed in range(3)]
     with torch.no_grad():
-        (made,) = compressor.encode_contexts([spans], [[4, 4, 4]])
+        made = encoded(compressor, spans)
         before = made[:8]
         inputs = torch.cat(
             [
@@ -86,9 +93,9 @@ def test_earlier_segments_change_later_summaries_and_not_the_other_way_round(
     first, second, other = (random_ids(16, seed) for seed in range(3))
     with torch.no_grad():
         for model, recursive in ((compressor, True), (autoencoder, False)):
-            (made,) = model.encode_contexts([[first, second]], [[4, 4]])
-            (changed,) = model.encode_contexts([[other, second]], [[4, 4]])
-            (later,) = model.encode_contexts([[first, other]], [[4, 4]])
+            made = encoded(model, [first, second])
+            changed = encoded(model, [other, second])
+            later = encoded(model, [first, other])
             assert ((made[4:] - changed[4:]).abs().max() > 1e-3) == recursive
             torch.testing.assert_close(made[:4], later[:4], atol=2e-5, rtol=1e-4)
 
