@@ -1,8 +1,8 @@
 """A model of memories: the encoder that writes them and the frozen decoder that reads them.
 
 A form of memory is one subclass in one file: what the encoder gives for a context
-(`encode_planned`) and how the decoder reads it before a task (`row`). Slots: `icae.model.icae`; keys
-and values: `icae.model.key_values`.
+(`encode_planned`) and how the decoder reads it before a task (`row`). Slots:
+`icae.model.icae`; keys and values: `icae.model.key_values`.
 
 Shape legend: M objective tokens, T scored targets, D hidden size, V vocabulary.
 """
