@@ -106,16 +106,7 @@ def make_report(
     evaluation_ngrams: int,
     seconds: Mapping[str, float],
 ) -> BuildReport:
-    """Count what a build did.
-
-    Args:
-        config: The build.
-        identity: What decided it.
-        plan: What was chosen.
-        shards: ``train`` and ``validation`` -> what was packed, None for nothing.
-        evaluation_ngrams: Distinct n-grams of the evaluation sets.
-        seconds: Stage -> seconds.
-    """
+    """Count what a build did; ``shards`` has what was packed for each side, None for nothing."""
     tokens = {side: one.tokens if one else 0 for side, one in shards.items()}
     documents = {side: one.documents if one else 0 for side, one in shards.items()}
     return BuildReport(

@@ -86,15 +86,7 @@ class Chunk:
             return arrays["keys"], arrays["signatures"], tokens.astype(np.int64)
 
     def parts(self, chosen: NDArray[np.bool_], dtype: np.dtype[Any]) -> Iterator[NDArray[Any]]:
-        """Token ids of the parts of some documents, in order.
-
-        Args:
-            chosen: bool ``[N]``, which documents.
-            dtype: Type of the ids in the file.
-
-        Yields:
-            Token ids ``[L]`` of one part.
-        """
+        """Token ids ``[L]`` of every part of the chosen documents (bool ``[N]``), in order."""
         with np.load(self.folder / "documents.npz", allow_pickle=False) as arrays:
             lengths, wanted = arrays["lengths"], np.repeat(chosen, arrays["parts"])
         ends = np.cumsum(lengths)

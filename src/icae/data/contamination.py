@@ -67,13 +67,9 @@ class Decontaminated:
 
 
 class NgramIndex:
-    """Hashes of all n-grams of a set of texts.
+    """Hashes of all runs of n words of a set of texts, which are read once.
 
     Memory: 8 bytes for each distinct n-gram, and a table of at most 16 MB.
-
-    Args:
-        texts: The texts; read once.
-        n: Words in a run.
     """
 
     def __init__(self, texts: Iterable[str], *, n: int) -> None:
@@ -96,14 +92,7 @@ class NgramIndex:
         return len(self._hashes)
 
     def find(self, words: Hashes) -> NDArray[np.int64]:
-        """Places of a text's n-grams that are in the index.
-
-        Args:
-            words: uint64 ``[W]``, hashes of its words.
-
-        Returns:
-            int64, position of the first word of each, rising.
-        """
+        """Positions, rising, of the words (hashed, uint64 ``[W]``) where a known n-gram starts."""
         if not len(self._hashes):
             return np.zeros(0, dtype=np.int64)
         hashes = ngram_hashes(words, self.n)
@@ -114,13 +103,7 @@ class NgramIndex:
 
 
 def evaluation_texts(paths: Iterable[str]) -> Iterator[str]:
-    """Stream the texts of evaluation sets.
-
-    Args:
-        paths: Files or folders, corpora or triplets.
-
-    Yields:
-        Each document, context, prompt and answer.
+    """Stream each document, context, prompt and answer of corpora and triplets.
 
     Raises:
         InputError: If a file cannot be read, or a JSON line has none of the fields.
@@ -159,9 +142,6 @@ def decontaminate(
         words: uint64 ``[W]``, hashes of its words.
         index: N-grams of the evaluation sets.
         config: When to drop all of it.
-
-    Returns:
-        What is left.
     """
     hits = index.find(words)
     if not len(hits):

@@ -74,12 +74,7 @@ def read_corpus(
     file and of a dataset. A folder stands for the corpus files in it and below, by name; its
     other files, and hidden ones, are skipped.
 
-    Args:
-        paths: Files, folders or datasets.
-        limit_documents: Stop after so many documents.
-
-    Yields:
-        Documents with some text, blank ones are skipped.
+    Blank documents are skipped.
 
     Raises:
         InputError: At the first step, if a path is missing, a named file is of another type
@@ -94,9 +89,6 @@ def read_corpus(
 
 def list_corpus(paths: Sequence[Path | str]) -> list[Path | str]:
     """The corpus files (as `Path`) and datasets (as text) that paths stand for, in order.
-
-    Args:
-        paths: Files, folders or datasets.
 
     Raises:
         InputError: As `read_corpus` at its first step.
@@ -122,16 +114,7 @@ def read_source(source: Path | str) -> Iterator[CorpusDocument]:
 def batched(
     documents: Iterable[CorpusDocument], *, most: int, characters: int
 ) -> Iterator[list[CorpusDocument]]:
-    """Group documents in order; a group is closed once it is full by number or by size.
-
-    Args:
-        documents: The stream.
-        most: Most documents in a group.
-        characters: A group that has reached so many characters takes no further document.
-
-    Yields:
-        Groups of at least one document.
-    """
+    """Group documents in order; a group that is full by number or by size takes no further one."""
     group: list[CorpusDocument] = []
     size = 0
     for document in documents:
@@ -156,9 +139,6 @@ def parse_dataset(spec: Path | str) -> DatasetSpec:
     ``hf:owner/name::split``, ``hf:owner/name@revision``; for a local folder (it starts with
     ``/``, ``.`` or ``~``) ``hf:/folder`` or ``hf:/folder:split``. The split is ``train`` if
     none is named.
-
-    Args:
-        spec: The text.
 
     Raises:
         InputError: If it has another form.

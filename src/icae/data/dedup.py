@@ -66,10 +66,6 @@ class DedupConfig:
 class Sketcher:
     """Computes MinHash signatures.
 
-    Args:
-        config: Permutations and shingles.
-        seed: Seed of the permutations.
-
     Raises:
         MissingDependencyError: If datasketch is not installed.
     """

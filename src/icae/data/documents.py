@@ -98,11 +98,7 @@ def document_of_bytes(
 ) -> Document:
     """Read one document from its bytes; kinds and errors as for `read_document`.
 
-    Args:
-        data: What the file holds.
-        name: Its name, for the record and for messages.
-        suffix: Suffix of its file name, as ``.html``, or nothing to go by the content.
-        max_bytes: Largest document, in bytes.
+    The suffix is that of its file name, as ``.html``, or nothing to go by the content.
     """
     if len(data) > max_bytes:
         raise InputError(

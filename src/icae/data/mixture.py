@@ -54,10 +54,7 @@ class Plan:
 def make_plan(config: BuildConfig, chunks: Sequence[Chunk], owners: Sequence[int]) -> Plan:
     """Find duplicates over all chunks, split, and choose for the shares asked for.
 
-    Args:
-        config: The build.
-        chunks: All chunks in order.
-        owners: Source of each chunk, by number.
+    ``owners`` names the source of each chunk by number.
 
     Raises:
         InputError: If a source has no document left for training.
@@ -95,16 +92,7 @@ def make_plan(config: BuildConfig, chunks: Sequence[Chunk], owners: Sequence[int
 
 
 def is_validation(keys: Hashes, *, share: float, seed: int) -> NDArray[np.bool_]:
-    """Decide for each document whether it is held out for validation.
-
-    Args:
-        keys: uint64 ``[N, 2]``, keys of the texts.
-        share: Share of the documents, 0..1.
-        seed: Seed of the split.
-
-    Returns:
-        bool ``[N]``.
-    """
+    """Whether each document of keys uint64 ``[N, 2]`` is held out for validation, bool ``[N]``."""
     return uniform(keys, seed=seed, purpose="validation") < share
 
 
@@ -116,13 +104,7 @@ def plan_tokens(
     Without a budget the total is the largest at which every source reaches its share exactly.
     With one, each source gives its share of the budget, or all it has if that is less.
 
-    Args:
-        sources: Their weights and most repetitions.
-        available: Tokens of each one's documents on the training side, each counted once.
-        budget: Tokens in all, or None.
-
-    Returns:
-        Tokens of each, at most ``repeat * available``.
+    ``available`` are the tokens of each one's documents on the training side, each counted once.
     """
     weights = sum(source.weight for source in sources)
     most = [source.repeat * tokens for source, tokens in zip(sources, available, strict=True)]

@@ -183,10 +183,10 @@ class ShardSet:
 
 
 class ShardWriter:
-    """Write a shard set document by document; nothing is visible before `close`.
+    """Write a shard set document by document, as a context manager.
 
-    Files go to a hidden folder beside the target, which is renamed at the end. Leaving
-    the context manager by an exception removes it.
+    Files go to a hidden folder beside the target, which is renamed when the block ends, and
+    removed when it ends with an exception, as it is if there was no document.
 
     Args:
         folder: Target; must not exist or be an empty folder.
@@ -196,7 +196,8 @@ class ShardWriter:
         created_by: What writes the set, for the index.
 
     Raises:
-        InputError: If the target is in use, cannot be written, or a number is out of range.
+        InputError: If the target is in use or cannot be written, a number is out of range,
+            or, at the end of the block, no document was added.
     """
 
     def __init__(
@@ -222,7 +223,6 @@ class ShardWriter:
         self._files: list[ShardFile] = []
         self._digest = hashlib.sha256()
         self._open_tokens = 0
-        self._closed = False
         self._partial = self._folder.parent / f".{self._folder.name}.partial-{uuid.uuid4().hex[:8]}"
         if self._folder.exists() and (not self._folder.is_dir() or any(self._folder.iterdir())):
             raise _occupied(self._folder)
@@ -235,12 +235,11 @@ class ShardWriter:
         """Append a document of ``[L]`` token ids, at least one, that came from a source.
 
         Raises:
-            InputError: If the writer is closed, the document is empty or an id is out of range.
+            InputError: If the document is empty or an id is out of range.
         """
         ids = np.asarray(token_ids, dtype=np.int64)
-        if self._closed or ids.ndim != 1 or not len(ids):
-            what = "the writer is closed" if self._closed else f"a document of shape {ids.shape}"
-            raise _refused(what, "an open writer and a document of at least one token")
+        if ids.ndim != 1 or not len(ids):
+            raise _refused(f"a document of shape {ids.shape}", "one of at least one token")
         if int(ids.min()) < 0 or int(ids.max()) >= self._vocab_size:
             got = f"token ids {ids.min()}..{ids.max()}"
             raise _refused(got, f"0 <= id < {self._vocab_size}, the vocabulary")
@@ -260,17 +259,20 @@ class ShardWriter:
         counts["documents"] += 1
         counts["tokens"] += len(ids)
 
-    def close(self) -> ShardSet:
-        """Finish the files, rename the folder to its target and open it.
+    def __enter__(self) -> Self:
+        return self
 
-        Raises:
-            InputError: If no document was added, the writer is closed already, or the target
-                came into use meanwhile.
-        """
-        if self._closed or len(self._bounds) == 1:
-            what = "the writer is closed" if self._closed else f"no document for {self._folder}"
-            self.abort()
-            raise _refused(what, "an open writer and at least one document")
+    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
+        try:
+            if kind is None:
+                self._finish()
+        finally:
+            shutil.rmtree(self._partial, ignore_errors=True)
+
+    def _finish(self) -> None:
+        """Write the index and rename the folder to its target."""
+        if len(self._bounds) == 1:
+            raise _refused(f"no document for {self._folder}", "at least one document")
         self._finish_file()
         index = {"format": FORMAT, "version": VERSION, "dtype": self._dtype.name, **self._about}
         index |= {"documents": len(self._bounds) - 1, "tokens": self._bounds[-1]}
@@ -283,25 +285,7 @@ class ShardWriter:
                 self._folder.rmdir()
             self._partial.rename(self._folder)
         except OSError as error:
-            self.abort()
             raise _occupied(self._folder) from error
-        self._closed = True
-        return ShardSet.open(self._folder)
-
-    def abort(self) -> None:
-        """Give up and remove what was written; does nothing once closed."""
-        if not self._closed:
-            self._closed = True
-            shutil.rmtree(self._partial)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
-        if kind is not None:
-            self.abort()
-        elif not self._closed:
-            self.close()
 
     def _file_name(self) -> str:
         return f"tokens-{len(self._files):05d}.bin"
@@ -350,8 +334,8 @@ def pack(
             seen += len(group)
             if on_progress is not None:
                 on_progress(seen, tokens)
-        logger.info("Packed %d of %d documents (%d tokens read).", kept, seen, tokens)
-        return writer.close()
+    logger.info("Packed %d of %d documents (%d tokens read).", kept, seen, tokens)
+    return ShardSet.open(folder)
 
 
 def _map_file(folder: Path, file: ShardFile, dtype: np.dtype[Any]) -> NDArray[Any]:

@@ -122,7 +122,7 @@ class Tiny:
         ) as writer:
             for ids in documents:
                 writer.add(ids, source="made up")
-            return writer.close()
+        return ShardSet.open(self.folder / name)
 
     def sample(self, length: int = SPAN, *, ratio: float = 4.0, seed: int = 0) -> Sample:
         """An AE sample of seeded random ids."""

@@ -41,15 +41,7 @@ def datasheet(
 ) -> str:
     """Describe a build, in Markdown; the same for the same build.
 
-    Args:
-        made: What came out.
-        sample: Its contexts.
-        config: What was asked for.
-        writer: Who answered; None for nobody.
-        train: Where it lies; what a user filled in there before is kept.
-        price: Price of the tokens, if known.
-        commit: Commit of the code, or None outside a checkout.
-        command: The command line.
+    What a user filled in before in the data sheet beside the training triplets is kept.
     """
     how = [
         f"Answers: {_origin(writer)}",

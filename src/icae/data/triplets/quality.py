@@ -65,19 +65,10 @@ def find_flaw(
 ) -> str | None:
     """The first thing that is wrong with an answer, or None.
 
-    Args:
-        context: The text that it is about.
-        prompt: What was asked.
-        answer: The answer, without white space around it.
-        rules: What answers to this task must be like.
-        finish: Why the writer stopped.
-
-    Returns:
-        ``empty``, ``unterminated`` (cut off, or no end of a sentence where the task asks for
-        one), ``refusal``, ``leftover`` (special tokens, placeholders), ``preamble`` (talk before
-        the answer), ``short``, ``long``, ``repeating``, ``echo`` (the prompt said again),
-        ``copied`` or ``foreign`` (copied words, or names and numbers that the text lacks,
-        beyond the share that the task allows).
+    ``empty``, ``unterminated`` (cut off, or no end of a sentence where the task asks for one),
+    ``refusal``, ``leftover`` (special tokens, placeholders), ``preamble`` (talk before the answer),
+    ``short``, ``long``, ``repeating``, ``echo`` (the prompt said again), ``copied`` or ``foreign``
+    (copied words, or names and numbers that the text lacks, beyond the share that the task allows).
     """
     words = hash_words(answer)
     if not len(words):

@@ -44,12 +44,8 @@ def corpus_pairs(
 ) -> tuple[Pair, ...]:
     """Make pairs about a context from the corpus alone.
 
-    Args:
-        context: The context.
-        count: Most pairs; a text that offers more gets as many as this, chosen at random,
-            every task once before one comes a second time.
-        seed: Seed of the choice.
-        tasks: Names of the self-supervised tasks; none for all.
+    A text that offers more than ``count`` gets as many as that, chosen at random, every task
+    (of those named, or of all) once before one comes a second time.
     """
     random = context_generator(context, seed=seed, purpose="corpus")
     asked = [task for task in prompt_book().corpus if not tasks or task.name in tasks]

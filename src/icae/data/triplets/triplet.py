@@ -38,12 +38,6 @@ def read_triplets(path: Path) -> Iterator[Triplet]:
     Each line (or row) is an object with ``context``, ``prompt``, ``answer`` and optionally
     ``answers`` (a list of references), ``dataset`` (else the file stem) and ``id``.
 
-    Args:
-        path: The file.
-
-    Yields:
-        Triplets in the order of the file.
-
     Raises:
         InputError: If the file cannot be read or holds no triplet, or a line lacks a field
             or has a blank one; the error names file and line.

