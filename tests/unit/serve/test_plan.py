@@ -1,4 +1,4 @@
-"""The formulas against what is measured: real caches, real files, the committed benchmark."""
+"""The formulas against what is measured: real caches, real files, points of the benchmark."""
 
 from __future__ import annotations
 
@@ -26,30 +26,29 @@ from icae.serve.plan import (
     verify_flop,
 )
 
-ROOT = Path(__file__).parents[3]
-BENCH = json.loads((ROOT / "docs/results/bench/bench.json").read_text(encoding="utf-8"))
-SMOLLM2 = ModelSizes(
-    hidden=576,
-    layers=30,
-    heads=9,
-    kv_heads=3,
-    head_size=64,
-    mlp=1536,
-    mlp_matrices=3,
-    vocabulary=49152,
-)
+CONFIG = {
+    "model_type": "llama",
+    "hidden_size": 576,
+    "intermediate_size": 1536,
+    "num_hidden_layers": 30,
+    "num_attention_heads": 9,
+    "num_key_value_heads": 3,
+    "vocab_size": 49152,
+}
+SMOLLM2 = ModelSizes.of_config(CONFIG)
 SHIPPED = ModelConfig(span_length=32, lora_rank=32, objective_tokens=4, framing="around")
-PARTS = {figure["name"]: figure["parts"] for figure in BENCH["figures"]}
+
+# Measured with SmolLM2-135M-Instruct in bfloat16 on two threads of an AMD EPYC (benchmarks/).
+READ_PER_S = 776.486  # tokens of 2,048 that are read
+ENCODED_PER_S = 808.388
+RATE = read_flop(SMOLLM2, 0, 2048) * READ_PER_S / 2048  # FLOP a second
+TIMES = {12_500: 13.486, 25_000: 28.049, 50_000: 56.422, 100_000: 114.405}  # tokens: s
+FIRST_TOKEN = {2048: 2.79793, 512: 0.527424}  # positions read: s
+PAYS_AFTER = 0.91256  # questions of 20 tokens, answers of 16
 
 
 def workload(**settings: Any) -> Workload:
     return Workload(**{"documents": 1, "tokens": 2048, "model": SHIPPED, **settings})
-
-
-def measured_rate() -> float:
-    """FLOP a second of the benchmark's plain prefill: what every prediction below uses."""
-    rate = PARTS["encode throughput / plain prefill throughput, torch"]["prefill_tokens_per_s"]
-    return float(read_flop(SMOLLM2, 0, 2048) * rate / 2048)
 
 
 def test_weights_are_those_of_the_model(family: str, build_decoder: Any, build_model: Any) -> None:
@@ -73,7 +72,7 @@ def test_kv_bytes_are_those_of_the_real_cache(family: str, build_decoder: Any) -
     assert plan(sizes, workload(tokens=24, dtype="float32")).kv_full == held
 
 
-@pytest.mark.parametrize("ratio", [1.0, 2.0, 4.0, 7.5])
+@pytest.mark.parametrize("ratio", [1.0, 4.0, 7.5])
 @pytest.mark.parametrize("verified", [0.0, 1.0])
 @pytest.mark.parametrize("letters", [9, 16, 100, 1000])
 def test_file_bytes_are_those_of_the_real_file(
@@ -95,48 +94,32 @@ def test_file_bytes_are_those_of_the_real_file(
     assert file_bytes(sizes, own) == pytest.approx(real, rel=0.02, abs=64)
 
 
-def test_kv_and_slots_of_512_tokens_of_smollm2_are_the_measured_ones() -> None:
+def test_cache_slots_and_file_of_smollm2_are_the_measured_ones() -> None:
     made = plan(SMOLLM2, workload(tokens=512))
-    assert made.kv_full == 11_796_480  # 11.8 MB, `icae compress` prints 23,040 a position
+    assert made.kv_full == 11_796_480
     assert made.slots * 576 * 2 == 147_456
-
-
-def test_memory_file_of_the_demo_document_has_the_planned_size() -> None:
-    """677,674 and 673,778 bytes: examples/pep-0347.txt at 4x, with and without its text."""
+    # examples/pep-0347.txt at 4x, with and without its text
     assert file_bytes(SMOLLM2, workload(tokens=2256)) == pytest.approx(677_674, rel=0.01)
     bare = workload(tokens=2256, text_bytes=0.0)
     assert file_bytes(SMOLLM2, bare) == pytest.approx(673_778, rel=0.001)
 
 
-def test_default_throughput_is_the_measured_one() -> None:
-    assert pytest.approx(measured_rate() / 1e12, rel=0.01) == MEASURED_TFLOPS
-
-
-def test_encoding_speed_follows_from_the_prefill_speed() -> None:
-    rate = PARTS["encode throughput / plain prefill throughput, torch"]["encode_tokens_per_s"]
-    predicted = 2048 / (encode_flop(SMOLLM2, workload()) / measured_rate())
-    assert predicted == pytest.approx(rate, rel=0.05)
-
-
-@pytest.mark.parametrize("point", BENCH["long"]["rows"], ids=lambda row: str(row["tokens"]))
-def test_long_documents_take_the_time_planned(point: dict[str, float]) -> None:
-    own = workload(tokens=point["tokens"])
-    seconds = encode_flop(SMOLLM2, own) / measured_rate()
-    assert seconds == pytest.approx(point["seconds"], rel=0.15)
-
-
-@pytest.mark.parametrize(("name", "places"), [("full_s", 2048), ("uncached_s", 512)])
-def test_first_token_takes_the_time_planned(name: str, places: int) -> None:
-    flop = read_flop(SMOLLM2, 0, places + 20) + head_flop(SMOLLM2, 1)
-    measured = PARTS["first token, cached / full context, torch"][name]
-    assert flop / measured_rate() == pytest.approx(measured, rel=0.1)
+def test_times_follow_from_the_time_of_a_prefill() -> None:
+    assert RATE / 1e12 == pytest.approx(MEASURED_TFLOPS, rel=0.01)
+    encoded = 2048 / (encode_flop(SMOLLM2, workload()) / RATE)
+    assert encoded == pytest.approx(ENCODED_PER_S, rel=0.05)
+    for tokens, seconds in TIMES.items():
+        planned = encode_flop(SMOLLM2, workload(tokens=tokens)) / RATE
+        assert planned == pytest.approx(seconds, rel=0.15)
+    for places, seconds in FIRST_TOKEN.items():
+        planned = (read_flop(SMOLLM2, 0, places + 20) + head_flop(SMOLLM2, 1)) / RATE
+        assert planned == pytest.approx(seconds, rel=0.1)
 
 
 def test_break_even_is_near_the_measured_one() -> None:
     """Not nearer: behind a long context real decoding is slower than its FLOP say."""
     own = workload(verified=0.0, question_tokens=20, answer_tokens=16)
-    measured = BENCH["questions"]["compressing_pays_after"]["full text, read anew"]
-    assert plan(SMOLLM2, own).break_even == pytest.approx(measured, rel=0.35)
+    assert plan(SMOLLM2, own).break_even == pytest.approx(PAYS_AFTER, rel=0.35)
 
 
 def test_measuring_fidelity_costs_what_its_places_and_its_head_say() -> None:
@@ -153,11 +136,10 @@ def test_reading_in_two_parts_costs_as_much_as_at_once() -> None:
     assert parts == pytest.approx(read_flop(SMOLLM2, 0, 128))
 
 
-def test_without_compression_nothing_pays() -> None:
-    own = workload(tokens=1, ratio=1.0, question_tokens=500)
-    assert plan(SMOLLM2, own).break_even == pytest.approx(
-        (plan(SMOLLM2, own).compress_flop + read_flop(SMOLLM2, 0, 1)) / read_flop(SMOLLM2, 0, 1)
-    )
+def test_without_compression_only_the_text_read_anew_is_saved() -> None:
+    made = plan(SMOLLM2, workload(tokens=1, ratio=1.0, question_tokens=500))
+    one = read_flop(SMOLLM2, 0, 1)
+    assert made.break_even == pytest.approx((made.compress_flop + one) / one)
 
 
 def test_device_hours_grow_with_documents_and_fall_with_speed() -> None:
@@ -165,6 +147,8 @@ def test_device_hours_grow_with_documents_and_fall_with_speed() -> None:
     many = plan(SMOLLM2, workload(documents=1000))
     assert many.device_hours(0.5) == pytest.approx(1000 * one.device_hours(0.5))
     assert one.device_hours(1.0) == pytest.approx(one.compress_flop / 1e12 / 3600)
+    with pytest.raises(ConfigError):
+        one.device_hours(0.0)
 
 
 @pytest.mark.parametrize(
@@ -183,30 +167,12 @@ def test_workload_out_of_range_is_refused(settings: dict[str, Any]) -> None:
         workload(**settings)
 
 
-def test_speed_of_zero_is_refused() -> None:
-    with pytest.raises(ConfigError):
-        plan(SMOLLM2, workload()).device_hours(0.0)
-
-
-LLAMA = {
-    "model_type": "llama",
-    "hidden_size": 576,
-    "intermediate_size": 1536,
-    "num_hidden_layers": 30,
-    "num_attention_heads": 9,
-    "num_key_value_heads": 3,
-    "vocab_size": 49152,
-}
-
-
-def test_sizes_that_a_config_leaves_out_follow_from_the_others() -> None:
-    sizes = ModelSizes.of_config({k: v for k, v in LLAMA.items() if k != "num_key_value_heads"})
-    assert sizes.kv_heads == 9
-    assert sizes.head_size == 64
-
-
-def test_text_part_counts_in_a_model_for_text_and_images() -> None:
-    assert ModelSizes.of_config({"text_config": LLAMA}) == ModelSizes.of_config(LLAMA)
+def test_sizes_are_read_from_a_file_and_its_text_part(tmp_path: Path) -> None:
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps({"text_config": CONFIG}), encoding="utf-8")
+    assert ModelSizes.of_file(path) == SMOLLM2
+    few = ModelSizes.of_config({k: v for k, v in CONFIG.items() if k != "num_key_value_heads"})
+    assert (few.kv_heads, few.head_size) == (9, 64)
 
 
 @pytest.mark.parametrize(
@@ -222,7 +188,7 @@ def test_text_part_counts_in_a_model_for_text_and_images() -> None:
 )
 def test_config_whose_cost_cannot_be_told_is_refused(change: dict[str, Any]) -> None:
     with pytest.raises(BaseModelError):
-        ModelSizes.of_config(LLAMA | change)
+        ModelSizes.of_config(CONFIG | change)
 
 
 @pytest.mark.parametrize("content", ["[]", "{", None])
@@ -232,9 +198,3 @@ def test_file_that_is_no_config_is_refused(tmp_path: Path, content: str | None) 
         path.write_text(content, encoding="utf-8")
     with pytest.raises(BaseModelError, match=r"config\.json"):
         ModelSizes.of_file(path)
-
-
-def test_sizes_are_read_from_a_file(tmp_path: Path) -> None:
-    path = tmp_path / "config.json"
-    path.write_text(json.dumps(LLAMA), encoding="utf-8")
-    assert ModelSizes.of_file(path).mlp == 1536
