@@ -40,7 +40,7 @@ $(LLAMACPP): $(READY)
 	touch $@
 
 test-llamacpp: $(LLAMACPP)
-	$(BIN)/python -m pytest tests/unit/runtimes tests/unit/test_opening.py tests/integration/test_smollm2_llamacpp.py
+	$(BIN)/python -m pytest tests/unit/decode tests/unit/test_opening.py tests/integration/test_smollm2_llamacpp.py
 
 # vLLM needs packages of its own, so it gets an environment of its own (3 GB). Its CPU build wants
 # torch+cpu: where that is not found, PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu.
@@ -52,7 +52,7 @@ $(VLLM):
 
 test-vllm: $(READY) $(VLLM)
 	ICAE_VLLM_PYTHON=$(VLLM_VENV)/bin/python $(BIN)/python -m pytest \
-		tests/unit/runtimes/test_vllm.py tests/integration/test_smollm2_vllm.py
+		tests/unit/decode/test_vllm.py tests/integration/test_smollm2_vllm.py
 
 # Ray takes 240 MB on disk; without it the tests of its workers are skipped.
 $(BULK): $(READY)
@@ -60,7 +60,7 @@ $(BULK): $(READY)
 	touch $@
 
 test-bulk: $(BULK)
-	$(BIN)/python -m pytest tests/unit/bulk tests/integration/test_bulk_ray.py
+	$(BIN)/python -m pytest tests/unit/serve/bulk tests/integration/test_bulk_ray.py
 
 bench: $(LLAMACPP)
 	$(BIN)/python -m benchmarks.runtimes --output docs/results/bench

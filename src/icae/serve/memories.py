@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated, Any
 
-from fastapi import Body, Depends, Header, Query, Response
+from fastapi import Body, Depends, Header, Path, Query, Response
 
 from icae.engine import Icae
 from icae.errors import MemoryFileError, RequestError
@@ -35,8 +35,10 @@ FILE = "application/octet-stream"
 
 router = keyed_router()
 
+Id = Annotated[MemoryId, Path(alias="id")]
 Prefer = Annotated[
-    list[str], Header(description="With respond-async (RFC 7240) the response is 202 at once.")
+    list[str] | None,
+    Header(description="With respond-async (RFC 7240) the response is 202 at once."),
 ]
 IN_WORK: dict[int | str, dict[str, Any]] = {
     202: {
@@ -58,7 +60,7 @@ async def create_memory(
     service: Serving,
     owner: Owner,
     response: Response,
-    prefer: Prefer = [],  # noqa: B006
+    prefer: Prefer = None,
 ) -> MemoryObject:
     """Make a memory of a text or a file."""
     job = service.library.create(owner, document, ratio=service.ratio)
@@ -111,26 +113,26 @@ def import_memory(
 
 
 @router.get("/v1/memories/{id}", response_model_exclude_unset=True)
-def get_memory(id: MemoryId, service: Serving, owner: Owner) -> MemoryObject:  # noqa: A002
+def get_memory(memory_id: Id, service: Serving, owner: Owner) -> MemoryObject:
     """A memory, or how far the work on it is."""
-    return _memory(service.library.get(owner, id))
+    return _memory(service.library.get(owner, memory_id))
 
 
 @router.delete("/v1/memories/{id}")
-def delete_memory(id: MemoryId, service: Serving, owner: Owner) -> DeletedMemory:  # noqa: A002
+def delete_memory(memory_id: Id, service: Serving, owner: Owner) -> DeletedMemory:
     """Forget a memory; work on it is given up."""
-    service.library.drop(owner, id)
-    return DeletedMemory(id=id)
+    service.library.drop(owner, memory_id)
+    return DeletedMemory(id=memory_id)
 
 
 @router.post("/v1/memories/{id}/append", response_model_exclude_unset=True, responses=IN_WORK)
 async def append_memory(
-    id: MemoryId,  # noqa: A002
+    memory_id: Id,
     more: MoreText,
     service: Serving,
     owner: Owner,
     response: Response,
-    prefer: Prefer = [],  # noqa: B006
+    prefer: Prefer = None,
 ) -> MemoryObject:
     """Add text to the end of a memory; until it is ready the old one is read."""
     most = service.limits.append_chars
@@ -144,18 +146,18 @@ async def append_memory(
             expected=f"at most {most:,}",
             fix="Append it in parts.",
         )
-    job = await asyncio.to_thread(service.library.append, owner, id, more.text)
+    job = await asyncio.to_thread(service.library.append, owner, memory_id, more.text)
     return await _outcome(service, job, response, prefer)
 
 
 @router.get("/v1/memories/{id}/spans")
-def memory_spans(id: MemoryId, service: Serving, owner: Owner) -> MemoryText:  # noqa: A002
+def memory_spans(memory_id: Id, service: Serving, owner: Owner) -> MemoryText:
     """The text of a memory with how faithfully each part of it is held."""
 
     def token_starts(memory: Memory, document: int) -> Sequence[int] | None:
         return _token_starts(service.icae, memory, document)
 
-    return MemoryText.of(service.library.load(owner, id), token_starts)
+    return MemoryText.of(service.library.load(owner, memory_id), token_starts)
 
 
 @router.get(
@@ -163,18 +165,18 @@ def memory_spans(id: MemoryId, service: Serving, owner: Owner) -> MemoryText:  #
     response_class=Response,
     responses={200: {"content": {FILE: {"schema": {"type": "string", "contentMediaType": FILE}}}}},
 )
-def memory_file(id: MemoryId, service: Serving, owner: Owner) -> Response:  # noqa: A002
+def memory_file(memory_id: Id, service: Serving, owner: Owner) -> Response:
     """A memory as an ``.icae`` file."""
-    data = memory_bytes(service.library.load(owner, id))
-    headers = {"Content-Disposition": f'attachment; filename="{id}.icae"'}
+    data = memory_bytes(service.library.load(owner, memory_id))
+    headers = {"Content-Disposition": f'attachment; filename="{memory_id}.icae"'}
     return Response(data, media_type=FILE, headers=headers)
 
 
 async def _outcome(
-    service: Service, job: Job, response: Response, prefer: Sequence[str]
+    service: Service, job: Job, response: Response, prefer: Sequence[str] | None
 ) -> MemoryObject:
     """The memory if it is ready soon, else how far the work is (202)."""
-    wishes = [wish.strip() for wish in ",".join(prefer).lower().split(",")]
+    wishes = [wish.strip() for wish in ",".join(prefer or ()).lower().split(",")]
     if "respond-async" in wishes:
         response.headers["Preference-Applied"] = "respond-async"
     elif await settled(job.future, seconds=service.limits.wait_seconds):

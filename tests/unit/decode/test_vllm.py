@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from icae.config.types import OBJECTIVES
+from icae.config.types import OWN_TOKENS
 from icae.decode.checkpoint import BaseFolder
 from icae.decode.prefix import Prefix, Request
 from icae.decode.torch import TorchRuntime
@@ -56,7 +56,7 @@ def start(tmp_path: Path, build_model: Any) -> Iterator[Callable[..., Any]]:
             stub = stack.enter_context(vllm_stub(settings.pop("runs", model.decoder), **settings))
             client = VllmClient(VllmAddress(url=stub.url, **(address or {})))
             client._client.max_retries = 0
-            vectors = {name: model.tokens.objective(name).detach().numpy() for name in OBJECTIVES}
+            vectors = {name: model.tokens.objective(name).detach().numpy() for name in OWN_TOKENS}
             runtime = VllmRuntime.connect(
                 client, BaseFolder.open(folder), model.config, vectors, bases=bases, dtype=dtype
             )

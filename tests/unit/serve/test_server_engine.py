@@ -12,7 +12,7 @@ from typing import Any
 import openai
 import pytest
 
-from icae.config.types import OBJECTIVES
+from icae.config.types import OWN_TOKENS
 from icae.decode.checkpoint import BaseFolder
 from icae.decode.vllm.client import VllmAddress, VllmClient
 from icae.decode.vllm.runtime import VllmRuntime
@@ -39,7 +39,7 @@ def gateway(
         client,
         BaseFolder.open(tmp_path / "base"),
         model.config,
-        {name: model.tokens.objective(name).detach().numpy() for name in OBJECTIVES},
+        {name: model.tokens.objective(name).detach().numpy() for name in OWN_TOKENS},
         bases=["tiny-base"],
         dtype="float32",
     )

@@ -3,7 +3,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,7 +12,6 @@ from icae.errors import ConfigError, InputError, ResultConflictError, WorkerErro
 from icae.memory import memory_bytes, memory_from_bytes
 from icae.serve.bulk import run_bulk, run_here
 from icae.serve.bulk.folder import BulkFolder
-from icae.serve.bulk.ray import RayRunner
 
 pytest.importorskip("pyarrow")
 
@@ -173,15 +171,3 @@ def test_memories_are_those_of_the_engine(build_job: Any, engine: Any) -> None:
     names = [f"doc-{i}" for i in range(10)]
     expected = engine.compress_many(TEXTS, names=names, ratio=4.0)
     assert [row["memory"] for row in rows_of(job.output)] == [memory_bytes(m) for m in expected]
-
-
-def test_ray_that_does_not_start_is_told_with_a_way_out(
-    build_job: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def init(**options: Any) -> None:
-        raise RuntimeError("the node timed out")
-
-    idle = SimpleNamespace(is_initialized=lambda: False, init=init)
-    monkeypatch.setattr("icae.serve.bulk.ray._ray", lambda: idle)
-    with pytest.raises(WorkerError, match="the node timed out"):
-        run_bulk(build_job(), RayRunner(workers=2))
