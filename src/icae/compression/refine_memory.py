@@ -77,4 +77,4 @@ def _with_span(memory: Memory, index: int, span: Span) -> Memory:
     spans, documents = list(memory.documents[d].spans), list(memory.documents)
     spans[index - memory.span_range(d).start] = span
     documents[d] = replace(documents[d], spans=tuple(spans))
-    return replace(memory, documents=tuple(documents))
+    return memory.with_documents(documents)

@@ -152,3 +152,11 @@ class MemoryDocument:
     def without_source(self) -> MemoryDocument:
         """The same document without its text."""
         return replace(self, source=None)
+
+    def without_token_fidelity(self) -> MemoryDocument:
+        """The same document, its slots not measured token by token."""
+        spans = tuple(
+            replace(span, token_fidelity=None) if span.kind == "slots" else span
+            for span in self.spans
+        )
+        return replace(self, spans=spans)

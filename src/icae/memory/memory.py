@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -79,7 +79,17 @@ class Memory(MemoryContent):
 
     def without_source(self) -> Memory:
         """The same memory without the text of its documents."""
-        documents = tuple(document.without_source() for document in self.documents)
+        return self.with_documents(document.without_source() for document in self.documents)
+
+    def with_documents(self, documents: Iterable[MemoryDocument]) -> Memory:
+        """A memory of other documents, made by the same models.
+
+        The fidelity of single tokens is kept if it is known of all, as in a file.
+        """
+        documents = tuple(documents)
+        spans = [span for document in documents for span in document.spans]
+        if any(span.token_fidelity is None for span in spans):
+            documents = tuple(document.without_token_fidelity() for document in documents)
         return replace(self, documents=documents)
 
     def __add__(self, other: Memory) -> Memory:
@@ -108,7 +118,7 @@ class Memory(MemoryContent):
                 runs[-1] = (runs[-1][0], index + 1)
             else:
                 runs.append((index, index + 1))
-        return replace(self, documents=tuple(self._part(first, end) for first, end in runs))
+        return self.with_documents(self._part(first, end) for first, end in runs)
 
     def _part(self, first: int, end: int) -> MemoryDocument:
         """Spans of one document, counted within the memory, as a document."""
@@ -128,9 +138,8 @@ class Memory(MemoryContent):
             InputError: If there is no such text, or it was not kept.
         """
         own = self.documents[self.document_index(document)]
-        return replace(
-            self, documents=(edit.part(own, *edit.overlapping(own, char_start, char_end)),)
-        )
+        first, end = edit.overlapping(own, char_start, char_end)
+        return self.with_documents([edit.part(own, first, end)])
 
     def replace_spans(
         self,
@@ -173,7 +182,7 @@ class Memory(MemoryContent):
             None if replacement is None else replacement.documents[0],
             token_ids_sha256=token_ids_sha256,
         )
-        return replace(self, documents=tuple(documents))
+        return self.with_documents(documents)
 
     def delete_document(self, document: int) -> Memory:
         """A memory without one of its documents.
@@ -189,7 +198,7 @@ class Memory(MemoryContent):
                 got=f"{self.documents[gone].name} is its only document",
                 fix="Delete the memory file instead.",
             )
-        return replace(self, documents=documents)
+        return self.with_documents(documents)
 
     def save(self, path: str | Path) -> None:
         """Write the memory to an ``.icae`` file, completely or not at all; see `file.write`.
@@ -255,8 +264,8 @@ def merge(memories: Sequence[Memory]) -> Memory:
     """
     for memory in memories:
         _require_match(memories[0], memory)
-    documents = tuple(document for memory in memories for document in memory.documents)
-    return replace(memories[0], documents=documents)
+    documents = (document for memory in memories for document in memory.documents)
+    return memories[0].with_documents(documents)
 
 
 def _require_match(memory: Memory, other: Memory) -> None:

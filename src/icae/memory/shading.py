@@ -50,10 +50,11 @@ def shaded_spans(
         InputError: If there is no such document, or its text was not kept.
     """
     memory.documents[document].require_source()
+    measured = all(span.token_fidelity is not None for span in memory.spans)
     carried = _NOTHING
     for index in memory.span_range(document):
         span = memory.spans[index]
-        if offsets is None or span.token_fidelity is None:
+        if offsets is None or span.token_fidelity is None or not measured:
             whole = Stretch(
                 span=index,
                 start=span.char_start,

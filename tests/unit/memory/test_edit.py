@@ -44,6 +44,17 @@ def test_sum_keeps_what_every_span_holds(build: Build) -> None:
     assert merge([first, second, first]) == (first + second) + first
 
 
+def test_sum_with_an_unmeasured_memory_is_not_measured_and_is_saved_so(
+    build: Build, tmp_path: Path
+) -> None:
+    first = build("abcde", "s2 t3")
+    unmeasured = first.with_documents(d.without_token_fidelity() for d in first.documents)
+    both = first + unmeasured
+    assert both.token_fidelity is None
+    both.save(tmp_path / "m.icae")
+    assert Memory.load(tmp_path / "m.icae") == both
+
+
 def test_selected_spans_become_documents_of_their_own(mixed: Memory) -> None:
     part = mixed.select([1, 2, 5])
 
