@@ -75,34 +75,47 @@ def build(
     folder = Path(folder)
     sketcher = Sketcher(config.dedup, seed=config.seed)
     identity = identify(config, tokenizer_hash=tokenizer_hash)
-    if (finished := _finished_report(folder, identity)) is not None:
-        return finished
-    seconds: dict[str, float] = {}
-    with _claimed(folder, identity) as work:
-        on_progress("Reading the evaluation sets")
-        with _timed(seconds, "evaluation n-grams"):
-            texts = evaluation_texts(config.contamination.against)
-            index = NgramIndex(texts, n=config.contamination.ngram_words)
-        tools = Tools(config=config, tokenizer=tokenizer, sketcher=sketcher, index=index)
-        for _, path, prefix in _corpus_files(identity, work):
-            for seen in write_chunks(read_source(path), prefix, tools):
-                on_progress(f"Reading {Path(path).name}: {seen:,} documents")
-        on_progress("Finding duplicates")
-        with _timed(seconds, "duplicates"):
-            plan = _plan(config, identity, work)
-        pack = _Packing(plan, tools, identity, on_progress)
-        with _timed(seconds, "packing"):
-            shards = {side: pack(side, folder / side, work / side) for side in _SIDES}
-        seconds = {"documents": sum(chunk.seconds for chunk in plan.chunks), **seconds}
-        report = make_report(
-            config, identity, plan, shards, evaluation_ngrams=len(index), seconds=seconds
-        )
-        write_whole(folder / "report.md", markdown(report))
-        text = json.dumps(asdict(report), indent=2, ensure_ascii=False) + "\n"
-        write_whole(folder / "report.json", text)  # last: it marks the build as complete
-        shutil.rmtree(work, ignore_errors=True)
-    logger.info("Built %d training tokens in %s.", report.tokens, folder)
+    report = _finished_report(folder, identity)
+    if report is None:
+        with _claimed(folder, identity) as work:
+            report = _build_in(folder, work, config, identity, tokenizer, sketcher, on_progress)
+            write_whole(folder / "report.md", markdown(report))
+            text = json.dumps(asdict(report), indent=2, ensure_ascii=False) + "\n"
+            write_whole(folder / "report.json", text)  # last: it marks the build as complete
+            shutil.rmtree(work, ignore_errors=True)
+        logger.info("Built %d training tokens in %s.", report.tokens, folder)
     return report
+
+
+def _build_in(
+    folder: Path,
+    work: Path,
+    config: BuildConfig,
+    identity: Identity,
+    tokenizer: TokenizerLike,
+    sketcher: Sketcher,
+    on_progress: Progress,
+) -> BuildReport:
+    """Do the three stages, each as far as it is not done yet."""
+    seconds: dict[str, float] = {}
+    on_progress("Reading the evaluation sets")
+    with _timed(seconds, "evaluation n-grams"):
+        texts = evaluation_texts(config.contamination.against)
+        index = NgramIndex(texts, n=config.contamination.ngram_words)
+    tools = Tools(config=config, tokenizer=tokenizer, sketcher=sketcher, index=index)
+    for _, path, prefix in _corpus_files(identity, work):
+        for seen in write_chunks(read_source(path), prefix, tools):
+            on_progress(f"Reading {Path(path).name}: {seen:,} documents")
+    on_progress("Finding duplicates")
+    with _timed(seconds, "duplicates"):
+        plan = _plan(config, identity, work)
+    pack = _Packing(plan, tools, identity, on_progress)
+    with _timed(seconds, "packing"):
+        shards = {side: pack(side, folder / side, work / side) for side in _SIDES}
+    seconds = {"documents": sum(chunk.seconds for chunk in plan.chunks), **seconds}
+    return make_report(
+        config, identity, plan, shards, evaluation_ngrams=len(index), seconds=seconds
+    )
 
 
 def _corpus_files(identity: Identity, work: Path) -> Iterator[tuple[str, str, Path]]:
