@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated, Any
@@ -153,11 +154,8 @@ async def append_memory(
 @router.get("/v1/memories/{id}/spans")
 def memory_spans(memory_id: Id, service: Serving, owner: Owner) -> MemoryText:
     """The text of a memory with how faithfully each part of it is held."""
-
-    def token_starts(memory: Memory, document: int) -> Sequence[int] | None:
-        return _token_starts(service.icae, memory, document)
-
-    return MemoryText.of(service.library.load(owner, memory_id), token_starts)
+    memory = service.library.load(owner, memory_id)
+    return MemoryText.of(memory, functools.partial(_token_starts, service.icae))
 
 
 @router.get(

@@ -54,7 +54,7 @@ Title = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_chec
 Text = Annotated[str, Field(min_length=1), AfterValidator(_not_blank)]
 
 
-class Form(BaseModel):
+class DocumentFields(BaseModel):
     """How a document is to be held, and under which name."""
 
     model_config = ConfigDict(strict=True)
@@ -77,7 +77,7 @@ class Form(BaseModel):
     )
 
 
-class MemoryRequest(Form):
+class MemoryRequest(DocumentFields):
     """A text that is to become a memory."""
 
     text: Text
@@ -93,7 +93,7 @@ class MemoryRequest(Form):
         return self
 
 
-class Upload(Form):
+class Upload(DocumentFields):
     """A file that is to become a memory."""
 
     file: str = Field(
