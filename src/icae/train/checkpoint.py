@@ -53,7 +53,7 @@ def _changed(stored: dict[str, Any], recipe: Recipe) -> list[str]:
 def save_checkpoint(
     folder: Path,
     model: AdaptedDecoder,
-    optimizer: Any,
+    optimizer: torch.optim.Optimizer,
     *,
     step: int,
     recipe: Recipe,
@@ -103,7 +103,7 @@ def newest_checkpoint(folder: Path) -> Path | None:
 
 
 def load_checkpoint(
-    path: Path, model: AdaptedDecoder, optimizer: Any, recipe: Recipe
+    path: Path, model: AdaptedDecoder, optimizer: torch.optim.Optimizer, recipe: Recipe
 ) -> tuple[int, float]:
     """Restore a checkpoint.
 

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
+from torch.optim import Optimizer
 
 from icae.config.types import Sharing
 from icae.model.adapted_decoder import AdaptedDecoder
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
 
 
 class Replicas:
@@ -20,13 +24,15 @@ class Replicas:
         optimizer: The optimizer as Accelerate wraps it.
     """
 
-    def __init__(self, accelerator: Any, model: AdaptedDecoder, optimizer: Any) -> None:
+    def __init__(
+        self, accelerator: Accelerator, model: AdaptedDecoder, optimizer: Optimizer
+    ) -> None:
         self.accelerator = accelerator
         self.model, self.optimizer = accelerator.prepare(model, optimizer)
 
-    def accumulating(self, *, last: bool) -> AbstractContextManager[Any]:
+    def accumulating(self, *, last: bool) -> AbstractContextManager[None]:
         """Around one micro-batch: DDP averages in the backward pass of the last one of a step."""
-        context: AbstractContextManager[Any] = self.accelerator.no_sync(self.model)
+        context: AbstractContextManager[None] = self.accelerator.no_sync(self.model)
         return nullcontext() if last else context
 
     def average_gradients(self) -> None:
@@ -43,7 +49,9 @@ class FrozenShards:
     It does what `Replicas` does, and has its attributes.
     """
 
-    def __init__(self, accelerator: Any, model: AdaptedDecoder, optimizer: Any) -> None:
+    def __init__(
+        self, accelerator: Accelerator, model: AdaptedDecoder, optimizer: Optimizer
+    ) -> None:
         from torch.distributed.device_mesh import init_device_mesh
 
         self.accelerator = accelerator
@@ -52,7 +60,7 @@ class FrozenShards:
         self.trained = list(model.trainable().values())
         self.model, self.optimizer = model, accelerator.prepare(optimizer)
 
-    def accumulating(self, *, last: bool) -> AbstractContextManager[Any]:
+    def accumulating(self, *, last: bool) -> AbstractContextManager[None]:
         """Nothing is averaged in a backward pass."""
         return nullcontext()
 

@@ -7,11 +7,11 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from types import FrameType
 
 import torch
 from torch import Tensor
@@ -88,7 +88,7 @@ class Trainer:
         source: SampleSource,
         *,
         evaluation: Evaluation | None = None,
-        on_best: Any = None,
+        on_best: Callable[[int, Mapping[str, float]], None] | None = None,
         stop_at: int | None = None,
     ) -> None:
         import_extra("accelerate", purpose="Training", extra="train")
@@ -292,7 +292,7 @@ def catch_signals() -> Iterator[threading.Event]:
         yield event
         return
 
-    def handle(number: int, frame: Any) -> None:
+    def handle(number: int, frame: FrameType | None) -> None:
         if event.is_set():
             raise KeyboardInterrupt
         log.warning("stopping after this step; a checkpoint will be written")
