@@ -10,7 +10,8 @@ import importlib.util
 import json
 import os
 from pathlib import Path
-from typing import Any
+
+from icae.model.prompts import Tokenizer
 
 DEFAULT_BASE = "smollm2-135m-instruct"
 DEFAULT_HUB_ID = "HuggingFaceTB/SmolLM2-135M-Instruct"
@@ -48,7 +49,7 @@ def recorded_hash(folder: str, name: str) -> str | None:
     return file.read_text().strip()
 
 
-def tokenizer_hash(tokenizer: Any) -> str:
+def tokenizer_hash(tokenizer: Tokenizer) -> str:
     """SHA-256 of what decides token ids: vocabulary, merges, normalisation, added tokens.
 
     Read from the cache where it was recorded.

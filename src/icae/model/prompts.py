@@ -2,22 +2,65 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
 
 import numpy as np
+from tokenizers import Tokenizer as Backend
 
 from icae.config.types import TokenIds
 from icae.errors import InputError
 
 
-def tokenize(tokenizer: Any, text: str) -> TokenIds:
+class Tokenizer(Protocol):
+    """What is used of a fast tokenizer of transformers."""
+
+    @property
+    def name_or_path(self) -> str:
+        """Where it was loaded from."""
+        ...
+
+    @property
+    def backend_tokenizer(self) -> Backend:
+        """The tokenizer of the `tokenizers` package."""
+        ...
+
+    @property
+    def chat_template(self) -> str | None:
+        """The chat template (Jinja), or None."""
+        ...
+
+    @property
+    def eos_token_id(self) -> int | None:
+        """The token that ends a text, or None."""
+        ...
+
+    def __call__(self, text: str, **options: Any) -> Mapping[str, Any]:
+        """``input_ids`` of a text, and their ``offset_mapping`` if it is asked for."""
+        ...
+
+    def decode(self, token_ids: Sequence[int], *, skip_special_tokens: bool = ...) -> str:
+        """The text of token ids."""
+        ...
+
+    def apply_chat_template(
+        self,
+        messages: Sequence[Mapping[str, str]],
+        *,
+        add_generation_prompt: bool,
+        tokenize: bool,
+    ) -> str:
+        """A conversation as the chat template writes it."""
+        ...
+
+
+def tokenize(tokenizer: Tokenizer, text: str) -> TokenIds:
     """Token ids of plain text, without special tokens; the same in training and inference."""
     ids = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
     return np.asarray(ids, dtype=np.int64)
 
 
-def tokenize_with_offsets(tokenizer: Any, text: str) -> tuple[TokenIds, list[int]]:
+def tokenize_with_offsets(tokenizer: Tokenizer, text: str) -> tuple[TokenIds, list[int]]:
     """Token ids of a document and the character at which each token starts.
 
     Args:
@@ -43,7 +86,7 @@ def tokenize_with_offsets(tokenizer: Any, text: str) -> tuple[TokenIds, list[int
 
 
 def render_prompt(
-    tokenizer: Any, question: str, *, history: Sequence[tuple[str, str]] = ()
+    tokenizer: Tokenizer, question: str, *, history: Sequence[tuple[str, str]] = ()
 ) -> TokenIds:
     """Token ids of a question (after earlier turns), ready for the answer.
 
@@ -70,7 +113,7 @@ def render_prompt(
     return tokenize(tokenizer, text)
 
 
-def render_full_prompt(tokenizer: Any, context: str, question: str) -> TokenIds:
+def render_full_prompt(tokenizer: Tokenizer, context: str, question: str) -> TokenIds:
     """Token ids of a question with the whole context before it, ready for the answer.
 
     Args:
@@ -81,7 +124,7 @@ def render_full_prompt(tokenizer: Any, context: str, question: str) -> TokenIds:
     return render_prompt(tokenizer, f"{context}\n\n{question}" if context.strip() else question)
 
 
-def render_answer(tokenizer: Any, answer: str) -> TokenIds:
+def render_answer(tokenizer: Tokenizer, answer: str) -> TokenIds:
     """Token ids of an answer followed by the token that ends a turn."""
     ids = tokenize(tokenizer, answer)
     return np.append(ids, tokenizer.eos_token_id) if tokenizer.eos_token_id is not None else ids

@@ -7,7 +7,6 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -33,6 +32,7 @@ from icae.model import (
 from icae.model.adapted_decoder import AdaptedDecoder
 from icae.model.adapter import model_class
 from icae.model.adapter_files import KINDS
+from icae.model.prompts import Tokenizer
 from icae.train.evaluate import Evaluation
 from icae.train.instructions import InstructionSource, TripletSet, load_instructions
 from icae.train.records import plot_losses
@@ -142,7 +142,7 @@ def _run(
     )
 
 
-def _load_triplets(recipe: Recipe, tokenizer: Any) -> list[TripletSet]:
+def _load_triplets(recipe: Recipe, tokenizer: Tokenizer) -> list[TripletSet]:
     if recipe.objective.ft_share == 0:
         return []
     return load_instructions(

@@ -6,7 +6,6 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -16,6 +15,7 @@ from icae.data.triplets import Triplet, read_triplets
 from icae.errors import TrainingError
 from icae.model import Sample, render_answer, render_full_prompt, render_prompt, tokenize
 from icae.model.objectives import DecoderTask, instruction
+from icae.model.prompts import Tokenizer
 
 log = logging.getLogger(__name__)
 
@@ -112,7 +112,7 @@ def _places_of_contexts(triplets: Sequence[TokenizedTriplet]) -> dict[bytes, lis
 
 def load_instructions(
     files: Sequence[TripletFile],
-    tokenizer: Any,
+    tokenizer: Tokenizer,
     *,
     max_context: int,
     seed: int = 0,
@@ -149,7 +149,7 @@ def load_instructions(
 
 
 def _load(
-    file: TripletFile, tokenizer: Any, max_context: int, *, seed: int, full_prompts: bool
+    file: TripletFile, tokenizer: Tokenizer, max_context: int, *, seed: int, full_prompts: bool
 ) -> TripletSet:
     fitting: list[tuple[Triplet, TokenIds]] = []
     too_long = too_short = 0
@@ -177,7 +177,7 @@ def _load(
     )
 
 
-def _tasks(triplet: Triplet, tokenizer: Any, full_prompts: bool) -> tuple[DecoderTask, ...]:
+def _tasks(triplet: Triplet, tokenizer: Tokenizer, full_prompts: bool) -> tuple[DecoderTask, ...]:
     """A task for each reference answer; those that differ in case alone count once."""
     prompt_ids = render_prompt(tokenizer, triplet.prompt)
     full_ids = (
