@@ -10,8 +10,10 @@ import importlib.util
 import json
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from icae.model.prompts import Tokenizer
+if TYPE_CHECKING:
+    from icae.model.prompts import Tokenizer
 
 DEFAULT_BASE = "smollm2-135m-instruct"
 DEFAULT_HUB_ID = "HuggingFaceTB/SmolLM2-135M-Instruct"

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
-from tokenizers import Tokenizer as Backend
 
 from icae.config.types import TokenIds
 from icae.errors import InputError
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer as Backend
 
 
 class Tokenizer(Protocol):
