@@ -166,10 +166,7 @@ def compress(
             start=load_memories(target) if resume and target.exists() else None,
             on_settled=saver.save_at_times,
         )
-    saver.save(memory)
-    refinement = wanted.refinement()
-    if refinement is not None:
-        memory = _refine(icae, memory, refinement, saver)
+    memory = _refined(icae, memory, wanted.refinement(), saver)
     if kv:
         use_kv(model.reader(runtime, loaded=icae), memory, target, keep="always")
     payload = _payload(memory, target, icae, time.perf_counter() - start)
@@ -198,7 +195,7 @@ def refine(
 
     start = time.perf_counter()
     config = RefineConfig(steps=steps, target=min_fidelity)
-    better = _refine(icae, memory, config, _Saver(target, keep_source=True))
+    better = _refined(icae, memory, config, _Saver(target, keep_source=True))
     changed = sum(
         before.refine_steps != after.refine_steps
         for before, after in zip(memory.spans, better.spans, strict=True)
@@ -243,12 +240,15 @@ class _Saver:
             raise
 
 
-def _refine(icae: Icae, memory: Memory, config: RefineConfig, saver: _Saver) -> Memory:
-    """Refine the weak spans of a memory; the file is brought up to date on the way.
+def _refined(icae: Icae, memory: Memory, config: RefineConfig | None, saver: _Saver) -> Memory:
+    """Save a memory, and refine its weak spans; the file is brought up to date on the way.
 
     Raises:
         InputError: If the text of a weak span was not kept.
     """
+    saver.save(memory)
+    if config is None:
+        return memory
     made = [memory]
     try:
         with console.progress("Refining spans") as on_step:

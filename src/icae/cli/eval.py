@@ -24,8 +24,7 @@ from icae.cli.eval_common import (
     size_pairs,
     whole_numbers,
 )
-from icae.cli.names import split_names
-from icae.cli.options import ModelOptions
+from icae.cli.options import ModelOptions, split_names
 
 
 @command

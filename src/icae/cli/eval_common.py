@@ -17,7 +17,6 @@ from rich.table import Table as RichTable
 from icae.cli import console
 from icae.cli.command import Outcome
 from icae.cli.options import ModelOptions
-from icae.cli.progress import eta_progress
 from icae.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -126,7 +125,10 @@ class RunOptions:
 
         icae = model.load()
         wanted = experiment(icae.config.span_length) if callable(experiment) else experiment
-        with kept_when_stopped(self.output), eta_progress(f"Measuring {wanted.name}") as progress:
+        with (
+            kept_when_stopped(self.output),
+            console.progress(f"Measuring {wanted.name}") as progress,
+        ):
             finished = evals.evaluate(
                 icae,
                 inputs,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from icae.cli import console
 from icae.cli.command import Outcome, command
 from icae.cli.eval_common import (
     AnswerOptions,
@@ -28,9 +29,7 @@ from icae.cli.eval_common import (
     shown,
     whole_numbers,
 )
-from icae.cli.names import split_names
-from icae.cli.options import ModelOptions
-from icae.cli.progress import eta_progress
+from icae.cli.options import ModelOptions, split_names
 
 if TYPE_CHECKING:
     from icae.evals.judging import AnswerSet
@@ -242,7 +241,7 @@ def judge(
         together=parallel,
     )
     asker = OpenAiJudge(service, os.environ.get(asked.key_variable, ""))
-    with eta_progress("Judging") as progress:
+    with console.progress("Judging") as progress:
         finished = judging.judge_answers(
             run, asker, folder=output, command=command_line(), on_progress=progress
         )

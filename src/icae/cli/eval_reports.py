@@ -19,9 +19,7 @@ from icae.cli.eval_common import (
     kept_when_stopped,
     print_table,
 )
-from icae.cli.names import split_names
-from icae.cli.options import ModelOptions
-from icae.cli.progress import eta_progress, time_text
+from icae.cli.options import ModelOptions, split_names
 from icae.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -111,7 +109,7 @@ def all_experiments(
             folder=output,
             command=command_line(),
             replace=force,
-            on_part=lambda name: eta_progress(f"Measuring {name}"),
+            on_part=lambda name: console.progress(f"Measuring {name}"),
         )
     payload = {**finished.payload, "files": [str(path) for path in finished.files]}
     return Outcome(payload=payload, show=lambda: _show_suite(finished))
@@ -123,7 +121,7 @@ def _show_suite(finished: SuiteFinished) -> None:
         {
             part.name: f"skipped: {part.reason}"
             if part.took is None
-            else f"done in {time_text(part.took)}"
+            else f"done in {console.time_text(part.took)}"
             for part in finished.parts
         }
     )

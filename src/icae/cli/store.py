@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import time
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -64,10 +65,10 @@ def add(
 
     start = time.perf_counter()
     added: list[Added] = []
-    adding = _Adding(wanted, model)
+    load = functools.cache(model.load)
     with create_store(store) as opened:
         for file, own_name in zip(files, names, strict=True):
-            one = adding.add(opened, file, own_name)
+            one = _add_file(opened, file, own_name, wanted, load)
             added.append(one)
             if not as_json:
                 how = "added" if one.new else "was there already"
@@ -84,9 +85,7 @@ def add(
 @command
 def list_memories(*, store: StorePath) -> Outcome:
     """List the memories of a store."""
-    from icae.store import open_store
-
-    with open_store(store) as opened:
+    with _opened(store) as opened:
         records = opened.records()
     payload = {"store": store, "memories": [_record_payload(record) for record in records]}
     return Outcome(payload=payload, show=lambda: _show_list(records))
@@ -108,9 +107,7 @@ def show(
     """
     if output is not None:
         check_output(output, force=force, inputs=[Path(store)])
-    from icae.store import open_store
-
-    with open_store(store) as opened:
+    with _opened(store) as opened:
         record = opened.get(reference)
         if output is not None:
             opened.export(record.key, output)
@@ -133,9 +130,7 @@ def search(
         query: Words to look for.
         limit: Most passages to show.
     """
-    from icae.store import open_store
-
-    with open_store(store) as opened:
+    with _opened(store) as opened:
         hits = opened.search(query, limit=limit)
     payload = {"store": store, "query": query, "hits": [_hit_payload(hit) for hit in hits]}
 
@@ -187,9 +182,7 @@ def remove(
 @command
 def collect(*, store: StorePath) -> Outcome:
     """Drop the memories that have no name and give their space back."""
-    from icae.store import open_store
-
-    with open_store(store) as opened:
+    with _opened(store) as opened:
         collected = opened.collect()
     size = console.size_text(collected.bytes)
     return Outcome(
@@ -201,9 +194,7 @@ def collect(*, store: StorePath) -> Outcome:
 @command
 def verify(*, store: StorePath) -> Outcome:
     """Read all of a store and check it; exit with 1 if something is wrong."""
-    from icae.store import open_store
-
-    with open_store(store) as opened, console.status("Checking the store"):
+    with _opened(store) as opened, console.status("Checking the store"):
         problems = opened.verify()
         count = len(opened.records()) if not problems else 0
     if problems:
@@ -225,49 +216,43 @@ def verify(*, store: StorePath) -> Outcome:
     )
 
 
-@dataclass
-class _Adding:
-    """Adds files one by one; the model is loaded for the first document.
+def _opened(path: str) -> MemoryStore:
+    from icae.store import open_store
 
-    Attributes:
-        wanted: How documents are compressed.
-        model: What compresses them.
-        loaded: The same, once it was needed.
-    """
+    return open_store(path)
 
-    wanted: CompressOptions
-    model: ModelOptions
-    loaded: Icae | None = None
 
-    def add(self, store: MemoryStore, file: str, name: str) -> Added:
-        """Add a memory file, or compress a document, unless the store has the result."""
-        from icae.data.documents import read_document
-        from icae.memory import Memory
-        from icae.store import NewMemory, memory_key
+def _add_file(
+    store: MemoryStore, file: str, name: str, wanted: CompressOptions, load: Callable[[], Icae]
+) -> Added:
+    """Add a memory file, or compress a document, unless the store has the result."""
+    from icae.data.documents import read_document
+    from icae.memory import Memory
+    from icae.store import NewMemory, memory_key
 
-        if Path(file).suffix == ".icae":
-            return store.add([NewMemory(name=name, memory=Memory.load(file))])[0]
-        document = read_document(file)
-        self.loaded = icae = self.loaded or self.model.load()
-        settings = _settings(self.wanted, icae)
-        digest = hashlib.sha256(document.text.encode()).hexdigest()
-        linked = store.link(memory_key(digest, icae.provenance, settings), name=name)
-        if linked is not None:
-            return linked
-        refinement = self.wanted.refinement()
-        with console.progress(f"Compressing {console.preview(name)}") as on_progress:
-            memory = icae.compress(
-                document.text,
-                ratio=self.wanted.ratio,
-                name=document.name,
-                verify=not self.wanted.no_verify,
-                policy=self.wanted.policy(icae),
-                on_progress=on_progress,
-            )
-            if refinement is not None:
-                for better in icae.refine(memory, refinement, on_step=on_progress):
-                    memory = better
-        return store.add([NewMemory(name=name, memory=memory, settings=settings)])[0]
+    if Path(file).suffix == ".icae":
+        return store.add([NewMemory(name=name, memory=Memory.load(file))])[0]
+    document = read_document(file)
+    icae = load()
+    settings = _settings(wanted, icae)
+    digest = hashlib.sha256(document.text.encode()).hexdigest()
+    linked = store.link(memory_key(digest, icae.provenance, settings), name=name)
+    if linked is not None:
+        return linked
+    refinement = wanted.refinement()
+    with console.progress(f"Compressing {console.preview(name)}") as on_progress:
+        memory = icae.compress(
+            document.text,
+            ratio=wanted.ratio,
+            name=document.name,
+            verify=not wanted.no_verify,
+            policy=wanted.policy(icae),
+            on_progress=on_progress,
+        )
+        if refinement is not None:
+            for better in icae.refine(memory, refinement, on_step=on_progress):
+                memory = better
+    return store.add([NewMemory(name=name, memory=memory, settings=settings)])[0]
 
 
 def _settings(wanted: CompressOptions, icae: Icae) -> Settings:
