@@ -148,11 +148,6 @@ def fake(monkeypatch: pytest.MonkeyPatch, build_engine: Callable[..., Any]) -> A
     return engine
 
 
-@pytest.fixture
-def no_engine(no_model: None) -> None:
-    """The older name of `no_model`."""
-
-
 @pytest.fixture(autouse=True)
 def _logging_as_it_was() -> Iterator[None]:
     logger = logging.getLogger("icae")

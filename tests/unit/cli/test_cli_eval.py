@@ -111,7 +111,7 @@ def test_adaptive_options_reach_the_experiment(icae, ran) -> None:
     assert (settings.refined, settings.steps) == ((0.99,), 9)
 
 
-def test_a_share_above_one_is_refused_before_a_model_is_loaded(icae, no_engine) -> None:
+def test_a_share_above_one_is_refused_before_a_model_is_loaded(icae, no_model) -> None:
     result = icae("eval", "adaptive", "x", "--budgets", "0.5,90")
     assert result.exit_code == 1
     assert "--budgets cannot be read" in result.stderr
@@ -141,13 +141,13 @@ def test_qa_options_reach_the_experiment(icae, ran) -> None:
     assert (settings.max_new_tokens, settings.max_context, settings.seed) == (9, 99, 2)
 
 
-def test_an_unknown_reader_is_refused_before_a_model_is_loaded(icae, no_engine) -> None:
+def test_an_unknown_reader_is_refused_before_a_model_is_loaded(icae, no_model) -> None:
     result = icae("eval", "qa", "x", "--readers", "memory,oracle")
     assert result.exit_code == 1
     assert "'oracle'" in result.stderr
 
 
-def test_an_unknown_start_is_refused_before_a_model_is_loaded(icae, no_engine) -> None:
+def test_an_unknown_start_is_refused_before_a_model_is_loaded(icae, no_model) -> None:
     result = icae("eval", "refinement", "x", "--starts", "encoder,zeros")
     assert result.exit_code == 1
     assert "'zeros'" in result.stderr
@@ -204,7 +204,7 @@ def test_a_stopped_run_says_how_to_go_on(icae, ran) -> None:
     ],
 )
 def test_lists_that_cannot_be_read_are_refused_before_a_model_is_loaded(
-    icae, no_engine, option, text
+    icae, no_model, option, text
 ) -> None:
     result = icae("eval", "reconstruction", "x", option, text)
     assert result.exit_code == 1

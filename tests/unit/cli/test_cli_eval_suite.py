@@ -54,7 +54,7 @@ def write_result(path: Path, value: float, **changes: Any) -> Path:
     return path
 
 
-def test_two_results_are_compared_without_a_model(icae, no_engine, tmp_path) -> None:
+def test_two_results_are_compared_without_a_model(icae, no_model, tmp_path) -> None:
     first = write_result(tmp_path / "a.json", 2.0)
     second = write_result(tmp_path / "b.json", 1.5, adapter={"name": "b"}, seed=1)
     result = icae("eval", "compare", first, second, "--only", "loss")
@@ -66,7 +66,7 @@ def test_two_results_are_compared_without_a_model(icae, no_engine, tmp_path) -> 
     assert "bleu" not in result.stdout
 
 
-def test_comparison_as_json_says_whether_it_may_be_made(icae, no_engine, tmp_path) -> None:
+def test_comparison_as_json_says_whether_it_may_be_made(icae, no_model, tmp_path) -> None:
     first = write_result(tmp_path / "a.json", 2.0)
     second = write_result(tmp_path / "b.json", 2.05, seed=1)
     payload = json.loads(icae("eval", "compare", first, second, "--json").stdout)
@@ -74,7 +74,7 @@ def test_comparison_as_json_says_whether_it_may_be_made(icae, no_engine, tmp_pat
     assert [d["clear"] for d in payload["differences"]] == [False, False]
 
 
-def test_a_file_that_is_no_result_is_an_error(icae, no_engine, tmp_path) -> None:
+def test_a_file_that_is_no_result_is_an_error(icae, no_model, tmp_path) -> None:
     (tmp_path / "a.json").write_text("[]")
     result = icae("eval", "compare", tmp_path / "a.json", tmp_path / "a.json")
     assert result.exit_code == 1
@@ -110,7 +110,7 @@ SERVICE = ("--judge-url", "http://127.0.0.1:9/v1", "--judge-model", "m")
 
 
 def test_one_result_sets_memory_against_full_context(
-    icae, no_engine, judged, tmp_path, monkeypatch
+    icae, no_model, judged, tmp_path, monkeypatch
 ) -> None:
     path = qa_result(tmp_path / "qa.json", adapter="a")
     monkeypatch.setenv("MY_KEY", "secret")
@@ -127,7 +127,7 @@ def test_one_result_sets_memory_against_full_context(
 
 
 def test_two_results_set_the_same_reader_of_two_adapters_side_by_side(
-    icae, no_engine, judged, tmp_path
+    icae, no_model, judged, tmp_path
 ) -> None:
     first = qa_result(tmp_path / "a.json", adapter="a")
     second = qa_result(tmp_path / "b.json", adapter="b")
@@ -152,7 +152,7 @@ def test_sizes_of_latency_are_batch_x_length(icae, asked) -> None:
 
 
 @pytest.mark.parametrize("text", ["4", "4x", "0x16", "4x1", "ax2", ""])
-def test_sizes_that_cannot_be_read_are_refused(icae, no_engine, text) -> None:
+def test_sizes_that_cannot_be_read_are_refused(icae, no_model, text) -> None:
     result = icae("eval", "latency", "x", "--sizes", text)
     assert result.exit_code == 1
     assert "--sizes cannot be read" in result.stderr
@@ -199,7 +199,7 @@ def test_the_whole_suite_is_quick_unless_told_otherwise(icae, whole) -> None:
     assert whole["run"].judge.model == "m"
 
 
-def test_quick_and_full_and_unknown_experiments_are_refused(icae, no_engine) -> None:
+def test_quick_and_full_and_unknown_experiments_are_refused(icae, no_model) -> None:
     assert icae("eval", "all", "x", "--quick", "--full").exit_code == 1
     result = icae("eval", "all", "x", "--only", "slot")
     assert result.exit_code == 1

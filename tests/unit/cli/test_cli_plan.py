@@ -31,7 +31,7 @@ def planned(icae: Any, *arguments: object) -> Any:
 
 
 def test_plan_of_a_config_counts_documents_slots_and_bytes(
-    icae: Any, config: Path, no_engine: None
+    icae: Any, config: Path, no_model: None
 ) -> None:
     made = planned(icae, config, "--documents", 10, "--tokens", 1024, "--ratio", 8)
     assert made["slots"] == 128
