@@ -10,22 +10,12 @@ import pytest
 
 from icae.engine import Icae
 from icae.errors import IncompatibleMemoryError
-from icae.memory import Memory, Verbatim, hash_token_ids
+from icae.memory import Verbatim, hash_token_ids
 from icae.model import tokenize
 from word_memories import with_spans
 
 TEXT = "The inner thing is in the thin tin: a thief ran there, and the end is near.\n" * 2
 UNICODE = "Fluß – 漢字, e\u0301 and 👩‍👩‍👧🙂🙂 at\u00a0the end 🙂"
-
-
-def assert_tiles(memory: Memory, text: str) -> None:
-    """Spans cover tokens and characters once, and join to the text."""
-    at = (0, 0)
-    for span in memory.spans:
-        assert (span.token_start, span.char_start) == at
-        at = (span.token_end, span.char_end)
-    assert at == (memory.documents[0].tokens, len(text))
-    assert "".join(str(memory.span_source(i)) for i in range(len(memory.spans))) == text
 
 
 def test_fidelity_of_every_token_is_kept_beside_that_of_the_spans(engine: Icae) -> None:
@@ -47,7 +37,7 @@ def test_verbatim_memory_holds_the_tokens_themselves(engine: Icae, text: str) ->
     memory = engine.verbatim(text, name="exact")
     ids = tokenize(engine.tokenizer, text)
 
-    assert_tiles(memory, text)
+    assert "".join(str(memory.span_source(i)) for i in range(len(memory.spans))) == text
     assert memory.verbatim_ids.tolist() == ids.tolist()
     assert (memory.slot_count, memory.positions, memory.ratio) == (0, len(ids), 1.0)
     assert memory.fidelity == 1.0

@@ -246,10 +246,12 @@ class TestUnreadable:
         with pytest.raises(MemoryFileError, match="is empty"):
             read(tmp_path / "m.icae")
 
-    def test_text_file(self, read: Callable[[Path], object], tmp_path: Path) -> None:
-        (tmp_path / "m.icae").write_text("Just some notes, not a memory.\n")
-        with pytest.raises(MemoryFileError, match="is not a memory file"):
-            read(tmp_path / "m.icae")
+    def test_file_of_another_kind(self, read: Callable[[Path], object], tmp_path: Path) -> None:
+        gguf, short = b"GGUF\x03\x00\x00\x00{}", b"\x02" + bytes(7) + b"[]"
+        for content in (b"x", b"Just some notes, not a memory.\n", gguf, short):
+            (tmp_path / "m.icae").write_bytes(content)
+            with pytest.raises(MemoryFileError, match="is not a memory file"):
+                read(tmp_path / "m.icae")
 
     def test_truncated_file(
         self, read: Callable[[Path], object], memory: Memory, tmp_path: Path
