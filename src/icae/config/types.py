@@ -22,7 +22,6 @@ Sharing = Literal["replicas", "frozen-shards"]
 SpanKind = Literal["slots", "tokens"]
 
 POSITION_LAYOUTS: tuple[PositionLayout, ...] = ("default", "uniform-encoder", "uniform")
-SPAN_KINDS: tuple[SpanKind, ...] = ("slots", "tokens")
 OBJECTIVES: tuple[Objective, ...] = ("ae", "lm", "recall", "ft")
 """All objectives, in the order of reports."""
 OWN_TOKENS: tuple[Objective, ...] = ("ae", "lm", "ft")
