@@ -146,12 +146,20 @@ class ServiceOptions:
                 fix=f"export {self.api_key_env}=..., or leave out --api-key-env for a service "
                 "without keys",
             )
-        settings = asdict(self)
-        for other in ("api_key_env", "price", "dry_run"):
-            del settings[other]
         return ServiceWriter(
             ServiceConfig(
-                url=url, model=model, api_key=key or "none", max_tokens=max_tokens, **settings
+                url=url,
+                model=model,
+                api_key=key or "none",
+                max_tokens=max_tokens,
+                temperature=self.temperature,
+                token_field=self.token_field,
+                asks=self.asks,
+                concurrency=self.concurrency,
+                requests_per_minute=self.requests_per_minute,
+                tokens_per_minute=self.tokens_per_minute,
+                timeout=self.timeout,
+                attempts=self.attempts,
             )
         )
 
