@@ -5,11 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol, Self
 
+import numpy as np
+import torch
 from transformers import PreTrainedModel
 
-from icae.config.types import Answer, TokenIds
+from icae.config.types import Answer, Objective, TokenIds
 from icae.decode.answering import Answerer, TextStream, written_answer
 from icae.decode.batching import RowClock
 from icae.decode.prefix import Generated, Prefix, Request
@@ -24,39 +25,11 @@ from icae.evals.decoding import (
     score_tasks,
     write_back,
 )
+from icae.model import GistMemory, GistModel, TaskScore
 from icae.model.objectives import DecoderTask
 
 TOGETHER = 32
 """Rows that are decoded together behind keys and values or another decoder."""
-
-
-class Held(Protocol):
-    """Contexts that were read, one or several times each."""
-
-    @property
-    def positions(self) -> list[int]:
-        """Decoder positions of each context."""
-        ...
-
-    def pick(self, indices: Sequence[int]) -> Self:
-        """Some of the contexts, in that order."""
-        ...
-
-    def score(self, tasks: Sequence[DecoderTask]) -> list[TokenScores]:
-        """Teacher forcing of the decoder, a task behind each context."""
-        ...
-
-    def answer(self, prompts: Sequence[TokenIds], limit: int) -> list[Answer]:
-        """Greedy answers of up to `limit` tokens, a rendered prompt behind each context."""
-        ...
-
-    def write_back(self) -> list[tuple[int, ...]]:
-        """Greedy reconstruction of each context, to its own length."""
-        ...
-
-
-Hold = Callable[[Sequence[TokenIds], float], Held]
-"""(contexts, context tokens per decoder position) -> the contexts, read."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,6 +77,78 @@ class HeldSlots:
     def write_back(self) -> list[tuple[int, ...]]:
         """Greedy reconstruction of each context."""
         return write_back(self.runtime, self.memories)
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeldGists:
+    """Contexts as gist tokens.
+
+    Attributes:
+        engine: Its frozen decoder reads.
+        model: The rival.
+        gists: The gist tokens of each context.
+        lengths: Tokens of each context.
+    """
+
+    engine: Icae
+    model: GistModel
+    gists: tuple[GistMemory, ...]
+    lengths: tuple[int, ...]
+
+    @property
+    def positions(self) -> list[int]:
+        """Gist tokens of each context."""
+        return [gist.places for gist in self.gists]
+
+    def pick(self, indices: Sequence[int]) -> HeldGists:
+        """Some of the contexts, in that order."""
+        gists = tuple(self.gists[i] for i in indices)
+        return replace(self, gists=gists, lengths=tuple(self.lengths[i] for i in indices))
+
+    @torch.inference_mode()
+    def score(self, tasks: Sequence[DecoderTask]) -> list[TokenScores]:
+        """Teacher forcing behind ``[gist tokens ; objective]``, in passes of bounded size."""
+        scores: list[TaskScore] = []
+        for part in self.engine.runtime.batches([len(task.target_ids) for task in tasks]):
+            scores += self.model.score(self.gists[part], tasks[part])
+        return [TokenScores.of(score) for score in scores]
+
+    def answer(self, prompts: Sequence[TokenIds], limit: int) -> list[Answer]:
+        """Greedy answers behind ``[gist tokens ; FT ; prompt]``."""
+        rows = self._rows("ft", prompts, [limit] * len(prompts))
+        return answer_rows(self.engine, self.model.decoder, rows, self.positions)
+
+    def write_back(self) -> list[tuple[int, ...]]:
+        """Greedy reconstruction of each context."""
+        nothing = np.zeros(0, dtype=np.int64)
+        rows = self._rows("ae", [nothing] * len(self.gists), self.lengths)
+        return [one.token_ids for one in write_rows(self.model.decoder, rows, frozenset())]
+
+    @torch.inference_mode()
+    def _rows(
+        self, objective: Objective, prompts: Sequence[TokenIds], limits: Sequence[int]
+    ) -> list[DecoderRow]:
+        """What is written from: the gist tokens, then ``[objective ; prompt]``."""
+        rows = []
+        for gist, prompt_ids, limit in zip(self.gists, prompts, limits, strict=True):
+            prompt_SD = self.engine.runtime.read_tokens(prompt_ids)
+            tail_SD = torch.cat([self.model.markers(objective), prompt_SD])
+            rows.append(
+                DecoderRow(
+                    front=gist.key_values,
+                    tail_SD=tail_SD,
+                    positions=range(gist.end, gist.end + len(tail_SD)),
+                    limit=limit,
+                )
+            )
+        return rows
+
+
+Held = HeldSlots | HeldGists
+"""Contexts that were read, one or several times each: the decoder goes on behind them."""
+
+Hold = Callable[[Sequence[TokenIds], float], Held]
+"""(contexts, context tokens per decoder position) -> the contexts, read."""
 
 
 def slot_hold(engine: Icae) -> Hold:

@@ -133,7 +133,9 @@ class Memorisation(TextExperiment):
         texts = []
         for true, ids in zip(sources, written, strict=True):
             back = split_words(decode(list(ids)))
-            texts.append(Aligned(true=true, written=back, pairs=aligned(true, back, likeness)))
+            texts.append(
+                Aligned(true=true, written=back, pairs=aligned(true, back, likeness.alike))
+            )
         made = []
         for kind in ("all", *TEXT_TYPES):
             own = [text for text in texts if kind in ("all", text_type(text.true))]

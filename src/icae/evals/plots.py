@@ -6,7 +6,7 @@ import importlib.util
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from icae.evals.tables import Row
 from icae.evals.text_metrics import missing_eval_extra
@@ -25,18 +25,6 @@ AXES = {
 
 Panel = tuple[str, "pd.DataFrame"]
 """Title and rows of one set of axes."""
-
-
-class Plot(Protocol):
-    """Draws rows on axes of matplotlib."""
-
-    def panels(self, rows: pd.DataFrame) -> list[Panel]:
-        """What gets axes of its own; nothing where the rows lack the figures."""
-        ...
-
-    def draw(self, axis: Any, rows: pd.DataFrame) -> None:
-        """Draw one panel; labelled artists stand in the legend."""
-        ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,6 +138,10 @@ class StackedBars:
         named = parts.rename(columns={f"{key}.value": label for key, label in self.keys.items()})
         named.plot.barh(stacked=True, ax=axis, legend=False, ylabel="")
         axis.invert_yaxis()
+
+
+Plot = Lines | HeatMaps | StackedBars
+"""Says which rows get axes of their own (`panels`), and draws them (`draw`)."""
 
 
 def require_drawing() -> None:

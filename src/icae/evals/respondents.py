@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,46 +41,6 @@ ANY_RATIO = (FULL, NOTHING, VERBATIM, UPPER)
 SUMMARY_PROMPT = "Summarize the above text in at most {words} words."
 WORDS_PER_TOKEN = 0.75
 """Words of English that a token stands for, about."""
-
-
-class Read(Protocol):
-    """Some questions and what stands for the context of each, read."""
-
-    @property
-    def prompts(self) -> Sequence[TokenIds]:
-        """The rendered prompts."""
-        ...
-
-    @property
-    def positions(self) -> Sequence[int]:
-        """How many decoder positions stand for each context."""
-        ...
-
-    @property
-    def texts(self) -> Sequence[str | None]:
-        """The text in place of each context, where it is neither the context nor nothing."""
-        ...
-
-    def answer(self, limit: int) -> list[Answer]:
-        """Answers of up to `limit` tokens, by greedy decoding."""
-        ...
-
-    def losses(self, answers: Sequence[TokenIds]) -> list[NDArray[np.float64]]:
-        """Loss (nats) of every token of given answers, under teacher forcing."""
-        ...
-
-
-class Respondent(Protocol):
-    """Reads the contexts of questions in its own way, to answer them."""
-
-    def read(self, questions: Sequence[Question], ratio: float | None) -> Read:
-        """Read the contexts.
-
-        Args:
-            questions: The questions.
-            ratio: Compression ratio; None where it does not matter.
-        """
-        ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -314,6 +273,13 @@ class TextRespondent:
             texts=[text if text not in ("", q.context) else None for q, text in pairs],
             decoder=self.decoder,
         )
+
+
+Read = MemoryRead | TextRead
+"""Some questions and what stands for the context of each, read."""
+
+Respondent = MemoryRespondent | TextRespondent
+"""Reads the contexts of questions in its own way, to answer them."""
 
 
 def whole_text(questions: Sequence[Question], ratio: float | None) -> list[str]:

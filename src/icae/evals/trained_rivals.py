@@ -8,33 +8,29 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
-from icae.config.types import Answer, Objective, TokenIds
+from icae.config.types import TokenIds
 from icae.decode.answering import Answerer
 from icae.decode.torch import TorchRuntime
-from icae.decode.torch_rows import Row as DecoderRow
 from icae.engine import Icae
 from icae.errors import InputError
-from icae.evals.decoding import ContextMemory, TokenScores
-from icae.evals.held import HeldSlots, Hold, answer_rows, write_rows
+from icae.evals.decoding import ContextMemory
+from icae.evals.held import HeldGists, HeldSlots, Hold
 from icae.model import (
     AdapterInfo,
     AutoCompressor,
     GistMemory,
     GistModel,
-    TaskScore,
     adapter_hash,
     load_trained,
     read_info,
 )
 from icae.model.adapter_files import RIVAL, TITLES
-from icae.model.objectives import DecoderTask
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,68 +159,3 @@ def gist_hold(engine: Icae, model: GistModel) -> Hold:
         return HeldGists(engine=engine, model=model, gists=tuple(gists), lengths=lengths)
 
     return hold
-
-
-@dataclass(frozen=True, kw_only=True)
-class HeldGists:
-    """Contexts as gist tokens.
-
-    Attributes:
-        engine: Its frozen decoder reads.
-        model: The rival.
-        gists: The gist tokens of each context.
-        lengths: Tokens of each context.
-    """
-
-    engine: Icae
-    model: GistModel
-    gists: tuple[GistMemory, ...]
-    lengths: tuple[int, ...]
-
-    @property
-    def positions(self) -> list[int]:
-        """Gist tokens of each context."""
-        return [gist.places for gist in self.gists]
-
-    def pick(self, indices: Sequence[int]) -> HeldGists:
-        """Some of the contexts, in that order."""
-        gists = tuple(self.gists[i] for i in indices)
-        return replace(self, gists=gists, lengths=tuple(self.lengths[i] for i in indices))
-
-    @torch.inference_mode()
-    def score(self, tasks: Sequence[DecoderTask]) -> list[TokenScores]:
-        """Teacher forcing behind ``[gist tokens ; objective]``, in passes of bounded size."""
-        scores: list[TaskScore] = []
-        for part in self.engine.runtime.batches([len(task.target_ids) for task in tasks]):
-            scores += self.model.score(self.gists[part], tasks[part])
-        return [TokenScores.of(score) for score in scores]
-
-    def answer(self, prompts: Sequence[TokenIds], limit: int) -> list[Answer]:
-        """Greedy answers behind ``[gist tokens ; FT ; prompt]``."""
-        rows = self._rows("ft", prompts, [limit] * len(prompts))
-        return answer_rows(self.engine, self.model.decoder, rows, self.positions)
-
-    def write_back(self) -> list[tuple[int, ...]]:
-        """Greedy reconstruction of each context."""
-        nothing = np.zeros(0, dtype=np.int64)
-        rows = self._rows("ae", [nothing] * len(self.gists), self.lengths)
-        return [one.token_ids for one in write_rows(self.model.decoder, rows, frozenset())]
-
-    @torch.inference_mode()
-    def _rows(
-        self, objective: Objective, prompts: Sequence[TokenIds], limits: Sequence[int]
-    ) -> list[DecoderRow]:
-        """What is written from: the gist tokens, then ``[objective ; prompt]``."""
-        rows = []
-        for gist, prompt_ids, limit in zip(self.gists, prompts, limits, strict=True):
-            prompt_SD = self.engine.runtime.read_tokens(prompt_ids)
-            tail_SD = torch.cat([self.model.markers(objective), prompt_SD])
-            rows.append(
-                DecoderRow(
-                    front=gist.key_values,
-                    tail_SD=tail_SD,
-                    positions=range(gist.end, gist.end + len(tail_SD)),
-                    limit=limit,
-                )
-            )
-        return rows

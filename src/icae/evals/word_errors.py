@@ -8,9 +8,9 @@ Shape legend: W words, D hidden size.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -44,12 +44,8 @@ _FAR, _ALONE = 1.0, 0.75
 _SHARES = (("code", "code", 0.05), ("figures", "number", 0.10), ("names", "name", 0.15))
 
 
-class Likeness(Protocol):
-    """Tells whether two words mean about the same."""
-
-    def alike(self, true: Sequence[str], written: Sequence[str]) -> NDArray[np.bool_]:
-        """Whether each true word is like each written one, [true, written]."""
-        ...
+Alike = Callable[[Sequence[str], Sequence[str]], NDArray[np.bool_]]
+"""(true words, written words) -> whether each pair means about the same, [true, written]."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,7 +101,7 @@ def text_type(words: Sequence[Word]) -> str:
     return "prose"
 
 
-def aligned(true: Sequence[Word], written: Sequence[Word], likeness: Likeness) -> list[Pair]:
+def aligned(true: Sequence[Word], written: Sequence[Word], alike: Alike) -> list[Pair]:
     """The cheapest alignment of two texts, each step with its error.
 
     Equal words cost nothing, words that differ in case or punctuation or mean about the
@@ -114,16 +110,16 @@ def aligned(true: Sequence[Word], written: Sequence[Word], likeness: Likeness) -
     Args:
         true: Words of the source.
         written: Words that the decoder wrote.
-        likeness: Knows which words mean about the same.
+        alike: Tells which words mean about the same.
 
     Returns:
         Pairs in order. Where either word of a pair is a number, a name or code, that is the
         error; else ``form`` where only case or punctuation differ, ``like meaning`` or
         ``other``.
     """
-    alike = likeness.alike([w.core for w in true], [w.core for w in written])
+    close = alike([w.core for w in true], [w.core for w in written])
     errors = [
-        [_error(a, b, bool(alike[i, j])) for j, b in enumerate(written)] for i, a in enumerate(true)
+        [_error(a, b, bool(close[i, j])) for j, b in enumerate(written)] for i, a in enumerate(true)
     ]
     prices = np.array(
         [[_PRICES.get(error, _FAR) for error in line] for line in errors], np.float64

@@ -1,3 +1,5 @@
+"""The commands of the evaluation: options reach the experiments, results are shown."""
+
 from __future__ import annotations
 
 import json
@@ -13,15 +15,15 @@ pytest.importorskip("icae.evals")
 
 
 @pytest.fixture
-def ran(monkeypatch: pytest.MonkeyPatch, fake: Any, tmp_path: Path) -> dict[str, Any]:
+def ran(monkeypatch: pytest.MonkeyPatch, fake: Any) -> dict[str, Any]:
     """What the experiment was called with; it gives two rows."""
     from icae.evals import Finished
     from icae.evals.tables import Column, Table
 
     calls: dict[str, Any] = {}
 
-    def run_evaluation(icae: Any, texts: Any, settings: Any, **options: Any) -> Finished:
-        calls.update(icae=icae, texts=texts, settings=settings, **options)
+    def evaluate(icae: Any, texts: Any, experiment: Any, **options: Any) -> Finished:
+        calls.update(icae=icae, texts=texts, experiment=experiment, **options)
         if "failure" in calls:
             raise calls["failure"]
         options["on_progress"](1, 2)
@@ -37,139 +39,150 @@ def ran(monkeypatch: pytest.MonkeyPatch, fake: Any, tmp_path: Path) -> dict[str,
             files=(options["folder"] / "x.json",),
         )
 
-    monkeypatch.setattr("icae.evals.evaluate", run_evaluation)
+    monkeypatch.setattr("icae.evals.evaluate", evaluate)
     return calls
 
 
-@pytest.mark.parametrize(
-    ("command", "ratios"),
-    [
-        ("reconstruction", (2.0, 4.0, 8.0, 16.0)),
-        ("continuation", (2.0, 4.0, 8.0, 16.0)),
-        ("random-text", (4.0,)),
-    ],
-)
-def test_defaults_are_the_papers_lengths_and_the_span_length(icae, ran, command, ratios) -> None:
-    result = icae("eval", command, "texts")
-    assert result.exit_code == 0, result.output
-    settings = ran["settings"]
-    assert settings.name == command
-    assert settings.lengths == (100, 200, 300, 400, 500, 512)
-    assert settings.ratios == ratios
-    assert settings.samples == 64
-    assert ran["texts"] == [Path("texts")]
-    assert ran["folder"] == Path("eval")
-    assert ran["replace"] is False
+PAPER = (100, 200, 300, 400, 500, 512)
+GRID: dict[str, Any] = {"samples": 64, "seed": 0, "lengths": PAPER}
+DEFAULTS: dict[str, dict[str, Any]] = {
+    "reconstruction": {**GRID, "ratios": (2.0, 4.0, 8.0, 16.0), "greedy": 16},
+    "continuation": {**GRID, "ratios": (2.0, 4.0, 8.0, 16.0), "tokens": 128},
+    "random-text": {**GRID, "ratios": (4.0,), "greedy": 16},
+    "refinement": {
+        **{"lengths": (32,), "ratios": (4.0, 8.0, 16.0), "steps": 60, "every": 10, "samples": 8},
+        **{"starts": ("encoder", "chunk-means", "noise"), "kl": 1.0, "learning_rate": 0.08},
+    },
+    "adaptive": {
+        **{"lengths": (128,), "ratios": (2.0, 4.0, 8.0), "refined": (), "steps": 60, "samples": 8},
+        **{
+            "budgets": (0.2, 0.25, 0.35, 0.5, 0.7),
+            "min_fidelities": (0.4, 0.5, 0.6, 0.7, 0.8, 0.9),
+        },
+    },
+    "slots": {"lengths": (512,), "ratios": (4.0,), "samples": 16, "examples": 2},
+    "memorisation": {"lengths": (512,), "ratios": (4.0,), "samples": 48, "examples": 3},
+    "multi-span": {"lengths": (1024, 2048, 4096, 8192), "ratios": (2.0, 4.0, 8.0), "samples": 32},
+    "latency": {
+        **{"sizes": ((1, 128), (4, 128), (1, 256), (4, 256)), "ratios": (4.0,)},
+        **{"lengths": (128, 256), "samples": 4, "tokens": 16, "repeats": 3},
+    },
+    "qa": {
+        **{"ratios": (2.0, 4.0, 8.0, 16.0), "questions": 200, "max_new_tokens": 64},
+        **{"max_context": None, "upper_bound": None, "refine_steps": 60},
+    },
+    "rivals": {"ratios": (4.0,), "questions": 100, "trained": (), "texts": None},
+}
+OPTIONS: dict[str, tuple[str, dict[str, Any]]] = {
+    "continuation": (
+        "--lengths 128,32,32 --ratios 8,2.5 --samples 6 --tokens 16 --seed 3",
+        {"lengths": (32, 128), "ratios": (2.5, 8.0), "samples": 6, "tokens": 16, "seed": 3},
+    ),
+    "reconstruction": ("--samples 4", {"samples": 4, "greedy": 4}),
+    "refinement": (
+        "--starts noise,encoder,noise --steps 9 --every 4 --samples 3 --kl 0 --learning-rate 0.1",
+        {"starts": ("noise", "encoder"), "places": (0, 4, 8, 9), "greedy": 3, "kl": 0.0},
+    ),
+    "adaptive": (
+        "--min-fidelities 0.9,0.5 --budgets - --refined 0.99 --steps 9",
+        {"min_fidelities": (0.5, 0.9), "budgets": (), "refined": (0.99,), "steps": 9},
+    ),
+    "slots": ("--lengths 8 --samples 2 --examples 5", {"lengths": (8,), "examples": 2}),
+    "multi-span": ("--spans 4,2 --tokens 9", {"lengths": (1024, 2048), "tokens": 9}),
+    "latency": (
+        "--sizes 4x128,1x64,4x128 --tokens 5",
+        {"sizes": ((4, 128), (1, 64)), "lengths": (64, 128), "samples": 4, "tokens": 5},
+    ),
+    "qa": (
+        "--questions 0 --readers memory,memory --upper-bound u --max-new-tokens 9 --max-context 99",
+        {
+            **{"questions": None, "readers": ("memory",), "upper_bound": Path("u")},
+            **{"max_new_tokens": 9, "max_context": 99},
+        },
+    ),
+    "rivals": ("--trained a --trained b", {"trained": (Path("a"), Path("b")), "texts": None}),
+}
 
 
-def test_options_reach_the_experiment(icae, ran, fake, tmp_path) -> None:
-    options = ("--lengths", "128,32,32", "--ratios", "8,2.5", "--samples", 6, "--tokens", 16)
-    more = ("--seed", 3, "-o", tmp_path, "--force", "--adapter", "a", "--dtype", "float32")
-    result = icae("eval", "continuation", "x", "y", *options, *more)
+def require(experiment: Any, expected: dict[str, Any]) -> None:
+    assert {key: getattr(experiment, key) for key in expected} == expected
+
+
+@pytest.mark.parametrize("name", DEFAULTS)
+def test_every_experiment_has_its_defaults(icae, ran, name) -> None:
+    result = icae("eval", name, "texts")
     assert result.exit_code == 0, result.output
-    settings = ran["settings"]
-    assert settings.lengths == (32, 128)
-    assert settings.ratios == (2.5, 8.0)
-    assert (settings.samples, settings.tokens, settings.seed) == (6, 16, 3)
-    assert ran["texts"] == [Path("x"), Path("y")]
-    assert ran["folder"] == tmp_path
+    require(ran["experiment"], {"name": name, **DEFAULTS[name]})
+    assert (ran["texts"], ran["folder"], ran["replace"]) == ([Path("texts")], Path("eval"), False)
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_options_reach_the_experiment(icae, ran, name) -> None:
+    options, expected = OPTIONS[name]
+    result = icae("eval", name, "x", *options.split())
+    assert result.exit_code == 0, result.output
+    require(ran["experiment"], expected)
+
+
+def test_scale_of_the_paper_and_held_out_text_reach_their_experiments(icae, ran) -> None:
+    assert icae("eval", "latency", "x", "--full").exit_code == 0
+    require(ran["experiment"], {"sizes": ((8, 512), (8, 2048), (32, 512)), "tokens": 128})
+    texts = ("--texts", "held-out", "--lengths", "32", "--samples", 8, "--greedy", 4)
+    assert icae("eval", "rivals", "q.jsonl", *texts).exit_code == 0
+    held = {"paths": (Path("held-out"),), "lengths": (32,), "samples": 8, "greedy": 4}
+    require(ran["experiment"].texts, held)
+
+
+def test_model_folder_and_force_are_handed_on(icae, ran, fake, tmp_path) -> None:
+    model = ("--adapter", "a", "--dtype", "float32")
+    result = icae("eval", "slots", "x", "y", "-o", tmp_path, "--force", *model)
+    assert result.exit_code == 0, result.output
+    assert (ran["texts"], ran["folder"]) == ([Path("x"), Path("y")], tmp_path)
     assert ran["replace"] is True
     assert fake.opened == {"adapter": "a", "base": None, "device": None, "dtype": "float32"}
 
 
-def test_refinement_has_its_own_defaults(icae, ran) -> None:
-    result = icae("eval", "refinement", "texts")
-    assert result.exit_code == 0, result.output
-    settings = ran["settings"]
-    assert settings.name == "refinement"
-    assert (settings.lengths, settings.ratios) == ((32,), (4.0, 8.0, 16.0))
-    assert settings.starts == ("encoder", "chunk-means", "noise")
-    assert (settings.steps, settings.every, settings.samples, settings.greedy) == (60, 10, 8, 8)
-    assert (settings.kl, settings.learning_rate, settings.seed) == (1.0, 0.08, 0)
-
-
-def test_refinement_options_reach_the_experiment(icae, ran) -> None:
-    options = ("--starts", "noise, encoder,noise", "--steps", 9, "--every", 4, "--samples", 3)
-    more = ("--kl", 0, "--learning-rate", 0.1, "--lengths", "16", "--ratios", "2")
-    result = icae("eval", "refinement", "x", *options, *more)
-    assert result.exit_code == 0, result.output
-    settings = ran["settings"]
-    assert settings.starts == ("noise", "encoder")
-    assert settings.places == (0, 4, 8, 9)
-    assert (settings.samples, settings.greedy) == (3, 3)
-    assert (settings.kl, settings.learning_rate) == (0.0, 0.1)
-    assert (settings.lengths, settings.ratios) == ((16,), (2.0,))
-
-
-def test_adaptive_options_reach_the_experiment(icae, ran) -> None:
-    options = ("--min-fidelities", "0.9,0.5", "--budgets", "-", "--refined", "0.99")
-    result = icae("eval", "adaptive", "x", *options, "--steps", 9, "--ratios", "4,8")
-    assert result.exit_code == 0, result.output
-    settings = ran["settings"]
-    assert (settings.name, settings.lengths, settings.ratios) == ("adaptive", (128,), (4.0, 8.0))
-    assert (settings.min_fidelities, settings.budgets) == ((0.5, 0.9), ())
-    assert (settings.refined, settings.steps) == ((0.99,), 9)
-
-
-def test_a_share_above_one_is_refused_before_a_model_is_loaded(icae, no_model) -> None:
-    result = icae("eval", "adaptive", "x", "--budgets", "0.5,90")
+@pytest.mark.parametrize(
+    ("name", "option", "text", "said"),
+    [
+        ("reconstruction", "--lengths", "a", "--lengths cannot be read"),
+        ("reconstruction", "--lengths", "2.5", "--lengths cannot be read"),
+        ("reconstruction", "--lengths", "100,", "--lengths cannot be read"),
+        ("reconstruction", "--ratios", "0.5", "--ratios cannot be read"),
+        ("reconstruction", "--ratios", "nan", "--ratios cannot be read"),
+        ("reconstruction", "--ratios", "", "--ratios cannot be read"),
+        ("adaptive", "--budgets", "0.5,90", "--budgets cannot be read"),
+        ("refinement", "--starts", "encoder,zeros", "'zeros'"),
+        ("qa", "--readers", "memory,oracle", "'oracle'"),
+        *(
+            ("latency", "--sizes", text, "--sizes cannot be read")
+            for text in ("4", "4x", "0x16", "4x1", "ax2", "")
+        ),
+    ],
+)
+def test_what_cannot_be_read_is_refused_before_a_model_is_loaded(
+    icae, no_model, name, option, text, said
+) -> None:
+    result = icae("eval", name, "x", option, text)
     assert result.exit_code == 1
-    assert "--budgets cannot be read" in result.stderr
+    assert said in result.stderr
 
 
-def test_qa_has_its_own_defaults(icae, ran) -> None:
-    result = icae("eval", "qa", "triplets")
-    assert result.exit_code == 0, result.output
-    settings = ran["settings"]
-    assert settings.name == "qa"
-    assert settings.ratios == (2.0, 4.0, 8.0, 16.0)
-    assert (settings.questions, settings.max_new_tokens, settings.max_context) == (200, 64, None)
-    assert len(settings.readers) == 6
-    assert settings.upper_bound is None
-    assert ran["texts"] == [Path("triplets")]
+def test_numbers_are_sorted_and_each_counts_once() -> None:
+    assert eval_common.whole_numbers("300,100,100") == (100, 300)
+    assert eval_common.ratio_numbers("4, 2") == (2.0, 4.0)
+    with pytest.raises(ConfigError):
+        eval_common.ratio_numbers("inf")
 
 
-def test_qa_options_reach_the_experiment(icae, ran) -> None:
-    options = ("--questions", 0, "--readers", "memory, no context,memory", "--ratios", "4")
-    more = ("--upper-bound", "runs/u", "--max-new-tokens", 9, "--max-context", 99, "--seed", 2)
-    result = icae("eval", "qa", "x", "y", *options, *more)
-    assert result.exit_code == 0, result.output
-    settings = ran["settings"]
-    assert settings.questions is None
-    assert settings.readers == ("memory", "no context")
-    assert settings.upper_bound == Path("runs/u")
-    assert (settings.max_new_tokens, settings.max_context, settings.seed) == (9, 99, 2)
-
-
-def test_an_unknown_reader_is_refused_before_a_model_is_loaded(icae, no_model) -> None:
-    result = icae("eval", "qa", "x", "--readers", "memory,oracle")
-    assert result.exit_code == 1
-    assert "'oracle'" in result.stderr
-
-
-def test_an_unknown_start_is_refused_before_a_model_is_loaded(icae, no_model) -> None:
-    result = icae("eval", "refinement", "x", "--starts", "encoder,zeros")
-    assert result.exit_code == 1
-    assert "'zeros'" in result.stderr
-
-
-def test_few_samples_lower_the_number_written_back(icae, ran) -> None:
-    icae("eval", "reconstruction", "x", "--samples", 4)
-    assert ran["settings"].greedy == 4
-
-
-def test_table_and_files_are_shown(icae, ran) -> None:
-    lines = icae("eval", "random-text", "x").stdout.splitlines()
-    assert lines[0].split() == ["length", "loss"]
-    assert lines[1].split() == ["32", "2.35", "±0.15"]
-    assert lines[2].split() == ["64", "-"]
-    assert lines[3] == "eval/x.json"
-
-
-def test_a_wide_table_is_never_cut(icae, ran, monkeypatch) -> None:
-    monkeypatch.setenv("COLUMNS", "12")
-    line = icae("eval", "random-text", "x").stdout.splitlines()[1]
-    assert line.split() == ["32", "2.35", "±0.15"]
+def test_table_and_files_are_shown_and_never_cut(icae, ran, monkeypatch) -> None:
+    for columns in ("80", "12"):
+        monkeypatch.setenv("COLUMNS", columns)
+        lines = icae("eval", "random-text", "x").stdout.splitlines()
+        assert lines[0].split() == ["length", "loss"]
+        assert lines[1].split() == ["32", "2.35", "±0.15"]
+        assert lines[2].split() == ["64", "-"]
+        assert lines[3] == "eval/x.json"
 
 
 def test_json_is_the_result_and_its_files(icae, ran) -> None:
@@ -178,55 +191,132 @@ def test_json_is_the_result_and_its_files(icae, ran) -> None:
     assert payload["seconds"] == 1.5
 
 
-def test_errors_are_reported(icae, ran) -> None:
+def test_errors_are_reported_and_a_stopped_run_says_how_to_go_on(icae, ran) -> None:
     ran["failure"] = InputError("The texts are too short.", got="3 tokens")
     result = icae("eval", "reconstruction", "x", "--json")
     assert result.exit_code == 1
     assert json.loads(result.stdout)["error"]["got"] == "3 tokens"
-
-
-def test_a_stopped_run_says_how_to_go_on(icae, ran) -> None:
     ran["failure"] = KeyboardInterrupt()
     result = icae("eval", "continuation", "x")
     assert result.exit_code == 130
     assert "same command goes on" in result.stderr
 
 
-@pytest.mark.parametrize(
-    ("option", "text"),
-    [
-        ("--lengths", "a"),
-        ("--lengths", "2.5"),
-        ("--lengths", "100,"),
-        ("--ratios", "0.5"),
-        ("--ratios", "nan"),
-        ("--ratios", ""),
-    ],
-)
-def test_lists_that_cannot_be_read_are_refused_before_a_model_is_loaded(
-    icae, no_model, option, text
-) -> None:
-    result = icae("eval", "reconstruction", "x", option, text)
-    assert result.exit_code == 1
-    assert f"{option} cannot be read" in result.stderr
-    assert repr(text) in result.stderr
+def write_result(path: Path, value: float, **changes: Any) -> Path:
+    figure = {"value": value, "low": value - 0.1, "high": value + 0.1}
+    row = {"length": 32, "ratio": 4.0, "kind": "own", "loss": figure, "bleu": figure}
+    head = {"schema": 1, "experiment": "reconstruction", "seed": 0, "adapter": {"name": "a"}}
+    path.write_text(json.dumps({**head, "rows": [row], **changes}))
+    return path
 
 
-def test_numbers_are_sorted_and_each_counts_once() -> None:
-    assert eval_common.whole_numbers("300,100,100", "--lengths") == (100, 300)
-    assert eval_common.ratio_numbers("4, 2") == (2.0, 4.0)
-    with pytest.raises(ConfigError):
-        eval_common.ratio_numbers("inf")
-
-
-def test_trained_rivals_and_held_out_text_reach_the_experiment(icae, ran) -> None:
-    folders = ("--trained", "runs/gist", "--trained", "runs/auto")
-    texts = ("--texts", "held-out", "--lengths", "32", "--samples", 8, "--greedy", 4)
-    result = icae("eval", "rivals", "q.jsonl", *folders, *texts, "--ratios", "2")
+def test_two_results_are_compared_without_a_model(icae, no_model, tmp_path) -> None:
+    first = write_result(tmp_path / "a.json", 2.0)
+    second = write_result(tmp_path / "b.json", 1.5, adapter={"name": "b"}, seed=1)
+    result = icae("eval", "compare", first, second, "--only", "loss")
     assert result.exit_code == 0, result.output
-    settings = ran["settings"]
-    assert settings.trained == (Path("runs/gist"), Path("runs/auto"))
-    assert settings.texts.paths == (Path("held-out"),)
-    assert (settings.texts.lengths, settings.texts.samples, settings.texts.greedy) == ((32,), 8, 4)
-    assert icae("eval", "rivals", "q.jsonl").exit_code == 0
-    assert (ran["settings"].trained, ran["settings"].texts) == ((), None)
+    assert "seed differs (not the same measurement" in result.stdout
+    assert "adapter differs (what is compared)" in result.stdout
+    line = next(line for line in result.stdout.splitlines() if "ratio 4.0" in line)
+    assert line.split()[-7:] == ["2", "1.5", "-0.5", "[-0.6414,", "-0.3586]", "*", "both"]
+    assert "bleu" not in result.stdout
+    payload = json.loads(icae("eval", "compare", first, second, "--json").stdout)
+    assert payload["comparable"] is False
+    assert [d["clear"] for d in payload["differences"]] == [True, True]
+    (tmp_path / "c.json").write_text("[]")
+    result = icae("eval", "compare", tmp_path / "c.json", first)
+    assert result.exit_code == 1
+    assert "no result of icae eval" in result.stderr
+
+
+@pytest.fixture
+def judged(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """What the judge was called with."""
+    from icae.evals import Finished
+
+    calls: dict[str, Any] = {}
+
+    def judge_answers(run: Any, judge: Any, **options: Any) -> Finished:
+        calls.update(run=run, key=judge._client.api_key, **options)
+        return Finished(payload={"rows": []}, tables=(), files=(options["folder"] / "judge.json",))
+
+    monkeypatch.setattr("icae.evals.judging.judge_answers", judge_answers)
+    return calls
+
+
+def qa_result(path: Path) -> Path:
+    single = {"group": [0], "prompt": ["p"], "reference": ["r"], "answer": ["a"]}
+    rows = [
+        {"dataset": "d", "kind": kind, "ratio": ratio, "per_question": single}
+        for kind, ratio in (("memory", 4.0), ("own summary", 4.0), ("full context", None))
+    ]
+    path.write_text(json.dumps({"experiment": "qa", "rows": rows}))
+    return path
+
+
+def test_one_result_sets_memory_against_full_context_and_two_adapters_side_by_side(
+    icae, no_model, judged, tmp_path, monkeypatch
+) -> None:
+    first, second = qa_result(tmp_path / "a.json"), qa_result(tmp_path / "b.json")
+    monkeypatch.setenv("MY_KEY", "secret")
+    service = ("--judge-url", "http://127.0.0.1:9/v1", "--judge-model", "m")
+    key, out = ("--api-key-env", "MY_KEY"), tmp_path / "out"
+    result = icae("eval", "judge", first, first, *service, *key, "-o", out)
+    assert result.exit_code == 0, result.output
+    run = judged["run"]
+    assert (run.first.name, run.second.name) == ("memory 4x", "full context")
+    assert (run.service.model, run.cache) == ("m", out / "judge-replies.jsonl")
+    assert judged["key"] == "secret"
+    assert "secret" not in result.output
+    assert icae("eval", "judge", first, second, *service, *key).exit_code == 0
+    assert judged["run"].second.name == "memory 4x"
+    options = ("--second-reads", "own summary", "--ratio", 4)
+    assert icae("eval", "judge", first, first, *service, *key, *options).exit_code == 0
+    assert judged["run"].second.name == "own summary 4x"
+
+
+@pytest.fixture
+def whole(monkeypatch: pytest.MonkeyPatch, fake: Any) -> dict[str, Any]:
+    """What the suite was called with; one experiment is done, one skipped."""
+    from icae.evals import Finished
+    from icae.evals.report import Part
+    from icae.evals.suite import SuiteFinished
+
+    calls: dict[str, Any] = {}
+
+    def run_suite(icae: Any, run: Any, **options: Any) -> SuiteFinished:
+        calls.update(run=run, **options)
+        done = Finished(payload={"seconds": 90.0}, tables=(), files=())
+        parts = (
+            Part(name="reconstruction", question="q", finished=done),
+            Part(name="random-text", question="q", finished=None, reason="no data"),
+        )
+        files = (options["folder"] / "report.html",)
+        return SuiteFinished(payload={"parts": []}, parts=parts, files=files)
+
+    monkeypatch.setattr("icae.evals.suite.run_suite", run_suite)
+    return calls
+
+
+def test_the_whole_suite_is_quick_unless_told_otherwise(icae, whole) -> None:
+    result = icae("eval", "all", "texts", "--questions", "q.jsonl", "--out", "r")
+    assert result.exit_code == 0, result.output
+    run = whole["run"]
+    assert (run.scale, run.texts, run.questions) == ("quick", (Path("texts"),), (Path("q.jsonl"),))
+    assert result.stdout.splitlines() == [
+        "reconstruction  done in 1 min 30 s",
+        "random-text     skipped: no data",
+        "r/report.html",
+    ]
+    assert run.judge is None
+    options = ("--full", "--only", "slots, qa", "--judge-url", "http://h/v1", "--judge-model", "m")
+    assert icae("eval", "all", "texts", *options).exit_code == 0
+    assert (whole["run"].scale, whole["run"].only) == ("full", ("slots", "qa"))
+    assert whole["run"].judge.model == "m"
+
+
+def test_quick_and_full_and_unknown_experiments_are_refused(icae, no_model) -> None:
+    assert icae("eval", "all", "x", "--quick", "--full").exit_code == 1
+    result = icae("eval", "all", "x", "--only", "slot")
+    assert result.exit_code == 1
+    assert "no such experiment" in result.stderr

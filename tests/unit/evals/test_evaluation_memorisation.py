@@ -11,16 +11,14 @@ from icae.evals.memorisation import Aligned, error_figures
 from icae.evals.word_errors import CLASSES, aligned, split_words
 
 
-class Nothing:
+def nothing(true: Any, written: Any) -> Any:
     """No word is like another."""
-
-    def alike(self, true: Any, written: Any) -> Any:
-        return np.zeros((len(true), len(written)), dtype=bool)
+    return np.zeros((len(true), len(written)), dtype=bool)
 
 
 def text(true: str, written: str) -> Aligned:
     a, b = split_words(true), split_words(written)
-    return Aligned(true=a, written=b, pairs=aligned(a, b, Nothing()))
+    return Aligned(true=a, written=b, pairs=aligned(a, b, nothing))
 
 
 @pytest.fixture(autouse=True)

@@ -21,12 +21,10 @@ from icae.evals.word_errors import (
 SYNONYMS = {frozenset(pair) for pair in (("big", "large"), ("began", "started"))}
 
 
-class Thesaurus:
+def thesaurus(true: Sequence[str], written: Sequence[str]) -> Any:
     """Knows two pairs."""
-
-    def alike(self, true: Sequence[str], written: Sequence[str]) -> Any:
-        found = [[frozenset((a, b)) in SYNONYMS for b in written] for a in true]
-        return np.array(found, dtype=bool).reshape(len(true), len(written))
+    found = [[frozenset((a, b)) in SYNONYMS for b in written] for a in true]
+    return np.array(found, dtype=bool).reshape(len(true), len(written))
 
 
 def errors(true: str, written: str) -> list[tuple[str | None, str, str]]:
@@ -37,7 +35,7 @@ def errors(true: str, written: str) -> list[tuple[str | None, str, str]]:
             "" if pair.true is None else a[pair.true].text,
             "" if pair.written is None else b[pair.written].text,
         )
-        for pair in aligned(a, b, Thesaurus())
+        for pair in aligned(a, b, thesaurus)
         if pair.error is not None
     ]
 
@@ -95,7 +93,7 @@ WORDS = st.lists(st.sampled_from(["big", "large", "began", "started", "rain"]), 
 def test_alignment_is_the_cheapest_and_uses_every_word_once(
     true: list[str], written: list[str]
 ) -> None:
-    pairs = aligned(split_words(" ".join(true)), split_words(" ".join(written)), Thesaurus())
+    pairs = aligned(split_words(" ".join(true)), split_words(" ".join(written)), thesaurus)
     assert [p.true for p in pairs if p.true is not None] == list(range(len(true)))
     assert [p.written for p in pairs if p.written is not None] == list(range(len(written)))
     assert sum(map(price, pairs)) == pytest.approx(slow_cost(tuple(true), tuple(written)))
