@@ -7,15 +7,12 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from icae.evals.metadata import file_hash
 from icae.evals.results import Finished, ResultFiles, made_by
-from icae.evals.tables import frame_html
+from icae.evals.tables import Row, Table, columns_of
 from icae.memory.html_page import escaped, html_page
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 STYLE = """\
 body{max-width:74rem}
@@ -73,22 +70,22 @@ def write_report(
     return payload, (html, text, files.write(".json", data.encode()))
 
 
-def _summary(parts: Sequence[Part]) -> pd.DataFrame:
+def _summary(parts: Sequence[Part]) -> Table:
     """What became of every experiment."""
-    import pandas as pd
-
-    return pd.DataFrame(
+    rows: list[Row] = [
         {
-            "experiment": [part.name for part in parts],
-            "question": [part.question for part in parts],
-            "status": ["done" if p.finished else f"skipped: {p.reason}" for p in parts],
-            "seconds": ["-" if part.took is None else f"{part.took:.0f}" for part in parts],
+            "experiment": part.name,
+            "question": part.question,
+            "status": "done" if part.finished else f"skipped: {part.reason}",
+            "seconds": "-" if part.took is None else f"{part.took:.0f}",
         }
-    )
+        for part in parts
+    ]
+    return Table(rows=rows, columns=columns_of("experiment question status seconds"))
 
 
 def _html(head: Mapping[str, Any], parts: Sequence[Part]) -> str:
-    body = [frame_html(_summary(parts))]
+    body = [_summary(parts).html()]
     for part in parts:
         body.append(f'<h2 id="{escaped(part.name)}">{escaped(part.name)}</h2>\n')
         body.append(f'<p class="q">{escaped(part.question)}</p>\n')
@@ -115,8 +112,7 @@ def _made(head: Mapping[str, Any]) -> str:
 
 
 def _markdown(head: Mapping[str, Any], parts: Sequence[Part], folder: Path) -> str:
-    summary = _summary(parts).map(lambda text: text.replace("|", "\\|"))
-    lines = [f"# {head['title']}", "", summary.to_markdown(index=False), ""]
+    lines = [f"# {head['title']}", "", _summary(parts).markdown()]
     for part in parts:
         if part.finished is None:
             lines += [f"## {part.name}", "", f"Skipped: {part.reason}."]

@@ -258,17 +258,21 @@ def _markdown(head: Mapping[str, Any], tables: Sequence[Table], notes: Sequence[
 
 def made_by(head: Mapping[str, Any]) -> str:
     """Code, model or judge, data and machine behind a result, as one sentence."""
-    parts = [f"icae {head['icae']}, commit {head['commit'] or 'unknown'}"]
+    code = f"icae {head['icae']}, commit {head['commit'] or 'unknown'}"
     if "judge" in head:
-        judge, sources = head["judge"], [head["first"], head["second"]]
-        parts += [f"judge {judge['model']} at {judge['url']}, prompt version {judge['prompt']}"]
-        parts += [f"{head['without_partner']} answers without a partner left out"]
-    else:
-        adapter, base, sources = head["adapter"], head["base"], head["data"]
-        parts += [
-            f"adapter {adapter['name']} ({adapter['hash'][:12]}) "
-            f"on {base['name']} ({base['hash'][:12]}), {head['dtype']}"
-        ]
-    read = ", ".join(f"{d['file']} ({(d['sha256'] or 'unhashed')[:12]})" for d in sources)
-    machine = [head["hardware"]] if "hardware" in head else []
-    return "; ".join([*parts, f"read {read}", f"seed {head['seed']}", *machine]) + "."
+        judge = head["judge"]
+        return (
+            f"{code}; judge {judge['model']} at {judge['url']}, prompt version "
+            f"{judge['prompt']}; answers {_files([head['first'], head['second']])}; "
+            f"{head['without_partner']} answers without a partner left out; seed {head['seed']}."
+        )
+    adapter, base = head["adapter"], head["base"]
+    return (
+        f"{code}; adapter {adapter['name']} ({adapter['hash'][:12]}) on {base['name']} "
+        f"({base['hash'][:12]}), {head['dtype']}; seed {head['seed']}; "
+        f"texts {_files(head['data'])}; {head['hardware']}."
+    )
+
+
+def _files(read: Sequence[Mapping[str, Any]]) -> str:
+    return ", ".join(f"{d['file']} ({(d['sha256'] or 'unhashed')[:12]})" for d in read)

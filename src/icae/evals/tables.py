@@ -7,12 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from icae.memory.html_page import escaped
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 Row = dict[str, Any]
 """Plain values; figures with intervals are `icae.evals.bootstrap.Figure`s."""
@@ -123,12 +120,6 @@ class Table:
             for row in self.rows
         ]
 
-    def frame(self) -> pd.DataFrame:
-        """The texts as a data frame."""
-        import pandas as pd
-
-        return pd.DataFrame(self.texts(), columns=[column.title for column in self.filled])
-
     def figures(self) -> list[Row]:
         """The shown values of each row, without those it lacks."""
         keys = [column.key for column in self.columns]
@@ -137,23 +128,21 @@ class Table:
     def markdown(self) -> str:
         """The table in Markdown, below its headline."""
         head = "" if self.title is None else f"## {self.title}\n\n"
-        table = self.frame().to_markdown(index=False, disable_numparse=True, stralign="right")
-        return f"{head}{table}\n"
+        lines = [[column.title for column in self.filled], *self.texts()]
+        safe = [[text.replace("|", "\\|") for text in texts] for texts in lines]
+        rows = ["| " + " | ".join(texts) + " |\n" for texts in safe]
+        return "".join([head, rows[0], "|" + "---:|" * len(self.filled) + "\n", *rows[1:]])
 
     def html(self) -> str:
         """The table in HTML, below its headline; a wide one scrolls within the page."""
+        import pandas as pd
+
         head = "" if self.title is None else f"<h3>{escaped(self.title)}</h3>\n"
-        return f"{head}{frame_html(self.frame())}"
-
-
-def frame_html(texts: pd.DataFrame) -> str:
-    """A data frame of texts in HTML."""
-    import pandas as pd
-
-    safe = texts.map(escaped).rename(columns=escaped)
-    with pd.option_context("display.max_colwidth", None):
-        table = safe.to_html(index=False, escape=False, border=0, classes="t", justify="unset")
-    return f'<div class="scroll">{table}</div>\n'
+        frame = pd.DataFrame(self.texts(), columns=[column.title for column in self.filled])
+        safe = frame.map(escaped).rename(columns=escaped)
+        with pd.option_context("display.max_colwidth", None):
+            table = safe.to_html(index=False, escape=False, border=0, classes="t", justify="unset")
+        return f'{head}<div class="scroll">{table}</div>\n'
 
 
 def _cell_text(value: Any, digits: int, *, short: bool) -> str:

@@ -116,7 +116,7 @@ def test_every_reader_ratio_and_data_set_has_a_row(run: Any, settings: Any, tmp_
     expected = [(name, *pair) for name in ("open", "closed") for pair in (*free, *slots)]
     assert [(r["dataset"], r["kind"], r["ratio"]) for r in finished.rows] == expected
     page = (tmp_path / "out" / "qa.md").read_text(encoding="utf-8")
-    assert page.count("\n|       open |") == 10 + 2 * 5
+    assert page.count("\n| open |") == 10 + 2 * 5
     assert "open: 5 questions about 3 contexts, of 5 in the file; 0 of the file" in page
     assert "always saying the commonest gives 0.750" in page
     assert finished.payload["rouge"].startswith("rouge-score")

@@ -59,7 +59,7 @@ def test_files_hold_rows_and_what_made_them(run: Any, settings: Any, tmp_path: P
     assert "tok:13a" in payload["bleu"]
     assert payload["seconds"] == pytest.approx(sum(c["seconds"] for c in payload["cells"]))
     page = (tmp_path / "out" / "reconstruction.md").read_text()
-    assert page.count("\n|       16 |") == 5
+    assert page.count("\n| 16 |") == 5
     assert "`icae eval`" in page
     assert (tmp_path / "out" / "reconstruction.png").read_bytes() == settings.title.encode()
     assert [path.suffix for path in finished.files] == [".json", ".md", ".png"]

@@ -51,8 +51,8 @@ def test_page_holds_table_notes_and_command(tmp_path: Any) -> None:
     table = Table(rows=rows, columns=COLUMNS)
     finished = files.finish(result, [table], ["Read it so."], [Lines(key="loss", title="loss")])
     page = (tmp_path / "e.md").read_text()
-    assert "|   ratio |              loss |\n|--------:|------------------:|\n" in page
-    assert "|       2 | 2.35 [2.10, 2.50] |\n" in page
+    assert "| ratio | loss |\n|---:|---:|\n" in page
+    assert "| 2 | 2.35 [2.10, 2.50] |\n" in page
     assert "- Read it so." in page
     assert "commit unknown" in page
     assert f"x.txt ({'e' * 12})" in page
