@@ -38,7 +38,7 @@ def settings() -> Any:
 def run(
     engine: Any, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[..., Any]:
-    """``run(settings, folder=..., **options)``: an experiment on the tiny engine.
+    """``run(settings, inputs=..., folder=..., **options)``: an experiment on the tiny engine.
 
     Its picture is not drawn, which would take longer than all the rest; few resamples are.
     """
@@ -47,9 +47,8 @@ def run(
     monkeypatch.setattr("icae.evals.results.picture", lambda rows, plots, title: title.encode())
     monkeypatch.setattr("icae.evals.bootstrap.RESAMPLES", 20)
 
-    def call(settings: Any, *, folder: str = "out", **options: Any) -> Any:
-        return evaluate(
-            engine, [corpus], settings, folder=tmp_path / folder, command="icae eval", **options
-        )
+    def call(settings: Any, *, inputs: Any = None, folder: str = "out", **options: Any) -> Any:
+        where = {"folder": tmp_path / folder, "command": "icae eval"}
+        return evaluate(engine, inputs or [corpus], settings, **where, **options)
 
     return call

@@ -14,7 +14,7 @@ import torch
 
 from icae.config import ModelConfig
 from icae.errors import AdapterError, ConfigError, InputError
-from icae.evals import Qa, evaluate
+from icae.evals import Qa
 from icae.evals.qa import READERS
 from icae.evals.respondents import ANY_RATIO
 from icae.model import (
@@ -61,19 +61,9 @@ def settings() -> Qa:
 
 
 @pytest.fixture
-def run(
-    engine: Any, files: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Callable[..., Any]:
-    """``run(settings, texts=..., folder=...)``; nothing is drawn, few resamples are taken."""
-    monkeypatch.setattr("icae.evals.results.picture", lambda rows, plots, title: title.encode())
-    monkeypatch.setattr("icae.evals.bootstrap.RESAMPLES", 20)
-
-    def call(wanted: Any, *, texts: Any = None, folder: str = "out", **options: Any) -> Any:
-        return evaluate(
-            engine, texts or files, wanted, folder=tmp_path / folder, command="icae", **options
-        )
-
-    return call
+def run(run: Any, files: list[Path]) -> Callable[..., Any]:
+    """``run(settings, texts=..., folder=...)``."""
+    return lambda wanted, *, texts=None, **more: run(wanted, inputs=texts or files, **more)
 
 
 def row_of(rows: Any, kind: str, *, dataset: str = "open", ratio: float | None = None) -> Any:

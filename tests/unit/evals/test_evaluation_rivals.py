@@ -175,17 +175,13 @@ def corpus(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def run(engine: Any, triplets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+def run(run: Any, triplets: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """``run(trained=(...), texts=...)``: the experiment on the tiny engine."""
-    from icae.evals import evaluate
-
     monkeypatch.setitem(sys.modules, "llmlingua", None)
-    monkeypatch.setattr("icae.evals.results.picture", lambda rows, plots, title: b"png")
-    monkeypatch.setattr("icae.evals.bootstrap.RESAMPLES", 20)
 
     def measure(**settings: Any) -> Any:
         made = Rivals(ratios=(4.0,), questions=2, max_new_tokens=3, **settings)
-        return evaluate(engine, [triplets], made, folder=tmp_path / "out", command="x")
+        return run(made, inputs=[triplets])
 
     return measure
 
@@ -302,20 +298,6 @@ def test_llmlingua_keeps_the_tokens_that_the_decoder_finds_surprising(engine: An
     # What is left is a subsequence of the text's tokens, up to merges where tokens are gone.
     letters = iter(TEXT)
     assert all(letter in letters for letter in texts[0])
-
-
-def test_llmlingua_thins_out_a_short_text_to_its_end(engine: Any) -> None:
-    pytest.importorskip("llmlingua")
-    source, length = LlmLingua(engine), len(tokenize(engine.tokenizer, TEXT))
-    made = source._compressor.compress_prompt(
-        [TEXT],
-        target_token=length // 4,
-        iterative_size=length,
-        use_context_level_filter=False,
-    )
-    left = len(tokenize(engine.tokenizer, made["compressed_prompt"]))
-    assert left <= length // 4 + 4  # nothing much is left to cut off
-    assert source.shortened(TEXT, length).startswith(TEXT[:3])
 
 
 def test_llmlingua_works_beyond_its_first_segment(engine: Any) -> None:
