@@ -23,7 +23,6 @@ from icae.cli.memory_tables import (
     span_payload,
 )
 from icae.cli.options import Count, Force, KeepKv, ModelOptions, Ratio, Runtime
-from icae.config.spans import check_ratio
 
 if TYPE_CHECKING:
     from icae.compression.adaptive import FidelityPolicy
@@ -71,6 +70,8 @@ class CompressOptions:
     no_verify: bool = False
 
     def __post_init__(self) -> None:
+        from icae.config.spans import check_ratio
+
         check_ratio(self.ratio)
         self._ladder()
         goals = (self.min_fidelity, self.budget, self.refine)
@@ -83,6 +84,8 @@ class CompressOptions:
         """The ratios to choose from; none given are those of the adapter."""
         if self.ratios is None:
             return ()
+        from icae.config.spans import check_ratio
+
         try:
             return tuple(check_ratio(float(part)) for part in self.ratios.split(","))
         except ValueError:

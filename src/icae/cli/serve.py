@@ -14,7 +14,6 @@ from typer import Argument, Option
 from icae.cli import console
 from icae.cli.command import Outcome, command
 from icae.cli.options import Count, ModelOptions, Ratio, VllmOptions
-from icae.config.spans import check_ratio
 from icae.errors import MissingDependencyError
 
 if TYPE_CHECKING:
@@ -80,6 +79,8 @@ class ServerOptions(VllmOptions):
 @command
 def serve(*, options: ServerOptions, model: ModelOptions) -> Outcome:
     """Serve chats and memories over HTTP to OpenAI clients, until told to end."""
+    from icae.config.spans import check_ratio
+
     check_ratio(options.ratio)
     _require_extra()
     from icae.serve.app import make_app

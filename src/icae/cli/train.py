@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import yaml
 from typer import Argument, Exit, Option
 
 from icae.cli import console
@@ -118,6 +117,8 @@ def _apply(raw: Any, setting: str) -> None:
         raise ConfigError(
             "A setting cannot be read.", got=f"--set {setting}", expected="section.key=value"
         )
+    import yaml
+
     try:
         value = yaml.safe_load(text)
     except yaml.YAMLError as error:
