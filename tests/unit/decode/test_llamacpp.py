@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from icae.config.types import OBJECTIVES
+from icae.config.types import OWN_TOKENS
 from icae.decode.prefix import Prefix, Request
 from icae.decode.torch import TorchRuntime
 from icae.errors import BaseModelError, InputError
@@ -55,7 +55,7 @@ def build_both(build_model: Any, files: Any) -> Callable[..., tuple[TorchRuntime
 
     def build(family: str = "llama", **config: Any) -> tuple[TorchRuntime, Any]:
         model = build_model(family, **config)
-        vectors = {name: model.tokens.objective(name).detach().numpy() for name in OBJECTIVES}
+        vectors = {name: model.tokens.objective(name).detach().numpy() for name in OWN_TOKENS}
         weights = LlamaModel(files(family))
         return TorchRuntime(model), LlamaCppRuntime(weights, model.config, vectors, dtype="float32")
 
@@ -260,7 +260,7 @@ def test_bfloat16_weights_and_slots_are_read_too(
     build_decoder().save_pretrained(tmp_path)
     write_gguf(BaseFolder.open(tmp_path), tmp_path / "half.gguf", "bfloat16")
     model = build_model()
-    vectors = {name: model.tokens.objective(name).detach().numpy() for name in OBJECTIVES}
+    vectors = {name: model.tokens.objective(name).detach().numpy() for name in OWN_TOKENS}
     llama = LlamaCppRuntime(LlamaModel(tmp_path / "half.gguf"), model.config, vectors)
     prefix = mixed_prefix(TorchRuntime(model), random_ids)
 
