@@ -32,6 +32,7 @@ from icae.cli.eval_common import (
 from icae.cli.options import ModelOptions, split_names
 
 if TYPE_CHECKING:
+    from icae.evals.judge import JudgeService
     from icae.evals.judging import AnswerSet
 
 
@@ -193,6 +194,22 @@ class JudgeOptions:
     attempts: Count = 3
     max_tokens: Count = 512
 
+    def service(self) -> JudgeService:
+        """Where the judge is and how it is asked.
+
+        Raises:
+            ConfigError: If a value is out of range.
+        """
+        from icae.evals.judge import JudgeService
+
+        return JudgeService(
+            url=self.judge_url,
+            model=self.judge_model,
+            timeout=self.timeout,
+            attempts=self.attempts,
+            max_tokens=self.max_tokens,
+        )
+
 
 @command
 def judge(
@@ -221,16 +238,9 @@ def judge(
         seed: Bootstrap seed.
     """
     from icae.evals import judging
-    from icae.evals.judge import JudgeService, OpenAiJudge
+    from icae.evals.judge import OpenAiJudge
 
-    service = JudgeService(
-        url=asked.judge_url,
-        model=asked.judge_model,
-        timeout=asked.timeout,
-        attempts=asked.attempts,
-        max_tokens=asked.max_tokens,
-    )
-    first, second = files.read()
+    service, (first, second) = asked.service(), files.read()
     run = judging.Judging(
         first=first,
         second=second,

@@ -92,8 +92,7 @@ class Adaptive(TextExperiment):
                 got=", ".join(map(str, wrong)),
                 expected="above 0, at most 1 (a share of the context tokens)",
             )
-        for policy in self._policies(100).values():  # checks the values
-            assert policy.ratios
+        self._policies(100)  # checks the values
 
     def _policies(self, tokens: int) -> dict[str, FidelityPolicy]:
         """Text of a cell -> its policy for contexts of a length, in the order of measuring."""
