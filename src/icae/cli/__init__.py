@@ -1,6 +1,6 @@
-"""The command line: one module for each command, nothing but input and output.
+"""The command line: one file a group of commands, nothing but input and output.
 
 Results go to standard output, progress and warnings to standard error. Importing
-`icae.cli.app` imports neither torch nor transformers; a command that needs a model
-loads it when it runs (see `icae.cli.engine`).
+`icae.cli.app` imports neither torch nor numpy; a command that needs a model loads it when
+it runs (`icae.cli.options`). How a function becomes a command: `icae.cli.command`.
 """
