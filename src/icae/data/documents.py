@@ -122,17 +122,21 @@ def document_of_bytes(
 
 
 def _read_file(path: Path, max_bytes: int) -> bytes:
-    expected = "a file that exists and may be read, or - for standard input"
+    def refused(problem: str, got: str, expected: str, fix: str) -> InputError:
+        return InputError(f"The document {problem}.", got=got, expected=expected, fix=fix)
+
     try:
         with path.open("rb") as stream:
             return stream.read(max_bytes + 1)
     except IsADirectoryError as error:
-        raise InputError("The document is a folder.", got=str(path), expected=expected) from error
+        expected = "one file, or - for standard input"
+        raise refused("is a folder", str(path), expected, "name a file in it") from error
     except FileNotFoundError as error:
-        raise InputError("The document is missing.", got=str(path), expected=expected) from error
+        expected = "a file that exists, or - for standard input"
+        raise refused("is missing", str(path), expected, "check the path") from error
     except OSError as error:
-        got = f"{path}: {error.strerror or error}"
-        raise InputError("The document cannot be read.", got=got, expected=expected) from error
+        got, expected = f"{path}: {error.strerror or error}", "a file that may be read"
+        raise refused("cannot be read", got, expected, "check its permissions") from error
 
 
 def _kind(data: bytes, suffix: str) -> Kind:
