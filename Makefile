@@ -12,7 +12,7 @@ VLLM := $(VLLM_VENV)/.ready
 
 BULK := $(VENV)/.bulk
 
-.PHONY: setup demo test coverage test-llamacpp test-vllm test-bulk bench lint docs clean
+.PHONY: setup demo test recorded coverage test-llamacpp test-vllm test-bulk bench lint docs clean
 
 setup: $(READY)
 
@@ -30,6 +30,11 @@ TEST := $(BIN)/python -m pytest -n 2 --dist loadfile
 
 test: $(READY)
 	OMP_NUM_THREADS=1 $(TEST)
+
+# What every command and endpoint puts out, compared with tests/recorded/expected: two minutes, before and after a
+# change that should change nothing. An intended change: `python -m tests.recorded.runner --write --only GROUP`.
+recorded: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.recorded.runner --check
 
 coverage: $(READY)
 	OMP_NUM_THREADS=1 $(TEST) --cov --cov-report=term:skip-covered
