@@ -10,13 +10,11 @@ from typer import Argument, Option
 
 from icae.cli import console
 from icae.cli.command import Outcome, command
-from icae.cli.options import ModelOptions, Ratio
+from icae.cli.options import Count, ModelOptions, Ratio
 
 if TYPE_CHECKING:
     from icae.serve.bulk import BulkSummary
     from icae.serve.bulk.run import Runner
-
-Count = Annotated[int, Option(min=1, metavar="N")]
 
 
 @command

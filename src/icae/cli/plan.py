@@ -10,14 +10,12 @@ from typer import Argument, Option
 
 from icae.cli import console
 from icae.cli.command import Outcome, command
-from icae.cli.options import Ratio
+from icae.cli.options import Count, Ratio
 from icae.errors import ConfigError
 
 if TYPE_CHECKING:
     from icae.config import ModelConfig
     from icae.serve.plan import Plan, Workload
-
-Count = Annotated[int, Option(min=1, metavar="N")]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import secrets
 import time
 from dataclasses import dataclass, replace
@@ -14,7 +13,7 @@ from typer import Argument, Option
 from icae.cli import console
 from icae.cli.command import Outcome, command
 from icae.cli.options import Count, ModelOptions, Ratio, VllmOptions
-from icae.errors import MissingDependencyError
+from icae.config.extras import import_extra
 
 if TYPE_CHECKING:
     from icae.decode.vllm.client import VllmAddress
@@ -82,7 +81,8 @@ def serve(*, options: ServerOptions, model: ModelOptions) -> Outcome:
     from icae.config.spans import check_ratio
 
     check_ratio(options.ratio)
-    _require_extra()
+    for package in ("fastapi", "uvicorn", "prometheus_client", "python_multipart"):
+        import_extra(package, purpose="The server", extra="server")
     from icae.serve.app import make_app
     from icae.serve.keys import HashedKeys, NoKeys
     from icae.serve.listening import check_public, listen, make_server
@@ -145,15 +145,3 @@ def _connect(icae: Icae, server: VllmAddress, adapter: str | None) -> VllmRuntim
     return opening.connect_vllm(
         replace(server, secret=secret), adapter, base=made.base_model, dtype=made.slot_dtype
     )
-
-
-def _require_extra() -> None:
-    needed = ("fastapi", "uvicorn", "prometheus_client", "python_multipart")
-    missing = [name for name in needed if importlib.util.find_spec(name) is None]
-    if missing:
-        raise MissingDependencyError(
-            "The server needs packages that are not installed.",
-            got=f"no {', '.join(missing)}",
-            expected="the [server] extra",
-            fix="pip install 'icae[server]'",
-        )

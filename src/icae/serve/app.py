@@ -11,7 +11,6 @@ from typing import Literal
 from fastapi import APIRouter, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import RedirectResponse, Response
-from fastapi.routing import APIRoute
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
@@ -27,8 +26,6 @@ from icae.serve.refusals import ErrorBody, error_response
 from icae.serve.service import Service
 
 METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
-
-REFUSED = (IcaeError, RequestValidationError, HTTPException)
 
 log = logging.getLogger(__name__)
 
@@ -71,10 +68,8 @@ async def metrics(service: Serving) -> Response:
 def make_app(service: Service, *, local_only: bool, grace_s: float = 30.0) -> FastAPI:
     """Put the application together; the worker runs from its start to its end.
 
-    Args:
-        service: What requests are served with.
-        local_only: Whether requests that name another host than this machine are refused.
-        grace_s: Longest time for documents to be finished at the end, s.
+    With `local_only` requests that name another host than this machine are refused; documents
+    have `grace_s` seconds to be finished at the end.
     """
 
     @asynccontextmanager
@@ -93,8 +88,10 @@ def make_app(service: Service, *, local_only: bool, grace_s: float = 30.0) -> Fa
         # FastAPI's pages load their scripts from elsewhere: no use offline, nor with keys.
         docs_url=None,
         redoc_url=None,
-        generate_unique_id_function=_function_name,
-        exception_handlers=dict.fromkeys(REFUSED, _refused),
+        generate_unique_id_function=lambda route: route.name,  # as metrics count it
+        exception_handlers=dict.fromkeys(
+            (IcaeError, RequestValidationError, HTTPException), _refused
+        ),
         middleware=[
             Middleware(Watched, metrics=service.metrics),
             *([Middleware(LoopbackOnly)] if local_only else []),
@@ -148,8 +145,3 @@ class Watched:
 
 async def _refused(request: Request, error: Exception) -> Response:
     return error_response(error)
-
-
-def _function_name(route: APIRoute) -> str:
-    """Operations are named as their functions, in the document and in the metrics."""
-    return route.name

@@ -26,11 +26,8 @@ class ReadyChat:
     """A chat as the decoder reads it.
 
     Attributes:
-        work: The chat.
-        request: What the decoder reads.
         positions: Decoder positions of its memories.
         compressed_tokens: Tokens of long messages that are read as memory.
-        max_new_tokens: Most tokens of the answer.
     """
 
     work: ChatWork
@@ -162,12 +159,8 @@ def split_message(
     Of what the user says the first and the last paragraph stay text where they are short,
     since one of them usually is the question; what the system says is taken whole.
 
-    Args:
-        role: Who said it.
-        text: What was said.
-        longest: Most tokens of a message that stays as it is; a paragraph at its start or
-            end stays if it has at most half of them.
-        count: Number of tokens of a text.
+    A message of at most `longest` tokens, as `count` counts them, stays as it is; a paragraph
+    at the start or end of a longer one stays if it has at most half of them.
 
     Returns:
         The text that stays, and the text that becomes a memory; either may be empty.
@@ -190,9 +183,6 @@ def conversation(said: Sequence[tuple[str, str]]) -> tuple[str, list[tuple[str, 
     """The question that is to be answered, and the turns before it.
 
     What several messages say before an answer is one question, apart by blank lines.
-
-    Args:
-        said: Role and text of each message.
 
     Returns:
         The question, and earlier (question, answer) turns.

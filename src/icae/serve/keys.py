@@ -111,10 +111,6 @@ def key_digest(key: str) -> str:
 def add_key(path: Path, name: str) -> str:
     """Make a key and add its hash to a key file, which is made if there is none.
 
-    Args:
-        path: The key file.
-        name: Who the key is for: lower-case letters, digits, - and _.
-
     Returns:
         The key; it is kept nowhere.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import functools
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated, Any
@@ -12,7 +11,7 @@ from fastapi import Body, Depends, Header, Path, Query, Response
 
 from icae.engine import Icae
 from icae.errors import MemoryFileError, RequestError
-from icae.memory import Memory, hash_token_ids, memory_bytes, memory_from_bytes
+from icae.memory import MemoryDocument, hash_token_ids, memory_bytes, memory_from_bytes
 from icae.serve.jobs import Job
 from icae.serve.library import Entry
 from icae.serve.memory_models import (
@@ -155,7 +154,7 @@ async def append_memory(
 def memory_spans(memory_id: Id, service: Serving, owner: Owner) -> MemoryText:
     """The text of a memory with how faithfully each part of it is held."""
     memory = service.library.load(owner, memory_id)
-    return MemoryText.of(memory, functools.partial(_token_starts, service.icae))
+    return MemoryText.of(memory, [_token_starts(service.icae, one) for one in memory.documents])
 
 
 @router.get(
@@ -203,10 +202,9 @@ def _memory(entry: Entry) -> MemoryObject:
     return made
 
 
-def _token_starts(icae: Icae, memory: Memory, document: int) -> Sequence[int] | None:
+def _token_starts(icae: Icae, document: MemoryDocument) -> Sequence[int] | None:
     """Where the tokens start, if the text still has those that it was compressed from."""
-    own = memory.documents[document]
-    if own.source is None:
+    if document.source is None:
         return None
-    tokens = icae.compressor.tokenize(own.source)
-    return tokens.offsets if hash_token_ids(tokens.ids) == own.token_ids_sha256 else None
+    tokens = icae.compressor.tokenize(document.source)
+    return tokens.offsets if hash_token_ids(tokens.ids) == document.token_ids_sha256 else None

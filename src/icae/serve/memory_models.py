@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema, model_validator
@@ -16,9 +16,6 @@ from icae.serve.refusals import ErrorDetail
 from icae.store.prepared import check_name
 
 _ID = re.compile(r"mem_[0-9a-f]{24}")
-
-TokenStarts = Callable[[Memory, int], Sequence[int] | None]
-"""Character at which each token of a document of a memory starts, or None if not known."""
 
 
 def no_memory(memory_id: str) -> RequestError:
@@ -209,13 +206,16 @@ class MemoryText(BaseModel):
     spans: list[SpanText]
 
     @classmethod
-    def of(cls, memory: Memory, token_starts: TokenStarts) -> MemoryText:
-        """What a memory holds, span by span."""
+    def of(cls, memory: Memory, token_starts: Sequence[Sequence[int] | None]) -> MemoryText:
+        """What a memory holds, span by span.
+
+        `token_starts` holds for each document the character at which each token starts, or None.
+        """
         spans = []
         for index, document in enumerate(memory.documents):
             shaded = {}
             if document.source is not None:
-                shaded = dict(shaded_spans(memory, index, token_starts(memory, index)))
+                shaded = dict(shaded_spans(memory, index, token_starts[index]))
             words = critical_words(document.source or "")
             spans += [
                 SpanText(

@@ -9,18 +9,7 @@ _ROWS = (1, 2, 4, 8, 16, 32)
 
 
 class Metrics:
-    """Counters of one server, apart from those of any other in the process.
-
-    Attributes:
-        requests: Responses by endpoint and status.
-        seconds: Seconds from a request to the end of its response, by endpoint.
-        waiting: Chat requests that wait for the model.
-        writing: Answers that are being written.
-        documents: Documents that are being compressed or wait for it.
-        together: Answers written together.
-        answer_tokens: Tokens written.
-        context_tokens: Context tokens compressed.
-    """
+    """Counters of one server, apart from those of any other in the process; each says what."""
 
     def __init__(self) -> None:
         self._registry = CollectorRegistry()

@@ -88,10 +88,6 @@ class ModelSizes:
     def of_config(cls, config: Mapping[str, Any], *, name: str = "the model") -> ModelSizes:
         """Read the sizes out of a ``config.json``; of a model for text and images, its text part.
 
-        Args:
-            config: As transformers writes it.
-            name: Name of the model in messages.
-
         Raises:
             BaseModelError: If a size is missing or wrong, or the decoder is of a kind
                 whose cost does not follow from them.
@@ -185,18 +181,10 @@ class Workload:
         for name in ("documents", "tokens", "question_tokens", "answer_tokens"):
             check(getattr(self, name) >= 1, f"{name} is out of range.", getattr(self, name), ">= 1")
         check(0 <= self.verified <= 1, "verified is out of range.", self.verified, "0..1")
-        check(
-            math.isfinite(self.text_bytes) and self.text_bytes >= 0,
-            "text_bytes is out of range.",
-            self.text_bytes,
-            ">= 0",
-        )
-        check(
-            self.dtype in ELEMENT_BYTES,
-            "The dtype is not known.",
-            self.dtype,
-            ", ".join(ELEMENT_BYTES),
-        )
+        usable = math.isfinite(self.text_bytes) and self.text_bytes >= 0
+        check(usable, "text_bytes is out of range.", self.text_bytes, ">= 0")
+        known = ", ".join(ELEMENT_BYTES)
+        check(self.dtype in ELEMENT_BYTES, "The dtype is not known.", self.dtype, known)
 
     @property
     def spans(self) -> tuple[tuple[int, int], ...]:
@@ -235,10 +223,7 @@ class Plan:
     documents: int
 
     def device_hours(self, tflops: float) -> float:
-        """Hours that one device takes to compress all documents.
-
-        Args:
-            tflops: What it sustains, TFLOP/s.
+        """Hours that one device of so many TFLOP/s takes to compress all documents.
 
         Raises:
             ConfigError: If that is not a positive number.
@@ -248,12 +233,7 @@ class Plan:
 
 
 def plan(sizes: ModelSizes, workload: Workload) -> Plan:
-    """Work out what memories cost.
-
-    Args:
-        sizes: The decoder.
-        workload: Documents, ratio and use.
-    """
+    """Work out what memories cost."""
     slots = sum(k for _, k in workload.spans)
     element = ELEMENT_BYTES[workload.dtype]
     position = kv_bytes(sizes.layers, sizes.kv_heads, sizes.head_size, element=element)

@@ -71,7 +71,13 @@ class KeyedRoute(APIRoute):
                 return await handle(request)
             media_type = _media_type(request)
             if media_type not in accepted:
-                raise _wrong_type(request, " or ".join(accepted))
+                raise RequestError(
+                    "The body of the request is of another type.",
+                    status=415,
+                    code="unsupported_media_type",
+                    got=request.headers.get("content-type", "no Content-Type")[:80],
+                    expected=" or ".join(accepted),
+                )
             body = await read_body(request, service_of(request).limits)
             parsed = parse_json(body) if media_type == JSON else None
             return await handle(_ReadRequest(request, body, parsed))
@@ -195,9 +201,8 @@ async def _uploaded(request: Request, service: Service) -> dict[str, object]:
         title = form.get("name") or file.filename or "upload"
     finally:
         await form.close()
-    read = functools.partial(
-        document_of_bytes, data, name="the upload", max_bytes=limits.body_bytes
-    )
+    most = limits.body_bytes
+    read = functools.partial(document_of_bytes, data, name="the upload", max_bytes=most)
     try:
         async with asyncio.timeout(limits.body_seconds):
             document = await asyncio.get_running_loop().run_in_executor(service.parsers, read)
@@ -212,21 +217,6 @@ def _media_type(request: Request) -> str:
     return request.headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
-def _wrong_type(request: Request, expected: str) -> RequestError:
-    return RequestError(
-        "The body of the request is of another type.",
-        status=415,
-        code="unsupported_media_type",
-        got=request.headers.get("content-type", "no Content-Type")[:80],
-        expected=expected,
-    )
-
-
 def _too_slow(what: str, limits: Limits, *, fix: str | None = None) -> RequestError:
-    return RequestError(
-        what,
-        status=408,
-        code="timeout",
-        expected=f"at most {limits.body_seconds:g} s",
-        fix=fix,
-    )
+    most = f"at most {limits.body_seconds:g} s"
+    return RequestError(what, status=408, code="timeout", expected=most, fix=fix)

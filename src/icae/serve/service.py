@@ -29,14 +29,9 @@ T = TypeVar("T")
 class Service:
     """What the endpoints share; its worker is not started.
 
-    Args:
-        icae: The model.
-        store: Where memories are kept.
-        keys: Tells who sends a request.
-        limits: Bounds.
-        longest_message: Most tokens of a message that is read as text, or None.
-        ratio: Context tokens per slot where a request does not say.
-        vllm: Answers chats in place of the loaded model, which then only compresses.
+    Messages of more than `longest_message` tokens are read as memory, `ratio` (context tokens
+    per slot) holds where a request does not say; `vllm` answers chats in place of the loaded
+    model, which then only compresses.
 
     Attributes:
         model: Name of the model that clients ask for: the adapter's.

@@ -48,20 +48,12 @@ class VllmChats:
     def take(self, works: Sequence[ChatWork]) -> None:
         """Send chats to the server; the outcome of each, error or not, goes to its future."""
         for ready in self._bridge.ready(works):
-            self._asked.add(self._pool.submit(self._attempt, ready))
+            self._asked.add(self._pool.submit(self._answer, ready))
         self._metrics.together.observe(len(self._asked))
 
     def step(self) -> None:
         """Wait a moment for answers to end."""
         _, self._asked = wait(self._asked, timeout=MOMENT_S, return_when=FIRST_COMPLETED)
-
-    def _attempt(self, ready: ReadyChat) -> None:
-        try:
-            self._answer(ready)
-        except Exception as error:
-            if isinstance(error, ServiceError):
-                log.warning("The vLLM server did not answer: %s", error)
-            ready.work.fail(error)
 
     def _answer(self, ready: ReadyChat) -> None:
         """Answer a chat; its owner's cache in the server is apart from all others'."""
@@ -73,11 +65,16 @@ class VllmChats:
                 raise too_late()
             stream.add(token)
 
-        made = self._server.apart(work.owner).generate(
-            ready.request.prefix,
-            ready.request.prompt_ids,
-            max_new_tokens=ready.max_new_tokens,
-            stop_ids=icae.answerer.stop_ids,
-            on_token=send,
-        )
-        self._bridge.finish(ready, stream.close(), made)
+        try:
+            made = self._server.apart(work.owner).generate(
+                ready.request.prefix,
+                ready.request.prompt_ids,
+                max_new_tokens=ready.max_new_tokens,
+                stop_ids=icae.answerer.stop_ids,
+                on_token=send,
+            )
+            self._bridge.finish(ready, stream.close(), made)
+        except Exception as error:
+            if isinstance(error, ServiceError):
+                log.warning("The vLLM server did not answer: %s", error)
+            work.fail(error)

@@ -74,7 +74,9 @@ class ModelWorker:
         with self._changed:
             self._require_open()
             if len(self._waiting) >= self._limits.waiting:
-                raise _full("chats", self._retry_after())
+                # About half of those who wait are answered by then.
+                wait = self._seconds_apart * len(self._waiting) / 2
+                raise _full("chats", max(1, min(LONGEST_RETRY_S, math.ceil(wait))))
             self._waiting.append(work)
             self._changed.notify()
 
@@ -159,11 +161,6 @@ class ModelWorker:
     def _require_open(self) -> None:
         if self._closing_at is not None:
             raise _closing()
-
-    def _retry_after(self) -> int:
-        """Seconds after which about half of those who wait were answered."""
-        wait = self._seconds_apart * len(self._waiting) / 2
-        return max(1, min(LONGEST_RETRY_S, math.ceil(wait)))
 
 
 def _full(what: str, retry_after_s: int) -> RequestError:

@@ -24,11 +24,6 @@ from icae.store import create_store
 TEXT = "The fox is in the inn. " * 3
 
 
-def with_memory(memory_id: str, question: str) -> list[Any]:
-    parts = [{"type": "memory", "id": memory_id}, {"type": "text", "text": question}]
-    return [{"role": "user", "content": parts}]
-
-
 @dataclass(frozen=True, kw_only=True)
 class Running:
     url: str
@@ -50,11 +45,20 @@ class Running:
         assert body["status"] == "ready", body
         return body
 
+    @staticmethod
+    def about(memory_id: str, question: str = "Where?") -> list[Any]:
+        """Messages that refer to a memory."""
+        parts = [{"type": "memory", "id": memory_id}, {"type": "text", "text": question}]
+        return [{"role": "user", "content": parts}]
+
+    def chat(self, said: Any, *, key: str = "none", **settings: Any) -> Any:
+        """What OpenAI's client gets for a question or for messages."""
+        messages = [{"role": "user", "content": said}] if isinstance(said, str) else said
+        asked = {"model": "tiny", "messages": messages, "max_tokens": 6, **settings}
+        return self.openai(key).chat.completions.create(**asked)
+
     def ask(self, memory_id: str, question: str = "Where?", *, key: str = "none") -> Any:
-        answer = self.openai(key).chat.completions.create(
-            model="tiny", messages=with_memory(memory_id, question), max_tokens=6
-        )
-        return answer.choices[0].message.content
+        return self.chat(self.about(memory_id, question), key=key).choices[0].message.content
 
     def counted(self, name: str) -> float:
         """A figure of the metrics that has no labels."""
@@ -124,17 +128,18 @@ def shared(
 
 
 @pytest.fixture
+def http(shared: Running) -> Iterator[httpx2.Client]:
+    """A client of the shared server."""
+    with shared.client() as client:
+        yield client
+
+
+@pytest.fixture
 def two_keys(tmp_path: Path) -> tuple[HashedKeys, str, str]:
     """Keys of two owners, and the keys themselves."""
     path = tmp_path / "keys.txt"
     first, second = add_key(path, "anna"), add_key(path, "ben")
     return HashedKeys.load(path), first, second
-
-
-@pytest.fixture(name="with_memory")
-def _with_memory() -> Callable[[str, str], list[Any]]:
-    """``with_memory(id, question)``: messages that refer to a memory."""
-    return with_memory
 
 
 @pytest.fixture

@@ -48,18 +48,14 @@ def gateway(
 
 
 def test_a_memory_made_by_the_gateway_is_answered_by_the_engine(
-    gateway: Any, engine: Any, stub: VllmStub, text: str, with_memory: Any
+    gateway: Any, engine: Any, stub: VllmStub, text: str
 ) -> None:
     server = gateway()
-    made = server.make_memory()
+    messages = server.about(server.make_memory()["id"])
     assert stub.bodies == []
 
-    answer = server.openai().chat.completions.create(
-        model="tiny", messages=with_memory(made["id"], "Where?"), max_tokens=6
-    )
-    chunks = server.openai().chat.completions.create(
-        model="tiny", messages=with_memory(made["id"], "Where?"), max_tokens=6, stream=True
-    )
+    answer = server.chat(messages)
+    chunks = server.chat(messages, stream=True)
 
     expected = engine.ask(engine.compress(text, name="fox"), "Where?", max_new_tokens=6)
     assert answer.choices[0].message.content == expected.text
@@ -72,21 +68,14 @@ def test_a_memory_made_by_the_gateway_is_answered_by_the_engine(
 
 def test_streamed_and_whole_answers_are_at_the_engine_together(gateway: Any, stub: Any) -> None:
     server = gateway()
-    memory_id = server.make_memory()["id"]
-    # No answer begins before four are asked for.
-    stub.together = threading.Barrier(4, timeout=30)
+    stub.together = threading.Barrier(4, timeout=30)  # no answer begins before four are asked for
 
-    def stream() -> str:
-        chunks = server.openai().chat.completions.create(
-            model="tiny", messages=[{"role": "user", "content": "Who?"}], max_tokens=3, stream=True
-        )
-        return "".join(chunk.choices[0].delta.content or "" for chunk in chunks)
+    def ask(stream: bool) -> Any:
+        answer = server.chat("Who?", stream=stream)
+        return list(answer) if stream else answer
 
     with ThreadPoolExecutor(4) as pool:
-        whole = [pool.submit(server.ask, memory_id, "Where?") for _ in range(2)]
-        streams = [pool.submit(stream) for _ in range(2)]
-        assert len({future.result(60) for future in whole}) == 1
-        assert len({future.result(60) for future in streams}) == 1
+        assert all(pool.map(ask, (False, False, True, True)))
 
 
 def test_keys_share_no_cache_of_the_engine(gateway: Any, stub: VllmStub, two_keys: Any) -> None:
@@ -122,9 +111,7 @@ def test_an_answer_whose_time_is_up_ends_at_the_engine_too(gateway: Any, stub: V
     stub.written = 0
 
     with pytest.raises(openai.APIStatusError) as caught:
-        server.openai().chat.completions.create(
-            model="tiny", messages=[{"role": "user", "content": "Who?"}]
-        )
+        server.chat("Who?", max_tokens=None)
 
     assert caught.value.status_code == 504
     end = time.monotonic() + 30

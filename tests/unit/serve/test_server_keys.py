@@ -13,14 +13,12 @@ from icae.serve.listening import check_public
 
 
 def test_a_key_sees_and_uses_its_own_memories_alone(
-    serve: Callable[..., Any],
-    two_keys: tuple[Any, str, str],
-    with_memory: Callable[..., list[Any]],
+    serve: Callable[..., Any], two_keys: tuple[Any, str, str]
 ) -> None:
     keys, anna, ben = two_keys
     server = serve(keys=keys)
     own = server.make_memory(key=anna)
-    asked = {"model": "tiny", "messages": with_memory(own["id"], "Where?")}
+    asked = {"model": "tiny", "messages": server.about(own["id"])}
     url = f"/v1/memories/{own['id']}"
 
     with server.client(ben) as http:
@@ -41,12 +39,12 @@ def test_a_key_sees_and_uses_its_own_memories_alone(
     assert server.ask(own["id"], key=anna)
 
 
-def test_every_endpoint_but_health_needs_a_key(
+def test_every_endpoint_but_health_and_the_page_needs_a_key(
     serve: Callable[..., Any], two_keys: tuple[Any, str, str]
 ) -> None:
     server = serve(keys=two_keys[0])
     with server.client() as http:
-        assert http.get("/health").status_code == 200
+        assert http.get("/health").status_code == http.get("/playground/").status_code == 200
         for method, path in (
             ("GET", "/v1/models"),
             ("GET", "/v1/memories"),
@@ -63,15 +61,9 @@ def test_every_endpoint_but_health_needs_a_key(
 
 def test_a_key_file_holds_hashes_that_others_cannot_read(tmp_path: Path) -> None:
     path = tmp_path / "keys.txt"
-    key = add_key(path, "anna")
-    assert key not in path.read_text()
+    old, new = add_key(path, "anna"), add_key(path, "anna")  # both own the same memories
+    assert old not in path.read_text()
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    assert HashedKeys.load(path).owner(f"Bearer {key}") == "anna"
-
-
-def test_two_keys_of_one_name_own_the_same_memories(tmp_path: Path) -> None:
-    path = tmp_path / "keys.txt"
-    old, new = add_key(path, "anna"), add_key(path, "anna")
     keys = HashedKeys.load(path)
     assert keys.owner(f"Bearer {old}") == keys.owner(f"bearer {new}") == "anna"
 
@@ -90,9 +82,7 @@ def test_a_name_that_could_reach_into_another_owner_is_refused(tmp_path: Path, n
         add_key(tmp_path / "keys.txt", name)
 
 
-def test_a_server_without_keys_listens_on_this_machine_alone(
-    two_keys: tuple[Any, str, str],
-) -> None:
+def test_a_server_without_keys_listens_on_this_machine_alone(two_keys: Any) -> None:
     check_public("127.0.0.1", NoKeys())
     check_public("0.0.0.0", two_keys[0])
     with pytest.raises(ConfigError, match="this machine alone"):
@@ -103,11 +93,8 @@ def test_a_server_without_keys_listens_on_this_machine_alone(
     "headers",
     [{"Host": "evil.example"}, {"Origin": "https://evil.example"}, {"Origin": "null"}],
 )
-def test_without_keys_a_page_of_another_site_is_refused(
-    shared: Any, headers: dict[str, str]
-) -> None:
-    with shared.client() as http:
-        assert http.get("/v1/models", headers={"Origin": "http://localhost:3000"}).is_success
-        refused = http.get("/v1/models", headers=headers)
+def test_without_keys_a_page_of_another_site_is_refused(http: Any, headers: Any) -> None:
+    assert http.get("/v1/models", headers={"Origin": "http://localhost:3000"}).is_success
+    refused = http.get("/v1/models", headers=headers)
     assert refused.status_code == 403
     assert refused.json()["error"]["code"] == "not_local"

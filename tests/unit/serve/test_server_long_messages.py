@@ -8,42 +8,29 @@ from icae.errors import RequestError
 from icae.serve.chat_bridge import conversation, split_message
 
 LONG = " ".join(["word"] * 60)
+TWICE = f"{LONG}\n\n{LONG}"
 
 
-def split(role: Any, text: str, longest: int = 20) -> tuple[str, str]:
-    return split_message(role, text, longest=longest, count=lambda text: len(text.split()))
-
-
-def test_a_short_message_stays_text() -> None:
-    assert split("user", "one two three") == ("one two three", "")
-
-
-@pytest.mark.parametrize("mark", ["\n\n", "\n"])
-def test_of_a_long_message_a_short_question_at_its_end_stays_text(mark: str) -> None:
-    assert split("user", f"{LONG}{mark}Who is it?") == ("Who is it?", LONG)
-
-
-def test_a_short_first_paragraph_stays_too_and_the_middle_becomes_memory() -> None:
-    text = f"Read this.\n\n{LONG}\n\n{LONG}\n\nWho is it?"
-    assert split("user", text) == ("Read this.\n\nWho is it?", f"{LONG}\n\n{LONG}")
-
-
-def test_a_question_that_comes_first_stays_text() -> None:
-    assert split("user", f"Who is it?\n\n{LONG}\n\n{LONG}") == ("Who is it?", f"{LONG}\n\n{LONG}")
-    assert split("user", f"Who is it?\n\n{LONG}") == ("Who is it?", LONG)
-    assert split("user", f"{LONG}\n\n{LONG}\n\nWho is it?\n\n") == (
-        "Who is it?",
-        f"{LONG}\n\n{LONG}",
-    )
-
-
-def test_a_long_message_without_paragraphs_stays_text() -> None:
-    assert split("user", LONG) == (LONG, "")
-
-
-def test_a_long_text_of_the_system_becomes_memory_whole_and_an_answer_never_does() -> None:
-    assert split("system", f"{LONG}\n\nBe kind.") == ("", f"{LONG}\n\nBe kind.")
-    assert split("assistant", f"{LONG}\n\nYes.") == (f"{LONG}\n\nYes.", "")
+@pytest.mark.parametrize(
+    ("role", "text", "stays", "memory"),
+    [
+        ("user", "one two three", "one two three", ""),
+        ("user", f"{LONG}\n\nWho is it?", "Who is it?", LONG),
+        ("user", f"{LONG}\nWho is it?", "Who is it?", LONG),
+        ("user", f"Read this.\n\n{TWICE}\n\nWho is it?", "Read this.\n\nWho is it?", TWICE),
+        ("user", f"Who is it?\n\n{TWICE}", "Who is it?", TWICE),
+        ("user", f"Who is it?\n\n{LONG}", "Who is it?", LONG),
+        ("user", f"{TWICE}\n\nWho is it?\n\n", "Who is it?", TWICE),
+        ("user", LONG, LONG, ""),
+        ("system", f"{LONG}\n\nBe kind.", "", f"{LONG}\n\nBe kind."),
+        ("assistant", f"{LONG}\n\nYes.", f"{LONG}\n\nYes.", ""),
+    ],
+)
+def test_of_a_long_message_the_question_stays_text_and_the_bulk_becomes_memory(
+    role: Any, text: str, stays: str, memory: str
+) -> None:
+    split = split_message(role, text, longest=20, count=lambda text: len(text.split()))
+    assert split == (stays, memory)
 
 
 def test_a_conversation_becomes_turns_and_a_question() -> None:

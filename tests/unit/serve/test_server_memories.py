@@ -3,7 +3,6 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +12,16 @@ from icae.memory import memory_bytes, memory_from_bytes
 from icae.serve.limits import Limits
 
 FILE = {"Content-Type": "application/octet-stream"}
+LATER = {"Prefer": "wait=3, Respond-Async"}
+LONG = {"text": "The inn is near the end. " * 400}
+
+
+def spans_of(http: Any, made: Any) -> Any:
+    return http.get(f"/v1/memories/{made['id']}/spans").json()
+
+
+def stretches_of(http: Any, made: Any) -> list[Any]:
+    return [one for span in spans_of(http, made)["spans"] for one in span["stretches"]]
 
 
 def test_a_memory_is_made_listed_shown_and_deleted(serve: Callable[..., Any]) -> None:
@@ -45,58 +54,44 @@ def test_a_memory_is_made_listed_shown_and_deleted(serve: Callable[..., Any]) ->
     ],
 )
 def test_an_uploaded_file_becomes_a_memory_under_its_name(
-    shared: Any, name: str, content: bytes
+    http: Any, name: str, content: bytes
 ) -> None:
-    with shared.client() as http:
-        made = http.post("/v1/memories", files={"file": (name, content)}, data={"ratio": "2"})
-        assert made.status_code == 201, made.text
-        assert made.json()["name"] == name
-        assert made.json()["ratio"] <= 2.0
-        spans = http.get(f"/v1/memories/{made.json()['id']}/spans").json()
-    assert spans["documents"][0]["text"].strip() == "The fox is in the inn."
+    sent = http.post("/v1/memories", files={"file": (name, content)}, data={"ratio": "2"})
+    assert sent.status_code == 201, sent.text
+    made = sent.json()
+    assert made["name"] == name
+    assert made["ratio"] <= 2.0
+    assert spans_of(http, made)["documents"][0]["text"].strip() == "The fox is in the inn."
 
 
-def test_a_long_document_is_a_job_whose_progress_shows(
-    serve: Callable[..., Any], with_memory: Callable[..., list[Any]]
-) -> None:
+def test_a_long_document_is_a_job_whose_progress_shows(serve: Callable[..., Any]) -> None:
     server = serve(limits=Limits(answer_tokens=8, wait_seconds=0.01))
     with server.client() as http:
-        made = http.post("/v1/memories", json={"text": "The inn is near the end. " * 400})
+        made = http.post("/v1/memories", json=LONG)
         assert made.status_code == 202
         memory_id, seen = made.json()["id"], []
         assert made.json()["status"] == "in_progress"
-        early = http.post(
-            "/v1/chat/completions",
-            json={"model": "tiny", "messages": with_memory(memory_id, "Where?")},
-        )
+        asked = {"model": "tiny", "messages": server.about(memory_id)}
+        early = http.post("/v1/chat/completions", json=asked)
         longer = http.post(f"/v1/memories/{memory_id}/append", json={"text": "more"})
         while (body := http.get(f"/v1/memories/{memory_id}").json())["status"] != "ready":
             seen.append(body["progress"])
             time.sleep(0.01)
     assert (longer.status_code, longer.json()["error"]["code"]) == (409, "memory_in_progress")
-    assert early.status_code == 409
-    assert early.json()["error"]["code"] == "memory_not_ready"
+    assert (early.status_code, early.json()["error"]["code"]) == (409, "memory_not_ready")
     assert "Retry-After" in early.headers
     assert any(0 < one["spans_done"] < one["spans"] for one in seen)
     assert body["tokens"] > 1000
 
 
-def test_a_client_that_would_rather_look_later_does_not_wait(shared: Any) -> None:
-    with shared.client() as http:
-        made = http.post(
-            "/v1/memories",
-            json={"text": "The inn is near the end. "},
-            headers={"Prefer": "wait=3, Respond-Async"},
-        )
-        assert (made.status_code, made.json()["status"]) == (202, "in_progress")
-        assert made.headers["Preference-Applied"] == "respond-async"
-        url = f"/v1/memories/{made.json()['id']}"
-        while http.get(url).json()["status"] != "ready":
-            time.sleep(0.01)
-        longer = http.post(
-            f"{url}/append", json={"text": "More."}, headers={"Prefer": "respond-async"}
-        )
-        assert longer.status_code == 202
+def test_a_client_that_would_rather_look_later_does_not_wait(http: Any) -> None:
+    made = http.post("/v1/memories", json={"text": "The inn."}, headers=LATER)
+    assert (made.status_code, made.json()["status"]) == (202, "in_progress")
+    assert made.headers["Preference-Applied"] == "respond-async"
+    url = f"/v1/memories/{made.json()['id']}"
+    while http.get(url).json()["status"] != "ready":
+        time.sleep(0.01)
+    assert http.post(f"{url}/append", json={"text": "x"}, headers=LATER).status_code == 202
 
 
 def test_a_memory_that_is_just_being_shelved_is_ready_and_not_in_progress(
@@ -113,86 +108,72 @@ def test_a_memory_that_is_just_being_shelved_is_ready_and_not_in_progress(
 
     monkeypatch.setattr(library, "_put", slow_put)
     with running.client() as http:
-        headers = {"Prefer": "respond-async"}
-        made = http.post(
-            "/v1/memories", json={"text": "The fox is in the inn."}, headers=headers
-        ).json()
+        made = http.post("/v1/memories", json={"text": "The inn."}, headers=LATER).json()
         assert shelved.wait(timeout=30)
-        body = http.get(f"/v1/memories/{made['id']}").json()
-        assert body["status"] == "ready"
+        assert http.get(f"/v1/memories/{made['id']}").json()["status"] == "ready"
         appended = http.post(f"/v1/memories/{made['id']}/append", json={"text": " It wakes."})
         assert appended.status_code in (200, 202), appended.text
 
 
-def test_tokens_of_numbers_names_and_code_are_told_apart(shared: Any) -> None:
+def test_tokens_of_numbers_names_and_code_are_told_apart(shared: Any, http: Any) -> None:
     text = "The inn is from 1861 and it is old."
-    made = shared.make_memory(text)
-    with shared.client() as http:
-        spans = http.get(f"/v1/memories/{made['id']}/spans").json()["spans"]
-    stretches = [one for span in spans for one in span["stretches"]]
+    stretches = stretches_of(http, shared.make_memory(text))
     critical = "".join(text[one["start"] : one["end"]] for one in stretches if one["critical"])
     assert critical.strip() == "1861"
 
 
-def test_a_memory_that_is_deleted_while_it_is_made_never_appears(
-    serve: Callable[..., Any],
-) -> None:
+def test_a_memory_that_is_deleted_while_it_is_made_never_appears(serve: Any) -> None:
     server = serve(limits=Limits(answer_tokens=8, wait_seconds=0.01))
     with server.client() as http:
-        made = http.post("/v1/memories", json={"text": "The inn is near the end. " * 400}).json()
+        made = http.post("/v1/memories", json=LONG).json()
         assert http.delete(f"/v1/memories/{made['id']}").status_code == 200
         server.make_memory()  # by then the other work was taken up and given up
         assert http.get(f"/v1/memories/{made['id']}").status_code == 404
         assert made["id"] not in http.get("/v1/memories").text
 
 
-def test_an_appended_memory_is_that_of_the_engine(shared: Any, engine: Any, text: str) -> None:
+def test_an_appended_memory_is_that_of_the_engine(
+    shared: Any, http: Any, engine: Any, text: str
+) -> None:
     made = shared.make_memory()
-    with shared.client() as http:
-        url = f"/v1/memories/{made['id']}"
-        longer = http.post(f"{url}/append", json={"text": " It sleeps."})
-        assert longer.status_code == 200, longer.text
-        held = memory_from_bytes(http.get(f"{url}/file").content, where="the file")
+    url = f"/v1/memories/{made['id']}"
+    longer = http.post(f"{url}/append", json={"text": " It sleeps."})
+    assert longer.status_code == 200, longer.text
+    held = memory_from_bytes(http.get(f"{url}/file").content, where="the file")
     expected = engine.append(engine.compress(text, name="fox"), " It sleeps.")
     assert held.documents == expected.documents
-    assert longer.json()["id"] == made["id"]
-    assert longer.json()["tokens"] == expected.tokens
+    assert (longer.json()["id"], longer.json()["tokens"]) == (made["id"], expected.tokens)
 
 
-def test_a_memory_that_must_hold_more_than_slots_do_stays_verbatim(shared: Any) -> None:
+def test_a_memory_that_must_hold_more_than_slots_do_stays_verbatim(shared: Any, http: Any) -> None:
     made = shared.make_memory(min_fidelity=0.99)
     assert made["fidelity"] == 1.0
-    with shared.client() as http:
-        body = http.get(f"/v1/memories/{made['id']}/spans").json()
-    assert {span["kind"] for span in body["spans"]} == {"verbatim"}
+    assert {span["kind"] for span in spans_of(http, made)["spans"]} == {"verbatim"}
     assert made["positions"] == made["tokens"]
 
 
 def test_the_spans_of_a_memory_tile_its_text_with_measured_fidelity(
-    shared: Any, engine: Any, text: str
+    shared: Any, http: Any, engine: Any, text: str
 ) -> None:
     made = shared.make_memory()
-    with shared.client() as http:
-        body = http.get(f"/v1/memories/{made['id']}/spans").json()
+    body = spans_of(http, made)
     memory = engine.compress(text, name="fox")
     assert body["documents"][0]["text"] == text
     assert [span["fidelity"] for span in body["spans"]] == [s.fidelity for s in memory.spans]
-    stretches = [one for span in body["spans"] for one in span["stretches"]]
+    stretches = stretches_of(http, made)
     assert "".join(text[one["start"] : one["end"]] for one in stretches) == text
     assert all(0 <= one["confidence"] <= 1 for one in stretches)
 
 
-def test_a_memory_file_goes_out_and_comes_back_to_the_same_answers(shared: Any) -> None:
+def test_a_memory_file_goes_out_and_comes_back_to_the_same_answers(shared: Any, http: Any) -> None:
     made = shared.make_memory()
-    with shared.client() as http:
-        data = http.get(f"/v1/memories/{made['id']}/file").content
-        taken = http.post(
-            "/v1/memories/import", params={"name": "again"}, content=data, headers=FILE
-        )
-    assert taken.status_code == 201, taken.text
-    assert taken.json()["name"] == "again"
-    assert taken.json()["id"] != made["id"]
-    assert shared.ask(taken.json()["id"]) == shared.ask(made["id"])
+    data = http.get(f"/v1/memories/{made['id']}/file").content
+    sent = http.post("/v1/memories/import", params={"name": "again"}, content=data, headers=FILE)
+    assert sent.status_code == 201, sent.text
+    taken = sent.json()
+    assert taken["name"] == "again"
+    assert taken["id"] != made["id"]
+    assert shared.ask(taken["id"]) == shared.ask(made["id"])
 
 
 def test_a_damaged_memory_file_is_refused_and_nothing_is_kept(
@@ -223,10 +204,7 @@ def test_a_small_file_with_very_much_text_is_refused_before_it_is_unpacked(
 
 
 def test_a_memory_of_another_adapter_is_refused_when_it_comes_and_when_it_is_asked(
-    serve: Callable[..., Any],
-    build_engine: Callable[..., Any],
-    text: str,
-    with_memory: Callable[..., list[Any]],
+    serve: Callable[..., Any], build_engine: Callable[..., Any], text: str
 ) -> None:
     foreign = build_engine(adapter_hash="b" * 64).compress(text)
     server = serve()
@@ -234,18 +212,14 @@ def test_a_memory_of_another_adapter_is_refused_when_it_comes_and_when_it_is_ask
     server.service.library._keep("local", memory_id, "old", foreign)
     with server.client() as http:
         uploaded = http.post("/v1/memories/import", content=memory_bytes(foreign), headers=FILE)
-        asked = http.post(
-            "/v1/chat/completions",
-            json={"model": "tiny", "messages": with_memory(memory_id, "Where?")},
-        )
+        body = {"model": "tiny", "messages": server.about(memory_id)}
+        asked = http.post("/v1/chat/completions", json=body)
     for refused in (uploaded, asked):
         assert refused.status_code == 409, refused.text
         assert refused.json()["error"]["code"] == "incompatible_memory"
 
 
-def test_memories_are_there_after_a_restart(
-    serve: Callable[..., Any], engine: Any, tmp_path: Path
-) -> None:
+def test_memories_are_there_after_a_restart(serve: Callable[..., Any]) -> None:
     first = serve()
     made = first.make_memory()
     answer = first.ask(made["id"])

@@ -101,13 +101,11 @@ def test_one_key_cannot_take_the_whole_queue(
     assert statuses == [200, 200]
 
 
-def test_an_answer_that_is_streamed_counts_for_its_key_until_it_ends(
-    serve: Callable[..., Any],
-) -> None:
+def test_an_answer_that_is_streamed_counts_for_its_key_until_it_ends(serve: Any) -> None:
     server = serve(limits=Limits(answer_tokens=200, per_owner=1))
-    body = {**CHAT, "max_tokens": 200}
+    body = {**CHAT, "max_tokens": 200, "stream": True}
     with server.client() as http, server.client() as other:
-        with http.stream("POST", "/v1/chat/completions", json={**body, "stream": True}) as stream:
+        with http.stream("POST", "/v1/chat/completions", json=body) as stream:
             lines = stream.iter_lines()
             assert next(lines).startswith("data: {")
             assert other.post("/v1/chat/completions", json=CHAT).status_code == 429
@@ -129,16 +127,17 @@ def test_an_answer_that_takes_too_long_is_given_up(
         assert http.post("/v1/chat/completions", json=CHAT).status_code == 200
 
 
-def test_a_body_that_is_too_large_is_refused_whether_it_says_so_or_not(shared: Any) -> None:
+def test_a_body_that_is_too_large_is_refused_whether_it_says_so_or_not(http: Any) -> None:
     body = b'{"text": "' + b"a" * 50_000 + b'"}'
     pieces = (body[start : start + 5000] for start in range(0, len(body), 5000))
-    with shared.client() as http:
-        for content in (body, pieces):
-            refused = http.post("/v1/memories", content=content, headers=JSON)
-            assert refused.status_code == 413
-            assert refused.json()["error"]["code"] == "body_too_large"
-        upload = http.post("/v1/memories", files={"file": ("a.txt", b"a" * 50_000)})
-        assert upload.status_code == 413
+    upload = {"files": {"file": ("a.txt", b"a" * 50_000)}}
+    for sending in (
+        {"content": body, "headers": JSON},
+        {"content": pieces, "headers": JSON},
+        upload,
+    ):
+        refused = http.post("/v1/memories", **sending)
+        assert (refused.status_code, refused.json()["error"]["code"]) == (413, "body_too_large")
 
 
 def test_a_body_that_comes_too_slowly_is_refused(serve: Callable[..., Any]) -> None:
@@ -172,15 +171,19 @@ def test_paths_that_try_to_reach_elsewhere_find_nothing(shared: Any, path: str) 
     assert shared.service.worker.alive
 
 
+def said(role: str, content: Any) -> dict[str, Any]:
+    return {"messages": [{"role": role, "content": content}]}
+
+
 @pytest.mark.parametrize(
     ("body", "param"),
     [
         ({"messages": []}, "messages"),
         ({"messages": ["x"]}, "messages[0]"),
         ({"messages": [{"role": "user"}]}, "messages[0].content"),
-        ({"messages": [{"role": "robot", "content": "x"}]}, "messages[0].role"),
-        ({"messages": [{"role": "assistant", "content": "x"}]}, "messages"),
-        ({"messages": [{"role": "user", "content": "   "}]}, None),
+        (said("robot", "x"), "messages[0].role"),
+        (said("assistant", "x"), "messages"),
+        (said("user", "   "), None),
         ({"max_tokens": 0}, "max_tokens"),
         ({"max_tokens": True}, "max_tokens"),
         ({"max_completion_tokens": "9"}, "max_completion_tokens"),
@@ -189,35 +192,25 @@ def test_paths_that_try_to_reach_elsewhere_find_nothing(shared: Any, path: str) 
         ({"stream_options": {"include_usage": "x"}}, "stream_options.include_usage"),
         ({"tools": [{"type": "function"}]}, "tools"),
         ({"stop": ["x"]}, "stop"),
-        ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, None),
-        (
-            {"messages": [{"role": "user", "content": [{"type": "memory", "id": 3}]}]},
-            "messages[0].content[0].id",
-        ),
-        (
-            {"messages": [{"role": "assistant", "content": [{"type": "memory", "id": KNOWN}]}]},
-            "messages[0].content",
-        ),
-        ({"messages": [{"role": "user", "content": "The inn is far. " * 40}]}, "messages"),
+        (said("user", [{"type": "image_url"}]), None),
+        (said("user", [{"type": "memory", "id": 3}]), "messages[0].content[0].id"),
+        (said("assistant", [{"type": "memory", "id": KNOWN}]), "messages[0].content"),
+        (said("user", "The inn is far. " * 40), "messages"),
     ],
 )
 def test_a_chat_that_cannot_be_answered_is_refused_with_its_field(
-    shared: Any, body: dict[str, Any], param: str | None
+    http: Any, body: dict[str, Any], param: str | None
 ) -> None:
-    with shared.client() as http:
-        refused = http.post("/v1/chat/completions", json={**CHAT, **body})
+    refused = http.post("/v1/chat/completions", json={**CHAT, **body})
     assert refused.status_code == 400, refused.text
     if param is not None:
         assert refused.json()["error"]["param"] == param
 
 
 @pytest.mark.parametrize("model", [{"model": "other"}, {"model": 3}, {}])
-def test_another_model_than_the_one_served_is_not_found(
-    shared: Any, model: dict[str, object]
-) -> None:
-    with shared.client() as http:
-        body = {"messages": CHAT["messages"], **model}
-        refused = http.post("/v1/chat/completions", json=body)
+def test_another_model_than_the_one_served_is_not_found(http: Any, model: dict[str, Any]) -> None:
+    body = {"messages": CHAT["messages"], **model}
+    refused = http.post("/v1/chat/completions", json=body)
     assert (refused.status_code, refused.json()["error"]["code"]) == (404, "model_not_found")
 
 
@@ -226,33 +219,32 @@ def test_another_model_than_the_one_served_is_not_found(
     [b"", b"{", b"[]", b"nan", b'{"text": NaN}', b'{"text": "\\ud800"}', b"\xff", b"[" * 9000],
 )
 @pytest.mark.parametrize("path", ["/v1/memories", "/v1/chat/completions"])
-def test_a_body_that_is_no_json_object_is_refused(shared: Any, path: str, content: bytes) -> None:
-    with shared.client() as http:
-        refused = http.post(path, content=content, headers=JSON)
-    assert refused.status_code == 400, refused.text
+def test_a_body_that_is_no_json_object_is_refused(http: Any, path: str, content: bytes) -> None:
+    refused = http.post(path, content=content, headers=JSON)
     code = "invalid_request" if content == b"[]" else "invalid_json"
-    assert refused.json()["error"]["code"] == code
+    assert (refused.status_code, refused.json()["error"]["code"]) == (400, code)
 
 
 @pytest.mark.parametrize(
     "fields",
     [
         {"text": "  "},
-        {"text": "x", "ratio": 0.5},
-        {"text": "x", "ratio": 1e9},
-        {"text": "x", "ratio": "4"},
-        {"text": "x", "min_fidelity": 2},
-        {"text": "x", "ratio": 4, "min_fidelity": 0.9},
-        {"text": "x", "name": ""},
-        {"text": "x", "name": "a\nb"},
-        {"text": "x", "name": "a" * 500},
+        {"ratio": 0.5},
+        {"ratio": 1e9},
+        {"ratio": "4"},
+        {"min_fidelity": 2},
+        {"ratio": 4, "min_fidelity": 0.9},
+        {"name": ""},
+        {"name": "a\nb"},
+        {"name": "a" * 500},
     ],
 )
-def test_a_memory_that_cannot_be_made_is_refused(shared: Any, fields: dict[str, Any]) -> None:
-    with shared.client() as http:
-        refused = http.post("/v1/memories", json=fields)
-    assert refused.status_code == 400, refused.text
-    assert refused.json()["error"]["code"] == "invalid_request"
+def test_a_memory_that_cannot_be_made_is_refused(http: Any, fields: dict[str, Any]) -> None:
+    refused = http.post("/v1/memories", json={"text": "x", **fields})
+    assert (refused.status_code, refused.json()["error"]["code"]) == (400, "invalid_request")
+
+
+MULTIPART = {"Content-Type": "multipart/form-data; boundary=x"}
 
 
 @pytest.mark.parametrize(
@@ -262,26 +254,18 @@ def test_a_memory_that_cannot_be_made_is_refused(shared: Any, fields: dict[str, 
         (400, {"files": {"file": ("x.txt", b"")}}),
         (400, {"files": {"other": ("x.txt", b"text")}}),
         (400, {"files": {"file": ("x.txt", b"text")}, "data": {"ratio": "many"}}),
-        (
-            400,
-            {
-                "content": b"--x\r\nrubbish",
-                "headers": {"Content-Type": "multipart/form-data; boundary=x"},
-            },
-        ),
+        (400, {"content": b"--x\r\nrubbish", "headers": MULTIPART}),
         (415, {"content": b"a", "headers": {"Content-Type": "text/plain"}}),
     ],
 )
 def test_uploads_without_a_usable_file_are_refused(
-    shared: Any, status: int, sending: dict[str, Any]
+    http: Any, status: int, sending: dict[str, Any]
 ) -> None:
-    with shared.client() as http:
-        assert http.post("/v1/memories", **sending).status_code == status
+    assert http.post("/v1/memories", **sending).status_code == status
 
 
-def test_what_is_not_there_or_takes_another_method_is_told_as_json(shared: Any) -> None:
-    with shared.client() as http:
-        gone, method = http.get("/v2/nothing"), http.put("/v1/memories")
+def test_what_is_not_there_or_takes_another_method_is_told_as_json(http: Any) -> None:
+    gone, method = http.get("/v2/nothing"), http.put("/v1/memories")
     assert (gone.status_code, method.status_code) == (404, 405)
     assert gone.json()["error"]["type"] == "invalid_request_error"
     assert method.headers["Allow"]
@@ -289,24 +273,20 @@ def test_what_is_not_there_or_takes_another_method_is_told_as_json(shared: Any) 
 
 
 def test_a_mistake_of_the_server_is_a_500_that_tells_nothing_and_it_goes_on(
-    shared: Any, monkeypatch: pytest.MonkeyPatch
+    shared: Any, http: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(*_: Any, **__: Any) -> Any:
         raise ZeroDivisionError("secret")
 
-    with shared.client() as http:
-        with monkeypatch.context() as patch:
-            patch.setattr(TorchRuntime, "positions", broken)
-            patch.setattr(shared.service.library, "entries", broken)
-            failed = [
-                http.post("/v1/chat/completions", json=CHAT),
-                http.get("/v1/memories"),
-            ]
-        for response in failed:
-            assert response.status_code == 500
-            assert "secret" not in response.text
-            assert response.json()["error"]["type"] == "server_error"
-        assert http.post("/v1/chat/completions", json=CHAT).status_code == 200
+    with monkeypatch.context() as patch:
+        patch.setattr(TorchRuntime, "positions", broken)
+        patch.setattr(shared.service.library, "entries", broken)
+        failed = [http.post("/v1/chat/completions", json=CHAT), http.get("/v1/memories")]
+    for response in failed:
+        assert response.status_code == 500
+        assert "secret" not in response.text
+        assert response.json()["error"]["type"] == "server_error"
+    assert http.post("/v1/chat/completions", json=CHAT).status_code == 200
 
 
 def test_a_file_that_takes_too_long_to_be_read_holds_up_nothing_else(

@@ -22,21 +22,18 @@ def test_metrics_count_requests_tokens_and_what_waits(serve: Callable[..., Any])
     server.ask(made["id"])
     with server.client() as http:
         http.get("/v1/memories/none")
+        for n in range(5):  # paths that clients make up do not become labels
+            http.get(f"/nothing/{n}")
         told = http.get("/metrics")
     assert told.headers["content-type"].startswith("text/plain; version=0.0.4")
-    lines = told.text.splitlines()
-    assert 'icae_requests_total{endpoint="chat",status="200"} 1.0' in lines
-    assert 'icae_requests_total{endpoint="get_memory",status="404"} 1.0' in lines
-    assert f"icae_context_tokens_total {float(made['tokens'])}" in lines
-    assert "icae_chats_waiting 0.0" in lines
-    assert 'icae_request_seconds_count{endpoint="chat"} 1.0' in lines
-
-
-def test_paths_that_clients_make_up_do_not_become_metrics(serve: Callable[..., Any]) -> None:
-    with serve().client() as http:
-        for n in range(5):
-            http.get(f"/nothing/{n}")
-        assert 'icae_requests_total{endpoint="none",status="404"} 5.0' in http.get("/metrics").text
+    assert {
+        'icae_requests_total{endpoint="chat",status="200"} 1.0',
+        'icae_requests_total{endpoint="get_memory",status="404"} 1.0',
+        'icae_requests_total{endpoint="none",status="404"} 5.0',
+        f"icae_context_tokens_total {float(made['tokens'])}",
+        "icae_chats_waiting 0.0",
+        'icae_request_seconds_count{endpoint="chat"} 1.0',
+    } <= set(told.text.splitlines())
 
 
 def test_a_server_that_is_told_to_end_finishes_what_it_has_begun(

@@ -36,12 +36,12 @@ class Chats:
         self.done.append("chat")
         for work, left in self.left:
             if left == 1:
-                work.future.set_result(None)  # type: ignore[arg-type]
+                work.future.set_result(None)
         self.left = [(work, left - 1) for work, left in self.left if left > 1]
 
 
 def chat(owner: str = "anna") -> Any:
-    return ChatWork(owner=owner, request=None, memories=(), deadline=0.0)  # type: ignore[arg-type]
+    return ChatWork(owner=owner, request=None, memories=(), deadline=0.0)
 
 
 def document(done: list[str], steps: int, name: str = "document") -> Job:
@@ -59,8 +59,8 @@ def done() -> list[str]:
     return []
 
 
-def worker_of(done: list[str], *, steps: int = 20, **limits: Any) -> Any:
-    return ModelWorker(Chats(done, steps), limits=Limits(**limits), metrics=Metrics())  # type: ignore[arg-type]
+def worker_of(done: list[str], **limits: Any) -> Any:
+    return ModelWorker(Chats(done, 20), limits=Limits(**limits), metrics=Metrics())
 
 
 def test_while_both_wait_chats_and_documents_take_turns(done: list[str]) -> None:
@@ -87,9 +87,7 @@ def test_a_short_document_does_not_wait_for_a_long_one(done: list[str]) -> None:
     worker.close(seconds=1)
 
 
-def test_at_the_end_chats_are_finished_and_documents_only_within_the_grace(
-    done: list[str],
-) -> None:
+def test_at_the_end_chats_are_finished_and_documents_only_within_the_grace(done: Any) -> None:
     worker = worker_of(done)
     waiting, endless = chat(), document(done, 10**6)
     worker.submit_chat(waiting)

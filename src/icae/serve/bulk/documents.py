@@ -163,14 +163,9 @@ def read_block(block: Block) -> tuple[list[BulkDocument], list[Rejected]]:
     Raises:
         InputError: If a file that was there cannot be opened any more.
     """
-    documents, rejected = [], []
-    for piece in block.pieces:
-        for one in _read_piece(piece):
-            if isinstance(one, BulkDocument):
-                documents.append(one)
-            else:
-                rejected.append(one)
-    return documents, rejected
+    found = [one for piece in block.pieces for one in _read_piece(piece)]
+    documents = [one for one in found if isinstance(one, BulkDocument)]
+    return documents, [one for one in found if isinstance(one, Rejected)]
 
 
 def _read_piece(piece: Piece) -> Iterator[BulkDocument | Rejected]:

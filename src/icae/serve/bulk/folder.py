@@ -104,10 +104,6 @@ class BulkFolder:
         """File of the memories of a block."""
         return self.path / "parts" / f"part-{index:08d}.parquet"
 
-    def rejects(self, index: int) -> Path:
-        """File of the rejected documents of a block; there only if there are any."""
-        return self.path / "rejected" / f"part-{index:08d}.jsonl"
-
     def has(self, index: int) -> bool:
         """Whether a block is done."""
         return self.part(index).exists()
@@ -118,7 +114,8 @@ class BulkFolder:
         """Write a block, whole or not at all: rows of `COLUMNS`, and what was rejected."""
         if rejected:
             lines = [json.dumps(asdict(one)) + "\n" for one in rejected]
-            write_atomically(self.rejects(index), [line.encode("utf-8") for line in lines])
+            file = self.path / "rejected" / f"part-{index:08d}.jsonl"
+            write_atomically(file, [line.encode("utf-8") for line in lines])
         write_atomically(self.part(index), [table_bytes(rows, COLUMNS)])
         self._tries(index).unlink(missing_ok=True)
 

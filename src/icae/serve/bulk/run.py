@@ -193,11 +193,6 @@ def run_bulk(
 ) -> BulkSummary:
     """Compress every document of the input that is not compressed yet.
 
-    Args:
-        job: The run.
-        runner: Where it runs.
-        on_progress: Called with (documents done, documents in all).
-
     Raises:
         InputError: If input or output cannot be used, or no document could be compressed.
         ResultConflictError: If the output folder holds another run.
