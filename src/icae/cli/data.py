@@ -94,7 +94,13 @@ def pack(
     from icae.data.shards import pack as pack_shards
     from icae.model import load_tokenizer, tokenizer_hash
 
-    _refuse_occupied(output)
+    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+        raise InputError(
+            "The output folder is in use.",
+            got=str(output),
+            expected="a new or empty folder",
+            fix="Name another folder with --output.",
+        )
     start = time.perf_counter()
     tokenizer = load_tokenizer(base)
     digest = tokenizer_hash(tokenizer)
@@ -119,17 +125,6 @@ def pack(
         "seconds": round(time.perf_counter() - start, 3),
     }
     return Outcome(payload=payload, show=lambda: _show_pack(output, shards))
-
-
-def _refuse_occupied(folder: Path) -> None:
-    """Refuse a target that is in use before the corpus is read."""
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise InputError(
-            "The output folder is in use.",
-            got=str(folder),
-            expected="a new or empty folder",
-            fix="Name another folder with --output.",
-        )
 
 
 def _show_pack(folder: Path, shards: ShardSet) -> None:

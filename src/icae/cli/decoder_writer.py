@@ -18,10 +18,6 @@ class DecoderWriter:
 
     The memory is to make the decoder say what it would say with the text before it. Its own
     answers, where they are any good, are therefore the right targets, and need no service.
-
-    Args:
-        icae: The engine.
-        max_new_tokens: Most tokens of an answer.
     """
 
     def __init__(self, icae: Icae, *, max_new_tokens: int) -> None:

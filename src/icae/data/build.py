@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from icae.config.parsing import from_dict
 from icae.data.build_config import EVALUATION, BuildConfig, Identity, identify
 from icae.data.build_report import BuildReport, make_report, markdown
-from icae.data.chunks import Tools, read_chunks, write_chunks
+from icae.data.chunks import Chunk, Tools, read_chunks, write_chunks
 from icae.data.contamination import NgramIndex, evaluation_texts
 from icae.data.corpus import read_source
 from icae.data.dedup import Sketcher
@@ -58,14 +58,8 @@ def build(
     """Build the data, or go on with a build that was stopped.
 
     Writes ``train/`` and ``validation/`` (token shards), ``report.json`` and ``report.md``.
-    A finished build is left as it is and its report returned.
-
-    Args:
-        config: The build.
-        tokenizer: Cuts the text into tokens.
-        folder: Output; new, empty, or that of the same build.
-        tokenizer_hash: Hash of the tokenizer.
-        on_progress: Called with a line on what is being done.
+    A finished build is left as it is and its report returned. The folder is new, empty, or
+    that of the same build; ``on_progress`` is called with a line on what is being done.
 
     Raises:
         InputError: If an input cannot be read, the folder is that of something else or of
@@ -98,80 +92,76 @@ def _build_in(
 ) -> BuildReport:
     """Do the three stages, each as far as it is not done yet."""
     seconds: dict[str, float] = {}
+    names = [source.name for source in config.sources]
+    chunks: list[Chunk] = []
+    owners: list[int] = []
     on_progress("Reading the evaluation sets")
     with _timed(seconds, "evaluation n-grams"):
         texts = evaluation_texts(config.contamination.against)
         index = NgramIndex(texts, n=config.contamination.ngram_words)
     tools = Tools(config=config, tokenizer=tokenizer, sketcher=sketcher, index=index)
-    for _, path, prefix in _corpus_files(identity, work):
-        for seen in write_chunks(read_source(path), prefix, tools):
-            on_progress(f"Reading {Path(path).name}: {seen:,} documents")
+    for number, file in enumerate(identity.inputs):
+        if file.role == EVALUATION:
+            continue
+        prefix = work / "chunks" / f"{number:04d}"
+        for seen in write_chunks(read_source(file.path), prefix, tools):
+            on_progress(f"Reading {Path(file.path).name}: {seen:,} documents")
+        found = read_chunks(prefix)
+        chunks += found
+        owners += [names.index(file.role)] * len(found)
     on_progress("Finding duplicates")
     with _timed(seconds, "duplicates"):
-        plan = _plan(config, identity, work)
-    pack = _Packing(plan, tools, identity, on_progress)
+        plan = make_plan(config, chunks, owners)
     with _timed(seconds, "packing"):
-        shards = {side: pack(side, folder / side, work / side) for side in _SIDES}
+        shards = {
+            side: _pack_side(side, folder, work, plan, tools, identity, on_progress)
+            for side in _SIDES
+        }
     seconds = {"documents": sum(chunk.seconds for chunk in plan.chunks), **seconds}
     return make_report(
         config, identity, plan, shards, evaluation_ngrams=len(index), seconds=seconds
     )
 
 
-def _corpus_files(identity: Identity, work: Path) -> Iterator[tuple[str, str, Path]]:
-    """Source, path and prefix of the chunks of every corpus file."""
-    for number, file in enumerate(identity.inputs):
-        if file.role != EVALUATION:
-            yield file.role, file.path, work / "chunks" / f"{number:04d}"
-
-
-def _plan(config: BuildConfig, identity: Identity, work: Path) -> Plan:
-    numbers = {source.name: number for number, source in enumerate(config.sources)}
-    found = [
-        (chunk, numbers[role])
-        for role, _, prefix in _corpus_files(identity, work)
-        for chunk in read_chunks(prefix)
-    ]
-    return make_plan(config, [chunk for chunk, _ in found], [owner for _, owner in found])
-
-
-class _Packing:
-    """Writes the shards of one side at a time."""
-
-    def __init__(self, plan: Plan, tools: Tools, identity: Identity, on_progress: Progress) -> None:
-        self._plan, self._tools = plan, tools
-        self._identity, self._on_progress = identity, on_progress
-
-    def __call__(self, side: str, target: Path, partial: Path) -> ShardSet | None:
-        """Write a side, unless it is there already; None if no document goes there."""
-        if target.exists():
-            return ShardSet.open(target)
-        plan = self._plan
+def _pack_side(
+    side: str,
+    folder: Path,
+    work: Path,
+    plan: Plan,
+    tools: Tools,
+    identity: Identity,
+    on_progress: Progress,
+) -> ShardSet | None:
+    """Write the shards of a side, unless they are there; None if no document goes there."""
+    target, partial = folder / side, work / side
+    if not target.exists():
         copies = plan.copies if side == "train" else plan.validation.astype(np.int64)
         if not copies.any():
             return None
         with ShardWriter(
             partial,
-            vocab_size=len(self._tools.tokenizer),
-            tokenizer_hash=self._identity.tokenizer_hash,
+            vocab_size=len(tools.tokenizer),
+            tokenizer_hash=identity.tokenizer_hash,
             created_by=_CREATED_BY,
         ) as writer:
-            for source, ids in self._chosen_parts(copies):
-                self._on_progress(f"Packing {side}: {source}")
+            for source, ids in _chosen_parts(plan, tools, copies):
+                on_progress(f"Packing {side}: {source}")
                 writer.add(ids, source=source)
         partial.rename(target)
-        return ShardSet.open(target)
+    return ShardSet.open(target)
 
-    def _chosen_parts(self, copies: NDArray[np.int64]) -> Iterator[tuple[str, NDArray[Any]]]:
-        """Source and token ids of every part to be packed, source by source, round by round."""
-        plan, tools = self._plan, self._tools
-        for number, source in enumerate(tools.config.sources):
-            chunks = [chunk for chunk, owner in enumerate(plan.owners) if owner == number]
-            for turn in range(int(copies[plan.sources == number].max(initial=0))):
-                for chunk in chunks:
-                    chosen = plan.of_chunk(copies, chunk) > turn
-                    for ids in plan.chunks[chunk].parts(chosen, tools.token_dtype):
-                        yield source.name, ids
+
+def _chosen_parts(
+    plan: Plan, tools: Tools, copies: NDArray[np.int64]
+) -> Iterator[tuple[str, NDArray[Any]]]:
+    """Source and token ids of every part to be packed, source by source, round by round."""
+    for number, source in enumerate(tools.config.sources):
+        chunks = [chunk for chunk, owner in enumerate(plan.owners) if owner == number]
+        for turn in range(int(copies[plan.sources == number].max(initial=0))):
+            for chunk in chunks:
+                chosen = plan.of_chunk(copies, chunk) > turn
+                for ids in plan.chunks[chunk].parts(chosen, tools.token_dtype):
+                    yield source.name, ids
 
 
 def _finished_report(folder: Path, identity: Identity) -> BuildReport | None:

@@ -163,11 +163,7 @@ def identify(config: BuildConfig, *, tokenizer_hash: str) -> Identity:
 
 
 def source_digest(path: str) -> str | None:
-    """SHA-256 of a corpus file or local dataset; None for a dataset on the hub.
-
-    Args:
-        path: As `icae.data.corpus.list_corpus` gives it.
-    """
+    """SHA-256 of a file or local dataset of `list_corpus`; None for a dataset on the hub."""
     if not is_dataset(path):
         return _file_digest(Path(path))
     spec = parse_dataset(path)

@@ -38,14 +38,7 @@ _BATCH_CHARACTERS = 1_000_000
 
 @dataclass(frozen=True, kw_only=True)
 class Tools:
-    """What turns a document into a row of a chunk.
-
-    Attributes:
-        config: Thresholds.
-        tokenizer: Cuts text into tokens.
-        sketcher: Computes signatures.
-        index: N-grams of the evaluation sets.
-    """
+    """What turns a document into a row of a chunk; the index is that of the evaluation sets."""
 
     config: BuildConfig
     tokenizer: TokenizerLike
@@ -97,15 +90,9 @@ class Chunk:
 
 
 def write_chunks(documents: Iterator[CorpusDocument], prefix: Path, tools: Tools) -> Iterator[int]:
-    """Turn an input file into chunks; those that are there already are skipped.
+    """Turn all documents of an input file into chunks ``<prefix>-0000`` and so on.
 
-    Args:
-        documents: All documents of the file, from the first one.
-        prefix: The chunks are ``<prefix>-0000``, ``<prefix>-0001`` and so on.
-        tools: What to do with a document.
-
-    Yields:
-        Documents read so far, after every batch.
+    Those that are there already are skipped. Yields the documents read so far, after each batch.
 
     Raises:
         InputError: If a document cannot be read.

@@ -26,7 +26,7 @@ _MOST_TABLE_BITS = 24
 _MERGE_AT = 4_000_000
 _LONG_PARAGRAPH = 2000
 _SENTENCE_END = re.compile(r"[.!?][\"'”’)\]]*\s+|\n")
-_TRIPLET_FIELDS = ("context", "prompt", "answer", "answers")
+_FIELDS = ("text", "context", "prompt", "answer", "answers")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,30 +119,19 @@ def _texts_of(file: Path | str) -> Iterator[str]:
             yield document.text
         return
     for number, record in read_json_lines(Path(file)):
-        values = [record[name] for name in ("text", *_TRIPLET_FIELDS) if name in record]
-        texts = [text for value in values for text in _as_texts(value)]
+        values = (record.get(name) for name in _FIELDS)
+        lists = (value if isinstance(value, list) else [value] for value in values)
+        texts = [text for one in lists for text in one if isinstance(text, str)]
         if not texts:
             expected = "a field 'text', or the fields of a triplet"
             raise bad_line(Path(file), number, f"fields {', '.join(record)}", expected)
         yield from texts
 
 
-def _as_texts(value: object) -> list[str]:
-    values = value if isinstance(value, list) else [value]
-    return [one for one in values if isinstance(one, str)]
-
-
 def decontaminate(
     text: str, words: Hashes, index: NgramIndex, config: ContaminationConfig
 ) -> Decontaminated:
-    """Cut the passages out of a document that overlap with the index.
-
-    Args:
-        text: The document.
-        words: uint64 ``[W]``, hashes of its words.
-        index: N-grams of the evaluation sets.
-        config: When to drop all of it.
-    """
+    """Cut the passages out of a text (its words hashed, uint64 ``[W]``) that are in the index."""
     hits = index.find(words)
     if not len(hits):
         return Decontaminated(parts=(text,), overlaps=0, characters_removed=0)

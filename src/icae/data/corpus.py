@@ -72,9 +72,7 @@ def read_corpus(
     A .txt or .md file is one document; each line of a .jsonl file is one, with the field
     ``text`` and optionally ``title``; other fields are ignored. So is each row of a .parquet
     file and of a dataset. A folder stands for the corpus files in it and below, by name; its
-    other files, and hidden ones, are skipped.
-
-    Blank documents are skipped.
+    other files, and hidden ones, are skipped, as are blank documents.
 
     Raises:
         InputError: At the first step, if a path is missing, a named file is of another type
@@ -105,7 +103,11 @@ def list_corpus(paths: Sequence[Path | str]) -> list[Path | str]:
 
 def read_source(source: Path | str) -> Iterator[CorpusDocument]:
     """Stream the documents of one file or dataset of `list_corpus`; raises as `read_corpus`."""
-    name, rows = _rows(source)
+    if is_dataset(source):
+        spec = parse_dataset(source)
+        name, rows = Path(spec.name).name, _dataset_rows(spec)
+    else:
+        name, rows = _bare(Path(source)).stem, _file_rows(Path(source))
     for text, title in rows:
         if text.strip():
             yield CorpusDocument(text=text, source=name, title=title)
@@ -158,30 +160,19 @@ def parse_dataset(spec: Path | str) -> DatasetSpec:
     )
 
 
-def _rows(source: Path | str) -> tuple[str, Iterator[tuple[str, str | None]]]:
-    """Name of a source, and the text and title of each of its documents."""
-    if is_dataset(source):
-        spec = parse_dataset(source)
-        return Path(spec.name).name, _dataset_rows(spec)
-    path = Path(source)
-    bare = _bare(path)
-    if bare.suffix in _TEXT_SUFFIXES:
-        return bare.stem, _whole_text(path)
-    if bare.suffix == ".parquet":
-        return bare.stem, read_text_columns(path)
-    return bare.stem, _json_rows(path)
-
-
-def _whole_text(path: Path) -> Iterator[tuple[str, None]]:
-    with open_text(path) as stream:
-        yield stream.read(), None
-
-
-def _json_rows(path: Path) -> Iterator[tuple[str, str | None]]:
-    for number, record in read_json_lines(path):
-        title = record.get("title")
-        text = text_field(record, "text", path=path, number=number)
-        yield text, title if isinstance(title, str) else None
+def _file_rows(path: Path) -> Iterator[tuple[str, str | None]]:
+    """Text and title of each document of a file."""
+    kind = _bare(path).suffix
+    if kind in _TEXT_SUFFIXES:
+        with open_text(path) as stream:
+            yield stream.read(), None
+    elif kind == ".parquet":
+        yield from read_text_columns(path)
+    else:
+        for number, record in read_json_lines(path):
+            title = record.get("title")
+            text = text_field(record, "text", path=path, number=number)
+            yield text, title if isinstance(title, str) else None
 
 
 def _dataset_rows(spec: DatasetSpec) -> Iterator[tuple[str, str | None]]:

@@ -76,15 +76,13 @@ class Sketcher:
             num_perm=config.permutations,
             seed=seed % 2**32,
             scheme=_SCHEME,
-            hashfunc=_same,
+            hashfunc=lambda shingle: shingle,  # a hash already
         )
 
     def __call__(self, words: Hashes) -> Signatures:
-        """Sketch a document, uint32 ``[permutations]``.
+        """Sketch a document of hashed words uint64 ``[W]``: uint32 ``[permutations]``.
 
-        Args:
-            words: uint64 ``[W]``, hashes of its words. With fewer words than a shingle, all
-                of them together are the one shingle.
+        With fewer words than a shingle, all of them together are the one shingle.
         """
         n = max(1, min(self._config.shingle_words, len(words)))
         shingles = ngram_hashes(words, n) >> np.uint64(32)
@@ -99,15 +97,8 @@ def find_duplicates(keys: Hashes, signatures: Signatures, config: DedupConfig) -
 
     Documents are taken in order; one goes if it has the key of an earlier one (`EXACT`), or
     its signature is as similar as the threshold to that of an earlier one that was kept
-    (`NEAR`).
-
-    Args:
-        keys: uint64 ``[N, 2]``, keys of the texts.
-        signatures: uint32 ``[N, permutations]``.
-        config: The threshold.
-
-    Returns:
-        uint8 ``[N]``: `KEPT`, `EXACT` or `NEAR`.
+    (`NEAR`). Of keys uint64 ``[N, 2]`` and signatures uint32 ``[N, permutations]`` come the
+    verdicts, uint8 ``[N]``.
 
     Raises:
         MissingDependencyError: If datasketch is not installed.
@@ -156,11 +147,6 @@ def _shares_a_band(
         shared[order[same]] = True
         shared[order[same + 1]] = True
     return shared
-
-
-def _same(value: int) -> int:
-    """Shingles are hashes already."""
-    return value
 
 
 def _datasketch() -> Any:

@@ -74,10 +74,7 @@ def read_document(
     The kind follows from the suffix (.html, .md, .pdf), else from the content: ``%PDF-``,
     or, where there is no .txt suffix, ``<!doctype html`` or ``<html``. The rest is text.
 
-    Args:
-        path_or_dash: A file, or ``-`` for standard input.
-        stdin: Standard input, if not the process's own.
-        max_bytes: Largest document, in bytes.
+    ``-`` is standard input (``stdin``, if not the process's own).
 
     Raises:
         InputError: If the file is missing, a folder, not permitted, too large, empty or

@@ -73,7 +73,14 @@ def make_plan(config: BuildConfig, chunks: Sequence[Chunk], owners: Sequence[int
         np.flatnonzero(kept & ~validation & (sources == i)) for i in range(len(config.sources))
     ]
     available = [int(tokens[rows].sum()) for rows in members]
-    _refuse_empty(config.sources, available)
+    if not all(available):
+        empty = (one.name for one, left in zip(config.sources, available, strict=True) if not left)
+        raise InputError(
+            "A source has no document left for training.",
+            got=", ".join(empty),
+            expected="documents that pass every check",
+            fix="remove the source, or lower the thresholds of the configuration",
+        )
     wanted = plan_tokens(config.sources, available, budget=config.tokens)
     copies = np.zeros(len(tokens), dtype=np.int64)
     for rows, count in zip(members, wanted, strict=True):
@@ -126,16 +133,8 @@ def choose_copies(
 
     Whole rounds over all documents come first. The rest is filled in the order of the hashed
     numbers with every document that still fits, so that what is missing in the end is less
-    than the shortest document left out.
-
-    Args:
-        keys: uint64 ``[N, 2]``, keys of the texts.
-        tokens: int64 ``[N]``, tokens of each.
-        wanted: Tokens to choose.
-        seed: Seed of the choice.
-
-    Returns:
-        int64 ``[N]``, copies of each document.
+    than the shortest document left out. Of keys uint64 ``[N, 2]`` and tokens int64 ``[N]`` come
+    the copies of each document, int64 ``[N]``.
     """
     total = int(tokens.sum())
     rounds = wanted // total if total else 0
@@ -149,14 +148,3 @@ def choose_copies(
             copies[document] += 1
             left -= int(tokens[document])
     return copies
-
-
-def _refuse_empty(sources: Sequence[SourceConfig], available: Sequence[int]) -> None:
-    empty = [source.name for source, left in zip(sources, available, strict=True) if not left]
-    if empty:
-        raise InputError(
-            "A source has no document left for training.",
-            got=", ".join(empty),
-            expected="documents that pass every check",
-            fix="remove the source, or lower the thresholds of the configuration",
-        )

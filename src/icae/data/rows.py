@@ -193,13 +193,8 @@ def read_row_range(
 ) -> Iterator[Mapping[str, Any]]:
     """Stream ``count`` rows of a Parquet file from row ``first`` on (the first is 0).
 
-    Only the row groups that hold them are read; raises as `read_rows`.
-
-    Args:
-        path: The file.
-        first: First row.
-        count: How many.
-        columns: Columns to read; those that are not there are left out.
+    Only the row groups that hold them are read, and of those only the columns named, as far
+    as they are there; raises as `read_rows`.
     """
     with _parquet_file(path) as file:
         there = [name for name in columns if name in file.schema_arrow.names]
@@ -216,10 +211,7 @@ def read_row_range(
 def table_bytes(rows: Sequence[Mapping[str, Any]], types: Mapping[str, str] | None = None) -> bytes:
     """A Parquet file in memory, compressed; the same rows give the same bytes.
 
-    Args:
-        rows: Column -> value.
-        types: Column -> name of its Arrow type, in the order of the columns; None takes
-            both from the rows.
+    ``types`` has the name of the Arrow type of each column, in order; None: as in the rows.
 
     Raises:
         MissingDependencyError: If pyarrow is not installed.

@@ -186,14 +186,8 @@ class ShardWriter:
     """Write a shard set document by document, as a context manager.
 
     Files go to a hidden folder beside the target, which is renamed when the block ends, and
-    removed when it ends with an exception, as it is if there was no document.
-
-    Args:
-        folder: Target; must not exist or be an empty folder.
-        vocab_size: Entries of the vocabulary; ids are below it.
-        tokenizer_hash: Hash of the tokenizer that makes the ids.
-        shard_tokens: Token ids in each file but the last.
-        created_by: What writes the set, for the index.
+    removed when it ends with an exception, as it is if there was no document. Token ids are
+    below ``vocab_size``; each file but the last has ``shard_tokens`` of them.
 
     Raises:
         InputError: If the target is in use or cannot be written, a number is out of range,
@@ -307,16 +301,11 @@ def pack(
     min_tokens: int = 32,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> ShardSet:
-    """Tokenize a corpus into a shard set, in batches and bounded memory.
+    """Tokenize a corpus into a new shard set, in batches and bounded memory.
 
-    Args:
-        documents: The corpus; read once.
-        tokenizer: Called once for each batch; adds no special tokens.
-        folder: Target; must not exist or be an empty folder.
-        tokenizer_hash: Hash of the tokenizer, kept in the index.
-        batch: Most documents in one call (fewer when they are long).
-        min_tokens: Documents with fewer tokens are left out.
-        on_progress: Called after each batch with the documents and tokens read so far.
+    Documents with fewer than ``min_tokens`` are left out. ``on_progress`` is called after each
+    batch (of at most ``batch`` documents, fewer when they are long) with the documents and
+    tokens read so far.
 
     Raises:
         InputError: If the corpus cannot be read, no document is long enough, or the target

@@ -48,13 +48,9 @@ def hash_words(text: str) -> Hashes:
 
 
 def locate_words(text: str) -> tuple[Hashes, Offsets, Offsets]:
-    """Hash every word of a text and say where it stands.
+    """Hashes of the words of a text, uint64 ``[W]``, and where they stand.
 
-    Args:
-        text: Any text.
-
-    Returns:
-        Hashes uint64 ``[W]``; first character of each word and one past its last, int64 ``[W]``.
+    That is the first character of each and one past its last, int64 ``[W]`` both.
     """
     codes = code_points(text)
     inside = np.zeros(len(codes) + 2, dtype=np.int8)
@@ -104,11 +100,7 @@ def _character_values() -> Hashes:
 
 
 def ngram_hashes(words: Hashes, n: int) -> Hashes:
-    """Hash every run of n words, n >= 1.
-
-    Returns:
-        uint64 ``[max(0, W - n + 1)]``; entry i covers words ``i`` up to ``i + n``.
-    """
+    """Hash every run of n >= 1 words, uint64 ``[max(0, W - n + 1)]``; run i starts at word i."""
     count = max(0, len(words) - n + 1)
     hashes = np.zeros(count, dtype=np.uint64)
     for offset in range(n if count else 0):
@@ -134,15 +126,10 @@ def text_key(words: Hashes) -> Hashes:
 
 
 def uniform(keys: Hashes, *, seed: int, purpose: str) -> NDArray[np.float64]:
-    """A number for each key that depends on nothing but the key, a seed and a purpose.
+    """A number for each key uint64 ``[N, 2]``, float64 ``[N]``, evenly spread over ``[0, 1)``.
 
-    Args:
-        keys: uint64 ``[N, 2]``, keys of texts.
-        seed: Any integer.
-        purpose: Two purposes give independent numbers.
-
-    Returns:
-        float64 ``[N]``, evenly spread over ``[0, 1)``.
+    It depends on nothing but the key, the seed and the purpose; two purposes give independent
+    numbers.
     """
     salt = hashlib.blake2b(f"{seed}:{purpose}".encode(), digest_size=8).digest()
     mixed = scramble(scramble(keys[:, 0] ^ np.uint64(int.from_bytes(salt, "little"))) ^ keys[:, 1])

@@ -122,8 +122,11 @@ def _windows(
         )
         first, last = (len(text) * edge // sections for edge in (section, section + 1))
         start = first + int(max(0, last - first - 2 * size) * (place / 2**64))
-        opening = section == 0 and coin / 2**64 < OPENING_SHARE
-        start = 0 if opening else _paragraph_start(text, start)
+        if section == 0 and coin / 2**64 < OPENING_SHARE:
+            start = 0
+        elif start:
+            paragraph = text.find("\n\n", start)
+            start = len(text) if paragraph < 0 else paragraph + 2
         yield _Window(
             priority=priority,
             document=digest.hex(),
@@ -133,14 +136,6 @@ def _windows(
             opening=text[:start].strip() == "",
             target=length / 2**64,
         )
-
-
-def _paragraph_start(text: str, near: int) -> int:
-    """Where the next paragraph starts; the start of the text if `near` is in its first one."""
-    if near == 0:
-        return 0
-    found = text.find("\n\n", near)
-    return len(text) if found < 0 else found + 2
 
 
 def _cut(window: _Window, tokenizer: TokenizerLike, config: TripletConfig) -> Context | str:

@@ -111,13 +111,9 @@ def build_triplets(
 ) -> TripletSet:
     """Ask what is open, then write triplets and rejections from all that the journal holds.
 
-    Args:
-        contexts: The contexts.
-        config: The build.
-        writer: Who answers; None for self-supervised prompts alone.
-        train: File of the training triplets; the others lie beside it. A side without
-            triplets has no file.
-        on_progress: Called with (answered requests, all requests).
+    Without a writer there are self-supervised prompts alone. The training triplets go to the
+    file ``train``, the rest beside it; a side without triplets has no file. ``on_progress`` is
+    called with (answered requests, all requests).
 
     Raises:
         ServiceError: If the service cannot be used; what came before is in the journal.
@@ -177,7 +173,10 @@ def _put_together(
         rows = _rows(context, [pair for pair in pairs if not pair.flaw], model=model)
         sides[side] += rows
         counts[side] += bool(rows)
-        rejected += (_rejection(context, pair) for pair in pairs if pair.flaw)
+        for pair in pairs:
+            about = asdict(pair)
+            if flaw := about.pop("flaw"):
+                rejected.append({"reason": flaw, "context": context.id, **about})
     used = [reply for request in requests for reply in replies.get(request.id, ())]
     return TripletSet(
         sides=sides,
@@ -243,11 +242,6 @@ def _rows(context: Context, pairs: Iterable[Pair], *, model: str) -> list[Row]:
         }
         for number, pair in enumerate(pairs)
     ]
-
-
-def _rejection(context: Context, pair: Pair) -> Row:
-    about = asdict(pair)
-    return {"reason": about.pop("flaw"), "context": context.id, **about}
 
 
 def _json_lines(rows: Sequence[Mapping[str, Any]]) -> bytes:

@@ -24,17 +24,10 @@ def read_pairs(
 ) -> Iterator[Pair]:
     """Read the pairs out of a reply to `icae.data.triplets.prompts.pairs_messages`.
 
-    Args:
-        reply: The reply; a code fence around the whole of it is taken off.
-        context: The context.
-        specific: Prompts that the service should make up.
-        general: Prompts that it should answer.
-
-    Yields:
-        The pairs. Flaws of whole replies: ``truncated`` (cut off at the token limit),
-        ``not_json``, ``wrong_shape``; of entries: ``wrong_entry``, ``surplus`` (more than asked
-        for), ``unasked`` (an unknown or repeated number), ``missing`` (a numbered prompt without
-        an answer), and those of `icae.data.triplets.quality.find_flaw`.
+    A code fence around the whole of it is taken off. Flaws of whole replies: ``truncated``
+    (cut off at the token limit), ``not_json``, ``wrong_shape``; of entries: ``wrong_entry``,
+    ``surplus`` (more than asked for), ``unasked`` (an unknown or repeated number), ``missing``
+    (a numbered prompt without an answer), and those of `icae.data.triplets.quality.find_flaw`.
     """
     text = reply.text.strip()
     body, flaw = _body(text, ["specific"] * bool(specific) + ["general"] * bool(general))
@@ -94,14 +87,11 @@ def _wrong_entry(task: str, entry: object) -> Pair:
 def _text(entry: Any, name: str) -> str | None:
     """Field of an entry that is valid text, without the white space around it."""
     value = entry.get(name) if isinstance(entry, dict) else None
-    return value.strip() if isinstance(value, str) and _is_unicode(value) else None
+    if not isinstance(value, str) or re.search("[\ud800-\udfff]", value):
+        return None  # JSON escapes may spell lone surrogates, which no file takes
+    return value.strip()
 
 
 def _number(entry: Any) -> int | None:
     number = entry.get("number") if isinstance(entry, dict) else None
     return number if isinstance(number, int) and not isinstance(number, bool) else None
-
-
-def _is_unicode(text: str) -> bool:
-    """Whether a text can be written to a file: JSON escapes may spell lone surrogates."""
-    return not any("\ud800" <= character <= "\udfff" for character in text)

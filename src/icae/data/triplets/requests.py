@@ -90,10 +90,8 @@ class Writer(Protocol):
     def write(self, requests: Sequence[Request], record: Callable[[Reply], None]) -> Failures:
         """Write a reply to each request, in any order; returns those that were given up.
 
-        Args:
-            requests: The requests.
-            record: Takes each reply as soon as it is there; when it returns, the reply is
-                on disk. Several threads may call it at once.
+        ``record`` takes each reply as soon as it is there; when it returns, the reply is on
+        disk. Several threads may call it at once.
 
         Raises:
             IcaeError: If no request can be answered; what was recorded stays.

@@ -14,14 +14,9 @@ _WHOLE = re.compile(r"[.!?][\"'”’)\]*_]*$")
 
 
 def sentences(text: str) -> list[str]:
-    """Cut a text into sentences; a line end ends one too.
+    """Cut a text into sentences, stripped and none empty; a line end ends one too.
 
-    Args:
-        text: Any text.
-
-    Returns:
-        Sentences without the white space around them, none empty. What is no whole sentence,
-        such as a heading, is among them: see `is_sentence`.
+    What is no whole sentence, such as a heading, is among them: see `is_sentence`.
     """
     found, start = [], 0
     for match in _END.finditer(text):
