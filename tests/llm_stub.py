@@ -68,7 +68,6 @@ class LlmStub:
         self.lock = threading.Lock()
         self.bodies: list[dict[str, Any]] = []
         self.keys: list[str] = []
-        self.times: list[float] = []
         self.answered: list[str] = []
         self.in_flight = self.most_in_flight = 0
         self.url = ""
@@ -77,7 +76,6 @@ class LlmStub:
         with self.lock:
             self.bodies.append(body)
             self.keys.append(key)
-            self.times.append(time.monotonic())
             self.in_flight += 1
             self.most_in_flight = max(self.most_in_flight, self.in_flight)
             return len(self.bodies) - 1
@@ -109,18 +107,10 @@ def llm_stub(decide: Callable[[int], Act] = lambda number: Act()) -> Iterator[Ll
                 self.close_connection = True
                 return
             content = proper_answer(user) if act.content is None else act.content
+            message = {"role": "assistant", "content": content}
             answer: dict[str, Any] = {
-                "id": "x",
-                "object": "chat.completion",
-                "created": 0,
                 "model": body["model"],
-                "choices": [
-                    {
-                        "index": 0,
-                        "finish_reason": act.finish,
-                        "message": {"role": "assistant", "content": content},
-                    }
-                ],
+                "choices": [{"index": 0, "finish_reason": act.finish, "message": message}],
                 "usage": {"prompt_tokens": 100, "completion_tokens": 40, "total_tokens": 140},
             }
             if act.status != 200:

@@ -196,6 +196,7 @@ def build(
         output: Training triplets, .jsonl or .parquet; the other files lie beside it.
         model: Model of the service.
     """
+    from icae.data.triplets.dataset import JOURNAL, beside
     from icae.model import load_tokenizer
 
     *prompts, reply_tokens = answers.counts(llm)
@@ -203,7 +204,8 @@ def build(
     writer: Writer | None = None
     if llm not in (SELF, NONE):
         writer = service.writer(llm, model, max_tokens=reply_tokens)
-    _check_output(output, force=force or service.dry_run)
+    begun = beside(output, JOURNAL).exists()  # then what is there is of a build
+    check_output(output, force=force or service.dry_run or begun)
     price = service.price_of_tokens()
     tokenizer = load_tokenizer(decoder.base or DEFAULT_BASE)
     sample = _choose(config, tokenizer)
@@ -240,21 +242,12 @@ def _config(
     )
 
 
-def _check_output(output: Path, *, force: bool) -> None:
-    """Refuse an output that is there already, unless a journal shows that it is of a build."""
-    from icae.data.triplets.dataset import JOURNAL, beside
-
-    ours = beside(output, JOURNAL).exists()
-    check_output(output, force=force or ours)
-
-
 def _numbers(text: str, separator: str, option: str, example: str) -> tuple[float, float]:
     try:
         first, second = (float(part) for part in text.split(separator))
     except ValueError:
-        raise typer.BadParameter(
-            f"{text!r} is not of the form {example}.", param_hint=option
-        ) from None
+        message = f"{text!r} is not of the form {example}."
+        raise typer.BadParameter(message, param_hint=option) from None
     return first, second
 
 

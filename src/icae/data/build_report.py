@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -26,24 +26,16 @@ _REASON_HEADS = ("short", "letters", "repetitive", "overlap", "tokens", "exact",
 class SourceReport:
     """One source of a build.
 
+    ``read``, ``kept``, ``validation`` and ``train`` (copies counted) are documents.
+
     Attributes:
-        name: The source.
-        read: Documents read.
         dropped: Reason -> documents dropped: ``short``, ``letters``, ``repetitive``,
             ``contaminated``, ``few_tokens``, ``exact``, ``near``.
         trimmed: Documents kept without a passage that overlaps with an evaluation set.
         overlaps: Overlapping passages found.
-        characters: Characters read.
-        characters_cut: Characters removed as overlaps.
+        characters_cut: Characters removed as overlaps, of the ``characters`` read.
         lines_dropped: Lines of leftover markup removed.
-        kept: Documents that passed every check.
-        kept_tokens: Their tokens.
-        validation: Documents among them held out for validation.
-        validation_tokens: Their tokens.
-        train: Documents in the training shards, copies counted.
-        train_tokens: Their tokens.
-        share_wanted: Share of the training tokens asked for, 0..1.
-        share_reached: Share of the training tokens reached, 0..1.
+        share_wanted: Share of the training tokens asked for, 0..1; ``share_reached`` likewise.
         copies: Training tokens per token available for training.
         missing_tokens: Tokens by which the source is too small for its share of the budget.
     """
@@ -70,17 +62,12 @@ class SourceReport:
 
 @dataclass(frozen=True, kw_only=True)
 class BuildReport:
-    """A finished build.
+    """A finished build; ``documents`` and ``tokens`` are those of the training shards.
 
     Attributes:
         identity: Configuration, tokenizer and inputs, hashed.
         config: The configuration as plain values.
         packages: Package -> version, of those that decide the result.
-        sources: The sources in order.
-        documents: Documents in the training shards.
-        tokens: Tokens in the training shards.
-        validation_documents: Documents in the validation shards.
-        validation_tokens: Tokens in the validation shards.
         evaluation_ngrams: Distinct n-grams of the evaluation sets.
         seconds: Stage -> seconds; those of a killed run that had to be done again are not in it.
     """
@@ -179,7 +166,7 @@ def markdown(report: BuildReport) -> str:
         "## Mixture",
         markdown_table(
             ("source", "kept tokens", "validation", "train tokens", "wanted", "reached", "copies"),
-            [_mixture_row(source) for source in report.sources],
+            map(_mixture_row, report.sources),
         ),
         *(
             f"**{source.name} is too small**: {source.missing_tokens:,} tokens are missing for "
@@ -192,12 +179,12 @@ def markdown(report: BuildReport) -> str:
         "evaluation set, of too few tokens, exact and near duplicates; kept.",
         markdown_table(
             ("source", "read", *_REASON_HEADS, "kept"),
-            [_document_row(source) for source in report.sources],
+            map(_document_row, report.sources),
         ),
         f"## Overlap with evaluation sets ({report.evaluation_ngrams:,} n-grams)",
         markdown_table(
             ("source", "passages", "documents dropped", "documents trimmed", "characters cut"),
-            [_overlap_row(source) for source in report.sources],
+            map(_overlap_row, report.sources),
         ),
         "## Inputs",
         markdown_table(
@@ -208,35 +195,25 @@ def markdown(report: BuildReport) -> str:
     return "\n\n".join(filter(None, sections)) + "\n"
 
 
-def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table of plain cells."""
-    lines = [head, ["---"] * len(head), *rows]
+def markdown_table(head: Sequence[str], rows: Iterable[Sequence[str | int]]) -> str:
+    """A Markdown table of plain cells; numbers are grouped by thousands."""
+    cells = [[one if isinstance(one, str) else f"{one:,}" for one in row] for row in rows]
+    lines = [head, ["---"] * len(head), *cells]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
-def _mixture_row(source: SourceReport) -> tuple[str, ...]:
-    return (
-        source.name,
-        f"{source.kept_tokens:,}",
-        f"{source.validation_tokens:,}",
-        f"{source.train_tokens:,}",
-        f"{100 * source.share_wanted:.2f} %",
-        f"{100 * source.share_reached:.2f} %",
-        f"{source.copies:.2f}",
-    )
+def _mixture_row(source: SourceReport) -> tuple[str | int, ...]:
+    shares = (f"{100 * share:.2f} %" for share in (source.share_wanted, source.share_reached))
+    tokens = (source.kept_tokens, source.validation_tokens, source.train_tokens)
+    return (source.name, *tokens, *shares, f"{source.copies:.2f}")
 
 
-def _document_row(source: SourceReport) -> tuple[str, ...]:
-    reasons = (*_COUNTED, *_DUPLICATES)
-    dropped = (f"{source.dropped.get(reason, 0):,}" for reason in reasons)
-    return (source.name, f"{source.read:,}", *dropped, f"{source.kept:,}")
+def _document_row(source: SourceReport) -> tuple[str | int, ...]:
+    dropped = (source.dropped.get(reason, 0) for reason in (*_COUNTED, *_DUPLICATES))
+    return (source.name, source.read, *dropped, source.kept)
 
 
-def _overlap_row(source: SourceReport) -> tuple[str, ...]:
-    return (
-        source.name,
-        f"{source.overlaps:,}",
-        f"{source.dropped.get('contaminated', 0):,}",
-        f"{source.trimmed:,}",
-        f"{source.characters_cut:,} of {source.characters:,}",
-    )
+def _overlap_row(source: SourceReport) -> tuple[str | int, ...]:
+    dropped = source.dropped.get("contaminated", 0)
+    cut = f"{source.characters_cut:,} of {source.characters:,}"
+    return (source.name, source.overlaps, dropped, source.trimmed, cut)

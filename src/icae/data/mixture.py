@@ -68,7 +68,9 @@ def make_plan(config: BuildConfig, chunks: Sequence[Chunk], owners: Sequence[int
     del signatures
     sources = np.repeat(np.array(owners, dtype=np.int64), sizes)
     kept = verdicts == KEPT
-    validation = kept & is_validation(keys, share=config.validation_share, seed=config.seed)
+    validation = kept & (
+        uniform(keys, seed=config.seed, purpose="validation") < config.validation_share
+    )
     members = [
         np.flatnonzero(kept & ~validation & (sources == i)) for i in range(len(config.sources))
     ]
@@ -96,11 +98,6 @@ def make_plan(config: BuildConfig, chunks: Sequence[Chunk], owners: Sequence[int
         copies=copies,
         wanted=wanted,
     )
-
-
-def is_validation(keys: Hashes, *, share: float, seed: int) -> NDArray[np.bool_]:
-    """Whether each document of keys uint64 ``[N, 2]`` is held out for validation, bool ``[N]``."""
-    return uniform(keys, seed=seed, purpose="validation") < share
 
 
 def plan_tokens(

@@ -193,15 +193,6 @@ def test_build_that_failed_while_reading_goes_on_to_the_same_bytes(
     assert len(rest.calls) == len(whole.calls) - calls, "a finished chunk is not read again"
 
 
-def test_half_written_chunk_is_replaced(run, stop, result, tmp_path):
-    run("whole")
-    stop(1)
-    (partial,) = (tmp_path / "out/work/chunks").glob(".*.partial")
-    (partial / "tokens.bin").write_bytes(b"junk")
-    run()
-    assert result() == result("whole")
-
-
 class KilledAt:
     """Progress that kills the process at its n-th line, as `kill -9` would."""
 

@@ -50,24 +50,18 @@ def test_exact_duplicates_go_whatever_their_case_and_spacing():
     assert verdicts([]) == []
 
 
-def test_near_duplicate_goes_and_the_first_one_stays():
-    text = story(0)
-    assert verdicts([story(1), text, changed(text, 200), story(2)]) == [KEPT, KEPT, NEAR, KEPT]
+def test_first_of_near_duplicates_stays_among_others():
+    texts = [*map(story, range(30)), changed(story(1), 200)]
+    assert verdicts(texts) == [KEPT] * 30 + [NEAR]
 
 
-@pytest.mark.parametrize("every", [2, 5, 10])
-def test_documents_that_share_some_wording_are_kept(every):
-    assert verdicts([story(0), changed(story(0), every)]) == [KEPT, KEPT]
-
-
-def test_documents_without_a_common_run_are_kept():
-    assert verdicts([story(seed) for seed in range(30)]) == [KEPT] * 30
-
-
-def test_threshold_is_a_setting():
-    texts = [story(0), changed(story(0), 40)]
-    assert verdicts(texts, threshold=0.95) == [KEPT, KEPT]
-    assert verdicts(texts, threshold=0.6) == [KEPT, NEAR]
+@pytest.mark.parametrize(
+    ("every", "threshold", "verdict"),
+    [(2, 0.8, KEPT), (10, 0.8, KEPT), (40, 0.95, KEPT), (40, 0.6, NEAR)],
+)
+def test_shared_wording_counts_from_the_threshold_on(every, threshold, verdict):
+    texts = [story(0), changed(story(0), every)]
+    assert verdicts(texts, threshold=threshold) == [KEPT, verdict]
 
 
 def test_what_is_similar_to_a_dropped_document_only_is_kept():

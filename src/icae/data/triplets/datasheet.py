@@ -52,7 +52,7 @@ def datasheet(
         f"Command: `{command}`",
         *_cost(made, price),
     ]
-    rows = [(task, *(f"{counts[side]:,}" for side in SIDES)) for task, counts in made.tasks.items()]
+    rows = [[task, *(f"{counts[side]:,}" for side in SIDES)] for task, counts in made.tasks.items()]
     sections = [
         "# Datasheet",
         _summary(made, config),
@@ -135,8 +135,8 @@ def _contexts(sample: ContextSample, config: TripletConfig) -> str:
 
 
 def _rejected(made: TripletSet) -> str:
-    rows = [(reason, f"{count:,}") for reason, count in made.reasons.items()]
-    text = markdown_table(("reason", "count"), rows) if rows else "Nothing."
+    reasons = made.reasons.items()
+    text = markdown_table(("reason", "count"), reasons) if reasons else "Nothing."
     if made.unanswered:
         text += f"\n\n{made.unanswered:,} requests have no usable reply."
     return text

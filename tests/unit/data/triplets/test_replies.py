@@ -47,10 +47,8 @@ def test_reply_of_the_shape_asked_for_gives_all_its_pairs(read):
         ("topic", "What is the main topic?", "The text is about the life of Ada Lovelace."),
     ]
     assert rejected == []
-
-
-def test_code_fence_around_the_whole_reply_is_taken_off(read):
-    assert len(read(f"```json\n{json.dumps({'specific': [PAIR]})}\n```", general=())[0]) == 1
+    fenced = f"```json\n{json.dumps({'specific': [PAIR]})}\n```"
+    assert read(fenced, general=())[0] == used[:1]
 
 
 @pytest.mark.parametrize(
@@ -98,16 +96,17 @@ def test_prompts_beyond_the_number_asked_for_are_surplus(read):
     assert (len(used), flaws(rejected)) == (1, ["surplus"])
 
 
-def test_numbers_not_asked_for_and_numbers_left_out_are_told_apart(read):
-    entries = [TITLE, TITLE, {"number": 9, "answer": "x"}, {"number": True, "answer": "x"}]
-    used, rejected = read({"general": entries}, specific=0)
-    assert [p.task for p in used] == ["title"]
-    assert flaws(rejected) == ["unasked", "unasked", "wrong_entry", "missing"]
-
-
-def test_numbered_prompt_with_an_entry_of_another_shape_is_rejected_once(read):
-    _, rejected = read({"general": [{"number": 1}, TOPIC]}, specific=0)
-    assert flaws(rejected) == ["wrong_entry"]
+@pytest.mark.parametrize(
+    ("entries", "reasons"),
+    [
+        ([TITLE, TITLE, TOPIC], ["unasked"]),
+        ([TITLE, TOPIC, {"number": 9, "answer": "x"}], ["unasked"]),
+        ([TITLE, {"number": True, "answer": "x"}], ["wrong_entry", "missing"]),
+        ([{"number": 1}, TOPIC], ["wrong_entry"]),
+    ],
+)
+def test_numbers_not_asked_for_left_out_and_of_another_shape_are_told_apart(read, entries, reasons):
+    assert flaws(read({"general": entries}, specific=0)[1]) == reasons
 
 
 def test_plain_answer_that_was_cut_off_is_unterminated(make_context, make_reply):
