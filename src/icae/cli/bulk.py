@@ -77,7 +77,6 @@ def _maker(model: ModelOptions) -> dict[str, str]:
 
 
 def _runner(workers: int, threads: int, device: str | None) -> Runner:
-    """This process, or workers."""
     from icae.serve.bulk import run_here
     from icae.serve.bulk.ray import RayRunner
 

@@ -171,7 +171,6 @@ def _payload(
 
 
 def _show(payload: dict[str, Any]) -> None:
-    """Print the plan for one document and for all of them."""
     size, every, n = console.size_text, payload["all"], payload["documents"]
     kv, kv_all, work = payload["kv_bytes"], every["kv_bytes"], payload["question_tflop"]
     rows = [

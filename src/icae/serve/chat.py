@@ -170,7 +170,6 @@ async def _pieces(work: ChatWork, queue: asyncio.Queue[str | None]) -> AsyncIter
 async def _events(
     work: ChatWork, head: Json, first: str, pieces: AsyncIterator[str]
 ) -> AsyncIterator[str]:
-    """Server-sent events of an answer."""
     try:
         yield _event(_chunk(head, {"role": "assistant", "content": ""}))
         if first:

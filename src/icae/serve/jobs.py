@@ -26,9 +26,6 @@ class Job:
     """A memory that is being made or changed.
 
     Attributes:
-        owner: Whose it is.
-        id: Its id.
-        title: What the owner calls it.
         work: Gives the steps of the work; they run in the model's thread.
         progress: (spans done, spans in all); (0, 0) before it begins.
         future: Done when the memory is on the disk, or the work failed.

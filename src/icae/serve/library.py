@@ -163,8 +163,7 @@ class Library:
             RequestError: If the owner has none of an id (404), or it is not ready (409).
         """
         for memory_id in memory_ids:
-            entry = self.get(owner, memory_id)
-            if entry.record is None:
+            if self.get(owner, memory_id).record is None:
                 raise RequestError(
                     "The memory is not ready.",
                     status=409,
@@ -241,7 +240,6 @@ class Library:
 
 
 def _new_id() -> str:
-    """A random id that cannot be guessed."""
     return f"mem_{secrets.token_hex(12)}"
 
 

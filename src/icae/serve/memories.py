@@ -184,7 +184,6 @@ async def _outcome(
 
 
 def _memory(entry: Entry) -> MemoryObject:
-    """A memory as the API tells of it."""
     record, job = entry.record, entry.job
     made = MemoryObject(id=entry.id, object="memory", name=entry.title, status="ready")
     if record is not None:

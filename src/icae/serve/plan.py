@@ -152,8 +152,7 @@ class Workload:
     """What is to be compressed, and how it is used.
 
     Attributes:
-        documents: Number of documents.
-        tokens: T, tokens of each.
+        tokens: T, tokens of each document.
         ratio: Context tokens per slot.
         model: Architecture of the adapter; spans, LoRA and objective tokens are read.
         dtype: Precision of slots and key-value cache: ``bfloat16`` or ``float32``.

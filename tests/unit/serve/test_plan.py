@@ -131,15 +131,6 @@ def test_without_compression_only_the_text_read_anew_is_saved() -> None:
     assert made.break_even == pytest.approx((made.compress_flop + one) / one)
 
 
-def test_device_hours_grow_with_documents_and_fall_with_speed() -> None:
-    one = plan(SMOLLM2, workload())
-    many = plan(SMOLLM2, workload(documents=1000))
-    assert many.device_hours(0.5) == pytest.approx(1000 * one.device_hours(0.5))
-    assert one.device_hours(1.0) == pytest.approx(one.compress_flop / 1e12 / 3600)
-    with pytest.raises(ConfigError):
-        one.device_hours(0.0)
-
-
 @pytest.mark.parametrize(
     ("name", "value"),
     [

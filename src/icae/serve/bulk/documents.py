@@ -129,7 +129,6 @@ def cut_blocks(files: Iterable[tuple[Path, str]], *, size: int) -> list[Block]:
 
 
 def _places(path: Path, name: str) -> Iterator[Piece]:
-    """Each document of a file."""
     kind = _kind(path) or "file"
     for row, offset in enumerate(_offsets(path, kind)):
         yield Piece(path=str(path), name=name, kind=kind, first=row, offset=offset)

@@ -34,8 +34,8 @@ MANIFEST = "bulk.json"
 class BulkFolder:
     """The folder of a bulk run; it need not be there."""
 
-    def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
+    def __init__(self, path: Path) -> None:
+        self.path = path
 
     def open(self, manifest: Mapping[str, Any]) -> None:
         """Start a run made of such settings and input here, or go on with the same one.

@@ -57,10 +57,7 @@ class RayWorker:
 class RayRunner:
     """Runs blocks on Ray: on the cluster of $RAY_ADDRESS, else on this machine.
 
-    Attributes:
-        workers: Number of encoder actors.
-        cpus: Processors of each.
-        gpus: GPUs of each.
+    `workers` is the number of encoder actors, `cpus` and `gpus` what each takes.
     """
 
     workers: int

@@ -55,13 +55,3 @@ def build_job(tmp_path: Path, documents: Path) -> Callable[..., BulkJob]:
         )
 
     return build
-
-
-@pytest.fixture
-def files_of() -> Callable[[Path], dict[str, bytes]]:
-    """``files_of(folder)``: every file below it with its bytes."""
-    return lambda folder: {
-        path.relative_to(folder).as_posix(): path.read_bytes()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file()
-    }
