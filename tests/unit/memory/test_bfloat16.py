@@ -10,7 +10,7 @@ from icae.memory.bfloat16 import from_bfloat16_bits, to_bfloat16_bits
 
 def test_every_finite_bfloat16_value_round_trips_bit_for_bit() -> None:
     bits = np.arange(2**16, dtype=np.uint16)
-    finite = bits[(bits & 0x7F80) != 0x7F80]
+    finite = bits[(bits & 0x7F80) != 0x7F80].reshape(2, -1)
     assert np.array_equal(to_bfloat16_bits(from_bfloat16_bits(finite)), finite)
 
 
@@ -36,8 +36,3 @@ def test_no_bfloat16_value_is_nearer_than_the_one_chosen(value: float) -> None:
     neighbours = np.array([bits[0] - (bits[0] & 0x7FFF > 0), bits[0], bits[0] + 1], dtype=np.uint16)
     distances = np.abs(from_bfloat16_bits(neighbours).astype(np.float64) - value)
     assert distances[1] == distances.min()
-
-
-def test_shape_is_kept() -> None:
-    assert to_bfloat16_bits(np.zeros((2, 3), dtype=np.float32)).shape == (2, 3)
-    assert from_bfloat16_bits(np.zeros((2, 3), dtype=np.uint16)).shape == (2, 3)

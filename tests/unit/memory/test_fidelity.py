@@ -26,13 +26,10 @@ def test_probabilities_are_kept_in_steps_of_one_in_255() -> None:
     assert again == made
 
 
-def test_verbatim_tokens_are_reproduced_for_certain() -> None:
-    made = TokenFidelity.of_verbatim(3)
-    assert (made.share, made.probabilities.tolist()) == (1.0, [1.0] * 3)
-
-
 def test_share_is_that_of_the_tokens_reproduced() -> None:
     assert fidelity(True, False, True, True).share == 0.75
+    verbatim = TokenFidelity.of_verbatim(3)
+    assert (verbatim.share, verbatim.probabilities.tolist()) == (1.0, [1.0] * 3)
 
 
 def test_parts_join_unless_one_was_not_measured() -> None:

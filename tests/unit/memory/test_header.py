@@ -112,25 +112,16 @@ def test_header_whose_text_is_another_or_longer_is_refused(changed: Changed) -> 
 @pytest.mark.parametrize(
     "change",
     [
-        {"slot_count": 6},
-        {"verbatim_count": 1},
+        {"slot_count": 8},
+        {"verbatim_count": 4},
         {"verbatim_count": -1},
-        {"token_fidelity": True},
+        {"token_fidelity": False},
         {"source_bytes": None},
         {"created_by": "\ud800"},
     ],
     ids=ascii,
 )
 def test_header_that_contradicts_the_tensors_is_refused(
-    changed: Changed, change: dict[str, Any]
-) -> None:
-    refused(changed(lambda header: header.update(change)), "damaged")
-
-
-@pytest.mark.parametrize(
-    "change", [{"verbatim_count": 4}, {"token_fidelity": False}, {"slot_count": 8}], ids=str
-)
-def test_header_that_contradicts_tensors_of_tokens_is_refused(
     mixed_changed: Changed, change: dict[str, Any]
 ) -> None:
     refused(mixed_changed(lambda header: header.update(change)), "damaged")
@@ -160,22 +151,12 @@ def test_span_that_contradicts_the_rest_is_refused(
     refused(mixed_changed(lambda header: header["spans"][index].update(change)), "damaged")
 
 
-@pytest.mark.parametrize("text", ["", "null", "[]", "{", '{"a":NaN}', "[" * 50_000, "\ud800"])
-def test_header_that_is_not_the_expected_json_is_refused(
-    memory: Memory, path: Path, taken_apart: TakeApart, text: str
-) -> None:
-    file = taken_apart(memory)
-    file.metadata["header"] = text
-    refused(file.write(path), "header")
-
-
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         ({"format": "another"}, "safetensors file, but not a memory"),
         ({"format": None}, "safetensors file, but not a memory"),
         ({"format_version": "4"}, r"(?s)newer icae.*Upgrade"),
-        ({"format_version": "999"}, r"(?s)newer icae.*Upgrade"),
         ({"format_version": "4", "header": None, "new": "x"}, r"(?s)newer icae.*Upgrade"),
         ({"format_version": "0"}, "format_version"),
         ({"format_version": "one"}, "format_version"),
@@ -185,7 +166,13 @@ def test_header_that_is_not_the_expected_json_is_refused(
         ({"sha256": None}, "metadata"),
         ({"extra": "x"}, "metadata"),
         ({"sha256": "0" * 64}, "changed after it was written"),
+        ({"header": ""}, "header"),
+        ({"header": "[]"}, "header"),
+        ({"header": '{"a":NaN}'}, "header"),
+        ({"header": "[" * 50_000}, "header"),
+        ({"header": "\ud800"}, "header"),
     ],
+    ids=lambda value: ascii(value)[:20],
 )
 def test_metadata_of_another_file_or_version_has_its_own_message(
     memory: Memory, path: Path, taken_apart: TakeApart, change: dict[str, Any], message: str
@@ -194,13 +181,6 @@ def test_metadata_of_another_file_or_version_has_its_own_message(
     merged = {**file.metadata, **change}
     file.metadata = {key: text for key, text in merged.items() if text is not None}
     with pytest.raises(MemoryFileError, match=message):
-        Memory.load(file.write(path))
-
-
-def test_upper_case_digest_is_refused(memory: Memory, path: Path, taken_apart: TakeApart) -> None:
-    file = taken_apart(memory)
-    file.metadata["sha256"] = file.metadata["sha256"].upper()
-    with pytest.raises(MemoryFileError, match="SHA-256"):
         Memory.load(file.write(path))
 
 
@@ -214,35 +194,34 @@ def test_slots_that_are_not_finite_are_refused_though_the_digest_is_right(
         Memory.load(file.sealed().write(path))
 
 
-def test_token_that_contradicts_its_span_is_refused(
-    mixed: Memory, path: Path, taken_apart: TakeApart
-) -> None:
-    for tensor, offset, flip, message in (
+@pytest.mark.parametrize(
+    ("tensor", "offset", "flip", "message"),
+    [
         ("reproduced", 0, 0b1, "another fidelity"),
-        ("confidence", 3, 0b1, "not certain"),
-    ):
-        file = taken_apart(mixed)
-        at = file.entries[tensor]["data_offsets"][0] + offset
-        file.data = file.data[:at] + bytes([file.data[at] ^ flip]) + file.data[at + 1 :]
-        with pytest.raises(MemoryFileError, match=message):
-            Memory.load(file.sealed().write(path))
-
-
-def test_bit_of_a_token_that_does_not_exist_is_refused(
-    build: Callable[..., Memory], path: Path, taken_apart: TakeApart
+        ("reproduced", 0, 0b1000, "does not exist"),
+        ("confidence", 2, 0b1, "not certain"),
+    ],
+)
+def test_token_that_contradicts_its_span_is_refused(
+    build: Callable[..., Memory],
+    path: Path,
+    taken_apart: TakeApart,
+    tensor: str,
+    offset: int,
+    flip: int,
+    message: str,
 ) -> None:
-    file = taken_apart(build("abc", "t3"))
-    start = file.entries["reproduced"]["data_offsets"][0]
-    assert file.data[start] == 0b111
-    file.data = file.data[:start] + b"\x0f" + file.data[start + 1 :]
-    with pytest.raises(MemoryFileError, match="does not exist"):
+    file = taken_apart(build("abc", "s2 t1"))
+    at = file.entries[tensor]["data_offsets"][0] + offset
+    file.data = file.data[:at] + bytes([file.data[at] ^ flip]) + file.data[at + 1 :]
+    with pytest.raises(MemoryFileError, match=message):
         Memory.load(file.sealed().write(path))
 
 
 SINCE_2 = ("kind", "verbatim_start", "verbatim_end", "refine_steps", "refine_seconds")
 
 
-@pytest.mark.parametrize("key", ["kind", "verbatim_start", "token_fidelity", "verbatim_count"])
+@pytest.mark.parametrize("key", ["kind", "token_fidelity"])
 def test_version_1_knows_nothing_of_what_version_2_added(
     memory: Memory, path: Path, taken_apart: TakeApart, key: str
 ) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from typing import Any
 
@@ -28,18 +29,9 @@ def test_mismatch_names_both_sides_the_field_and_both_values(
         provenance.require_match(other, what_self="the loaded model", what_other="notes.icae")
     error = caught.value
     assert error.message == f"notes.icae does not fit the loaded model: {label} differs."
-    assert error.got is not None
-    assert error.expected is not None
-    assert error.got.startswith("notes.icae: ")
-    assert str(value) in error.got
-    assert error.expected.startswith("the loaded model: ")
-    assert str(getattr(provenance, field)) in error.expected
-
-
-def test_adapter_mismatch_shows_both_adapter_names(provenance: Provenance) -> None:
-    other = replace(provenance, adapter="elsewhere", adapter_hash="c" * 64)
-    with pytest.raises(IncompatibleMemoryError, match=r"(?s)elsewhere.*tiny-adapter"):
-        provenance.require_match(other, what_self="x", what_other="y")
+    assert re.fullmatch(f"notes.icae: {label}.*{value}.*", str(error.got))
+    mine = getattr(provenance, field)
+    assert re.fullmatch(f"the loaded model: {label}.*{mine}.*", str(error.expected))
 
 
 def test_renamed_model_and_adapter_still_match(provenance: Provenance) -> None:

@@ -7,74 +7,44 @@ import numpy as np
 import pytest
 
 from icae.errors import InputError
-from icae.memory import Embeddings, Memory, MemoryDocument, Provenance, Span, TokenFidelity
+from icae.memory import Memory, TokenFidelity
 from icae.memory.shading import shaded_spans
 from word_memories import with_spans
 
 
 def test_stretches_tile_the_text_of_every_span(build: Callable[..., Memory]) -> None:
-    memory = build("abcdefghij", "s3 t2 s4 s1")
+    memory = build("xyz", "s3", seed=1) + build("abcdefghij", "s3 t2 s4 s1")
     fidelity = memory.token_fidelity
     assert fidelity is not None
     seen = []
-    for index, stretches in shaded_spans(memory, 0, range(10)):
+    for index, stretches in shaded_spans(memory, 1, range(10)):
         assert {s.span for s in stretches} == {index}
         seen += stretches
     assert [(s.start, s.end) for s in seen] == [(i, i + 1) for i in range(10)]
-    assert [s.lost for s in seen] == (~fidelity.reproduced).tolist()
-    assert [s.confidence for s in seen] == fidelity.probabilities.tolist()
-
-
-def test_tokens_of_another_document_are_not_mixed_up(build: Callable[..., Memory]) -> None:
-    memory = build("abc", "s3") + build("defg", "s2 s2", seed=1)
-    fidelity = memory.token_fidelity
-    assert fidelity is not None
-    seen = [s for _, stretches in shaded_spans(memory, 1, range(4)) for s in stretches]
+    assert [s.span for s in seen] == [1] * 3 + [2] * 2 + [3] * 4 + [4]
+    assert [s.lost for s in seen] == (~fidelity.reproduced[3:]).tolist()
     assert [s.confidence for s in seen] == fidelity.probabilities[3:].tolist()
-    assert [s.span for s in seen] == [1, 1, 2, 2]
 
 
 def test_tokens_that_share_a_character_are_as_weak_as_the_weakest(
-    provenance: Provenance,
+    build: Callable[..., Memory],
 ) -> None:
     # Tokens: "a", then three bytes of one character, the last in the second span, then "b".
+    memory = build("a🙂🙂🙂b", "s3 s2")
     measured = TokenFidelity(
-        reproduced=np.array([True, False, True]), confidence=np.array([255, 51, 102], np.uint8)
+        reproduced=np.array([True, False, True, True, True]),
+        confidence=np.array([255, 51, 102, 204, 255], np.uint8),
     )
-    rest = TokenFidelity(
-        reproduced=np.array([True, True]), confidence=np.array([204, 255], np.uint8)
-    )
-    payload = Embeddings(slots_KD=np.ones((1, 3), np.float32))
-    first = Span(
-        token_start=0,
-        token_end=3,
-        char_start=0,
-        char_end=1,
-        payload=payload,
-        ratio=3,
-        fidelity=measured.share,
-        token_fidelity=measured,
-    )
-    second = replace(
-        first,
-        token_start=3,
-        token_end=5,
-        char_start=1,
-        char_end=3,
-        fidelity=rest.share,
-        token_fidelity=rest,
-    )
-    document = MemoryDocument.of_text("a🙂b", [first, second], name="x", token_ids_sha256=None)
-    memory = Memory(documents=(document,), provenance=provenance)
+    spans = []
+    for span, chars in zip(memory.spans, ((0, 1), (1, 3)), strict=True):
+        own = measured.part(span.token_start, span.token_end)
+        placed = replace(span, char_start=chars[0], char_end=chars[1])
+        spans.append(replace(placed, fidelity=None, token_fidelity=own))
 
-    spans = dict(shaded_spans(memory, 0, [0, 1, 1, 1, 2]))
+    shaded = dict(shaded_spans(with_spans(memory, spans), 0, [0, 1, 1, 1, 2]))
 
-    told = [(s.start, s.end, s.confidence, s.lost) for s in (*spans[0], *spans[1])]
-    assert told == [
-        (0, 1, 1.0, False),
-        (1, 2, pytest.approx(0.2), True),
-        (2, 3, 1.0, False),
-    ]
+    told = [(s.start, s.end, s.confidence, s.lost) for s in (*shaded[0], *shaded[1])]
+    assert told == [(0, 1, 1.0, False), (1, 2, pytest.approx(0.2), True), (2, 3, 1.0, False)]
 
 
 def test_spans_are_shaded_as_a_whole_where_tokens_are_not_known(

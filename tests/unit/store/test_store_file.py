@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -55,43 +56,34 @@ def test_missing_store_is_named(tmp_path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("content", [b"", b"not a store", b"x" * 5000])
-def test_other_file_is_not_a_store_and_stays_as_it_is(path, content) -> None:
-    path.write_bytes(content)
-    for act in (SqliteStore.open, SqliteStore.create):
-        with pytest.raises(StoreError, match="is not a store"):
-            act(path)
-    assert path.read_bytes() == content
+def changed(path: Path, statement: str) -> bytes:
+    with closing(sqlite3.connect(path)) as db:
+        db.execute(statement)
+    return path.read_bytes()
 
 
-def test_folder_is_not_a_store(tmp_path) -> None:
+def test_other_file_is_not_a_store_and_stays_as_it_is(path, tmp_path) -> None:
+    database = changed(tmp_path / "other.db", "CREATE TABLE t (x)")
+    for content in (b"", b"not a store", b"x" * 5000, database):
+        path.write_bytes(content)
+        for act in (SqliteStore.open, SqliteStore.create):
+            with pytest.raises(StoreError, match="is not a store"):
+                act(path)
+        assert path.read_bytes() == content
+
+
+def test_place_where_no_store_can_be_is_refused(tmp_path) -> None:
     with pytest.raises(StoreError, match="is not a store"):
         SqliteStore.create(tmp_path)
-
-
-def test_database_of_another_program_is_not_a_store(path) -> None:
-    db = sqlite3.connect(path)
-    db.execute("CREATE TABLE t (x)")
-    db.commit()
-    db.close()
-    before = path.read_bytes()
-    with pytest.raises(StoreError, match="is not a store"):
-        SqliteStore.create(path)
-    assert path.read_bytes() == before
+    with pytest.raises(StoreError, match="cannot be"):
+        SqliteStore.create(tmp_path / "absent" / "memories.db")
 
 
 def test_store_of_a_newer_version_is_refused(filled) -> None:
-    db = sqlite3.connect(filled)
-    db.execute(f"PRAGMA user_version = {SCHEMA_VERSION + 1}")
-    db.close()
+    changed(filled, f"PRAGMA user_version = {SCHEMA_VERSION + 1}")
     with pytest.raises(StoreError, match="newer icae") as caught:
         SqliteStore.open(filled)
     assert caught.value.got == f"store version {SCHEMA_VERSION + 1}"
-
-
-def test_store_in_a_missing_folder_cannot_be_created(tmp_path) -> None:
-    with pytest.raises(StoreError, match="cannot be"):
-        SqliteStore.create(tmp_path / "absent" / "memories.db")
 
 
 def test_log_of_a_lost_store_is_not_applied_to_a_new_one(path) -> None:
@@ -138,12 +130,6 @@ def test_full_store_is_an_error_and_unchanged(filled, build, text_of) -> None:
         assert store.verify() == []
 
 
-def run(code: str) -> str:
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
 @pytest.fixture
 def shared(filled, build, text_of) -> Iterator[tuple[Path, Path]]:
     """A store and a memory file in a folder that every user may read."""
@@ -159,16 +145,16 @@ def shared(filled, build, text_of) -> Iterator[tuple[Path, Path]]:
 
 def attempt(store: Path, memory: Path, before: str, *, drop_rights: bool = False) -> str:
     """What a process says that adds a memory, as a user without rights if need be."""
-    paths = [path for path in sys.path if path]
-    return run(
-        ADD.format(
-            paths=paths,
-            memory=str(memory),
-            store=str(store),
-            before=before,
-            drop_rights=drop_rights,
-        )
+    code = ADD.format(
+        paths=[path for path in sys.path if path],
+        memory=str(memory),
+        store=str(store),
+        before=before,
+        drop_rights=drop_rights,
     )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 @posix

@@ -19,11 +19,8 @@ def test_passages_end_with_their_document(build, text_of) -> None:
     assert [(p.document, p.document_name) for p in passages] == [(0, "doc"), (1, "second")]
     assert passages[1].char_start == 0
     assert passages[1].text.startswith("other0 ")
-
-
-def test_document_without_text_has_no_passage(build, text_of) -> None:
-    memory = build(text_of(40)).without_source() + build("kept text", name="second")
-    assert [p.document_name for p in passages_of(memory)] == ["second"]
+    some_text = build(text_of(40)).without_source() + build("kept text", name="second")
+    assert [p.document_name for p in passages_of(some_text)] == ["second"]
 
 
 @settings(max_examples=25, deadline=None)

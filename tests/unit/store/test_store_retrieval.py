@@ -44,12 +44,6 @@ def test_passages_of_a_document_are_put_back_in_order_and_joined(library) -> Non
     assert found.memory.documents == (text,)
 
 
-def test_slots_are_those_of_the_stored_memory(library) -> None:
-    whole = library.load("first")
-    found = retrieve(library, "filler100", budget=40)
-    assert (found.memory.slots == whole.slots[:32]).all()
-
-
 def test_passage_that_does_not_fit_makes_room_for_a_shorter_one(library) -> None:
     found = retrieve(library, "filler100 c1", budget=12)
     assert [citation.positions for citation in found.citations] == [11]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+
 import pytest
 
 from icae.errors import StoreError
@@ -23,7 +25,6 @@ def messages(store: SqliteStore) -> str:
     ("damage", "message"),
     [
         ("UPDATE contents SET data = zeroblob(length(data))", "do not match their digest"),
-        ("UPDATE contents SET data = 'text'", "do not match their digest"),
         ("DELETE FROM contents", "bytes are missing"),
         ("UPDATE memories SET tokens = tokens + 1", "its tokens is 201, 200 by its bytes"),
         ("UPDATE memories SET text_sha256 = 'x'", "its text_sha256 is 'x'"),
@@ -32,7 +33,6 @@ def messages(store: SqliteStore) -> str:
         ("UPDATE memories SET settings = '['", "settings cannot be read"),
         ("UPDATE passages SET char_end = char_end - 1", "passages are not those"),
         ("UPDATE passages SET text = 'other'", "not indexed as they are"),
-        ("DELETE FROM passages", "passages are not those"),
         ("INSERT INTO names VALUES ('ghost', 99)", "names a row of memories"),
         ("INSERT INTO passage_words (passage_words) VALUES ('delete-all')", "not indexed"),
     ],
@@ -44,8 +44,6 @@ def test_damage_is_reported(filled, damage, message) -> None:
 
 
 def test_memory_whose_bytes_and_digest_were_both_changed_is_reported(filled) -> None:
-    import hashlib
-
     (data,) = filled._db.execute("SELECT data FROM contents LIMIT 1").fetchone()
     changed = data[:-1] + bytes([data[-1] ^ 1])
     digest = hashlib.sha256(changed).hexdigest()
