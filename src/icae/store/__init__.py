@@ -16,9 +16,11 @@ from icae.store.base import (
     StoredMemory,
 )
 from icae.store.keys import compressor_settings, memory_key
-from icae.store.opening import create_store, open_store
 from icae.store.retrieval import Citation, Retrieved, retrieve
 from icae.store.sqlite import SqliteStore
+
+open_store = SqliteStore.open
+create_store = SqliteStore.create
 
 __all__ = [
     "Added",

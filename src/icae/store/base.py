@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Protocol, Self
 
 from icae.memory import Memory, Provenance
@@ -80,11 +79,6 @@ class StoredMemory:
     bytes: int
     sha256: str
     added_at: str
-
-    @property
-    def references(self) -> int:
-        """How many names stand for it."""
-        return len(self.names)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,16 +157,14 @@ class MemoryStore(Protocol):
     def link(self, key: str, *, name: str) -> Added | None:
         """Give the memory with a key a name, which moves here if another memory had it.
 
-        Returns:
-            What was done, or None if the store has no such memory.
+        Returns None if the store has no such memory.
         """
         ...
 
     def records(self, *, under: str = "") -> list[StoredMemory]:
-        """All memories, those with names first, in the order of the names.
+        """All memories, or those with a name that starts so; in the order of the names.
 
-        Args:
-            under: Only those with a name that starts so, if it is not empty.
+        Memories without a name come last.
         """
         ...
 
@@ -196,15 +188,10 @@ class MemoryStore(Protocol):
     def search(
         self, query: str, *, limit: int = 10, made_by: Provenance | None = None
     ) -> list[SearchHit]:
-        """Find passages by their words.
+        """Find passages by the words of any text: those with more and rarer ones come first.
 
-        Args:
-            query: Any text; passages with more and rarer words of it come first.
-            limit: Most passages to return.
-            made_by: Only memories that fit this, or None for all.
-
-        Returns:
-            Passages of memories that have a name, best first.
+        Only memories that have a name are searched, and if `made_by` is given, of these only
+        those that fit it.
 
         Raises:
             InputError: If the query has no word.
@@ -216,11 +203,7 @@ class MemoryStore(Protocol):
         ...
 
     def remove(self, key: str) -> StoredMemory:
-        """Drop a memory, named by its key or the first digits of it, and all of its names.
-
-        Returns:
-            What the store knew about it.
-        """
+        """Drop a memory, named by its key or the first digits of it, and all of its names."""
         ...
 
     def collect(self) -> Collected:
@@ -237,9 +220,4 @@ class MemoryStore(Protocol):
 
     def __enter__(self) -> Self: ...
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None: ...
+    def __exit__(self, *exception: object) -> None: ...

@@ -26,21 +26,8 @@ def maker_hash(provenance: Provenance) -> str:
 
 
 def memory_key(text_sha256: str, provenance: Provenance, settings: Settings) -> str:
-    """Content address of a memory, known before it is made.
-
-    Args:
-        text_sha256: Digest of the text in UTF-8.
-        provenance: What makes the slots.
-        settings: What is asked of the compressor.
-
-    Returns:
-        SHA-256, lower-case hex.
-    """
-    parts = {
-        "made_by": maker_hash(provenance),
-        "settings": dict(settings),
-        "text": text_sha256,
-    }
+    """Content address of a memory, known before it is made: SHA-256, lower-case hex."""
+    parts = {"made_by": maker_hash(provenance), "settings": dict(settings), "text": text_sha256}
     return hashlib.sha256(write_canonical(parts).encode()).hexdigest()
 
 
@@ -61,11 +48,7 @@ def settings_of(memory: Memory, content_sha256: str) -> Settings:
     """What was asked of the compressor, as far as the memory shows it.
 
     A text compressed as a whole at one ratio has the settings that name just that. What
-    was edited, merged, refined or stripped of its text is addressed by its content.
-
-    Args:
-        memory: The memory.
-        content_sha256: Digest of its bytes.
+    was edited, merged, refined or stripped of its text is addressed by the digest of its bytes.
     """
     spans = memory.spans
     ratios = {span.ratio for span in spans}

@@ -22,18 +22,7 @@ _WORD = re.compile(r"\w+")
 
 @dataclass(frozen=True, kw_only=True)
 class Passage:
-    """Consecutive spans of one document.
-
-    Attributes:
-        document: Index of the document in the memory.
-        document_name: Its name there.
-        span_first: First span in the memory.
-        span_end: One past the last span.
-        char_start: First character (code point) in the document.
-        char_end: One past the last character.
-        positions: Decoder positions that its spans take.
-        text: Its text.
-    """
+    """Consecutive spans of one document, by its index and name; see `SearchHit` for the rest."""
 
     document: int
     document_name: str

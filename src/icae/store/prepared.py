@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from icae.errors import InputError
 from icae.memory import Memory, memory_bytes
+from icae.memory.strict_json import write_canonical
 from icae.store.base import NewMemory, Settings
-from icae.store.keys import memory_key, settings_of, text_digest
+from icae.store.keys import maker_hash, memory_key, settings_of, text_digest
 from icae.store.passages import Passage, passages_of
 
 MAX_NAME_CHARS = 4096
@@ -17,13 +18,12 @@ MAX_NAME_CHARS = 4096
 
 @dataclass(frozen=True, kw_only=True)
 class Prepared:
-    """A memory with its content address, its bytes as a file and their digest, its passages."""
+    """A memory with its content address, figures, bytes as a file and their digest, passages."""
 
     name: str
     key: str
-    memory: Memory
     settings: Settings
-    text_sha256: str
+    figures: dict[str, str | int | float | None]
     data: bytes
     sha256: str
     passages: tuple[Passage, ...]
@@ -39,18 +39,30 @@ def prepare(item: NewMemory) -> Prepared:
     check_name(item.name)
     data = memory_bytes(item.memory)
     sha256 = hashlib.sha256(data).hexdigest()
-    text = text_digest(item.memory)
     settings = settings_of(item.memory, sha256) if item.settings is None else item.settings
     return Prepared(
         name=item.name,
-        key=memory_key(text, item.memory.provenance, settings),
-        memory=item.memory,
+        key=memory_key(text_digest(item.memory), item.memory.provenance, settings),
         settings=settings,
-        text_sha256=text,
+        figures=figures_of(item.memory, data),
         data=data,
         sha256=sha256,
         passages=tuple(passages_of(item.memory)),
     )
+
+
+def figures_of(memory: Memory, data: bytes) -> dict[str, str | int | float | None]:
+    """What a store records of a memory and its bytes, by column."""
+    return {
+        "text_sha256": text_digest(memory),
+        "maker": maker_hash(memory.provenance),
+        "provenance": write_canonical(asdict(memory.provenance)),
+        "documents": len(memory.documents),
+        "tokens": memory.tokens,
+        "positions": memory.positions,
+        "fidelity": memory.fidelity,
+        "bytes": len(data),
+    }
 
 
 def check_name(name: str) -> None:

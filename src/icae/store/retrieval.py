@@ -19,16 +19,9 @@ in common with the question are words that every text has."""
 
 @dataclass(frozen=True, kw_only=True)
 class Citation:
-    """A part of a document that an answer was read from.
+    """A part of a document that an answer was read from; see `SearchHit` for the fields.
 
-    Attributes:
-        document: What to cite; see `SearchHit.document`.
-        key: Content address of its memory.
-        char_start: First character (code point) in the document.
-        char_end: One past the last character.
-        positions: Decoder positions that it takes.
-        score: How well its best passage matches.
-        snippet: Some of its text.
+    Score and snippet are those of its best passage.
     """
 
     document: str
@@ -60,14 +53,8 @@ def retrieve(
     """Make a memory of the passages that match a question best.
 
     Passages are taken in order of their score, down to a tenth of the best one's, as long
-    as they fit; one that does not fit any more is left out, and shorter ones may follow.
-
-    Args:
-        store: The store.
-        question: The question.
-        budget: Most decoder positions that the memory may take.
-        made_by: Only memories that fit this, or None for all, which then have to fit each
-            other.
+    as they fit into `budget` decoder positions; one that does not fit any more is left out,
+    and shorter ones may follow. Without `made_by`, those found have to fit each other.
 
     Raises:
         InputError: If the question has no word, or the budget is too small for a passage.

@@ -14,21 +14,13 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 from icae.errors import MemoryFileError, MissingMemoryError, StoreError
 from icae.memory import Memory, Provenance, memory_from_bytes
 from icae.memory.strict_json import write_canonical
 from icae.store import sqlite_check, sqlite_file
-from icae.store.base import (
-    Added,
-    Collected,
-    NewMemory,
-    Problem,
-    SearchHit,
-    StoredMemory,
-)
+from icae.store.base import Added, Collected, NewMemory, Problem, SearchHit, StoredMemory
 from icae.store.keys import MIN_PREFIX, maker_hash
 from icae.store.passages import fts_query, snippet_of
 from icae.store.prepared import Prepared, check_name, prepare
@@ -43,10 +35,7 @@ _RECORD = """
          FROM (SELECT name FROM names WHERE memory_id = memories.id ORDER BY name)) AS names
     FROM memories
 """
-_UNDER = """
-    WHERE id IN (SELECT memory_id FROM names WHERE name >= ? AND name < ?)
-"""
-_LAST_CHARACTER = chr(0x10FFFF)
+_UNDER = "WHERE id IN (SELECT memory_id FROM names WHERE name >= ? AND name < ?)"
 _AS_STORED = (
     *("key", "text_sha256", "documents", "passages", "tokens", "positions", "fidelity"),
     *("bytes", "sha256", "added_at"),
@@ -123,11 +112,11 @@ class SqliteStore:
 
     def records(self, *, under: str = "") -> list[StoredMemory]:
         """All memories, those with names first; see `MemoryStore.records`."""
-        query, values = (
-            (_RECORD + _UNDER, (under, under + _LAST_CHARACTER)) if under else (_RECORD, ())
-        )
         with self._translated():
-            rows = self._db.execute(query, values).fetchall()
+            if under:
+                rows = self._db.execute(_RECORD + _UNDER, [under, under + chr(0x10FFFF)]).fetchall()
+            else:
+                rows = self._db.execute(_RECORD).fetchall()
         records = [_record(row) for row in rows]
         return sorted(records, key=lambda record: (not record.names, record.names, record.key))
 
@@ -139,7 +128,13 @@ class SqliteStore:
 
     def load(self, reference: str) -> Memory:
         """Read a memory and check all of it; see `MemoryStore.load`."""
-        key, data = self._content(reference)
+        with self._reading():
+            key, data = self._db.execute(
+                "SELECT key, data FROM memories LEFT JOIN contents ON memory_id = id WHERE id = ?",
+                [self._resolve(reference)],
+            ).fetchone()
+        if data is None:
+            raise self._damaged(key, "its bytes are missing")
         try:
             return memory_from_bytes(data, where=f"memory {key} of {self.location}")
         except MemoryFileError as error:
@@ -209,12 +204,7 @@ class SqliteStore:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         self.close()
 
     @contextmanager
@@ -233,26 +223,17 @@ class SqliteStore:
             yield
 
     def _add(self, item: Prepared) -> Added:
-        memory_id = self._id_of(item.key)
-        new = memory_id is None
-        if memory_id is None:
-            memory_id = self._insert(item)
+        there = self._id_of(item.key)
+        memory_id = self._insert(item) if there is None else there
         replaced = self._name(item.name, memory_id, item.key)
-        return Added(name=item.name, key=item.key, new=new, replaced=replaced)
+        return Added(name=item.name, key=item.key, new=there is None, replaced=replaced)
 
     def _insert(self, item: Prepared) -> int:
         """Store a memory with its bytes and passages; the index follows by trigger."""
         row = {
+            **item.figures,
             "key": item.key,
-            "text_sha256": item.text_sha256,
-            "maker": maker_hash(item.memory.provenance),
-            "provenance": write_canonical(asdict(item.memory.provenance)),
             "settings": write_canonical(dict(item.settings)),
-            "documents": len(item.memory.documents),
-            "tokens": item.memory.tokens,
-            "positions": item.memory.positions,
-            "fidelity": item.memory.fidelity,
-            "bytes": len(item.data),
             "sha256": item.sha256,
             "added_at": datetime.now(UTC).isoformat(timespec="seconds"),
         }
@@ -310,17 +291,6 @@ class SqliteStore:
                 "The start of the key fits several memories.", got=key, fix="Give more digits."
             )
         return int(rows[0]["id"])
-
-    def _content(self, reference: str) -> tuple[str, bytes]:
-        """Key and bytes of a memory."""
-        with self._reading():
-            row = self._db.execute(
-                "SELECT key, data FROM memories LEFT JOIN contents ON memory_id = id WHERE id = ?",
-                [self._resolve(reference)],
-            ).fetchone()
-        if row["data"] is None:
-            raise self._damaged(row["key"], "its bytes are missing")
-        return row["key"], row["data"]
 
     def _size(self) -> int:
         """Bytes of the database, without its log."""

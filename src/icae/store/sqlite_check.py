@@ -10,10 +10,10 @@ from dataclasses import asdict
 
 from icae.errors import IcaeError
 from icae.memory import Memory, memory_from_bytes
-from icae.memory.strict_json import write_canonical
 from icae.store.base import Problem
-from icae.store.keys import maker_hash, memory_key, text_digest
+from icae.store.keys import memory_key, text_digest
 from icae.store.passages import passages_of
+from icae.store.prepared import figures_of
 from icae.store.sqlite_file import reading, rollback
 
 
@@ -82,23 +82,12 @@ def _check_memory(db: sqlite3.Connection, row: sqlite3.Row) -> Iterator[str]:
 
 def _check_record(row: sqlite3.Row, memory: Memory, data: bytes) -> Iterator[str]:
     """What a record says about a memory that its bytes do not."""
-    text_sha256 = text_digest(memory)
-    expected = {
-        "text_sha256": text_sha256,
-        "maker": maker_hash(memory.provenance),
-        "provenance": write_canonical(asdict(memory.provenance)),
-        "documents": len(memory.documents),
-        "tokens": memory.tokens,
-        "positions": memory.positions,
-        "fidelity": memory.fidelity,
-        "bytes": len(data),
-    }
-    for field, value in expected.items():
+    for field, value in figures_of(memory, data).items():
         if row[field] != value:
             yield f"its {field} is {row[field]!r}, {value!r} by its bytes"
     try:
         settings = json.loads(row["settings"])
-        key = memory_key(text_sha256, memory.provenance, settings)
+        key = memory_key(text_digest(memory), memory.provenance, settings)
     except (TypeError, ValueError):
         yield "its settings cannot be read"
         return

@@ -15,13 +15,7 @@ from pathlib import Path
 
 from icae.errors import StoreError
 from icae.memory.atomic_write import flush_folder
-from icae.store.migrations import (
-    APPLICATION_ID,
-    SCHEMA_VERSION,
-    application_id,
-    migrate,
-    schema_version,
-)
+from icae.store import migrations
 
 _MAGIC = b"SQLite format 3\x00"
 _KEPT_LOG_BYTES = 16_000_000
@@ -48,7 +42,7 @@ def create(path: Path, *, timeout_s: float) -> None:
                 db.execute("PRAGMA journal_mode = WAL")
                 db.execute("PRAGMA synchronous = FULL")
                 with writing(db):
-                    migrate(db)
+                    migrations.migrate(db)
             os.link(temporary, path)
             flush_folder(path.parent)
     except FileExistsError:
@@ -88,19 +82,19 @@ def connect(path: Path, *, timeout_s: float) -> sqlite3.Connection:
         db = _connect(path, "rw", timeout_s)
         try:
             try:
-                found = application_id(db)
+                found = migrations.application_id(db)
             except sqlite3.OperationalError:
                 if not _is_frozen(path):
                     raise
                 # SQLite cannot put its lock file beside it, and nobody can write it.
                 db.close()
                 db = _connect(path, "ro&immutable=1", timeout_s)
-                found = application_id(db)
+                found = migrations.application_id(db)
             db.execute("PRAGMA synchronous = FULL")
-            _require_store(path, found, schema_version(db))
-            if schema_version(db) < SCHEMA_VERSION:
+            _require_store(path, found, migrations.schema_version(db))
+            if migrations.schema_version(db) < migrations.SCHEMA_VERSION:
                 with writing(db):
-                    migrate(db)
+                    migrations.migrate(db)
         except BaseException:
             db.close()
             raise
@@ -154,18 +148,18 @@ def _require_sqlite(path: Path) -> None:
 
 def _require_store(path: Path, found: int, version: int) -> None:
     """Refuse a SQLite file of another program or of a newer version."""
-    if found != APPLICATION_ID or version < 1:
+    if found != migrations.APPLICATION_ID or version < 1:
         raise StoreError(
             f"{path} is not a store.",
             got=f"a SQLite file of another program (application id {found})",
-            expected=f"application id {APPLICATION_ID}",
+            expected=f"application id {migrations.APPLICATION_ID}",
             fix="Give the path of a store that `icae store add` made.",
         )
-    if version > SCHEMA_VERSION:
+    if version > migrations.SCHEMA_VERSION:
         raise StoreError(
             f"The store {path} was written by a newer icae.",
             got=f"store version {version}",
-            expected=f"store version {SCHEMA_VERSION} or lower",
+            expected=f"store version {migrations.SCHEMA_VERSION} or lower",
             fix="Upgrade: pip install --upgrade icae",
         )
 
