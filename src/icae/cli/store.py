@@ -29,15 +29,9 @@ KEY_DIGITS = 12
 MOST_PROBLEMS = 20
 """Most problems that an error lists."""
 
+_STORE_HELP = "The store: a SQLite file."
 StorePath = Annotated[
-    str,
-    Option(
-        "--store",
-        "-s",
-        metavar="PATH",
-        envvar="ICAE_STORE",
-        help="The store: a SQLite file.",
-    ),
+    str, Option("--store", "-s", metavar="PATH", envvar="ICAE_STORE", help=_STORE_HELP)
 ]
 
 
@@ -157,26 +151,22 @@ def remove(
         references: Names to drop; keys with --key.
         key: Drop memories by their keys, with all their names.
     """
-    from icae.store import open_store
-
     removed: list[tuple[str, Sequence[str]]] = []
-    with open_store(store) as opened:
+    with _opened(store) as opened:
         for reference in references:
             if key:
                 record = opened.remove(reference)
                 removed.append((record.key, record.names))
             else:
                 removed.append((opened.remove_name(reference), [reference]))
-    payload = {
-        "store": store,
-        "removed": [{"key": own, "names": list(names)} for own, names in removed],
-    }
-
-    def show_removed() -> None:
-        for own, names in removed:
-            console.write_text(_line(own, ", ".join(names) or "(no name)") + "\n")
-
-    return Outcome(payload=payload, show=show_removed)
+    lines = [_line(own, ", ".join(names) or "(no name)") + "\n" for own, names in removed]
+    return Outcome(
+        payload={
+            "store": store,
+            "removed": [{"key": own, "names": list(names)} for own, names in removed],
+        },
+        show=lambda: console.write_text("".join(lines)),
+    )
 
 
 @command

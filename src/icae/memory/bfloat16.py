@@ -1,7 +1,4 @@
-"""bfloat16 as NumPy sees it: the upper 16 bits of a float32.
-
-Any shape; the result has the shape of the argument.
-"""
+"""bfloat16 as NumPy sees it: the upper 16 bits of a float32, of any shape."""
 
 from __future__ import annotations
 
@@ -12,13 +9,9 @@ from icae.config.types import FloatArray
 
 
 def to_bfloat16_bits(values: FloatArray) -> NDArray[np.uint16]:
-    """Round float32 to bfloat16, to the nearest, ties to even.
+    """Bits of finite float32 values rounded to bfloat16, to the nearest, ties to even.
 
-    Args:
-        values: Finite float32 values. One too large for bfloat16 becomes infinity.
-
-    Returns:
-        The bits of the bfloat16 values, little-endian uint16.
+    Little-endian uint16. A value too large for bfloat16 becomes infinity.
     """
     bits = np.ascontiguousarray(values, dtype="<f4").view("<u4")
     # Half of the last place kept, less one where that place is even: a tie rounds to even.
@@ -29,9 +22,5 @@ def to_bfloat16_bits(values: FloatArray) -> NDArray[np.uint16]:
 
 
 def from_bfloat16_bits(bits: NDArray[np.uint16]) -> FloatArray:
-    """Widen bfloat16 to float32, exactly.
-
-    Args:
-        bits: The bits of bfloat16 values, uint16.
-    """
+    """Widen the bits of bfloat16 values, uint16, to float32, exactly."""
     return (bits.astype("<u4") << np.uint32(16)).view("<f4").astype(np.float32, copy=False)

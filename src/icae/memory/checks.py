@@ -10,15 +10,7 @@ from icae.errors import ConfigError
 
 
 def check_text(what: str, text: str) -> None:
-    """Refuse a text that UTF-8 cannot store: lone surrogates, as in undecodable file names.
-
-    Args:
-        what: Name of the text in the message.
-        text: The text.
-
-    Raises:
-        ConfigError: If the text has no UTF-8 form.
-    """
+    """A ConfigError for text that UTF-8 cannot store: lone surrogates, as in some file names."""
     try:
         text.encode("utf-8")
     except UnicodeEncodeError as error:
@@ -30,21 +22,13 @@ def check_text(what: str, text: str) -> None:
 
 
 def check_sha256(what: str, digest: str) -> None:
-    """Refuse what is no SHA-256 digest in lower-case hex.
-
-    Raises:
-        ConfigError: If it is not.
-    """
+    """A ConfigError for what is no SHA-256 digest in lower-case hex."""
     good = len(digest) == 64 and all(character in "0123456789abcdef" for character in digest)
     check(good, f"{what} is not a digest.", digest, "64 hex digits")
 
 
 def check_array(message: str, array: object, dtype: DTypeLike, axes: int) -> None:
-    """Refuse what is no NumPy array of a dtype with so many axes.
-
-    Raises:
-        ConfigError: If it is not.
-    """
+    """A ConfigError for what is no NumPy array of a dtype with so many axes."""
     got = f"{array.dtype} {array.shape}" if isinstance(array, np.ndarray) else type(array).__name__
     good = isinstance(array, np.ndarray) and array.dtype == dtype and array.ndim == axes
     check(good, message, got, f"a NumPy array, {np.dtype(dtype)}, axes: {axes}")

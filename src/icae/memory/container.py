@@ -81,12 +81,7 @@ def write_index(metadata: Mapping[str, str], tensors: Mapping[str, Tensor]) -> b
 
 
 def read_index(stream: BinaryIO, *, size: int, where: str) -> Index:
-    """Read and check the index of a file, and nothing after it.
-
-    Args:
-        stream: The file, at its start.
-        size: Its size in bytes, above 0.
-        where: Name of the file in messages.
+    """Read and check the index of a file of `size` bytes, and nothing after it.
 
     Raises:
         MemoryFileError: If it is not a safetensors file, is cut off, or its index is
@@ -133,12 +128,7 @@ def _is_counts(value: object) -> bool:
 
 
 def check_extent(index: Index, *, size: int, where: str) -> None:
-    """Check that the tensors lie one after the other and end where the file ends.
-
-    Args:
-        index: The index of the file, whose dtypes are all in `ITEM_BYTES`.
-        size: Size of the file in bytes.
-        where: Name of the file in messages.
+    """Check that the tensors, of dtypes in `ITEM_BYTES`, follow each other and fill the file.
 
     Raises:
         MemoryFileError: If the file is cut off, goes on after the last tensor, or a

@@ -38,7 +38,9 @@ def critical_words(text: str) -> list[CriticalWord]:
     end, previous = 0, ""
     for match in _WORD.finditer(text):
         word = match.group()
-        starts = _starts_sentence(text[end : match.start()], previous)
+        # First of the text, of a paragraph or line, or after a full stop.
+        newline = "\n" in text[end : match.start()]
+        starts = not previous or newline or _SENTENCE_END.search(previous) is not None
         kind = _kind(word, starts_sentence=starts)
         if kind is not None:
             start = match.start() + len(word) - len(word.lstrip(_EDGE))
@@ -51,11 +53,6 @@ def overlapping_word(words: Sequence[CriticalWord], start: int, end: int) -> Cri
     """The first critical word, if any, that shares one of the characters ``start..end``."""
     index = bisect.bisect_right(words, start, key=lambda word: word.end)
     return words[index] if index < len(words) and words[index].start < end else None
-
-
-def _starts_sentence(gap: str, previous: str) -> bool:
-    """Whether a word comes first: of the text, of a paragraph or line, or after a full stop."""
-    return not previous or "\n" in gap or _SENTENCE_END.search(previous) is not None
 
 
 def _kind(word: str, *, starts_sentence: bool) -> CriticalKind | None:

@@ -59,14 +59,9 @@ def splice(
     *,
     token_ids_sha256: str | None = None,
 ) -> MemoryDocument:
-    """A document with other text, or none, in place of a run of its spans.
+    """A document with other text, or none, in place of its spans ``first..end``.
 
-    Args:
-        document: The document.
-        first: First span of the run.
-        end: One past the last; `first` to insert before that span.
-        replacement: The new text alone, or None.
-        token_ids_sha256: Digest of the token ids of the whole new text, if known.
+    An empty run inserts before `first`. The digest is that of the ids of the whole new text.
 
     Raises:
         InputError: If there is no such run, a text was not kept, or no span would be left.

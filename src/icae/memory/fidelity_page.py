@@ -27,15 +27,9 @@ border-radius:6px;padding:1rem}
 
 
 def fidelity_page(memory: Memory, offsets: Sequence[Sequence[int] | None], *, title: str) -> str:
-    """Write the page.
+    """Write the page: lost tokens stand out; those in numbers, names and code are underlined.
 
-    Lost tokens stand out; those in numbers, names and code are underlined, too.
-
-    Args:
-        memory: A memory that keeps its text.
-        offsets: For each document, the character at which each of its tokens starts, or
-            None if that is not known: its spans are then shaded as a whole.
-        title: Title of the page.
+    `offsets` are as for `shaded_spans`, of each document.
 
     Raises:
         InputError: If the text of a document was not kept.

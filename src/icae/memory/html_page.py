@@ -30,12 +30,9 @@ def escaped(text: str) -> str:
 
 
 def html_page(parts: Iterable[str], *, title: str, style: str = "") -> str:
-    """A whole page; pictures in it may only be data URIs, and nothing else is loaded or run.
+    """A whole page: headline, body in HTML, and CSS behind `BASE_STYLE`.
 
-    Args:
-        parts: HTML of the body, without the headline.
-        title: Title and headline, plain text.
-        style: CSS behind `BASE_STYLE`.
+    Pictures in it may only be data URIs, and nothing else is loaded or run.
     """
     head = [
         "<!DOCTYPE html>\n",

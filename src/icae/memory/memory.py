@@ -102,9 +102,6 @@ class Memory(MemoryContent):
         Spans that follow each other become one document that holds just their part of the
         text, named for its characters; a document that is selected as a whole stays as it is.
 
-        Args:
-            spans: Indices of the spans, at least one, in the order wanted.
-
         Raises:
             InputError: If there is no such span, or a text that is cut was not kept.
         """
@@ -127,12 +124,9 @@ class Memory(MemoryContent):
         return edit.part(self.documents[document], first - start, end - start)
 
     def slice(self, char_start: int, char_end: int, *, document: int = 0) -> Memory:
-        """A memory of the spans of a document that overlap a range of characters.
+        """A memory of the spans of a document that overlap ``char_start..char_end``.
 
-        Args:
-            char_start: First character (code point); the range is widened to whole spans.
-            char_end: One past the last.
-            document: Which document.
+        The range of characters (code points) is widened to whole spans.
 
         Raises:
             InputError: If there is no such text, or it was not kept.
@@ -150,14 +144,13 @@ class Memory(MemoryContent):
         *,
         token_ids_sha256: str | None = None,
     ) -> Memory:
-        """A memory with other text, or none, in place of some spans of a document.
+        """A memory with other text, or none, in place of the spans ``first..end`` of a document.
 
         Args:
             document: Which document.
             first: First span to replace, counted within the document.
             end: One past the last; `first` to insert before that span.
-            replacement: A memory of one document, the new text alone; None to drop the
-                spans and their text.
+            replacement: A memory of one document, the new text alone, or None.
             token_ids_sha256: Digest of the token ids of the whole new text, if known.
 
         Raises:
@@ -240,11 +233,7 @@ def memory_from_bytes(
 ) -> Memory:
     """Read a memory from the content of a file and check all of it.
 
-    Args:
-        data: What `memory_bytes` returned or `Memory.save` wrote.
-        where: Where it is from, for messages.
-        max_source_bytes: Most bytes of text, decompressed, that are read: a small file may
-            hold very much.
+    At most `max_source_bytes` of text, decompressed: a small file may hold very much.
 
     Raises:
         MemoryFileError: As for `Memory.load`; if its text is longer than allowed.
@@ -253,11 +242,7 @@ def memory_from_bytes(
 
 
 def merge(memories: Sequence[Memory]) -> Memory:
-    """The documents of several memories, in order, as one memory.
-
-    Args:
-        memories: At least one memory, all of the same provenance; names in that of the
-            whole are the first one's.
+    """The documents of at least one memory, in order, as one memory made as the first one.
 
     Raises:
         IncompatibleMemoryError: If two were made by different models.

@@ -51,32 +51,16 @@ class Provenance:
             value = getattr(self, name)
             check_text(f"provenance.{name}", value)
             check(bool(value), f"provenance.{name} is empty.", value, "a name or digest")
-        check(
-            self.layout in POSITION_LAYOUTS,
-            "provenance.layout is not known.",
-            self.layout,
-            ", ".join(POSITION_LAYOUTS),
-        )
-        check(
-            self.slot_dtype in SLOT_DTYPES,
-            "provenance.slot_dtype is not known.",
-            self.slot_dtype,
-            ", ".join(SLOT_DTYPES),
-        )
-        check(
-            self.hidden_size >= 1,
-            "provenance.hidden_size is out of range.",
-            self.hidden_size,
-            ">=1",
-        )
+        for name, known in (("layout", POSITION_LAYOUTS), ("slot_dtype", SLOT_DTYPES)):
+            value = getattr(self, name)
+            check(value in known, f"provenance.{name} is not known.", value, ", ".join(known))
+        width = self.hidden_size
+        check(width >= 1, "provenance.hidden_size is out of range.", width, ">=1")
 
     def require_match(self, other: Provenance, *, what_self: str, what_other: str) -> None:
         """Refuse slots that were made for something else.
 
-        Args:
-            other: The provenance to compare with.
-            what_self: What has this provenance, for example "the loaded model".
-            what_other: What has the other one, for example "notes.icae".
+        `what_self` and `what_other` have the two: "the loaded model" and "notes.icae".
 
         Raises:
             IncompatibleMemoryError: If they differ in more than names; the message names

@@ -21,10 +21,7 @@ from icae.memory.memory import Memory
 def words_at_risk(text: str, starts: Sequence[int], reproduced: NDArray[np.bool_]) -> list[str]:
     """Numbers, names and code of a text that its slots lose, each once, in order.
 
-    Args:
-        text: The text.
-        starts: Character at which each of its tokens starts.
-        reproduced: Whether each token is reproduced from the slots, [L].
+    Of each of its L tokens: the character at which it starts, and whether it is `reproduced`.
     """
     ends = [*starts[1:], len(text)]
     lost = [(starts[i], ends[i]) for i in np.flatnonzero(~reproduced).tolist()]
@@ -45,9 +42,7 @@ def note_of_words(words: Sequence[str]) -> str:
 def risk_note(memory: Memory, places: Sequence[Sequence[int] | None]) -> str:
     """The note of a whole memory; empty if nothing that matters is lost.
 
-    Args:
-        memory: The memory.
-        places: For each document, where each of its tokens starts, or None if not known.
+    `places` are where the tokens of each document start, or None if not known.
 
     Raises:
         InputError: If the text or the fidelity of a document is not known.

@@ -36,15 +36,10 @@ class Stretch:
 def shaded_spans(
     memory: Memory, document: int, offsets: Sequence[int] | None
 ) -> Iterator[tuple[int, list[Stretch]]]:
-    """The spans of a document with the stretches of their text.
+    """Each span of a document by its index in the memory, with the stretches of its text.
 
-    Args:
-        memory: The memory.
-        document: Index of the document, from 0.
-        offsets: Character at which each of its tokens starts, or None if not known.
-
-    Yields:
-        Index of each span in the memory, and its stretches, which tile its characters.
+    The stretches tile its characters. `offsets` are the characters at which the tokens of
+    the document start; if they are not known (None), each span is shaded as a whole.
 
     Raises:
         InputError: If there is no such document, or its text was not kept.
@@ -71,7 +66,7 @@ def shaded_spans(
         yield index, stretches
 
 
-_NOTHING = (1.0, False)
+_NOTHING = 1.0, False
 """Confidence and loss carried over from tokens without characters of their own: none."""
 
 

@@ -42,12 +42,7 @@ def pack_source(sources: Sequence[str | None]) -> tuple[bytes, int]:
 
 
 def unpack_source(data: bytes, *, source_bytes: int, documents: int) -> list[str | None]:
-    """The text of each document, or None.
-
-    Args:
-        data: One Zstandard frame.
-        source_bytes: Its declared size in bytes after decompression.
-        documents: How many documents there are.
+    """The text of each document, or None, from a frame of a declared size in bytes.
 
     Raises:
         ValueError: If the data is no such frame, yields more or less than declared, or
