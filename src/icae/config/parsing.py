@@ -113,12 +113,7 @@ def _plain(value: Any) -> Any:
 
 
 def from_dict(cls: type[T], raw: Any, *, where: str) -> T:
-    """Build a config dataclass from parsed YAML or JSON, strictly.
-
-    Args:
-        cls: The dataclass to build.
-        raw: A mapping of its fields.
-        where: Name of the place in messages, for example the recipe's path.
+    """Build a config dataclass from parsed YAML or JSON, strictly; messages name `where`.
 
     Raises:
         ConfigError: On an unknown or removed key, a missing key or a wrong type.

@@ -42,10 +42,6 @@ class SpanPlan:
 def slot_count(length: int, ratio: float) -> int:
     """Number of slots for ``length`` tokens: ceil(length / ratio), at most ``length``.
 
-    Args:
-        length: Context tokens, at least 1.
-        ratio: Compression ratio, context tokens per slot, at least 1.
-
     Raises:
         ConfigError: If either is below 1 or the ratio is not finite.
     """
@@ -72,14 +68,6 @@ def check_ratio(ratio: float) -> float:
 def plan_spans(length: int, *, span_length: int, ratio: float) -> tuple[SpanPlan, ...]:
     """Cut a context into spans and give each its number of slots.
 
-    Args:
-        length: Context tokens, at least 1.
-        span_length: Longest span in tokens, at least 1.
-        ratio: Compression ratio, context tokens per slot.
-
-    Returns:
-        Spans that tile ``0..length`` exactly, in order.
-
     Raises:
         ConfigError: If an argument is out of range.
     """
@@ -98,13 +86,6 @@ def plan_spans(length: int, *, span_length: int, ratio: float) -> tuple[SpanPlan
 
 def chunk_bounds(length: int, slots: int) -> tuple[tuple[int, int], ...]:
     """Cut a span of ``length`` tokens into ``slots`` chunks whose sizes differ by at most one.
-
-    Args:
-        length: Tokens in the span.
-        slots: Number of chunks, between 1 and ``length``.
-
-    Returns:
-        ``(start, end)`` of each chunk; the chunks tile ``0..length`` exactly.
 
     Raises:
         ConfigError: If there are more slots than tokens, or none.

@@ -17,11 +17,11 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from torch import Tensor, nn
 from transformers import PreTrainedModel
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 from icae.config import ModelConfig
 from icae.config.types import TokenIds
 from icae.errors import BaseModelError
-from icae.model.layers import compile_layers, layers_of, own_frozen_weights, shard_layers
 from icae.model.losses import TaskScore
 from icae.model.objectives import Sample
 
@@ -76,7 +76,6 @@ class AdaptedDecoder(nn.Module):
     Args:
         decoder: The base model; frozen in place and never modified.
         config: Rank, alpha and targets of the LoRA are read, the rest is kept.
-        seed: Seed of the new weights.
     """
 
     def __init__(self, decoder: PreTrainedModel, config: ModelConfig, *, seed: int = 0) -> None:
@@ -147,16 +146,41 @@ class AdaptedDecoder(nn.Module):
             tree.gradient_checkpointing_enable({"use_reentrant": False})
 
     def compile_layers(self, backend: str = "inductor") -> None:
-        """Compile each transformer layer; see `icae.model.layers`."""
+        """Compile each layer in place, once for all batch shapes: minutes less than a whole model.
+
+        Compiled anew for every shape it is no faster, and after eight shapes torch gives up.
+        """
         for tree in self.trees:
-            compile_layers(tree, backend=backend)
+            for layer in layers_of(tree):
+                layer.compile(backend=backend, dynamic=True)
 
     def shard_layers(self, mesh: DeviceMesh) -> None:
-        """Shard the frozen weights of every layer over processes.
+        """Shard the frozen weights of every layer over processes (FSDP2).
 
-        The trees share their weights until then; a shard belongs to one tree alone.
+        They need neither gradients nor optimizer state: each layer is gathered when it computes,
+        forward and backward, and given up again. Trained weights, embeddings, last norm and
+        vocabulary head stay whole. The trees share their weights until then; a shard belongs
+        to one tree alone.
         """
+        from torch.distributed.fsdp import fully_shard
+
         for layer in layers_of(self.adapted):
-            own_frozen_weights(layer)
+            _own_frozen_weights(layer)
         for tree in self.trees:
-            shard_layers(tree, mesh)
+            for layer in layers_of(tree):
+                trained = {p for p in layer.parameters() if p.requires_grad}
+                fully_shard(layer, mesh=mesh, ignored_params=trained)
+
+
+def layers_of(tree: nn.Module) -> list[nn.Module]:
+    """The transformer layers of a model, in order."""
+    return [m for m in tree.modules() if isinstance(m, GradientCheckpointingLayer)]
+
+
+def _own_frozen_weights(layer: nn.Module) -> None:
+    """Give a layer copies of its frozen weights, where another tree holds the same ones."""
+    for module in layer.modules():
+        for name, parameter in list(module.named_parameters(recurse=False)):
+            if not parameter.requires_grad:
+                copied = nn.Parameter(parameter.detach().clone(), requires_grad=False)
+                module.register_parameter(name, copied)

@@ -47,16 +47,7 @@ def model_class(config: ModelConfig, method: Method = "memory") -> type[AdaptedD
 
 
 def save_adapter(model: AdaptedDecoder, info: AdapterInfo, folder: str | Path) -> Path:
-    """Write the folder of a trained model.
-
-    Args:
-        model: The trained model.
-        info: What to record; its method decides the kind of folder.
-        folder: Target folder; created, files of the same names are replaced.
-
-    Returns:
-        The folder.
-    """
+    """Write the folder of a trained model, of the kind of its method; files there are replaced."""
     folder, kind = Path(folder), KINDS[info.method]
     folder.mkdir(parents=True, exist_ok=True)
     model.lora.save_pretrained(str(folder / kind.lora), save_embedding_layers=False)
@@ -80,18 +71,7 @@ def load_trained(
     base_model: str,
     base_hash: str,
 ) -> Model:
-    """Put a trained model on a base model.
-
-    Args:
-        make: Its class; see `model_class`.
-        info: What its folder records.
-        folder: The folder.
-        decoder: The loaded base model; frozen, not modified.
-        base_model: Its name, for the error message.
-        base_hash: Its weight hash.
-
-    Returns:
-        The model, in eval mode.
+    """Put a trained model on a frozen base model, in eval mode.
 
     Raises:
         AdapterError: If the base is another one, or files are missing or do not fit.
@@ -104,11 +84,6 @@ def load_trained(
 
 def load_weights(model: AdaptedDecoder, folder: str | Path, *, method: Method = "memory") -> None:
     """Load the weights of a folder into a model of the same architecture, strictly.
-
-    Args:
-        model: The model.
-        folder: The folder.
-        method: What it holds.
 
     Raises:
         AdapterError: If a file is missing or damaged, or a tensor is missing, unknown or

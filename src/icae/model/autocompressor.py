@@ -25,7 +25,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from icae.config.spans import SpanPlan
 from icae.config.types import TokenIds
-from icae.model.encoder import EncoderBatch, build_batch, memory_inputs, read_inputs
+from icae.model.encoder import build_batch, memory_inputs, read_inputs
 from icae.model.icae import IcaeModel, Slots
 
 
@@ -61,41 +61,24 @@ class AutoCompressor(IcaeModel):
     ) -> list[Tensor]:
         """Summary vectors [K_i, D] of one segment of each context.
 
-        Rows are ``[summary vectors ; segment ; summary tokens ; padding]``.
-
-        Args:
-            segments: Token ids of each segment.
-            slots: Its summary tokens.
-            before: Summary vectors [P_i, D] of the segments before it.
+        Rows are ``[before ; segment ; summary tokens ; padding]``: `before` holds the summary
+        vectors [P_i, D] of the segments before it.
         """
-        batch = build_batch(segments, slots, self.config.layout, self.device)
+        fronts = [len(own_PD) for own_PD in before]
+        batch = build_batch(segments, slots, self.config.layout, self.device, starts=fronts)
         inputs_BSD, mean_BKD = memory_inputs(self.adapted, self.tokens, batch)
-        sizes = [len(ids) + k for ids, k in zip(segments, slots, strict=True)]
-        rows = [
-            torch.cat([before_PD.to(inputs_BSD.dtype), inputs_BSD[i, : sizes[i]]])
-            for i, before_PD in enumerate(before)
-        ]
+        rows, positions = [], []
+        for i, (own_PD, ids, k) in enumerate(zip(before, segments, slots, strict=True)):
+            size = len(ids) + k
+            rows.append(torch.cat([own_PD.to(inputs_BSD.dtype), inputs_BSD[i, :size]]))
+            places = torch.arange(fronts[i], device=self.device)
+            positions.append(torch.cat([places, batch.positions_BS[i, :size]]))
         hidden_BSD = read_inputs(
             self.adapted,
             pad_sequence(rows, batch_first=True),
-            _positions(batch, sizes, [len(own_PD) for own_PD in before]),
+            pad_sequence(positions, batch_first=True),
         )
-        made = []
-        for i, k in enumerate(slots):
-            end = len(before[i]) + sizes[i]
-            made.append(self.head(hidden_BSD[i, end - k : end], mean_BKD[i, :k]).to(self.dtype))
-        return made
-
-
-def _positions(batch: EncoderBatch, sizes: Sequence[int], before: Sequence[int]) -> Tensor:
-    """Positions [B, S]: the soft prompt's 0..P-1, then those of the span behind it."""
-    rows = [
-        torch.cat(
-            [
-                torch.arange(front, device=batch.positions_BS.device),
-                batch.positions_BS[i, :size] + front,
-            ]
-        )
-        for i, (size, front) in enumerate(zip(sizes, before, strict=True))
-    ]
-    return pad_sequence(rows, batch_first=True)
+        return [
+            self.head(hidden_BSD[i, len(row) - k : len(row)], mean_BKD[i, :k]).to(self.dtype)
+            for i, (row, k) in enumerate(zip(rows, slots, strict=True))
+        ]

@@ -37,11 +37,7 @@ log = logging.getLogger(__name__)
 
 
 def resolve_base(base: str) -> str:
-    """Folder or hub id to load for a base name; converts the embedded default if needed.
-
-    Args:
-        base: ``smollm2-135m-instruct``, a folder, or a Hugging Face hub id.
-    """
+    """Folder or hub id to load for a base name; converts the embedded default if needed."""
     if base != DEFAULT_BASE:
         return base
     gguf = embedded_gguf()
@@ -105,9 +101,6 @@ def quiet_loading() -> Iterator[None]:
 def load_tokenizer(base: str) -> PreTrainedTokenizerFast:
     """The fast tokenizer of a base model.
 
-    Args:
-        base: As for `resolve_base`.
-
     Raises:
         BaseModelError: If it cannot be loaded.
     """
@@ -126,12 +119,8 @@ def load_decoder(
 ) -> PreTrainedModel:
     """The frozen causal LM of a base name, in eval mode.
 
-    Args:
-        base: As for `resolve_base`.
-        dtype: Precision of the weights.
-        device: Where they go.
-        attention: Attention implementation of transformers. ``sdpa`` is the fused one;
-            its backward pass is slower on a CPU than ``eager`` (benchmarks/README.md).
+    Of the attentions of transformers, ``sdpa`` is the fused one; its backward pass is slower on
+    a CPU than ``eager`` (benchmarks/README.md).
 
     Raises:
         BaseModelError: If it cannot be found or is not a causal LM.

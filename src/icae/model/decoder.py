@@ -70,10 +70,6 @@ class PlainRow:
 def label_logits(decoder: PreTrainedModel, rows: Sequence[DecoderRow]) -> list[Tensor]:
     """Logits of the scored places of each row; rows of like length share a forward pass.
 
-    Args:
-        decoder: The causal LM.
-        rows: What to read and to score.
-
     Returns:
         Logits [T, V] of each row, float32.
     """
@@ -85,9 +81,7 @@ def label_logits(decoder: PreTrainedModel, rows: Sequence[DecoderRow]) -> list[T
 def plain_logits(decoder: PreTrainedModel, rows: Sequence[PlainRow]) -> list[Tensor]:
     """Logits that predict the scored tokens of each row, in one forward pass.
 
-    Args:
-        decoder: The causal LM; frozen, or with a LoRA, to which gradients flow.
-        rows: What to read and to score.
+    A LoRA on the decoder gets gradients.
 
     Returns:
         Logits [scored, V] of each row, float32.
@@ -132,7 +126,9 @@ def _hidden(decoder: PreTrainedModel, rows: Sequence[DecoderRow]) -> Tensor:
         positions_RS[r, :size] = row.positions
     ids = torch.from_numpy(ids_RS).to(embed.weight.device)
     inputs = [
-        tokens_SD if row.inputs_FD is None else _led(row.inputs_FD, tokens_SD)
+        tokens_SD
+        if row.inputs_FD is None
+        else torch.cat([row.inputs_FD, tokens_SD[len(row.inputs_FD) :]])
         for row, tokens_SD in zip(rows, embed(ids), strict=True)
     ]
     mask, cache = torch.ones_like(ids), None
@@ -149,17 +145,10 @@ def _hidden(decoder: PreTrainedModel, rows: Sequence[DecoderRow]) -> Tensor:
     return hidden_RSD
 
 
-def _led(inputs_FD: Tensor, tokens_SD: Tensor) -> Tensor:
-    return torch.cat([inputs_FD, tokens_SD[len(inputs_FD) :]])
-
-
 def stacked(pasts: Sequence[KeyValues | None]) -> tuple[DynamicCache, Tensor]:
     """One cache of the pasts of all rows, padded on the left, and where it holds something.
 
     Gradients flow through the cache.
-
-    Args:
-        pasts: Keys and values of each row, or None for nothing.
 
     Returns:
         The cache, [R, H, P, W] a layer, and the mask [R, P], long.
@@ -195,10 +184,6 @@ def row_groups(sizes: Sequence[int], *, pass_tokens: int) -> list[list[int]]:
     """Split rows into groups, each padded to its own longest row, at the least cost.
 
     A group of n rows, the longest of s tokens, costs ``n * s + pass_tokens``.
-
-    Args:
-        sizes: Tokens of each row, at least one row.
-        pass_tokens: Cost of one more group, in tokens.
 
     Returns:
         Indices of the rows of each group; every row is in one.

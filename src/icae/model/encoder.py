@@ -52,15 +52,7 @@ def build_batch(
     *,
     starts: Sequence[int] | None = None,
 ) -> EncoderBatch:
-    """Lay out spans as ``[context ; memory tokens ; padding]`` rows.
-
-    Args:
-        spans: Token ids of each span.
-        slots: Slots K_i of each span.
-        layout: Where memory tokens stand.
-        device: Where the tensors go.
-        starts: Position of each span's first token; None: 0.
-    """
+    """Lay out spans as ``[context ; memory tokens ; padding]`` rows, from `starts` (0) on."""
     size = max(len(ids) + k for ids, k in zip(spans, slots, strict=True))
     ids_BS = np.zeros((len(spans), size), dtype=np.int64)
     positions_BS = np.zeros_like(ids_BS)
@@ -84,13 +76,7 @@ def build_batch(
 
 
 def chunk_means(tokens_BSD: Tensor, chunk_BS: Tensor, slots: int) -> Tensor:
-    """Mean vector of every chunk, [B, K, D] float32.
-
-    Args:
-        tokens_BSD: A vector of each place.
-        chunk_BS: Chunk of each place; K where it lies in none.
-        slots: The largest K of the batch.
-    """
+    """Mean vector of every chunk, [B, K, D] float32; of places in no chunk `chunk_BS` holds K."""
     rows, _, width = tokens_BSD.shape
     sums = tokens_BSD.new_zeros(rows, slots + 1, width, dtype=torch.float32)
     sums.scatter_add_(1, chunk_BS[..., None].expand(-1, -1, width), tokens_BSD.float())
@@ -104,11 +90,6 @@ def memory_inputs(
     adapted: PreTrainedModel, tokens: MemoryTokens, batch: EncoderBatch
 ) -> tuple[Tensor, Tensor]:
     """Input embeddings of a batch, and the mean one of every chunk of its context.
-
-    Args:
-        adapted: The base model seen through the LoRA.
-        tokens: The learned memory tokens.
-        batch: The spans.
 
     Returns:
         Inputs [B, S, D] with the memory tokens in place, in the model's dtype, and means
@@ -133,12 +114,6 @@ def read_inputs(
     The 2-D attention mask of ones is not decoration: without it transformers 5 reads
     positions that are not one run of +1 steps as packed sequences and cuts attention at
     every jump. Padding stands on the right, so causal attention alone keeps it out.
-
-    Args:
-        adapted: The base model seen through the LoRA.
-        inputs_BSD: Input embeddings.
-        positions_BS: Their positions.
-        cache: Takes up keys and values, if they are wanted.
     """
     hidden_BSD: Tensor = adapted.base_model(
         inputs_embeds=inputs_BSD,
@@ -154,11 +129,6 @@ def read_memory_tokens(
     adapted: PreTrainedModel, tokens: MemoryTokens, batch: EncoderBatch
 ) -> tuple[list[Tensor], Tensor]:
     """Run the encoder over a batch of spans.
-
-    Args:
-        adapted: The base model seen through the LoRA.
-        tokens: The learned memory tokens.
-        batch: The spans.
 
     Returns:
         Last hidden states [K_i, D] at each span's memory tokens, and the mean input

@@ -75,12 +75,7 @@ class FastTokenizer:
     def decode(
         self, token_ids: Sequence[int], *, skip_special_tokens: bool = False, **_: Any
     ) -> str:
-        """The text of token ids.
-
-        Args:
-            token_ids: The ids.
-            skip_special_tokens: Leave special tokens out.
-        """
+        """The text of token ids."""
         return str(
             self.backend_tokenizer.decode(list(token_ids), skip_special_tokens=skip_special_tokens)
         )
@@ -92,12 +87,7 @@ class FastTokenizer:
         add_generation_prompt: bool,
         tokenize: bool = False,
     ) -> str:
-        """A conversation as the model's chat template writes it.
-
-        Args:
-            messages: ``role`` and ``content`` of each turn.
-            add_generation_prompt: End with what opens the model's turn.
-            tokenize: Must be False; the text is returned.
+        """A conversation as the model's chat template writes it, never tokenized.
 
         Raises:
             BaseModelError: If the template cannot be rendered.

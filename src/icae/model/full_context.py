@@ -23,13 +23,7 @@ if TYPE_CHECKING:
 
 
 class FullContextModel(AdaptedDecoder):
-    """A decoder that sees the context itself, tuned by a LoRA.
-
-    Args:
-        decoder: The base model; frozen in place and never modified.
-        config: Rank, alpha and targets of the LoRA are read, nothing else.
-        seed: Seed of the new weights.
-    """
+    """A decoder that sees the context itself, tuned by a LoRA."""
 
     @property
     def decoder(self) -> PreTrainedModel:
@@ -47,13 +41,7 @@ class FullContextModel(AdaptedDecoder):
         super().shard_layers(mesh)
 
     def forward(self, samples: Sequence[Sample]) -> list[TaskScore]:
-        """Score every instruction behind its whole context.
-
-        Args:
-            samples: Samples with instructions alone; ratios do not matter.
-
-        Returns:
-            Scores in order of samples, then of their tasks.
+        """Score every instruction behind its whole context, in order of samples and their tasks.
 
         Raises:
             ConfigError: If a task does not carry its full prompt.

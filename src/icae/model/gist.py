@@ -58,10 +58,8 @@ class GistModel(MemoryModel[GistMemory]):
     """A LoRA that writes gist tokens, and the frozen decoder that reads them.
 
     Args:
-        decoder: The base model; frozen in place and never modified.
         config: Span length, layout, memory embedding, objective tokens and LoRA are read;
             there is no slot head.
-        seed: Seed of the new weights.
 
     Raises:
         ConfigError: If objective tokens are to stand before the gist tokens too.

@@ -69,12 +69,7 @@ class IcaeModel(MemoryModel[Slots]):
         ]
 
     def encode_spans(self, spans: Sequence[TokenIds], slots: Sequence[int]) -> list[Tensor]:
-        """Slots of each span, [K_i, D], in the decoder's dtype.
-
-        Args:
-            spans: Token ids of each span, at most `span_length` each.
-            slots: Slots K_i for each span, at most its length.
-        """
+        """Slots of each span, [K_i, D], in the decoder's dtype."""
         batch = build_batch(spans, slots, self.config.layout, self.device)
         hidden, means_BKD = read_memory_tokens(self.adapted, self.tokens, batch)
         return [
@@ -87,10 +82,6 @@ class IcaeModel(MemoryModel[Slots]):
         """Fit the slot head's standardisation to the hidden states of sample spans.
 
         Done once before training; the statistics are saved with the adapter.
-
-        Args:
-            spans: Token ids of typical spans.
-            slots: Slots K_i for each span.
         """
         batch = build_batch(spans, slots, self.config.layout, self.device)
         hidden, _ = read_memory_tokens(self.adapted, self.tokens, batch)

@@ -42,12 +42,7 @@ class TaskScore:
 
 
 def score_task(logits_TV: Tensor, task: DecoderTask) -> TaskScore:
-    """Cross-entropy and accuracy of one task from the logits of its scored targets.
-
-    Args:
-        logits_TV: Logits of the scored targets, float32.
-        task: The task.
-    """
+    """Cross-entropy and accuracy of one task from the logits of its scored targets."""
     target_T = torch.from_numpy(task.scored_ids).to(logits_TV.device)
     losses_T = nn.functional.cross_entropy(logits_TV, target_T, reduction="none")
     return TaskScore(
@@ -74,11 +69,7 @@ def token_kl(teacher_TV: Tensor, logits_TV: Tensor) -> Tensor:
 
 
 def objective_weights(config: ObjectiveConfig) -> dict[Objective, float]:
-    """Weight of each objective's mean in the loss of a step.
-
-    Args:
-        config: lambda, r and the instruction share s; text has weight 1 - s, FT has s.
-    """
+    """Weight of each objective's mean in the loss of a step."""
     text = 1.0 - config.ft_share
     return {
         "ae": text * config.ae_weight,
@@ -104,12 +95,7 @@ class StepLoss:
 
     @classmethod
     def of(cls, config: ObjectiveConfig, samples: Sequence[Sample]) -> StepLoss:
-        """The loss of a step.
-
-        Args:
-            config: How the objectives are weighed and what they are means of.
-            samples: The samples of the whole step, over all processes.
-        """
+        """The loss of a step with these samples, over all processes."""
         tasks = [task for sample in samples for task in sample.tasks]
         labels = dict.fromkeys(OBJECTIVES, 0)
         for task in tasks:

@@ -35,8 +35,6 @@ class MemoryModel(AdaptedDecoder, Generic[M]):
     Args:
         decoder: Any Hugging Face causal LM with rotary positions. It is frozen in place
             and never modified.
-        config: Architecture.
-        seed: Seed of the new weights.
     """
 
     def __init__(self, decoder: PreTrainedModel, config: ModelConfig, *, seed: int = 0) -> None:
@@ -46,12 +44,7 @@ class MemoryModel(AdaptedDecoder, Generic[M]):
         self.tokens.to(embedding_VD.device)
 
     def encode(self, contexts: Sequence[TokenIds], ratios: Sequence[float]) -> list[M]:
-        """The memory of each context, with gradient to the trained weights.
-
-        Args:
-            contexts: Token ids of each context, of any length; cut into spans.
-            ratios: Compression ratio of each.
-        """
+        """The memory of each context, of any length, with gradient to the trained weights."""
         plans = [
             plan_spans(len(ids), span_length=self.config.span_length, ratio=ratio)
             for ids, ratio in zip(contexts, ratios, strict=True)
@@ -75,12 +68,7 @@ class MemoryModel(AdaptedDecoder, Generic[M]):
 
     @abstractmethod
     def row(self, memory: M, task: DecoderTask) -> DecoderRow:
-        """What the decoder reads for a task behind a memory.
-
-        Args:
-            memory: What `encode` gave.
-            task: What the decoder must do.
-        """
+        """What the decoder reads for a task behind a memory."""
 
     def markers(self, objective: Objective) -> Tensor:
         """Objective tokens as the decoder reads them; see `MemoryTokens.objective`."""
@@ -89,10 +77,6 @@ class MemoryModel(AdaptedDecoder, Generic[M]):
     def label_logits(self, memories: Sequence[M], tasks: Sequence[DecoderTask]) -> list[Tensor]:
         """Teacher-forced pass of the frozen decoder.
 
-        Args:
-            memories: The memory of each row.
-            tasks: The task of each row.
-
         Returns:
             Logits [T, V] of each row's scored targets, float32.
         """
@@ -100,19 +84,12 @@ class MemoryModel(AdaptedDecoder, Generic[M]):
         return label_logits(self.decoder, rows)
 
     def score(self, memories: Sequence[M], tasks: Sequence[DecoderTask]) -> list[TaskScore]:
-        """Teacher-forced losses of every task; arguments as for `label_logits`.
-
-        Returns:
-            One score for each row, in order.
-        """
+        """Teacher-forced losses of every task; arguments as for `label_logits`."""
         logits = self.label_logits(memories, tasks)
         return [score_task(row_TV, task) for row_TV, task in zip(logits, tasks, strict=True)]
 
     def forward(self, samples: Sequence[Sample]) -> list[TaskScore]:
         """Encode every context once and score every task on its memory.
-
-        Args:
-            samples: Samples of any lengths, ratios and numbers of spans.
 
         Returns:
             Scores in order of samples, then of their tasks.

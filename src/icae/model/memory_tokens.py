@@ -63,8 +63,3 @@ class MemoryTokens(nn.Module):
         """
         first = OWN_TOKENS.index(objective) * self.objective_rows
         return self.objective_ND[first : first + self.objective_rows]
-
-
-def rms(tensor: Tensor) -> float:
-    """Root mean square of all elements."""
-    return float(tensor.detach().float().pow(2).mean().sqrt())

@@ -88,9 +88,6 @@ class Sample:
 def autoencoding(context_ids: TokenIds) -> DecoderTask:
     """AE: write the whole context back from its memory. Every token is scored.
 
-    Args:
-        context_ids: The context's L token ids.
-
     Raises:
         InputError: If it is empty.
     """
@@ -100,9 +97,6 @@ def autoencoding(context_ids: TokenIds) -> DecoderTask:
 def continuation(next_ids: TokenIds) -> DecoderTask:
     """LM: write what came after the context. Every token is scored.
 
-    Args:
-        next_ids: The token ids that follow the context.
-
     Raises:
         InputError: If there are none.
     """
@@ -110,14 +104,10 @@ def continuation(next_ids: TokenIds) -> DecoderTask:
 
 
 def recall(ids: TokenIds, *, given: int) -> DecoderTask:
-    """Recall: a few tokens of the context are given, those that follow them are to be found.
+    """Recall: the first `given` tokens are the prompt, those that follow them are to be found.
 
-    It is asked between the tokens of instructions, as it teaches what these need: that a
-    memory can be searched.
-
-    Args:
-        ids: A stretch of the context.
-        given: How many of its first tokens are the prompt.
+    The ids are a stretch of the context. It is asked between the tokens of instructions, as it
+    teaches what these need: that a memory can be searched.
 
     Raises:
         InputError: If nothing follows them.
@@ -130,11 +120,8 @@ def instruction(
 ) -> DecoderTask:
     """FT: answer a prompt. Exactly the prompt is unscored, the answer (with its end) is.
 
-    Args:
-        prompt_ids: The rendered prompt.
-        answer_ids: The answer, ending in the token that ends a turn.
-        full_prompt_ids: The rendered prompt with the whole context in it, for a decoder that
-            sees the context itself.
+    A decoder that sees the context itself reads `full_prompt_ids`: the prompt with the whole
+    context in it.
 
     Raises:
         InputError: If the answer is empty.

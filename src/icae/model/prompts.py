@@ -65,10 +65,6 @@ def tokenize(tokenizer: Tokenizer, text: str) -> TokenIds:
 def tokenize_with_offsets(tokenizer: Tokenizer, text: str) -> tuple[TokenIds, list[int]]:
     """Token ids of a document and the character at which each token starts.
 
-    Args:
-        tokenizer: A fast tokenizer.
-        text: The document, not blank.
-
     Raises:
         InputError: If the text is blank or not valid Unicode.
     """
@@ -90,12 +86,7 @@ def tokenize_with_offsets(tokenizer: Tokenizer, text: str) -> tuple[TokenIds, li
 def render_prompt(
     tokenizer: Tokenizer, question: str, *, history: Sequence[tuple[str, str]] = ()
 ) -> TokenIds:
-    """Token ids of a question (after earlier turns), ready for the answer.
-
-    Args:
-        tokenizer: The base model's tokenizer.
-        question: The user's turn.
-        history: Earlier (question, answer) turns.
+    """Token ids of a question, after earlier (question, answer) turns, ready for the answer.
 
     Returns:
         Ids of the chat template with the generation prompt, or of plain
@@ -116,13 +107,7 @@ def render_prompt(
 
 
 def render_full_prompt(tokenizer: Tokenizer, context: str, question: str) -> TokenIds:
-    """Token ids of a question with the whole context before it, ready for the answer.
-
-    Args:
-        tokenizer: The base model's tokenizer.
-        context: The text; a blank one leaves the question alone.
-        question: What is asked about it.
-    """
+    """Token ids of a question with the whole context, if not blank, before it."""
     return render_prompt(tokenizer, f"{context}\n\n{question}" if context.strip() else question)
 
 

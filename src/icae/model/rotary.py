@@ -44,12 +44,7 @@ class Turn:
     interleaved: bool
 
     def __call__(self, keys_RHPW: Tensor, positions_P: Tensor) -> Tensor:
-        """Keys turned on by so many positions (back, if negative), in their dtype.
-
-        Args:
-            keys_RHPW: Keys of the layer.
-            positions_P: Positions to turn by, [P].
-        """
+        """Keys turned on by so many positions (back, if negative), in their dtype."""
         pairs = len(self.frequency_F)
         if pairs == 0:
             return keys_RHPW
@@ -68,12 +63,6 @@ class Turn:
 @torch.no_grad()
 def key_turns(decoder: PreTrainedModel) -> tuple[Turn, ...]:
     """How each layer of a causal LM turns its keys, found by trying.
-
-    Args:
-        decoder: The causal LM, in eval mode.
-
-    Returns:
-        One turn for each layer.
 
     Raises:
         BaseModelError: If a layer's cache is not keys and values of all places, or none of the

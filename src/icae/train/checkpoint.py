@@ -59,16 +59,7 @@ def save_checkpoint(
     recipe: Recipe,
     seconds: float,
 ) -> Path:
-    """Write ``step-XXXXXXXX.pt`` atomically and drop the oldest beyond `keep_checkpoints`.
-
-    Args:
-        folder: Folder of the checkpoints.
-        model: The unwrapped model.
-        optimizer: Its optimizer.
-        step: Optimizer steps done.
-        recipe: The run.
-        seconds: Training seconds so far.
-    """
+    """Write ``step-XXXXXXXX.pt`` atomically and drop the oldest beyond `keep_checkpoints`."""
     folder.mkdir(parents=True, exist_ok=True)
     target = folder / f"step-{step:08d}.pt"
     scratch = target.with_suffix(".tmp")

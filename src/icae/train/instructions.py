@@ -83,12 +83,7 @@ class InstructionSource:
         self._places = [_places_of_contexts(own.triplets) for own in self.sets]
 
     def draw(self, rng: np.random.Generator, ratio: float) -> Sample:
-        """One triplet, and others of its context; of each one reference answer, each as likely.
-
-        Args:
-            rng: Generator of the step.
-            ratio: Compression ratio of the sample.
-        """
+        """One triplet, and others of its context; of each one reference answer, each as likely."""
         at = int(np.searchsorted(self._bounds[:-1], rng.random(), side="right"))
         triplets = self.sets[at].triplets
         first = int(rng.integers(len(triplets)))
@@ -120,14 +115,8 @@ def load_instructions(
 ) -> list[TripletSet]:
     """Read and tokenize triplets; those with a longer context are left out, not cut.
 
-    What was taken and left out is logged, a line for each file.
-
-    Args:
-        files: The files, each with its cap and weight.
-        tokenizer: The base model's tokenizer.
-        max_context: Longest context in tokens.
-        seed: Seed of the choice where a cap leaves triplets out.
-        full_prompts: Keep with each task the prompt that holds the whole context.
+    What was taken and left out is logged, a line for each file. The seed decides what a cap
+    leaves out; `full_prompts` keeps with each task the prompt that holds the whole context.
 
     Raises:
         InputError: If a file cannot be read.

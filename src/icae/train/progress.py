@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from types import TracebackType
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
@@ -16,10 +15,6 @@ class Progress:
     """Shows step, loss, AE token accuracy, tokens/s and time left.
 
     On a terminal it is a live bar; elsewhere one line for each report.
-
-    Args:
-        recipe: The run.
-        done: Steps already done.
     """
 
     def __init__(self, recipe: Recipe, done: int) -> None:
@@ -35,17 +30,10 @@ class Progress:
             disable=not self.console.is_terminal,
         )
         self.task = self.bar.add_task("steps", total=self.total, completed=done, figures="")
-
-    def __enter__(self) -> Progress:
         self.bar.start()
-        return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        tb: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """Leave the terminal as it was."""
         self.bar.stop()
 
     def update(self, step: int, figures: Mapping[str, float]) -> None:

@@ -67,13 +67,7 @@ def draw_window(
 def draw_probes(
     rng: np.random.Generator, context_ids: TokenIds, count: int
 ) -> tuple[DecoderTask, ...]:
-    """Recall tasks at random places of a context, as many as ask for something.
-
-    Args:
-        rng: Source of randomness.
-        context_ids: The context.
-        count: Most tasks.
-    """
+    """Recall tasks at random places of a context, as many as ask for something."""
     tasks = []
     for _ in range(count):
         given = int(rng.integers(*PROBE_GIVEN))
@@ -142,11 +136,6 @@ def own_share(samples: Sequence[Sample], *, rank: int, world: int) -> list[Sampl
 
     Dealt out from the costliest down, forth and back over the processes. The shares of all
     processes are the whole step, none twice.
-
-    Args:
-        samples: The samples of the step, over all processes.
-        rank: Which process, from 0.
-        world: Number of processes.
     """
     dealt = sorted(range(len(samples)), key=lambda i: (-_tokens_read(samples[i]), i))
     mine = []

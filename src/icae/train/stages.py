@@ -13,10 +13,6 @@ Stage = Literal["pretrain", "finetune"]
 def check_stage(recipe: Recipe, stage: Stage) -> None:
     """Refuse a recipe that lacks what its stage needs.
 
-    Args:
-        recipe: The run.
-        stage: What it is started as.
-
     Raises:
         TrainingError: If samples, shards or a start are missing, or contradict each other.
     """

@@ -153,8 +153,10 @@ class Trainer:
         self._check_steps()
         with catch_signals() as interrupted:
             if self.accelerator.is_main_process:
-                records = Records(self.folder, step=self.step)
-                with closing(records), Progress(self.recipe, self.step) as progress:
+                with (
+                    closing(Records(self.folder, step=self.step)) as records,
+                    closing(Progress(self.recipe, self.step)) as progress,
+                ):
                     self._loop(records, progress, interrupted)
             else:
                 self._loop(None, None, interrupted)

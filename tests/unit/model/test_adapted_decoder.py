@@ -17,8 +17,7 @@ from torch.distributed.tensor import DTensor
 from icae.config import ModelConfig
 from icae.errors import BaseModelError
 from icae.model import Sample
-from icae.model.adapted_decoder import lora_target_modules
-from icae.model.layers import layers_of
+from icae.model.adapted_decoder import layers_of, lora_target_modules
 from icae.model.objectives import autoencoding, continuation, instruction
 
 
