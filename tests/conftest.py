@@ -17,7 +17,7 @@ import pytest
 
 VOCABULARY = 288
 HIDDEN = 32
-FAMILIES = ("llama", "qwen2", "mistral", "gpt-neox")
+FAMILIES = {"llama": "Llama", "qwen2": "Qwen2", "mistral": "Mistral", "gpt-neox": "GPTNeoX"}
 
 CHAT_TEMPLATE = (
     "{% for m in messages %}<|{{ m['role'] }}|>{{ m['content'] }}<|end|>{% endfor %}"
@@ -30,12 +30,6 @@ def make_decoder(family: str = "llama", *, seed: int = 0) -> Any:
     import torch
     import transformers
 
-    names = {
-        "llama": "Llama",
-        "qwen2": "Qwen2",
-        "mistral": "Mistral",
-        "gpt-neox": "GPTNeoX",
-    }
     settings: dict[str, Any] = {
         "vocab_size": VOCABULARY,
         "hidden_size": HIDDEN,
@@ -50,10 +44,10 @@ def make_decoder(family: str = "llama", *, seed: int = 0) -> Any:
     }
     if family != "gpt-neox":
         settings |= {"num_key_value_heads": 2, "tie_word_embeddings": family == "llama"}
-    config = getattr(transformers, f"{names[family]}Config")(**settings)
+    config = getattr(transformers, f"{FAMILIES[family]}Config")(**settings)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = getattr(transformers, f"{names[family]}ForCausalLM")(config)
+        model = getattr(transformers, f"{FAMILIES[family]}ForCausalLM")(config)
     return model.to(torch.float32).eval()
 
 
@@ -80,8 +74,6 @@ def make_tokenizer(*, chat_template: str | None = CHAT_TEMPLATE) -> Any:
 @pytest.fixture(scope="session", autouse=True)
 def _one_thread() -> None:
     """Tiny matrices are slower on several threads."""
-    import sys
-
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(1)
 
@@ -111,18 +103,32 @@ def tokenizer() -> Any:
 
 
 @pytest.fixture(scope="session")
-def build_model() -> Callable[..., Any]:
-    """``build_model(family, decoder=None, trained=True, **config)``: a tiny IcaeModel.
+def as_trained() -> Callable[[Any], Any]:
+    """``as_trained(model)``: every trainable weight moved away from its start.
 
-    ``trained`` moves every trainable weight away from its start, so that the LoRA
-    (whose update starts at zero) has an effect.
+    Only then the LoRA, whose update starts at zero, has an effect.
     """
+
+    def move(model: Any) -> Any:
+        import torch
+
+        generator = torch.Generator().manual_seed(1)
+        with torch.no_grad():
+            for parameter in model.trainable().values():
+                noise = torch.randn(parameter.shape, generator=generator)
+                parameter += 0.1 * noise.to(parameter.dtype)
+        return model
+
+    return move
+
+
+@pytest.fixture(scope="session")
+def build_model(as_trained: Callable[[Any], Any]) -> Callable[..., Any]:
+    """``build_model(family, decoder=None, trained=True, **config)``: a tiny IcaeModel."""
 
     def build(
         family: str = "llama", *, decoder: Any = None, trained: bool = True, **settings: Any
     ) -> Any:
-        import torch
-
         from icae.config import ModelConfig
         from icae.model import IcaeModel
 
@@ -130,13 +136,7 @@ def build_model() -> Callable[..., Any]:
             **{"span_length": 16, "lora_rank": 4, "lora_alpha": 8.0, "max_slots": 16, **settings}
         )
         model = IcaeModel(make_decoder(family) if decoder is None else decoder, config)
-        if trained:
-            generator = torch.Generator().manual_seed(1)
-            with torch.no_grad():
-                for parameter in model.trainable().values():
-                    noise = torch.randn(parameter.shape, generator=generator)
-                    parameter += 0.1 * noise.to(parameter.dtype)
-        return model.eval()
+        return (as_trained(model) if trained else model).eval()
 
     return build
 

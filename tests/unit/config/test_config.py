@@ -1,8 +1,6 @@
 from __future__ import annotations
 
-import dataclasses
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,19 +21,14 @@ def refused(raw: Any, cls: type = Recipe) -> ConfigError:
     return caught.value
 
 
-def test_an_unknown_key_is_refused_by_name() -> None:
+def test_an_unknown_key_or_a_missing_one_is_refused_by_name() -> None:
     error = refused({"name": "a", "lamda": 0.5})
 
     assert error.got == "lamda"
     assert "unknown key" in error.message
     assert "objective" in str(error.expected)
-
-
-def test_a_missing_key_is_refused_by_name() -> None:
-    error = refused({"base": "x"})
-
-    assert "missing" in error.message
-    assert error.expected == "name"
+    assert "missing" in refused({"base": "x"}).message
+    assert refused({"base": "x"}).expected == "name"
 
 
 @pytest.mark.parametrize(
@@ -47,6 +40,7 @@ def test_a_missing_key_is_refused_by_name() -> None:
         ({"name": "a", "model": {"span_length": True}}, "model: span_length"),
         ({"name": "a", "model": {"lora_alpha": "32"}}, "model: lora_alpha"),
         ({"name": "a", "model": {"lora_alpha": False}}, "model: lora_alpha"),
+        ({"name": "a", "model": {"lora_alpha": 10**400}}, "model: lora_alpha"),
         ({"name": "a", "model": {"layout": "uniformly"}}, "model: layout"),
         ({"name": "a", "model": None}, "model"),
         ({"name": "a", "run": {"dtype": "float16"}}, "run: dtype"),
@@ -82,10 +76,6 @@ def test_an_error_deep_in_a_list_names_the_whole_way() -> None:
     assert error.got == "ratio"
 
 
-def test_an_integer_too_large_for_a_float_is_refused() -> None:
-    assert "lora_alpha" in refused({"lora_alpha": 10**400}, ModelConfig).message
-
-
 def test_json_turns_mapping_keys_into_text_and_back() -> None:
     data = DataConfig(
         context_lengths={128: 1.0, 512: 2.0},
@@ -95,17 +85,6 @@ def test_json_turns_mapping_keys_into_text_and_back() -> None:
 
     assert again == data
     assert all(type(key) is int for key in again.context_lengths)
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Record:
-    anything: Mapping[str, Any]
-
-
-def test_free_form_values_pass_unchanged() -> None:
-    raw = {"anything": {"data": {"512": [1, None]}, "7": "seven"}}
-
-    assert from_dict(Record, raw, where="x").anything == raw["anything"]
 
 
 def test_a_complete_recipe_survives_yaml(tmp_path: Path) -> None:
@@ -196,6 +175,9 @@ def test_every_recipe_loads_survives_a_round_trip_and_names_the_files_it_needs(p
         lambda: DataConfig(context_lengths={1: 1.0}),
         lambda: DataConfig(context_lengths={64: -1.0}),
         lambda: DataConfig(continuation_length=0),
+        lambda: DataConfig(triplets_per_context=0),
+        lambda: TripletFile(path="a", cap=0),
+        lambda: TripletFile(path="a", weight=0.0),
         lambda: DataConfig(ratio_curriculum=()),
         lambda: DataConfig(ratio_curriculum=(RatioStage(until=0.5),)),
         lambda: DataConfig(ratio_curriculum=(RatioStage(), RatioStage(until=0.5))),

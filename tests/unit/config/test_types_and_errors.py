@@ -33,12 +33,6 @@ def test_an_error_says_what_was_got_expected_and_how_to_fix_it() -> None:
         "  expected: >= 1",
         "  fix:      Give 4.",
     ]
-    assert (error.message, error.got, error.expected, error.fix) == (
-        "The ratio is wrong.",
-        "0.5",
-        ">= 1",
-        "Give 4.",
-    )
 
 
 @pytest.mark.parametrize(
@@ -53,18 +47,8 @@ def test_the_list_of_a_literal_type_names_all_of_it(known: tuple[str, ...], lite
 
 
 def test_the_public_names_are_these() -> None:
-    assert sorted(icae.__all__) == [
-        "Icae",
-        "IcaeError",
-        "Memory",
-        "Reader",
-        "__version__",
-        "ask",
-        "compress",
-        "load",
-        "open_reader",
-        "reconstruct",
-    ]
+    names = "Icae IcaeError Memory Reader __version__ ask compress load open_reader reconstruct"
+    assert sorted(icae.__all__) == names.split()
     assert icae.IcaeError is IcaeError
     with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
         icae.nonsense  # noqa: B018

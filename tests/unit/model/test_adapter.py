@@ -28,7 +28,6 @@ from icae.model import (
     load_weights,
     read_info,
     save_adapter,
-    tokenizer_hash,
     weight_hash,
 )
 from icae.model.adapter import model_class
@@ -46,15 +45,11 @@ def decoder(build_decoder: Callable[..., Any]) -> Any:
 
 
 @pytest.fixture
-def saved(decoder: Any, tmp_path: Path) -> Callable[..., tuple[Any, Path]]:
+def saved(decoder: Any, as_trained: Any, tmp_path: Path) -> Callable[..., tuple[Any, Path]]:
     """``saved(method)``: a model as if trained, and its folder."""
 
     def build(method: Any) -> tuple[Any, Path]:
-        model = model_class(CONFIG, method)(decoder, CONFIG, seed=3)
-        generator = torch.Generator().manual_seed(1)
-        with torch.no_grad():
-            for parameter in model.trainable().values():
-                parameter += 0.1 * torch.randn(parameter.shape, generator=generator)
+        model = as_trained(model_class(CONFIG, method)(decoder, CONFIG, seed=3))
         info = AdapterInfo(
             method=method,
             name="tiny",
@@ -71,17 +66,8 @@ def saved(decoder: Any, tmp_path: Path) -> Callable[..., tuple[Any, Path]]:
     return build
 
 
-def slots_of(model: Any, ids: Any) -> torch.Tensor:
-    with torch.no_grad():
-        return model.encode_spans([ids], [4])[0]
-
-
 def edit(path: Path, **changes: Any) -> None:
     path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
-
-
-def truncate(path: Path) -> None:
-    path.write_bytes(path.read_bytes()[:-10])
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -147,25 +133,22 @@ def test_a_record_that_does_not_fit_is_refused(
         read_info(folder, KINDS[method])
 
 
-def test_a_folder_does_not_hold_a_method_of_another_kind(saved: Any) -> None:
-    _, folder = saved("gist")
-    edit(folder / "rival.json", method="memory")
-    with pytest.raises(AdapterError, match="is not the folder of a trained rival"):
-        read_info(folder, RIVAL)
-
-
-@pytest.mark.parametrize("text", ["{", "[]", "", '"icae-adapter"'])
-def test_a_damaged_record_is_refused(saved_adapter: Path, text: str) -> None:
-    (saved_adapter / "icae.json").write_text(text)
-    with pytest.raises(AdapterError):
-        read_info(saved_adapter)
-
-
-def test_a_folder_without_a_record_says_what_was_expected(tmp_path: Path) -> None:
+@pytest.mark.parametrize("text", ["{", "[]", "", '"icae-adapter"', None])
+def test_a_damaged_or_missing_record_or_one_of_another_kind_is_refused(
+    saved: Any, tmp_path: Path, text: str | None
+) -> None:
     with pytest.raises(AdapterError, match="not an adapter folder") as caught:
         read_info(tmp_path)
     assert "icae.json" in str(caught.value.expected)
     assert "icae pretrain" in str(caught.value.fix)
+
+    _, folder = saved("gist")
+    if text is None:
+        edit(folder / "rival.json", method="memory")
+    else:
+        (folder / "rival.json").write_text(text)
+    with pytest.raises(AdapterError, match="is not" if text is None else ""):
+        read_info(folder, RIVAL)
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -174,35 +157,16 @@ def test_damaged_weights_are_refused_and_have_another_hash(saved: Any, method: A
     kind = KINDS[method]
     for part in kind.weights:
         digest = adapter_hash(folder, kind)
-        truncate(folder / part)
+        (folder / part).write_bytes((folder / part).read_bytes()[:-10])
         assert adapter_hash(folder, kind) != digest
         with pytest.raises(AdapterError, match="damaged"):
             load_weights(model, folder, method=method)
         (folder / part).unlink()
-        for read in (
-            lambda: load_weights(model, folder, method=method),
-            lambda: adapter_hash(folder, kind),
-        ):
-            with pytest.raises(AdapterError, match="damaged"):
-                read()
+        with pytest.raises(AdapterError, match="damaged"):
+            load_weights(model, folder, method=method)
+        with pytest.raises(AdapterError, match="damaged"):
+            adapter_hash(folder, kind)
         saved(method)
-
-
-def test_a_model_of_another_base_is_refused_with_both_names(
-    saved_adapter: Path, build_decoder: Any
-) -> None:
-    other = build_decoder(seed=5)
-    with pytest.raises(AdapterError, match="another base model") as caught:
-        load_trained(
-            IcaeModel,
-            read_info(saved_adapter),
-            saved_adapter,
-            other,
-            base_model="other-base",
-            base_hash=weight_hash(other),
-        )
-    assert "other-base" in str(caught.value)
-    assert "tiny-base" in str(caught.value)
 
 
 @pytest.mark.parametrize("head", ["plain", "residual"])
@@ -221,16 +185,20 @@ def test_a_saved_adapter_gives_identical_slots_and_objective_tokens(
     model.calibrate([random_ids(16, seed) for seed in range(4)], [8] * 4)
     info = info_for(model, tokenizer)
     folder = save_adapter(model, info, tmp_path / "a" / "b")
-
-    read = read_info(folder)
-    loaded = load_trained(
-        IcaeModel, read, folder, decoder, base_model="x", base_hash=weight_hash(decoder)
-    )
+    read, base = read_info(folder), {"base_model": "other", "base_hash": weight_hash(decoder)}
+    loaded = load_trained(IcaeModel, read, folder, decoder, **base)
 
     assert read == info
-    assert read.tokenizer_hash == tokenizer_hash(tokenizer)
-    ids = random_ids(16)
-    assert torch.equal(slots_of(loaded, ids), slots_of(model, ids))
+    with torch.no_grad():
+        slots, expected = (m.encode_spans([random_ids(16)], [4])[0] for m in (loaded, model))
+    assert torch.equal(slots, expected)
+    bare = model_card(replace(read, metrics={}, data={}))
+    assert "Nothing was measured." in bare
+    assert "Not recorded." in bare
+    with pytest.raises(AdapterError, match="another base model") as caught:
+        load_trained(IcaeModel, read, folder, decoder, **{**base, "base_hash": "b" * 64})
+    assert "other" in str(caught.value)
+    assert "tiny-base" in str(caught.value)
     stored = objective_vectors(folder, model.config)
     for name in ("ae", "lm", "ft"):
         assert torch.equal(loaded.tokens.objective(name), model.tokens.objective(name))
@@ -251,21 +219,21 @@ def test_the_lora_folder_loads_through_plain_peft(
 
 
 @pytest.mark.parametrize(
-    "settings", [{"lora_rank": 2}, {"slot_head": "plain"}, {"memory_embedding": "per-slot"}]
+    ("name", "settings"),
+    [
+        ("tokens.memory_ND", {}),
+        ("tokens.surprise", {}),
+        (None, {"lora_rank": 2}),
+        (None, {"slot_head": "plain"}),
+        (None, {"memory_embedding": "per-slot"}),
+    ],
 )
-def test_weights_of_another_architecture_are_refused(
-    saved_adapter: Path, build_model: Any, settings: dict[str, Any]
+def test_weights_that_do_not_fit_are_refused_and_leave_the_model_as_it_was(
+    saved_adapter: Path, build_model: Any, name: str | None, settings: dict[str, Any]
 ) -> None:
-    with pytest.raises(AdapterError, match="do not fit"):
-        load_weights(build_model(**settings), saved_adapter)
-
-
-@pytest.mark.parametrize("name", ["tokens.memory_ND", "tokens.surprise"])
-def test_refused_weights_leave_the_model_as_it_was(
-    saved_adapter: Path, model: Any, name: str
-) -> None:
-    path = saved_adapter / "icae.safetensors"
-    save_file({**load_file(path), name: torch.zeros(7)}, path)
+    path, model = saved_adapter / "icae.safetensors", build_model(**settings)
+    if name is not None:
+        save_file({**load_file(path), name: torch.zeros(7)}, path)
     before = copy.deepcopy(model.state_dict())
     with pytest.raises(AdapterError, match="do not fit"):
         load_weights(model, saved_adapter)
@@ -290,13 +258,6 @@ def test_the_hash_changes_with_the_weights_and_the_architecture(
         hashes.add(adapter_hash(save_adapter(model, info_for(model, tokenizer), copied)))
 
     assert len(hashes) == 4
-
-
-def test_a_bare_model_gets_a_card_that_claims_nothing(saved_adapter: Path) -> None:
-    bare = replace(read_info(saved_adapter), metrics={}, data={}, recipe={})
-    card = model_card(bare)
-    for text in ("Nothing was measured.", "Not recorded.", "| code | `unknown` |"):
-        assert text in card
 
 
 def test_records_of_removed_settings_are_read_where_they_change_nothing(

@@ -15,19 +15,13 @@ SETTINGS: dict[str, Any] = {"span_length": 16, "lora_rank": 4, "lora_alpha": 8.0
 
 
 @pytest.fixture
-def pair(build_decoder: Callable[..., Any]) -> Callable[..., tuple[AutoCompressor, IcaeModel]]:
+def pair(build_decoder: Any, as_trained: Any) -> Callable[..., tuple[AutoCompressor, IcaeModel]]:
     """``pair(**config)``: both models with the same weights, moved away from their start."""
 
     def build(**settings: Any) -> tuple[AutoCompressor, IcaeModel]:
         decoder, config = build_decoder(), ModelConfig(**{**SETTINGS, **settings})
-        models = (AutoCompressor(decoder, config), IcaeModel(decoder, config))
-        for model in models:
-            generator = torch.Generator().manual_seed(1)
-            with torch.no_grad():
-                for parameter in model.trainable().values():
-                    parameter += 0.1 * torch.randn(parameter.shape, generator=generator)
-            model.eval()
-        return models
+        first, second = AutoCompressor(decoder, config), IcaeModel(decoder, config)
+        return as_trained(first).eval(), as_trained(second).eval()
 
     return build
 
@@ -70,14 +64,8 @@ def test_a_segment_is_read_behind_the_summaries_of_all_before_it(
     spans = [random_ids(16, seed) for seed in range(3)]
     with torch.no_grad():
         made = encoded(compressor, spans)
-        before = made[:8]
-        inputs = torch.cat(
-            [
-                before,
-                compressor.decoder.get_input_embeddings()(torch.from_numpy(spans[2])),
-                compressor.tokens.memory(torch.arange(4)),
-            ]
-        )
+        read = compressor.decoder.get_input_embeddings()(torch.from_numpy(spans[2]))
+        inputs = torch.cat([made[:8], read, compressor.tokens.memory(torch.arange(4))])
         hidden = (
             compressor.lora.get_base_model()
             .base_model(inputs_embeds=inputs[None], use_cache=False)

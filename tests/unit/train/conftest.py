@@ -9,9 +9,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerFast
 
 from icae.config import ModelConfig, ObjectiveConfig, OptimConfig, Recipe, RunConfig
 from icae.config.data import DataConfig, RatioStage
@@ -22,23 +21,6 @@ from icae.model.objectives import autoencoding
 VOCAB = 128
 SPAN = 16
 MODEL = {"span_length": SPAN, "lora_rank": 4, "lora_alpha": 4}
-
-
-def make_decoder(seed: int = 0) -> LlamaForCausalLM:
-    torch.manual_seed(seed)
-    config = LlamaConfig(
-        vocab_size=VOCAB,
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=512,
-        initializer_range=0.3,
-        bos_token_id=0,
-        eos_token_id=1,
-    )
-    return LlamaForCausalLM(config).float().eval()
 
 
 def make_tokenizer() -> PreTrainedTokenizerFast:
@@ -64,11 +46,12 @@ class Tiny:
     """Everything that a run needs, in one folder."""
 
     folder: Path
+    build_decoder: Callable[..., Any]
     source = FixedSource
 
     def model(self, **settings: Any) -> IcaeModel:
         """A fresh model, always with the same weights."""
-        return IcaeModel(make_decoder(), ModelConfig(**{**MODEL, **settings}), seed=0)
+        return IcaeModel(self.build_decoder(), ModelConfig(**{**MODEL, **settings}), seed=0)
 
     def recipe(
         self,
@@ -107,22 +90,13 @@ class Tiny:
         seed: int = 0,
     ) -> ShardSet:
         """One document for each length, of seeded random ids."""
-        rng = np.random.default_rng(seed)
-        documents = [rng.integers(2, VOCAB, length) for length in lengths]
-        return self._written(documents, name, tokenizer_hash)
-
-    def numbered_shards(self, lengths: Sequence[int]) -> ShardSet:
-        """Every token of document d is the id d."""
-        documents = [np.full(length, number) for number, length in enumerate(lengths)]
-        return self._written(documents, "numbered", "tiny")
-
-    def _written(self, documents: Sequence[Any], name: str, tokenizer_hash: str) -> ShardSet:
+        rng, folder = np.random.default_rng(seed), self.folder / name
         with ShardWriter(
-            self.folder / name, vocab_size=VOCAB, tokenizer_hash=tokenizer_hash, shard_tokens=50
+            folder, vocab_size=VOCAB, tokenizer_hash=tokenizer_hash, shard_tokens=50
         ) as writer:
-            for ids in documents:
-                writer.add(ids, source="made up")
-        return ShardSet.open(self.folder / name)
+            for length in lengths:
+                writer.add(rng.integers(2, VOCAB, length), source="made up")
+        return ShardSet.open(folder)
 
     def sample(self, length: int = SPAN, *, ratio: float = 4.0, seed: int = 0) -> Sample:
         """An AE sample of seeded random ids."""
@@ -131,8 +105,8 @@ class Tiny:
 
 
 @pytest.fixture
-def tiny(tmp_path: Path) -> Tiny:
-    return Tiny(tmp_path)
+def tiny(tmp_path: Path, build_decoder: Callable[..., Any]) -> Tiny:
+    return Tiny(tmp_path, build_decoder)
 
 
 @pytest.fixture
@@ -141,12 +115,14 @@ def tokenizer() -> PreTrainedTokenizerFast:
 
 
 @pytest.fixture(scope="session")
-def save_base(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], str]:
+def save_base(
+    tmp_path_factory: pytest.TempPathFactory, build_decoder: Callable[..., Any]
+) -> Callable[[int], str]:
     """``save_base(seed)``: folder of the tiny model and its tokenizer."""
 
     def save(seed: int) -> str:
         folder = tmp_path_factory.mktemp("base")
-        make_decoder(seed).save_pretrained(folder)
+        build_decoder(seed=seed).save_pretrained(folder)
         make_tokenizer().save_pretrained(folder)
         return str(folder)
 

@@ -21,15 +21,11 @@ def test_figures_are_given_by_ratio_and_as_their_mean(tiny: Any) -> None:
     assert figures["ae_loss_2x"] != figures["ae_loss_4x"]
 
 
-def test_ratios_of_the_last_stage_are_evaluated(tiny: Any) -> None:
+def test_the_last_ratios_are_evaluated_on_the_longest_contexts_that_fit_a_span(tiny: Any) -> None:
     stages = (RatioStage(until=0.5, ratios={1.0: 1.0}), RatioStage(ratios={8.0: 1.0, 4.0: 2.0}))
-    recipe = tiny.recipe(data={"ratio_curriculum": stages})
-    assert Evaluation(recipe, tiny.shards()).ratios == [4.0, 8.0]
-
-
-def test_contexts_are_as_long_as_the_longest_that_fits_a_span(tiny: Any) -> None:
-    recipe = tiny.recipe(data={"context_lengths": {10: 1.0, 14: 1.0, 48: 1.0}})
-    evaluation = Evaluation(recipe, tiny.shards([100]))
+    data = {"ratio_curriculum": stages, "context_lengths": {10: 1.0, 14: 1.0, 48: 1.0}}
+    evaluation = Evaluation(tiny.recipe(data=data), tiny.shards([100]))
+    assert evaluation.ratios == [4.0, 8.0]
     assert {len(context) for context, _ in evaluation.windows} == {14}
 
 

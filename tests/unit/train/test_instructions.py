@@ -9,9 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from icae.config.data import DataConfig, TripletFile
-from icae.config.parsing import from_dict
-from icae.errors import ConfigError, TrainingError
+from icae.config.data import TripletFile
+from icae.errors import TrainingError
 from icae.model.objectives import instruction
 from icae.train.instructions import (
     InstructionSource,
@@ -51,20 +50,12 @@ def test_the_answer_with_its_end_is_scored_and_the_prompt_is_not(
 ) -> None:
     file = write_triplets(tmp_path / "t.jsonl", [9])
     (task,) = load_instructions([file], tokenizer, max_context=16)[0].triplets[0].tasks
+    (full,) = load_instructions([file], tokenizer, max_context=16, full_prompts=True)
+    assert full.triplets[0].tasks[0].full_prompt_ids.tolist()[:11] == [*range(2, 11), 5, 6]
     assert task.objective == "ft"
     assert task.scored_ids.tolist() == [9, tokenizer.eos_token_id]
     assert task.target_ids[: task.unscored].tolist()[:2] == [5, 6]
     assert task.full_prompt_ids is None
-
-
-def test_the_full_prompt_holds_the_context_before_the_question(
-    tmp_path: Path, tokenizer: Any
-) -> None:
-    file = write_triplets(tmp_path / "t.jsonl", [9])
-    sets = load_instructions([file], tokenizer, max_context=16, full_prompts=True)
-    (task,) = sets[0].triplets[0].tasks
-    assert task.full_prompt_ids is not None
-    assert task.full_prompt_ids.tolist()[:11] == [*range(2, 11), 5, 6]
 
 
 def test_no_triplet_that_fits_is_refused(tmp_path: Path, tokenizer: Any) -> None:
@@ -134,29 +125,3 @@ def test_triplets_of_one_context_share_its_memory() -> None:
     assert all(asked[p] / 500 == pytest.approx(0.2, abs=0.06) for p in range(5))
     alone = InstructionSource(sets).draw(np.random.default_rng(0), 2.0)
     assert len(alone.tasks) == 1
-    with pytest.raises(ConfigError, match="triplets_per_context"):
-        DataConfig(triplets_per_context=0)
-
-
-def test_a_recipe_names_files_by_path_or_with_settings() -> None:
-    raw = {"triplets": ["a.jsonl", {"path": "b.jsonl", "cap": 4000, "weight": 2}]}
-    data = from_dict(DataConfig, raw, where="r")
-    assert data.triplets == (
-        TripletFile(path="a.jsonl"),
-        TripletFile(path="b.jsonl", cap=4000, weight=2.0),
-    )
-
-
-@pytest.mark.parametrize(
-    "item",
-    [
-        {"path": "a", "cap": 0},
-        {"path": "a", "weight": 0},
-        {"path": "a", "weigth": 1},
-        {"cap": 3},
-        7,
-    ],
-)
-def test_wrong_settings_of_a_file_are_refused(item: Any) -> None:
-    with pytest.raises(ConfigError):
-        from_dict(DataConfig, {"triplets": [item]}, where="r")

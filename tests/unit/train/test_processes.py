@@ -49,25 +49,21 @@ def test_processes_that_found_different_checkpoints_are_refused(
         trainer.run()
 
 
-def test_more_processes_than_samples_of_a_micro_batch_are_refused(
-    build_trainer: Any, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("launch", "settings", "message"),
+    [
+        ({"num_processes": 3}, {"optim": {"micro_batch_size": 2}}, "more processes than samples"),
+        ({"distributed_type": DistributedType.FSDP}, {}, "way of sharing"),
+        ({}, {"run": {"sharing": "frozen-shards"}}, "no processes to share"),
+    ],
+)
+def test_what_the_processes_of_a_launch_cannot_share_is_refused(
+    build_trainer: Any, monkeypatch: pytest.MonkeyPatch, launch: Any, settings: Any, message: str
 ) -> None:
-    monkeypatch.setattr(accelerate.Accelerator, "num_processes", 3)
-    with pytest.raises(TrainingError, match="more processes than samples"):
-        build_trainer(optim={"micro_batch_size": 2})
-
-
-def test_way_of_sharing_that_is_not_known_is_refused(
-    build_trainer: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(accelerate.Accelerator, "distributed_type", DistributedType.FSDP)
-    with pytest.raises(TrainingError, match="way of sharing"):
-        build_trainer()
-
-
-def test_shards_for_one_process_are_refused(build_trainer: Any) -> None:
-    with pytest.raises(TrainingError, match="no processes to share"):
-        build_trainer(run={"sharing": "frozen-shards"})
+    for name, value in launch.items():
+        monkeypatch.setattr(accelerate.Accelerator, name, value)
+    with pytest.raises(TrainingError, match=message):
+        build_trainer(**settings)
 
 
 def test_each_process_takes_the_gpu_of_its_number(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -45,15 +45,6 @@ def test_checkpoint_restores_weights_optimizer_step_and_time(
     assert all(torch.equal(before[k][m], after[k][m]) for k in before for m in before[k])
 
 
-def test_newest_checkpoint_is_the_one_with_the_highest_step(tmp_path: Path, run: Any) -> None:
-    assert newest_checkpoint(tmp_path) is None
-    save(tmp_path, run, 10)
-    save(tmp_path, run, 9)
-    newest = newest_checkpoint(tmp_path)
-    assert newest is not None
-    assert newest.name == "step-00000010.pt"
-
-
 def test_failed_write_leaves_the_older_checkpoint(
     tmp_path: Path, run: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -73,10 +64,12 @@ def test_failed_write_leaves_the_older_checkpoint(
 def test_only_the_newest_checkpoints_are_kept(tmp_path: Path, run: Any, keep: int) -> None:
     model, optimizer, recipe = run
     recipe = replace(recipe, run=replace(recipe.run, keep_checkpoints=keep))
-    for step in range(1, 5):
+    assert newest_checkpoint(tmp_path) is None
+    for step in (8, 10, 9, 7):
         save(tmp_path, (model, optimizer, recipe), step)
     names = sorted(p.name for p in tmp_path.iterdir())
-    assert names == ["step-00000003.pt", "step-00000004.pt"][-keep:]
+    assert names == ["step-00000009.pt", "step-00000010.pt"][-keep:]
+    assert newest_checkpoint(tmp_path) == tmp_path / "step-00000010.pt"
 
 
 @pytest.mark.parametrize("damage", ["cut", "empty", "garbage"])
@@ -104,10 +97,16 @@ def test_another_recipe_is_refused_and_the_changed_part_is_named(
         load_fresh(tiny, path, tiny.recipe(**{part: changes[part]}))
 
 
-def test_name_description_and_run_settings_may_change(tiny: Any, tmp_path: Path, run: Any) -> None:
+def test_what_a_run_is_called_where_it_writes_and_how_long_it_is_may_change(
+    tiny: Any, tmp_path: Path, run: Any, caplog: pytest.LogCaptureFixture
+) -> None:
     recipe = tiny.recipe(name="renamed", description="new", run={"log_every": 7, "output": "x"})
-    done, _, _ = load_fresh(tiny, save(tmp_path, run), recipe)
+    longer = replace(recipe, optim=replace(recipe.optim, steps=50))
+    done, _, _ = load_fresh(tiny, save(tmp_path, run), longer)
     assert done == (3, 1.5)
+    assert f"begun with {recipe.optim.steps} steps, it goes on to 50" in caplog.text
+    with pytest.raises(TrainingError, match=r"step 60, optim\.steps 50"):
+        load_fresh(tiny, save(tmp_path, run, step=60), longer)
 
 
 def test_checkpoint_of_other_weights_is_refused(tiny: Any, tmp_path: Path, run: Any) -> None:
@@ -115,22 +114,3 @@ def test_checkpoint_of_other_weights_is_refused(tiny: Any, tmp_path: Path, run: 
     model = tiny.model(slot_head="plain")
     with pytest.raises(TrainingError, match="does not fit"):
         load_checkpoint(path, model, build_optimizer(model, run[2].optim), run[2])
-
-
-def longer(recipe: Any, steps: int) -> Any:
-    return replace(recipe, optim=replace(recipe.optim, steps=steps))
-
-
-def test_a_run_may_be_made_longer(
-    tiny: Any, tmp_path: Path, run: Any, caplog: pytest.LogCaptureFixture
-) -> None:
-    path = save(tmp_path, run)
-    done, _, _ = load_fresh(tiny, path, longer(run[2], 50))
-    assert done == (3, 1.5)
-    assert f"begun with {run[2].optim.steps} steps, it goes on to 50" in caplog.text
-
-
-def test_a_run_cannot_end_before_what_is_done(tiny: Any, tmp_path: Path, run: Any) -> None:
-    path = save(tmp_path, run, step=60)
-    with pytest.raises(TrainingError, match=r"step 60, optim\.steps 50"):
-        load_fresh(tiny, path, longer(run[2], 50))

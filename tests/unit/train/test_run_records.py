@@ -19,12 +19,6 @@ def write(folder: Path, steps: int) -> Path:
     return folder / "metrics.jsonl"
 
 
-def test_records_are_read_back_as_written(tmp_path: Path) -> None:
-    records = read_records(write(tmp_path, 2))
-    assert records[0] == {"kind": "train", "step": 1, "ae_loss": 5.0, "ae_accuracy": 0.1}
-    assert [(r["kind"], r["step"]) for r in records] == [("train", 1), ("train", 2), ("eval", 2)]
-
-
 def test_records_after_the_resume_step_are_dropped(tmp_path: Path) -> None:
     path = write(tmp_path, 5)
     Records(tmp_path, step=3).close()
