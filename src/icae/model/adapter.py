@@ -110,12 +110,11 @@ def _require_same_shapes(
     """Refuse weights that are not, name by name, those of the model."""
     shapes_got = {k: tuple(v.shape) for k, v in got.items()}
     shapes_expected = {k: tuple(v.shape) for k, v in expected.items()}
-    if shapes_got == shapes_expected:
-        return
     names = sorted(set(shapes_got.items()) ^ set(shapes_expected.items()))
-    raise AdapterError(
-        f"The weights in {folder} do not fit the model.",
-        got="; ".join(f"{n} {shapes_got.get(n)}" for n, _ in names[:3]),
-        expected="; ".join(f"{n} {shapes_expected.get(n)}" for n, _ in names[:3]),
-        fix="Use the same base, rank, slot head and memory embedding as in training.",
-    )
+    if names:
+        raise AdapterError(
+            f"The weights in {folder} do not fit the model.",
+            got="; ".join(f"{n} {shapes_got.get(n)}" for n, _ in names[:3]),
+            expected="; ".join(f"{n} {shapes_expected.get(n)}" for n, _ in names[:3]),
+            fix="Use the same base, rank, slot head and memory embedding as in training.",
+        )

@@ -5,11 +5,9 @@ vectors of all segments before it, which stand there as a soft prompt; the last 
 at its summary tokens are its own summary vectors; those of all segments together
 (*summary accumulation*) are what the decoder reads.
 
-What differs from the original (the decoder is frozen, objectives and data are the recipe's,
-segments are spans of one length, gradients run through all of them): docs/rivals.md. Its tokens
-and vectors: ``layout: default``, ``slot_head: plain``, ``memory_embedding: per-slot``.
-
-Of a context of one segment this is the in-context autoencoder with the same settings.
+What differs from the original: docs/rivals.md. Its tokens and vectors: ``layout: default``,
+``slot_head: plain``, ``memory_embedding: per-slot``. Of a context of one segment this is the
+in-context autoencoder with the same settings.
 
 Shape legend: B segments read together, P summary vectors before a segment, L its tokens, K its
 summary tokens, S places of the longest row, D hidden size.

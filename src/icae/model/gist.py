@@ -4,14 +4,10 @@ Source: Mu et al. 2023 (arXiv:2304.08467). Gist tokens stand behind a context; t
 mask hides the context from every token after them, so what those need of it has to pass
 through the keys and values of the gist tokens, in every layer.
 
-Here the mask is kept by construction. One pass reads ``[context ; gist tokens]``; the keys
-and values of the gist tokens alone are handed to the pass that reads on. With the same weights
-in both passes that is the original's single pass under its mask, to the last bit of
-rounding (a test holds it to that).
-
-What else differs from the original (the decoder is frozen, objectives and data are the recipe's,
-spans are read one by one, the layout is a setting): docs/rivals.md. The original's layout is
-``default``; ``uniform-encoder`` and ``uniform`` are one here, as keys carry their positions along.
+Here the mask is kept by construction: one pass reads ``[context ; gist tokens]``, and the keys
+and values of the gist tokens alone are handed to the pass that reads on. What else differs from
+the original: docs/rivals.md. Its layout is ``default``; ``uniform-encoder`` and ``uniform`` are
+one here, as keys carry their positions along.
 
 Shape legend: N spans, S places of the longest row, K gist tokens, M objective tokens, H key-value
 heads, W head width, D hidden size.

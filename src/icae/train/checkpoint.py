@@ -32,22 +32,17 @@ def _recorded(recipe: Recipe) -> dict[str, Any]:
     return plain
 
 
-def _same_run(recorded: dict[str, Any]) -> dict[str, Any]:
-    """What must not change when a run is resumed.
+def _changed(stored: dict[str, Any], recipe: Recipe) -> list[str]:
+    """Parts of a stored recipe that differ; settings added since count at their defaults.
 
     A run may be made longer or shorter: what depends on its length (learning rate,
     curriculum) follows the new one from the step at which it resumes.
     """
-    optim = {k: v for k, v in recorded["optim"].items() if k != "steps"}
-    return {**recorded, "optim": optim}
-
-
-def _changed(stored: dict[str, Any], recipe: Recipe) -> list[str]:
-    """Parts of a stored recipe that differ; settings added since count at their defaults."""
     with contextlib.suppress(ConfigError):  # one that is not valid today is compared as it stands
         stored = _recorded(from_dict(Recipe, {"name": recipe.name, **stored}, where="checkpoint"))
-    known, wanted = _same_run(stored), _same_run(_recorded(recipe))
-    return sorted(key for key in wanted if known.get(key) != wanted[key])
+    wanted = _recorded(recipe)
+    wanted["optim"]["steps"] = stored["optim"]["steps"]
+    return sorted(key for key in wanted if stored.get(key) != wanted[key])
 
 
 def save_checkpoint(

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 import torch
 
 from icae.config import ObjectiveConfig, Recipe
 from icae.config.types import TokenIds
 from icae.data.shards import ShardSet
-from icae.model import Sample
 from icae.model.adapted_decoder import AdaptedDecoder
 from icae.train.sampling import draw_window, text_sample
 from icae.train.tally import Tally
 
 SEED = 20240507
 BATCH = 16
-
 
 BOTH = ObjectiveConfig(ae_weight=0.5)
 """Every held-out context is written back and continued, whatever the recipe weighs."""
@@ -50,13 +46,9 @@ class Evaluation:
         for ratio in self.ratios:
             samples = [text_sample(c, n, ratio, BOTH) for c, n in self.windows]
             tally = Tally()
-            for batch in _batches(samples):
-                tally.add(model(batch))
+            for first in range(0, len(samples), BATCH):
+                tally.add(model(samples[first : first + BATCH]))
             for name, value in tally.figures().items():
                 figures[f"{name}_{ratio:g}x"] = value
                 figures[name] = figures.get(name, 0.0) + value / len(self.ratios)
         return figures
-
-
-def _batches(samples: Sequence[Sample]) -> list[Sequence[Sample]]:
-    return [samples[i : i + BATCH] for i in range(0, len(samples), BATCH)]

@@ -32,7 +32,6 @@ from icae.model import (
 from icae.model.adapted_decoder import AdaptedDecoder
 from icae.model.adapter import model_class
 from icae.model.adapter_files import KINDS
-from icae.model.prompts import Tokenizer
 from icae.train.evaluate import Evaluation
 from icae.train.instructions import InstructionSource, TripletSet, load_instructions
 from icae.train.records import plot_losses
@@ -87,7 +86,15 @@ def train(recipe: Recipe, *, stage: Stage, dry_run_steps: int | None = None) -> 
     tokenizer = load_tokenizer(recipe.base)
     token_hash = tokenizer_hash(tokenizer)
     shards = _open_shards(recipe.data.shards, token_hash) if recipe.data.shards else None
-    triplets = _load_triplets(recipe, tokenizer)
+    triplets = []
+    if recipe.objective.ft_share > 0:
+        triplets = load_instructions(
+            recipe.data.triplets,
+            tokenizer,
+            max_context=recipe.data.longest_triplet,
+            seed=recipe.optim.seed,
+            full_prompts=of_full_context(recipe),
+        )
     model, weights = _build_model(recipe, shards)
     record = AdapterInfo(
         name=recipe.name,
@@ -139,18 +146,6 @@ def _run(
         seconds=result.seconds,
         metrics=result.metrics,
         process=trainer.accelerator.process_index,
-    )
-
-
-def _load_triplets(recipe: Recipe, tokenizer: Tokenizer) -> list[TripletSet]:
-    if recipe.objective.ft_share == 0:
-        return []
-    return load_instructions(
-        recipe.data.triplets,
-        tokenizer,
-        max_context=recipe.data.longest_triplet,
-        seed=recipe.optim.seed,
-        full_prompts=of_full_context(recipe),
     )
 
 

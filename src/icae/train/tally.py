@@ -41,11 +41,7 @@ class Tally:
                 there is only this one. Every process has to call it at the same time.
         """
         sums = [
-            [
-                float(self.loss.get(name, 0.0)),
-                float(self.correct.get(name, 0)),
-                float(self.labels[name]),
-            ]
+            [float(self.loss.get(name, 0)), float(self.correct.get(name, 0)), self.labels[name]]
             for name in OBJECTIVES
         ]
         result: dict[str, float] = {}
