@@ -86,13 +86,3 @@ def test_earlier_segments_change_later_summaries_and_not_the_other_way_round(
             later = encoded(model, [first, other])
             assert ((made[4:] - changed[4:]).abs().max() > 1e-3) == recursive
             torch.testing.assert_close(made[:4], later[:4], atol=2e-5, rtol=1e-4)
-
-
-def test_contexts_of_other_lengths_beside_it_change_nothing(pair: Any, random_ids: Any) -> None:
-    compressor, _ = pair()
-    samples = [text(random_ids, 40), text(random_ids, 7), text(random_ids, 32)]
-    with torch.no_grad():
-        together = compressor(samples)
-        apart = [score for one in samples for score in compressor([one])]
-    for left, right in zip(together, apart, strict=True):
-        torch.testing.assert_close(left.log_probs_T, right.log_probs_T, atol=2e-5, rtol=1e-4)

@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from icae.config.types import POSITION_LAYOUTS
 from icae.model import Sample
-from icae.model.objectives import autoencoding, continuation, instruction
+from icae.model.objectives import autoencoding, instruction
 
 
 def by_hand(model: Any, memory: torch.Tensor, positions: list[int], task: Any) -> torch.Tensor:
@@ -76,31 +75,6 @@ def test_logits_are_computed_only_at_labels(build_model: Any, random_ids: Any) -
     model([Sample(context_ids=random_ids(9), ratio=2.0, tasks=(task, autoencoding(random_ids(9))))])
 
     assert rows == [3 + 9]
-
-
-@pytest.mark.parametrize("layout", POSITION_LAYOUTS)
-def test_padding_and_batch_size_leave_scores_unchanged(
-    build_model: Any, random_ids: Any, layout: str
-) -> None:
-    model = build_model(layout=layout)
-    samples = [
-        Sample(
-            context_ids=random_ids(n, seed),
-            ratio=ratio,
-            tasks=(autoencoding(random_ids(n, seed)), continuation(random_ids(3 + seed, 9))),
-        )
-        for seed, (n, ratio) in enumerate([(16, 4.0), (5, 1.0), (37, 2.0), (1, 8.0)])
-    ]
-
-    with torch.no_grad():
-        together = model(samples)
-        alone = [score for sample in samples for score in model([sample])]
-
-    assert [s.objective for s in together] == ["ae", "lm"] * 4
-    assert [s.labels for s in together] == [16, 3, 5, 4, 37, 5, 1, 6]
-    for one, other in zip(together, alone, strict=True):
-        assert torch.allclose(one.log_probs_T, other.log_probs_T, atol=1e-5, rtol=1e-5)
-        assert float(one.loss_sum) == pytest.approx(float(other.loss_sum), abs=1e-3)
 
 
 def test_every_family_trains_and_generates(
