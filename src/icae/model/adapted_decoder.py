@@ -71,12 +71,7 @@ def wrap_lora(base: nn.Module, config: ModelConfig) -> PeftModel:
 
 
 class AdaptedDecoder(nn.Module):
-    """A frozen base model and a LoRA over its weights.
-
-    Args:
-        decoder: The base model; frozen in place and never modified.
-        config: Rank, alpha and targets of the LoRA are read, the rest is kept.
-    """
+    """A frozen base model, never modified, and a LoRA over its weights."""
 
     def __init__(self, decoder: PreTrainedModel, config: ModelConfig, *, seed: int = 0) -> None:
         super().__init__()

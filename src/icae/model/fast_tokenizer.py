@@ -19,16 +19,7 @@ from icae.errors import BaseModelError
 
 
 class FastTokenizer:
-    """The tokenizer of a model folder.
-
-    Args:
-        folder: A folder with ``tokenizer.json`` and ``tokenizer_config.json``.
-
-    Attributes:
-        name_or_path: The folder.
-        backend_tokenizer: The tokenizer of the `tokenizers` package.
-        chat_template: The chat template (Jinja), or None.
-        eos_token_id: The token that ends a text, or None.
+    """The tokenizer of a folder with ``tokenizer.json`` and ``tokenizer_config.json``.
 
     Raises:
         BaseModelError: If there is no fast tokenizer in the folder.

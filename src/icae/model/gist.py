@@ -51,11 +51,7 @@ class GistMemory:
 
 
 class GistModel(MemoryModel[GistMemory]):
-    """A LoRA that writes gist tokens, and the frozen decoder that reads them.
-
-    Args:
-        config: Span length, layout, memory embedding, objective tokens and LoRA are read;
-            there is no slot head.
+    """A LoRA that writes gist tokens, and the frozen decoder that reads them; no slot head.
 
     Raises:
         ConfigError: If objective tokens are to stand before the gist tokens too.

@@ -32,9 +32,7 @@ M = TypeVar("M")
 class MemoryModel(AdaptedDecoder, Generic[M]):
     """Encoder and frozen decoder over one copy of the base weights; M is a context's memory.
 
-    Args:
-        decoder: Any Hugging Face causal LM with rotary positions. It is frozen in place
-            and never modified.
+    The base model is any causal LM of transformers with rotary positions.
     """
 
     def __init__(self, decoder: PreTrainedModel, config: ModelConfig, *, seed: int = 0) -> None:
@@ -59,12 +57,7 @@ class MemoryModel(AdaptedDecoder, Generic[M]):
     def encode_planned(
         self, contexts: Sequence[Sequence[TokenIds]], plans: Sequence[Sequence[SpanPlan]]
     ) -> list[M]:
-        """The memory of each context.
-
-        Args:
-            contexts: Token ids of the spans of each context, in order.
-            plans: Those spans with their slots.
-        """
+        """The memory of each context from the token ids of its planned spans, in order."""
 
     @abstractmethod
     def row(self, memory: M, task: DecoderTask) -> DecoderRow:

@@ -20,11 +20,7 @@ SAMPLED_ROWS = 8192
 class MemoryTokens(nn.Module):
     """Learned encoder inputs of the memory tokens and decoder inputs of the objectives.
 
-    Args:
-        config: Architecture; `memory_embedding` and `max_slots` are read.
-        embedding: The base model's input embedding matrix [V, D]; its mean and spread
-            initialise every vector.
-        generator: Source of randomness.
+    Mean and spread of the base model's input embeddings [V, D] initialise every vector.
     """
 
     def __init__(self, config: ModelConfig, embedding: Tensor, generator: torch.Generator) -> None:

@@ -24,9 +24,7 @@ class SlotHead(nn.Module):
     applies a learned gain and shift for each. Uncalibrated it only multiplies by the scale.
 
     Args:
-        config: Architecture; `slot_head` is read.
         embedding_rms: RMS of the input embeddings, the scale slots should have.
-        hidden_size: D.
     """
 
     mean_D: Tensor
@@ -52,12 +50,7 @@ class SlotHead(nn.Module):
             self.unit_D.copy_(self.size / hidden_ND.std(dim=0).clamp(min=1e-6))
 
     def forward(self, hidden_BKD: Tensor, chunk_mean_BKD: Tensor) -> Tensor:
-        """Slots [B, K, D] in float32.
-
-        Args:
-            hidden_BKD: Last hidden states (after the final norm) at the memory tokens.
-            chunk_mean_BKD: Mean input embedding of each slot's chunk of the context.
-        """
+        """Slots [B, K, D] in float32."""
         hidden_BKD = hidden_BKD.float()
         if self.plain:
             return hidden_BKD

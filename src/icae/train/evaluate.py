@@ -22,10 +22,8 @@ BOTH = ObjectiveConfig(ae_weight=0.5)
 class Evaluation:
     """The same held-out contexts at every call.
 
-    Args:
-        recipe: The run; its longest context length up to one span, its continuation
-            length and the ratios of its last curriculum stage are evaluated.
-        shards: Held-out token shards.
+    They are as long as the longest context length up to one span, with the continuations and
+    the ratios of the last curriculum stage of the recipe.
     """
 
     def __init__(self, recipe: Recipe, shards: ShardSet) -> None:

@@ -67,13 +67,7 @@ class TrainResult:
 def train(recipe: Recipe, *, stage: Stage, dry_run_steps: int | None = None) -> TrainResult:
     """Run a recipe; go on from its newest checkpoint if there is one.
 
-    Args:
-        recipe: The run.
-        stage: ``pretrain`` (text) or ``finetune`` (needs an adapter and triplets).
-        dry_run_steps: Run only that many steps from the start, into ``<output>-dry-run``.
-
-    Returns:
-        The adapter and its figures.
+    With `dry_run_steps` only that many steps are run from the start, into ``<output>-dry-run``.
 
     Raises:
         ConfigError, TrainingError, BaseModelError, AdapterError, InputError: If the recipe

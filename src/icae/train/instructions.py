@@ -69,10 +69,7 @@ class TripletSet:
 class InstructionSource:
     """Draws instruction triplets, a file by its weight and any of its triplets alike.
 
-    Args:
-        sets: Triplets of each file, at least one in all.
-        per_context: Most triplets of one context in a sample. They share its memory, so that a
-            context is encoded once for several questions.
+    Up to `per_context` triplets of one context share a sample: it is encoded once for them.
     """
 
     def __init__(self, sets: Sequence[TripletSet], *, per_context: int = 1) -> None:

@@ -13,9 +13,7 @@ from icae.config.extras import import_extra
 class Records:
     """Metrics of a run in ``metrics.jsonl`` and under ``tensorboard/``.
 
-    Args:
-        folder: Folder of the run.
-        step: Steps already done; later records of an earlier attempt are dropped.
+    Records of steps later than those done, of an earlier attempt, are dropped.
 
     Raises:
         MissingDependencyError: If the `[train]` extra is not installed.

@@ -82,7 +82,6 @@ class SampleSource:
     """Draws the samples of each step.
 
     Args:
-        recipe: The run.
         shards: Packed pretraining tokens; needed unless every sample is a triplet.
         instructions: Where triplets come from; needed if `objective.ft_share` > 0.
     """

@@ -73,10 +73,6 @@ class Trainer:
     """Runs a recipe on a model, from its newest checkpoint if there is one.
 
     Args:
-        recipe: The run.
-        model: The model to train.
-        source: Where samples come from.
-        evaluation: Held-out evaluation, or None.
         on_best: Called with the figures whenever held-out AE loss is the best so far.
         stop_at: Step at which to stop early as if interrupted (after a checkpoint), or None.
     """
