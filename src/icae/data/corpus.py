@@ -135,12 +135,10 @@ def is_dataset(path: Path | str) -> bool:
 
 
 def parse_dataset(spec: Path | str) -> DatasetSpec:
-    """Read a dataset spec.
+    """Read ``hf:owner/name[@revision][:config][:split]``, or ``hf:/folder[:split]``.
 
-    ``hf:owner/name``, ``hf:owner/name:config``, ``hf:owner/name:config:split``,
-    ``hf:owner/name::split``, ``hf:owner/name@revision``; for a local folder (it starts with
-    ``/``, ``.`` or ``~``) ``hf:/folder`` or ``hf:/folder:split``. The split is ``train`` if
-    none is named.
+    A local folder starts with ``/``, ``.`` or ``~``. A part may be empty, as the configuration
+    in ``hf:owner/name::test``; the split is ``train`` if none is named.
 
     Raises:
         InputError: If it has another form.

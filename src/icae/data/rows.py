@@ -93,10 +93,9 @@ class _ZstdFile(io.RawIOBase):
 
 
 def read_json_lines(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    """Stream the objects of a .jsonl file, plain or under .xz, .gz or .zst.
+    """Stream ``(line number from 1, object)`` of a .jsonl file, plain or compressed.
 
-    Yields:
-        ``(line number from 1, object)`` for each line that is not blank.
+    Blank lines are skipped.
 
     Raises:
         InputError: If the file cannot be read, or a line is not a JSON object.
@@ -139,10 +138,9 @@ def text_field(record: Mapping[str, Any], name: str, *, path: Path, number: int)
 
 
 def read_text_columns(path: Path) -> Iterator[tuple[str, str | None]]:
-    """Stream ``text``, and ``title`` if there is one, of a Parquet file; no other column is read.
+    """Stream ``(text, title or None)`` of the rows of a Parquet file whose text is not null.
 
-    Yields:
-        ``(text, title or None)`` for each row whose text is not null.
+    No other column is read.
 
     Raises:
         MissingDependencyError: If pyarrow is not installed.
@@ -165,10 +163,7 @@ def read_text_columns(path: Path) -> Iterator[tuple[str, str | None]]:
 
 
 def read_rows(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    """Stream the rows of a Parquet file.
-
-    Yields:
-        ``(row number from 1, column -> value)``; a null is left out of its row.
+    """Stream ``(row number from 1, column -> value)`` of a Parquet file, nulls left out.
 
     Raises:
         MissingDependencyError: If pyarrow is not installed.

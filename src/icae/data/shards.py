@@ -8,9 +8,6 @@ A shard set is a folder:
 - ``documents.npy``: int64 ``[N + 1]``, the global token offset at which each document
   starts, and the total.
 - ``index.json``: what the files hold and which tokenizer made them.
-
-Offsets are global: token 0 is the first of ``tokens-00000.bin``.
-This module must not know torch or transformers.
 """
 
 from __future__ import annotations
@@ -85,14 +82,11 @@ class ShardSet:
     """A shard set opened for reading; tokens stay on disk until they are read.
 
     Attributes:
-        folder: Where it lies.
         tokens: Number of token ids in all files.
         documents: Number of documents N.
         vocab_size: Entries of the tokenizer's vocabulary.
-        tokenizer_hash: Hash of the tokenizer that made the ids.
         sources: Tokens of each source.
         bounds: int64 ``[N + 1]``, global offset at which each document starts, and the total.
-        files: The token files in order.
     """
 
     folder: Path

@@ -50,29 +50,29 @@ def test_text_file_is_one_document_kept_as_it_is(tmp_path, suffix):
 
 @pytest.mark.parametrize("suffix", COMPRESS)
 @pytest.mark.parametrize("name", ["a.jsonl", "a.txt"])
-def test_compressed_file_reads_like_the_plain_one(tmp_path, suffix, name):
-    plain = tmp_path / name
-    plain.write_text(lines(*({"text": f"document {i} é"} for i in range(9000))))
+def test_compressed_file_of_several_parts_reads_like_the_plain_one(tmp_path, suffix, name):
+    texts = [lines(*({"text": f"document {i} é"} for i in range(n))) for n in (9000, 1, 1)]
+    (tmp_path / name).write_text("".join(texts))
     packed = tmp_path / f"{name}{suffix}"
-    packed.write_bytes(COMPRESS[suffix](plain.read_bytes()))
-    assert read(packed) == read(plain)
+    packed.write_bytes(b"".join(COMPRESS[suffix](text.encode()) for text in texts))
+    assert read(packed) == read(tmp_path / name)
 
 
-@pytest.mark.parametrize("suffix", COMPRESS)
-def test_archive_of_several_parts_is_read_to_the_end(tmp_path, suffix):
-    file = tmp_path / f"a.jsonl{suffix}"
-    parts = [COMPRESS[suffix](lines({"text": text}).encode()) for text in ("one", "two", "three")]
-    file.write_bytes(b"".join(parts))
-    assert read(file) == [("one", None), ("two", None), ("three", None)]
-
-
-@pytest.mark.parametrize("suffix", COMPRESS)
-def test_damaged_archive_is_refused(tmp_path, suffix):
-    file = tmp_path / f"a.txt{suffix}"
-    for data in (COMPRESS[suffix](b"some words\n" * 5000)[:-9], b"plain words"):
-        file.write_bytes(data)
-        with pytest.raises(InputError, match="damaged archive"):
-            read(file)
+@pytest.mark.parametrize(
+    ("name", "data", "message"),
+    [
+        ("a.txt", b"caf\xe9 au lait", "not UTF-8"),
+        *((f"a.txt{suffix}", b"plain words", "damaged archive") for suffix in COMPRESS),
+        *(
+            (f"a.txt{suffix}", compress(b"some words\n" * 5000)[:-9], "damaged archive")
+            for suffix, compress in COMPRESS.items()
+        ),
+    ],
+)
+def test_damaged_file_is_refused(tmp_path, name, data, message):
+    (tmp_path / name).write_bytes(data)
+    with pytest.raises(InputError, match=message):
+        read(tmp_path / name)
 
 
 @pytest.mark.parametrize(
@@ -91,13 +91,6 @@ def test_line_that_cannot_be_used_names_file_and_number(tmp_path, line, reason):
     assert next(stream).text == "x", "reading is lazy"
     with pytest.raises(InputError, match=r"Line 3 of .*a\.jsonl(.|\n)*" + reason):
         next(stream)
-
-
-def test_text_that_is_not_utf8_is_refused(tmp_path):
-    file = tmp_path / "a.txt"
-    file.write_bytes(b"caf\xe9 au lait")
-    with pytest.raises(InputError, match="not UTF-8"):
-        read(file)
 
 
 def test_folder_gives_its_corpus_files_in_order_of_name(tmp_path):
@@ -141,11 +134,8 @@ def test_rows_of_all_row_groups_of_a_parquet_file_become_documents(tmp_path):
     assert list(read_corpus([tmp_path / "wiki.parquet"])) == [
         CorpusDocument(text=text, source="wiki", title="T") for text in texts
     ]
-
-
-def test_title_of_a_parquet_file_is_optional_and_empty_rows_are_skipped(tmp_path):
-    write_parquet(tmp_path / "a.parquet", text=["one", None, " ", "two"])
-    assert read(tmp_path) == [("one", None), ("two", None)]
+    write_parquet(tmp_path / "a.parquet", text=["no title", None, " ", "two"])
+    assert read(tmp_path / "a.parquet") == [("no title", None), ("two", None)]
 
 
 @pytest.mark.parametrize("columns", [{"body": ["x"]}, {"text": [1, 2]}, {"text": [["x"]]}])

@@ -143,11 +143,3 @@ def pairs_messages(
     order = _SHAPE.format(shape="{" + ", ".join(shapes) + "}")
     content = "\n\n".join([f"<text>\n{context.text}\n</text>", *orders, order])
     return ({"role": "system", "content": _SYSTEM}, {"role": "user", "content": content})
-
-
-def answer_messages(context: Context, prompt: Prompt) -> tuple[Message, ...]:
-    """What a model is sent to answer one prompt: the text, a blank line, the prompt.
-
-    The same form as that in which `icae.engine.Icae.ask_text` reads a full context.
-    """
-    return ({"role": "user", "content": f"{context.text}\n\n{prompt.text}"},)

@@ -23,7 +23,6 @@ from icae.data.triplets.prompts import (
     Message,
     Prompt,
     about_prompts,
-    answer_messages,
     choose_general,
     pairs_messages,
     prompt_book,
@@ -128,7 +127,8 @@ def answer_requests(writer: Writer, context: Context, config: TripletConfig) -> 
 
 
 def _answer_request(writer: Writer, context: Context, prompt: Prompt) -> Request:
-    messages = answer_messages(context, prompt)
+    # The form in which `icae.engine.Icae.ask_text` reads a full context.
+    messages = ({"role": "user", "content": f"{context.text}\n\n{prompt.text}"},)
     return Request(
         id=_request_id(writer, messages),
         context=context,

@@ -44,9 +44,7 @@ class ServiceConfig:
 
     Attributes:
         url: Base URL, for example ``http://127.0.0.1:8000/v1``.
-        model: Name of the model there.
         api_key: Key; any text where the service wants none. Never written anywhere.
-        temperature: Sampling temperature.
         max_tokens: Most tokens of a reply.
         token_field: Field that carries `max_tokens`; newer OpenAI models want the longer name.
         asks: Replies to pay for until one can be used.
