@@ -38,7 +38,14 @@ _BATCH_CHARACTERS = 1_000_000
 
 @dataclass(frozen=True, kw_only=True)
 class Tools:
-    """What turns a document into a row of a chunk; the index is that of the evaluation sets."""
+    """What turns a document into a row of a chunk.
+
+    Attributes:
+        config: Thresholds.
+        tokenizer: Cuts text into tokens.
+        sketcher: Computes signatures.
+        index: N-grams of the evaluation sets.
+    """
 
     config: BuildConfig
     tokenizer: TokenizerLike
