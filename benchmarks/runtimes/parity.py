@@ -34,9 +34,7 @@ def ask_both(setting: Setting) -> dict[str, Any]:
     rounded = open_llamacpp()
     asked = questions(setting, exact)
     written = {
-        name: reader.decoder.generate_many(
-            asked, max_new_tokens=sizes.parity_written, stop_ids=NO_STOP
-        )
+        name: reader.decoder.generate_many(asked, max_new_tokens=sizes.answer, stop_ids=NO_STOP)
         for name, reader in (("torch", exact), ("llamacpp", rounded))
     }
     gaps = []
@@ -47,7 +45,7 @@ def ask_both(setting: Setting) -> dict[str, Any]:
             gaps.append(gap(exact, request, ours.token_ids[:at], theirs.token_ids[at]))
     return {
         "questions": len(asked),
-        "tokens_each": sizes.parity_written,
+        "tokens_each": sizes.answer,
         "same": len(asked) - len(gaps),
         "gaps_nats": sorted(gaps),
         "largest_gap_nats": max(gaps, default=0.0),

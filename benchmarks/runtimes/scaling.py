@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import itertools
 import statistics
+import time
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-from benchmarks.runtimes.measure import CLOCKS, Timer, peak_bytes, reset_peak, slope
+from benchmarks.runtimes.measure import median
 from benchmarks.runtimes.setting import NO_STOP, RATIO, Setting, forget, requests
 
 from icae.decode.prefix import Request
 from icae.model import render_prompt
 
 
-def questions(setting: Setting, timer: Timer) -> dict[str, Any]:
+def questions(setting: Setting) -> dict[str, Any]:
     """Seconds for n questions on one document, asked one after another.
 
     Three ways: compressed once, then asked from the memory, whose cache is kept; from the
@@ -35,29 +37,32 @@ def questions(setting: Setting, timer: Timer) -> dict[str, Any]:
         for prompt in prompts[:count]:
             decoder.generate(prefix, prompt, max_new_tokens=sizes.answer, stop_ids=NO_STOP)
 
-    def from_text(count: int, *, each: Any) -> None:
+    def from_text(count: int, *, keep: bool) -> None:
         forget(reader)
         for prompt in prompts[:count]:
             whole = np.concatenate([ids, prompt])
             decoder.generate(None, whole, max_new_tokens=sizes.answer, stop_ids=NO_STOP)
-            each()
+            if not keep:
+                forget(reader)
 
     ways = {
         "memory": from_memory,
-        "full text, read anew": lambda n: from_text(n, each=lambda: forget(reader)),
-        "full text, cache kept": lambda n: from_text(n, each=lambda: None),
+        "full text, read anew": partial(from_text, keep=False),
+        "full text, cache kept": partial(from_text, keep=True),
     }
     lines = {}
     for name, way in ways.items():
-        seconds = [timer.median(partial(way, n), repeats=3) for n in sizes.questions]
-        each, fixed = slope(sizes.questions, seconds)
+        seconds = [median(partial(way, n), repeats=3) for n in sizes.questions]
+        each, fixed = statistics.linear_regression(sizes.questions, seconds)
         lines[name] = {"seconds": seconds, "each_s": each, "fixed_s": fixed}
-    memory = lines.pop("memory")
-    crossings = {name: crossing(memory, other) for name, other in lines.items()}
     return {
         "questions": list(sizes.questions),
-        "lines": {"memory": memory, **lines},
-        "compressing_pays_after": crossings,
+        "lines": lines,
+        "compressing_pays_after": {
+            name: crossing(lines["memory"], line)
+            for name, line in lines.items()
+            if name != "memory"
+        },
     }
 
 
@@ -68,36 +73,40 @@ def crossing(memory: dict[str, Any], other: dict[str, Any]) -> float | None:
     return max(extra / saved, 0.0) if saved > 0 else (0.0 if extra < 0 else None)
 
 
-def long_documents(setting: Setting, timer: Timer) -> dict[str, Any]:
-    """Time and peak memory of compressing documents up to a very long one, once each."""
-    now = CLOCKS[timer.clock]
+def long_documents(setting: Setting) -> dict[str, Any]:
+    """Time and peak memory (Linux) of compressing documents up to a very long one, once each."""
     setting.engine.compress(setting.text(256), ratio=RATIO, verify=False)
     rows = []
     for length in setting.sizes.long:
         text, ticks = setting.text(length), itertools.count()
-        reset_peak()
-        start = now()
+        Path("/proc/self/clear_refs").write_text("5")  # the peak is counted anew
+        start = time.perf_counter()
         memory = setting.engine.compress(
             text, ratio=RATIO, verify=False, on_progress=lambda *_, ticks=ticks: next(ticks)
         )
-        seconds = now() - start
+        seconds = time.perf_counter() - start
+        status = Path("/proc/self/status").read_text().splitlines()
+        peak_kib = next(int(line.split()[1]) for line in status if line.startswith("VmHWM"))
         rows.append(
             {
                 "tokens": memory.tokens,
                 "seconds": seconds,
                 "tokens_per_s": memory.tokens / seconds,
-                "peak_mib": peak_bytes() / 1024**2,
+                "peak_mib": peak_kib / 1024,
                 "progress_reports": next(ticks),
             }
         )
-    rates = [row["tokens_per_s"] for row in rows]
-    return {"rows": rows, "slowest_over_fastest": min(rates) / max(rates)}
+    return {"rows": rows}
 
 
-def latency(setting: Setting, timer: Timer) -> dict[str, Any]:
+def latency(setting: Setting) -> dict[str, Any]:
     """The paper's table: rows x tokens, full context against compress, then decode."""
     sizes, decoder = setting.sizes, setting.engine.decoder
-    repeats, rows = sizes.latency_repeats, []
+
+    def write(items: list[Request]) -> None:
+        decoder.generate_many(items, max_new_tokens=sizes.answer, stop_ids=NO_STOP)
+
+    rows = []
     for count, length in sizes.latency:
         documents = [setting.document(length, i) for i in range(count)]
         whole = [
@@ -105,13 +114,14 @@ def latency(setting: Setting, timer: Timer) -> dict[str, Any]:
             for ids in documents
         ]
         asked = requests(setting.encode(documents), setting.prompt)
-
-        def write(items: list[Request]) -> None:
-            decoder.generate_many(items, max_new_tokens=sizes.latency_written, stop_ids=NO_STOP)
-
-        full = timer.median(lambda: write(whole), repeats=repeats)  # noqa: B023
-        compress = timer.median(lambda: setting.encode(documents), repeats=repeats)  # noqa: B023
-        decode = timer.median(lambda: write(asked), repeats=repeats)  # noqa: B023
+        full, compress, decode = (
+            median(action, repeats=sizes.batch_repeats)
+            for action in (
+                partial(write, whole),
+                partial(setting.encode, documents),
+                partial(write, asked),
+            )
+        )
         rows.append(
             {
                 "rows": count,
@@ -123,8 +133,4 @@ def latency(setting: Setting, timer: Timer) -> dict[str, Any]:
                 "full_over_decode": full / decode,
             }
         )
-    return {
-        "written": sizes.latency_written,
-        "rows": rows,
-        "median_full_over_decode": statistics.median(row["full_over_decode"] for row in rows),
-    }
+    return {"written": sizes.answer, "rows": rows}

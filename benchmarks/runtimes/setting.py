@@ -33,15 +33,12 @@ class Sizes:
         document: Tokens of the document.
         written: Tokens written when decoding is timed.
         batch: Rows of a batch.
-        batch_repeats: Repeats there.
+        batch_repeats: Repeats of batches.
         questions: Numbers of questions on one document.
-        answer: Tokens of each answer there.
+        answer: Tokens of each answer there, in the latency table and for parity.
         long: Tokens of the documents whose compression is timed for growth.
         latency: (rows, tokens) of the latency table.
-        latency_written: Tokens written there.
-        latency_repeats: Repeats there.
         parity: Questions put to both runtimes.
-        parity_written: Tokens of each answer.
     """
 
     document: int = 2048
@@ -52,10 +49,7 @@ class Sizes:
     answer: int = 16
     long: tuple[int, ...] = (12_500, 25_000, 100_000)
     latency: tuple[tuple[int, int], ...] = ((2, 2048), (2, 512), (8, 512))
-    latency_written: int = 16
-    latency_repeats: int = 1
     parity: int = 50
-    parity_written: int = 16
 
 
 FULL = Sizes(
@@ -63,7 +57,6 @@ FULL = Sizes(
     questions=(1, 2, 4, 8),
     long=(12_500, 25_000, 50_000, 100_000),
     latency=((4, 2048), (4, 512), (16, 512)),
-    latency_repeats=3,
 )
 
 QUICK = Sizes(
@@ -74,10 +67,7 @@ QUICK = Sizes(
     answer=3,
     long=(256, 512),
     latency=((2, 128),),
-    latency_written=3,
-    latency_repeats=1,
     parity=3,
-    parity_written=4,
 )
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from benchmarks.runtimes.measure import Figure, Timer, at_least, at_most
+from benchmarks.runtimes.measure import Figure, at_least, at_most, median
 from benchmarks.runtimes.setting import NO_STOP, Setting, forget, requests
 
 from icae.decode.llamacpp.runtime import LlamaCppRuntime
@@ -16,7 +16,7 @@ from icae.decode.prefix import Prefix
 from icae.decode.reader import Reader
 
 
-def encode_throughput(setting: Setting, timer: Timer) -> Figure:
+def encode_throughput(setting: Setting) -> Figure:
     """Encoding a document against a plain prefill of its tokens, both in torch."""
     tokens = setting.sizes.document
     ids = setting.document(tokens)
@@ -27,8 +27,8 @@ def encode_throughput(setting: Setting, timer: Timer) -> Figure:
         with torch.inference_mode():
             decoder.base_model(input_ids=row, attention_mask=torch.ones_like(row), use_cache=True)
 
-    plain = timer.median(prefill)
-    encode = timer.median(lambda: setting.encode([ids]))
+    plain = median(prefill)
+    encode = median(lambda: setting.encode([ids]))
     return at_least(
         "encode throughput / plain prefill throughput, torch",
         plain / encode,
@@ -38,7 +38,7 @@ def encode_throughput(setting: Setting, timer: Timer) -> Figure:
     )
 
 
-def first_token(setting: Setting, timer: Timer, name: str) -> list[Figure]:
+def first_token(setting: Setting, name: str) -> list[Figure]:
     """Time to the first token from a memory against that from the whole text."""
     reader = setting.readers[name]
     decoder, prompt = reader.decoder, setting.prompt
@@ -47,15 +47,15 @@ def first_token(setting: Setting, timer: Timer, name: str) -> list[Figure]:
     def ask(prefix: Prefix | None, ids: Any) -> None:
         decoder.generate(prefix, ids, max_new_tokens=1, stop_ids=NO_STOP)
 
-    full = timer.median(lambda: ask(None, whole), before=lambda: forget(reader))
-    uncached = timer.median(lambda: ask(setting.prefix, prompt), before=lambda: forget(reader))
+    full = median(lambda: ask(None, whole), before=lambda: forget(reader))
+    uncached = median(lambda: ask(setting.prefix, prompt), before=lambda: forget(reader))
     data = decoder.save_kv(setting.prefix)
 
     def from_cache() -> None:
         decoder.load_kv(setting.prefix, data)
         ask(setting.prefix, prompt)
 
-    cached = timer.median(from_cache, before=lambda: forget(reader))
+    cached = median(from_cache, before=lambda: forget(reader))
     parts = {"full_s": full, "uncached_s": uncached, "cached_s": cached}
     return [
         at_most(
@@ -71,25 +71,25 @@ def first_token(setting: Setting, timer: Timer, name: str) -> list[Figure]:
     ]
 
 
-def decode_rate(reader: Reader, prefix: Prefix, prompt: Any, written: int, timer: Timer) -> float:
+def decode_rate(reader: Reader, prefix: Prefix, prompt: Any, written: int) -> float:
     """Tokens a second of one answer, after its first token."""
 
     def write(tokens: int) -> None:
         reader.decoder.generate(prefix, prompt, max_new_tokens=tokens, stop_ids=NO_STOP)
 
     write(1)
-    first = timer.median(lambda: write(1))
-    return written / (timer.median(lambda: write(1 + written)) - first)
+    first = median(lambda: write(1))
+    return written / (median(lambda: write(1 + written)) - first)
 
 
-def decoding(setting: Setting, timer: Timer) -> list[Figure]:
+def decoding(setting: Setting) -> list[Figure]:
     """Decoding in llama.cpp against torch, and ours against the same engine driven bare."""
     written, prompt = setting.sizes.written, setting.prompt
     rates = {
-        name: decode_rate(reader, setting.prefix, prompt, written, timer)
+        name: decode_rate(reader, setting.prefix, prompt, written)
         for name, reader in setting.readers.items()
     }
-    bare = {"torch": bare_torch(setting, timer), "llamacpp": bare_llamacpp(setting, timer)}
+    bare = {"torch": bare_torch(setting), "llamacpp": bare_llamacpp(setting)}
     figures = [
         at_least(
             "decode tokens/s, llama.cpp / torch",
@@ -111,7 +111,7 @@ def decoding(setting: Setting, timer: Timer) -> list[Figure]:
     ]
 
 
-def bare_torch(setting: Setting, timer: Timer) -> float:
+def bare_torch(setting: Setting) -> float:
     """Tokens a second of a bare transformers loop behind as many tokens."""
     decoder, written = setting.engine.runtime.model.decoder, setting.sizes.written
     places = setting.prefix.positions + len(setting.prompt)
@@ -131,10 +131,10 @@ def bare_torch(setting: Setting, timer: Timer) -> float:
                 )
                 state["token"] = made.logits[:, -1:].argmax(-1)
 
-    return written / timer.median(loop, before=prefill)
+    return written / median(loop, before=prefill)
 
 
-def bare_llamacpp(setting: Setting, timer: Timer) -> float:
+def bare_llamacpp(setting: Setting) -> float:
     """Tokens a second of bare llama_decode calls behind as many tokens."""
     runtime: LlamaCppRuntime = setting.llama.decoder  # type: ignore[assignment]
     api, written = runtime.model.api, setting.sizes.written
@@ -160,7 +160,7 @@ def bare_llamacpp(setting: Setting, timer: Timer) -> float:
         for _ in range(written):
             token = decode([token])
 
-    rate = written / timer.median(loop, before=prefill)
+    rate = written / median(loop, before=prefill)
     context.forget(0)
     runtime._last = None
     return rate
@@ -169,7 +169,7 @@ def bare_llamacpp(setting: Setting, timer: Timer) -> float:
 def batch_decoding(setting: Setting, name: str) -> Figure:
     """A batch behind slots against the same batch behind the tokens they stand for.
 
-    Wall time by any clock, from the first token of the batch to its last.
+    Timed from the first token of the batch to its last.
     """
     sizes, reader = setting.sizes, setting.readers[name]
     documents = [setting.document(sizes.document, i) for i in range(sizes.batch)]

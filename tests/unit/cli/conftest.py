@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 from collections.abc import Callable, Iterator
@@ -146,6 +147,21 @@ def fake(monkeypatch: pytest.MonkeyPatch, build_engine: Callable[..., Any]) -> A
 
     monkeypatch.setattr("icae.engine.load", load)
     return engine
+
+
+class Terminal(io.StringIO):
+    """Standard input or output that is a terminal."""
+
+    encoding = "utf-8"
+
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.fixture
+def terminal() -> type[Terminal]:
+    """``terminal(text)``: a stream that says it is a terminal."""
+    return Terminal
 
 
 @pytest.fixture(autouse=True)

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import TextIO
 
 import pytest
 
@@ -22,20 +23,9 @@ def test_version_is_that_of_the_package(icae) -> None:
     assert (result.exit_code, result.stdout) == (0, f"icae {package.__version__}\n")
 
 
-def test_help_names_every_command(icae) -> None:
-    text = icae("--help").stdout
-    for name in ("compress", "ask", "reconstruct", "inspect", "chat", "pretrain", "data"):
-        assert name in text
-
-
-def test_unknown_command_is_a_usage_error(icae) -> None:
-    result = icae("squeeze")
-    assert result.exit_code == 2
-    assert result.stdout == ""
-
-
-def test_unknown_option_is_a_usage_error(icae, memory_file) -> None:
-    assert icae("inspect", memory_file, "--colour").exit_code == 2
+def test_unknown_command_or_option_is_a_usage_error(usage, memory_file) -> None:
+    usage("squeeze")
+    usage("inspect", memory_file, "--colour")
 
 
 def test_importing_the_command_line_loads_no_model_library() -> None:
@@ -55,18 +45,23 @@ def test_inspect_works_where_torch_cannot_be_imported(memory_file) -> None:
     assert "notes.txt" in done.stdout
 
 
+def inspect_into(stdout: int | TextIO, *arguments: object) -> subprocess.CompletedProcess[str]:
+    """`icae inspect` in a process that writes to a file or pipe."""
+    return subprocess.run(
+        [*RUN, "inspect", *map(str, arguments)],
+        stdout=stdout,
+        stderr=subprocess.PIPE,
+        env=BUFFERED,
+        text=True,
+    )
+
+
 @pytest.mark.skipif(os.name != "posix", reason="pipes as on POSIX")
 @pytest.mark.parametrize("options", [[], ["--json"]], ids=["text", "json"])
 def test_closed_pipe_ends_without_a_traceback(memory_file, options) -> None:
     read_end, write_end = os.pipe()
     os.close(read_end)
-    done = subprocess.run(
-        [*RUN, "inspect", str(memory_file), *options],
-        stdout=write_end,
-        stderr=subprocess.PIPE,
-        env=BUFFERED,
-        text=True,
-    )
+    done = inspect_into(write_end, memory_file, *options)
     os.close(write_end)
     assert (done.returncode, done.stderr) == (141, "")
 
@@ -75,13 +70,7 @@ def test_closed_pipe_ends_without_a_traceback(memory_file, options) -> None:
 @pytest.mark.parametrize("options", [[], ["--json"]], ids=["text", "json"])
 def test_full_disk_is_an_error_without_a_traceback(memory_file, options) -> None:
     with open("/dev/full", "w") as full:  # noqa: PTH123
-        done = subprocess.run(
-            [*RUN, "inspect", str(memory_file), *options],
-            stdout=full,
-            stderr=subprocess.PIPE,
-            env=BUFFERED,
-            text=True,
-        )
+        done = inspect_into(full, memory_file, *options)
     assert done.returncode == 1
     assert done.stderr.startswith("The result cannot be written")
     assert "Traceback" not in done.stderr

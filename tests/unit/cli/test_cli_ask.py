@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 
 from icae.memory import Memory
@@ -58,14 +56,6 @@ def test_several_memories_are_concatenated(
     assert told["tokens"]["memory"] == made["notes"].positions + made["other"].positions
 
 
-def test_memories_of_two_models_are_refused(error, no_model, made, memory_file, tmp_path) -> None:
-    other = made["other"]
-    stranger = replace(other, provenance=replace(other.provenance, adapter_hash="f" * 64))
-    stranger.save(tmp_path / "stranger.icae")
-    told = error("ask", memory_file, tmp_path / "stranger.icae", "Who?")
-    assert told["type"] == "IncompatibleMemoryError"
-
-
 def test_full_context_is_the_kept_text(
     payload, loaded, tiny, memory_file, other_memory_file
 ) -> None:
@@ -107,10 +97,6 @@ def test_wrong_calls_are_told_apart(usage, error, no_model, memory_file, tmp_pat
     assert "takes the place" in usage("ask", memory_file, "Who?", "--store", "x.db")
     assert "a note is of memory files" in usage("ask", "Who?", "-s", "x.db", "--note")
     assert error("ask", memory_file, "caf\udce9")["type"] == "InputError"
-
-
-def test_question_that_does_not_fit_is_an_error(error, loaded, memory_file) -> None:
-    assert error("ask", memory_file, "why " * 5000)["type"] == "InputError"
 
 
 def test_questions_are_read_from_a_file_one_a_line(payload, loaded, memory_file, tmp_path) -> None:

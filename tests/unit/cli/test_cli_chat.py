@@ -13,13 +13,6 @@ from icae.cli.chat import PROMPT
 FEW = ("--max-new-tokens", 3)
 
 
-class Terminal(io.StringIO):
-    encoding = "utf-8"
-
-    def isatty(self) -> bool:
-        return True
-
-
 def test_piped_lines_are_turns_without_prompt_characters(
     icae, loaded, tiny, made, memory_file
 ) -> None:
@@ -42,7 +35,7 @@ def test_json_is_one_object_with_all_turns(payload, loaded, made, memory_file) -
     assert (told["tokens"], told["slots"]) == (made["notes"].tokens, made["notes"].slot_count)
 
 
-def test_turns_beyond_those_kept_are_compressed_behind_the_documents(
+def test_turns_beyond_those_kept_are_compressed_and_reset_forgets_all(
     payload, loaded, memory_file
 ) -> None:
     told = payload("chat", memory_file, "--keep-turns", 1, *FEW, stdin="A?\nB?\nC?\nD?\n")
@@ -50,11 +43,7 @@ def test_turns_beyond_those_kept_are_compressed_behind_the_documents(
     assert read[0] == read[1] < read[2] < read[3]
     assert (told["turns_kept"], len(told["turns"])) == (2, 4)
     assert told["turns_compressed_tokens"] > 0
-
-
-def test_no_turn_needs_to_be_kept_and_reset_forgets_all(payload, loaded, memory_file) -> None:
-    lines = "A?\nB?\n/reset\nC?\n"
-    told = payload("chat", memory_file, "--keep-turns", 0, *FEW, stdin=lines)
+    told = payload("chat", memory_file, "--keep-turns", 0, *FEW, stdin="A?\nB?\n/reset\nC?\n")
     read = [turn["tokens"]["memory"] for turn in told["turns"]]
     assert read[0] == read[2] < read[1]
 
@@ -75,9 +64,9 @@ def test_turn_that_is_refused_ends_a_piped_chat(error, loaded, memory_file) -> N
 
 
 def test_turn_that_is_refused_does_not_end_a_typed_chat(
-    loaded, memory_file, monkeypatch, capsys
+    loaded, memory_file, terminal, monkeypatch, capsys
 ) -> None:
-    monkeypatch.setattr(sys, "stdin", Terminal("why " * 5000 + "\nWho?\n"))
+    monkeypatch.setattr(sys, "stdin", terminal("why " * 5000 + "\nWho?\n"))
     app(["chat", str(memory_file), "--max-new-tokens", "3"], standalone_mode=False)
     out, err = capsys.readouterr()
     assert out.strip()
@@ -85,9 +74,9 @@ def test_turn_that_is_refused_does_not_end_a_typed_chat(
     assert "/quit ends" in err
 
 
-@pytest.mark.parametrize(("stdout", "prompt"), [(Terminal(), PROMPT), (io.StringIO(), "")])
+@pytest.mark.parametrize(("typed_at", "prompt"), [("terminal", PROMPT), ("pipe", "")])
 def test_prompt_is_on_stdout_only_if_that_is_a_terminal(
-    loaded, memory_file, monkeypatch, stdout, prompt
+    loaded, memory_file, terminal, monkeypatch, typed_at, prompt
 ) -> None:
     prompts = []
 
@@ -96,8 +85,8 @@ def test_prompt_is_on_stdout_only_if_that_is_a_terminal(
         raise EOFError
 
     monkeypatch.setattr("builtins.input", typed)
-    monkeypatch.setattr(sys, "stdin", Terminal())
+    monkeypatch.setattr(sys, "stdin", terminal())
     monkeypatch.setattr(sys, "stderr", io.StringIO())
-    monkeypatch.setattr(sys, "stdout", stdout)
+    monkeypatch.setattr(sys, "stdout", terminal() if typed_at == "terminal" else io.StringIO())
     app(["chat", str(memory_file)], standalone_mode=False)
     assert prompts == [prompt]

@@ -113,20 +113,13 @@ def test_failure_leaves_no_file(icae, document, monkeypatch, failure, code) -> N
     assert not document.with_suffix(".icae").exists()
 
 
-def test_without_a_goal_every_span_gets_one_ratio(tiny) -> None:
-    assert CompressOptions().policy(tiny) is None
-    assert CompressOptions().refinement() is None
-
-
-def test_min_fidelity_refines_before_it_lowers_the_ratio(tiny) -> None:
+def test_goals_decide_what_is_refined_and_at_which_ratios(tiny) -> None:
+    assert CompressOptions().policy(tiny) is CompressOptions().refinement() is None
     policy = CompressOptions(min_fidelity=0.9).policy(tiny)
     assert (policy.min_fidelity, policy.ladder) == (0.9, (4.0, 2.0))
     assert policy.refine.steps == DEFAULT_STEPS
     fast = CompressOptions(min_fidelity=0.9, prefer="speed", ratios="8,2").policy(tiny)
     assert (fast.refine, fast.ladder) == (None, (8.0, 2.0))
-
-
-def test_budget_is_spent_without_refinement_unless_asked(tiny) -> None:
     assert CompressOptions(budget=30).policy(tiny).refine is None
     asked = CompressOptions(budget=30, refine=5)
     assert (asked.policy(tiny).refine.steps, asked.refinement()) == (5, None)
@@ -142,9 +135,7 @@ def test_goals_out_of_range_are_refused(tiny, wrong) -> None:
 
 
 def test_budget_bounds_the_memory(payload, loaded, document) -> None:
-    told = payload("compress", document, "--budget", 20)
-    assert told["positions"] <= 20
-    assert told["verbatim_tokens"] == 0 or told["slots"] == 0 or told["positions"] > told["slots"]
+    assert payload("compress", document, "--budget", 20)["positions"] <= 20
 
 
 def test_stopped_compression_leaves_a_memory_to_go_on_from(

@@ -12,17 +12,10 @@ from icae.cli import console
 from icae.errors import IcaeError
 
 
-class Terminal(io.StringIO):
-    encoding = "utf-8"
-
-    def isatty(self) -> bool:
-        return True
-
-
-def test_error_is_red_on_a_terminal_and_plain_elsewhere(monkeypatch) -> None:
+def test_error_is_red_on_a_terminal_and_plain_elsewhere(terminal, monkeypatch) -> None:
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.delenv("NO_COLOR", raising=False)
-    for stream, colour in ((Terminal(), "\x1b[31m"), (io.StringIO(), "")):
+    for stream, colour in ((terminal(), "\x1b[31m"), (io.StringIO(), "")):
         monkeypatch.setattr(sys, "stderr", stream)
         console.report_error(IcaeError("Bad.", got="[bold]x[/bold]"))
         assert stream.getvalue().startswith(colour + "Bad.")
@@ -35,47 +28,42 @@ def test_numbers_that_json_does_not_know_become_null(capsys) -> None:
     assert json.loads(capsys.readouterr().out) == {"loss": None, "list": [None, 1.5], "none": None}
 
 
-def test_json_survives_an_output_that_cannot_encode_it(monkeypatch) -> None:
-    raw = io.BytesIO()
-    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(raw, encoding="ascii"))
-    console.write_json({"name": "é\udc80"})
-    assert json.loads(raw.getvalue()) == {"name": "é\udc80"}
-
-
-def test_text_on_a_terminal_cannot_steer_it(monkeypatch) -> None:
-    for stream, expected in ((Terminal(), "a\ufffd[2Jb\n\tc"), (io.StringIO(), "a\x1b[2Jb\n\tc")):
+def test_text_on_a_terminal_cannot_steer_it(terminal, monkeypatch) -> None:
+    for stream, expected in ((terminal(), "a\ufffd[2Jb\n\tc"), (io.StringIO(), "a\x1b[2Jb\n\tc")):
         monkeypatch.setattr(sys, "stdout", stream)
         console.write_text("a\x1b[2Jb\n\tc")
         assert stream.getvalue() == expected
 
 
-def test_text_survives_an_output_that_cannot_encode_it(monkeypatch) -> None:
+def test_results_survive_an_output_that_cannot_encode_them(monkeypatch) -> None:
     raw = io.BytesIO()
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(raw, encoding="ascii"))
+    console.write_json({"name": "é\udc80"})
     console.write_text("naïve")
-    assert raw.getvalue() == b"na?ve"
+    line, text = raw.getvalue().split(b"\n")
+    assert (json.loads(line), text) == ({"name": "é\udc80"}, b"na?ve")
 
 
 @pytest.mark.parametrize(
-    ("text", "expected"),
+    ("said", "expected"),
     [
-        ("short", "short"),
-        ("  two\n\n words ", "two words"),
-        ("bell\x07", "bell\ufffd"),
-        ("one two three four five", "one two three four…"),
-        ("x" * 40, "x" * 19 + "…"),
+        (console.preview("  two\n\n words ", width=20), "two words"),
+        (console.preview("bell\x07", width=20), "bell\ufffd"),
+        (console.preview("one two three four five", width=20), "one two three four…"),
+        (console.preview("x" * 40, width=20), "x" * 19 + "…"),
+        (console.size_text(999), "999 B"),
+        (console.size_text(1000), "1 kB"),
+        (console.size_text(11_800_000), "11.8 MB"),
+        (console.size_text(999_960), "1 MB"),
+        (console.count_text(1, "span"), "1 span"),
+        (console.count_text(0, "span"), "0 spans"),
+        (console.time_text(9.4), "9 s"),
+        (console.time_text(90), "1 min 30 s"),
+        (console.time_text(7260), "2 h 1 min"),
     ],
 )
-def test_preview_is_one_line_that_fits(text, expected) -> None:
-    assert console.preview(text, width=20) == expected
-
-
-@pytest.mark.parametrize(
-    ("count", "expected"),
-    [(0, "0 B"), (999, "999 B"), (1000, "1 kB"), (11_800_000, "11.8 MB"), (999_960, "1 MB")],
-)
-def test_sizes_are_readable(count, expected) -> None:
-    assert console.size_text(count) == expected
+def test_figures_are_for_people(said, expected) -> None:
+    assert said == expected
 
 
 def test_progress_prints_nothing_without_a_terminal(capsys) -> None:
@@ -86,14 +74,14 @@ def test_progress_prints_nothing_without_a_terminal(capsys) -> None:
     assert capsys.readouterr() == ("", "")
 
 
-def test_progress_is_drawn_on_stderr(monkeypatch, capsys) -> None:
+def test_progress_is_drawn_on_stderr(terminal, monkeypatch, capsys) -> None:
     monkeypatch.setenv("TERM", "xterm")
-    terminal = Terminal()
-    monkeypatch.setattr(sys, "stderr", terminal)
+    stderr = terminal()
+    monkeypatch.setattr(sys, "stderr", stderr)
     with console.progress("Working") as on_progress:
         on_progress(1, 2)
-    assert "Working" in terminal.getvalue()
-    assert "1/2" in terminal.getvalue()
+    assert "Working" in stderr.getvalue()
+    assert "1/2" in stderr.getvalue()
     assert capsys.readouterr().out == ""
 
 
@@ -114,11 +102,6 @@ def test_figures_are_lined_up_and_not_folded(capsys) -> None:
     assert lines[1] == "longer  one\ufffdline"
 
 
-@pytest.mark.parametrize(("count", "expected"), [(0, "0 spans"), (1, "1 span"), (2, "2 spans")])
-def test_counts_are_said_in_singular_and_plural(count: int, expected: str) -> None:
-    assert console.count_text(count, "span") == expected
-
-
 def test_time_left_is_said_where_there_is_no_terminal(monkeypatch, capsys) -> None:
     clock = iter([0.0, 10.0, 40.0, 50.0, 80.0])
     monkeypatch.setattr(console, "time", SimpleNamespace(monotonic=lambda: next(clock)))
@@ -129,10 +112,3 @@ def test_time_left_is_said_where_there_is_no_terminal(monkeypatch, capsys) -> No
         "Measuring: 25%, about 2 min 0 s left",
         "Measuring: 50%, about 1 min 20 s left",
     ]
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"), [(9.4, "9 s"), (90, "1 min 30 s"), (7260, "2 h 1 min")]
-)
-def test_times_are_for_people(seconds, text) -> None:
-    assert console.time_text(seconds) == text

@@ -24,17 +24,3 @@ def test_page_does_not_depend_on_the_terminal(monkeypatch, columns, term) -> Non
     assert reference() == expected
     assert "\x1b" not in expected
     assert max(len(line) for line in expected.splitlines()) <= WIDTH
-
-
-def test_page_covers_every_command() -> None:
-    text = reference()
-    names = ("compress", "ask", "reconstruct", "inspect", "chat", "pretrain", "finetune")
-    evaluations = ("eval", "eval reconstruction", "eval continuation", "eval random-text")
-    for name in (*names, *evaluations, "eval refinement", "data", "data pack"):
-        assert f"\n## icae {name}\n" in text
-
-
-def test_building_the_page_leaves_the_help_of_the_program_alone(icae) -> None:
-    before = icae("inspect", "--help").stdout
-    reference()
-    assert icae("inspect", "--help").stdout == before
