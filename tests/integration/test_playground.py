@@ -54,15 +54,17 @@ class Servers:
 
 @pytest.fixture(scope="module")
 def servers(
-    serving: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory
+    serving: Callable[..., Any], tiny_adapter: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Servers]:
     """Two server processes, started side by side."""
     folder = tmp_path_factory.mktemp("playground")
     key = add_key(folder / "keys.txt", "anna")
-    options = ((), ("--keys", str(folder / "keys.txt")))
+    options = ((), ("--keys", folder / "keys.txt"))
     with ExitStack() as stack, ThreadPoolExecutor(len(options)) as pool:
         started = [
-            pool.submit(stack.enter_context, serving(folder / f"{at}.db", *own))
+            pool.submit(
+                stack.enter_context, serving(folder / f"{at}.db", "--adapter", tiny_adapter, *own)
+            )
             for at, own in enumerate(options)
         ]
         (_, without), (_, keyed) = (one.result() for one in started)

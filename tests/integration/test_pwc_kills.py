@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import random
 import signal
 import subprocess
@@ -41,32 +40,32 @@ def decide(number: int) -> Act:
     return Act(stall=0.01)
 
 
-def start(folder: Path, base: Path, url: str) -> subprocess.Popen[bytes]:
+def start(
+    folder: Path, base: Path, url: str, environment: dict[str, str]
+) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-m", "icae.cli.app", "pwc", "build"]
     command += ["--corpus", str(folder / "corpus.jsonl"), "--llm", url, "--model", "stub"]
     command += ["-o", str(folder / "out.jsonl"), "--base", str(base), "--tokens", "20-4000"]
     command += ["--contexts", str(CONTEXTS), "--specific", str(SPECIFIC)]
     command += ["--general", str(GENERAL), "--concurrency", str(CONCURRENCY), "--asks", "4"]
     log = (folder / "log.txt").open("ab")
-    return subprocess.Popen(command, stdout=log, stderr=log, env=os.environ | {"COLUMNS": "100"})
+    return subprocess.Popen(command, stdout=log, stderr=log, env=environment)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(240)
-def test_all_triplets_of_a_build_killed_twice_are_there_once(tmp_path, tokenizer) -> None:
+def test_all_triplets_of_a_build_killed_twice_are_there_once(tmp_path, base, environment) -> None:
     write_corpus(tmp_path / "corpus.jsonl")
-    base = tmp_path / "base"
-    tokenizer.save_pretrained(base)
     with llm_stub(decide) as stub:
         for served in (80, 160):
-            build = start(tmp_path, base, stub.url)
+            build = start(tmp_path, base, stub.url, environment)
             while len(stub.answered) < served:
                 assert build.poll() is None, (tmp_path / "log.txt").read_text()
                 time.sleep(0.005)
             build.send_signal(signal.SIGKILL)
             build.wait()
             assert not (tmp_path / "out.jsonl").exists(), "killed in the middle"
-        last = start(tmp_path, base, stub.url)
+        last = start(tmp_path, base, stub.url, environment)
         assert last.wait() == 0, (tmp_path / "log.txt").read_text()
         paid = len(stub.answered)
         garbage = sum(decide(n).content is not None for n in range(len(stub.bodies)))

