@@ -30,12 +30,6 @@ def answered(
 ) -> dict[str, Any]:
     """Ask a question; without JSON, print the answer as it comes, then its figures.
 
-    Args:
-        question: The question.
-        ask: Asks it, given what writes the pieces of the answer.
-        mode: What the answer is read from.
-        as_json: Whether nothing is printed.
-
     Returns:
         The answer as ``--json`` prints it; ``tokens.prompt`` counts all decoder positions
         before the answer, ``tokens.memory`` those of them that stand for the context.
@@ -67,11 +61,7 @@ def answered(
 
 
 def require_one_file(memories: Sequence[Path], mode: Mode) -> None:
-    """Refuse ``--kv`` where there is no one memory file to keep a cache beside.
-
-    Raises:
-        BadParameter: If there is not exactly one, or it is not what is read.
-    """
+    """Refuse ``--kv`` where there is no one memory file to keep a cache beside."""
     if len(memories) != 1 or mode != "memory":
         raise BadParameter(
             "a key-value cache is kept for one memory file that is asked.", param_hint="--kv"
@@ -82,12 +72,6 @@ def use_kv(icae: Reader, memory: Memory, path: Path, *, keep: Keep) -> None:
     """Take the cache beside a memory, and write it where it is missing or does not fit.
 
     A cache that cannot be written never stands in the way of an answer.
-
-    Args:
-        icae: What will be asked.
-        memory: The memory.
-        path: Its file.
-        keep: When to write.
     """
     from icae.decode import kv_file
 

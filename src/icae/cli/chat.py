@@ -58,11 +58,7 @@ class Conversation:
         return self.documents if self.older is None else self.documents + self.older
 
     def say(self, question: str) -> None:
-        """Ask a question that builds on the turns before, and print the answer.
-
-        Raises:
-            InputError: If the question does not fit beside the turns before it.
-        """
+        """Ask a question that builds on the turns before, and print the answer."""
         self._compress_old_turns()
         turn = answered(
             question,

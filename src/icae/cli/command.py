@@ -57,11 +57,9 @@ def command(function: Callable[..., Outcome]) -> Callable[..., None]:
     ``--no-source``). Every command has ``--json``; a function that writes its result as it
     comes asks for it with a parameter or field ``as_json: AsJson = False``.
 
-    Args:
-        function: Takes its options by name.
-
-    Returns:
-        The command; how it ends is said at `finish`.
+    With ``--json``, whatever the work or a library prints goes to standard error, and
+    standard output gets one object: the payload, or the error. The command exits with 1
+    after an `IcaeError`, 130 after Ctrl-C, 141 for a closed pipe.
     """
     hints = get_type_hints(function, include_extras=True)
     del hints["return"]
@@ -87,7 +85,7 @@ def command(function: Callable[..., Outcome]) -> Callable[..., None]:
             }
             return function(**built, **values)
 
-        finish(work, as_json=as_json)
+        _finish(work, as_json=as_json)
 
     run.__name__, run.__doc__, run.__module__ = function.__name__, text, function.__module__
     run.__annotations__ = {option.name: option.annotation for option in options}
@@ -132,19 +130,8 @@ def _read_docstring(thing: object) -> tuple[str, dict[str, str]]:
     return before.strip(), described
 
 
-def finish(work: Callable[[], Outcome], *, as_json: bool) -> None:
-    """Do the work of a command, print its outcome and exit with its code.
-
-    With JSON, whatever the work or a library prints goes to standard error, and standard
-    output gets one object: the payload, or the error.
-
-    Args:
-        work: Gives the outcome.
-        as_json: Whether JSON is wanted.
-
-    Raises:
-        typer.Exit: With 1 after an `IcaeError`, 130 after Ctrl-C, 141 for a closed pipe.
-    """
+def _finish(work: Callable[[], Outcome], *, as_json: bool) -> None:
+    """Do the work of a command, print its outcome and exit with its code."""
     try:
         _print_outcome(_outcome(work, as_json=as_json), as_json=as_json)
     except KeyboardInterrupt:

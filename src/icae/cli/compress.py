@@ -95,11 +95,7 @@ class CompressOptions:
             ) from None
 
     def policy(self, icae: Icae) -> FidelityPolicy | None:
-        """What decides the ratio of each span, or None if every span gets the same.
-
-        Raises:
-            ConfigError: If a value is out of range.
-        """
+        """What decides the ratio of each span, or None if every span gets the same."""
         if self.min_fidelity is None and self.budget is None:
             return None
         from icae.compression.adaptive import FidelityPolicy
@@ -244,11 +240,7 @@ class _Saver:
 
 
 def _refined(icae: Icae, memory: Memory, config: RefineConfig | None, saver: _Saver) -> Memory:
-    """Save a memory, and refine its weak spans; the file is brought up to date on the way.
-
-    Raises:
-        InputError: If the text of a weak span was not kept.
-    """
+    """Save a memory, and refine its weak spans; the file is brought up to date on the way."""
     saver.save(memory)
     if config is None:
         return memory

@@ -112,12 +112,7 @@ def print_figures(figures: Mapping[str, str]) -> None:
 
 
 def table(*headings: str, right: Collection[str] = ()) -> Table:
-    """An empty table without lines.
-
-    Args:
-        headings: Titles of the columns.
-        right: Those of them that are lined up on the right.
-    """
+    """An empty table without lines; the columns in ``right`` are lined up on the right."""
     made = Table(box=None, pad_edge=False)
     for heading in headings:
         made.add_column(heading, justify="right" if heading in right else "left", no_wrap=True)
@@ -128,13 +123,8 @@ def table(*headings: str, right: Collection[str] = ()) -> Table:
 def progress(label: str) -> Iterator[ProgressCallback]:
     """Show how far work is and how long it still takes, on standard error.
 
-    A bar on a terminal, elsewhere a line every half minute.
-
-    Args:
-        label: What is being done.
-
-    Yields:
-        A function to call with (done, total).
+    A bar on a terminal, elsewhere a line every half minute. Yields what is called with
+    (done, total).
     """
     out = messages()
     with Progress(
@@ -165,14 +155,7 @@ def progress(label: str) -> Iterator[ProgressCallback]:
 
 @contextmanager
 def status(label: str) -> Iterator[Callable[[str], None]]:
-    """Show a spinner on standard error while the block runs, if that is a terminal.
-
-    Args:
-        label: What is being done.
-
-    Yields:
-        A function that replaces the label.
-    """
+    """Show a spinner on standard error, if that is a terminal; yields what replaces the label."""
     console = messages()
     if not console.is_terminal:
         yield lambda text: None

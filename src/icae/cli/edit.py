@@ -135,16 +135,11 @@ def _read(file: str) -> str:
 
 
 def _source(memory: Memory, document: int) -> str:
-    """The text of a document; an InputError if there is none, or it was not kept."""
     return memory.documents[memory.document_index(document)].require_source()
 
 
 def _range(text: str, source: str, option: str) -> tuple[int, int]:
-    """First character and one past the last of ``A:B``; either may be left out.
-
-    Raises:
-        BadParameter: If it is no such range; whether it lies in the text is not checked.
-    """
+    """First character and one past the last of ``A:B``; either may be left out."""
     match = _RANGE.fullmatch(text)
     if match is None:
         raise BadParameter(

@@ -69,28 +69,14 @@ def inspect(
 
             write_output(html, fidelity_page(memory, places, title=memory_path.name))
         payload |= {"passages": weakest, "html": None if html is None else str(html)}
-    text_of = _source_reader(memory_path, header)
+    text_of = load_memories(memory_path).span_source if header.has_source else lambda index: None
     return Outcome(payload=payload, show=lambda: _show(memory_path, header, text_of, weakest, html))
 
 
-def _source_reader(path: Path, header: MemoryHeader) -> Callable[[int], str | None]:
-    """How to get the text of a span, where the file keeps it."""
-    if not header.has_source:
-        return lambda index: None
-    return load_memories(path).span_source
+DOCUMENT_FIELDS = ("name", "sha256", "chars", "tokens", "token_ids_sha256")
 
 
 def _payload(path: Path, header: MemoryHeader) -> dict[str, Any]:
-    documents = [
-        {
-            "name": document.name,
-            "sha256": document.sha256,
-            "chars": document.chars,
-            "tokens": document.tokens,
-            "token_ids_sha256": document.token_ids_sha256,
-        }
-        for document in header.documents
-    ]
     return {
         "file": str(path),
         "file_bytes": header.file_bytes,
@@ -98,7 +84,10 @@ def _payload(path: Path, header: MemoryHeader) -> dict[str, Any]:
         "has_source": header.has_source,
         "has_token_fidelity": header.has_token_fidelity,
         "format_version": header.format_version,
-        "documents": documents,
+        "documents": [
+            {name: getattr(document, name) for name in DOCUMENT_FIELDS}
+            for document in header.documents
+        ],
         "spans": [
             {**span_payload(index, span), "document": header.document_of[index]}
             for index, span in enumerate(header.spans)
@@ -142,10 +131,8 @@ def _show(
     if passages:
         _print_passages(passages)
     out.print()
-    provenance = asdict(header.provenance)
-    console.print_figures(
-        {name.replace("_", " "): str(value) for name, value in provenance.items()}
-    )
+    made_by = asdict(header.provenance)
+    console.print_figures({name.replace("_", " "): str(value) for name, value in made_by.items()})
     if html is not None:
         console.note(f"Written to {html}")
 

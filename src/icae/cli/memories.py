@@ -33,8 +33,7 @@ def check_output(path: Path, *, force: bool, inputs: Sequence[Path] = ()) -> Non
         inputs: Files that the command reads; never written to.
 
     Raises:
-        InputError: If the file is one of the inputs, is a folder, exists and may not be
-            replaced, or lies in a folder that is missing or not writable.
+        InputError: If it may not or cannot be written.
     """
     for source in inputs:
         if path.exists() and source.exists() and path.samefile(source):
@@ -100,11 +99,7 @@ class ChangedMemory:
 
 
 def write_output(path: Path, text: str) -> None:
-    """Write a text file.
-
-    Raises:
-        InputError: If it cannot be written.
-    """
+    """Write a text file; an InputError if that cannot be."""
     try:
         path.write_text(text, encoding="utf-8", errors="replace", newline="")
     except OSError as error:
@@ -125,15 +120,7 @@ def load_memories(*paths: Path) -> Memory:
 
 
 def require_source(memory: Memory, option: str) -> None:
-    """Refuse a memory whose text was not kept.
-
-    Args:
-        memory: The memory.
-        option: The option that needs the text, for example ``--compare``.
-
-    Raises:
-        InputError: If a document's text was not kept.
-    """
+    """Raise an InputError if the text of a document, which an option needs, was not kept."""
     missing = [document.name for document in memory.documents if document.source is None]
     if missing:
         raise InputError(

@@ -6,16 +6,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from icae.cli import console
 from icae.cli.command import Outcome
-from icae.cli.console import (
-    count_text,
-    percent_text,
-    preview,
-    print_figures,
-    results,
-    size_text,
-    table,
-)
 
 if TYPE_CHECKING:
     from icae.memory import Memory, MemoryHeader, Span
@@ -62,9 +54,9 @@ def memory_payload(memory: Memory | MemoryHeader) -> dict[str, Any]:
 def memory_figures(memory: Memory | MemoryHeader) -> dict[str, str]:
     """The same for people."""
     verbatim = f" + {memory.verbatim_tokens} verbatim tokens" if memory.verbatim_tokens else ""
-    fidelity = "not measured" if memory.fidelity is None else percent_text(memory.fidelity)
+    fidelity = "not measured" if memory.fidelity is None else console.percent_text(memory.fidelity)
     return {
-        "tokens": f"{memory.tokens} in {count_text(len(memory.spans), 'span')}",
+        "tokens": f"{memory.tokens} in {console.count_text(len(memory.spans), 'span')}",
         "positions": f"{memory.slot_count} slots{verbatim} ({memory.ratio:.2f} tokens each)",
         "fidelity": fidelity,
         "exact": _exact_text(memory.spans),
@@ -84,13 +76,10 @@ def _exact_text(spans: Sequence[Span]) -> str:
 
 
 def saved(memory: Memory, target: Path, **more: int | float | None) -> Outcome:
-    """Write a memory and say what it holds.
+    """Write a memory, completely or not at all, and say what it holds.
 
-    Args:
-        memory: The memory.
-        target: File to write; one that exists is replaced, completely or not at all.
-        more: More values of the ``--json`` object: ``seconds``, with ``refined_spans`` or
-            ``encoded_spans`` said to people, too.
+    ``more`` goes into the ``--json`` object; ``seconds`` with ``refined_spans`` or
+    ``encoded_spans`` is said to people, too.
     """
     memory.save(target)
     names = [document.name for document in memory.documents]
@@ -104,8 +93,8 @@ def saved(memory: Memory, target: Path, **more: int | float | None) -> Outcome:
         **more,
     }
     figures = {
-        "memory": f"{target} ({size_text(size)})",
-        "documents": ", ".join(preview(name) for name in names),
+        "memory": f"{target} ({console.size_text(size)})",
+        "documents": ", ".join(console.preview(name) for name in names),
         **memory_figures(memory),
     }
     if "refined_spans" not in more:
@@ -113,24 +102,24 @@ def saved(memory: Memory, target: Path, **more: int | float | None) -> Outcome:
     for what in ("refined", "encoded"):
         count = more.get(f"{what}_spans")
         if count is not None:
-            figures[what] = f"{count_text(int(count), 'span')} in {more['seconds']:.1f} s"
-    return Outcome(payload=payload, show=lambda: print_figures(figures))
+            figures[what] = f"{console.count_text(int(count), 'span')} in {more['seconds']:.1f} s"
+    return Outcome(payload=payload, show=lambda: console.print_figures(figures))
 
 
 def print_spans(
     spans: Sequence[Span], text_of: Callable[[int], str | None], mean: float | None
 ) -> None:
-    """Print spans with their fidelity on standard output; of many, only the weakest.
-
-    Args:
-        spans: Spans of a memory.
-        text_of: The source text of a span, or None if it was not kept.
-        mean: Fidelity over all spans, or None if it was not measured.
-    """
-    shown, heading = _rows(spans)
+    """Print spans with their fidelity (and its mean, if measured); of many, only the weakest."""
+    if len(spans) <= MOST_ROWS:
+        shown, heading = list(range(len(spans))), None
+    elif weakest := weakest_spans(spans, FEWEST_ROWS):
+        shown, heading = weakest, f"The {len(weakest)} weakest of {len(spans)} spans"
+    else:
+        shown = list(range(FEWEST_ROWS))
+        heading = f"The first {FEWEST_ROWS} of {len(spans)} spans"
     marked = marked_spans(spans)
     right = ("span", "tokens", "held as", "characters", "fidelity")
-    rows = table(*right, "", right=right)
+    rows = console.table(*right, "", right=right)
     rows.expand = True
     rows.add_column("first words", no_wrap=True, overflow="ellipsis", ratio=1)
     for index in shown:
@@ -141,23 +130,13 @@ def print_spans(
             str(span.tokens),
             f"{span.slots} slots" if span.kind == "slots" else "verbatim",
             f"{span.char_start}-{span.char_end}",
-            percent_text(span.fidelity),
+            console.percent_text(span.fidelity),
             "weak" if index in marked else "exact" if span.is_exact else drifts,
-            "" if text is None else preview(text),
+            "" if text is None else console.preview(text),
             style="yellow" if index in marked else None,
         )
-    out = results()
+    out = console.results()
     out.print()
     if heading is not None:
-        out.print(heading if mean is None else f"{heading} (mean {percent_text(mean)})")
+        out.print(heading if mean is None else f"{heading} (mean {console.percent_text(mean)})")
     out.print(rows)
-
-
-def _rows(spans: Sequence[Span]) -> tuple[Sequence[int], str | None]:
-    """Which spans to show, and a heading where that is not all of them."""
-    if len(spans) <= MOST_ROWS:
-        return range(len(spans)), None
-    weakest = weakest_spans(spans, FEWEST_ROWS)
-    if not weakest:
-        return range(FEWEST_ROWS), f"The first {FEWEST_ROWS} of {len(spans)} spans"
-    return weakest, f"The {len(weakest)} weakest of {len(spans)} spans"

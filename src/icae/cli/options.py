@@ -81,12 +81,7 @@ class ModelOptions(BaseOptions):
     )
 
     def load(self) -> Icae:
-        """Load the base model and the adapter.
-
-        Raises:
-            BaseModelError: If the base model cannot be loaded.
-            AdapterError: If the adapter cannot be loaded.
-        """
+        """Load the base model and the adapter; raises as `icae.engine.load` does."""
         from icae import engine
 
         with status("Loading the model"):
@@ -103,11 +98,7 @@ class ModelOptions(BaseOptions):
             loaded: What answers with torch if it is loaded already.
 
         Raises:
-            InputError: If there is no such runtime.
-            BaseModelError: If the base model cannot be loaded.
-            AdapterError: If the adapter cannot be loaded.
-            MissingDependencyError: If the runtime is not installed.
-            ServiceError: If the server cannot be asked.
+            IcaeError: If there is no such runtime, or as `icae.opening.open_reader` does.
         """
         from icae import opening
 
@@ -142,12 +133,7 @@ class VllmOptions:
         self.server()
 
     def server(self) -> VllmAddress | None:
-        """Where the server is, with its key and the secret of cache salts from the environment.
-
-        Raises:
-            BadParameter: If there is a name without an address.
-            ConfigError: If the address is no URL.
-        """
+        """Where the server is, with its key and the secret of cache salts from the environment."""
         if self.engine is None:
             if self.engine_model is not None:
                 raise BadParameter(

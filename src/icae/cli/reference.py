@@ -36,11 +36,7 @@ output gets exactly one JSON object: the result, or
 
 
 def reference() -> str:
-    """Build the page.
-
-    Returns:
-        Markdown, the same on every terminal.
-    """
+    """Build the page: Markdown, the same on every terminal."""
     sections = [_INTRODUCTION]
     for title, text in _help_texts(typer.main.get_command(app), "icae", parent=None):
         sections.append(f"## {title}\n\n```text\n{text}\n```\n")

@@ -17,7 +17,6 @@ from icae.errors import ConfigError
 
 if TYPE_CHECKING:
     from icae.config import Recipe
-    from icae.train import TrainResult
 
 # YAML 1.1 reads 1e-4 as text; people mean the number.
 _EXPONENT = re.compile(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+")
@@ -58,7 +57,14 @@ class TrainOptions:
             "seconds": round(result.seconds, 3),
             "metrics": dict(result.metrics),
         }
-        return Outcome(payload=payload, show=lambda: _show(result, recipe.name))
+        figures = {
+            "recipe": recipe.name,
+            "adapter": str(result.adapter),
+            "steps": str(result.steps),
+            "time": f"{result.seconds:.1f} s",
+            **{name: f"{value:.4g}" for name, value in result.metrics.items()},
+        }
+        return Outcome(payload=payload, show=lambda: console.print_figures(figures))
 
 
 @command
@@ -71,18 +77,6 @@ def pretrain(*, run: TrainOptions) -> Outcome:
 def finetune(*, run: TrainOptions) -> Outcome:
     """Train a pretrained adapter on instructions about contexts."""
     return run.train("finetune")
-
-
-def _show(result: TrainResult, recipe: str) -> None:
-    console.print_figures(
-        {
-            "recipe": recipe,
-            "adapter": str(result.adapter),
-            "steps": str(result.steps),
-            "time": f"{result.seconds:.1f} s",
-            **{name: f"{value:.4g}" for name, value in result.metrics.items()},
-        }
-    )
 
 
 def read_recipe(path: Path, *, settings: Sequence[str] = (), output: Path | None = None) -> Recipe:
