@@ -13,7 +13,6 @@ from typer import Argument, Option
 from icae.cli import console
 from icae.cli.command import Outcome, command
 from icae.cli.options import Count, ModelOptions, Ratio, VllmOptions
-from icae.config.extras import import_extra
 
 if TYPE_CHECKING:
     from icae.decode.vllm.client import VllmAddress
@@ -78,6 +77,7 @@ class ServerOptions(VllmOptions):
 @command
 def serve(*, options: ServerOptions, model: ModelOptions) -> Outcome:
     """Serve chats and memories over HTTP to OpenAI clients, until told to end."""
+    from icae.config.extras import import_extra
     from icae.config.spans import check_ratio
 
     check_ratio(options.ratio)
