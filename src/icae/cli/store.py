@@ -300,7 +300,7 @@ def _line(key: str, name: str) -> str:
 
 
 def _names_text(record: StoredMemory) -> str:
-    return ", ".join(record.names) if record.names else "(no name; gc drops it)"
+    return ", ".join(record.names) or "(no name; gc drops it)"
 
 
 def _show_list(records: list[StoredMemory]) -> None:

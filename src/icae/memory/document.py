@@ -122,11 +122,7 @@ class MemoryDocument:
         return self.spans[-1].token_end
 
     def require_source(self) -> str:
-        """Its text.
-
-        Raises:
-            InputError: If it was not kept.
-        """
+        """Its text; an InputError if it was not kept."""
         if self.source is None:
             raise InputError(
                 "The text of a document can only be changed or cut where it was kept.",
@@ -137,11 +133,7 @@ class MemoryDocument:
         return self.source
 
     def require_characters(self, start: int, end: int) -> None:
-        """Refuse characters ``start..end`` that are reversed or not within it.
-
-        Raises:
-            InputError: If they are.
-        """
+        """An InputError if the characters ``start..end`` are reversed or not within it."""
         if not 0 <= start <= end <= self.chars:
             raise InputError(
                 f"There are no such characters in {self.name}.",

@@ -59,11 +59,7 @@ class Memory(MemoryContent):
         return join_token_fidelity([span.token_fidelity for span in self.spans])
 
     def span_source(self, index: int) -> str | None:
-        """The text that a span stands for, or None if the source was not kept.
-
-        Raises:
-            InputError: If there is no such span.
-        """
+        """The text of a span, or None if it was not kept; an InputError for no such span."""
         self._require_span(index)
         span = self.spans[index]
         source = self.documents[self.document_of[index]].source
@@ -178,11 +174,7 @@ class Memory(MemoryContent):
         return self.with_documents(documents)
 
     def delete_document(self, document: int) -> Memory:
-        """A memory without one of its documents.
-
-        Raises:
-            InputError: If there is no such document, or it is the only one.
-        """
+        """A memory without a document; an InputError if there is none such, or no other."""
         gone = self.document_index(document)
         documents = self.documents[:gone] + self.documents[gone + 1 :]
         if not documents:
@@ -194,11 +186,7 @@ class Memory(MemoryContent):
         return self.with_documents(documents)
 
     def save(self, path: str | Path) -> None:
-        """Write the memory to an ``.icae`` file, completely or not at all; see `file.write`.
-
-        Raises:
-            MemoryFileError: If it cannot be written.
-        """
+        """Write an ``.icae`` file, wholly or not at all; a MemoryFileError if that fails."""
         file.write(self, path)
 
     @classmethod
@@ -220,11 +208,7 @@ def _memory(content: MemoryContent) -> Memory:
 
 
 def memory_bytes(memory: Memory) -> bytes:
-    """The bytes that `Memory.save` would write.
-
-    Raises:
-        MemoryFileError: If the memory cannot be written.
-    """
+    """The bytes that `Memory.save` would write; a MemoryFileError if it cannot."""
     return b"".join(file.parts(memory))
 
 

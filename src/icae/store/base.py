@@ -113,12 +113,7 @@ class SearchHit:
 
 @dataclass(frozen=True, kw_only=True)
 class Problem:
-    """Something that `verify` found wrong.
-
-    Attributes:
-        key: The memory that is concerned, or None for the store as a whole.
-        message: What is wrong.
-    """
+    """Something that `verify` found wrong with a memory, or with the store as a whole (None)."""
 
     key: str | None
     message: str
@@ -126,12 +121,7 @@ class Problem:
 
 @dataclass(frozen=True, kw_only=True)
 class Collected:
-    """What `collect` dropped.
-
-    Attributes:
-        memories: Number of memories.
-        bytes: By how many bytes the store became smaller.
-    """
+    """How many memories `collect` dropped, and by how many bytes the store became smaller."""
 
     memories: int
     bytes: int

@@ -30,12 +30,7 @@ class Prepared:
 
 
 def prepare(item: NewMemory) -> Prepared:
-    """Make a memory ready to be stored.
-
-    Raises:
-        InputError: If the name cannot be used.
-        MemoryFileError: If the memory cannot be written as bytes.
-    """
+    """Make a memory ready to be stored; an InputError if the name cannot be used."""
     check_name(item.name)
     data = memory_bytes(item.memory)
     sha256 = hashlib.sha256(data).hexdigest()
@@ -66,21 +61,14 @@ def figures_of(memory: Memory, data: bytes) -> dict[str, str | int | float | Non
 
 
 def check_name(name: str) -> None:
-    """Refuse a name of a memory that cannot be stored or shown.
-
-    Raises:
-        InputError: If it is blank, too long, has a line break or is not valid Unicode.
-    """
-    reason = None
+    """An InputError for a name that is blank, too long, of several lines or no Unicode."""
     if not name.strip():
-        reason = "a blank name"
+        got = "a blank name"
     elif len(name) > MAX_NAME_CHARS:
-        reason = f"{len(name)} characters"
+        got = f"{len(name)} characters"
     elif any(ord(c) < 32 or 0xD800 <= ord(c) <= 0xDFFF for c in name):
-        reason = f"{name[:80]!r}"
-    if reason is not None:
-        raise InputError(
-            "That is no name for a memory.",
-            got=reason,
-            expected=f"1..{MAX_NAME_CHARS} characters of text on one line",
-        )
+        got = f"{name[:80]!r}"
+    else:
+        return
+    expected = f"1..{MAX_NAME_CHARS} characters of text on one line"
+    raise InputError("That is no name for a memory.", got=got, expected=expected)

@@ -72,12 +72,15 @@ def retrieve(
             expected=f"at least {min(hit.positions for hit in hits)}",
             fix="Give a larger --budget.",
         )
+    by_memory: dict[str, list[SearchHit]] = {}  # in the order of their best hit
+    for hit in chosen:
+        by_memory.setdefault(hit.key, []).append(hit)
     memories, citations = [], []
-    for hits_of_one in _by_memory(chosen):
-        memory = store.load(hits_of_one[0].key)
-        spans = [i for hit in hits_of_one for i in range(hit.span_first, hit.span_end)]
-        memories.append(memory.select(spans))
-        citations += _citations(hits_of_one)
+    for key, own in by_memory.items():
+        own.sort(key=lambda hit: hit.span_first)
+        spans = [i for hit in own for i in range(hit.span_first, hit.span_end)]
+        memories.append(store.load(key).select(spans))
+        citations += _citations(own)
     return Retrieved(memory=merge(memories), citations=tuple(citations))
 
 
@@ -90,14 +93,6 @@ def _fitting(hits: Sequence[SearchHit], budget: int) -> list[SearchHit]:
             chosen.append(hit)
             left -= hit.positions
     return chosen
-
-
-def _by_memory(hits: Sequence[SearchHit]) -> list[list[SearchHit]]:
-    """Hits of each memory in order of the text; memories in order of their best hit."""
-    groups: dict[str, list[SearchHit]] = {}
-    for hit in hits:
-        groups.setdefault(hit.key, []).append(hit)
-    return [sorted(group, key=lambda hit: hit.span_first) for group in groups.values()]
 
 
 def _citations(hits: Sequence[SearchHit]) -> list[Citation]:

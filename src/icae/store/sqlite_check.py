@@ -16,6 +16,8 @@ from icae.store.passages import passages_of
 from icae.store.prepared import figures_of
 from icae.store.sqlite_file import reading, rollback
 
+_DAMAGE = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
+
 
 def problems_of(db: sqlite3.Connection) -> list[Problem]:
     """Everything that is wrong with a store, as of one moment.
@@ -39,14 +41,10 @@ def problems_of(db: sqlite3.Connection) -> list[Problem]:
                 found += [Problem(key=row["key"], message=m) for m in _check_memory(db, row)]
         found += _check_words(db)
     except sqlite3.DatabaseError as error:
-        if not _is_damage(error):
+        if _code(error) not in _DAMAGE:
             raise
         found.append(Problem(key=None, message=f"SQLite: {error}"))
     return found
-
-
-def _is_damage(error: sqlite3.DatabaseError) -> bool:
-    return _code(error) in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 
 def _code(error: sqlite3.DatabaseError) -> int:
@@ -103,7 +101,7 @@ def _check_words(db: sqlite3.Connection) -> list[Problem]:
     except sqlite3.DatabaseError as error:
         if _code(error) == sqlite3.SQLITE_READONLY:
             return []
-        if not _is_damage(error):
+        if _code(error) not in _DAMAGE:
             raise
         return [Problem(key=None, message="the words of the passages are not indexed as they are")]
     finally:

@@ -59,13 +59,9 @@ def test_span_takes_the_highest_ratio_that_is_enough(
     memory = make(adaptive, min_fidelity=0.1, ratios=(2.0, 4.0))
     at = {ratio: engine.compress(TEXT, ratio=ratio).spans for ratio in (4.0, 2.0)}
     for i, span in enumerate(memory.spans):
+        assert span.fidelity >= 0.1
         enough = [ratio for ratio in (4.0, 2.0) if at[ratio][i].fidelity >= 0.1]
         assert span.ratio == (enough[0] if enough else 1.0)
-
-
-def test_every_span_has_the_fidelity_asked_for(adaptive: AdaptiveCompressor) -> None:
-    memory = make(adaptive, min_fidelity=0.3)
-    assert all(span.fidelity >= 0.3 for span in memory.spans)
 
 
 @pytest.fixture
@@ -210,19 +206,10 @@ def test_budget_below_the_cheapest_is_refused_with_the_number_needed(
     assert make(adaptive, budget=needed, ratios=(2.0,)).positions == needed
 
 
-def test_budget_goes_where_it_holds_most() -> None:
-    offers = [
-        [offer(8, 2, 1), offer(8, 4, 8)],
-        [offer(8, 2, 6), offer(8, 4, 7)],
-    ]
-    chosen = spend(offers, 6, enough=1.0)
-    assert [s.slots for s in chosen] == [4, 2]
-
-
-def test_fidelity_beyond_enough_is_not_paid_for() -> None:
-    offers = [[offer(8, 2, 4), offer(8, 4, 8)]]
-    (chosen,) = spend(offers, 100, enough=0.5)
-    assert chosen.slots == 2
+def test_budget_goes_where_it_holds_most_and_not_beyond_enough() -> None:
+    offers = [[offer(8, 2, 1), offer(8, 4, 8)], [offer(8, 2, 6), offer(8, 4, 7)]]
+    assert [span.slots for span in spend(offers, 6, enough=1.0)] == [4, 2]
+    assert [span.slots for span in spend(offers[1:], 100, enough=0.75)] == [2]
 
 
 def test_greedy_choice_is_within_one_upgrade_of_the_best() -> None:

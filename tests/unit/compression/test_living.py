@@ -77,25 +77,15 @@ def test_text_is_appended_to_the_document_named(engine: Icae) -> None:
     assert engine.append(both, "!").documents[0] == both.documents[0]
 
 
-def test_appending_to_verbatim_text_keeps_it_verbatim_and_compresses_the_rest(
-    engine: Icae,
-) -> None:
+def test_verbatim_text_stays_verbatim_and_only_the_rest_is_compressed(engine: Icae) -> None:
     memory = engine.verbatim(TEXT)
-
     longer = engine.append(memory, MORE, ratio=2)
-
     assert_is_the_memory_of(engine, longer, TEXT + MORE)
     assert longer.spans[: len(memory.spans)] == memory.spans
     assert {(s.kind, s.ratio) for s in longer.spans[len(memory.spans) :]} == {("slots", 2.0)}
-    assert longer.verbatim_ids[: memory.verbatim_tokens].tolist() == memory.verbatim_ids.tolist()
 
-
-def test_replaced_text_inside_verbatim_spans_stays_verbatim(engine: Icae) -> None:
-    memory = engine.verbatim(TEXT)
     at = TEXT.index("thief")
-
     changed = engine.replace(memory, at, at + 5, "goat")
-
     assert_is_the_memory_of(engine, changed, TEXT.replace("thief", "goat", 1))
     assert {span.kind for span in changed.spans} == {"tokens"}
 
@@ -134,50 +124,34 @@ def test_any_edit_gives_the_memory_of_the_edited_text(
 
 
 def test_slice_without_known_ids_is_edited_by_its_spans(engine: Icae) -> None:
-    part = engine.compress(TEXT * 2, ratio=4).slice(30, 90)
-    source = str(part.documents[0].source)
-
-    longer = engine.append(part, MORE)
-    shorter = engine.delete(part, 0, 5)
-
-    assert longer.documents[0].source == sources(longer) == source + MORE
-    assert shorter.documents[0].source == sources(shorter) == source[5:]
-    assert longer.documents[0].token_ids_sha256 is None
-
-
-def test_blank_remainder_of_a_slice_goes_with_its_neighbour(engine: Icae) -> None:
-    text = "the the the the   " * 4
-    part = engine.compress(text, ratio=4).slice(0, 40)
-    source = str(part.documents[0].source)
-    blank = source.index("   ")
-
-    changed = engine.delete(part, 0, blank)
-
-    assert changed.documents[0].source == sources(changed) == source[blank:]
+    # The second is cut so that only blanks are left of its first span.
+    for text, cut, gone in ((TEXT * 2, (30, 90), 5), ("the the the the   " * 4, (0, 40), 15)):
+        part = engine.compress(text, ratio=4).slice(*cut)
+        source = str(part.documents[0].source)
+        longer, shorter = engine.append(part, MORE), engine.delete(part, 0, gone)
+        assert longer.documents[0].source == sources(longer) == source + MORE
+        assert shorter.documents[0].source == sources(shorter) == source[gone:]
+        assert longer.documents[0].token_ids_sha256 is None
 
 
-def test_text_that_would_be_gone_is_refused(engine: Icae) -> None:
-    memory = engine.compress(TEXT, ratio=4)
-    with pytest.raises(InputError, match="would be left"):
-        engine.delete(memory, 0, len(TEXT))
-    with pytest.raises(InputError, match="would be left"):
-        engine.replace(memory, 0, len(TEXT), " \n")
-    with pytest.raises(InputError, match="nothing to append"):
-        engine.append(memory, "")
+REFUSED: list[tuple[Callable[[Icae, Memory], object], str]] = [
+    (lambda engine, memory: engine.delete(memory, 0, len(TEXT)), "would be left"),
+    (lambda engine, memory: engine.replace(memory, 0, len(TEXT), " \n"), "would be left"),
+    (lambda engine, memory: engine.append(memory, ""), "nothing to append"),
+    (lambda engine, memory: engine.delete(memory, -1, 3), "no such characters"),
+    (lambda engine, memory: engine.delete(memory, 4, 3), "no such characters"),
+    (lambda engine, memory: engine.delete(memory, 0, len(TEXT) + 1), "no such characters"),
+    (lambda engine, memory: engine.append(memory, "x", document=1), "no such document"),
+    (lambda engine, memory: engine.append(memory.without_source(), "x"), "no source text"),
+]
 
 
-def test_places_that_do_not_exist_are_refused(engine: Icae) -> None:
-    memory = engine.compress(TEXT, ratio=4)
-    for start, end in ((-1, 3), (4, 3), (0, len(TEXT) + 1)):
-        with pytest.raises(InputError, match="no such characters"):
-            engine.delete(memory, start, end)
-    with pytest.raises(InputError, match="no such document"):
-        engine.append(memory, "x", document=1)
-
-
-def test_memory_without_its_text_is_refused(engine: Icae) -> None:
-    with pytest.raises(InputError, match="no source text"):
-        engine.append(engine.compress(TEXT, ratio=4).without_source(), "x")
+@pytest.mark.parametrize(("edit", "message"), REFUSED)
+def test_edit_that_is_not_possible_is_refused(
+    engine: Icae, edit: Callable[[Icae, Memory], object], message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        edit(engine, engine.compress(TEXT, ratio=4))
 
 
 def test_memory_of_another_adapter_is_refused(
