@@ -51,6 +51,7 @@ def test_prompts_are_rendered_as_transformers_does(folder: Path, tokenizer: Any)
 
 
 TEMPLATES = (
+    None,
     "{{ bos_token }}{% for m in messages %}\n  {% if m.role == 'user' %}\nU: {{ m.content | trim }}"
     "\n  {% endif %}\n{% endfor %}\n{{ eos_token }}",
     "{% for m in messages %}{% if loop.last %}{% break %}{% endif %}{{ m | tojson }}{% endfor %}",
@@ -59,7 +60,7 @@ TEMPLATES = (
 
 @pytest.mark.parametrize("template", TEMPLATES)
 def test_templates_have_the_settings_that_transformers_gives_them(
-    tmp_path: Path, build_tokenizer: Any, template: str
+    tmp_path: Path, build_tokenizer: Any, template: str | None
 ) -> None:
     tokenizer = build_tokenizer(chat_template=template)
     tokenizer.bos_token = "<|user|>"
@@ -69,14 +70,6 @@ def test_templates_have_the_settings_that_transformers_gives_them(
     made = render_prompt(FastTokenizer(tmp_path), "Was ist é?", history=[("Who?", "Me.")])
 
     assert made.tolist() == expected.tolist()
-
-
-def test_a_tokenizer_without_a_template_asks_plainly(tmp_path: Path, build_tokenizer: Any) -> None:
-    build_tokenizer(chat_template=None).save_pretrained(tmp_path)
-    fast = FastTokenizer(tmp_path)
-
-    assert fast.chat_template is None
-    assert fast.decode(render_prompt(fast, "Who?").tolist()) == "Who?\n"
 
 
 def test_the_template_of_the_settings_is_read_where_there_is_no_file(folder: Path) -> None:

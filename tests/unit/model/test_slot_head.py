@@ -14,29 +14,17 @@ HIDDEN = torch.randn(1, 3, D, generator=torch.Generator().manual_seed(0))
 MEANS = torch.randn(1, 3, D, generator=torch.Generator().manual_seed(1))
 
 
-def make_head(kind: Any = "residual") -> SlotHead:
-    return SlotHead(ModelConfig(slot_head=kind), embedding_rms=0.5, hidden_size=D)
-
-
-def test_the_plain_head_passes_hidden_states_through() -> None:
-    head = make_head("plain")
-    head.calibrate(HIDDEN[0])
-
-    assert torch.equal(head(HIDDEN, MEANS), HIDDEN)
-    assert not list(head.parameters())
-
-
-def test_the_residual_head_adds_half_the_embedding_scale_to_the_chunk_mean() -> None:
-    head = make_head()
-    assert torch.allclose(head(HIDDEN, MEANS), MEANS + 0.25 * HIDDEN)
-
-    torch.nn.init.zeros_(head.gain_D)
-    assert torch.equal(head(HIDDEN, MEANS), MEANS)
-
-
-@pytest.mark.parametrize("kind", ["plain", "residual"])
-def test_heads_compute_in_float32(kind: str) -> None:
-    assert make_head(kind)(HIDDEN.bfloat16(), MEANS.bfloat16()).dtype == torch.float32
+def test_heads_pass_hidden_states_on_or_add_half_the_embedding_scale_to_the_chunk_mean() -> None:
+    plain, residual = (
+        SlotHead(ModelConfig(slot_head=kind), embedding_rms=0.5, hidden_size=D)
+        for kind in ("plain", "residual")
+    )
+    plain.calibrate(HIDDEN[0])
+    assert torch.equal(plain(HIDDEN, MEANS), HIDDEN)
+    assert not list(plain.parameters())
+    assert torch.allclose(residual(HIDDEN, MEANS), MEANS + 0.25 * HIDDEN)
+    for head in (plain, residual):
+        assert head(HIDDEN.bfloat16(), MEANS.bfloat16()).dtype == torch.float32
 
 
 def test_residual_slots_at_gain_zero_are_means_of_input_embeddings(
