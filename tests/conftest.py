@@ -124,18 +124,18 @@ def as_trained() -> Callable[[Any], Any]:
 
 @pytest.fixture(scope="session")
 def build_model(as_trained: Callable[[Any], Any]) -> Callable[..., Any]:
-    """``build_model(family, decoder=None, trained=True, **config)``: a tiny IcaeModel."""
+    """``build_model(family, decoder=None, trained=True, **config)``: a tiny model of memories."""
 
     def build(
         family: str = "llama", *, decoder: Any = None, trained: bool = True, **settings: Any
     ) -> Any:
         from icae.config import ModelConfig
-        from icae.model import IcaeModel
+        from icae.model.adapter import FORMS
 
         config = ModelConfig(
             **{"span_length": 16, "lora_rank": 4, "lora_alpha": 8.0, "max_slots": 16, **settings}
         )
-        model = IcaeModel(make_decoder(family) if decoder is None else decoder, config)
+        model = FORMS[config.memory](make_decoder(family) if decoder is None else decoder, config)
         return (as_trained(model) if trained else model).eval()
 
     return build

@@ -123,8 +123,8 @@ class Setting:
             made += self.engine.runtime.encode(spans[part], counts[part])
         prefixes, start = [], 0
         for layout in layouts:
-            slots = np.concatenate(made[start : start + len(layout)])
-            prefixes.append(Prefix.of_slots(slots, layout, "ft"))
+            parts = tuple(made[start : start + len(layout)])
+            prefixes.append(Prefix(parts=parts, spans=tuple(layout), objective="ft"))
             start += len(layout)
         return prefixes
 

@@ -42,8 +42,9 @@ from icae.model import (
     read_info,
     tokenizer_hash,
 )
-from icae.model.adapter_files import default_adapter, require_slots
+from icae.model.adapter_files import default_adapter
 from icae.model.base_files import stop_tokens
+from icae.model.key_values import KeyValueModel
 
 
 class Icae(Reader):
@@ -62,7 +63,7 @@ class Icae(Reader):
 
     def __init__(
         self,
-        model: IcaeModel,
+        model: IcaeModel | KeyValueModel,
         info: AdapterInfo,
         tokenizer: Any,
         provenance: Provenance,
@@ -87,7 +88,8 @@ class Icae(Reader):
             span_length=model.config.span_length,
         )
         self.adaptive = AdaptiveCompressor(
-            compressor=self.compressor, teachers=TeacherWriter(model=model, tokenizer=tokenizer)
+            compressor=self.compressor,
+            teachers=TeacherWriter(decoder=model.decoder, tokenizer=tokenizer),
         )
 
     def answering_in(self, decoder: Runtime) -> Icae:
@@ -276,13 +278,14 @@ def load(
     """
     folder = default_adapter() if adapter is None else Path(adapter)
     info = read_info(folder)
-    require_slots(info)
     place = pick_device(device)
     precision = pick_dtype(dtype, place)
     name = base or info.base_model
     decoder = load_decoder(name, dtype=precision, device=place)
     weights = base_hash(name, decoder)
-    model = load_trained(IcaeModel, info, folder, decoder, base_model=name, base_hash=weights)
+    make: type[IcaeModel | KeyValueModel]
+    make = KeyValueModel if info.model.memory == "key-values" else IcaeModel
+    model = load_trained(make, info, folder, decoder, base_model=name, base_hash=weights)
     tokenizer = load_tokenizer(name)
     provenance = Provenance(
         base_model=name,

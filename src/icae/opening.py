@@ -75,8 +75,8 @@ def open_reader(
         adapter: Adapter folder; by default the one shipped for SmolLM2-135M-Instruct.
         base: Base model; by default the one the adapter records.
         runtime: ``auto``: vLLM where the address of a server is given; else llama.cpp where
-            it is installed, knows the base model and no other device than the CPU is there
-            or asked for; else torch.
+            it is installed, knows the base model, no other device than the CPU is there or
+            asked for, and the adapter's memories are embeddings; else torch.
         device: Torch device; see `icae.load`.
         dtype: ``bfloat16`` or ``float32``.
         engine: The vLLM server, for the runtime ``vllm``.
@@ -94,7 +94,9 @@ def open_reader(
     if engine is not None or runtime == "vllm":
         return open_vllm(_engine(runtime, engine, device), adapter, base=base, dtype=dtype)
     load_torch = load_torch or _open_torch
-    if runtime == "torch" or (runtime == "auto" and not _prefers_llamacpp(device)):
+    if runtime == "auto" and not (_prefers_llamacpp(device) and _holds_slots(adapter)):
+        runtime = "torch"
+    if runtime == "torch":
         return load_torch(adapter, base=base, device=device, dtype=dtype)
     if device not in (None, "cpu"):
         raise InputError(
@@ -145,6 +147,12 @@ def _engine(runtime: RuntimeName, engine: VllmAddress | None, device: str | None
 def _prefers_llamacpp(device: str | None) -> bool:
     installed = importlib.util.find_spec("llama_cpp") is not None
     return installed and (device == "cpu" or (device is None and not NVIDIA_DRIVER.exists()))
+
+
+def _holds_slots(adapter: str | Path | None) -> bool:
+    """Whether the memories of an adapter are input embeddings, which every runtime reads."""
+    info = read_info(default_adapter() if adapter is None else adapter)
+    return info.model.memory == "embeddings"
 
 
 def _open_torch(

@@ -14,7 +14,7 @@ import pytest
 from icae import engine as api
 from icae.compression.adaptive import FidelityPolicy
 from icae.compression.refinement import RefineConfig
-from icae.memory import Memory, memory_bytes
+from icae.memory import Embeddings, Memory, memory_bytes
 from icae.model import load_tokenizer, tokenize, tokenizer_hash, weight_hash
 from icae.model.base_files import DEFAULT_BASE
 from icae.opening import config_file
@@ -83,7 +83,9 @@ def test_slots_beat_the_slots_of_another_span(
     pieces = [ids[s.token_start : s.token_end] for s in full]
 
     own = np.mean([s.fidelity for s in full])
-    swapped = engine.runtime.fidelity([*slots[1:], slots[0]], pieces)
+    swapped = engine.runtime.fidelity(
+        [Embeddings(slots_KD=own) for own in (*slots[1:], slots[0])], pieces
+    )
     foreign = np.mean([fidelity.share for fidelity in swapped])
 
     assert own > foreign + margin, (own, foreign)

@@ -91,7 +91,7 @@ def test_both_runtimes_answer_alike(engine: api.Icae, memory_file: Path) -> None
     made = reader.decoder.generate(prefix, prompt, max_new_tokens=6, stop_ids=()).token_ids
 
     runtime = engine.runtime
-    row = torch.cat([runtime.prefix_embeds(prefix), runtime.read_tokens([*prompt, *made])])
+    row = torch.cat([runtime.form.inputs(prefix), runtime.read_tokens([*prompt, *made])])
     with torch.inference_mode():
         logits = runtime.model.decoder(inputs_embeds=row[None], logits_to_keep=7).logits[0, :-1]
     log_probs = torch.log_softmax(logits, dim=-1)

@@ -72,7 +72,7 @@ def test_slots_of_a_long_text_are_those_of_its_spans_alone(
     for span in memory.spans:
         piece = ids[span.token_start : span.token_end]
         (alone,) = engine.runtime.encode([piece], [span.slots])
-        np.testing.assert_allclose(span.slots_KD, alone, atol=1e-5, rtol=1e-5)
+        np.testing.assert_allclose(span.slots_KD, alone.slots_KD, atol=1e-5, rtol=1e-5)
 
     monkeypatch.setattr("icae.decode.torch.TorchRuntime.span_tokens", 32)
     seen: list[tuple[int, int]] = []

@@ -247,3 +247,20 @@ def test_llama_cpp_refuses_another_tokenizer_than_the_adapters(
 
     with pytest.raises(BaseModelError, match="not the one of the adapter"):
         open_llamacpp(saved["adapter"])
+
+
+@pytest.mark.usefixtures("installed")
+def test_memories_of_keys_and_values_are_read_by_torch_alone(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, build_model: Any, tokenizer: Any, info_for: Any
+) -> None:
+    from icae.model import save_adapter
+
+    model = build_model(memory="key-values")
+    adapter = save_adapter(model, info_for(model, tokenizer), tmp_path / "adapter")
+
+    assert open_named(monkeypatch, adapter=adapter) == "torch"
+    monkeypatch.undo()
+    with pytest.raises(AdapterError, match="read by torch alone"):
+        open_reader(adapter, runtime="llamacpp")
+    with pytest.raises(AdapterError, match="read by torch alone"):
+        open_reader(adapter, engine=VllmAddress(url="http://127.0.0.1:1"))

@@ -147,7 +147,7 @@ def _weakest_passages(
     """
     from icae.memory.shading import shaded_spans
 
-    chosen = [i for i in weakest_spans(memory.spans, count) if memory.spans[i].kind == "slots"]
+    chosen = [i for i in weakest_spans(memory.spans, count) if memory.spans[i].kind != "tokens"]
     shaded: dict[int, list[Stretch]] = {}
     for document in {memory.document_of[i] for i in chosen}:
         shaded.update(shaded_spans(memory, document, places[document]))

@@ -128,7 +128,7 @@ def print_spans(
         rows.add_row(
             str(index),
             str(span.tokens),
-            f"{span.slots} slots" if span.kind == "slots" else "verbatim",
+            f"{span.slots} slots" if span.kind != "tokens" else "verbatim",
             f"{span.char_start}-{span.char_end}",
             console.percent_text(span.fidelity),
             "weak" if index in marked else "exact" if span.is_exact else drifts,

@@ -21,7 +21,7 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 from icae.compression.compressor import Compressor, OnProgress, TokenizedText
-from icae.compression.refinement import RefineConfig, RefineTask, refine
+from icae.compression.refinement import RefineConfig, RefineTask, refinable, refine
 from icae.compression.teachers import TeacherWriter
 from icae.config.parsing import check
 from icae.config.spans import check_ratio, needs_every_token
@@ -166,7 +166,7 @@ class AdaptiveCompressor:
         return {
             i: span
             for i, span in enumerate(start.spans)
-            if span.kind == "slots" and span.token_fidelity is not None and holds(span, target)
+            if span.kind != "tokens" and span.token_fidelity is not None and holds(span, target)
         }
 
     def choose(
@@ -193,6 +193,8 @@ class AdaptiveCompressor:
         Raises:
             InputError: If not even the highest ratio fits the budget.
         """
+        if policy.refine is not None:
+            refinable(self.compressor.runtime.model)
         report = on_progress or _silent
         if policy.budget is not None:
             return self._spend(cut, policy, report)
@@ -249,7 +251,7 @@ class AdaptiveCompressor:
             own.append(span)
         cap = 1.0 if policy.min_fidelity is None else policy.min_fidelity
         chosen = spend(offers, policy.budget, enough=cap)
-        ids = {i: cut[i].verbatim_ids for i, span in enumerate(chosen) if span.kind == "slots"}
+        ids = {i: cut[i].verbatim_ids for i, span in enumerate(chosen) if span.kind != "tokens"}
         tried = self.compressor.written_back([chosen[i] for i in ids], list(ids.values()))
         found = dict(zip(ids, tried, strict=True))
         if policy.refine is not None:
@@ -279,7 +281,7 @@ class AdaptiveCompressor:
         """
         indices = list(spans)
         tasks = [RefineTask(token_ids=ids[i], slots_KD=spans[i].slots_KD) for i in indices]
-        model, teach = self.compressor.runtime.model, self.teachers.write
+        model, teach = refinable(self.compressor.runtime.model), self.teachers.write
         unchecked: dict[int, Span] = {}
         for position, result in refine(model, tasks, config, teach=teach, on_step=on_step):
             i = indices[position]

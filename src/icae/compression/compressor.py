@@ -19,7 +19,6 @@ from icae.config.types import TokenIds
 from icae.decode.prefix import Prefix
 from icae.decode.torch import TorchRuntime
 from icae.memory import (
-    Embeddings,
     Memory,
     MemoryDocument,
     Provenance,
@@ -27,6 +26,7 @@ from icae.memory import (
     TokenFidelity,
     hash_token_ids,
 )
+from icae.memory.payload import ReadablePayload
 from icae.model import tokenize_with_offsets
 
 OnProgress = Callable[[int, int], None]
@@ -192,10 +192,10 @@ class Compressor:
             measured: Sequence[TokenFidelity | None] = [None] * len(encoded)
             if verify:
                 measured = self.runtime.fidelity(encoded, ids)
-            for i, slots_KD, fidelity in zip(order[part], encoded, measured, strict=True):
+            for i, payload, fidelity in zip(order[part], encoded, measured, strict=True):
                 made[i] = replace(
                     spans[i],
-                    payload=Embeddings(slots_KD=slots_KD),
+                    payload=payload,
                     ratio=float(ratio),
                     fidelity=None if fidelity is None else fidelity.share,
                     token_fidelity=fidelity,
@@ -237,4 +237,5 @@ class Compressor:
 
 def _prefix(span: Span) -> Prefix:
     """A span of slots as the decoder reads it to write it back."""
-    return Prefix.of_slots(span.slots_KD, [(span.tokens, span.positions)], "ae")
+    assert isinstance(span.payload, ReadablePayload)
+    return Prefix.of_payload(span.payload, tokens=span.tokens, objective="ae")

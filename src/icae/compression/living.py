@@ -150,7 +150,7 @@ def _outside(spans: Sequence[Span], edit: _Edit) -> _Kept:
 def _with_open_end(spans: Sequence[Span], kept: _Kept, span_length: int) -> _Kept:
     """Take the last span along, too, if text comes after it and it has room for more."""
     last = spans[-1]
-    if kept.front == len(spans) and last.kind == "slots" and last.tokens < span_length:
+    if kept.front == len(spans) and last.kind != "tokens" and last.tokens < span_length:
         return _Kept(kept.front - 1, 0)
     return kept
 
@@ -220,4 +220,4 @@ def _near_ratio(spans: Sequence[Span], kept: _Kept) -> float:
         *reversed(spans[: kept.front]),
         *spans[len(spans) - kept.back :],
     )
-    return next((span.ratio for span in nearest if span.kind == "slots"), DEFAULT_RATIO)
+    return next((span.ratio for span in nearest if span.kind != "tokens"), DEFAULT_RATIO)

@@ -12,7 +12,7 @@ from typing import Any
 
 from icae.compression.adaptive import AdaptiveCompressor, holds
 from icae.compression.compressor import OnProgress
-from icae.compression.refinement import RefineConfig
+from icae.compression.refinement import RefineConfig, refinable
 from icae.decode.reconstruction import original_ids
 from icae.errors import InputError
 from icae.memory import Memory, Span
@@ -26,7 +26,9 @@ def weak_spans(memory: Memory, target: float) -> list[int]:
         target: Fidelity wanted (0..1).
     """
     return [
-        i for i, span in enumerate(memory.spans) if span.kind == "slots" and not holds(span, target)
+        i
+        for i, span in enumerate(memory.spans)
+        if span.kind != "tokens" and not holds(span, target)
     ]
 
 
@@ -51,8 +53,10 @@ def refine_memory(
         The memory after each span that is done, so that it can be saved.
 
     Raises:
-        InputError: If the text of a weak span was not kept.
+        InputError: If the text of a weak span was not kept, or memories of this adapter cannot
+            be refined.
     """
+    refinable(adaptive.compressor.runtime.model)
     originals = original_ids(tokenizer, memory)
     spans = {i: memory.spans[i] for i in weak_spans(memory, config.target)}
     ids = {}

@@ -31,9 +31,10 @@ import torch
 from torch import Tensor, nn
 
 from icae.config.types import FloatArray, TokenIds
-from icae.errors import ConfigError
+from icae.errors import ConfigError, InputError
 from icae.memory import TokenFidelity
 from icae.model import IcaeModel, Slots, score_task, token_kl
+from icae.model.key_values import KeyValueModel
 from icae.model.objectives import DecoderTask, autoencoding
 
 BETAS = (0.7, 0.9)
@@ -293,6 +294,22 @@ def target_leads(logits_TV: Tensor, task: DecoderTask) -> Tensor:
     own_T = logits_TV.gather(1, target_T1)[:, 0]
     others_TV = logits_TV.scatter(1, target_T1, float("-inf"))
     return own_T - others_TV.amax(dim=1)
+
+
+def refinable(model: IcaeModel | KeyValueModel) -> IcaeModel:
+    """A model whose memories can be refined: those of input embeddings.
+
+    Raises:
+        InputError: If it has another form of memory.
+    """
+    if isinstance(model, KeyValueModel):
+        raise InputError(
+            "Memories of this adapter cannot be refined yet.",
+            got=f"model.memory: {model.config.memory}",
+            expected="model.memory: embeddings",
+            fix="Leave refinement out (--prefer speed, no --refine), or use the shipped adapter.",
+        )
+    return model
 
 
 def refine(

@@ -17,11 +17,11 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import LogitsProcessor, LogitsProcessorList
+from transformers import LogitsProcessor, LogitsProcessorList, PreTrainedModel
 
 from icae.compression.refinement import Teacher
 from icae.config.types import TokenIds
-from icae.model import IcaeModel, PlainRow, plain_logits, render_full_prompt, render_prompt
+from icae.model import PlainRow, plain_logits, render_full_prompt, render_prompt
 from icae.model.objectives import DecoderTask, continuation, instruction
 
 
@@ -30,7 +30,7 @@ class TeacherWriter:
     """Writes the teachers of contexts.
 
     Attributes:
-        model: Its frozen decoder reads and writes.
+        decoder: The frozen decoder, which reads and writes.
         tokenizer: The base model's tokenizer.
         continuations: Sampled continuations of each context.
         prompts: General questions that any text can answer; each costs one answer.
@@ -38,7 +38,7 @@ class TeacherWriter:
         seed: Seed of the sampling.
     """
 
-    model: IcaeModel
+    decoder: PreTrainedModel
     tokenizer: Any
     continuations: int = 1
     prompts: Sequence[str] = ()
@@ -64,7 +64,7 @@ class TeacherWriter:
         teachers = [
             Teacher(task=order.task(ids), log_probs_TV=torch.log_softmax(logits_TV, dim=-1).half())
             for order, ids, logits_TV in zip(
-                orders, written, plain_logits(self.model.decoder, rows), strict=True
+                orders, written, plain_logits(self.decoder, rows), strict=True
             )
         ]
         each = len(orders) // len(contexts)
@@ -100,9 +100,9 @@ class TeacherWriter:
     def _batch(self, orders: Sequence[_Order]) -> list[TokenIds]:
         """Up to `length` tokens for each of some orders of equal length."""
         prompt_RS = torch.from_numpy(np.stack([order.read_ids for order in orders]))
-        prompt_RS = prompt_RS.to(self.model.device)
+        prompt_RS = prompt_RS.to(self.decoder.device)
         stop = self.tokenizer.eos_token_id
-        written_RS = self.model.decoder.generate(
+        written_RS = self.decoder.generate(
             input_ids=prompt_RS,
             attention_mask=torch.ones_like(prompt_RS),
             do_sample=False,

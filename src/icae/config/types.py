@@ -19,7 +19,7 @@ AnswerMean = Literal["tokens", "answers"]
 Method = Literal["memory", "full-context", "gist", "autocompressor"]
 Compilation = Literal["none", "layers"]
 Sharing = Literal["replicas", "frozen-shards"]
-SpanKind = Literal["slots", "tokens"]
+SpanKind = Literal["slots", "tokens", "key-values"]
 
 POSITION_LAYOUTS: tuple[PositionLayout, ...] = ("default", "uniform-encoder", "uniform")
 OBJECTIVES: tuple[Objective, ...] = ("ae", "lm", "recall", "ft")

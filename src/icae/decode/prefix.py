@@ -18,8 +18,8 @@ import numpy as np
 from icae.config import ModelConfig
 from icae.config.types import FloatArray, Objective, TokenIds
 from icae.memory import Embeddings, Memory
-from icae.memory.payload import FORMS, StoredPayload
-from icae.model.positions import decoder_positions
+from icae.memory.payload import FORMS, ReadablePayload
+from icae.model.positions import decoder_positions, document_places, key_value_positions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,13 +27,13 @@ class Prefix:
     """What the decoder reads before the prompt: a memory.
 
     Attributes:
-        parts: Slots and verbatim tokens, in order.
+        parts: Slots (of either form) and verbatim tokens, in order.
         spans: (context tokens, decoder positions) of each span, in order; of a verbatim
             span of L tokens, (L, L).
         objective: Objective token placed behind them.
     """
 
-    parts: tuple[StoredPayload, ...]
+    parts: tuple[ReadablePayload, ...]
     spans: tuple[tuple[int, int], ...]
     objective: Objective
 
@@ -67,6 +67,11 @@ class Prefix:
         return cls(parts=parts, spans=tuple(spans), objective=objective)
 
     @classmethod
+    def of_payload(cls, payload: ReadablePayload, *, tokens: int, objective: Objective) -> Prefix:
+        """What stands for one span of so many tokens."""
+        return cls(parts=(payload,), spans=((tokens, payload.positions),), objective=objective)
+
+    @classmethod
     def of_memory(cls, memory: Memory, objective: Objective) -> Prefix:
         """All of a memory, neighbouring spans of one kind in one part."""
         return cls._of_spans(memory, 0, len(memory.spans), objective)
@@ -97,6 +102,9 @@ class _PartBytes:
 
     def read_tokens(self, token_ids: TokenIds) -> tuple[str, bytes]:
         return "tokens", np.ascontiguousarray(token_ids, dtype="<i8").tobytes()
+
+    def read_key_values(self, pairs_KY2HW: FloatArray) -> tuple[str, bytes]:
+        return "key-values", np.ascontiguousarray(pairs_KY2HW, dtype="<f4").tobytes()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,6 +150,14 @@ def input_positions(config: ModelConfig, prefix: Prefix | None, prompt_length: i
     """
     if prefix is None:
         return list(range(prompt_length))
+    if config.memory == "key-values":
+        return key_value_positions(
+            prefix.objective,
+            document_places(prefix.spans),
+            prompt_length,
+            front=config.front,
+            behind=config.objective_tokens,
+        )
     prompt = config.objective_tokens + prompt_length
     return decoder_positions(config.layout, prefix.spans, prompt, front=config.front)
 
@@ -220,3 +236,6 @@ class _Keys:
 
     def read_tokens(self, token_ids: TokenIds) -> list[Hashable]:
         return [int(i) for i in token_ids]
+
+    def read_key_values(self, pairs_KY2HW: FloatArray) -> list[Hashable]:
+        return self.read_slots(pairs_KY2HW.reshape(len(pairs_KY2HW), -1))

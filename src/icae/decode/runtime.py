@@ -9,7 +9,7 @@ from icae.config import ModelConfig
 from icae.config.types import TokenIds
 from icae.decode.batching import span_batches
 from icae.decode.prefix import Generated, Prefix, Request, input_positions, writing_back
-from icae.errors import InputError
+from icae.errors import IncompatibleMemoryError, InputError
 from icae.memory.provenance import SlotDtype
 
 
@@ -154,6 +154,16 @@ def require_consecutive(config: ModelConfig, engine: str) -> None:
             expected="consecutive positions (layout default or uniform-encoder)",
             fix="Use --runtime torch.",
         )
+
+
+def other_form(got: str, expected: str) -> IncompatibleMemoryError:
+    """Why a memory of another form is not read."""
+    return IncompatibleMemoryError(
+        "The memory has another form than this decoder reads.",
+        got=f"a memory of {got}",
+        expected=f"a memory of {expected}",
+        fix="Use the adapter that made it, or compress again.",
+    )
 
 
 def kv_bytes(layers: int, kv_heads: int, head_size: int, *, element: int) -> int:

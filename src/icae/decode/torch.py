@@ -1,6 +1,8 @@
 """The torch runtime: encoding, verification and greedy decoding with transformers.
 
-Shape legend: R rows, S decoder places, K slots, D hidden size, V vocabulary.
+What differs between the forms of memory is in `icae.decode.torch_forms`.
+
+Shape legend: R rows, S decoder places, D hidden size, V vocabulary.
 """
 
 from __future__ import annotations
@@ -14,18 +16,22 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
-from icae.config.types import FloatArray, TokenIds
+from icae.config.types import TokenIds
 from icae.decode.batching import RowClock, row_batches
 from icae.decode.prefix import Generated, Prefix, ReadSoFar, Request
 from icae.decode.runtime import Runtime, kv_bytes
+from icae.decode.torch_forms import embedded, form_of
 from icae.decode.torch_kv import LastRead, keeps_all, kv_from_bytes, kv_to_bytes, stacks
-from icae.decode.torch_rows import Row, greedy_rows, read_fronts
+from icae.decode.torch_rows import Row, greedy_rows
 from icae.errors import InputError
 from icae.memory import TokenFidelity
+from icae.memory.payload import ReadablePayload
 from icae.memory.provenance import SlotDtype
-from icae.model.decoder import KeyValues
-from icae.model.icae import IcaeModel, Slots
-from icae.model.objectives import autoencoding
+from icae.model.decoder import DecoderRow, KeyValues, label_logits
+from icae.model.icae import IcaeModel
+from icae.model.key_values import KeyValueModel
+from icae.model.losses import TaskScore, score_task
+from icae.model.objectives import DecoderTask, autoencoding
 
 
 class TorchRuntime(Runtime):
@@ -39,8 +45,9 @@ class TorchRuntime(Runtime):
     """Context tokens encoded or written back in one forward pass. Bounds memory: the logits of
     the verification take 8 bytes for each token and vocabulary entry."""
 
-    def __init__(self, model: IcaeModel) -> None:
+    def __init__(self, model: IcaeModel | KeyValueModel) -> None:
         self.model = model.eval()
+        self.form = form_of(model)
         self.config = model.config
         self._keeps_all = keeps_all(model.decoder.config)
         self._last: LastRead | None = None
@@ -77,34 +84,57 @@ class TorchRuntime(Runtime):
         return kv_bytes(config.num_hidden_layers, heads, size, element=element)
 
     @torch.inference_mode()
-    def encode(self, spans: Sequence[TokenIds], slots: Sequence[int]) -> list[FloatArray]:
-        """Slots [K_i, D] of each span, float32; one forward pass."""
-        return [s.float().cpu().numpy() for s in self.model.encode_spans(spans, slots)]
+    def encode(self, spans: Sequence[TokenIds], slots: Sequence[int]) -> list[ReadablePayload]:
+        """What the decoder gets in place of each span; one forward pass.
+
+        Args:
+            spans: Token ids of each span.
+            slots: Slots of each, at most its length.
+        """
+        return self.form.encode(spans, slots)
 
     @torch.inference_mode()
+    def score(self, prefixes: Sequence[Prefix], tasks: Sequence[DecoderTask]) -> list[TaskScore]:
+        """Teacher forcing of a task behind each prefix, whose objective is the task's tokens."""
+        rows = []
+        for prefix, task in zip(prefixes, tasks, strict=True):
+            past_places = self.form.past_places(prefix)
+            positions = self.positions(prefix, len(task.input_ids))[past_places:]
+            # The output at the last objective token predicts the first target.
+            rows.append(
+                DecoderRow(
+                    ids=task.input_ids,
+                    positions=positions,
+                    scored=slice(len(positions) - task.labels, len(positions)),
+                    inputs_FD=self.form.inputs(prefix),
+                    past=self.form.past(prefix),
+                )
+            )
+        logits = label_logits(self.model.decoder, rows)
+        return [score_task(row_TV, task) for row_TV, task in zip(logits, tasks, strict=True)]
+
     def fidelity(
-        self, slots: Sequence[FloatArray], spans: Sequence[TokenIds]
+        self, payloads: Sequence[ReadablePayload], spans: Sequence[TokenIds]
     ) -> list[TokenFidelity]:
         """How faithfully each token of each span is held, under teacher forcing.
 
         Args:
-            slots: Slots [K_i, D] of each span.
+            payloads: What the decoder gets in place of each span.
             spans: Its token ids.
 
         Returns:
             For each span, whether each token is the most likely one and the probability
             it gets; the share of the former is the span's fidelity.
         """
-        memories = [
-            Slots(slots_KD=self.read_slots(own), spans=[(len(ids), len(own))])
-            for own, ids in zip(slots, spans, strict=True)
+        prefixes = [
+            Prefix.of_payload(payload, tokens=len(ids), objective="ae")
+            for payload, ids in zip(payloads, spans, strict=True)
         ]
-        scores = self.model.score(memories, [autoencoding(ids) for ids in spans])
         return [
             TokenFidelity.of_probabilities(
                 score.correct_T.cpu().numpy(), score.log_probs_T.exp().cpu().numpy()
             )
-            for score in scores
+            for score in self.score(prefixes, [autoencoding(ids) for ids in spans])
         ]
 
     def generate(
@@ -175,19 +205,15 @@ class TorchRuntime(Runtime):
             for request, own, limit in zip(requests, positions, limits, strict=True)
         ]
 
+    @torch.inference_mode()
     def read_prefixes(self, prefixes: Sequence[Prefix]) -> list[KeyValues]:
-        """Read memories for their keys and values, in one forward pass.
+        """Read memories for their keys and values.
 
         The last objective token is left out: it is read with the prompt, which may be empty.
         """
-        if not prefixes:
-            return []
-        embeds = [self.prefix_embeds(prefix)[:-1] for prefix in prefixes]
-        places = [
-            self.positions(prefix, 0)[: len(e)] for e, prefix in zip(embeds, prefixes, strict=True)
-        ]
-        return read_fronts(self.model.decoder, embeds, places)
+        return self.form.fronts(prefixes) if prefixes else []
 
+    @torch.inference_mode()
     def row(
         self,
         request: Request,
@@ -204,10 +230,17 @@ class TorchRuntime(Runtime):
             positions: Position of every decoder input of the request.
             limit: Most tokens written.
         """
-        embeds_SD = self._inputs(request.prefix, request.prompt_ids)
-        front = None if request.prefix is None else fronts.get(request.prefix.digest)
+        prefix, front = request.prefix, None
+        if prefix is not None:
+            front = fronts.get(prefix.digest)
+            front = self.form.past(prefix) if front is None else front
         start = 0 if front is None else front[0][0].shape[2]
-        return Row(front=front, tail_SD=embeds_SD[start:], positions=positions[start:], limit=limit)
+        return Row(
+            front=front,
+            tail_SD=self._inputs(prefix, request.prompt_ids, start),
+            positions=positions[start:],
+            limit=limit,
+        )
 
     def may_pad(self, longest: int) -> bool:
         """Whether rows of different lengths may share a batch.
@@ -217,42 +250,28 @@ class TorchRuntime(Runtime):
         window = getattr(self.model.decoder.config, "sliding_window", None)
         return window is None or longest <= window
 
-    def _inputs(self, prefix: Prefix | None, prompt_ids: TokenIds) -> Tensor:
-        """Decoder inputs ``[front ; memory ; objective ; prompt]``, [S, D]."""
+    def _inputs(self, prefix: Prefix | None, prompt_ids: TokenIds, start: int) -> Tensor:
+        """Decoder inputs of ``[front ; memory ; objective ; prompt]`` from a place on, [S, D]."""
         embeds_SD = self.read_tokens(prompt_ids)
-        return embeds_SD if prefix is None else torch.cat([self.prefix_embeds(prefix), embeds_SD])
-
-    def prefix_embeds(self, prefix: Prefix) -> Tensor:
-        """Decoder inputs ``[front ; memory ; objective]``, [front + positions + M, D].
-
-        Verbatim tokens are embedded as in any prompt.
-        """
-        memory = torch.cat([part.read_by(self) for part in prefix.parts])
-        return self.model.frame(memory, prefix.objective).detach()
-
-    def read_slots(self, slots_KD: FloatArray) -> Tensor:
-        """Slots as decoder inputs, [K, D]."""
-        slots = torch.from_numpy(np.ascontiguousarray(slots_KD))
-        return slots.to(self.model.device, self.model.dtype)
+        if prefix is None:
+            return embeds_SD[start:]
+        read_SD = torch.cat([self.form.inputs(prefix), embeds_SD])
+        return read_SD[start - self.form.past_places(prefix) :]
 
     def read_tokens(self, token_ids: TokenIds) -> Tensor:
         """Token ids as decoder inputs, [N, D]."""
-        with torch.inference_mode():
-            on_device = torch.from_numpy(np.asarray(token_ids, dtype=np.int64))
-            embed = self.model.decoder.get_input_embeddings()
-            embedded: Tensor = embed(on_device.to(self.model.device))
-            return embedded
+        return embedded(self.model.decoder, token_ids)
 
     def _greedy(self, prefix: Prefix | None, prompt_ids: TokenIds, limit: int) -> Iterator[int]:
         """Most likely next token, up to `limit` times."""
         decoder, device = self.model.decoder, self.model.device
         read = ReadSoFar.of(self.config, prefix, prompt_ids)
         places = list(read.positions)
-        cache, start = self._resume(read)
+        cache, start = self._resume(prefix, read)
         # Nothing describes the cache while it is read into.
         self._last = None
         with torch.inference_mode():
-            embeds = self._inputs(prefix, prompt_ids)[None, start:]
+            embeds = self._inputs(prefix, prompt_ids, start)[None]
             place = torch.tensor(places[start:], device=device)[None]
         token = -1
         for step in range(limit):
@@ -277,14 +296,17 @@ class TorchRuntime(Runtime):
                 self._last = LastRead(cache=cache, read=read)
             yield token
 
-    def _resume(self, read: ReadSoFar) -> tuple[DynamicCache, int]:
-        """A cache to go on from for what is read next, and the decoder inputs it holds."""
+    @torch.inference_mode()
+    def _resume(self, prefix: Prefix | None, read: ReadSoFar) -> tuple[DynamicCache, int]:
+        """A cache to go on from for what is read next, and the decoder places it holds."""
         last = self._last
+        unread = 0 if prefix is None else self.form.past_places(prefix)
         # At least one input has to be read, for the logits of the first token.
         start = 0 if last is None else min(last.read.shared(read), len(read) - 1)
-        if last is None or start == 0:
-            return DynamicCache(config=self.model.decoder.config), 0
-        return last.cut(start), start
+        if last is not None and start >= max(1, unread):
+            return last.cut(start), start
+        past = None if prefix is None else self.form.past(prefix)
+        return DynamicCache(past, config=self.model.decoder.config), unread
 
     @property
     def kv_format(self) -> str:

@@ -150,7 +150,7 @@ class Adaptive(TextExperiment):
         begin = time.perf_counter()
         made = self._spans(engine, contexts, cell)
         seconds = (time.perf_counter() - begin) / len(contexts)
-        memories = [span_memory(engine.runtime, spans) for spans in made]
+        memories = [span_memory(spans) for spans in made]
         losses = slot_losses(engine.runtime, memories, self.following(material))
         shares = {
             "positions_share": [_share(own, lambda s: s.positions) for own in made],

@@ -96,7 +96,7 @@ class Continuation(ContinuedText):
         full = full_losses(rows, cell.length)
         memories = encode_contexts(runtime, contexts, ratio=cell.ratio)
         slots = slot_losses(runtime, memories, following)
-        count, name = len(memories[0].slots_KD), cell.times
+        count, name = memories[0].positions, cell.times
         last = token_losses(runtime, [ids[-count:] for ids in contexts], following)
         return [
             {"kind": "slots", "series": f"{name} slots", "positions": count + 1}

@@ -15,12 +15,14 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from icae.config.spans import plan_spans
-from icae.config.types import FloatArray, TokenIds
+from icae.config.types import FloatArray, Objective, TokenIds
 from icae.decode.batching import span_batches
 from icae.decode.prefix import Prefix
 from icae.decode.torch import TorchRuntime
-from icae.memory import Span
-from icae.model import PlainRow, Slots, TaskScore, plain_logits
+from icae.errors import InputError
+from icae.memory import Embeddings, Span
+from icae.memory.payload import ReadablePayload
+from icae.model import PlainRow, TaskScore, plain_logits
 from icae.model.objectives import DecoderTask, continuation
 
 DECODING_ROWS = 16
@@ -33,12 +35,43 @@ class ContextMemory:
     """What the decoder reads in place of one context.
 
     Attributes:
-        slots_KD: Slots, or embeddings of verbatim tokens, [K, D] of all its spans, float32.
+        parts: What it gets in place of each span, or of several of one form, in order.
         spans: (context tokens, decoder positions) of each span, in order.
     """
 
-    slots_KD: FloatArray
+    parts: tuple[ReadablePayload, ...]
     spans: tuple[tuple[int, int], ...]
+
+    @classmethod
+    def of_slots(cls, slots_KD: FloatArray, spans: Sequence[tuple[int, int]]) -> ContextMemory:
+        """Slots [K, D] of some spans, float32."""
+        return cls(parts=(Embeddings(slots_KD=slots_KD),), spans=tuple(spans))
+
+    @property
+    def positions(self) -> int:
+        """Decoder positions that it takes."""
+        return sum(part.positions for part in self.parts)
+
+    @property
+    def slots_KD(self) -> FloatArray:  # noqa: N802 (a shape)
+        """Its slots [K, D], for experiments that change single ones.
+
+        Raises:
+            InputError: If it does not consist of slots.
+        """
+        found = [part.slots_KD for part in self.parts if isinstance(part, Embeddings)]
+        if len(found) < len(self.parts):
+            raise InputError(
+                "This experiment changes single slots, and the memories have another form.",
+                got=", ".join(sorted({part.kind for part in self.parts})),
+                expected="slots",
+                fix="Run it with an adapter of model.memory: embeddings.",
+            )
+        return np.concatenate(found)
+
+    def prefix(self, objective: Objective) -> Prefix:
+        """What the decoder reads for an objective."""
+        return Prefix(parts=self.parts, spans=self.spans, objective=objective)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,57 +123,48 @@ def encode_contexts(
         for p in spans
     ]
     counts = [p.slots for spans in plans for p in spans]
-    slots: list[FloatArray] = []
+    payloads: list[ReadablePayload] = []
     for part in span_batches([len(p) for p in pieces], bound=bound or runtime.span_tokens):
-        slots += runtime.encode(pieces[part], counts[part])
-    made = iter(slots)
+        payloads += runtime.encode(pieces[part], counts[part])
+    made = iter(payloads)
     return [
         ContextMemory(
-            slots_KD=np.concatenate([next(made) for _ in spans]),
+            parts=tuple(next(made) for _ in spans),
             spans=tuple((p.length, p.slots) for p in spans),
         )
         for spans in plans
     ]
 
 
-def span_memory(runtime: TorchRuntime, spans: Sequence[Span]) -> ContextMemory:
-    """Spans of one context as decoder inputs; verbatim tokens as their embeddings."""
-    inputs = [
-        runtime.read_tokens(span.verbatim_ids).float().cpu().numpy()
-        if span.kind == "tokens"
-        else span.slots_KD
-        for span in spans
-    ]
+def span_memory(spans: Sequence[Span]) -> ContextMemory:
+    """Spans of one context as the decoder reads them."""
     return ContextMemory(
-        slots_KD=np.concatenate(inputs),
+        parts=tuple(s.payload for s in spans if isinstance(s.payload, ReadablePayload)),
         spans=tuple((span.tokens, span.positions) for span in spans),
     )
 
 
-def no_memory(runtime: TorchRuntime) -> ContextMemory:
-    """A memory without slots: behind it stands only the objective token."""
-    width = runtime.model.decoder.get_input_embeddings().weight.shape[1]
-    return ContextMemory(slots_KD=np.zeros((0, width), np.float32), spans=())
+NO_MEMORY = ContextMemory(parts=(), spans=())
+"""A memory without slots: behind it stands only the objective token."""
 
 
-@torch.inference_mode()
 def score_tasks(
     runtime: TorchRuntime, memories: Sequence[ContextMemory], tasks: Sequence[DecoderTask]
 ) -> list[TokenScores]:
-    """Teacher forcing behind ``[slots ; objective]``, in forward passes of bounded size."""
+    """Teacher forcing behind ``[memory ; objective]``, in forward passes of bounded size."""
     scores: list[TaskScore] = []
     for part in runtime.batches([len(task.target_ids) for task in tasks]):
-        slots = [
-            Slots(slots_KD=runtime.read_slots(memory.slots_KD), spans=memory.spans)
-            for memory in memories[part]
+        prefixes = [
+            memory.prefix(task.tokens)
+            for memory, task in zip(memories[part], tasks[part], strict=True)
         ]
-        scores += runtime.model.score(slots, tasks[part])
+        scores += runtime.score(prefixes, tasks[part])
     return [TokenScores.of(score) for score in scores]
 
 
 def write_back(runtime: TorchRuntime, memories: Sequence[ContextMemory]) -> list[tuple[int, ...]]:
     """Greedy reconstruction of whole contexts, each to its own length."""
-    prefixes = [Prefix.of_slots(m.slots_KD, m.spans, "ae") for m in memories]
+    prefixes = [memory.prefix("ae") for memory in memories]
     lengths = [sum(tokens for tokens, _ in m.spans) for m in memories]
     written: list[tuple[int, ...]] = []
     for part in runtime.batches([-(-length // DECODING_ROWS) for length in lengths]):

@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 from icae.config.types import Answer, Objective, TokenIds
 from icae.decode.answering import Answerer, TextStream, written_answer
 from icae.decode.batching import RowClock
-from icae.decode.prefix import Generated, Prefix, Request
+from icae.decode.prefix import Generated, Request
 from icae.decode.torch import TorchRuntime
 from icae.decode.torch_rows import Row as DecoderRow
 from icae.decode.torch_rows import greedy_rows
@@ -54,7 +54,7 @@ class HeldSlots:
     @property
     def positions(self) -> list[int]:
         """Slots of each context."""
-        return [len(memory.slots_KD) for memory in self.memories]
+        return [memory.positions for memory in self.memories]
 
     def pick(self, indices: Sequence[int]) -> HeldSlots:
         """Some of the contexts, in that order."""
@@ -67,8 +67,8 @@ class HeldSlots:
     def answer(self, prompts: Sequence[TokenIds], limit: int) -> list[Answer]:
         """Greedy answers behind ``[slots ; FT]``; slots that questions share are read once."""
         requests = [
-            Request(prefix=Prefix.of_slots(m.slots_KD, m.spans, "ft"), prompt_ids=prompt_ids)
-            for m, prompt_ids in zip(self.memories, prompts, strict=True)
+            Request(prefix=memory.prefix("ft"), prompt_ids=prompt_ids)
+            for memory, prompt_ids in zip(self.memories, prompts, strict=True)
         ]
         return self.answerer.answer_many(
             requests, memory_positions=self.positions, max_new_tokens=limit

@@ -8,14 +8,15 @@ Shape legend: S decoder places, D hidden size.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Self
 
+import numpy as np
 import torch
 
 from icae.config.types import TokenIds
-from icae.decode.prefix import Prefix
+from icae.decode.prefix import Prefix, Request
 from icae.decode.torch_rows import Row as DecoderRow
 from icae.decode.torch_rows import greedy_rows
 from icae.engine import Icae
@@ -27,6 +28,7 @@ from icae.evals.metadata import hardware
 from icae.evals.peak_memory import with_peak
 from icae.evals.plots import Lines
 from icae.evals.tables import Row, columns_of
+from icae.model.decoder import KeyValues
 
 FULL, COMPRESS, CACHED = "full context", "compress + decode", "cached memory"
 PAPER_SIZES = ((8, 512), (8, 2048), (32, 512))
@@ -237,29 +239,31 @@ def reading_ways(
             written=tuple(map(tuple, written)),
         )
 
-    def row(embeds_SD: torch.Tensor, positions: Sequence[int]) -> DecoderRow:
-        return DecoderRow(front=None, tail_SD=embeds_SD, positions=positions, limit=tokens)
+    nothing = np.zeros(0, dtype=np.int64)
 
-    def behind(prefixes: Sequence[Prefix]) -> list[DecoderRow]:
-        return [row(runtime.prefix_embeds(p), runtime.positions(p, 0)) for p in prefixes]
+    def row(request: Request, fronts: Mapping[str, KeyValues]) -> DecoderRow:
+        positions = runtime.positions(request.prefix, len(request.prompt_ids))
+        return runtime.row(request, fronts, positions=positions, limit=tokens)
+
+    def behind(prefixes: Sequence[Prefix], fronts: Mapping[str, KeyValues]) -> list[DecoderRow]:
+        return [row(Request(prefix=prefix, prompt_ids=nothing), fronts) for prefix in prefixes]
 
     def full() -> Timed:
         begin = time.perf_counter()
-        rows = [row(runtime.read_tokens(ids), range(len(ids))) for ids in contexts]
+        rows = [row(Request(prefix=None, prompt_ids=ids), {}) for ids in contexts]
         return write(rows, begin, 0)
 
     def compress() -> Timed:
         begin = time.perf_counter()
         prefixes = compressed(engine, contexts, ratio)
         seconds = time.perf_counter() - begin
-        return write(behind(prefixes), begin, seconds)
+        return write(behind(prefixes, {}), begin, seconds)
 
     prefixes = compressed(engine, contexts, ratio)
     # The last [LM] token is left to read.
-    cached = [
-        replace(r, front=front, tail_SD=r.tail_SD[-1:], positions=r.positions[-1:])
-        for r, front in zip(behind(prefixes), runtime.read_prefixes(prefixes), strict=True)
-    ]
+    digests = [prefix.digest for prefix in prefixes]
+    read = dict(zip(digests, runtime.read_prefixes(prefixes), strict=True))
+    cached = behind(prefixes, read)
     return {
         FULL: full,
         COMPRESS: compress,
@@ -270,4 +274,4 @@ def reading_ways(
 def compressed(engine: Icae, contexts: Sequence[TokenIds], ratio: float) -> list[Prefix]:
     """The memories of all contexts, encoded in large passes."""
     memories = encode_contexts(engine.runtime, contexts, ratio=ratio, bound=TOKENS_PER_PASS)
-    return [Prefix.of_slots(m.slots_KD, m.spans, "lm") for m in memories]
+    return [memory.prefix("lm") for memory in memories]

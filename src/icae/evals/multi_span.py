@@ -94,7 +94,7 @@ class MultiSpan(ContinuedText):
         memories = encode_contexts(engine.runtime, contexts, ratio=cell.ratio)
         losses = slot_losses(engine.runtime, memories, following)
         markers = engine.config.front + engine.config.objective_tokens
-        positions = len(memories[0].slots_KD) + markers
+        positions = memories[0].positions + markers
         stored = next(r for r in rows if r["length"] == cell.length and "tails" in r)
         curves = np.array(stored["tail_losses"])
         equal = equal_tokens(stored["tails"], curves, losses, seed=self.seed)

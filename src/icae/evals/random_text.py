@@ -67,7 +67,7 @@ class RandomText(WritingBack):
             {
                 "kind": kind,
                 "series": f"{kind}, {cell.times}" if len(self.ratios) > 1 else kind,
-                "slots": len(memories[0].slots_KD),
+                "slots": memories[0].positions,
                 **written_figures(engine, contexts, scores, written, seed=self.seed),
             }
         ]

@@ -13,9 +13,9 @@ from icae.engine import Icae
 from icae.evals.bootstrap import mean_figure, median_figure
 from icae.evals.contexts import partners
 from icae.evals.decoding import (
+    NO_MEMORY,
     TokenScores,
     encode_contexts,
-    no_memory,
     score_tasks,
     write_back,
 )
@@ -92,7 +92,7 @@ class Reconstruction(WritingBack):
         engine, contexts = material.engine, self.contexts(material, cell)
         runtime, tasks = engine.runtime, [autoencoding(ids) for ids in contexts]
         if cell.ratio is None:
-            scores = score_tasks(runtime, [no_memory(runtime)] * len(tasks), tasks)
+            scores = score_tasks(runtime, [NO_MEMORY] * len(tasks), tasks)
             figures = token_figures(scores, seed=self.seed)
             return [{"kind": "none", "series": "no memory", "slots": 0, **figures}]
         memories = encode_contexts(runtime, contexts, ratio=cell.ratio)
@@ -108,7 +108,7 @@ class Reconstruction(WritingBack):
                 {
                     "kind": kind,
                     "series": cell.times + ("" if kind == "own" else ", another text"),
-                    "slots": len(memories[0].slots_KD),
+                    "slots": memories[0].positions,
                     **written_figures(engine, contexts, scores, texts, seed=self.seed),
                 }
             )

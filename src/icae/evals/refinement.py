@@ -13,7 +13,7 @@ from typing import Any, Self
 import numpy as np
 import torch
 
-from icae.compression.refinement import RefineConfig, Refined, RefineTask, refine
+from icae.compression.refinement import RefineConfig, Refined, RefineTask, refinable, refine
 from icae.compression.teachers import TeacherWriter
 from icae.config.spans import chunk_of_tokens, slot_count
 from icae.config.types import FloatArray, TokenIds
@@ -212,7 +212,7 @@ class Refinement(TextExperiment):
             row = {
                 "kind": f"{cell.length} tokens, {start}",
                 "series": f"{cell.length} tokens, {cell.times}, {start}",
-                "slots": len(before[0].slots_KD),
+                "slots": before[0].positions,
                 "step": step,
                 **self._accuracy(refined, step),
             }
@@ -223,9 +223,9 @@ class Refinement(TextExperiment):
         self, engine: Icae, contexts: Sequence[TokenIds], starts: Sequence[ContextMemory]
     ) -> tuple[list[Refined], dict[int, list[ContextMemory]]]:
         """Every span refined, and the best slots of all at each reported step."""
-        model = engine.runtime.model
+        model = refinable(engine.runtime.model)
         writer = TeacherWriter(
-            model=model, tokenizer=engine.tokenizer, length=CONTINUATION, seed=self.seed
+            decoder=model.decoder, tokenizer=engine.tokenizer, length=CONTINUATION, seed=self.seed
         )
         tasks = [
             RefineTask(token_ids=ids, slots_KD=start.slots_KD)
@@ -234,9 +234,10 @@ class Refinement(TextExperiment):
         trail = {step: list(starts) for step in self.places}
 
         def keep(index: int, step: int, slots_KD: FloatArray) -> None:
+            refined = ContextMemory.of_slots(slots_KD, starts[index].spans)
             for place in self.places:
                 if place >= step:  # a span that is done keeps its slots
-                    trail[place][index] = replace(starts[index], slots_KD=slots_KD)
+                    trail[place][index] = refined
 
         done = dict(refine(model, tasks, self.config(), teach=writer.write, on_slots=keep))
         return [done[i] for i in range(len(tasks))], trail
@@ -264,9 +265,7 @@ class Refinement(TextExperiment):
 
 def _same_slots(before: Sequence[ContextMemory], now: Sequence[ContextMemory]) -> bool:
     """Whether the slots are the very ones of before."""
-    return len(before) == len(now) and all(
-        old.slots_KD is new.slots_KD for old, new in zip(before, now, strict=True)
-    )
+    return len(before) == len(now) and all(old is new for old, new in zip(before, now, strict=True))
 
 
 def share_after(history: Sequence[float], step: int) -> float:
@@ -291,15 +290,16 @@ def start_memories(
         ratio: Context tokens per slot.
         seed: Seed of the noise.
     """
+    model = refinable(runtime.model)
     if start == "encoder":
         return encode_contexts(runtime, contexts, ratio=ratio)
     counts = [slot_count(len(ids), ratio) for ids in contexts]
     if start == "chunk-means":
-        made = [mean_slots(runtime.model, ids, k) for ids, k in zip(contexts, counts, strict=True)]
+        made = [mean_slots(model, ids, k) for ids, k in zip(contexts, counts, strict=True)]
     else:
-        made = [noise_slots(runtime.model, k, seed=(seed, i)) for i, k in enumerate(counts)]
+        made = [noise_slots(model, k, seed=(seed, i)) for i, k in enumerate(counts)]
     return [
-        ContextMemory(slots_KD=slots_KD, spans=((len(ids), len(slots_KD)),))
+        ContextMemory.of_slots(slots_KD, [(len(ids), len(slots_KD))])
         for ids, slots_KD in zip(contexts, made, strict=True)
     ]
 

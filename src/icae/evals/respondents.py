@@ -142,9 +142,7 @@ def _held_spans(
     def made(questions: Sequence[Question], ratio: float | None) -> Held:
         length = engine.config.span_length
         cut = [verbatim_spans(q.context_ids, span_length=length) for q in questions]
-        return HeldSlots.of(
-            engine, [span_memory(engine.runtime, spans) for spans in shape(cut, ratio)]
-        )
+        return HeldSlots.of(engine, [span_memory(spans) for spans in shape(cut, ratio)])
 
     return made
 

@@ -19,9 +19,9 @@ from icae.engine import Icae
 from icae.evals.bootstrap import mean_figure
 from icae.evals.contexts import Window, draw_windows, read_documents
 from icae.evals.decoding import (
+    NO_MEMORY,
     TokenScores,
     led_continuation,
-    no_memory,
     score_tasks,
     slot_budget,
     token_losses,
@@ -143,7 +143,7 @@ class HeldOutText:
         if kept:
             return row
         tasks = [autoencoding(ids) for ids in contexts]
-        alone = score_tasks(runtime, [no_memory(runtime)] * len(tasks), tasks)
+        alone = score_tasks(runtime, [NO_MEMORY] * len(tasks), tasks)
         return joined(row, self._written(alone))
 
     def _held(

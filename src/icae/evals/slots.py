@@ -6,7 +6,7 @@ Shape legend: K slots, T context tokens, D hidden size.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
@@ -124,12 +124,12 @@ def slot_drops(
         Nats lost [K, T], positive where the slot helps, and the AE loss (nats per token)
         behind all slots.
     """
-    task, count = autoencoding(ids), len(memory.slots_KD)
+    task, count = autoencoding(ids), memory.positions
     without = [memory] * (count + 1)
     for k in range(count):
         slots_KD = memory.slots_KD.copy()
         slots_KD[k] = mean_D
-        without[k + 1] = replace(memory, slots_KD=slots_KD)
+        without[k + 1] = ContextMemory.of_slots(slots_KD, memory.spans)
     intact, *rest = score_tasks(runtime, without, [task] * (count + 1))
     drops_KT = np.stack([score.losses_T for score in rest]) - intact.losses_T
     return drops_KT, float(intact.losses_T.mean())

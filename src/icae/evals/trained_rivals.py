@@ -141,7 +141,7 @@ def summary_hold(engine: Icae, model: AutoCompressor) -> Hold:
         for part in runtime.batches([len(ids) for ids in contexts]):
             for made in model.encode(contexts[part], [ratio] * len(contexts[part])):
                 slots_KD = made.slots_KD.float().cpu().numpy()
-                memories.append(ContextMemory(slots_KD=slots_KD, spans=tuple(made.spans)))
+                memories.append(ContextMemory.of_slots(slots_KD, made.spans))
         return HeldSlots(runtime=runtime, answerer=answerer, memories=tuple(memories))
 
     return hold

@@ -148,7 +148,7 @@ class MemoryDocument:
     def without_token_fidelity(self) -> MemoryDocument:
         """The same document, its slots not measured token by token."""
         spans = tuple(
-            replace(span, token_fidelity=None) if span.kind == "slots" else span
+            replace(span, token_fidelity=None) if span.kind != "tokens" else span
             for span in self.spans
         )
         return replace(self, spans=spans)

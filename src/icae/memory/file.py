@@ -34,7 +34,7 @@ from icae.memory.container import (
 from icae.memory.content import MemoryContent
 from icae.memory.fidelity import TokenFidelity, join_token_fidelity
 from icae.memory.header import MemoryHeader, parse_header, write_header
-from icae.memory.payload import FORMS
+from icae.memory.payload import STORED_FORMS
 from icae.memory.source_text import pack_source, unpack_source
 from icae.memory.span import Span
 from icae.memory.strict_json import write_canonical
@@ -84,9 +84,10 @@ def parts(memory: MemoryContent) -> list[bytes]:
     Raises:
         MemoryFileError: If it cannot be written.
     """
+    _require_stored(memory)
     payloads = [span.payload for span in memory.spans]
     tensors: dict[str, Tensor] = {}
-    for form in FORMS.values():
+    for form in STORED_FORMS.values():
         own = form.gather(payloads, memory.provenance)
         if own.positions or not form.may_lack_tensor:
             tensors[form.tensor] = own.pack(memory.provenance)
@@ -109,6 +110,18 @@ def parts(memory: MemoryContent) -> list[bytes]:
         "sha256": _digest(FORMAT_VERSION, header, tensors),
     }
     return [write_index(metadata, tensors), *(tensor.data for tensor in tensors.values())]
+
+
+def _require_stored(memory: MemoryContent) -> None:
+    others = sorted({span.kind for span in memory.spans} - set(STORED_FORMS))
+    if others:
+        raise MemoryFileError(
+            "Memories of this adapter cannot be kept in a file yet.",
+            got=f"spans of {', '.join(others)}",
+            expected=f"spans of {' or '.join(STORED_FORMS)} (format version {FORMAT_VERSION})",
+            fix="Compress and ask in one process, or use an adapter with "
+            "model.memory: embeddings, such as the shipped one.",
+        )
 
 
 def _bytes(data: bytes) -> Tensor:
@@ -201,11 +214,11 @@ def _content(header: MemoryHeader, tensors: Mapping[str, Tensor]) -> MemoryConte
         )
     stored = {
         kind: form.unpack(tensors[form.tensor])
-        for kind, form in FORMS.items()
+        for kind, form in STORED_FORMS.items()
         if form.tensor in tensors
     }
     fidelity = _fidelity(tensors) if header.has_token_fidelity else None
-    rows, token = dict.fromkeys(FORMS, 0), 0
+    rows, token = dict.fromkeys(STORED_FORMS, 0), 0
     spans: list[Span] = []
     for span in header.spans:
         row, end = rows[span.kind], token + span.tokens
@@ -320,7 +333,7 @@ def _version(index: Index, *, where: str) -> int:
 def _expected_tensors(header: MemoryHeader, index: Index) -> dict[str, tuple[str, tuple[int, ...]]]:
     """Dtype and shape of each tensor that a file with this header has to have."""
     expected: dict[str, tuple[str, tuple[int, ...]]] = {}
-    for kind, form in FORMS.items():
+    for kind, form in STORED_FORMS.items():
         positions = sum(span.positions for span in header.spans if span.kind == kind)
         if positions or not form.may_lack_tensor:
             expected[form.tensor] = form.stored(positions, header.provenance)

@@ -8,14 +8,14 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
-from typing import Any
+from typing import Any, Literal
 
 from icae.config.parsing import check, from_dict
 from icae.config.types import SpanKind
 from icae.errors import ConfigError
 from icae.memory.content import MemoryContent
 from icae.memory.document import MemoryDocument
-from icae.memory.payload import FORMS, Unread
+from icae.memory.payload import STORED_FORMS, Unread
 from icae.memory.provenance import Provenance
 from icae.memory.span import Span
 from icae.memory.strict_json import read_strict, write_canonical
@@ -66,6 +66,9 @@ class _DocumentRecord:
     token_ids_sha256: str | None
 
 
+_StoredKind = Literal["slots", "tokens"]
+
+
 @dataclass(frozen=True, kw_only=True)
 class _SpanRecord:
     """A span as the header stores it: with its document, and its rows of each tensor."""
@@ -79,7 +82,7 @@ class _SpanRecord:
     slot_end: int
     verbatim_start: int
     verbatim_end: int
-    kind: SpanKind
+    kind: _StoredKind
     ratio: float
     fidelity: float | None
     refine_steps: int
@@ -114,7 +117,7 @@ def write_header(
     for document, span in zip(memory.document_of, memory.spans, strict=True):
         record = {name: getattr(span, name) for name in _OF_A_SPAN}
         record |= {"document": document, "kind": span.kind}
-        for kind, form in FORMS.items():
+        for kind, form in STORED_FORMS.items():
             record[f"{form.row}_start"] = rows[kind]
             rows[kind] += span.positions if span.kind == kind else 0
             record[f"{form.row}_end"] = rows[kind]
@@ -131,7 +134,7 @@ def write_header(
             "source_bytes": source_bytes,
             "spans": spans,
             "token_fidelity": has_token_fidelity,
-            **{f"{form.row}_count": rows[kind] for kind, form in FORMS.items()},
+            **{f"{form.row}_count": rows[kind] for kind, form in STORED_FORMS.items()},
         }
     )
 
@@ -165,7 +168,7 @@ def parse_header(text: str, *, version: int, file_bytes: int) -> MemoryHeader:
 
 def _check_rows(record: _Record) -> None:
     """Check that spans go through the documents, and through the rows of each tensor."""
-    rows = dict.fromkeys(FORMS, 0)
+    rows = dict.fromkeys(STORED_FORMS, 0)
     document = 0
     for index, span in enumerate(record.spans):
         check(
@@ -175,7 +178,7 @@ def _check_rows(record: _Record) -> None:
             f"{document}..{len(record.documents) - 1}",
         )
         document = span.document
-        for kind, form in FORMS.items():
+        for kind, form in STORED_FORMS.items():
             start, end = _rows(span, form.row)
             check(
                 start == rows[kind] and (end > start if span.kind == kind else end == start),
@@ -184,7 +187,7 @@ def _check_rows(record: _Record) -> None:
                 f"from {rows[kind]} on{'' if span.kind == kind else ', none'}",
             )
             rows[kind] = end
-    for kind, form in FORMS.items():
+    for kind, form in STORED_FORMS.items():
         count = getattr(record, f"{form.row}_count")
         check(
             rows[kind] == count,
@@ -218,7 +221,7 @@ def _document(record: _DocumentRecord, spans: Sequence[Span]) -> MemoryDocument:
 
 
 def _span(record: _SpanRecord) -> Span:
-    start, end = _rows(record, FORMS[record.kind].row)
+    start, end = _rows(record, STORED_FORMS[record.kind].row)
     return Span(
         payload=Unread(kind=record.kind, positions=end - start),
         **{name: getattr(record, name) for name in _OF_A_SPAN},

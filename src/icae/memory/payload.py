@@ -1,9 +1,9 @@
 """What the decoder gets in place of a span: one class for each form that it can have.
 
-A new form is one class here, and its line in `FORMS`: what the decoder reads, how many
-decoder positions that takes, and what a file keeps of it.
+A new form is one class here, and its line in `FORMS`: what the decoder reads and how many
+decoder positions that takes; of the forms in `STORED_FORMS` also what a file keeps.
 
-Shapes: K slots, D hidden, N tokens.
+Shapes: K slots, D hidden, N tokens, Y layers, H key-value heads, W head width.
 """
 
 from __future__ import annotations
@@ -42,6 +42,10 @@ class PayloadReader(Protocol[Read]):
         """Take token ids [N] as decoder inputs."""
         ...
 
+    def read_key_values(self, pairs_KY2HW: FloatArray) -> Read:
+        """Take keys, as if at position 0, and values of every layer as already read."""
+        ...
+
 
 class Payload(Protocol):
     """What the decoder gets in place of a span, as far as anybody can tell of it."""
@@ -57,22 +61,14 @@ class Payload(Protocol):
         ...
 
 
-class StoredPayload(ABC):
-    """A payload whose content is there: it can be read by a decoder and written to a file.
-
-    A file keeps all payloads of one form in one tensor, a row for each decoder position.
+class ReadablePayload(ABC):
+    """A payload whose content is there: it can be read by a decoder.
 
     Attributes:
         kind: Name of the form.
-        tensor: Name of that tensor.
-        row: Name of a row in the keys of a file's header, as in ``slot_count``.
-        may_lack_tensor: Whether a file without a row has no such tensor.
     """
 
     kind: ClassVar[SpanKind]
-    tensor: ClassVar[str]
-    row: ClassVar[str]
-    may_lack_tensor: ClassVar[bool]
 
     @property
     @abstractmethod
@@ -91,6 +87,22 @@ class StoredPayload(ABC):
     @abstractmethod
     def gather(cls, payloads: Iterable[Payload], provenance: Provenance) -> Self:
         """All payloads of this form, one after the other, as one."""
+
+
+class StoredPayload(ReadablePayload):
+    """A payload that can also be written to a file.
+
+    A file keeps all payloads of one form in one tensor, a row for each decoder position.
+
+    Attributes:
+        tensor: Name of that tensor.
+        row: Name of a row in the keys of a file's header, as in ``slot_count``.
+        may_lack_tensor: Whether a file without a row has no such tensor.
+    """
+
+    tensor: ClassVar[str]
+    row: ClassVar[str]
+    may_lack_tensor: ClassVar[bool]
 
     @classmethod
     @abstractmethod
@@ -266,6 +278,55 @@ class Verbatim(StoredPayload):
         return Verbatim(ids=np.frombuffer(tensor.data, dtype="<u4").astype(np.int64))
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class KeyValueSlots(ReadablePayload):
+    """Memory slots as keys and values of every layer of the decoder.
+
+    Attributes:
+        pairs_KY2HW: Keys, as if at position 0, and values, float32 [K, Y, 2, H, W].
+
+    Raises:
+        ConfigError: If they are not finite numbers of that form.
+    """
+
+    kind: ClassVar[SpanKind] = "key-values"
+
+    pairs_KY2HW: FloatArray = field(repr=False)
+
+    def __post_init__(self) -> None:
+        check_array("The keys and values are no float32.", self.pairs_KY2HW, np.float32, 5)
+        check(
+            self.pairs_KY2HW.shape[2] == 2 and bool(np.isfinite(self.pairs_KY2HW).all()),
+            "The keys and values of some slots are damaged.",
+            f"{self.pairs_KY2HW.shape}, or NaN or infinity",
+            "finite numbers [slots, layers, 2, heads, width]",
+        )
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, KeyValueSlots) and np.array_equal(
+            self.pairs_KY2HW, other.pairs_KY2HW
+        )
+
+    @property
+    def positions(self) -> int:
+        """Number of slots K."""
+        return len(self.pairs_KY2HW)
+
+    def read_by(self, reader: PayloadReader[Read]) -> Read:
+        """Hand the keys and values to the reader."""
+        return reader.read_key_values(self.pairs_KY2HW)
+
+    def part(self, start: int, end: int) -> KeyValueSlots:
+        """Those of the slots ``start..end``."""
+        return KeyValueSlots(pairs_KY2HW=self.pairs_KY2HW[start:end])
+
+    @classmethod
+    def gather(cls, payloads: Iterable[Payload], provenance: Provenance) -> KeyValueSlots:
+        """All keys and values among some payloads, at least one."""
+        found = [payload.pairs_KY2HW for payload in payloads if isinstance(payload, KeyValueSlots)]
+        return KeyValueSlots(pairs_KY2HW=np.concatenate(found))
+
+
 @dataclass(frozen=True, kw_only=True)
 class Unread:
     """What the header of a file says of a payload whose tensor was not read.
@@ -279,5 +340,10 @@ class Unread:
     positions: int
 
 
-FORMS: dict[SpanKind, type[StoredPayload]] = {form.kind: form for form in (Verbatim, Embeddings)}
-"""Every form by its name, in the order of their tensors in a file: largest items first."""
+STORED_FORMS: dict[SpanKind, type[StoredPayload]] = {
+    form.kind: form for form in (Verbatim, Embeddings)
+}
+"""Forms that a file keeps, in the order of their tensors in it: largest items first."""
+
+FORMS: dict[SpanKind, type[ReadablePayload]] = {**STORED_FORMS, KeyValueSlots.kind: KeyValueSlots}
+"""Every form by its name."""

@@ -117,7 +117,7 @@ class Span:
         )
         lowest = int(measured.confidence.min())
         check(
-            self.kind == "slots" or lowest == CERTAIN,
+            self.kind != "tokens" or lowest == CERTAIN,
             "A span is verbatim, but its tokens are not certain.",
             lowest,
             str(CERTAIN),
@@ -153,7 +153,7 @@ class Span:
 
     @property
     def kind(self) -> SpanKind:
-        """Whether the decoder gets ``slots`` in its place, or its ``tokens``."""
+        """Whether the decoder gets ``slots`` or their ``key-values``, or the ``tokens``."""
         return self.payload.kind
 
     @property
@@ -173,7 +173,7 @@ class Span:
 
     @property
     def slots_KD(self) -> FloatArray:  # noqa: N802 (a shape, as everywhere)
-        """Its slots, float32 [K, D]; [0, 0] if it has none."""
+        """Its slots, float32 [K, D]; [0, 0] if it has none that are input embeddings."""
         return self.payload.slots_KD if isinstance(self.payload, Embeddings) else _NO_SLOTS
 
     @property

@@ -207,17 +207,17 @@ def _where_from(folder: Path, wanted: FolderKind) -> str:
 
 
 def require_slots(info: AdapterInfo) -> None:
-    """Refuse an adapter whose memories are not input embeddings, where nothing else is read.
+    """Refuse an adapter whose memories are not input embeddings, where torch does not read.
 
     Raises:
         AdapterError: If it has another form of memory.
     """
     if info.model.memory != "embeddings":
         raise AdapterError(
-            f"The memories of {info.name} can be trained and scored, but not yet kept or asked.",
+            f"The memories of {info.name} are read by torch alone.",
             got=f"model.memory: {info.model.memory}",
             expected="model.memory: embeddings",
-            fix="Use the shipped adapter, or go on training this one (init_adapter).",
+            fix="Use --runtime torch, or an adapter whose memories are embeddings.",
         )
 
 

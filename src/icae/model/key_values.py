@@ -39,6 +39,7 @@ from icae.model.decoder import DecoderRow, KeyValues, joined, label_logits
 from icae.model.encoder import chunk_means
 from icae.model.memory_model import MemoryModel
 from icae.model.objectives import DecoderTask
+from icae.model.positions import document_places, key_value_positions
 from icae.model.rotary import key_turns
 
 
@@ -79,7 +80,7 @@ class KeyValueModel(MemoryModel[KeyValueMemory]):
         return [
             KeyValueMemory(
                 key_values=joined([next(made) for _ in own]),
-                places=[p.token_start + c for p in own for c in chunk_centres(p.length, p.slots)],
+                places=document_places([(p.length, p.slots) for p in own]),
             )
             for own in plans
         ]
@@ -173,17 +174,17 @@ class KeyValueModel(MemoryModel[KeyValueMemory]):
             )
         return tuple((keys, values) for keys, values, *_ in cache)
 
-    def place(self, memory: KeyValueMemory, start: Sequence[int]) -> KeyValues:
-        """The memory with its keys at positions, in the decoder's dtype.
+    def place(self, key_values: KeyValues, positions: Sequence[int]) -> KeyValues:
+        """A memory with its keys at positions, in the decoder's dtype.
 
         Args:
-            memory: What `encode` gave.
-            start: Position of each slot, [K].
+            key_values: Keys, as if at position 0, and values of every layer.
+            positions: Position of each slot, [K].
         """
-        positions_K = torch.tensor(list(start), device=self.device)
+        positions_K = torch.tensor(list(positions), device=self.device)
         return tuple(
-            (turn(keys, positions_K).to(self.dtype), values)
-            for turn, (keys, values) in zip(self.turns, memory.key_values, strict=True)
+            (turn(keys, positions_K).to(self.dtype), values.to(self.dtype))
+            for turn, (keys, values) in zip(self.turns, key_values, strict=True)
         )
 
     def row(self, memory: KeyValueMemory, task: DecoderTask) -> DecoderRow:
@@ -191,20 +192,21 @@ class KeyValueModel(MemoryModel[KeyValueMemory]):
         return self._row(memory, task, self.read_front(task.tokens))
 
     def _row(self, memory: KeyValueMemory, task: DecoderTask, front: KeyValues) -> DecoderRow:
-        before, slots = self.config.front, len(memory.places)
+        front_end = self.config.front
         behind_MD = self.markers(task.tokens)[-self.config.objective_tokens :]
-        if task.tokens == "ae":
-            # The tokens stand before the text, so that its first token is at its own place.
-            text = before + len(behind_MD)
-            past = self.place(memory, [text + place for place in memory.places])
-            begin = before
-        else:
-            past = self.place(memory, range(before, before + slots))
-            begin = before + slots
-        size = len(behind_MD) + len(task.input_ids)
+        positions = key_value_positions(
+            task.tokens,
+            memory.places,
+            len(task.input_ids),
+            front=front_end,
+            behind=len(behind_MD),
+        )
+        past_end = front_end + len(memory.places)
+        past = self.place(memory.key_values, positions[front_end:past_end])
+        size = len(positions) - past_end
         return DecoderRow(
             ids=task.input_ids,
-            positions=range(begin, begin + size),
+            positions=positions[past_end:],
             scored=slice(size - task.labels, size),
             inputs_FD=behind_MD,
             past=joined([front, past]) if front else past,

@@ -61,7 +61,7 @@ def settings_of(memory: Memory, content_sha256: str) -> Settings:
         and len(ratios) == 1
         and len(measured) == 1
         and len(lengths) <= 1
-        and all(span.kind == "slots" and span.refine_steps == 0 for span in spans)
+        and all(span.kind != "tokens" and span.refine_steps == 0 for span in spans)
     )
     if not plain:
         return {"content": content_sha256}

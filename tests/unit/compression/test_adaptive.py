@@ -22,7 +22,9 @@ TEXT = "The quick brown fox jumps over the lazy dog, 17 times in a row. " * 2
 
 @pytest.fixture
 def adaptive(engine: Any) -> AdaptiveCompressor:
-    writer = TeacherWriter(model=engine.runtime.model, tokenizer=engine.tokenizer, length=4)
+    writer = TeacherWriter(
+        decoder=engine.runtime.model.decoder, tokenizer=engine.tokenizer, length=4
+    )
     return AdaptiveCompressor(compressor=engine.compressor, teachers=writer)
 
 

@@ -35,7 +35,7 @@ def assert_is_the_memory_of(engine: Icae, memory: Memory, text: str, document: i
             assert span.verbatim_ids.tolist() == piece.tolist()
         else:
             (alone,) = engine.runtime.encode([piece], [span.slots])
-            np.testing.assert_allclose(span.slots_KD, alone, atol=1e-5, rtol=1e-5)
+            np.testing.assert_allclose(span.slots_KD, alone.slots_KD, atol=1e-5, rtol=1e-5)
 
 
 def test_appended_text_leaves_all_whole_spans_as_they_are(engine: Icae) -> None:

@@ -162,7 +162,7 @@ def test_kl_term_keeps_the_slots_closer_to_the_full_context(
     model: Any, tokenizer: Any, random_ids: Any
 ) -> None:
     ids = random_ids(8)
-    teachers = TeacherWriter(model=model, tokenizer=tokenizer, length=6).write([ids])[0]
+    teachers = TeacherWriter(decoder=model.decoder, tokenizer=tokenizer, length=6).write([ids])[0]
 
     def distance(slots_KD: Any) -> float:
         slots = Slots(slots_KD=torch.from_numpy(slots_KD).to(model.dtype), spans=[(8, 4)])
@@ -184,7 +184,7 @@ def test_teachers_repeat_with_the_same_seed_and_are_what_the_plain_decoder_says(
     model: Any, tokenizer: Any, random_ids: Any
 ) -> None:
     ids = random_ids(8)
-    writer = TeacherWriter(model=model, tokenizer=tokenizer, length=5, prompts=())
+    writer = TeacherWriter(decoder=model.decoder, tokenizer=tokenizer, length=5, prompts=())
     ((first,),) = writer.write([ids])
     (_, (again,)) = writer.write([random_ids(8, 1), ids])
     assert first.task.target_ids.tolist() == again.task.target_ids.tolist()

@@ -25,7 +25,7 @@ def test_fidelity_of_every_token_is_kept_beside_that_of_the_spans(engine: Icae) 
     assert len(fidelity) == memory.tokens
     for span in memory.spans:
         piece = ids[span.token_start : span.token_end]
-        (alone,) = engine.runtime.fidelity([span.slots_KD], [piece])
+        (alone,) = engine.runtime.fidelity([span.payload], [piece])
         part = fidelity.part(span.token_start, span.token_end)
         assert span.fidelity == part.share == alone.share
         np.testing.assert_allclose(part.probabilities, alone.probabilities, atol=1.01 / 255)
@@ -83,7 +83,7 @@ def test_verbatim_text_is_read_like_the_text_itself(engine: Icae) -> None:
     from icae.decode.prefix import Prefix
 
     memory = engine.verbatim("the thing")
-    embeds = engine.runtime.prefix_embeds(Prefix.of_memory(memory, "ft"))
+    embeds = engine.runtime.form.inputs(Prefix.of_memory(memory, "ft"))
     ids = tokenize(engine.tokenizer, "the thing")
     assert embeds[:-1].tolist() == engine.runtime.read_tokens(ids).tolist()
 

@@ -13,7 +13,7 @@ from icae.config.types import OWN_TOKENS
 from icae.decode.prefix import Prefix, Request
 from icae.decode.torch import TorchRuntime
 from icae.errors import BaseModelError, InputError
-from icae.memory import Embeddings, Verbatim
+from icae.memory import Verbatim
 
 pytest.importorskip(
     "llama_cpp", reason="llama-cpp-python is not installed; `make test-llamacpp` installs it"
@@ -67,9 +67,9 @@ def mixed_prefix(torch_runtime: TorchRuntime, random_ids: Any, objective: Any = 
     first, last = torch_runtime.encode([random_ids(16), random_ids(9, 2)], [4, 3])
     return Prefix(
         parts=(
-            Embeddings(slots_KD=first),
+            first,
             Verbatim(ids=random_ids(6, 1)),
-            Embeddings(slots_KD=last),
+            last,
         ),
         spans=((16, 4), (6, 6), (9, 3)),
         objective=objective,
@@ -178,7 +178,9 @@ def test_answers_written_together_equal_those_written_one_by_one(
 ) -> None:
     torch_runtime, llama = build_both(**AROUND)
     shared = mixed_prefix(torch_runtime, random_ids)
-    alone = Prefix.of_slots(torch_runtime.encode([random_ids(8, 5)], [2])[0], [(8, 2)], "ft")
+    alone = Prefix.of_payload(
+        torch_runtime.encode([random_ids(8, 5)], [2])[0], tokens=8, objective="ft"
+    )
     requests = [
         Request(prefix=prefix, prompt_ids=random_ids(3 + 2 * i, 20 + i))
         for i, prefix in enumerate([shared, None, alone, shared, None, shared])
@@ -197,11 +199,12 @@ def test_answers_written_together_equal_those_written_one_by_one(
 def test_spans_are_written_back_alike(build_both: Any, random_ids: Any) -> None:
     torch_runtime, llama = build_both(**AROUND)
     shapes = [(16, 4), (5, 2), (16, 8), (1, 1)]
-    slots = torch_runtime.encode(
+    payloads = torch_runtime.encode(
         [random_ids(tokens, i) for i, (tokens, _) in enumerate(shapes)], [k for _, k in shapes]
     )
     prefixes = [
-        Prefix.of_slots(own, [shape], "ae") for own, shape in zip(slots, shapes, strict=True)
+        Prefix.of_payload(own, tokens=tokens, objective="ae")
+        for own, (tokens, _) in zip(payloads, shapes, strict=True)
     ]
 
     assert llama.write_back(prefixes) == torch_runtime.write_back(prefixes)
@@ -230,7 +233,9 @@ def test_bytes_that_are_no_cache_of_this_memory_are_refused_and_nothing_is_kept(
     torch_runtime, llama = build_both()
     prefix, prompt = mixed_prefix(torch_runtime, random_ids), random_ids(5)
     expected = llama.generate(prefix, prompt, max_new_tokens=6, stop_ids=()).token_ids
-    other = Prefix.of_slots(torch_runtime.encode([random_ids(8, 5)], [2])[0], [(8, 2)], "ft")
+    other = Prefix.of_payload(
+        torch_runtime.encode([random_ids(8, 5)], [2])[0], tokens=8, objective="ft"
+    )
     data = llama.save_kv(other)
 
     for wrong in (data, b"nothing of the kind", data[: len(data) // 2]):

@@ -13,7 +13,7 @@ from icae.config.types import POSITION_LAYOUTS
 from icae.decode.batching import POSITIONS_PER_BATCH, ROWS_PER_BATCH, row_batches, span_batches
 from icae.decode.prefix import Prefix, Request
 from icae.decode.torch import TorchRuntime
-from icae.memory import Embeddings, Verbatim
+from icae.memory import Verbatim
 
 SPANS = ((16, 4), (9, 3))
 
@@ -26,8 +26,8 @@ def build_prefix(random_ids: Callable[..., Any]) -> Callable[..., Prefix]:
         runtime: TorchRuntime, spans: Any = SPANS, *, objective: Any = "ft", seed: int = 0
     ) -> Prefix:
         ids = [random_ids(tokens, seed + i) for i, (tokens, _) in enumerate(spans)]
-        slots = runtime.encode(ids, [k for _, k in spans])
-        return Prefix.of_slots(np.concatenate(slots), spans, objective)
+        parts = tuple(runtime.encode(ids, [k for _, k in spans]))
+        return Prefix(parts=parts, spans=tuple(spans), objective=objective)
 
     return build
 
@@ -98,9 +98,9 @@ def test_verbatim_tokens_stand_between_slots_where_their_span_does(
     first, last = runtime.encode([random_ids(16), random_ids(9, 2)], [4, 3])
     prefix = Prefix(
         parts=(
-            Embeddings(slots_KD=first),
+            first,
             Verbatim(ids=random_ids(6, 1)),
-            Embeddings(slots_KD=last),
+            last,
         ),
         spans=((16, 4), (6, 6), (9, 3)),
         objective="ft",
@@ -124,7 +124,7 @@ def test_a_memory_that_is_all_verbatim_is_read_like_a_prompt(
     ids, prompt = random_ids(7), random_ids(4, 3)
     prefix = Prefix(parts=(Verbatim(ids=ids),), spans=((7, 7),), objective="ft")
 
-    embeds = runtime.prefix_embeds(prefix)
+    embeds = runtime.form.inputs(prefix)
 
     assert embeds.shape == (8, 32)
     assert torch.equal(embeds[:7], runtime.read_tokens(ids))
@@ -249,12 +249,12 @@ def test_fidelity_tells_of_each_token_what_teacher_forcing_makes_of_it(
     measured = runtime.fidelity(slots, spans)
 
     for ids, memory, fidelity in zip(spans, slots, measured, strict=True):
-        prefix = Prefix.of_slots(memory, [(len(ids), len(memory))], "ae")
+        prefix = Prefix.of_payload(memory, tokens=len(ids), objective="ae")
         hits, probabilities = [], []
         for i in range(len(ids)):
             best = runtime.generate(prefix, ids[:i], max_new_tokens=1, stop_ids=()).token_ids
             hits.append(best == (ids[i],))
-            head = torch.cat([runtime.prefix_embeds(prefix), runtime.read_tokens(ids[:i])])
+            head = torch.cat([runtime.form.inputs(prefix), runtime.read_tokens(ids[:i])])
             with torch.no_grad():
                 logits = model.decoder(inputs_embeds=head[None]).logits[0, -1]
             probabilities.append(float(logits.softmax(dim=-1)[ids[i]]))
@@ -267,7 +267,7 @@ def test_a_span_written_back_is_reproduced_in_full(build_model: Any, random_ids:
     model = build_model()
     runtime = TorchRuntime(model)
     slots = runtime.encode([random_ids(8)], [4])
-    prefix = Prefix.of_slots(slots[0], [(8, 4)], "ae")
+    prefix = Prefix.of_payload(slots[0], tokens=8, objective="ae")
     written = np.array(runtime.write_back([prefix])[0])
 
     # What greedy decoding writes is what teacher forcing on it finds most likely.
@@ -279,7 +279,8 @@ def test_slots_are_float32_on_the_cpu_whatever_the_weights(
 ) -> None:
     runtime = TorchRuntime(build_model(decoder=build_decoder().bfloat16()))
 
-    (slots,) = runtime.encode([random_ids(8)], [2])
+    (payload,) = runtime.encode([random_ids(8)], [2])
+    slots = payload.slots_KD
 
     assert slots.dtype == np.float32
     again = torch.from_numpy(slots).bfloat16().float().numpy()

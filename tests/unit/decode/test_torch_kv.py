@@ -16,8 +16,8 @@ AROUND = {"framing": "around", "objective_tokens": 3}
 @pytest.fixture
 def memory_prefix(random_ids: Any) -> Any:
     def build(runtime: TorchRuntime, seed: int = 0) -> Prefix:
-        slots = runtime.encode([random_ids(16, seed), random_ids(9, seed + 1)], [4, 3])
-        return Prefix.of_slots(np.concatenate(slots), [(16, 4), (9, 3)], "ft")
+        parts = runtime.encode([random_ids(16, seed), random_ids(9, seed + 1)], [4, 3])
+        return Prefix(parts=tuple(parts), spans=((16, 4), (9, 3)), objective="ft")
 
     return build
 

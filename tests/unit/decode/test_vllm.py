@@ -28,7 +28,7 @@ from icae.errors import (
     MissingDependencyError,
     ServiceError,
 )
-from icae.memory import Embeddings, Verbatim
+from icae.memory import Verbatim
 from vllm_stub import VllmStub, vllm_stub
 
 AROUND = {"framing": "around", "objective_tokens": 3}
@@ -72,9 +72,9 @@ def mixed_prefix(torch_runtime: TorchRuntime, random_ids: Any, objective: Any = 
     first, last = torch_runtime.encode([random_ids(16), random_ids(9, 2)], [4, 3])
     return Prefix(
         parts=(
-            Embeddings(slots_KD=first),
+            first,
             Verbatim(ids=random_ids(6, 1)),
-            Embeddings(slots_KD=last),
+            last,
         ),
         spans=((16, 4), (6, 6), (9, 3)),
         objective=objective,
@@ -167,11 +167,12 @@ def test_many_answers_are_at_the_server_together(start: Any, random_ids: Any) ->
 def test_spans_are_written_back_alike(start: Any, random_ids: Any) -> None:
     torch_runtime, vllm, _ = start(config=AROUND)
     shapes = [(16, 4), (5, 2), (1, 1)]
-    slots = torch_runtime.encode(
+    payloads = torch_runtime.encode(
         [random_ids(tokens, i) for i, (tokens, _) in enumerate(shapes)], [k for _, k in shapes]
     )
     prefixes = [
-        Prefix.of_slots(own, [shape], "ae") for own, shape in zip(slots, shapes, strict=True)
+        Prefix.of_payload(own, tokens=tokens, objective="ae")
+        for own, (tokens, _) in zip(payloads, shapes, strict=True)
     ]
 
     assert vllm.write_back(prefixes) == torch_runtime.write_back(prefixes)
@@ -181,7 +182,9 @@ def test_spans_are_written_back_alike(start: Any, random_ids: Any) -> None:
 def test_every_memory_and_every_user_has_a_salt_of_its_own(start: Any, random_ids: Any) -> None:
     torch_runtime, vllm, stub = start(address={"secret": "s3cret"})
     first = mixed_prefix(torch_runtime, random_ids)
-    second = Prefix.of_slots(torch_runtime.encode([random_ids(8, 5)], [2])[0], [(8, 2)], "ft")
+    second = Prefix.of_payload(
+        torch_runtime.encode([random_ids(8, 5)], [2])[0], tokens=8, objective="ft"
+    )
 
     for runtime in (vllm, vllm.apart("anna"), vllm.apart("bert")):
         for prefix in (first, second, first, None):

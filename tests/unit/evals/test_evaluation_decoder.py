@@ -12,8 +12,8 @@ from torch.nn.functional import cross_entropy
 from icae.decode.prefix import Prefix
 from icae.decode.torch import TorchRuntime
 from icae.evals.decoding import (
+    NO_MEMORY,
     encode_contexts,
-    no_memory,
     plain_losses,
     score_tasks,
     write_back,
@@ -87,7 +87,7 @@ def test_without_memory_the_decoder_reads_the_objective_token_alone(
     model: Any, random_ids: Any
 ) -> None:
     runtime, ids = TorchRuntime(model), random_ids(20)
-    (score,) = score_tasks(runtime, [no_memory(runtime)], [autoencoding(ids)])
+    (score,) = score_tasks(runtime, [NO_MEMORY], [autoencoding(ids)])
 
     embed = model.decoder.get_input_embeddings()
     with torch.no_grad():

@@ -29,7 +29,7 @@ def test_figures_equal_those_of_the_engine_itself(
     documents = read_documents([corpus], engine.tokenizer)
     windows = draw_windows(documents, size=24, samples=4, seed=0).windows
     contexts = [window.ids[-16:] for window in windows]
-    slots = engine.runtime.encode(contexts, [4] * 4)
+    payloads = engine.runtime.encode(contexts, [4] * 4)
     with torch.no_grad():
         scores = engine.runtime.model(
             [Sample(context_ids=ids, ratio=4.0, tasks=(autoencoding(ids),)) for ids in contexts]
@@ -39,7 +39,9 @@ def test_figures_equal_those_of_the_engine_itself(
     assert own["per_context"]["accuracy"] == pytest.approx(shares)
     assert own["accuracy"]["value"] == pytest.approx(np.mean(shares))
     assert own["ae_loss"]["value"] == pytest.approx(np.mean(losses), abs=1e-4)
-    prefixes = [Prefix.of_slots(s, ((16, 4),), "ae") for s in slots[: settings.greedy]]
+    prefixes = [
+        Prefix.of_payload(own, tokens=16, objective="ae") for own in payloads[: settings.greedy]
+    ]
     written = engine.runtime.write_back(prefixes)
     texts = [engine.tokenizer.decode(list(ids)) for ids in written]
     true = [engine.tokenizer.decode(ids.tolist()) for ids in contexts[:2]]

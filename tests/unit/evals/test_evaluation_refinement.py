@@ -13,6 +13,7 @@ from icae.evals import Continuation, Refinement
 from icae.evals import refinement as experiment
 from icae.evals.contexts import Window, draw_windows, read_documents
 from icae.evals.refinement import STARTS, start_memories
+from icae.memory import Embeddings
 
 
 @pytest.fixture
@@ -49,7 +50,7 @@ def test_accuracy_at_step_0_is_the_fidelity_of_the_start_slots(
     finished = run(replace(settings, starts=STARTS, steps=1, greedy=0))
     contexts = [window.context(12, after=33) for window in windows]
     for start in STARTS:
-        slots = [memory.slots_KD for memory in starts_of(engine, windows, start)]
+        slots = [memory.parts[0] for memory in starts_of(engine, windows, start)]
         expected = [found.share for found in engine.runtime.fidelity(slots, contexts)]
         row = next(r for r in finished.rows if r["text"] == start and r["step"] == 0)
         assert row["per_context"]["accuracy"] == pytest.approx(expected)
@@ -104,7 +105,9 @@ def test_a_span_that_was_written_back_stays_where_it_was(
             slots_KD = tasks[i].slots_KD
             for step in range(len(histories[i])):
                 on_slots(i, step, slots_KD + step)
-            (fidelity,) = engine.runtime.fidelity([slots_KD], [tasks[i].token_ids])
+            (fidelity,) = engine.runtime.fidelity(
+                [Embeddings(slots_KD=slots_KD)], [tasks[i].token_ids]
+            )
             yield (
                 i,
                 Refined(
@@ -138,7 +141,9 @@ def test_greedy_text_is_that_of_the_best_slots_at_each_step(
         for i, last in ((0, 1), (1, 4)):
             for step in range(last + 1):
                 on_slots(i, step, np.full_like(tasks[i].slots_KD, 10 * i + step))
-            (fidelity,) = engine.runtime.fidelity([tasks[i].slots_KD], [tasks[i].token_ids])
+            (fidelity,) = engine.runtime.fidelity(
+                [Embeddings(slots_KD=tasks[i].slots_KD)], [tasks[i].token_ids]
+            )
             yield (
                 i,
                 Refined(

@@ -55,7 +55,7 @@ def test_refined_slots_are_held_better(engine: Any, questions: Any) -> None:
     ids = questions[2].context_ids[:16]
     held = refined(engine, config)([replace(questions[2], context_ids=ids)], 2.0)
     (plain,) = engine.compressor.encode(verbatim_spans(ids, span_length=16), ratio=2.0)
-    (found,) = engine.runtime.fidelity([held.memories[0].slots_KD], [ids])
+    (found,) = engine.runtime.fidelity(held.memories[0].parts, [ids])
     assert found.share > plain.token_fidelity.share
 
 

@@ -87,12 +87,12 @@ def test_every_family_trains_and_generates(
     ids = random_ids(20)
     losses = train(model, [Sample(context_ids=ids, ratio=4.0, tasks=(autoencoding(ids),))], 4)
     runtime = TorchRuntime(model)
-    slots = np.concatenate(runtime.encode([ids[:16], ids[16:]], [4, 1]))
-    prefix = Prefix.of_slots(slots, ((16, 4), (4, 1)), "ft")
+    parts = tuple(runtime.encode([ids[:16], ids[16:]], [4, 1]))
+    prefix = Prefix(parts=parts, spans=((16, 4), (4, 1)), objective="ft")
     made = runtime.generate(prefix, random_ids(3), max_new_tokens=5, stop_ids=())
 
     assert losses[-1] < losses[0]
-    assert slots.shape == (5, 32)
+    assert [part.slots_KD.shape for part in parts] == [(4, 32), (1, 32)]
     assert len(made.token_ids) == 5
 
 

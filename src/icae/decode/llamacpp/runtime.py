@@ -23,7 +23,7 @@ from icae.decode.batching import RowClock, row_batches
 from icae.decode.llamacpp.context import LlamaContext, LlamaModel, Next, Sharing
 from icae.decode.llamacpp.weights import GgufDtype
 from icae.decode.prefix import Generated, Prefix, ReadSoFar, Request
-from icae.decode.runtime import Runtime, kv_bytes, require_consecutive
+from icae.decode.runtime import Runtime, kv_bytes, other_form, require_consecutive
 from icae.errors import InputError
 from icae.memory.provenance import SlotDtype
 
@@ -211,6 +211,10 @@ class LlamaCppRuntime(Runtime):
     def read_tokens(self, token_ids: TokenIds) -> Run:
         """Token ids as decoder inputs."""
         return tokens_run(token_ids)
+
+    def read_key_values(self, pairs_KY2HW: FloatArray) -> Run:
+        """Refuse keys and values."""
+        raise other_form("key-values", "embeddings")
 
     def _room(self, places: int, *, sequences: int, sharing: Sharing = "unified") -> LlamaContext:
         """A context with room for so much; one that grows keeps what sequence 0 has read."""

@@ -22,7 +22,7 @@ from icae.config.types import FloatArray, Objective, TokenIds
 from icae.decode.batching import RowClock
 from icae.decode.checkpoint import BaseFolder
 from icae.decode.prefix import Generated, Prefix, Request
-from icae.decode.runtime import Runtime, kv_bytes, require_consecutive
+from icae.decode.runtime import Runtime, kv_bytes, other_form, require_consecutive
 from icae.decode.vllm.base_model import InputEmbeddings, choose_model, require_same_embeddings
 from icae.decode.vllm.client import Order, ServedModel, VllmClient, embeds_prompt
 from icae.errors import IncompatibleMemoryError, InputError
@@ -247,6 +247,10 @@ class VllmRuntime(Runtime):
     def read_tokens(self, token_ids: TokenIds) -> FloatArray:
         """Token ids as decoder inputs, [N, D]."""
         return self.embeddings.rows(token_ids)
+
+    def read_key_values(self, pairs_KY2HW: FloatArray) -> FloatArray:
+        """Refuse keys and values."""
+        raise other_form("key-values", "embeddings")
 
 
 def _digest(secret: str, text: str) -> str:

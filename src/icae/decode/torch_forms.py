@@ -1,0 +1,202 @@
+"""What differs between the forms of memory in torch: how spans are encoded and prefixes read.
+
+Shape legend: F decoder inputs, K slots, Y layers, H key-value heads, W head width, D hidden size.
+"""
+
+from __future__ import annotations
+
+import functools
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import DynamicCache, PreTrainedModel
+
+from icae.config.types import FloatArray, Objective, TokenIds
+from icae.decode.prefix import Prefix, input_positions
+from icae.decode.runtime import other_form
+from icae.decode.torch_rows import read_fronts
+from icae.memory import Embeddings, KeyValueSlots
+from icae.memory.payload import ReadablePayload
+from icae.model.decoder import KeyValues, joined
+from icae.model.icae import IcaeModel
+from icae.model.key_values import KeyValueModel
+
+
+class TorchForm(ABC):
+    """One form of memory: the encoder that makes it, and what the decoder reads of it."""
+
+    @abstractmethod
+    def encode(self, spans: Sequence[TokenIds], slots: Sequence[int]) -> list[ReadablePayload]:
+        """What the decoder gets in place of each span; one forward pass."""
+
+    @abstractmethod
+    def past_places(self, prefix: Prefix) -> int:
+        """Decoder places of a prefix that need no reading, as they are keys and values."""
+
+    @abstractmethod
+    def past(self, prefix: Prefix) -> KeyValues | None:
+        """Keys and values of these places, or None where there are none."""
+
+    @abstractmethod
+    def inputs(self, prefix: Prefix) -> Tensor:
+        """Decoder inputs of a prefix behind these places, [F, D]."""
+
+    @abstractmethod
+    def fronts(self, prefixes: Sequence[Prefix]) -> list[KeyValues]:
+        """Keys and values of prefixes, at least their last objective token left out."""
+
+
+@dataclass(frozen=True)
+class SlotForm(TorchForm):
+    """Slots: input embeddings, read like tokens."""
+
+    model: IcaeModel
+
+    def encode(self, spans: Sequence[TokenIds], slots: Sequence[int]) -> list[ReadablePayload]:
+        """Slots [K, D] of each span."""
+        made = self.model.encode_spans(spans, slots)
+        return [Embeddings(slots_KD=slots_KD.float().cpu().numpy()) for slots_KD in made]
+
+    def past_places(self, prefix: Prefix) -> int:
+        """None: everything is read."""
+        return 0
+
+    def past(self, prefix: Prefix) -> None:
+        """Nothing."""
+
+    def inputs(self, prefix: Prefix) -> Tensor:
+        """``[front ; memory ; objective]``; verbatim tokens are embedded as in any prompt."""
+        parts = [part.read_by(self) for part in prefix.parts]
+        nothing = self.model.markers(prefix.objective)[:0]
+        return self.model.frame(torch.cat([nothing, *parts]), prefix.objective).detach()
+
+    def fronts(self, prefixes: Sequence[Prefix]) -> list[KeyValues]:
+        """All but the last objective token, read in one forward pass."""
+        embeds = [self.inputs(prefix)[:-1] for prefix in prefixes]
+        places = [
+            input_positions(self.model.config, prefix, 0)[: len(own)]
+            for own, prefix in zip(embeds, prefixes, strict=True)
+        ]
+        return read_fronts(self.model.decoder, embeds, places)
+
+    def read_slots(self, slots_KD: FloatArray) -> Tensor:
+        """Slots as decoder inputs, [K, D]."""
+        slots = torch.from_numpy(np.ascontiguousarray(slots_KD))
+        return slots.to(self.model.device, self.model.dtype)
+
+    def read_tokens(self, token_ids: TokenIds) -> Tensor:
+        """Token ids as decoder inputs, [N, D]."""
+        return embedded(self.model.decoder, token_ids)
+
+    def read_key_values(self, pairs_KY2HW: FloatArray) -> Tensor:
+        """Refuse keys and values."""
+        raise other_form("key-values", "embeddings")
+
+
+class KeyValueForm(TorchForm):
+    """Slots as keys and values: ``[front ; memory]`` is past, the objective tokens are read.
+
+    Args:
+        model: The model; its weights stay what they are.
+    """
+
+    def __init__(self, model: KeyValueModel) -> None:
+        self.model = model
+        self._front = functools.cache(self._read_front)
+
+    def encode(self, spans: Sequence[TokenIds], slots: Sequence[int]) -> list[ReadablePayload]:
+        """Keys, as if at position 0, and values [K, Y, 2, H, W] of each span, float32."""
+        return [
+            KeyValueSlots(
+                pairs_KY2HW=torch.stack(
+                    [torch.cat(pair).float().permute(2, 0, 1, 3) for pair in layers], dim=1
+                )
+                .cpu()
+                .numpy()
+            )
+            for layers in self.model.encode_spans(spans, slots)
+        ]
+
+    def past_places(self, prefix: Prefix) -> int:
+        """Front and memory."""
+        return self.model.config.front + prefix.positions
+
+    def past(self, prefix: Prefix) -> KeyValues:
+        """Keys and values of front and memory, placed where the objective wants them."""
+        past, at = self._front(prefix.objective), self.model.config.front
+        positions = input_positions(self.model.config, prefix, 0)
+        for part in prefix.parts:
+            end = at + part.positions
+            past = part.read_by(_Behind(self.model, past, positions[at:end]))
+            at = end
+        return past
+
+    def inputs(self, prefix: Prefix) -> Tensor:
+        """The objective tokens behind the memory."""
+        behind = self.model.config.objective_tokens
+        return self.model.markers(prefix.objective)[-behind:].detach()
+
+    def fronts(self, prefixes: Sequence[Prefix]) -> list[KeyValues]:
+        """Front and memory; a forward pass for every run of verbatim tokens alone."""
+        return [self.past(prefix) for prefix in prefixes]
+
+    def _read_front(self, objective: Objective) -> KeyValues:
+        """Keys and values of the objective tokens before the memory; of none, [1, H, 0, W]."""
+        if self.model.config.front:
+            return self.model.read_front(objective)
+        marker_MD = self.model.markers(objective)[:1]
+        (one,) = read_fronts(self.model.decoder, [marker_MD], [[0]])
+        return tuple((keys[:, :, :0], values[:, :, :0]) for keys, values in one)
+
+
+@dataclass(frozen=True)
+class _Behind:
+    """Puts a part of a prefix behind what comes before it."""
+
+    model: KeyValueModel
+    past: KeyValues
+    positions: Sequence[int]
+
+    def read_slots(self, slots_KD: FloatArray) -> KeyValues:
+        raise other_form("embeddings", "key-values")
+
+    def read_tokens(self, token_ids: TokenIds) -> KeyValues:
+        """The decoder reads the tokens behind the past."""
+        cache = DynamicCache(self.past, config=self.model.decoder.config)
+        places = self.past[0][0].shape[2] + len(token_ids)
+        device = self.model.device
+        self.model.decoder.base_model(
+            inputs_embeds=embedded(self.model.decoder, token_ids)[None],
+            attention_mask=torch.ones(1, places, dtype=torch.long, device=device),
+            position_ids=torch.tensor([list(self.positions)], device=device),
+            past_key_values=cache,
+            use_cache=True,
+        )
+        return tuple((keys, values) for keys, values, *_ in cache)
+
+    def read_key_values(self, pairs_KY2HW: FloatArray) -> KeyValues:
+        """Keys are turned to their positions."""
+        pairs = torch.from_numpy(np.ascontiguousarray(pairs_KY2HW)).to(self.model.device)
+        layers = tuple(
+            (keys_KHW.transpose(0, 1)[None], values_KHW.transpose(0, 1)[None])
+            for keys_KHW, values_KHW in pairs.permute(1, 2, 0, 3, 4)
+        )
+        return joined([self.past, self.model.place(layers, self.positions)])
+
+
+def form_of(model: IcaeModel | KeyValueModel) -> TorchForm:
+    """The form of a model's memories."""
+    return KeyValueForm(model) if isinstance(model, KeyValueModel) else SlotForm(model)
+
+
+def embedded(decoder: PreTrainedModel, token_ids: TokenIds) -> Tensor:
+    """Token ids as decoder inputs, [N, D]."""
+    with torch.inference_mode():
+        embed = decoder.get_input_embeddings()
+        ids = torch.from_numpy(np.asarray(token_ids, dtype=np.int64)).to(embed.weight.device)
+        inputs_ND: Tensor = embed(ids)
+        return inputs_ND

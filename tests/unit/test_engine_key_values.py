@@ -1,0 +1,372 @@
+"""An engine whose memories are keys and values, against direct calls of its model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from transformers import DynamicCache
+
+import icae
+from icae.compression.adaptive import FidelityPolicy
+from icae.compression.refinement import RefineConfig
+from icae.decode.prefix import Prefix, Request
+from icae.decode.runtime import Runtime
+from icae.decode.torch_decoding import TorchDecoding
+from icae.engine import Icae
+from icae.errors import IncompatibleMemoryError, InputError, MemoryFileError
+from icae.memory import Embeddings, KeyValueSlots, Memory, Span, memory_bytes
+from icae.model import render_prompt, save_adapter, tokenize
+from icae.model.decoder import DecoderRow, joined, label_logits
+from icae.model.key_values import KeyValueMemory, KeyValueModel
+from icae.model.objectives import DecoderTask, autoencoding, continuation, instruction
+from icae.model.positions import document_places
+
+TEXT = "The inner thing is in the thin tin: a thief ran there, and the end is near.\n"
+OTHER = "A hen is in the other inn."
+FORM: dict[str, Any] = {
+    "memory": "key-values",
+    "framing": "between",
+    "objective_tokens": 2,
+    "lora_targets": "all-linear",
+}
+ONE = np.zeros(1, dtype=np.int64)
+
+
+@pytest.fixture(autouse=True)
+def _without_gradient() -> Iterator[None]:
+    with torch.no_grad():
+        yield
+
+
+@pytest.fixture
+def engine(build_engine: Callable[..., Icae]) -> Icae:
+    return build_engine(**FORM)
+
+
+def ids_of(engine: Icae, text: str) -> Any:
+    return tokenize(engine.tokenizer, text)
+
+
+def made_by(engine: Icae, texts: list[str], ratio: float = 4.0) -> KeyValueMemory:
+    """The memory that the model itself makes of texts, one after another."""
+    model = engine.runtime.model
+    assert isinstance(model, KeyValueModel)
+    memories = model.encode([ids_of(engine, text) for text in texts], [ratio] * len(texts))
+    places: list[int] = []
+    start = 0
+    for memory, text in zip(memories, texts, strict=True):
+        places += [start + place for place in memory.places]
+        start += len(ids_of(engine, text))
+    return KeyValueMemory(key_values=joined([m.key_values for m in memories]), places=places)
+
+
+def written(
+    engine: Icae, memory: KeyValueMemory, task: Callable[[Any], DecoderTask], count: int
+) -> list[int]:
+    """Greedy decoding that scores everything again for each token."""
+    ids: list[int] = []
+    for _ in range(count):
+        asked = task(np.array(ids, dtype=np.int64))
+        (logits_TV,) = engine.runtime.model.label_logits([memory], [asked])  # type: ignore[list-item]
+        ids.append(int(logits_TV[-1].argmax()))
+    return ids
+
+
+def answering(prompt: Any) -> Callable[[Any], DecoderTask]:
+    return lambda ids: instruction(np.concatenate([prompt, ids]), ONE)
+
+
+def text_of(engine: Icae, ids: list[int]) -> str:
+    stops = [i for i, token in enumerate(ids) if token in engine.answerer.stop_ids]
+    kept = ids[: stops[0]] if stops else ids
+    return str(engine.tokenizer.decode(kept, skip_special_tokens=True)).strip()
+
+
+@pytest.mark.parametrize(
+    "config", [{}, {"framing": "behind"}, {"layout": "uniform"}, {"family": "gpt-neox"}]
+)
+def test_answers_equal_a_loop_that_keeps_no_cache(
+    build_engine: Callable[..., Icae], config: dict[str, Any]
+) -> None:
+    engine = build_engine(**(FORM | config))
+    one, other = engine.compress(TEXT, ratio=4), engine.compress(OTHER, ratio=2)
+    asked = [(one, "Who ran?"), (one, "Why?"), (other, "Who?"), (one + one, "Where?")]
+    models = [
+        made_by(engine, [TEXT]),
+        made_by(engine, [TEXT]),
+        made_by(engine, [OTHER], ratio=2),
+        made_by(engine, [TEXT, TEXT]),
+    ]
+    expected = [
+        text_of(engine, written(engine, m, answering(render_prompt(engine.tokenizer, q)), 6))
+        for m, (_, q) in zip(models, asked, strict=True)
+    ]
+
+    together = engine.ask_many([*asked, (TEXT, "Who ran?")], max_new_tokens=6)
+    assert [answer.text for answer in together[:-1]] == expected
+    assert together[-1].text == engine.ask_text(TEXT, "Who ran?", max_new_tokens=6).text
+    for (memory, question), text in zip(asked, expected, strict=True):
+        pieces: list[str] = []
+        answer = engine.ask(memory, question, max_new_tokens=6, on_text=pieces.append)
+        assert answer.text == "".join(pieces).strip() == text
+        front = engine.config.front + engine.config.objective_tokens
+        prompt = len(render_prompt(engine.tokenizer, question))
+        assert answer.prompt_tokens == memory.positions + front + prompt
+
+
+def test_a_conversation_goes_on_from_what_was_read(engine: Icae, build_engine: Any) -> None:
+    memory = engine.compress(TEXT, ratio=4)
+    first = engine.ask(memory, "Who ran?", max_new_tokens=4).text
+    later = engine.ask(memory, "Why?", history=[("Who ran?", first)], max_new_tokens=6)
+    grown = engine.ask(memory + engine.compress(OTHER), "Why?", max_new_tokens=6)
+
+    fresh = build_engine(**FORM)
+    assert (
+        later.text
+        == fresh.ask(memory, "Why?", history=[("Who ran?", first)]).text[: len(later.text)]
+    )
+    again = build_engine(**FORM).ask(memory + fresh.compress(OTHER), "Why?", max_new_tokens=6)
+    assert grown.text == again.text
+
+
+def test_a_first_token_behind_a_memory_that_was_read_costs_the_prompt(
+    engine: Icae, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    memory = engine.compress(TEXT, ratio=4)
+    engine.ask(memory, "Who ran?", max_new_tokens=2)
+    read: list[int] = []
+    forward = engine.runtime.model.decoder.base_model.forward
+
+    def counting(*args: Any, **options: Any) -> Any:
+        read.append(options["inputs_embeds"].shape[1])
+        return forward(*args, **options)
+
+    monkeypatch.setattr(engine.runtime.model.decoder.base_model, "forward", counting)
+    engine.ask(memory, "Ah?", max_new_tokens=2)
+    prompt = len(render_prompt(engine.tokenizer, "Ah?"))
+    assert sum(read) <= prompt + 1  # and the first of the two answer tokens
+
+
+def test_answers_that_join_others_are_the_same(engine: Icae) -> None:
+    memory = engine.compress(TEXT, ratio=4)
+    requests = [engine.request(m, q) for m, q in ((memory, "Who?"), (None, "So?"), (memory, "Or?"))]
+    decoding = TorchDecoding(engine.runtime, (), kept_bytes=10**6)
+    steps = [decoding.join({0: (requests[0], 5)}), decoding.step()]
+    steps.append(decoding.join({1: (requests[1], 5), 2: (requests[2], 5)}))
+    while len(decoding):
+        steps.append(decoding.step())
+    for key, request in enumerate(requests):
+        tokens = [t for s in steps for row, t in zip(s.rows, s.tokens, strict=True) if row == key]
+        alone = engine.runtime.generate(
+            request.prefix, request.prompt_ids, max_new_tokens=5, stop_ids=()
+        )
+        assert tuple(tokens) == alone.token_ids
+
+
+@pytest.mark.parametrize("objective", ["ft", "lm"])
+def test_verbatim_tokens_are_read_as_in_any_text(engine: Icae, objective: Any) -> None:
+    memory, prompt = engine.verbatim(TEXT), ids_of(engine, "Who?")
+    model = engine.runtime.model
+    markers_MD, ids = model.markers(objective), ids_of(engine, TEXT)
+    embed = model.decoder.get_input_embeddings()
+    expected: list[int] = []
+    for _ in range(6):
+        inputs_FD = torch.cat([markers_MD[:2], embed(torch.from_numpy(ids)), markers_MD[2:]])
+        read = np.array([*prompt, *expected], dtype=np.int64)
+        size = len(inputs_FD) + len(read)
+        row = DecoderRow(
+            ids=read, positions=range(size), scored=slice(size - 1, size), inputs_FD=inputs_FD
+        )
+        (logits_TV,) = label_logits(model.decoder, [row])
+        expected.append(int(logits_TV[0].argmax()))
+
+    prefix = Prefix.of_memory(memory, objective)
+    request = Request(prefix=prefix, prompt_ids=prompt)
+    made = engine.runtime.generate(prefix, prompt, max_new_tokens=6, stop_ids=())
+    together = engine.runtime.generate_rows([request, request], [6, 6], ())
+    assert [list(one.token_ids) for one in (made, *together)] == [expected] * 3
+
+
+@pytest.mark.parametrize("objective", ["ft", "ae"])
+def test_verbatim_tokens_between_slots_see_those_before_them(engine: Icae, objective: Any) -> None:
+    memory = engine.compress(TEXT, ratio=4)
+    (document,) = memory.documents
+    middle = document.spans[1]
+    ids = ids_of(engine, TEXT)[middle.token_start : middle.token_end]
+    kept = Span.verbatim(
+        ids,
+        token_start=middle.token_start,
+        char_start=middle.char_start,
+        char_end=middle.char_end,
+    )
+    spans = (document.spans[0], kept, *document.spans[2:])
+    mixed = memory.with_documents([replace(document, spans=spans)])
+
+    model = engine.runtime.model
+    assert isinstance(model, KeyValueModel)
+    own = made_by(engine, [TEXT]).key_values
+    places = document_places([(span.tokens, span.positions) for span in spans])
+    at = [4 + p for p in places] if objective == "ae" else [2 + i for i in range(len(places))]
+    a, b = spans[0].positions, spans[0].positions + len(ids)
+    skipped = document.spans[1].positions
+    first = model.place(tuple((k[:, :, :a], v[:, :, :a]) for k, v in own), at[:a])
+    cache = DynamicCache(joined([model.read_front(objective), first]))
+    model.decoder.base_model(
+        input_ids=torch.from_numpy(ids)[None],
+        attention_mask=torch.ones(1, 2 + b, dtype=torch.long),
+        position_ids=torch.tensor([at[a:b]]),
+        past_key_values=cache,
+    )
+    behind = tuple((k[:, :, a + skipped :], v[:, :, a + skipped :]) for k, v in own)
+    past = joined([tuple((k, v) for k, v, *_ in cache), model.place(behind, at[b:])])
+    begin = 2 if objective == "ae" else 2 + len(places)
+    size = 2 + len(ids)
+    row = DecoderRow(
+        ids=ids,
+        positions=range(begin, begin + size),
+        scored=slice(0, size),
+        inputs_FD=model.markers(objective)[2:],
+        past=past,
+    )
+    (expected_TV,) = label_logits(model.decoder, [row])
+    task = replace(continuation(ids), tokens=objective)
+    (score,) = engine.runtime.score([Prefix.of_memory(mixed, objective)], [task])
+    target_T1 = torch.from_numpy(ids)[:, None]
+    expected_T = expected_TV[1:-1].log_softmax(dim=-1).gather(1, target_T1)[:, 0]
+    torch.testing.assert_close(score.log_probs_T, expected_T, atol=1e-4, rtol=1e-4)
+
+
+def test_fidelity_is_what_the_model_scores(engine: Icae) -> None:
+    memory, ids = engine.compress(TEXT, ratio=4), ids_of(engine, TEXT)
+    model = engine.runtime.model
+    for span in memory.spans:
+        piece = ids[span.token_start : span.token_end]
+        alone = model.encode([piece], [4.0])
+        (score,) = model.score(alone, [autoencoding(piece)])  # type: ignore[arg-type]
+        assert span.token_fidelity is not None
+        assert span.token_fidelity.reproduced.tolist() == score.correct_T.tolist()
+        assert isinstance(span.payload, KeyValueSlots)
+        assert span.payload.positions == span.slots == -(-span.tokens // 4)
+
+
+def test_spans_and_whole_documents_are_written_back_on_their_own_axis(engine: Icae) -> None:
+    memory, ids = engine.compress(TEXT, ratio=4), ids_of(engine, TEXT)
+    model = engine.runtime.model
+    assert isinstance(model, KeyValueModel)
+    for made in engine.reconstruct(memory):
+        span = memory.spans[made.span]
+        (alone,) = model.encode([ids[span.token_start : span.token_end]], [4.0])
+        expected = written(
+            engine, alone, lambda ids: autoencoding(np.concatenate([ids, ONE])), span.tokens
+        )
+        assert list(made.token_ids) == expected
+
+    (whole,) = engine.runtime.write_back([Prefix.of_memory(memory, "ae")])
+    loop = written(
+        engine,
+        made_by(engine, [TEXT]),
+        lambda ids: autoencoding(np.concatenate([ids, ONE])),
+        len(ids),
+    )
+    assert list(whole) == loop
+
+
+def test_ratios_and_verbatim_spans_are_chosen_without_refinement(engine: Icae) -> None:
+    memory = engine.compress(TEXT, policy=FidelityPolicy(min_fidelity=1.0, ratios=(4.0, 1.0)))
+    assert memory.fidelity == 1.0
+    assert engine.ask(memory, "Who?", max_new_tokens=2).answer_tokens <= 2
+    loose = engine.compress(TEXT, policy=FidelityPolicy(min_fidelity=0.01, ratios=(4.0,)))
+    assert {span.kind for span in loose.spans} <= {"key-values", "tokens"}
+
+
+def test_a_memory_grows_and_shrinks(engine: Icae) -> None:
+    memory = engine.append(engine.compress(TEXT, ratio=4), OTHER)
+    assert memory.documents[0].source == TEXT + OTHER
+    assert {span.kind for span in engine.delete(memory, 0, 4).spans} == {"key-values"}
+    assert memory.select([0]).spans[0] == memory.spans[0]
+    assert engine.compress(TEXT) == engine.compress(TEXT) != engine.compress(OTHER)
+
+
+def test_a_cache_that_was_kept_gives_the_same_answer(build_engine: Any) -> None:
+    engine, other = build_engine(**FORM), build_engine(**FORM)
+    memory = engine.compress(TEXT, ratio=4)
+    other.load_kv(memory, engine.save_kv(memory))
+    asked: dict[str, Any] = {"question": "Who ran?", "max_new_tokens": 6}
+    assert other.ask(memory, **asked).text == engine.ask(memory, **asked).text
+
+
+def save(engine: Icae, memory: Memory, path: Path) -> None:
+    memory.save(path)
+
+
+def as_bytes(engine: Icae, memory: Memory, path: Path) -> None:
+    memory_bytes(memory)
+
+
+def refined(engine: Icae, memory: Memory, path: Path) -> None:
+    next(engine.refine(memory, RefineConfig(steps=1)))
+
+
+def refined_where_weak(engine: Icae, memory: Memory, path: Path) -> None:
+    policy = FidelityPolicy(min_fidelity=0.9, refine=RefineConfig(steps=1))
+    engine.compress(TEXT, policy=policy)
+
+
+def slots_of_another_adapter(engine: Icae, memory: Memory, path: Path) -> None:
+    part = Embeddings(slots_KD=np.zeros((2, 32), dtype=np.float32))
+    prefix = Prefix.of_payload(part, tokens=8, objective="ft")
+    engine.runtime.generate(prefix, ONE, max_new_tokens=1, stop_ids=())
+
+
+@pytest.mark.parametrize(
+    ("act", "error", "message"),
+    [
+        (save, MemoryFileError, "cannot be kept in a file yet"),
+        (as_bytes, MemoryFileError, "cannot be kept in a file yet"),
+        (refined, InputError, "cannot be refined yet"),
+        (refined_where_weak, InputError, "cannot be refined yet"),
+        (slots_of_another_adapter, IncompatibleMemoryError, "another form"),
+    ],
+)
+def test_what_is_not_there_yet_is_refused(
+    engine: Icae, tmp_path: Path, act: Any, error: type[Exception], message: str
+) -> None:
+    path = tmp_path / "a.icae"
+    with pytest.raises(error, match=message) as caught:
+        act(engine, engine.compress(TEXT), path)
+    assert getattr(caught.value, "got", None)
+    assert getattr(caught.value, "fix", None)
+    assert not path.exists()
+
+
+def test_a_decoder_of_slots_refuses_keys_and_values(engine: Icae, build_engine: Any) -> None:
+    runtime: Runtime = build_engine().runtime
+    prefix = Prefix.of_memory(engine.compress(TEXT), "ft")
+    with pytest.raises(IncompatibleMemoryError, match="another form"):
+        runtime.generate(prefix, ONE, max_new_tokens=1, stop_ids=())
+
+
+def test_an_adapter_folder_of_this_form_is_loaded(
+    engine: Icae, tokenizer: Any, info_for: Any, tmp_path: Path
+) -> None:
+    model, base = engine.runtime.model, tmp_path / "base"
+    model.decoder.save_pretrained(base)
+    tokenizer.save_pretrained(base)
+    folder = save_adapter(model, info_for(model, tokenizer, base=str(base)), tmp_path / "adapter")
+
+    for dtype in ("float32", "bfloat16"):
+        loaded = icae.load(folder, device="cpu", dtype=dtype)
+        memory = loaded.compress(TEXT, ratio=4)
+        answer = loaded.ask(memory, "Who ran?", max_new_tokens=4)
+        assert memory.slots.shape == (0, 32)
+        assert memory.slot_count == memory.positions
+        if dtype == "float32":
+            assert memory.spans == engine.compress(TEXT, ratio=4).spans
+            own = engine.ask(engine.compress(TEXT), "Who ran?", max_new_tokens=4)
+            assert answer.text == own.text
