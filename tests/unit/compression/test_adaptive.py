@@ -71,8 +71,9 @@ def faultless(adaptive: AdaptiveCompressor, monkeypatch: pytest.MonkeyPatch) -> 
     """Teacher forcing finds every token; writing back freely does so while this says True."""
     runtime, exact, written = adaptive.compressor.runtime, [True], {}
 
-    def fidelity(slots: Any, spans: Any) -> Any:
-        written.update({s.tobytes(): ids for s, ids in zip(slots, spans, strict=True)})
+    def fidelity(payloads: Any, spans: Any) -> Any:
+        pairs = zip(payloads, spans, strict=True)
+        written.update({own.slots_KD.tobytes(): ids for own, ids in pairs})
         return [TokenFidelity.of_verbatim(len(ids)) for ids in spans]
 
     def write_back(prefixes: Any) -> Any:
