@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -9,7 +8,7 @@ import pytest
 from icae.config.spans import chunk_bounds
 from icae.errors import ConfigError
 from icae.evals import Slots
-from icae.evals.decoding import encode_contexts, score_tasks
+from icae.evals.decoding import ContextMemory, encode_contexts, score_tasks
 from icae.evals.slots import (
     locality_figures,
     mass_share,
@@ -64,7 +63,7 @@ def test_drops_equal_scoring_each_changed_memory_alone(engine: Any, random_ids: 
     for k in range(5):
         changed = memory.slots_KD.copy()
         changed[k] = mean
-        (score,) = score_tasks(runtime, [replace(memory, slots_KD=changed)], [task])
+        (score,) = score_tasks(runtime, [ContextMemory.of_slots(changed, memory.spans)], [task])
         assert drops[k] == pytest.approx(score.losses_T - intact.losses_T, abs=1e-3)
 
 
