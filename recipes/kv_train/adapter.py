@@ -1,0 +1,92 @@
+"""Weights of the run as an adapter folder of icae in bf16, and back.
+
+python -m kv_train.adapter save WEIGHTS FOLDER    # safetensors of the run -> adapter folder
+python -m kv_train.adapter load FOLDER WEIGHTS    # adapter folder -> what --from takes
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+
+BASE = "smollm2-135m-instruct"
+WHERE = {s: f"self_attn.{s}_proj" for s in "qkvo"} | {s: f"mlp.{s}_proj" for s in ("gate", "up", "down")}
+DATA = {
+    "text": "English Wikipedia of July 2019 (CC BY-SA 3.0), OpenStax textbooks (CC BY 4.0), Python Enhancement Proposals (public domain), "
+    "Microsoft C++ documentation (CC BY 4.0), US speeches (public domain)",
+    "questions": "FairytaleQA, QuAC, BoolQ, SciTLDR, PubMedQA, QMSum, Multi-LexSum; prompts made by rule from Wikipedia, textbooks, "
+    "public-domain books and Python Enhancement Proposals",
+}
+
+
+def name_of(key: str) -> str:
+    _, layer, part, ab = key.split(".")
+    return f"base_model.model.model.layers.{layer}.{WHERE[part]}.{ab}.weight"
+
+
+def save(weights: Path, folder: Path) -> None:
+    from icae.config import ModelConfig
+    from icae.model import AdapterInfo, base_hash, load_decoder, load_tokenizer, save_adapter, tokenizer_hash
+    from icae.model.key_values import KeyValueModel
+
+    named = {k: v.float() for k, v in load_file(weights).items()}
+    t = {k.removeprefix("tokens."): v for k, v in named.items() if k.startswith("tokens.")}
+    rank, tokens = named["layers.0.q.lora_A"].shape[0], t["front"].shape[0]
+    config = ModelConfig(
+        memory="key-values", framing="between", objective_tokens=tokens, lora_targets="all-linear",
+        lora_rank=rank, lora_alpha=float(rank), span_length=128,
+    )
+    decoder = load_decoder(BASE, dtype=torch.bfloat16, device=torch.device("cpu"))
+    model = KeyValueModel(decoder, config)
+    mine = {n.removeprefix("lora.").replace(".default", ""): p for n, p in model.trainable().items() if n.startswith("lora.")}
+    with torch.no_grad():
+        for p in mine.values():
+            p.zero_()  # of the last layer only keys and values are read
+        for key, value in named.items():
+            if key.startswith("layers."):
+                mine[name_of(key)].copy_(value)
+        model.tokens.memory_ND.copy_(t["memory"].reshape(1, -1))
+        sides = ("ae_front", "ae_back", "front", "lm_back", "front", "back")
+        model.tokens.objective_ND.copy_(torch.cat([t[side] for side in sides]))
+    beside = weights.with_name("adapter.json")
+    record = json.loads(beside.read_text()) if beside.exists() else {}
+    info = AdapterInfo(
+        name="smollm2-135m-kv", base_model=BASE, base_hash=base_hash(BASE, decoder),
+        tokenizer_hash=tokenizer_hash(load_tokenizer(BASE)), model=config, ratios=(2.0, 4.0, 8.0, 16.0), data=DATA,
+        metrics={k: float(record[k]) for k in ("step", "context_tokens", "questions") if k in record},
+    )
+    save_adapter(model, info, folder)
+    for file in (folder / "lora/adapter_model.safetensors", folder / "icae.safetensors"):
+        save_file({k: v.to(torch.bfloat16).contiguous() for k, v in load_file(file).items()}, file)
+        file.chmod(0o644)
+    settings = folder / "lora/adapter_config.json"
+    lora = json.loads(settings.read_text()) | {"base_model_name_or_path": "HuggingFaceTB/SmolLM2-135M-Instruct"}
+    lora["target_modules"] = sorted(lora["target_modules"])
+    settings.write_text(json.dumps(lora, indent=2) + "\n")
+
+
+def load(folder: Path, weights: Path) -> None:
+    lora = load_file(folder / "lora/adapter_model.safetensors")
+    own = load_file(folder / "icae.safetensors")
+    part = {v: k for k, v in WHERE.items()}
+    named = {}
+    last = max(int(k.split(".")[4]) for k in lora)
+    for key, value in lora.items():
+        _, _, _, _, layer, block, proj, ab, _ = key.split(".")
+        short = part[f"{block}.{proj}"]
+        if int(layer) < last or short in "kv":
+            named[f"layers.{layer}.{short}.{ab}"] = value.float()
+    rows = own["tokens.objective_ND"].float().chunk(6)
+    for side, value in zip(("ae_front", "ae_back", "front", "lm_back", "", "back"), rows, strict=True):
+        if side:
+            named[f"tokens.{side}"] = value.contiguous()
+    named["tokens.memory"] = own["tokens.memory_ND"].float().reshape(1, -1)
+    save_file(named, weights)
+
+
+if __name__ == "__main__":
+    {"save": save, "load": load}[sys.argv[1]](Path(sys.argv[2]), Path(sys.argv[3]))

@@ -1,0 +1,52 @@
+"""Write weights as bf16 safetensors with their settings beside: python -m kv_train.export STATE OUT."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+
+
+def main() -> None:
+    state, out = Path(sys.argv[1]).resolve(), Path(sys.argv[2])
+    out.mkdir(parents=True, exist_ok=True)
+    named = {k: v.to(torch.bfloat16).contiguous() for k, v in load_file(state / "ema.safetensors").items()}
+    save_file(named, out / "adapter.safetensors.tmp")
+    (out / "adapter.safetensors.tmp").replace(out / "adapter.safetensors")
+    record = json.loads((state / "state.json").read_text())
+    options = record["options"]
+    data = (out / "adapter.safetensors").read_bytes()
+    settings = {
+        "base": "smollm2-135m-instruct",
+        "memory": "key-values",
+        "lora_rank": options["rank"],
+        "lora_alpha": options["rank"],
+        "lora_targets": "all-linear, rows of memory tokens alone; the last layer k and v only",
+        "memory_token": "learned vector + mean input embedding of its chunk, position = centre of its chunk",
+        "front": options.get("front", "rows"),
+        "tokens": {"front": options["tokens"], "back": options["tokens"], "ae_front": options["tokens"], "ae_back": options["tokens"], "lm_back": options["tokens"]},
+        "placement": {
+            "contiguous": "front 0..n-1, memory n.., rows behind; keys stored as if at position 0",
+            "autoencoding": "front 0..n-1, memory at 2n + document place, back n + s.., text token t at 2n + t",
+        },
+        "span_lengths": [32, 128, 512],
+        "ratios": [2, 4, 8, 16],
+        "weights": "exponential average, decay %g" % options["ema"],
+        "step": record["step"],
+        "context_tokens": record["seen"],
+        "questions": record["asked_count"],
+        "seconds": round(record["seconds"]),
+        "parameters": sum(v.numel() for v in named.values()),
+        "bytes": len(data),
+        "sha256": hashlib.sha256(data).hexdigest(),
+    }
+    (out / "adapter.json").write_text(json.dumps(settings, indent=1) + "\n")
+    print(json.dumps(settings, indent=1))
+
+
+if __name__ == "__main__":
+    main()
