@@ -249,18 +249,28 @@ def test_llama_cpp_refuses_another_tokenizer_than_the_adapters(
         open_llamacpp(saved["adapter"])
 
 
-@pytest.mark.usefixtures("installed")
-def test_memories_of_keys_and_values_are_read_by_torch_alone(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, build_model: Any, tokenizer: Any, info_for: Any
-) -> None:
+@pytest.fixture
+def of_key_values(tmp_path: Path, build_model: Any, tokenizer: Any, info_for: Any) -> Path:
+    """An adapter whose memories are keys and values."""
     from icae.model import save_adapter
 
     model = build_model(memory="key-values")
-    adapter = save_adapter(model, info_for(model, tokenizer), tmp_path / "adapter")
+    return save_adapter(model, info_for(model, tokenizer), tmp_path / "adapter")
 
-    assert open_named(monkeypatch, adapter=adapter) == "torch"
-    monkeypatch.undo()
+
+@pytest.mark.usefixtures("installed")
+def test_memories_of_keys_and_values_are_opened_in_torch(
+    monkeypatch: pytest.MonkeyPatch, of_key_values: Path
+) -> None:
+    assert open_named(monkeypatch, adapter=of_key_values) == "torch"
+
+
+def test_a_server_is_not_asked_about_memories_of_keys_and_values(of_key_values: Path) -> None:
     with pytest.raises(AdapterError, match="read by torch alone"):
-        open_reader(adapter, runtime="llamacpp")
+        open_reader(of_key_values, engine=VllmAddress(url="http://127.0.0.1:1"))
+
+
+@needs_llamacpp
+def test_llama_cpp_does_not_open_memories_of_keys_and_values(of_key_values: Path) -> None:
     with pytest.raises(AdapterError, match="read by torch alone"):
-        open_reader(adapter, engine=VllmAddress(url="http://127.0.0.1:1"))
+        open_reader(of_key_values, runtime="llamacpp")
