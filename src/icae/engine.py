@@ -112,11 +112,9 @@ class Icae(Reader):
         start: Memory | None = None,
         on_settled: OnSettled = lambda make: None,
     ) -> Memory:
-        """Compress a text into a memory.
+        """Compress a text, cut into spans of at most `config.span_length` tokens, into a memory.
 
-        The text is cut into spans of at most `config.span_length` tokens; a span of L
-        tokens becomes ceil(L / ratio) slots. With a policy each span gets the ratio that
-        the policy asks for, or stays verbatim.
+        A span of L tokens becomes ceil(L / ratio) slots.
 
         Args:
             text: The text, not blank.
@@ -126,10 +124,9 @@ class Icae(Reader):
             policy: What every span must hold and what the whole may cost; it decides the
                 ratios in place of `ratio`, and always measures.
             on_progress: Called with (work done, work in all).
-            start: A memory of the same text to go on from, with a policy; see
-                `icae.compression.adaptive.AdaptiveCompressor.compress`.
-            on_settled: Called when refined spans are settled, with a policy, with what
-                makes the memory so far.
+            start: With a policy, a memory of the same text to go on from.
+            on_settled: With a policy, called when refined spans are settled, with what makes
+                the memory so far.
 
         Returns:
             A memory of one document; its source text is kept beside the slots.

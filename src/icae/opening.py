@@ -80,15 +80,13 @@ def open_reader(
         device: Torch device; see `icae.load`.
         dtype: ``bfloat16`` or ``float32``.
         engine: The vLLM server, for the runtime ``vllm``.
-        load_torch: What loads the torch runtime, in place of `icae.load`; for callers that
-            have it loaded.
+        load_torch: What loads the torch runtime, in place of `icae.load`.
 
     Raises:
         InputError: If runtime, device or dtype is not known, or they do not go together.
-        MissingDependencyError: If llama.cpp or vLLM is asked for and not installed.
+        MissingDependencyError: If what runs it is asked for and not installed.
         AdapterError: If the adapter cannot be read or belongs to another base.
-        BaseModelError: If the base model cannot be loaded, or the server runs another.
-        ServiceError: If the server cannot be asked.
+        BaseModelError, ServiceError: If base model or server cannot be had.
     """
     runtime = runtime_name(runtime)
     if engine is not None or runtime == "vllm":

@@ -101,15 +101,13 @@ def pack(
             expected="a new or empty folder",
             fix="Name another folder with --output.",
         )
-    start = time.perf_counter()
-    tokenizer = load_tokenizer(base)
-    digest = tokenizer_hash(tokenizer)
+    start, tokenizer = time.perf_counter(), load_tokenizer(base)
     with console.status("Packing") as relabel:
         shards = pack_shards(
             read_corpus(paths, limit_documents=limit),
             tokenizer,
             output,
-            tokenizer_hash=digest,
+            tokenizer_hash=tokenizer_hash(tokenizer),
             min_tokens=min_tokens,
             on_progress=lambda seen, tokens: relabel(
                 f"Packing: {seen:,} documents, {tokens:,} tokens read"

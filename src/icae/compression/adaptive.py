@@ -3,9 +3,8 @@
 A span can be bought at several prices: slots at 16x, 8x, 4x, 2x, slots refined at
 compress time, or its verbatim tokens. `FidelityPolicy` says what is wanted:
 
-- ``min_fidelity``: for each span the highest ratio that reaches it, verbatim if none does.
-  Where that leaves room for no error at all, the decoder must also write the span back
-  freely without one: under teacher forcing a token may lead by a hair and be lost later;
+- ``min_fidelity``: for each span the highest ratio that reaches it, verbatim if none does; where
+  that leaves room for no error, the decoder must also write the span back freely without one;
 - ``budget``: the best use of a number of decoder positions;
 - both: reach the fidelity where the budget allows, and go no further.
 

@@ -1,20 +1,14 @@
 """Refinement: gradient steps on the slots themselves, against the frozen decoder.
 
-An encoder writes slots in one pass; what it misses can be bought with compress-time
-compute, because a slot is only an input vector and the decoder is differentiable.
 Writing the text back (AE) alone would ruin the slots for everything else, so the loss is
 
     AE + kl_weight * KL(decoder on the full context || decoder on the slots)
 
-over texts that the decoder wrote itself after reading the context (`teachers.py`): what
-it continues with, and what it answers to general questions. Nothing but the context is
-needed. Source: measured in docs/training-log.md; design of the objective after
-Ge et al. 2024, section 2.2 (autoencoding and continuation belong together).
+over texts that the decoder wrote itself after reading the context (`teachers.py`). A span is
+done when enough of its tokens lead the runner-up by a margin; one that will not get there is
+told by the pace of its first steps, which are of AE alone.
 
-A span is done when enough of its tokens lead the runner-up by a margin: decoding token by
-token rounds differently from one pass over the whole text, so a token that leads by a
-hair may be lost. A span that will not get there is told early and cheaply: its first steps
-are of AE alone, and the pace of their loss is carried on to the last step.
+Source: Ge et al. 2024, section 2.2; measured in docs/training-log.md.
 
 Shapes: N spans at work, K slots, D hidden, T scored targets, V vocabulary.
 """
@@ -30,8 +24,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from icae.config.parsing import check
 from icae.config.types import FloatArray, TokenIds
-from icae.errors import ConfigError, InputError
+from icae.errors import InputError
 from icae.memory import TokenFidelity
 from icae.model import IcaeModel, Slots, score_task, token_kl
 from icae.model.key_values import KeyValueModel
@@ -63,8 +58,8 @@ class RefineConfig:
         margin: Logits by which a token must lead the runner-up to count for that.
         learning_rate: Adam learning rate as a share of the RMS of the input embeddings.
         kl_weight: Weight of the KL term; 0 refines for writing back alone.
-        probe: First steps of a span, of AE alone; after them, and at every later step, it
-            is given up if the pace of its loss would not reach the target in time.
+        probe: First steps of a span, of AE alone; from then on it is given up if the pace of
+            its loss would not reach the target in time.
         slack: Times `steps` that count as in time; infinite gives no span up for its pace.
         patience: Steps without a better fidelity after which a span is given up.
         tokens_per_batch: Decoder places in one forward pass; bounds memory.
@@ -95,12 +90,7 @@ class RefineConfig:
             ("patience", self.patience >= 1, ">= 1"),
             ("tokens_per_batch", self.tokens_per_batch >= 1, ">= 1"),
         ):
-            if not good:
-                raise ConfigError(
-                    f"refine.{name} is out of range.",
-                    got=repr(getattr(self, name)),
-                    expected=expected,
-                )
+            check(good, f"refine.{name} is out of range.", getattr(self, name), expected)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -284,12 +274,7 @@ def steps_left(losses: Sequence[float], target: float) -> float:
 
 
 def target_leads(logits_TV: Tensor, task: DecoderTask) -> Tensor:
-    """By how much each target leads the best other token, [T] logits; negative if behind.
-
-    Args:
-        logits_TV: Logits of the scored targets.
-        task: The task that they are of.
-    """
+    """By how much each target of a task leads the best other token, [T] logits."""
     target_T1 = torch.from_numpy(task.scored_ids).to(logits_TV.device)[:, None]
     own_T = logits_TV.gather(1, target_T1)[:, 0]
     others_TV = logits_TV.scatter(1, target_T1, float("-inf"))
