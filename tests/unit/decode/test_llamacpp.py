@@ -13,7 +13,7 @@ from icae.config.types import OWN_TOKENS
 from icae.decode.prefix import Prefix, Request
 from icae.decode.torch import TorchRuntime
 from icae.errors import BaseModelError, InputError
-from icae.memory import Verbatim
+from mixed_prefix import mixed_prefix
 
 pytest.importorskip(
     "llama_cpp", reason="llama-cpp-python is not installed; `make test-llamacpp` installs it"
@@ -60,20 +60,6 @@ def build_both(build_model: Any, files: Any) -> Callable[..., tuple[TorchRuntime
         return TorchRuntime(model), LlamaCppRuntime(weights, model.config, vectors, dtype="float32")
 
     return build
-
-
-def mixed_prefix(torch_runtime: TorchRuntime, random_ids: Any, objective: Any = "ft") -> Prefix:
-    """Slots, verbatim tokens, slots."""
-    first, last = torch_runtime.encode([random_ids(16), random_ids(9, 2)], [4, 3])
-    return Prefix(
-        parts=(
-            first,
-            Verbatim(ids=random_ids(6, 1)),
-            last,
-        ),
-        spans=((16, 4), (6, 6), (9, 3)),
-        objective=objective,
-    )
 
 
 @pytest.mark.parametrize("config", [{}, AROUND])

@@ -28,7 +28,7 @@ from icae.errors import (
     MissingDependencyError,
     ServiceError,
 )
-from icae.memory import Verbatim
+from mixed_prefix import mixed_prefix
 from vllm_stub import VllmStub, vllm_stub
 
 AROUND = {"framing": "around", "objective_tokens": 3}
@@ -65,20 +65,6 @@ def start(tmp_path: Path, build_model: Any) -> Iterator[Callable[..., Any]]:
             return TorchRuntime(model), runtime, stub
 
         yield begin
-
-
-def mixed_prefix(torch_runtime: TorchRuntime, random_ids: Any, objective: Any = "ft") -> Prefix:
-    """Slots, verbatim tokens, slots."""
-    first, last = torch_runtime.encode([random_ids(16), random_ids(9, 2)], [4, 3])
-    return Prefix(
-        parts=(
-            first,
-            Verbatim(ids=random_ids(6, 1)),
-            last,
-        ),
-        spans=((16, 4), (6, 6), (9, 3)),
-        objective=objective,
-    )
 
 
 @pytest.mark.parametrize("config", [{}, AROUND])
