@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import DynamicCache, PreTrainedModel
+from transformers import PreTrainedModel
 
 from icae.config.types import FloatArray, Objective, TokenIds
 from icae.decode.prefix import Prefix, input_positions
@@ -21,7 +21,7 @@ from icae.decode.runtime import other_form
 from icae.decode.torch_rows import read_fronts
 from icae.memory import Embeddings, KeyValueSlots
 from icae.memory.payload import ReadablePayload
-from icae.model.decoder import KeyValues, joined
+from icae.model.decoder import KeyValues, joined, places_of, read
 from icae.model.icae import IcaeModel
 from icae.model.key_values import KeyValueModel
 
@@ -150,7 +150,7 @@ class KeyValueForm(TorchForm):
             return self.model.read_front(objective)
         marker_MD = self.model.markers(objective)[:1]
         (one,) = read_fronts(self.model.decoder, [marker_MD], [[0]])
-        return tuple((keys[:, :, :0], values[:, :, :0]) for keys, values in one)
+        return places_of(one, 0, 0)
 
 
 @dataclass(frozen=True)
@@ -166,17 +166,9 @@ class _Behind:
 
     def read_tokens(self, token_ids: TokenIds) -> KeyValues:
         """The decoder reads the tokens behind the past."""
-        cache = DynamicCache(self.past, config=self.model.decoder.config)
-        places = self.past[0][0].shape[2] + len(token_ids)
-        device = self.model.device
-        self.model.decoder.base_model(
-            inputs_embeds=embedded(self.model.decoder, token_ids)[None],
-            attention_mask=torch.ones(1, places, dtype=torch.long, device=device),
-            position_ids=torch.tensor([list(self.positions)], device=device),
-            past_key_values=cache,
-            use_cache=True,
-        )
-        return tuple((keys, values) for keys, values, *_ in cache)
+        inputs_1ND = embedded(self.model.decoder, token_ids)[None]
+        places_1N = torch.tensor([list(self.positions)], device=self.model.device)
+        return read(self.model.decoder, inputs_1ND, places_1N, past=self.past)
 
     def read_key_values(self, pairs_KY2HW: FloatArray) -> KeyValues:
         """Keys are turned to their positions."""

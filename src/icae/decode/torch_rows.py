@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
-from icae.model.decoder import KeyValues, stacked
+from icae.model.decoder import KeyValues, places_of, read, stacked
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,19 +72,9 @@ def read_fronts(
     places_RP = torch.zeros(inputs_RPD.shape[:2], dtype=torch.long)
     for row, own in enumerate(positions):
         places_RP[row, : len(own)] = torch.tensor(own)
-    cache = DynamicCache()
-    decoder.base_model(
-        inputs_embeds=inputs_RPD,
-        attention_mask=torch.ones_like(places_RP, device=device),
-        position_ids=places_RP.to(device),
-        past_key_values=cache,
-        use_cache=True,
-    )
+    layers = read(decoder, inputs_RPD, places_RP.to(device))
     return [
-        tuple(
-            (keys[row : row + 1, :, : len(own)], values[row : row + 1, :, : len(own)])
-            for keys, values, _ in cache
-        )
+        places_of(tuple((k[row : row + 1], v[row : row + 1]) for k, v in layers), 0, len(own))
         for row, own in enumerate(positions)
     ]
 

@@ -67,6 +67,42 @@ class PlainRow:
             )
 
 
+def read(
+    model: PreTrainedModel,
+    inputs_RSD: Tensor,
+    positions_RS: Tensor,
+    *,
+    past: KeyValues | None = None,
+    mask_RP: Tensor | None = None,
+) -> KeyValues:
+    """Read decoder inputs for their keys and values, with gradient where the weights have one.
+
+    Rows padded on the right need no mask, as causal attention cannot look there.
+
+    Args:
+        model: The decoder, or the same seen through a LoRA.
+        inputs_RSD: Inputs of every row.
+        positions_RS: Their positions.
+        past: Keys and values of P places that they read behind, or None.
+        mask_RP: Which of the P + S places hold something, or None for all.
+
+    Returns:
+        Keys and values of the P + S places.
+    """
+    cache = DynamicCache(past)
+    if mask_RP is None:
+        places = inputs_RSD.shape[1] + (past[0][0].shape[2] if past else 0)
+        mask_RP = positions_RS.new_ones(len(inputs_RSD), places)
+    model.base_model(
+        inputs_embeds=inputs_RSD,
+        attention_mask=mask_RP,
+        position_ids=positions_RS,
+        past_key_values=cache,
+        use_cache=True,
+    )
+    return tuple((keys, values) for keys, values, *_ in cache)
+
+
 def label_logits(decoder: PreTrainedModel, rows: Sequence[DecoderRow]) -> list[Tensor]:
     """Logits of the scored places of each row; rows of like length share a forward pass.
 
@@ -170,6 +206,11 @@ def stacked(pasts: Sequence[KeyValues | None]) -> tuple[DynamicCache, Tensor]:
                     target[row, :, longest - lengths[row] :] = own[0]
         layers.append(tuple(made))
     return DynamicCache(layers), mask_RP
+
+
+def places_of(past: KeyValues, start: int, end: int) -> KeyValues:
+    """Keys and values of the places ``start..end`` alone."""
+    return tuple((keys[:, :, start:end], values[:, :, start:end]) for keys, values in past)
 
 
 def joined(parts: Sequence[KeyValues]) -> KeyValues:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import DynamicCache, PreTrainedModel
+from transformers import PreTrainedModel
 
 from icae.config.spans import chunk_of_tokens
 from icae.config.types import PositionLayout, TokenIds
@@ -102,13 +102,7 @@ def memory_inputs(
     return torch.where(is_memory_BS1, memory_BSD, tokens_BSD), means_BKD
 
 
-def read_inputs(
-    adapted: PreTrainedModel,
-    inputs_BSD: Tensor,
-    positions_BS: Tensor,
-    *,
-    cache: DynamicCache | None = None,
-) -> Tensor:
+def read_inputs(adapted: PreTrainedModel, inputs_BSD: Tensor, positions_BS: Tensor) -> Tensor:
     """Last hidden states [B, S, D] of padded rows.
 
     The 2-D attention mask of ones is not decoration: without it transformers 5 reads
@@ -119,8 +113,7 @@ def read_inputs(
         inputs_embeds=inputs_BSD,
         attention_mask=torch.ones_like(positions_BS),
         position_ids=positions_BS,
-        past_key_values=cache,
-        use_cache=cache is not None,
+        use_cache=False,
     ).last_hidden_state
     return hidden_BSD
 

@@ -19,14 +19,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 
-from transformers import DynamicCache, PreTrainedModel
+from transformers import PreTrainedModel
 
 from icae.config import ModelConfig
 from icae.config.parsing import check
 from icae.config.spans import SpanPlan
 from icae.config.types import TokenIds
-from icae.model.decoder import DecoderRow, KeyValues, joined
-from icae.model.encoder import build_batch, memory_inputs, read_inputs
+from icae.model.decoder import DecoderRow, KeyValues, joined, places_of, read
+from icae.model.encoder import build_batch, memory_inputs
 from icae.model.memory_model import MemoryModel
 from icae.model.objectives import DecoderTask
 from icae.model.positions import encoder_positions
@@ -90,15 +90,10 @@ class GistModel(MemoryModel[GistMemory]):
         """Keys and values of the gist tokens of each span, with gradient to the LoRA."""
         batch = build_batch(spans, slots, self.config.layout, self.device, starts=starts)
         inputs_NSD, _ = memory_inputs(self.adapted, self.tokens, batch)
-        cache = DynamicCache()
-        read_inputs(self.adapted, inputs_NSD, batch.positions_BS, cache=cache)
-        layers = [(keys, values) for keys, values, *_ in cache]
+        layers = read(self.adapted, inputs_NSD, batch.positions_BS)
         for row, (ids, k) in enumerate(zip(spans, slots, strict=True)):
-            places = slice(len(ids), len(ids) + k)
-            yield tuple(
-                (keys[row : row + 1, :, places], values[row : row + 1, :, places])
-                for keys, values in layers
-            )
+            own = tuple((keys[row : row + 1], values[row : row + 1]) for keys, values in layers)
+            yield places_of(own, len(ids), len(ids) + k)
 
     def row(self, memory: GistMemory, task: DecoderTask) -> DecoderRow:
         """``[gist tokens ; objective tokens ; ids]``, at the positions behind the context."""

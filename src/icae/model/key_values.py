@@ -30,12 +30,12 @@ from itertools import chain
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import DynamicCache, PreTrainedModel
+from transformers import PreTrainedModel
 
 from icae.config import ModelConfig
 from icae.config.spans import SpanPlan, chunk_centres, chunk_of_tokens
 from icae.config.types import Objective, TokenIds
-from icae.model.decoder import DecoderRow, KeyValues, joined, label_logits
+from icae.model.decoder import DecoderRow, KeyValues, joined, label_logits, places_of, read
 from icae.model.encoder import chunk_means
 from icae.model.memory_model import MemoryModel
 from icae.model.objectives import DecoderTask
@@ -105,18 +105,14 @@ class KeyValueModel(MemoryModel[KeyValueMemory]):
             chunk_BL[row, : len(own)] = chunk_of_tokens(len(own), k)
             mask_BP[row, : len(own)] = mask_BP[row, longest : longest + k] = 1
             centre_BK[row, :k] = chunk_centres(len(own), k)
-        mask, centre = (torch.from_numpy(a).to(self.device) for a in (mask_BP, centre_BK))
-        ids = torch.from_numpy(ids_BL).to(self.device)
-        cache = self._read(ids, mask[:, :longest])
-        inputs_BKD = self._inputs(ids, torch.from_numpy(chunk_BL).to(self.device), most)
-        self.adapted.base_model(
-            inputs_embeds=inputs_BKD,
-            attention_mask=mask,
-            position_ids=centre,
-            past_key_values=cache,
-            use_cache=True,
-        )
-        layers = [(keys[:, :, longest:], values[:, :, longest:]) for keys, values, *_ in cache]
+        arrays = (ids_BL, chunk_BL, mask_BP, centre_BK)
+        ids, chunk, mask, centre = (torch.from_numpy(array).to(self.device) for array in arrays)
+        with torch.no_grad():
+            embeds_BLD = self.decoder.get_input_embeddings()(ids)
+            seen = read(self.decoder, embeds_BLD, torch.arange(longest, device=self.device)[None])
+        inputs_BKD = self._inputs(embeds_BLD, chunk, most)
+        made = read(self.adapted, inputs_BKD, centre, past=seen, mask_RP=mask)
+        layers = places_of(made, longest, longest + most)
         return [
             tuple(
                 (
@@ -128,25 +124,10 @@ class KeyValueModel(MemoryModel[KeyValueMemory]):
             for row, k in enumerate(slots)
         ]
 
-    @torch.no_grad()
-    def _read(self, ids_BL: Tensor, mask_BL: Tensor) -> DynamicCache:
-        """The base's own keys and values of the spans."""
-        cache = DynamicCache()
-        self.decoder.base_model(
-            input_ids=ids_BL,
-            attention_mask=mask_BL,
-            position_ids=torch.arange(ids_BL.shape[1], device=self.device)[None],
-            past_key_values=cache,
-            use_cache=True,
-        )
-        return cache
-
-    def _inputs(self, ids_BL: Tensor, chunk_BL: Tensor, slots: int) -> Tensor:
+    def _inputs(self, embeds_BLD: Tensor, chunk_BL: Tensor, slots: int) -> Tensor:
         """Inputs [B, K, D] of the memory tokens: learned vector + mean embedding of the chunk."""
-        with torch.no_grad():
-            embeds_BLD = self.decoder.get_input_embeddings()(ids_BL)
-            means_BKD = chunk_means(embeds_BLD, chunk_BL, slots)
-        index_BK = torch.arange(slots, device=self.device).expand(len(ids_BL), -1)
+        means_BKD = chunk_means(embeds_BLD, chunk_BL, slots)
+        index_BK = torch.arange(slots, device=self.device).expand(len(embeds_BLD), -1)
         return (self.tokens.memory(index_BK) + means_BKD).to(self.dtype)
 
     def label_logits(
@@ -163,16 +144,10 @@ class KeyValueModel(MemoryModel[KeyValueMemory]):
     def read_front(self, objective: Objective) -> KeyValues:
         """Keys and values [1, H, M, W] of the objective tokens before the memory."""
         front_MD = self.markers(objective)[: self.config.front]
-        cache = DynamicCache()
-        if len(front_MD):
-            self.decoder.base_model(
-                inputs_embeds=front_MD[None],
-                attention_mask=torch.ones(1, len(front_MD), dtype=torch.long, device=self.device),
-                position_ids=torch.arange(len(front_MD), device=self.device)[None],
-                past_key_values=cache,
-                use_cache=True,
-            )
-        return tuple((keys, values) for keys, values, *_ in cache)
+        if not len(front_MD):
+            return ()
+        positions_1M = torch.arange(len(front_MD), device=self.device)[None]
+        return read(self.decoder, front_MD[None], positions_1M)
 
     def place(self, key_values: KeyValues, positions: Sequence[int]) -> KeyValues:
         """A memory with its keys at positions, in the decoder's dtype.

@@ -14,7 +14,6 @@ Shape legend: R rows, H key-value heads, P places, W head width, F frequencies, 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -23,6 +22,7 @@ from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
 
 from icae.errors import BaseModelError
+from icae.model.decoder import KeyValues, read
 
 TRIED = (1, 5, 37, 250)
 """Positions at which each layer's keys are compared with those at 0."""
@@ -72,16 +72,21 @@ def key_turns(decoder: PreTrainedModel) -> tuple[Turn, ...]:
     if {type(layer) for layer in layers} != {DynamicLayer}:
         kinds = sorted({type(layer).__name__ for layer in layers})
         raise _unplaced(decoder, f"layers whose cache is {', '.join(kinds)}")
-    at_zero = _keys(decoder, 0)
-    tried = {position: _keys(decoder, position) for position in TRIED}
+    at_zero = _alone(decoder, 0)
+    tried = {position: _alone(decoder, position) for position in TRIED}
     candidates = _candidates(decoder)
     turns: list[Turn] = []
-    for index, keys in enumerate(at_zero):
-        wanted = {position: found[index] for position, found in tried.items()}
+    for index, (keys, values) in enumerate(at_zero):
+        wanted = {position: found[index][0] for position, found in tried.items()}
         turn = next((t for t in candidates if _explains(t, keys, wanted)), None)
         if turn is None:
             raise _unplaced(decoder, f"keys of layer {index} that no rotary frequency explains")
+        latent = {position: found[index][1] for position, found in tried.items()}
+        if not _explains(candidates[0], values, latent):
+            raise _unplaced(decoder, f"values of layer {index} that move too: a latent cache")
         turns.append(turn)
+    if not any(len(turn.frequency_F) for turn in turns):
+        raise _unplaced(decoder, "keys of no layer, or keys without positions (ALiBi)")
     return tuple(turns)
 
 
@@ -111,19 +116,11 @@ def _explains(turn: Turn, keys: Tensor, wanted: dict[int, Tensor]) -> bool:
     )
 
 
-def _keys(decoder: PreTrainedModel, position: int) -> Sequence[Tensor]:
-    """Keys [N, H, 1, W] of every layer for tokens that stand alone at a position."""
-    embedding = decoder.get_input_embeddings().weight
-    ids = torch.linspace(0, len(embedding) - 1, 8, device=embedding.device).long()[:, None]
-    cache = DynamicCache()
-    decoder.base_model(
-        input_ids=ids,
-        attention_mask=torch.ones_like(ids),
-        position_ids=torch.full_like(ids, position),
-        past_key_values=cache,
-        use_cache=True,
-    )
-    return [keys for keys, _, _ in cache]
+def _alone(decoder: PreTrainedModel, position: int) -> KeyValues:
+    """Keys and values [N, H, 1, W] of every layer for tokens that stand alone at a position."""
+    embed = decoder.get_input_embeddings()
+    ids = torch.linspace(0, len(embed.weight) - 1, 8, device=embed.weight.device).long()[:, None]
+    return read(decoder, embed(ids), torch.full_like(ids, position))
 
 
 def _unplaced(decoder: PreTrainedModel, got: str) -> BaseModelError:

@@ -29,6 +29,11 @@ YARN = {"rope_type": "yarn", "factor": 4.0, "rope_theta": 10_000.0}
 YARN |= {"original_max_position_embeddings": 128}
 LLAMA3 = YARN | {"rope_type": "llama3", "low_freq_factor": 1.0, "high_freq_factor": 4.0}
 
+HYBRID = {"attn_layer_indices": [1], "mamba_n_heads": 4, "mamba_d_head": 16, "mamba_d_state": 4}
+HYBRID |= {"mamba_n_groups": 1}
+LATENT = {"q_lora_rank": 8, "kv_lora_rank": 8, "qk_nope_head_dim": 8, "qk_rope_head_dim": 4}
+LATENT |= {"v_head_dim": 8, "head_dim": 4, "num_key_value_heads": 4, "first_k_dense_replace": 4}
+
 
 def tiny(name: str, **settings: Any) -> Any:
     config = getattr(transformers, f"{name}Config")(**(SIZES | settings))
@@ -84,6 +89,11 @@ def test_keys_are_turned_to_where_the_model_would_put_them(
     [
         ("OPT", {"ffn_dim": 48, "word_embed_proj_dim": 32}, "no rotary frequency explains"),
         ("Mistral", {"sliding_window": 16}, "Sliding"),
+        ("Mamba", {"state_size": 4}, "LinearAttentionLayer"),
+        ("Bamba", HYBRID, "DynamicLayer, LinearAttentionLayer"),
+        ("DeepseekV2", LATENT, "a latent cache"),
+        ("Bloom", {"n_layer": 2, "n_head": 4}, "without positions"),
+        ("Rwkv", {"attention_hidden_size": 32}, "keys of no layer"),
     ],
 )
 def test_a_base_whose_keys_cannot_be_moved_is_refused_with_the_way_out(
