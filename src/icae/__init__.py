@@ -1,8 +1,8 @@
 """icae: carry a long context in a quarter of the tokens, without changing the LLM.
 
 The public API is `load`, `compress`, `ask` and `reconstruct` (see `icae.engine`), `open_reader`
-(see `icae.opening`) and `Memory` (see `icae.memory`). Importing this package imports neither
-torch nor transformers; the first use of a model does.
+(see `icae.opening`), `Memory` and `locked` (see `icae.memory`). Importing this package imports
+neither torch nor transformers; the first use of a model does.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ __all__ = [
     "ask",
     "compress",
     "load",
+    "locked",
     "open_reader",
     "reconstruct",
 ]
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from icae.decode.reader import Reader
     from icae.engine import Icae, ask, compress, load, reconstruct
     from icae.errors import IcaeError
-    from icae.memory import Memory
+    from icae.memory import Memory, locked
     from icae.opening import open_reader
 
 _HOME = {
@@ -40,6 +41,7 @@ _HOME = {
     "IcaeError": "icae.errors",
     "Memory": "icae.memory",
     "Reader": "icae.decode.reader",
+    "locked": "icae.memory",
     "open_reader": "icae.opening",
 }
 

@@ -72,6 +72,10 @@ class MissingMemoryError(StoreError):
     """A memory store holds no memory of that name or key."""
 
 
+class ConflictError(StoreError):
+    """A memory was changed by somebody else since it was read."""
+
+
 class TrainingError(IcaeError):
     """A training run cannot start, resume or go on."""
 

@@ -14,7 +14,7 @@ from typer import Argument, BadParameter, Option
 from icae.cli import console
 from icae.cli.answers import use_kv
 from icae.cli.command import Outcome, command
-from icae.cli.memories import ChangedMemory, MemoryPath, check_output, load_memories
+from icae.cli.memories import ChangedMemory, MemoryPath, load_memories, locked_output
 from icae.cli.memory_tables import (
     memory_figures,
     memory_payload,
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from icae.compression.refinement import RefineConfig
     from icae.engine import Icae
     from icae.memory import Memory
+    from icae.memory.locked_file import LockedFile
 
 DEFAULT_STEPS = 60
 DEFAULT_TARGET = 0.98
@@ -147,25 +148,26 @@ def compress(
         resume: Go on from the memory file that a stopped run with --min-fidelity left.
     """
     target = _target(file, output)
-    check_output(target, force=force or resume, inputs=[] if file == "-" else [Path(file)])
-    from icae.data.documents import read_document
+    inputs = [] if file == "-" else [Path(file)]
+    with locked_output(target, force=force or resume, inputs=inputs) as locked:
+        from icae.data.documents import read_document
 
-    document = read_document(file)
-    icae = model.load()
-    start = time.perf_counter()
-    saver = _Saver(target, keep_source=not no_source)
-    with console.progress("Compressing spans") as on_progress, saver.said_when_stopped():
-        memory = icae.compress(
-            document.text,
-            ratio=wanted.ratio,
-            name=document.name,
-            verify=not wanted.no_verify,
-            policy=wanted.policy(icae),
-            on_progress=on_progress,
-            start=load_memories(target) if resume and target.exists() else None,
-            on_settled=saver.save_at_times,
-        )
-    memory = _refined(icae, memory, wanted.refinement(), saver)
+        document = read_document(file)
+        icae = model.load()
+        start = time.perf_counter()
+        saver = _Saver(locked, keep_source=not no_source)
+        with console.progress("Compressing spans") as on_progress, saver.said_when_stopped():
+            memory = icae.compress(
+                document.text,
+                ratio=wanted.ratio,
+                name=document.name,
+                verify=not wanted.no_verify,
+                policy=wanted.policy(icae),
+                on_progress=on_progress,
+                start=locked.load() if resume and target.exists() else None,
+                on_settled=saver.save_at_times,
+            )
+        memory = _refined(icae, memory, wanted.refinement(), saver)
     if kv:
         use_kv(model.reader(runtime, loaded=icae), memory, target, keep="always")
     payload = _payload(memory, target, icae, time.perf_counter() - start)
@@ -187,37 +189,37 @@ def refine(
         min_fidelity: Fidelity at which a span is done (0..1).
         steps: Most steps for each span.
     """
-    target = output.target(memory_path)
-    memory = load_memories(memory_path)
-    icae = model.load()
     from icae.compression.refinement import RefineConfig
 
-    start = time.perf_counter()
     config = RefineConfig(steps=steps, target=min_fidelity)
-    better = _refined(icae, memory, config, _Saver(target, keep_source=True))
-    changed = sum(
-        before.refine_steps != after.refine_steps
-        for before, after in zip(memory.spans, better.spans, strict=True)
-    )
-    return saved(
-        better,
-        target,
-        refined_spans=changed,
-        fidelity_before=memory.fidelity,
-        seconds=round(time.perf_counter() - start, 3),
-    )
+    with output.locked(memory_path) as target:
+        memory = load_memories(memory_path)
+        icae = model.load()
+        start = time.perf_counter()
+        better = _refined(icae, memory, config, _Saver(target, keep_source=True))
+        changed = sum(
+            before.refine_steps != after.refine_steps
+            for before, after in zip(memory.spans, better.spans, strict=True)
+        )
+        return saved(
+            better,
+            target,
+            refined_spans=changed,
+            fidelity_before=memory.fidelity,
+            seconds=round(time.perf_counter() - start, 3),
+        )
 
 
 class _Saver:
     """Keeps a memory file up to date during long work; it always holds a whole memory."""
 
-    def __init__(self, target: Path, *, keep_source: bool) -> None:
+    def __init__(self, target: LockedFile, *, keep_source: bool) -> None:
         self.target, self.keep_source = target, keep_source
         self.last, self.saved = time.monotonic(), False
 
     def save(self, memory: Memory) -> None:
         """Write the file."""
-        (memory if self.keep_source else memory.without_source()).save(self.target)
+        self.target.save(memory if self.keep_source else memory.without_source())
         self.last, self.saved = time.monotonic(), True
 
     def save_at_times(self, make: Callable[[], Memory]) -> None:
@@ -233,7 +235,7 @@ class _Saver:
         except KeyboardInterrupt:
             if self.saved:
                 console.note(
-                    f"{self.target} holds what was settled, the rest verbatim; "
+                    f"{self.target.path} holds what was settled, the rest verbatim; "
                     "the same command with --resume goes on from there."
                 )
             raise

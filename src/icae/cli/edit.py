@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from typer import Argument, BadParameter, Option
@@ -22,6 +21,7 @@ from icae.cli.options import ModelOptions
 
 if TYPE_CHECKING:
     from icae.memory import Memory
+    from icae.memory.locked_file import LockedFile
 
 _RANGE = re.compile(r"([0-9]{0,18}):([0-9]{0,18})")
 
@@ -56,15 +56,15 @@ def append(
     Args:
         file: Text to append; - reads standard input.
     """
-    target = output.target(memory_path)
-    memory = load_memories(memory_path)
-    source = _source(memory, document)
-    text = _read(file)
-    joint = "" if source[-1:].isspace() or text[:1].isspace() else "\n"
-    icae = model.load()
-    start = time.perf_counter()
-    longer = icae.append(memory, joint + text, document=document, ratio=ratio)
-    return _saved(memory, longer, target, start)
+    with output.locked(memory_path) as target:
+        memory = load_memories(memory_path)
+        source = _source(memory, document)
+        text = _read(file)
+        joint = "" if source[-1:].isspace() or text[:1].isspace() else "\n"
+        icae = model.load()
+        start = time.perf_counter()
+        longer = icae.append(memory, joint + text, document=document, ratio=ratio)
+        return _saved(memory, longer, target, start)
 
 
 @command
@@ -89,17 +89,17 @@ def edit(
             "give one of the two: --delete A:B, or --replace A:B FILE.",
             param_hint="--delete / --replace",
         )
-    target = output.target(memory_path)
-    memory = load_memories(memory_path)
-    source = _source(memory, document)
-    if replace is not None:
-        (first, last), text = _range(replace[0], source, "--replace"), _read(replace[1])
-    else:
-        (first, last), text = _range(delete or "", source, "--delete"), ""
-    icae = model.load()
-    start = time.perf_counter()
-    changed = icae.replace(memory, first, last, text, document=document, ratio=ratio)
-    return _saved(memory, changed, target, start)
+    with output.locked(memory_path) as target:
+        memory = load_memories(memory_path)
+        source = _source(memory, document)
+        if replace is not None:
+            (first, last), text = _range(replace[0], source, "--replace"), _read(replace[1])
+        else:
+            (first, last), text = _range(delete or "", source, "--delete"), ""
+        icae = model.load()
+        start = time.perf_counter()
+        changed = icae.replace(memory, first, last, text, document=document, ratio=ratio)
+        return _saved(memory, changed, target, start)
 
 
 @command
@@ -115,17 +115,17 @@ def slice_memory(
     Args:
         characters: Characters A to B (exclusive) of the document.
     """
-    target = output.target(memory_path)
-    memory = load_memories(memory_path)
-    first, last = _range(characters, _source(memory, document), "A:B")
-    return saved(memory.slice(first, last, document=document), target)
+    with output.locked(memory_path) as target:
+        memory = load_memories(memory_path)
+        first, last = _range(characters, _source(memory, document), "A:B")
+        return saved(memory.slice(first, last, document=document), target)
 
 
 @command
 def merge(*, memories: MemoryPaths, output: NewMemory) -> Outcome:
     """Put the documents of several memories into one file, in order. Loads no model."""
-    target = output.target(*memories)
-    return saved(load_memories(*memories), target)
+    with output.locked(*memories) as target:
+        return saved(load_memories(*memories), target)
 
 
 def _read(file: str) -> str:
@@ -149,7 +149,7 @@ def _range(text: str, source: str, option: str) -> tuple[int, int]:
     return int(start or 0), int(end) if end else len(source)
 
 
-def _saved(before: Memory, after: Memory, target: Path, start: float) -> Outcome:
+def _saved(before: Memory, after: Memory, target: LockedFile, start: float) -> Outcome:
     """Write a changed memory and say how many of its spans were not there before."""
     old = {_content(before, i) for i in range(len(before.spans))}
     new = sum(_content(after, i) not in old for i in range(len(after.spans)))

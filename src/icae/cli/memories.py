@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,6 +16,7 @@ from icae.errors import IncompatibleMemoryError, InputError
 
 if TYPE_CHECKING:
     from icae.memory import Memory
+    from icae.memory.locked_file import LockedFile
 
 MemoryPath = Annotated[Path, Argument(metavar="MEMORY", help="A memory file (.icae).")]
 
@@ -60,6 +62,22 @@ def check_output(path: Path, *, force: bool, inputs: Sequence[Path] = ()) -> Non
         raise InputError("The folder of the output file is not writable.", got=str(path.parent))
 
 
+@contextmanager
+def locked_output(path: Path, *, force: bool, inputs: Sequence[Path] = ()) -> Iterator[LockedFile]:
+    """The output file of a command, which no other process changes in the meantime.
+
+    Raises:
+        InputError: As for `check_output`.
+        MemoryFileError: If another process has it for too long.
+    """
+    from icae.memory.locked_file import locked
+
+    check_output(path, force=force, inputs=inputs)
+    with locked(path) as file:
+        check_output(path, force=force, inputs=inputs)  # it may be there since it was waited for
+        yield file
+
+
 @dataclass(frozen=True, kw_only=True)
 class NewMemory:
     """Where a new memory goes."""
@@ -67,10 +85,9 @@ class NewMemory:
     output: Annotated[Path, Option("--output", "-o", metavar="PATH", help="Memory file to write.")]
     force: Force = False
 
-    def target(self, *inputs: Path) -> Path:
-        """The file to write; raises an InputError as `check_output` does."""
-        check_output(self.output, force=self.force, inputs=inputs)
-        return self.output
+    def locked(self, *inputs: Path) -> AbstractContextManager[LockedFile]:
+        """The file to write; raises as `locked_output` does."""
+        return locked_output(self.output, force=self.force, inputs=inputs)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,13 +106,11 @@ class ChangedMemory:
     ] = None
     force: Force = False
 
-    def target(self, memory: Path) -> Path:
-        """The file to write; raises an InputError as `check_output` does."""
+    def locked(self, memory: Path) -> AbstractContextManager[LockedFile]:
+        """The file to write; raises as `locked_output` does."""
         if self.output is None:
-            check_output(memory, force=True)
-            return memory
-        check_output(self.output, force=self.force, inputs=[memory])
-        return self.output
+            return locked_output(memory, force=True)
+        return locked_output(self.output, force=self.force, inputs=[memory])
 
 
 def write_output(path: Path, text: str) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from icae.cli import console
@@ -11,6 +10,7 @@ from icae.cli.command import Outcome
 
 if TYPE_CHECKING:
     from icae.memory import Memory, MemoryHeader, Span
+    from icae.memory.locked_file import LockedFile
 
 MOST_ROWS = 20
 FEWEST_ROWS = 10
@@ -75,17 +75,17 @@ def _exact_text(spans: Sequence[Span]) -> str:
     )
 
 
-def saved(memory: Memory, target: Path, **more: int | float | None) -> Outcome:
+def saved(memory: Memory, target: LockedFile, **more: int | float | None) -> Outcome:
     """Write a memory, completely or not at all, and say what it holds.
 
     ``more`` goes into the ``--json`` object; ``seconds`` with ``refined_spans`` or
     ``encoded_spans`` is said to people, too.
     """
-    memory.save(target)
+    target.save(memory)
     names = [document.name for document in memory.documents]
-    size = target.stat().st_size
+    size = target.path.stat().st_size
     payload = {
-        "output": str(target),
+        "output": str(target.path),
         "documents": names,
         "spans": len(memory.spans),
         **memory_payload(memory),
@@ -93,7 +93,7 @@ def saved(memory: Memory, target: Path, **more: int | float | None) -> Outcome:
         **more,
     }
     figures = {
-        "memory": f"{target} ({console.size_text(size)})",
+        "memory": f"{target.path} ({console.size_text(size)})",
         "documents": ", ".join(console.preview(name) for name in names),
         **memory_figures(memory),
     }

@@ -340,6 +340,6 @@ def _show_one(record: StoredMemory) -> None:
             "adapter": f"{made_by.adapter} ({made_by.adapter_hash})",
             "base model": f"{made_by.base_model} ({made_by.base_hash})",
             "size": console.size_text(record.bytes),
-            "added": record.added_at,
+            "added": record.added_at[:19],
         }
     )

@@ -9,6 +9,7 @@ from icae.memory.document import MemoryDocument, hash_token_ids
 from icae.memory.fidelity import TokenFidelity
 from icae.memory.file import read_header
 from icae.memory.header import MemoryHeader
+from icae.memory.locked_file import LockedFile, locked
 from icae.memory.memory import Memory, memory_bytes, memory_from_bytes, merge
 from icae.memory.payload import Embeddings, KeyValueSlots, Payload, PayloadReader, Verbatim
 from icae.memory.provenance import Provenance
@@ -17,6 +18,7 @@ from icae.memory.span import Span
 __all__ = [
     "Embeddings",
     "KeyValueSlots",
+    "LockedFile",
     "Memory",
     "MemoryDocument",
     "MemoryHeader",
@@ -27,6 +29,7 @@ __all__ = [
     "TokenFidelity",
     "Verbatim",
     "hash_token_ids",
+    "locked",
     "memory_bytes",
     "memory_from_bytes",
     "merge",

@@ -84,10 +84,14 @@ class Library:
 
         def work(job: Job) -> Steps:
             yield 0, 1
-            memory = self.load(owner, memory_id)
+            record = self.get(owner, memory_id).record
+            if record is None:
+                raise no_memory(memory_id)
+            with self._lock:
+                memory = self._store.load(record.key)
             longer = self._icae.append(memory, text)
+            self._put(job, longer, replaces=record.key)
             self._metrics.context_tokens.inc(longer.tokens - memory.tokens)
-            self._put(job, longer)
 
         entry = self.get(owner, memory_id)
         if entry.record is None and entry.job is not None:
@@ -217,23 +221,26 @@ class Library:
                 while len(self._failed) > KEPT_FAILURES:
                     self._failed.popitem(last=False)
 
-    def _put(self, job: Job, memory: Memory) -> None:
+    def _put(self, job: Job, memory: Memory, *, replaces: str | None = None) -> None:
         """Keep what a job made: from then on it is ready and not in work any more."""
         with self._lock:
             job.require_wanted()
-            self._keep(job.owner, job.id, job.title, memory)
+            self._keep(job.owner, job.id, job.title, memory, replaces=replaces)
             name = _name(job.owner, job.id)
             self._failed.pop(name, None)
             self._jobs.pop(name, None)
 
-    def _keep(self, owner: str, memory_id: str, title: str, memory: Memory) -> None:
+    def _keep(
+        self, owner: str, memory_id: str, title: str, memory: Memory, *, replaces: str | None = None
+    ) -> None:
         """Put a memory on the disk in place of what the id stood for; the lock is held."""
         settings: Settings = {
             "content": hashlib.sha256(memory_bytes(memory)).hexdigest(),
             "owner": owner,
             "title": title,
         }
-        item = NewMemory(name=_name(owner, memory_id), memory=memory, settings=settings)
+        name = _name(owner, memory_id)
+        item = NewMemory(name=name, memory=memory, settings=settings, replaces=replaces)
         (added,) = self._store.add([item])
         if added.replaced is not None:
             self._store.collect()

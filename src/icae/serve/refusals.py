@@ -9,7 +9,14 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
-from icae.errors import ConfigError, IcaeError, IncompatibleMemoryError, InputError, RequestError
+from icae.errors import (
+    ConfigError,
+    ConflictError,
+    IcaeError,
+    IncompatibleMemoryError,
+    InputError,
+    RequestError,
+)
 
 _TYPES: Mapping[int, str] = {
     401: "authentication_error",
@@ -42,6 +49,13 @@ def refusal(error: Exception) -> RequestError:
     if isinstance(error, HTTPException):
         what = "There is nothing at this address." if error.status_code == 404 else error.detail
         return RequestError(what, status=error.status_code, code=f"http_{error.status_code}")
+    if isinstance(error, ConflictError):
+        return RequestError(
+            "The memory was changed in the meantime.",
+            status=409,
+            code="memory_changed",
+            fix="Send the request again.",
+        )
     if isinstance(error, IncompatibleMemoryError | InputError | ConfigError):
         own = isinstance(error, IncompatibleMemoryError)
         return RequestError(

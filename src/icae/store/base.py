@@ -22,11 +22,14 @@ class NewMemory:
         name: What the user calls it; the name moves here if another memory had it.
         memory: The memory.
         settings: What was asked of the compressor, or None to derive it from the memory.
+        replaces: Key of the memory that this is a change of: the name must stand for it still,
+            or nothing is added. None if the name may stand for anything.
     """
 
     name: str
     memory: Memory
     settings: Settings | None = None
+    replaces: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,7 +144,11 @@ class MemoryStore(Protocol):
         ...
 
     def add(self, items: Sequence[NewMemory]) -> list[Added]:
-        """Put memories into the store, all of them or none; returns what became of each."""
+        """Put memories into the store, all of them or none; returns what became of each.
+
+        Raises:
+            ConflictError: If a name stands for another memory than the one to be replaced.
+        """
         ...
 
     def link(self, key: str, *, name: str) -> Added | None:

@@ -18,7 +18,7 @@ MAX_NAME_CHARS = 4096
 
 @dataclass(frozen=True, kw_only=True)
 class Prepared:
-    """A memory with its content address, figures, bytes as a file and their digest, passages."""
+    """A memory with its address, figures, bytes as a file, passages, and the key it replaces."""
 
     name: str
     key: str
@@ -27,6 +27,7 @@ class Prepared:
     data: bytes
     sha256: str
     passages: tuple[Passage, ...]
+    replaces: str | None
 
 
 def prepare(item: NewMemory) -> Prepared:
@@ -43,6 +44,7 @@ def prepare(item: NewMemory) -> Prepared:
         data=data,
         sha256=sha256,
         passages=tuple(passages_of(item.memory)),
+        replaces=item.replaces,
     )
 
 

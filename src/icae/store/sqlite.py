@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Self
 
-from icae.errors import MemoryFileError, MissingMemoryError, StoreError
+from icae.errors import ConflictError, MemoryFileError, MissingMemoryError, StoreError
 from icae.memory import Memory, Provenance, memory_from_bytes
 from icae.memory.strict_json import write_canonical
 from icae.store import sqlite_check, sqlite_file
@@ -223,6 +223,14 @@ class SqliteStore:
             yield
 
     def _add(self, item: Prepared) -> Added:
+        now = self._key_named(item.name)
+        if item.replaces is not None and now != item.replaces:
+            raise ConflictError(
+                f"{item.name} was changed by somebody else in the meantime.",
+                got="no memory of that name" if now is None else f"memory {now}",
+                expected=f"memory {item.replaces}, of which this is a change",
+                fix="Nothing was written. Read it again and do the change again.",
+            )
         there = self._id_of(item.key)
         memory_id = self._insert(item) if there is None else there
         replaced = self._name(item.name, memory_id, item.key)
@@ -235,7 +243,7 @@ class SqliteStore:
             "key": item.key,
             "settings": write_canonical(dict(item.settings)),
             "sha256": item.sha256,
-            "added_at": datetime.now(UTC).isoformat(timespec="seconds"),
+            "added_at": datetime.now(UTC).isoformat(timespec="microseconds"),
         }
         memory_id = self._db.execute(
             f"INSERT INTO memories ({', '.join(row)}) VALUES (:{', :'.join(row)})", row

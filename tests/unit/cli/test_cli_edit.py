@@ -115,3 +115,23 @@ def test_output_that_would_destroy_something_is_refused(
     assert "is a folder" in error("merge", memory_file, "-o", tmp_path, "--force")["message"]
     told = error("merge", memory_file, "-o", tmp_path / "absent" / "x.icae")
     assert told["got"] == str(tmp_path / "absent")
+
+
+@pytest.mark.parametrize("call", ["append", "edit", "refine"])
+def test_change_that_lost_a_race_is_an_error_and_the_other_change_stays(
+    error, loaded, tiny, made, memory_file, more, monkeypatch, call
+) -> None:
+    def changed_meanwhile(*arguments: object, **options: object) -> Memory:
+        made["other"].save(memory_file)
+        return made["notes"]
+
+    method = {"append": "append", "edit": "replace", "refine": "refine"}[call]
+    monkeypatch.setattr(type(tiny), method, changed_meanwhile)
+    options = {"append": [more], "edit": ["--delete", "1:4"], "refine": []}[call]
+    if call == "refine":
+        monkeypatch.setattr(
+            type(tiny), method, lambda *_, **__: iter([changed_meanwhile(), made["notes"]])
+        )
+    told = error(call, memory_file, *options)
+    assert "changed by another program" in told["message"]
+    assert Memory.load(memory_file) == made["other"]

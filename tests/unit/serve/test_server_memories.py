@@ -3,6 +3,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from icae.errors import MemoryFileError
 from icae.memory import memory_bytes, memory_from_bytes
 from icae.serve.limits import Limits
+from icae.store import NewMemory, open_store
 
 FILE = {"Content-Type": "application/octet-stream"}
 LATER = {"Prefer": "wait=3, Respond-Async"}
@@ -143,6 +145,35 @@ def test_an_appended_memory_is_that_of_the_engine(
     expected = engine.append(engine.compress(text, name="fox"), " It sleeps.")
     assert held.documents == expected.documents
     assert (longer.json()["id"], longer.json()["tokens"]) == (made["id"], expected.tokens)
+
+
+def test_an_append_that_another_process_overtook_is_refused_and_loses_nothing(
+    serve: Any, engine: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = serve()
+    made = server.make_memory()
+    other = engine.compress("Somebody else wrote this.")
+
+    def overtaken(icae: Any, memory: Any, text: str) -> Any:
+        with open_store(tmp_path / "memories.db") as store:
+            (name,) = store.records()[0].names
+            store.add([NewMemory(name=name, memory=other)])
+        return memory
+
+    monkeypatch.setattr(type(engine), "append", overtaken)
+    with server.client() as http:
+        refused = http.post(f"/v1/memories/{made['id']}/append", json={"text": " More."})
+        assert (refused.status_code, refused.json()["error"]["code"]) == (409, "memory_changed")
+        held = http.get(f"/v1/memories/{made['id']}/file").content
+    assert memory_from_bytes(held, where="it").documents[0].source == "Somebody else wrote this."
+
+
+def test_memories_of_one_second_are_listed_in_the_order_they_were_made(serve: Any) -> None:
+    server = serve()
+    made = [server.make_memory(f"The fox is in inn {i}.")["id"] for i in range(6)]
+    with server.client() as http:
+        listed = [memory["id"] for memory in http.get("/v1/memories").json()["data"]]
+    assert listed == made[::-1]
 
 
 def test_a_memory_that_must_hold_more_than_slots_do_stays_verbatim(shared: Any, http: Any) -> None:

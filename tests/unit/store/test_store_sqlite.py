@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from icae.errors import InputError, StoreError
+from icae.errors import ConflictError, InputError, StoreError
 from icae.memory import Memory
 from icae.store import NewMemory, SqliteStore, create_store, open_store
 
@@ -54,6 +54,21 @@ def test_name_moves_to_the_new_version_of_a_document(store, build) -> None:
     assert new.replaced == old.key
     assert store.get("report").key == new.key
     assert store.get(old.key).names == ()
+
+
+def test_change_of_a_memory_that_somebody_else_changed_is_refused(store, build) -> None:
+    first, other = store.add([NewMemory(name=n, memory=build(f"{n} text")) for n in ("a", "b")])
+    store.add([NewMemory(name="a", memory=build("a second text"), replaces=first.key)])
+    late = NewMemory(name="a", memory=build("a late text"), replaces=first.key)
+    free = NewMemory(name="b", memory=build("nothing of it"), replaces=other.key)
+    with pytest.raises(ConflictError, match="changed by somebody else") as told:
+        store.add([free, late])
+    assert first.key in str(told.value)
+    assert store.load("a").documents[0].source == "a second text"
+    assert store.get("b").key == other.key
+    store.remove_name("b")
+    with pytest.raises(ConflictError, match="no memory of that name"):
+        store.add([free])
 
 
 def test_several_memories_are_added_together_or_not_at_all(store, build) -> None:
