@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import sys
 from collections.abc import Callable
@@ -106,6 +107,8 @@ def main() -> None:
 
     Exit codes: 0 success, 1 an `IcaeError`, 2 wrong usage, 130 Ctrl-C, 141 closed pipe.
     """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # cp1252, cp949, ASCII: ? for what they lack
     try:
         app(prog_name="icae")
     except KeyboardInterrupt:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,9 +16,6 @@ from icae.errors import ConfigError
 
 if TYPE_CHECKING:
     from icae.config import Recipe
-
-# YAML 1.1 reads 1e-4 as text; people mean the number.
-_EXPONENT = re.compile(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,19 +107,9 @@ def _apply(raw: Any, setting: str) -> None:
         raise ConfigError(
             "A setting cannot be read.", got=f"--set {setting}", expected="section.key=value"
         )
-    import yaml
+    from icae.config.parsing import parse_yaml
 
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(
-            "A setting cannot be read.",
-            got=f"--set {setting}",
-            expected="a value that YAML can read",
-        ) from error
-    if isinstance(value, str) and _EXPONENT.fullmatch(value):
-        number = float(value)
-        value = int(number) if number.is_integer() else number
+    value = parse_yaml(text, where=f"The value of --set {key.strip()}")
     _set(raw, parts, value, where=f"--set {setting}")
 
 

@@ -6,6 +6,7 @@ Unknown keys, duplicate keys, wrong types and missing keys are refused with the 
 from __future__ import annotations
 
 import functools
+import re
 import types
 import typing
 from collections.abc import Mapping, Sequence
@@ -16,6 +17,8 @@ from typing import Any, Literal, TypeVar
 from icae.errors import ConfigError
 
 T = TypeVar("T")
+
+_EXPONENT = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)[eE][+-]?\d{1,3}$")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,6 +74,21 @@ def read_yaml(path: str | Path) -> Any:
     Raises:
         ConfigError: If it is missing, is not YAML or names a key twice.
     """
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(
+            f"Cannot read the recipe {path}.", got=str(error), fix="Give the path of a YAML file."
+        ) from error
+    return parse_yaml(text, where=str(path))
+
+
+def parse_yaml(text: str, *, where: str) -> Any:
+    """Parse YAML; ``1e-3`` is a number (YAML 1.1 alone would read it as text).
+
+    Raises:
+        ConfigError: If it is not YAML or names a key twice; the message names `where`.
+    """
     import yaml
 
     class Loader(yaml.SafeLoader):
@@ -82,20 +100,24 @@ def read_yaml(path: str | Path) -> Any:
             if twice:
                 line = node.start_mark.line + 1
                 raise ConfigError(
-                    f"{path}: a key is given twice.",
+                    f"{where}: a key is given twice.",
                     got=f"{twice[0]}, in the mapping at line {line}",
                     expected="each key once",
                 )
             return super().construct_mapping(node, deep)
 
+        def construct_exponent(self, node: yaml.ScalarNode) -> float:
+            number = float(node.value)
+            return int(number) if number.is_integer() else number
+
+    Loader.add_implicit_resolver("!exponent", _EXPONENT, list("+-.0123456789"))
+    Loader.add_constructor("!exponent", Loader.construct_exponent)
     try:
-        return yaml.load(Path(path).read_text(encoding="utf-8"), Loader)
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(
-            f"Cannot read the recipe {path}.", got=str(error), fix="Give the path of a YAML file."
-        ) from error
+        return yaml.load(text, Loader)
     except yaml.YAMLError as error:
-        raise ConfigError(f"{path} is not valid YAML.", got=" ".join(str(error).split())) from error
+        raise ConfigError(
+            f"{where} is not valid YAML.", got=" ".join(str(error).split())
+        ) from error
 
 
 def to_dict(config: Any) -> dict[str, Any]:

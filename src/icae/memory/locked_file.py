@@ -63,7 +63,7 @@ def locked(path: str | Path, *, timeout_s: float = LOCK_TIMEOUT_S) -> Iterator[L
     """
     path = Path(path)
     hidden = path.with_name(f".{path.name}.lock")
-    lock = FileLock(hidden, timeout=timeout_s)
+    lock = FileLock(hidden, timeout=timeout_s, poll_interval=0.02)
     try:
         path.parent.stat()  # the lock would make a folder that is missing
         lock.acquire()

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import os
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import pytest
 
 import icae as package
 from icae.cli import app as app_module
+from word_memories import word_memory
 
 RUN = [sys.executable, "-c", "from icae.cli.app import main; main()"]
 # What is left in a buffer at exit matters here, so output has to be buffered.
@@ -74,6 +76,26 @@ def test_full_disk_is_an_error_without_a_traceback(memory_file, options) -> None
     assert done.returncode == 1
     assert done.stderr.startswith("The result cannot be written")
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "cp949", "ascii"])
+@pytest.mark.parametrize("command", ["inspect notes.icae", "--help"])
+def test_output_that_lacks_a_character_gets_the_rest(
+    tmp_path, monkeypatch, encoding, command
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    word_memory("漢字 “quoted” — naïve ⟦text⟧", name="漢字 ÿ.txt").save("notes.icae")
+    raw = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(raw, encoding=encoding))
+    monkeypatch.setattr(
+        sys, "argv", ["icae", command, *([str(path)] if command != "--help" else [])]
+    )
+    with pytest.raises(SystemExit) as ended:
+        app_module.main()
+    assert ended.value.code == 0
+    sys.stdout.flush()
+    told = raw.getvalue().decode(encoding)
+    assert ("compress" if command == "--help" else "quoted") in told
 
 
 def test_ctrl_c_outside_a_command_exits_with_130(monkeypatch, capsys) -> None:

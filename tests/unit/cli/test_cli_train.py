@@ -141,7 +141,7 @@ def test_settings_can_complete_a_recipe_and_later_ones_win(tmp_path) -> None:
         ("optim.steps", "cannot be read"),
         ("optim..steps=1", "cannot be read"),
         ("=1", "cannot be read"),
-        ("optim.steps=[1", "cannot be read"),
+        ("optim.steps=[1", "is not valid YAML"),
         ("name.first=x", "no such place"),
         ("data.ratio_curriculum.5.until=1", "no such place"),
     ],

@@ -9,7 +9,7 @@ import yaml
 
 from icae.config import ModelConfig, ObjectiveConfig, OptimConfig, Recipe, load_recipe
 from icae.config.data import DataConfig, RatioStage, TripletFile
-from icae.config.parsing import from_dict, to_dict
+from icae.config.parsing import from_dict, parse_yaml, to_dict
 from icae.errors import ConfigError
 
 RECIPES = Path(__file__).parents[3] / "recipes"
@@ -115,6 +115,29 @@ def test_a_key_that_is_given_twice_is_refused_at_any_depth(tmp_path: Path) -> No
         with pytest.raises(ConfigError, match="a key is given twice") as caught:
             load_recipe(path)
         assert key in str(caught.value.got)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("1e-3", 0.001),
+        ("5E-4", 0.0005),
+        ("-.5e+1", -5),
+        ("1e4", 10_000),
+        ("2.5e-3", 0.0025),
+        ("'1e-3'", "1e-3"),
+        ("a1e-3", "a1e-3"),
+    ],
+)
+def test_numbers_with_an_exponent_are_numbers(text: str, value: object) -> None:
+    found = parse_yaml(f"key: {text}", where="it")["key"]
+    assert (found, type(found)) == (value, type(value))
+
+
+def test_a_recipe_may_name_its_learning_rate_with_an_exponent(tmp_path: Path) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_text("name: a\noptim: {learning_rate: 1e-3}\n")
+    assert load_recipe(path).optim.learning_rate == 0.001
 
 
 @pytest.mark.parametrize(
