@@ -42,7 +42,7 @@ from icae.model import (
     read_info,
     tokenizer_hash,
 )
-from icae.model.adapter_files import default_adapter
+from icae.model.adapter_files import adapter_folder
 from icae.model.base_files import stop_tokens
 from icae.model.key_values import KeyValueModel
 
@@ -255,6 +255,7 @@ class Icae(Reader):
 def load(
     adapter: str | Path | None = None,
     *,
+    made_by: Provenance | None = None,
     base: str | None = None,
     device: str | None = None,
     dtype: str | None = None,
@@ -262,7 +263,9 @@ def load(
     """Load an adapter and its base model.
 
     Args:
-        adapter: Adapter folder; by default the one shipped for SmolLM2-135M-Instruct.
+        adapter: Adapter folder; by default the one in the package that `made_by` names, else
+            the default one, which is for SmolLM2-135M-Instruct.
+        made_by: What made the memories that are to be read or changed: ``memory.provenance``.
         base: Base model name, hub id or folder; by default the one the adapter records.
         device: Torch device; by default CUDA, then MPS, then the CPU.
         dtype: ``bfloat16`` or ``float32``; by default bfloat16 where the device computes
@@ -270,10 +273,11 @@ def load(
 
     Raises:
         AdapterError: If the adapter cannot be read or belongs to another base.
+        IncompatibleMemoryError: If no adapter is given and none in the package made them.
         BaseModelError: If the base model cannot be loaded.
         InputError: If the device or dtype is not known.
     """
-    folder = default_adapter() if adapter is None else Path(adapter)
+    folder = adapter_folder(adapter, made_by)
     info = read_info(folder)
     place = pick_device(device)
     precision = pick_dtype(dtype, place)
@@ -297,21 +301,25 @@ def load(
     return Icae(model, info, tokenizer, provenance)
 
 
-@functools.lru_cache(maxsize=1)
-def _default() -> Icae:
-    return load()
+@functools.lru_cache(maxsize=2)
+def _loaded(folder: Path) -> Icae:
+    return load(folder)
+
+
+def _maker_of(memory: Memory) -> Icae:
+    return _loaded(adapter_folder(None, memory.provenance))
 
 
 def compress(text: str, *, ratio: float = 4.0, name: str = "text") -> Memory:
     """`Icae.compress` with the default adapter, loaded on first use and kept."""
-    return _default().compress(text, ratio=ratio, name=name)
+    return _loaded(adapter_folder(None)).compress(text, ratio=ratio, name=name)
 
 
 def ask(memory: Memory, question: str, *, max_new_tokens: int = 128) -> Answer:
-    """`Icae.ask` with the default adapter, loaded on first use and kept."""
-    return _default().ask(memory, question, max_new_tokens=max_new_tokens)
+    """`Icae.ask` with the adapter in the package that made the memory, loaded and kept."""
+    return _maker_of(memory).ask(memory, question, max_new_tokens=max_new_tokens)
 
 
 def reconstruct(memory: Memory, *, spans: Sequence[int] | None = None) -> list[Reconstruction]:
-    """`Icae.reconstruct` with the default adapter, loaded on first use and kept."""
-    return _default().reconstruct(memory, spans=spans)
+    """`Icae.reconstruct` with the adapter in the package that made the memory."""
+    return _maker_of(memory).reconstruct(memory, spans=spans)

@@ -21,8 +21,8 @@ from icae.errors import BaseModelError, InputError
 from icae.memory import Provenance
 from icae.model.adapter_files import (
     AdapterInfo,
+    adapter_folder,
     adapter_hash,
-    default_adapter,
     objective_vectors,
     read_info,
     require_base,
@@ -62,6 +62,7 @@ log = logging.getLogger(__name__)
 def open_reader(
     adapter: str | Path | None = None,
     *,
+    made_by: Provenance | None = None,
     base: str | None = None,
     runtime: RuntimeName = "auto",
     device: str | None = None,
@@ -72,7 +73,9 @@ def open_reader(
     """Open an adapter for reading memories.
 
     Args:
-        adapter: Adapter folder; by default the one shipped for SmolLM2-135M-Instruct.
+        adapter: Adapter folder; by default the one in the package that `made_by` names, else
+            the default one, which is for SmolLM2-135M-Instruct.
+        made_by: What made the memories that are to be read: ``memory.provenance``.
         base: Base model; by default the one the adapter records.
         runtime: ``auto``: vLLM where the address of a server is given; else llama.cpp where
             it is installed, knows the base model, no other device than the CPU is there or
@@ -86,9 +89,11 @@ def open_reader(
         InputError: If runtime, device or dtype is not known, or they do not go together.
         MissingDependencyError: If what runs it is asked for and not installed.
         AdapterError: If the adapter cannot be read or belongs to another base.
+        IncompatibleMemoryError: If no adapter is given and none in the package made them.
         BaseModelError, ServiceError: If base model or server cannot be had.
     """
     runtime = runtime_name(runtime)
+    adapter = adapter_folder(adapter, made_by)
     if engine is not None or runtime == "vllm":
         return open_vllm(_engine(runtime, engine, device), adapter, base=base, dtype=dtype)
     load_torch = load_torch or _open_torch
@@ -147,10 +152,9 @@ def _prefers_llamacpp(device: str | None) -> bool:
     return installed and (device == "cpu" or (device is None and not NVIDIA_DRIVER.exists()))
 
 
-def _holds_slots(adapter: str | Path | None) -> bool:
+def _holds_slots(adapter: Path) -> bool:
     """Whether the memories of an adapter are input embeddings, which every runtime reads."""
-    info = read_info(default_adapter() if adapter is None else adapter)
-    return info.model.memory == "embeddings"
+    return read_info(adapter).model.memory == "embeddings"
 
 
 def _open_torch(
@@ -174,7 +178,7 @@ class _Files:
     @classmethod
     def find(cls, adapter: str | Path | None, base: str | None, dtype: str | None) -> _Files:
         precision = _precision(dtype)
-        path = default_adapter() if adapter is None else Path(adapter)
+        path = adapter_folder(adapter)
         info = read_info(path)
         require_slots(info)
         name = base or info.base_model

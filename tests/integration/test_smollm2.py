@@ -16,6 +16,7 @@ from icae.compression.adaptive import FidelityPolicy
 from icae.compression.refinement import RefineConfig
 from icae.memory import Embeddings, Memory, memory_bytes
 from icae.model import load_tokenizer, tokenize, tokenizer_hash, weight_hash
+from icae.model.adapter_files import ADAPTERS, DEFAULT_ADAPTER
 from icae.model.base_files import DEFAULT_BASE
 from icae.opening import config_file
 from icae.serve.plan import ModelSizes, Workload, plan
@@ -117,7 +118,7 @@ def test_compressing_and_asking_stays_under_a_gibibyte_and_a_half(
     document: Path, environment: dict[str, str]
 ) -> None:
     done = subprocess.run(
-        [sys.executable, "-c", COMPRESS_AND_ASK, str(api.default_adapter()), str(document)],
+        [sys.executable, "-c", COMPRESS_AND_ASK, str(ADAPTERS / DEFAULT_ADAPTER), str(document)],
         capture_output=True,
         text=True,
         env=environment,

@@ -12,7 +12,7 @@ import icae
 from icae import engine as api
 from icae.engine import Icae
 from icae.errors import AdapterError, InputError
-from icae.model import save_adapter, tokenizer_hash
+from icae.model import adapter_files, save_adapter, tokenizer_hash
 
 TEXT = "The inner thing is in the thin tin: a thief ran there, and the end is near.\n" * 2
 
@@ -67,20 +67,22 @@ def test_load_refuses_an_adapter_of_another_base(
         icae.load(folders[1], device="cpu", dtype="int8")
 
 
-def test_the_module_functions_load_the_default_adapter_once(
-    engine: Icae, monkeypatch: pytest.MonkeyPatch
+def test_the_module_functions_load_the_adapter_of_the_memory_once(
+    folders: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    loads: list[int] = []
-    monkeypatch.setattr(api, "load", lambda: loads.append(1) or engine)
-    api._default.cache_clear()
+    engine = icae.load(folders[1], device="cpu", dtype="float32")
+    loads: list[Path] = []
+    monkeypatch.setattr(api, "load", lambda folder: loads.append(folder) or engine)
+    monkeypatch.setattr(adapter_files, "ADAPTERS", folders[1].parent)
+    api._loaded.cache_clear()
     try:
         memory = icae.compress(TEXT, ratio=4, name="n")
         answer = icae.ask(memory, "Who?", max_new_tokens=2)
         written = icae.reconstruct(memory, spans=[1])
     finally:
-        api._default.cache_clear()
+        api._loaded.cache_clear()
 
-    assert loads == [1]
+    assert loads == [folders[1]]
     assert memory == engine.compress(TEXT, ratio=4, name="n")
     assert answer.text == engine.ask(memory, "Who?", max_new_tokens=2).text
     assert written == engine.reconstruct(memory, spans=[1])

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,7 +18,7 @@ from icae.cli.answers import Mode, Writer, answered, require_one_file, use_kv
 from icae.cli.command import AsJson, Outcome, command
 from icae.cli.memories import load_memories, require_source, token_places
 from icae.cli.options import Count, DecoderOptions, KeepKv, MaxNewTokens
-from icae.errors import InputError, MemoryFileError, StoreError
+from icae.errors import IncompatibleMemoryError, InputError, MemoryFileError, StoreError
 
 if TYPE_CHECKING:
     from icae.config.types import Answer
@@ -102,7 +103,7 @@ def ask(
         from icae.store import open_store
 
         with open_store(how.store) as opened:
-            answer = _store_answerer(opened, decoder.open(), how)
+            answer = _store_answerer(opened, decoder, how)
             return Outcome(payload=_answer_all(answer, asked, how, about={"store": how.store}))
     memory = load_memories(*memories)
     note = ""
@@ -112,7 +113,7 @@ def ask(
         from icae.memory.risk_note import risk_note
 
         note = risk_note(memory, token_places(memory, decoder.base))
-    icae = decoder.open()
+    icae = decoder.open(memory.provenance)
     if how.mode == "memory" and len(memories) == 1:
         use_kv(icae, memory, memories[0], keep="always" if how.kv else "renew")
     about = {"memories": [str(path) for path in memories]}
@@ -142,10 +143,12 @@ def _answer_all(
 CITATION_FIELDS = ("document", "char_start", "char_end", "positions", "score", "snippet", "key")
 
 
-def _store_answerer(store: MemoryStore, icae: Reader, how: AskOptions) -> Answerer:
+def _store_answerer(store: MemoryStore, decoder: DecoderOptions, how: AskOptions) -> Answerer:
     """Answers from the passages of a store, and cites them."""
+    opened = functools.cache(lambda adapter: replace(decoder, adapter=adapter).open())
 
     def answer(question: str) -> dict[str, Any]:
+        icae = opened(decoder.adapter or _adapter_for(store, question))
         found = _retrieve(store, question, budget=how.budget, readable=icae.readable)
         payload = how.ask(icae, found.memory, question)
         for citation in () if how.as_json else found.citations:
@@ -159,6 +162,18 @@ def _store_answerer(store: MemoryStore, icae: Reader, how: AskOptions) -> Answer
         return {**payload, "sources": sources}
 
     return answer
+
+
+def _adapter_for(store: MemoryStore, question: str) -> str:
+    """The adapter in the package that made the best passage which one of these made."""
+    from icae.model.adapter_files import adapter_folder
+    from icae.store.retrieval import MOST_HITS
+
+    hits = store.search(question, limit=MOST_HITS)
+    for made_by in dict.fromkeys(store.get(hit.key).provenance for hit in hits):
+        with suppress(IncompatibleMemoryError):
+            return str(adapter_folder(None, made_by))
+    return str(adapter_folder(None))
 
 
 def _retrieve(

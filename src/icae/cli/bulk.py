@@ -66,9 +66,9 @@ def bulk(
 
 def _maker(model: ModelOptions) -> dict[str, str]:
     """What memories depend on beside the settings of the run, read without the model."""
-    from icae.model.adapter_files import adapter_hash, default_adapter, read_info
+    from icae.model.adapter_files import adapter_folder, adapter_hash, read_info
 
-    folder = default_adapter() if model.adapter is None else Path(model.adapter)
+    folder = adapter_folder(model.adapter)
     return {
         "adapter": adapter_hash(folder),
         "base": model.base or read_info(folder).base_model,

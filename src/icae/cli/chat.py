@@ -125,7 +125,7 @@ def chat(
     if kv:
         require_one_file(memories, "memory")
     memory = load_memories(*memories)
-    icae = decoder.open()
+    icae = decoder.open(memory.provenance)
     if len(memories) == 1:
         use_kv(icae, memory, memories[0], keep="always" if kv else "renew")
     conversation = Conversation(

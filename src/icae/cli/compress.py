@@ -153,7 +153,8 @@ def compress(
         from icae.data.documents import read_document
 
         document = read_document(file)
-        icae = model.load()
+        stopped = locked.load() if resume and target.exists() else None
+        icae = model.load(None if stopped is None else stopped.provenance)
         start = time.perf_counter()
         saver = _Saver(locked, keep_source=not no_source)
         with console.progress("Compressing spans") as on_progress, saver.said_when_stopped():
@@ -164,12 +165,12 @@ def compress(
                 verify=not wanted.no_verify,
                 policy=wanted.policy(icae),
                 on_progress=on_progress,
-                start=locked.load() if resume and target.exists() else None,
+                start=stopped,
                 on_settled=saver.save_at_times,
             )
         memory = _refined(icae, memory, wanted.refinement(), saver)
     if kv:
-        use_kv(model.reader(runtime, loaded=icae), memory, target, keep="always")
+        use_kv(model.reader(runtime, memory.provenance, loaded=icae), memory, target, keep="always")
     payload = _payload(memory, target, icae, time.perf_counter() - start)
     return Outcome(payload=payload, show=lambda: _show(memory, payload))
 
@@ -194,7 +195,7 @@ def refine(
     config = RefineConfig(steps=steps, target=min_fidelity)
     with output.locked(memory_path) as target:
         memory = load_memories(memory_path)
-        icae = model.load()
+        icae = model.load(memory.provenance)
         start = time.perf_counter()
         better = _refined(icae, memory, config, _Saver(target, keep_source=True))
         changed = sum(

@@ -61,7 +61,7 @@ def append(
         source = _source(memory, document)
         text = _read(file)
         joint = "" if source[-1:].isspace() or text[:1].isspace() else "\n"
-        icae = model.load()
+        icae = model.load(memory.provenance)
         start = time.perf_counter()
         longer = icae.append(memory, joint + text, document=document, ratio=ratio)
         return _saved(memory, longer, target, start)
@@ -96,7 +96,7 @@ def edit(
             (first, last), text = _range(replace[0], source, "--replace"), _read(replace[1])
         else:
             (first, last), text = _range(delete or "", source, "--delete"), ""
-        icae = model.load()
+        icae = model.load(memory.provenance)
         start = time.perf_counter()
         changed = icae.replace(memory, first, last, text, document=document, ratio=ratio)
         return _saved(memory, changed, target, start)

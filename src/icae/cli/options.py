@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from icae.decode.reader import Reader
     from icae.decode.vllm.client import VllmAddress
     from icae.engine import Icae
+    from icae.memory import Provenance
 
 Base = Annotated[
     str | None,
@@ -76,24 +77,36 @@ class ModelOptions(BaseOptions):
         adapter: Adapter folder.
     """
 
-    adapter: Annotated[str | None, Option(metavar="PATH", show_default="the default adapter")] = (
-        None
-    )
+    adapter: Annotated[
+        str | None, Option(metavar="PATH", show_default="the memory's, else the default one")
+    ] = None
 
-    def load(self) -> Icae:
-        """Load the base model and the adapter; raises as `icae.engine.load` does."""
+    def load(self, made_by: Provenance | None = None) -> Icae:
+        """Load the base model and the adapter; as `icae.engine.load`."""
         from icae import engine
 
         with status("Loading the model"):
-            return engine.load(self.adapter, base=self.base, device=self.device, dtype=self.dtype)
+            return engine.load(
+                self.adapter,
+                made_by=made_by,
+                base=self.base,
+                device=self.device,
+                dtype=self.dtype,
+            )
 
     def reader(
-        self, runtime: str, *, server: VllmAddress | None = None, loaded: Icae | None = None
+        self,
+        runtime: str,
+        made_by: Provenance | None = None,
+        *,
+        server: VllmAddress | None = None,
+        loaded: Icae | None = None,
     ) -> Reader:
         """Open what reads memories.
 
         Args:
             runtime: ``auto``, ``torch``, ``llamacpp`` or ``vllm``.
+            made_by: What made the memories, for the adapter where none is named.
             server: The vLLM server of the runtime ``vllm``, or None.
             loaded: What answers with torch if it is loaded already.
 
@@ -105,6 +118,7 @@ class ModelOptions(BaseOptions):
         with status("Loading the model"):
             return opening.open_reader(
                 self.adapter,
+                made_by=made_by,
                 base=self.base,
                 runtime=opening.runtime_name(runtime),
                 device=self.device,
@@ -157,9 +171,9 @@ class DecoderOptions(ModelOptions, VllmOptions):
 
     runtime: Runtime = "auto"
 
-    def open(self) -> Reader:
-        """Open what reads memories; raises as `reader` does."""
-        return self.reader(self.runtime, server=self.server())
+    def open(self, made_by: Provenance | None = None) -> Reader:
+        """Open what reads memories; as `reader`."""
+        return self.reader(self.runtime, made_by, server=self.server())
 
 
 def split_names(text: str) -> tuple[str, ...]:

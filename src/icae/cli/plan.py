@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from typer import Argument, Option
@@ -112,9 +111,9 @@ def _architecture(
 ) -> tuple[str, ModelConfig]:
     """The base model, and the architecture of the adapter that there is or will be."""
     from icae.config import ModelConfig
-    from icae.model.adapter_files import default_adapter, read_info
+    from icae.model.adapter_files import adapter_folder, read_info
 
-    info = read_info(default_adapter() if adapter is None else Path(adapter))
+    info = read_info(adapter_folder(adapter))
     base = model or info.base_model
     own = adapter is not None or base == info.base_model
     config = info.model if own else ModelConfig()

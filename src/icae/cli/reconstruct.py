@@ -51,7 +51,7 @@ def reconstruct(
         memory.span_source(index)  # raises if there is no such span
     if compare:
         require_source(memory, "--compare")
-    icae = decoder.open()
+    icae = decoder.open(memory.provenance)
     start = time.perf_counter()
     with console.progress("Reconstructing spans") as on_progress:
         spans = icae.reconstruct(memory, spans=wanted, on_progress=on_progress)

@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     from icae.decode.vllm.client import VllmAddress
     from icae.decode.vllm.runtime import VllmRuntime
     from icae.engine import Icae
+    from icae.memory import Provenance
     from icae.serve.limits import Limits
+    from icae.store import MemoryStore
 
 Seconds = Annotated[float, Option(min=1, metavar="S")]
 Megabytes = Annotated[float, Option(min=0.001, metavar="N")]
@@ -94,7 +96,7 @@ def serve(*, options: ServerOptions, model: ModelOptions) -> Outcome:
     server = options.server()
     start = time.perf_counter()
     with create_store(options.store) as store, listen(options.host, options.port) as sock:
-        icae = model.load()
+        icae = model.load(_maker_of(store))
         vllm = None if server is None else _connect(icae, server, model.adapter)
         service = Service(
             icae,
@@ -136,12 +138,28 @@ def serve_key(
     )
 
 
+def _maker_of(store: MemoryStore) -> Provenance | None:
+    """What made the memories of a store, if one adapter made them all."""
+    makers = {record.provenance.adapter_hash: record.provenance for record in store.records()}
+    if len(makers) > 1:
+        console.note(
+            f"{store.location} has memories of {len(makers)} adapters; those of the one that is "
+            "loaded are answered from. `icae upgrade --store` compresses the others again."
+        )
+        return None
+    return next(iter(makers.values()), None)
+
+
 def _connect(icae: Icae, server: VllmAddress, adapter: str | None) -> VllmRuntime:
     """Let a vLLM server answer, with a secret of its own where the environment gave none."""
     from icae import opening
+    from icae.model.adapter_files import adapter_folder
 
     made = icae.provenance
     secret = server.secret or secrets.token_hex(32)
     return opening.connect_vllm(
-        replace(server, secret=secret), adapter, base=made.base_model, dtype=made.slot_dtype
+        replace(server, secret=secret),
+        adapter_folder(adapter, made),
+        base=made.base_model,
+        dtype=made.slot_dtype,
     )

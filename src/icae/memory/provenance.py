@@ -75,7 +75,8 @@ class Provenance:
             f"{'s' if len(differing) == 1 else ''}.",
             got=f"{what_other}: " + ", ".join(theirs[label][1] for label in differing),
             expected=f"{what_self}: " + ", ".join(mine[label][1] for label in differing),
-            fix="Use the model and adapter that made the memory, or compress the documents again.",
+            fix="Use the model and adapter that made the memory, or compress the documents again: "
+            "`icae upgrade` does from the text that memories keep.",
         )
 
     def _identity(self) -> dict[str, tuple[object, str]]:

@@ -6,13 +6,14 @@ a JSON record and a model card. Each is refused where another is wanted.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
@@ -20,13 +21,16 @@ from safetensors import SafetensorError, safe_open
 from icae.config import ModelConfig
 from icae.config.parsing import from_dict, to_dict
 from icae.config.types import OWN_TOKENS, FloatArray, Method, Objective
-from icae.errors import AdapterError, ConfigError
+from icae.errors import AdapterError, ConfigError, IncompatibleMemoryError
 
 VERSION = 1
 """Version of every record."""
 
+ADAPTERS = Path(str(resources.files("icae") / "adapters"))
+"""Folder of the adapters in the package."""
+
 DEFAULT_ADAPTER = "smollm2-135m"
-"""Name of the adapter folder shipped in the package."""
+"""Name of the one among them that is used where none is named; all others read memories."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,9 +126,52 @@ class AdapterInfo:
     metrics: Mapping[str, float] = field(default_factory=dict)
 
 
-def default_adapter() -> Path:
-    """Folder of the adapter shipped in the package."""
-    return Path(str(resources.files("icae") / "adapters" / DEFAULT_ADAPTER))
+class Maker(Protocol):
+    """What a memory says of the adapter that made it; see `icae.memory.Provenance`."""
+
+    @property
+    def adapter(self) -> str: ...  # noqa: D102
+    @property
+    def adapter_hash(self) -> str: ...  # noqa: D102
+
+
+def adapter_folder(adapter: str | Path | None, maker: Maker | None = None) -> Path:
+    """The folder of an adapter that is to be used.
+
+    Args:
+        adapter: A folder, or None for the one in the package that made a memory, and without
+            a memory for the default one.
+        maker: What made the memory that is to be read or changed.
+
+    Raises:
+        IncompatibleMemoryError: If no folder is given and none in the package made it.
+    """
+    if adapter is not None:
+        return Path(adapter)
+    shipped = _shipped()
+    if maker is None:
+        return shipped[0]
+    for folder in shipped:
+        if _shipped_hash(folder) == maker.adapter_hash:
+            return folder
+    raise IncompatibleMemoryError(
+        "The memory was made by an adapter that is not in the package.",
+        got=f"adapter {maker.adapter} ({maker.adapter_hash})",
+        expected=" or ".join(f"{read_info(f).name} ({_shipped_hash(f)})" for f in shipped),
+        fix="Name the folder of its adapter with --adapter, or compress the document again: "
+        "`icae upgrade` does from the text that the memory keeps.",
+    )
+
+
+def _shipped() -> list[Path]:
+    """The adapters in the package, the default one first."""
+    folders = sorted(path.parent for path in ADAPTERS.glob(f"*/{ADAPTER.record}"))
+    return sorted(folders, key=lambda folder: folder.name != DEFAULT_ADAPTER)
+
+
+@functools.cache
+def _shipped_hash(folder: Path) -> str:
+    return adapter_hash(folder)
 
 
 def write_info(info: AdapterInfo, folder: Path) -> None:

@@ -128,7 +128,7 @@ def _nothing_found(store: MemoryStore, question: str, made_by: Provenance | None
             f"Nothing in {store.location} that the loaded adapter can read matches the question.",
             got=f"matches made by adapter {made.adapter} on {made.base_model}",
             expected="memories made by the loaded adapter",
-            fix="Load that adapter with --adapter, or add the documents again with this one.",
+            fix="Load that adapter with --adapter, or compress them again: `icae upgrade --store`.",
         )
     return StoreError(
         f"Nothing in {store.location} matches the question.",

@@ -31,7 +31,7 @@ from icae.model import (
     weight_hash,
 )
 from icae.model.adapter import model_class
-from icae.model.adapter_files import FULL_CONTEXT, KINDS, RIVAL, default_adapter, objective_vectors
+from icae.model.adapter_files import ADAPTERS, FULL_CONTEXT, KINDS, RIVAL, objective_vectors
 from icae.model.card import model_card
 from icae.model.objectives import instruction
 
@@ -275,10 +275,11 @@ def test_records_of_removed_settings_are_read_where_they_change_nothing(
         assert "0031da2" in str(caught.value.fix)
 
 
-def test_the_shipped_adapter_and_its_hash_are_what_they_were() -> None:
-    info = read_info(default_adapter())
+def test_the_adapter_of_release_0_1_0_and_its_hash_are_what_they_were() -> None:
+    folder = ADAPTERS / "smollm2-135m"
+    info = read_info(folder)
     assert (info.name, info.model.objective_tokens) == ("smollm2-135m-cpu32", 4)
-    assert adapter_hash(default_adapter())[:16] == "848233a8d7ea0230"
+    assert adapter_hash(folder)[:16] == "848233a8d7ea0230"
 
 
 def test_a_full_context_reader_of_the_first_form_is_read(saved: Any) -> None:

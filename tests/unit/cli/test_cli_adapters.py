@@ -1,0 +1,146 @@
+"""Memories of an adapter in the package that is not the default one: no option names it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import icae as package
+from icae.engine import Icae
+from icae.memory import Memory
+from icae.model import adapter_files, save_adapter
+
+TEXT = "The inner thing is in the thin tin: a thief ran there, and the end is near.\n"
+CPU = ("--device", "cpu", "--dtype", "float32")
+FEW = ("--max-new-tokens", 4)
+
+
+@pytest.fixture(scope="module")
+def old(
+    tmp_path_factory: pytest.TempPathFactory,
+    build_model: Callable[..., Any],
+    tokenizer: Any,
+    info_for: Callable[..., Any],
+) -> Icae:
+    """The engine of one of two adapters."""
+    folder = tmp_path_factory.mktemp("package")
+    for name, tokens in (("new", 2), ("old", 1)):
+        model = build_model(framing="around", objective_tokens=tokens)
+        model.decoder.save_pretrained(folder / "base")
+        tokenizer.save_pretrained(folder / "base")
+        info = info_for(model, tokenizer, name=name, base=str(folder / "base"))
+        save_adapter(model, info, folder / "adapters" / name)
+    return package.load(folder / "adapters/old", device="cpu", dtype="float32")
+
+
+@pytest.fixture(autouse=True)
+def adapters(old: Icae, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The adapters in the package; the default one is the other."""
+    folder = Path(old.provenance.base_model).parent / "adapters"
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(adapter_files, "ADAPTERS", folder)
+    monkeypatch.setattr(adapter_files, "DEFAULT_ADAPTER", "new")
+    return folder
+
+
+@pytest.fixture
+def memory(old: Icae) -> Memory:
+    """A memory that the adapter made, in old.icae."""
+    made = old.compress(TEXT, name="old.txt")
+    made.save("old.icae")
+    Path("more.txt").write_text("The end.")
+    return made
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("append", "old.icae", "more.txt", *CPU),
+        ("edit", "old.icae", "--delete", "0:4", *CPU),
+        ("refine", "old.icae", "--steps", 1, *CPU),
+        ("reconstruct", "old.icae", "--span", 0, *CPU),
+        ("compress", "more.txt", "-o", "old.icae", "--resume", "--min-fidelity", ".1", *CPU),
+    ],
+    ids=lambda arguments: arguments[0],
+)
+def test_command_takes_the_adapter_that_the_memory_names(
+    payload: Any, memory: Memory, arguments: Any
+) -> None:
+    if "--resume" in arguments:
+        Path("more.txt").write_text(TEXT)
+        arguments = (*arguments, "--prefer", "speed")
+    payload(*arguments)
+
+    assert Memory.load("old.icae").provenance == memory.provenance
+
+
+def test_questions_and_chats_are_answered_by_it(payload: Any, old: Icae, memory: Memory) -> None:
+    expected = old.ask(memory, "Who ran?", max_new_tokens=4).text
+
+    assert payload("ask", "old.icae", "Who ran?", *FEW, *CPU)["answer"] == expected
+    (turn,) = payload("chat", "old.icae", *FEW, *CPU, stdin="Who ran?\n")["turns"]
+    assert turn["answer"] == expected
+
+
+def test_each_question_to_a_store_is_answered_by_the_adapter_of_the_best_passage(
+    payload: Any, memory: Memory
+) -> None:
+    Path("new.txt").write_text("A golden needle lies in the hay.")
+    Path("moon.txt").write_text("Some moons circle planets.")
+    payload("store", "add", "old.icae", "new.txt", "moon.txt", "-s", "m.db", *CPU)
+    Path("asked.txt").write_text("Golden needle?\nWhich thief?\n")
+    told = payload("ask", "--store", "m.db", "--questions", "asked.txt", *FEW, *CPU)
+
+    cited = [[source["document"] for source in one["sources"]] for one in told["answers"]]
+    assert cited == [["new.txt"], ["old.icae"]]
+
+
+def test_python_reads_a_memory_with_the_adapter_that_it_names(old: Icae, memory: Memory) -> None:
+    expected = old.ask(memory, "Who ran?", max_new_tokens=4).text
+    on_cpu = {"device": "cpu", "dtype": "float32"}
+
+    reader = package.open_reader(made_by=memory.provenance, runtime="torch", **on_cpu)  # type: ignore[arg-type]
+    assert (reader.name, reader.ask(memory, "Who ran?", max_new_tokens=4).text) == ("old", expected)
+    assert package.load(made_by=memory.provenance, **on_cpu).name == "old"  # type: ignore[arg-type]
+    assert package.load(**on_cpu).name == "new"  # type: ignore[arg-type]
+
+
+def test_adapter_that_is_named_is_taken_whatever_the_memory_says(
+    error: Any, memory: Memory, adapters: Path
+) -> None:
+    told = error("ask", "old.icae", "Who ran?", "--adapter", adapters / "new", *CPU)
+
+    assert "adapter differs" in told["message"]
+    assert "icae upgrade" in told["fix"]
+
+
+def test_memory_of_an_adapter_elsewhere_is_refused_with_what_there_is(
+    error: Any, memory: Memory
+) -> None:
+    maker = replace(memory.provenance, adapter="mine", adapter_hash="f" * 64)
+    replace(memory, provenance=maker).save("mine.icae")
+    told = error("ask", "mine.icae", "Who ran?", *CPU)
+
+    assert told["type"] == "IncompatibleMemoryError"
+    assert told["got"] == f"adapter mine ({'f' * 64})"
+    assert told["expected"].startswith("new (")
+    assert "--adapter" in told["fix"]
+
+
+def test_server_loads_the_adapter_that_made_its_memories(
+    icae: Any, payload: Any, memory: Memory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("uvicorn.Server.run", lambda server, sockets: None)
+    payload("store", "add", "old.icae", "-s", "old.db")
+    served = [payload("serve", "-s", "old.db", "--port", 0, *CPU)["model"]]
+    served += [payload("serve", "-s", "empty.db", "--port", 0, *CPU)["model"]]
+    payload("store", "add", "more.txt", "-s", "old.db", *CPU)
+    mixed = icae("serve", "-s", "old.db", "--port", 0, *CPU)
+
+    assert served == ["old", "new"]
+    assert "memories of 2 adapters" in mixed.stderr
+    assert "Serving new" in mixed.stderr
