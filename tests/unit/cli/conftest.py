@@ -30,7 +30,7 @@ def loaded(monkeypatch: pytest.MonkeyPatch, tiny: Any) -> list[dict[str, Any]]:
     """The tiny engine is what commands load; how it was asked for is in the list."""
     asked: list[dict[str, Any]] = []
 
-    def load(adapter: str | None = None, **options: Any) -> Any:
+    def load(adapter: str | None = None, made_by: Any = None, **options: Any) -> Any:
         asked.append({"adapter": adapter, **options})
         return tiny
 
