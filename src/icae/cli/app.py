@@ -6,9 +6,10 @@ import io
 import logging
 import sys
 from collections.abc import Callable
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from icae import __version__
 from icae.cli import console
@@ -40,10 +41,27 @@ from icae.cli.serve import serve, serve_key
 from icae.cli.store import add, collect, list_memories, remove, search, show, verify
 from icae.cli.train import finetune, pretrain
 
+
+class _Icae(TyperGroup):
+    """The root: where ``--json`` is asked for, wrong usage is told as one object, too."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        ctx.meta["icae.json"] = "--json" in args
+        return super().parse_args(ctx, args)
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except Exception as error:
+            message = getattr(error, "format_message", None)  # click's, of wrong usage alone
+            if message is not None and ctx.meta["icae.json"]:
+                console.write_error("UsageError", message=message())
+            raise
+
+
 app = typer.Typer(
     name="icae",
-    add_completion=False,
-    no_args_is_help=True,
+    cls=_Icae,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
@@ -55,8 +73,15 @@ def _print_version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
+def _help_without_a_command(context: typer.Context) -> None:
+    """Print the help of a group that was called alone: asked for, so on standard output."""
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+
+
+@app.callback(invoke_without_command=True)
 def icae(
+    context: typer.Context,
     version: Annotated[
         bool,
         typer.Option(
@@ -66,6 +91,7 @@ def icae(
 ) -> None:
     """Carry a long context in a quarter of the tokens, without changing the LLM."""
     console.log_to_stderr(logging.WARNING)
+    _help_without_a_command(context)
 
 
 def _add(group: typer.Typer, **commands: Callable[..., None]) -> None:
@@ -75,7 +101,8 @@ def _add(group: typer.Typer, **commands: Callable[..., None]) -> None:
 
 
 def _subgroup(name: str, description: str) -> typer.Typer:
-    group = typer.Typer(no_args_is_help=True, help=description)
+    group = typer.Typer(help=description)
+    group.callback(invoke_without_command=True, help=description)(_help_without_a_command)
     app.add_typer(group, name=name)
     return group
 

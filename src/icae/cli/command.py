@@ -30,6 +30,11 @@ AsJson = Annotated[
     bool, typer.Option("--json", help="Print one JSON object instead of text for people.")
 ]
 
+Quiet = Annotated[
+    bool,
+    typer.Option("--quiet", "-q", help="No progress and no notes; results and errors alone."),
+]
+
 
 def _show_nothing() -> None:
     """Print nothing: the command wrote its result as it came."""
@@ -54,8 +59,8 @@ def command(function: Callable[..., Outcome]) -> Callable[..., None]:
     A parameter whose type is a dataclass becomes one option for each of its fields. The
     help of the command is the docstring, that of an option its line under ``Args`` or, in
     a dataclass, ``Attributes``. A flag needs no name of its own (``no_source`` is
-    ``--no-source``). Every command has ``--json``; a function that writes its result as it
-    comes asks for it with a parameter or field ``as_json: AsJson = False``.
+    ``--no-source``). Every command has ``--quiet`` and ``--json``; a function that writes its
+    result as it comes asks for the latter with a parameter or field ``as_json: AsJson = False``.
 
     With ``--json``, whatever the work or a library prints goes to standard error, and
     standard output gets one object: the payload, or the error. The command exits with 1
@@ -74,8 +79,9 @@ def command(function: Callable[..., Outcome]) -> Callable[..., None]:
     streams = any(option.name == "as_json" for option in options)
     if not streams:
         options.append(_option("as_json", AsJson, False, {}))
+    options.append(_option("quiet", Quiet, False, {}))
 
-    def run(**values: Any) -> None:
+    def run(*, quiet: bool = False, **values: Any) -> None:
         as_json = values["as_json"] if streams else values.pop("as_json")
 
         def work() -> Outcome:
@@ -85,7 +91,8 @@ def command(function: Callable[..., Outcome]) -> Callable[..., None]:
             }
             return function(**built, **values)
 
-        _finish(work, as_json=as_json)
+        with console.quietly() if quiet else nullcontext():
+            _finish(work, as_json=as_json)
 
     run.__name__, run.__doc__, run.__module__ = function.__name__, text, function.__module__
     run.__annotations__ = {option.name: option.annotation for option in options}
@@ -150,9 +157,8 @@ def _outcome(work: Callable[[], Outcome], *, as_json: bool) -> Outcome:
         sys.stdout.flush()
         console.report_error(error)
         if as_json:
-            parts = ("message", "got", "expected", "fix")
-            told = {"type": type(error).__name__, **{p: getattr(error, p) for p in parts}}
-            console.write_json({"error": told})
+            parts = {name: getattr(error, name) for name in ("message", "got", "expected", "fix")}
+            console.write_error(type(error).__name__, **parts)
         raise typer.Exit(EXIT_ERROR) from error
 
 

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, TextIO
 
 from rich.console import Console
@@ -60,9 +61,23 @@ def messages() -> Console:
     return PlainConsole(sys.stderr)
 
 
+_QUIET = ContextVar("quiet", default=False)
+
+
+@contextmanager
+def quietly() -> Iterator[None]:
+    """No progress, notes and warnings for a while; errors stay."""
+    before = _QUIET.set(True)
+    try:
+        yield
+    finally:
+        _QUIET.reset(before)
+
+
 def note(text: str) -> None:
     """Print one dim line of information on standard error."""
-    messages().print(Text(text, style="dim"), soft_wrap=True)
+    if not _QUIET.get():
+        messages().print(Text(text, style="dim"), soft_wrap=True)
 
 
 def report_error(error: IcaeError) -> None:
@@ -93,6 +108,19 @@ def write_json(payload: Mapping[str, Any]) -> None:
     except UnicodeEncodeError:
         text = json.dumps(finite, allow_nan=False)
     print(text, flush=True)
+
+
+def write_error(
+    kind: str,
+    *,
+    message: str,
+    got: str | None = None,
+    expected: str | None = None,
+    fix: str | None = None,
+) -> None:
+    """Print an error as one JSON object on standard output."""
+    told = {"type": kind, "message": message, "got": got, "expected": expected, "fix": fix}
+    write_json({"error": told})
 
 
 def _finite(value: Any) -> Any:
@@ -136,7 +164,7 @@ def progress(label: str) -> Iterator[ProgressCallback]:
         console=out,
         transient=True,
         redirect_stdout=False,
-        disable=not out.is_terminal,
+        disable=_QUIET.get() or not out.is_terminal,
     ) as bar:
         task = bar.add_task(label, total=None)
         begin = said = time.monotonic()
@@ -157,7 +185,7 @@ def progress(label: str) -> Iterator[ProgressCallback]:
 def status(label: str) -> Iterator[Callable[[str], None]]:
     """Show a spinner on standard error, if that is a terminal; yields what replaces the label."""
     console = messages()
-    if not console.is_terminal:
+    if _QUIET.get() or not console.is_terminal:
         yield lambda text: None
         return
     with console.status(Text(label)) as spinner:
@@ -180,6 +208,8 @@ class StderrHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write one record as a line."""
+        if _QUIET.get() and record.levelno <= logging.WARNING:
+            return
         prefix = "Warning: " if record.levelno == logging.WARNING else ""
         print(prefix + self.format(record), file=sys.stderr, flush=True)
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import subprocess
 import sys
@@ -28,6 +29,42 @@ def test_version_is_that_of_the_package(icae) -> None:
 def test_unknown_command_or_option_is_a_usage_error(usage, memory_file) -> None:
     usage("squeeze")
     usage("inspect", memory_file, "--colour")
+
+
+@pytest.mark.parametrize("group", [[], ["store"], ["eval"]])
+def test_group_without_a_command_prints_its_help_as_a_result(icae, group) -> None:
+    result = icae(*group)
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert result.stdout == icae(*group, "--help").stdout
+    assert "Commands" in result.stdout
+
+
+@pytest.mark.parametrize(
+    "call",
+    [["nonsense"], ["inspect"], ["inspect", "x.icae", "--nope"], ["edit", "x.icae"]],
+)
+def test_wrong_usage_is_one_object_with_json(icae, call) -> None:
+    result = icae(*call, "--json")
+    assert result.exit_code == 2
+    told = json.loads(result.stdout)["error"]
+    assert told["type"] == "UsageError"
+    assert told["message"] in " ".join(result.stderr.replace("│", " ").split())
+    assert icae(*call).stdout == ""
+
+
+def test_shell_completes_commands(icae, monkeypatch) -> None:
+    asked = {"_ICAE_COMPLETE": "complete_bash", "COMP_WORDS": "icae sto", "COMP_CWORD": "1"}
+    for name, value in asked.items():
+        monkeypatch.setenv(name, value)
+    assert icae().stdout.split() == ["store"]
+
+
+def test_quiet_leaves_out_notes_and_keeps_results_and_errors(icae, loaded, memory_file) -> None:
+    loud, quiet = icae("ask", memory_file, "Who?"), icae("ask", memory_file, "Who?", "--quiet")
+    assert quiet.stdout == loud.stdout
+    assert "decoder positions" in loud.stderr
+    assert quiet.stderr == ""
+    assert "no such file" in icae("inspect", "missing.icae", "-q").stderr
 
 
 def test_importing_the_command_line_loads_no_model_library() -> None:
