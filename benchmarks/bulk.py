@@ -55,6 +55,7 @@ class Waiting:
             tokenizer_hash="0" * 64,
             layout="default",
             hidden_size=1,
+            key_values=None,
             slot_dtype="float32",
         )
         return [

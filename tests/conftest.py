@@ -221,9 +221,12 @@ def build_engine(
     ) -> Any:
         from icae.engine import Icae
         from icae.memory import Provenance
+        from icae.memory.provenance import KEY_VALUE_DTYPE
+        from icae.model.decoder import key_value_shape
 
         model = build_model(**config)
         info = info_for(model, own_tokenizer)
+        in_pairs = model.config.memory == "key-values"
         provenance = Provenance(
             base_model=info.base_model,
             base_hash=info.base_hash,
@@ -232,7 +235,8 @@ def build_engine(
             tokenizer_hash=info.tokenizer_hash,
             layout=model.config.layout,
             hidden_size=32,
-            slot_dtype="float32",
+            key_values=key_value_shape(model.decoder.config) if in_pairs else None,
+            slot_dtype=KEY_VALUE_DTYPE if in_pairs else "float32",
         )
         return Icae(model, info, own_tokenizer, provenance)
 

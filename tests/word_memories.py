@@ -29,6 +29,7 @@ def make_provenance(adapter_hash: str = "a" * 64, *, hidden_size: int = 3) -> Pr
         tokenizer_hash="t" * 64,
         layout="uniform-encoder",
         hidden_size=hidden_size,
+        key_values=None,
         slot_dtype="float32",
     )
 

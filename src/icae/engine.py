@@ -31,6 +31,7 @@ from icae.decode.runtime import Runtime
 from icae.decode.torch import TorchRuntime
 from icae.errors import InputError
 from icae.memory import Memory, Provenance
+from icae.memory.provenance import KEY_VALUE_DTYPE, SlotDtype
 from icae.model import (
     AdapterInfo,
     IcaeModel,
@@ -44,6 +45,7 @@ from icae.model import (
 )
 from icae.model.adapter_files import adapter_folder
 from icae.model.base_files import stop_tokens
+from icae.model.decoder import key_value_shape
 from icae.model.key_values import KeyValueModel
 
 
@@ -284,10 +286,11 @@ def load(
     name = base or info.base_model
     decoder = load_decoder(name, dtype=precision, device=place)
     weights = base_hash(name, decoder)
-    make: type[IcaeModel | KeyValueModel]
-    make = KeyValueModel if info.model.memory == "key-values" else IcaeModel
+    in_pairs = info.model.memory == "key-values"
+    make: type[IcaeModel | KeyValueModel] = KeyValueModel if in_pairs else IcaeModel
     model = load_trained(make, info, folder, decoder, base_model=name, base_hash=weights)
     tokenizer = load_tokenizer(name)
+    plain: SlotDtype = "bfloat16" if precision == torch.bfloat16 else "float32"
     provenance = Provenance(
         base_model=name,
         base_hash=weights,
@@ -296,7 +299,8 @@ def load(
         tokenizer_hash=tokenizer_hash(tokenizer),
         layout=info.model.layout,
         hidden_size=int(decoder.config.hidden_size),
-        slot_dtype="bfloat16" if precision == torch.bfloat16 else "float32",
+        key_values=key_value_shape(decoder.config) if in_pairs else None,
+        slot_dtype=KEY_VALUE_DTYPE if in_pairs else plain,
     )
     return Icae(model, info, tokenizer, provenance)
 

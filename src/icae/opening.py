@@ -222,6 +222,7 @@ class _Files:
                 tokenizer_hash=found,
                 layout=self.info.model.layout,
                 hidden_size=width,
+                key_values=None,
                 slot_dtype="bfloat16",
             ),
             stop_ids=stop_tokens(_end_of_answers(self.folder), self.tokenizer.eos_token_id),

@@ -105,7 +105,7 @@ def test_file_of_version_1_is_written_as_the_version_of_now(
 ) -> None:
     Memory.load(FOLDER / name).save(tmp_path / "m.icae")
 
-    assert read_header(tmp_path / "m.icae").format_version == 3
+    assert read_header(tmp_path / "m.icae").format_version == 4
     assert Memory.load(tmp_path / "m.icae") == memory
 
 

@@ -31,5 +31,5 @@ def test_file_of_version_2_is_written_as_the_version_of_now(tmp_path: Path) -> N
     memory = Memory.load(FILE)
     memory.save(tmp_path / "m.icae")
 
-    assert read_header(tmp_path / "m.icae").format_version == 3
+    assert read_header(tmp_path / "m.icae").format_version == 4
     assert Memory.load(tmp_path / "m.icae") == memory

@@ -19,8 +19,8 @@ from icae.decode.prefix import Prefix, Request
 from icae.decode.runtime import Runtime
 from icae.decode.torch_decoding import TorchDecoding
 from icae.engine import Icae
-from icae.errors import IncompatibleMemoryError, InputError, MemoryFileError
-from icae.memory import Embeddings, KeyValueSlots, Memory, Span, memory_bytes
+from icae.errors import IncompatibleMemoryError, InputError
+from icae.memory import Embeddings, KeyValueSlots, Memory, Span, memory_bytes, read_header
 from icae.model import render_prompt, save_adapter, tokenize
 from icae.model.decoder import DecoderRow, joined, label_logits
 from icae.model.key_values import KeyValueMemory, KeyValueModel
@@ -54,7 +54,7 @@ def ids_of(engine: Icae, text: str) -> Any:
 
 
 def made_by(engine: Icae, texts: list[str], ratio: float = 4.0) -> KeyValueMemory:
-    """The memory that the model itself makes of texts, one after another."""
+    """The memory that the model itself makes of texts, one after another, rounded as a file."""
     model = engine.runtime.model
     assert isinstance(model, KeyValueModel)
     memories = model.encode([ids_of(engine, text) for text in texts], [ratio] * len(texts))
@@ -63,7 +63,9 @@ def made_by(engine: Icae, texts: list[str], ratio: float = 4.0) -> KeyValueMemor
     for memory, text in zip(memories, texts, strict=True):
         places += [start + place for place in memory.places]
         start += len(ids_of(engine, text))
-    return KeyValueMemory(key_values=joined([m.key_values for m in memories]), places=places)
+    made = joined([m.key_values for m in memories])
+    rounded = tuple((keys.bfloat16().float(), values.bfloat16().float()) for keys, values in made)
+    return KeyValueMemory(key_values=rounded, places=places)
 
 
 def written(
@@ -300,12 +302,34 @@ def test_a_cache_that_was_kept_gives_the_same_answer(build_engine: Any) -> None:
     assert other.ask(memory, **asked).text == engine.ask(memory, **asked).text
 
 
-def save(engine: Icae, memory: Memory, path: Path) -> None:
-    memory.save(path)
+@pytest.mark.parametrize("dtype", ["bfloat16", "int8"])
+def test_a_memory_from_its_file_is_the_same_and_gives_the_same_answers(
+    engine: Icae, tmp_path: Path, dtype: Any
+) -> None:
+    made = engine.compress(TEXT, ratio=4) + engine.verbatim(OTHER)
+    spans = []
+    for span in made.documents[0].spans:
+        assert isinstance(span.payload, KeyValueSlots)
+        payload = KeyValueSlots(pairs_KY2HW=span.payload.pairs_KY2HW, dtype=dtype)
+        np.testing.assert_allclose(
+            payload.pairs_KY2HW, span.payload.pairs_KY2HW, atol=0.02 * (dtype == "int8")
+        )
+        spans.append(replace(span, payload=payload))
+    documents = (replace(made.documents[0], spans=tuple(spans)), made.documents[1])
+    provenance = replace(made.provenance, slot_dtype=dtype)
+    memory = replace(made, documents=documents, provenance=provenance)
 
-
-def as_bytes(engine: Icae, memory: Memory, path: Path) -> None:
-    memory_bytes(memory)
+    memory.save(tmp_path / "a.icae")
+    loaded = Memory.load(tmp_path / "a.icae")
+    assert loaded == memory
+    assert memory_bytes(loaded) == (tmp_path / "a.icae").read_bytes()
+    header = read_header(tmp_path / "a.icae")
+    assert [span.kind for span in header.spans] == [span.kind for span in memory.spans]
+    assert header.slot_count == memory.slot_count == sum(span.slots for span in spans)
+    asked: dict[str, Any] = {"question": "Who ran?", "max_new_tokens": 6}
+    assert engine.ask(loaded, **asked).text == engine.ask(memory, **asked).text
+    assert engine.memory_digest(loaded) == engine.memory_digest(memory)
+    assert (engine.memory_digest(made) == engine.memory_digest(memory)) == (dtype == "bfloat16")
 
 
 def refined(engine: Icae, memory: Memory, path: Path) -> None:
@@ -326,8 +350,6 @@ def slots_of_another_adapter(engine: Icae, memory: Memory, path: Path) -> None:
 @pytest.mark.parametrize(
     ("act", "error", "message"),
     [
-        (save, MemoryFileError, "cannot be kept in a file yet"),
-        (as_bytes, MemoryFileError, "cannot be kept in a file yet"),
         (refined, InputError, "cannot be refined yet"),
         (refined_where_weak, InputError, "cannot be refined yet"),
         (slots_of_another_adapter, IncompatibleMemoryError, "another form"),

@@ -35,6 +35,29 @@ FloatArray = NDArray[np.float32]
 
 
 @dataclass(frozen=True, kw_only=True)
+class KeyValueShape:
+    """What a place of a decoder's key-value cache holds: the same in every layer.
+
+    Attributes:
+        layers: Layers of the decoder, Y.
+        heads: Key-value heads of a layer, H.
+        width: Numbers of a head's key, and of its value, W.
+    """
+
+    layers: int
+    heads: int
+    width: int
+
+    @property
+    def axes(self) -> tuple[int, int, int, int]:
+        """Axes of the numbers of one place: [Y, 2, H, W], keys before values."""
+        return (self.layers, 2, self.heads, self.width)
+
+    def __str__(self) -> str:
+        return f"{self.layers} layers of {self.heads} heads of {self.width}"
+
+
+@dataclass(frozen=True, kw_only=True)
 class Answer:
     """What `ask` returns.
 

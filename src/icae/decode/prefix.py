@@ -17,8 +17,9 @@ import numpy as np
 
 from icae.config import ModelConfig
 from icae.config.types import FloatArray, Objective, TokenIds
-from icae.memory import Embeddings, Memory
-from icae.memory.payload import FORMS, ReadablePayload
+from icae.memory import Embeddings, KeyValueSlots, Memory
+from icae.memory.forms import FORMS
+from icae.memory.payload import ReadablePayload
 from icae.model.positions import decoder_positions, document_places, key_value_positions
 
 
@@ -103,8 +104,9 @@ class _PartBytes:
     def read_tokens(self, token_ids: TokenIds) -> tuple[str, bytes]:
         return "tokens", np.ascontiguousarray(token_ids, dtype="<i8").tobytes()
 
-    def read_key_values(self, pairs_KY2HW: FloatArray) -> tuple[str, bytes]:
-        return "key-values", np.ascontiguousarray(pairs_KY2HW, dtype="<f4").tobytes()
+    def read_key_values(self, slots: KeyValueSlots) -> tuple[str, bytes]:
+        packed = [data for run in slots.runs for data in run.pack().values()]
+        return "key-values", b"".join(packed)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -237,5 +239,13 @@ class _Keys:
     def read_tokens(self, token_ids: TokenIds) -> list[Hashable]:
         return [int(i) for i in token_ids]
 
-    def read_key_values(self, pairs_KY2HW: FloatArray) -> list[Hashable]:
-        return self.read_slots(pairs_KY2HW.reshape(len(pairs_KY2HW), -1))
+    def read_key_values(self, slots: KeyValueSlots) -> list[Hashable]:
+        keys: list[Hashable] = []
+        for run in slots.runs:
+            steps = b"" if run.steps_Y2HW is None else run.steps_Y2HW.tobytes()
+            shared = hashlib.blake2b(steps, digest_size=KEY_BYTES)
+            for row in run.codes_KY2HW:
+                own = shared.copy()
+                own.update(np.ascontiguousarray(row).reshape(-1).data)
+                keys.append(own.digest())
+        return keys

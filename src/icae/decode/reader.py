@@ -21,7 +21,7 @@ from icae.decode.reconstruction import reconstruct as reconstruct_spans
 from icae.decode.runtime import Runtime
 from icae.errors import IncompatibleMemoryError, InputError
 from icae.memory import Memory, Provenance
-from icae.memory.provenance import SlotDtype
+from icae.memory.provenance import StoredDtype
 from icae.model.adapter_files import AdapterInfo
 from icae.model.prompts import render_prompt, tokenize
 
@@ -69,7 +69,7 @@ class Reader:
         tokenizer: Any,
         provenance: Provenance,
         stop_ids: Sequence[int],
-        load_maker: Callable[[SlotDtype], MemoryMaker],
+        load_maker: Callable[[StoredDtype], MemoryMaker],
     ) -> None:
         self.maker = functools.cache(load_maker)
         self.name = info.name

@@ -10,7 +10,7 @@ from icae.config.types import TokenIds
 from icae.decode.batching import span_batches
 from icae.decode.prefix import Generated, Prefix, Request, input_positions, writing_back
 from icae.errors import IncompatibleMemoryError, InputError
-from icae.memory.provenance import SlotDtype
+from icae.memory.provenance import StoredDtype
 
 
 class Runtime(ABC):
@@ -34,8 +34,8 @@ class Runtime(ABC):
 
     @property
     @abstractmethod
-    def slot_dtypes(self) -> tuple[SlotDtype, ...]:
-        """Precisions of stored slots that it reads, its own first."""
+    def slot_dtypes(self) -> tuple[StoredDtype, ...]:
+        """How slots may be stored that it reads, its own first."""
 
     @property
     @abstractmethod

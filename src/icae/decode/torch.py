@@ -26,8 +26,8 @@ from icae.decode.torch_rows import Row, greedy_rows
 from icae.errors import InputError
 from icae.memory import TokenFidelity
 from icae.memory.payload import ReadablePayload
-from icae.memory.provenance import SlotDtype
-from icae.model.decoder import DecoderRow, KeyValues, label_logits
+from icae.memory.provenance import KEY_VALUE_DTYPE, KEY_VALUE_DTYPES, StoredDtype
+from icae.model.decoder import DecoderRow, KeyValues, key_value_shape, label_logits
 from icae.model.icae import IcaeModel
 from icae.model.key_values import KeyValueModel
 from icae.model.losses import TaskScore, score_task
@@ -57,11 +57,14 @@ class TorchRuntime(Runtime):
         """What runs the decoder and in what precision."""
         place = self.model.device.type
         where = "" if place == "cpu" else f" on {place}"
-        return f"torch {self.slot_dtypes[0]}{where}"
+        return f"torch {str(self.model.dtype).removeprefix('torch.')}{where}"
 
     @property
-    def slot_dtypes(self) -> tuple[SlotDtype, ...]:
-        """The precision of the weights: slots are made and read in it."""
+    def slot_dtypes(self) -> tuple[StoredDtype, ...]:
+        """Of embeddings, the precision of the weights: these are made and read in it."""
+        if self.config.memory == "key-values":
+            others = set(KEY_VALUE_DTYPES) - {KEY_VALUE_DTYPE}
+            return (KEY_VALUE_DTYPE, *sorted(others))
         return ("bfloat16",) if self.model.dtype == torch.bfloat16 else ("float32",)
 
     @property
@@ -77,11 +80,9 @@ class TorchRuntime(Runtime):
     @property
     def position_bytes(self) -> int:
         """Bytes of key-value cache for one decoder position."""
-        config = self.model.decoder.config
-        heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
-        size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        shape = key_value_shape(self.model.decoder.config)
         element = torch.finfo(self.model.dtype).bits // 8
-        return kv_bytes(config.num_hidden_layers, heads, size, element=element)
+        return kv_bytes(shape.layers, shape.heads, shape.width, element=element)
 
     @torch.inference_mode()
     def encode(self, spans: Sequence[TokenIds], slots: Sequence[int]) -> list[ReadablePayload]:

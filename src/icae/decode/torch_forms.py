@@ -20,6 +20,7 @@ from icae.decode.prefix import Prefix, input_positions
 from icae.decode.runtime import other_form
 from icae.decode.torch_rows import read_fronts
 from icae.memory import Embeddings, KeyValueSlots
+from icae.memory.key_value_run import KeyValueRun
 from icae.memory.payload import ReadablePayload
 from icae.model.decoder import KeyValues, joined, places_of, read
 from icae.model.icae import IcaeModel
@@ -92,7 +93,7 @@ class SlotForm(TorchForm):
         """Token ids as decoder inputs, [N, D]."""
         return embedded(self.model.decoder, token_ids)
 
-    def read_key_values(self, pairs_KY2HW: FloatArray) -> Tensor:
+    def read_key_values(self, slots: KeyValueSlots) -> Tensor:
         """Refuse keys and values."""
         raise other_form("key-values", "embeddings")
 
@@ -109,7 +110,7 @@ class KeyValueForm(TorchForm):
         self._front = functools.cache(self._read_front)
 
     def encode(self, spans: Sequence[TokenIds], slots: Sequence[int]) -> list[ReadablePayload]:
-        """Keys, as if at position 0, and values [K, Y, 2, H, W] of each span, float32."""
+        """Keys, as if at position 0, and values [K, Y, 2, H, W] of each span, as stored."""
         return [
             KeyValueSlots(
                 pairs_KY2HW=torch.stack(
@@ -170,14 +171,26 @@ class _Behind:
         places_1N = torch.tensor([list(self.positions)], device=self.model.device)
         return read(self.model.decoder, inputs_1ND, places_1N, past=self.past)
 
-    def read_key_values(self, pairs_KY2HW: FloatArray) -> KeyValues:
-        """Keys are turned to their positions."""
-        pairs = torch.from_numpy(np.ascontiguousarray(pairs_KY2HW)).to(self.model.device)
+    def read_key_values(self, slots: KeyValueSlots) -> KeyValues:
+        """Keys are turned to their positions; bfloat16 goes to the device as it is."""
+        pairs = torch.cat([_pairs(run, self.model.device) for run in slots.runs])
+        if self.model.dtype == torch.float32:
+            pairs = pairs.float()
         layers = tuple(
             (keys_KHW.transpose(0, 1)[None], values_KHW.transpose(0, 1)[None])
             for keys_KHW, values_KHW in pairs.permute(1, 2, 0, 3, 4)
         )
         return joined([self.past, self.model.place(layers, self.positions)])
+
+
+def _pairs(run: KeyValueRun, device: torch.device) -> Tensor:
+    """The numbers of a run [K, Y, 2, H, W]: bfloat16, or float32 where codes have steps."""
+    # Copied, as torch wants arrays that can be written.
+    codes = torch.from_numpy(run.codes_KY2HW.copy()).to(device)
+    if run.steps_Y2HW is None:
+        return codes.view(torch.bfloat16)
+    steps = torch.from_numpy(run.steps_Y2HW.copy()).to(device)
+    return codes.float() * steps.view(torch.bfloat16).float()
 
 
 def form_of(model: IcaeModel | KeyValueModel) -> TorchForm:

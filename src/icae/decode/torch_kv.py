@@ -15,6 +15,7 @@ from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from icae.decode.prefix import ReadSoFar
 from icae.errors import InputError
+from icae.model.decoder import key_value_shape
 
 
 def keeps_all(config: PreTrainedConfig) -> bool:
@@ -77,15 +78,14 @@ def kv_from_bytes(
     Raises:
         InputError: If the bytes are no cache of that decoder and size.
     """
-    layers = config.num_hidden_layers
+    shape = key_value_shape(config)
+    layers = shape.layers
     names = [f"{kind}.{i}" for i in range(layers) for kind in ("keys", "values")]
     try:
         tensors = load(data)
     except SafetensorError as error:
         raise InputError("A key-value cache is damaged.", got=str(error)) from error
-    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
-    width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    wanted = ((1, heads, places, width), dtype)
+    wanted = ((1, shape.heads, places, shape.width), dtype)
     found = {(tuple(tensor.shape), tensor.dtype) for tensor in tensors.values()}
     if sorted(tensors) != sorted(names) or found != {wanted}:
         raise InputError(

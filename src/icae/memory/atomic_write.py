@@ -11,7 +11,7 @@ from pathlib import Path
 logger = logging.getLogger(__name__)
 
 
-def write_atomically(path: Path, parts: Iterable[bytes]) -> None:
+def write_atomically(path: Path, parts: Iterable[bytes | memoryview]) -> None:
     """Write the parts of a file, which replaces one that is there, or leave all as it was.
 
     The bytes go to a temporary file in the same folder, are flushed to disk, and only

@@ -20,21 +20,18 @@ from icae.memory.strict_json import read_strict, write_canonical
 MAX_INDEX_BYTES = 100_000_000
 """Longest index that safetensors readers accept."""
 
-ITEM_BYTES = {"F32": 4, "U32": 4, "BF16": 2, "U8": 1}
+ITEM_BYTES = {"F32": 4, "U32": 4, "BF16": 2, "U8": 1, "I8": 1}
 """Bytes of one item of each dtype that a memory file uses."""
+
+Buffer = bytes | memoryview
+"""Bytes, copied or where they lie."""
+
+Description = tuple[str, tuple[int, ...]]
+"""Dtype of a tensor by its safetensors name, and shape; items are little-endian, row-major."""
 
 _METADATA = "__metadata__"
 _LENGTH = struct.Struct("<Q")
 _ALIGNMENT = 8
-
-
-@dataclass(frozen=True, kw_only=True)
-class Tensor:
-    """An array: dtype by its safetensors name, and little-endian items in row-major order."""
-
-    dtype: str
-    shape: tuple[int, ...]
-    data: bytes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +53,12 @@ class Index:
     data_start: int
 
 
-def write_index(metadata: Mapping[str, str], tensors: Mapping[str, Tensor]) -> bytes:
+def byte_size(tensor: Description) -> int:
+    """Bytes of a tensor of a dtype in `ITEM_BYTES`."""
+    return math.prod(tensor[1]) * ITEM_BYTES[tensor[0]]
+
+
+def write_index(metadata: Mapping[str, str], tensors: Mapping[str, Description]) -> bytes:
     """The bytes that come before the data of the tensors, which follows in their order.
 
     Raises:
@@ -65,8 +67,8 @@ def write_index(metadata: Mapping[str, str], tensors: Mapping[str, Tensor]) -> b
     index: dict[str, Any] = {_METADATA: dict(metadata)}
     end = 0
     for name, tensor in tensors.items():
-        start, end = end, end + len(tensor.data)
-        place = {"dtype": tensor.dtype, "shape": list(tensor.shape), "data_offsets": [start, end]}
+        start, end = end, end + byte_size(tensor)
+        place = {"dtype": tensor[0], "shape": list(tensor[1]), "data_offsets": [start, end]}
         index[name] = place
     text = write_canonical(index).encode("utf-8")
     text += b" " * (-len(text) % _ALIGNMENT)
@@ -139,23 +141,13 @@ def check_extent(index: Index, *, size: int, where: str) -> None:
         if entry.start != end:
             raise damaged(where, f"tensor {name!r} starts at {entry.start} instead of {end}")
         end = entry.end
-        if end - entry.start != math.prod(entry.shape) * ITEM_BYTES[entry.dtype]:
+        if end - entry.start != byte_size((entry.dtype, entry.shape)):
             raise damaged(where, f"tensor {name!r} has another size than its shape says")
     expected = index.data_start + end
     if size < expected:
         raise truncated(where, got=size, expected=str(expected))
     if size > expected:
         raise damaged(where, f"{size - expected} bytes follow the last tensor")
-
-
-def read_tensor(stream: BinaryIO, index: Index, name: str, *, where: str) -> Tensor:
-    """Read one tensor; a MemoryFileError if the file ends before it does."""
-    entry = index.tensors[name]
-    stream.seek(index.data_start + entry.start)
-    data = stream.read(entry.end - entry.start)
-    if len(data) != entry.end - entry.start:
-        raise truncated(where, got=index.data_start + entry.start + len(data), expected="more")
-    return Tensor(dtype=entry.dtype, shape=entry.shape, data=data)
 
 
 def truncated(where: str, *, got: int, expected: str) -> MemoryFileError:

@@ -30,7 +30,7 @@ class MemoryContent:
         created_by: Program and version that made the memory.
 
     Raises:
-        ConfigError: If there is no document.
+        ConfigError: If there is no document, or slots are of another form than its models make.
     """
 
     documents: tuple[MemoryDocument, ...]
@@ -40,6 +40,9 @@ class MemoryContent:
     def __post_init__(self) -> None:
         check_text("created_by", self.created_by)
         check(bool(self.documents), "A memory has no documents.", 0, "at least one document")
+        own = self.provenance.slot_kind
+        for kind in {span.kind for span in self.spans} - {"tokens"}:
+            check(kind == own, "The slots are of another form than those models make.", kind, own)
 
     @functools.cached_property
     def spans(self) -> tuple[Span, ...]:

@@ -1,16 +1,19 @@
 """The memory file: written, read, or its header alone; only here do rows have offsets.
 
-A file is a safetensors container: one tensor for each form of payload, more where there
+A file is a safetensors container: tensors for each form of payload, more where there
 are measured tokens or text, and four lines of metadata. ``docs/memory-format.md``
-specifies it. Written is version 3; versions 1 and 2 are read, too.
+specifies it. Written is version 4; versions 1 to 3 are read, too.
+
+A file is mapped, not read: keys and values stay where they lie until a decoder wants them.
 """
 
 from __future__ import annotations
 
-import hashlib
 import io
+import mmap
 import os
 import stat
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -23,24 +26,24 @@ import numpy as np
 from icae.errors import ConfigError, MemoryFileError
 from icae.memory.atomic_write import write_atomically
 from icae.memory.container import (
+    Buffer,
+    Description,
     Index,
-    Tensor,
+    byte_size,
     check_extent,
     damaged,
     read_index,
-    read_tensor,
+    truncated,
     write_index,
 )
 from icae.memory.content import MemoryContent
 from icae.memory.fidelity import TokenFidelity, join_token_fidelity
+from icae.memory.forms import FORMS
 from icae.memory.header import MemoryHeader, parse_header, write_header
-from icae.memory.payload import STORED_FORMS
+from icae.memory.payload import ReadablePayload
+from icae.memory.sealing import FORMAT, FORMAT_VERSION, digest_of, payload_tensors, span_digest
 from icae.memory.source_text import pack_source, unpack_source
 from icae.memory.span import Span
-from icae.memory.strict_json import write_canonical
-
-FORMAT = "icae-memory"
-FORMAT_VERSION = 3
 
 _REPRODUCED = "reproduced"
 _CONFIDENCE = "confidence"
@@ -78,54 +81,44 @@ def write(memory: MemoryContent, path: str | Path) -> None:
         ) from error
 
 
-def parts(memory: MemoryContent) -> list[bytes]:
+def parts(memory: MemoryContent) -> list[Buffer]:
     """The content of the file of a memory, in order.
 
     Raises:
         MemoryFileError: If it cannot be written.
     """
-    _require_stored(memory)
-    payloads = [span.payload for span in memory.spans]
-    tensors: dict[str, Tensor] = {}
-    for form in STORED_FORMS.values():
-        own = form.gather(payloads, memory.provenance)
-        if own.positions or not form.may_lack_tensor:
-            tensors[form.tensor] = own.pack(memory.provenance)
+    data: dict[str, list[Buffer]] = {name: [] for name in payload_tensors(memory)}
+    digests: list[str] = []
+    for span in memory.spans:
+        assert isinstance(span.payload, ReadablePayload)
+        own = span.payload.pack(memory.provenance)
+        digests.append(span_digest(span, memory.provenance, own))
+        for name, packed in own.items():
+            data[name].append(packed)
+    others: dict[str, Buffer] = {}
     fidelity = join_token_fidelity([span.token_fidelity for span in memory.spans])
     if fidelity is not None:
-        tensors[_REPRODUCED] = _bytes(np.packbits(fidelity.reproduced, bitorder="little").tobytes())
-        tensors[_CONFIDENCE] = _bytes(fidelity.confidence.tobytes())
+        others[_REPRODUCED] = np.packbits(fidelity.reproduced, bitorder="little").tobytes()
+        others[_CONFIDENCE] = fidelity.confidence.tobytes()
     source_bytes = None
     sources = [document.source for document in memory.documents]
     if any(source is not None for source in sources):
-        data, source_bytes = pack_source(sources)
-        tensors[_SOURCE] = _bytes(data)
+        others[_SOURCE], source_bytes = pack_source(sources)
     header = write_header(
-        memory, source_bytes=source_bytes, has_token_fidelity=fidelity is not None
+        memory,
+        source_bytes=source_bytes,
+        has_token_fidelity=fidelity is not None,
+        span_sha256=digests,
     )
+    described = {name: ("U8", (len(packed),)) for name, packed in others.items()}
     metadata = {
         "format": FORMAT,
         "format_version": str(FORMAT_VERSION),
         "header": header,
-        "sha256": _digest(FORMAT_VERSION, header, tensors),
+        "sha256": digest_of(f"{FORMAT}/{FORMAT_VERSION}", header, described, others),
     }
-    return [write_index(metadata, tensors), *(tensor.data for tensor in tensors.values())]
-
-
-def _require_stored(memory: MemoryContent) -> None:
-    others = sorted({span.kind for span in memory.spans} - set(STORED_FORMS))
-    if others:
-        raise MemoryFileError(
-            "Memories of this adapter cannot be kept in a file yet.",
-            got=f"spans of {', '.join(others)}",
-            expected=f"spans of {' or '.join(STORED_FORMS)} (format version {FORMAT_VERSION})",
-            fix="Compress and ask in one process, or use an adapter with "
-            "model.memory: embeddings, such as the shipped one.",
-        )
-
-
-def _bytes(data: bytes) -> Tensor:
-    return Tensor(dtype="U8", shape=(len(data),), data=data)
+    index = write_index(metadata, payload_tensors(memory) | described)
+    return [index, *(part for own in data.values() for part in own), *others.values()]
 
 
 def read(path: str | Path) -> MemoryContent:
@@ -135,8 +128,10 @@ def read(path: str | Path) -> MemoryContent:
         MemoryFileError: If the file is missing, cannot be read, is not a memory file, is
             truncated or changed, or is of a newer format.
     """
-    with _opened(Path(path)) as file:
-        return file.content()
+    with _opened(Path(path)) as (file, stream):
+        # Closed with the last view of it.
+        mapped = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
+        return file.content(memoryview(mapped))
 
 
 def from_bytes(data: bytes, *, where: str, max_source_bytes: int) -> MemoryContent:
@@ -153,7 +148,7 @@ def from_bytes(data: bytes, *, where: str, max_source_bytes: int) -> MemoryConte
             got=f"{declared:,} bytes",
             expected=f"at most {max_source_bytes:,}",
         )
-    return file.content()
+    return file.content(memoryview(data))
 
 
 def read_header(path: str | Path) -> MemoryHeader:
@@ -165,7 +160,7 @@ def read_header(path: str | Path) -> MemoryHeader:
         MemoryFileError: If the file is missing, cannot be read, is not a memory file, is
             truncated, is of a newer format, or its header is damaged.
     """
-    with _opened(Path(path)) as file:
+    with _opened(Path(path)) as (file, _):
         return file.header
 
 
@@ -173,61 +168,67 @@ def read_header(path: str | Path) -> MemoryHeader:
 class _OpenFile:
     """A memory file whose index and header were read and checked."""
 
-    stream: BinaryIO
     where: str
     index: Index
     header: MemoryHeader
 
-    def content(self) -> MemoryContent:
+    def content(self, data: memoryview) -> MemoryContent:
         """The memory in it, all of it checked."""
-        tensors = {
-            name: read_tensor(self.stream, self.index, name, where=self.where)
-            for name in self.index.tensors
+        starts = {n: self.index.data_start + t.start for n, t in self.index.tensors.items()}
+        ends = {n: self.index.data_start + t.end for n, t in self.index.tensors.items()}
+        if len(data) < max(ends.values()):
+            raise truncated(self.where, got=len(data), expected=str(max(ends.values())))
+        tensors = {name: data[start : ends[name]] for name, start in starts.items()}
+        header, metadata = self.header, self.index.metadata
+        # Of what spans hold, version 4 has digests apart.
+        apart = set(payload_tensors(header)) if header.span_sha256 else set()
+        sealed = {
+            name: (entry.dtype, entry.shape)
+            for name, entry in self.index.tensors.items()
+            if name not in apart
         }
-        metadata = self.index.metadata
-        digest = _digest(self.header.format_version, metadata["header"], tensors)
-        if digest != metadata["sha256"]:
-            raise MemoryFileError(
-                f"{self.where} was damaged or changed after it was written.",
-                got="content that does not match its SHA-256",
-                fix="Copy the file again, or compress the documents again.",
-            )
+        start = f"{FORMAT}/{header.format_version}"
+        if digest_of(start, metadata["header"], sealed, tensors) != metadata["sha256"]:
+            raise _changed(self.where, "content that does not match its SHA-256")
         try:
-            return _content(self.header, tensors)
+            return _content(header, tensors, self.where)
         except ConfigError as error:
             raise _inconsistent(self.where, error) from error
         except ValueError as error:
             raise damaged(self.where, str(error)) from error
 
 
-def _content(header: MemoryHeader, tensors: Mapping[str, Tensor]) -> MemoryContent:
+def _changed(where: str, got: str) -> MemoryFileError:
+    return MemoryFileError(
+        f"{where} was damaged or changed after it was written.",
+        got=got,
+        fix="Copy the file again, or compress the documents again.",
+    )
+
+
+def _content(header: MemoryHeader, tensors: Mapping[str, memoryview], where: str) -> MemoryContent:
     """The documents of a header with the payloads, fidelity and text that tensors hold.
 
     Raises:
+        MemoryFileError: If a span is not what its digest says.
         ConfigError: If header and content do not fit together.
         ValueError: If a tensor is damaged.
     """
     sources: list[str | None] = [None] * len(header.documents)
     if header.source_bytes is not None:
         sources = unpack_source(
-            tensors[_SOURCE].data, source_bytes=header.source_bytes, documents=len(sources)
+            bytes(tensors[_SOURCE]), source_bytes=header.source_bytes, documents=len(sources)
         )
-    stored = {
-        kind: form.unpack(tensors[form.tensor])
-        for kind, form in STORED_FORMS.items()
-        if form.tensor in tensors
-    }
     fidelity = _fidelity(tensors) if header.has_token_fidelity else None
-    rows, token = dict.fromkeys(STORED_FORMS, 0), 0
+    token = 0
     spans: list[Span] = []
-    for span in header.spans:
-        row, end = rows[span.kind], token + span.tokens
+    for span, payload in zip(header.spans, _payloads(header, tensors, where), strict=True):
+        end = token + span.tokens
         measured = TokenFidelity.of_verbatim(span.tokens) if span.kind == "tokens" else None
         if fidelity is not None:
             measured = fidelity.part(token, end)
-        payload = stored[span.kind].part(row, row + span.positions)
         spans.append(replace(span, payload=payload, token_fidelity=measured))
-        rows[span.kind], token = row + span.positions, end
+        token = end
     own = iter(spans)
     documents = [
         replace(document, spans=tuple(islice(own, len(document.spans))), source=source)
@@ -238,14 +239,32 @@ def _content(header: MemoryHeader, tensors: Mapping[str, Tensor]) -> MemoryConte
     )
 
 
-def _fidelity(tensors: Mapping[str, Tensor]) -> TokenFidelity:
+def _payloads(
+    header: MemoryHeader, tensors: Mapping[str, memoryview], where: str
+) -> Iterator[ReadablePayload]:
+    """What each span holds: its rows of the tensors, checked against its digest."""
+    at: dict[str, int] = defaultdict(int)
+    for number, span in enumerate(header.spans):
+        form = FORMS[span.kind]
+        own: dict[str, Buffer] = {}
+        for name, description in form.tensors(span.positions, header.provenance).items():
+            start, at[name] = at[name], at[name] + byte_size(description)
+            own[name] = tensors[name][start : at[name]]
+        if header.span_sha256:
+            digest = span_digest(span, header.provenance, own)
+            if digest != header.span_sha256[number]:
+                raise _changed(where, f"span {number}, which does not match its SHA-256")
+        yield form.unpack(own, header.provenance)
+
+
+def _fidelity(tensors: Mapping[str, memoryview]) -> TokenFidelity:
     """The fidelity of every token.
 
     Raises:
         ValueError: If a bit is set that stands for no token.
     """
-    confidence = np.frombuffer(tensors[_CONFIDENCE].data, dtype=np.uint8).copy()
-    packed = np.frombuffer(tensors[_REPRODUCED].data, dtype=np.uint8)
+    confidence = np.frombuffer(tensors[_CONFIDENCE], dtype=np.uint8).copy()
+    packed = np.frombuffer(tensors[_REPRODUCED], dtype=np.uint8)
     bits = np.unpackbits(packed, bitorder="little").astype(np.bool_)
     if bits[len(confidence) :].any():
         raise ValueError("a token is marked as reproduced that does not exist")
@@ -253,7 +272,7 @@ def _fidelity(tensors: Mapping[str, Tensor]) -> TokenFidelity:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[_OpenFile]:
+def _opened(path: Path) -> Iterator[tuple[_OpenFile, BinaryIO]]:
     """Open a memory file; every way in which that or reading can fail is a MemoryFileError."""
     where = str(path)
     try:
@@ -267,7 +286,8 @@ def _opened(path: Path) -> Iterator[_OpenFile]:
                 fix="Give the path of a file that `icae compress` wrote.",
             )
         with path.open("rb") as stream:
-            yield _checked(stream, size=os.fstat(stream.fileno()).st_size, where=where)
+            size = os.fstat(stream.fileno()).st_size
+            yield _checked(stream, size=size, where=where), stream
     except FileNotFoundError as error:
         raise MemoryFileError(
             f"There is no memory file {where}.",
@@ -304,7 +324,7 @@ def _checked(stream: BinaryIO, *, size: int, where: str) -> _OpenFile:
     if found != expected:
         raise damaged(where, f"tensors {_shown(found)} where the header says {_shown(expected)}")
     check_extent(index, size=size, where=where)
-    return _OpenFile(stream=stream, where=where, index=index, header=header)
+    return _OpenFile(where=where, index=index, header=header)
 
 
 def _version(index: Index, *, where: str) -> int:
@@ -330,13 +350,11 @@ def _version(index: Index, *, where: str) -> int:
     return int(version)
 
 
-def _expected_tensors(header: MemoryHeader, index: Index) -> dict[str, tuple[str, tuple[int, ...]]]:
+def _expected_tensors(header: MemoryHeader, index: Index) -> dict[str, Description]:
     """Dtype and shape of each tensor that a file with this header has to have."""
-    expected: dict[str, tuple[str, tuple[int, ...]]] = {}
-    for kind, form in STORED_FORMS.items():
-        positions = sum(span.positions for span in header.spans if span.kind == kind)
-        if positions or not form.may_lack_tensor:
-            expected[form.tensor] = form.stored(positions, header.provenance)
+    expected = payload_tensors(header)
+    if header.format_version < 4:
+        expected = FORMS["slots"].tensors(0, header.provenance) | expected
     if header.has_token_fidelity:
         expected[_REPRODUCED] = ("U8", (-(-header.tokens // 8),))
         expected[_CONFIDENCE] = ("U8", (header.tokens,))
@@ -346,21 +364,6 @@ def _expected_tensors(header: MemoryHeader, index: Index) -> dict[str, tuple[str
     return expected
 
 
-def _digest(version: int, header: str, tensors: Mapping[str, Tensor]) -> str:
-    """SHA-256 over the header and every tensor, each part preceded by its length."""
-    digest = hashlib.sha256(f"{FORMAT}/{version}\n".encode())
-
-    def add(part: bytes) -> None:
-        digest.update(len(part).to_bytes(8, "little"))
-        digest.update(part)
-
-    add(header.encode("utf-8"))
-    for name, tensor in sorted(tensors.items()):
-        add(write_canonical([name, tensor.dtype, list(tensor.shape)]).encode("utf-8"))
-        add(tensor.data)
-    return digest.hexdigest()
-
-
 def _inconsistent(where: str, error: ConfigError) -> MemoryFileError:
     detail = error.message if error.got is None else f"{error.message} ({error.got})"
     return damaged(
@@ -368,7 +371,7 @@ def _inconsistent(where: str, error: ConfigError) -> MemoryFileError:
     )
 
 
-def _shown(tensors: Mapping[str, tuple[str, tuple[int, ...]]]) -> str:
+def _shown(tensors: Mapping[str, Description]) -> str:
     return ", ".join(f"{name} {dtype} {list(shape)}" for name, (dtype, shape) in tensors.items())
 
 

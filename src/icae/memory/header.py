@@ -8,14 +8,16 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
-from typing import Any, Literal
+from typing import Any
 
 from icae.config.parsing import check, from_dict
 from icae.config.types import SpanKind
 from icae.errors import ConfigError
+from icae.memory.checks import check_sha256
 from icae.memory.content import MemoryContent
 from icae.memory.document import MemoryDocument
-from icae.memory.payload import STORED_FORMS, Unread
+from icae.memory.forms import FORMS
+from icae.memory.payload import Unread
 from icae.memory.provenance import Provenance
 from icae.memory.span import Span
 from icae.memory.strict_json import read_strict, write_canonical
@@ -33,12 +35,14 @@ class MemoryHeader(MemoryContent):
         has_token_fidelity: Whether the file holds the fidelity of every token.
         file_bytes: Size of the file in bytes.
         format_version: Version of the format it is written in.
+        span_sha256: Digest of what each span's rows hold; none of versions before 4.
     """
 
     source_bytes: int | None
     has_token_fidelity: bool
     file_bytes: int
     format_version: int
+    span_sha256: tuple[str, ...]
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -66,9 +70,6 @@ class _DocumentRecord:
     token_ids_sha256: str | None
 
 
-_StoredKind = Literal["slots", "tokens"]
-
-
 @dataclass(frozen=True, kw_only=True)
 class _SpanRecord:
     """A span as the header stores it: with its document, and its rows of each tensor."""
@@ -82,12 +83,14 @@ class _SpanRecord:
     slot_end: int
     verbatim_start: int
     verbatim_end: int
-    kind: _StoredKind
+    kind: SpanKind
     ratio: float
     fidelity: float | None
     refine_steps: int
     refine_seconds: float
     written_back: bool | None
+    recall: float | None
+    sha256: str | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,19 +111,26 @@ _OF_A_SPAN = {f.name for f in fields(Span)} & {f.name for f in fields(_SpanRecor
 """What a span and its record say in the same words."""
 
 
+_ROWS = tuple(dict.fromkeys(form.row for form in FORMS.values()))
+"""What rows are called: those of slots of either form, and of verbatim tokens."""
+
+
 def write_header(
-    memory: MemoryContent, *, source_bytes: int | None, has_token_fidelity: bool
+    memory: MemoryContent,
+    *,
+    source_bytes: int | None,
+    has_token_fidelity: bool,
+    span_sha256: Sequence[str],
 ) -> str:
     """The header of a memory as canonical JSON; the rest as in `MemoryHeader`."""
-    rows: Counter[SpanKind] = Counter()
+    rows: Counter[str] = Counter()
     spans: list[dict[str, Any]] = []
-    for document, span in zip(memory.document_of, memory.spans, strict=True):
+    for document, span, sha256 in zip(memory.document_of, memory.spans, span_sha256, strict=True):
         record = {name: getattr(span, name) for name in _OF_A_SPAN}
-        record |= {"document": document, "kind": span.kind}
-        for kind, form in STORED_FORMS.items():
-            record[f"{form.row}_start"] = rows[kind]
-            rows[kind] += span.positions if span.kind == kind else 0
-            record[f"{form.row}_end"] = rows[kind]
+        record |= {"document": document, "kind": span.kind, "sha256": sha256}
+        record |= {f"{row}_start": rows[row] for row in _ROWS}
+        rows[FORMS[span.kind].row] += span.positions
+        record |= {f"{row}_end": rows[row] for row in _ROWS}
         spans.append(record)
     documents = [
         {f.name: getattr(document, f.name) for f in fields(_DocumentRecord)}
@@ -134,7 +144,7 @@ def write_header(
             "source_bytes": source_bytes,
             "spans": spans,
             "token_fidelity": has_token_fidelity,
-            **{f"{form.row}_count": rows[kind] for kind, form in STORED_FORMS.items()},
+            **{f"{row}_count": rows[row] for row in _ROWS},
         }
     )
 
@@ -152,6 +162,9 @@ def parse_header(text: str, *, version: int, file_bytes: int) -> MemoryHeader:
     except (ValueError, OverflowError) as error:
         raise ConfigError("header: not valid JSON.", got=str(error)) from error
     _check_rows(record)
+    digests = tuple(span.sha256 or "" for span in record.spans) if version >= 4 else ()
+    for digest in digests:
+        check_sha256("span.sha256", digest)
     spans: dict[int, list[Span]] = defaultdict(list)
     for span in record.spans:
         spans[span.document].append(_span(span))
@@ -163,12 +176,13 @@ def parse_header(text: str, *, version: int, file_bytes: int) -> MemoryHeader:
         has_token_fidelity=record.token_fidelity,
         file_bytes=file_bytes,
         format_version=version,
+        span_sha256=digests,
     )
 
 
 def _check_rows(record: _Record) -> None:
     """Check that spans go through the documents, and through the rows of each tensor."""
-    rows = dict.fromkeys(STORED_FORMS, 0)
+    rows = dict.fromkeys(_ROWS, 0)
     document = 0
     for index, span in enumerate(record.spans):
         check(
@@ -178,23 +192,19 @@ def _check_rows(record: _Record) -> None:
             f"{document}..{len(record.documents) - 1}",
         )
         document = span.document
-        for kind, form in STORED_FORMS.items():
-            start, end = _rows(span, form.row)
+        for row in _ROWS:
+            start, end = _rows(span, row)
+            own = row == FORMS[span.kind].row
             check(
-                start == rows[kind] and (end > start if span.kind == kind else end == start),
-                f"Span {index} has other rows of {form.tensor} than come next.",
+                start == rows[row] and (end > start if own else end == start),
+                f"Span {index} has other {row} rows than come next.",
                 (start, end),
-                f"from {rows[kind]} on{'' if span.kind == kind else ', none'}",
+                f"from {rows[row]} on{'' if own else ', none'}",
             )
-            rows[kind] = end
-    for kind, form in STORED_FORMS.items():
-        count = getattr(record, f"{form.row}_count")
-        check(
-            rows[kind] == count,
-            f"The spans do not cover the rows of {form.tensor}.",
-            rows[kind],
-            f"{count} rows",
-        )
+            rows[row] = end
+    for row, end in rows.items():
+        count = getattr(record, f"{row}_count")
+        check(end == count, f"The spans do not cover the {row} rows.", end, f"{count} rows")
 
 
 def _rows(span: _SpanRecord, row: str) -> tuple[int, int]:
@@ -221,7 +231,7 @@ def _document(record: _DocumentRecord, spans: Sequence[Span]) -> MemoryDocument:
 
 
 def _span(record: _SpanRecord) -> Span:
-    start, end = _rows(record, STORED_FORMS[record.kind].row)
+    start, end = _rows(record, FORMS[record.kind].row)
     return Span(
         payload=Unread(kind=record.kind, positions=end - start),
         **{name: getattr(record, name) for name in _OF_A_SPAN},
@@ -243,17 +253,29 @@ _OF_A_SPAN_SINCE_2: dict[str, Any] = {
 _OF_A_SPAN_SINCE_3: dict[str, Any] = {"written_back": None}
 """What version 3 added to a span."""
 
+_OF_A_SPAN_SINCE_4: dict[str, Any] = {"recall": None, "sha256": None}
+"""What version 4 added to a span."""
+
+_OF_PROVENANCE_SINCE_4: dict[str, Any] = {"key_values": None}
+"""What version 4 added to the provenance."""
+
 
 def _as_of_now(raw: Any, version: int) -> Any:
     """A header of any version with the keys of this one."""
-    if version == 3 or not isinstance(raw, dict):
+    if version >= 4 or not isinstance(raw, dict):
         return raw
-    header, added = raw, _OF_A_SPAN_SINCE_3
-    if version == 1:
+    header, added = raw, _OF_A_SPAN_SINCE_4
+    if version < 3:
+        added = _OF_A_SPAN_SINCE_3 | added
+    if version < 2:
         header, added = _extended(raw, _SINCE_2, "header"), _OF_A_SPAN_SINCE_2 | added
         for document in _list(raw, "documents"):
             if isinstance(document, dict) and document.get("token_ids_sha256", "") is None:
                 raise ConfigError("header: wrong type or value.", got="no token_ids_sha256")
+    made_by = header.get("provenance")
+    if isinstance(made_by, dict):
+        made_by = _extended(made_by, _OF_PROVENANCE_SINCE_4, "provenance")
+        header = {**header, "provenance": made_by}
     spans = [
         _extended(span, added, f"spans[{i}]") if isinstance(span, dict) else span
         for i, span in enumerate(_list(raw, "spans"))

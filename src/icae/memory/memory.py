@@ -6,14 +6,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from icae.config.parsing import check
 from icae.config.types import FloatArray, TokenIds
 from icae.errors import InputError
 from icae.memory import edit, file
 from icae.memory.content import MemoryContent
 from icae.memory.document import MemoryDocument
 from icae.memory.fidelity import TokenFidelity, join_token_fidelity
-from icae.memory.payload import Embeddings, Verbatim
+from icae.memory.payload import Embeddings, ReadablePayload, Verbatim
 from icae.memory.source_text import MAX_SOURCE_BYTES
 
 
@@ -26,20 +25,14 @@ class Memory(MemoryContent):
     from the end; edits give a new memory.
 
     Raises:
-        ConfigError: If there is no document, or slots have another width than the decoder.
+        ConfigError: If there is no document, or slots are not what its models make.
     """
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        width = self.provenance.hidden_size
         for span in self.spans:
-            if isinstance(span.payload, Embeddings):
-                check(
-                    span.payload.slots_KD.shape[1] == width,
-                    "The slots have another width than the decoder.",
-                    span.payload.slots_KD.shape[1],
-                    f"{width} (provenance.hidden_size)",
-                )
+            if isinstance(span.payload, ReadablePayload):
+                span.payload.require_fit(self.provenance)
 
     @property
     def slots(self) -> FloatArray:

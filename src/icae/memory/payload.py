@@ -1,17 +1,17 @@
 """What the decoder gets in place of a span: one class for each form that it can have.
 
-A new form is one class here, and its line in `FORMS`: what the decoder reads and how many
-decoder positions that takes; of the forms in `STORED_FORMS` also what a file keeps.
+A form says what the decoder reads, how many decoder positions that takes, and what a file keeps.
+Keys and values are in `icae.memory.key_values`, all forms by name in `icae.memory.forms`.
 
-Shapes: K slots, D hidden, N tokens, Y layers, H key-value heads, W head width.
+Shapes: K slots, D hidden, N tokens.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar, Protocol, Self, TypeVar
+from typing import TYPE_CHECKING, ClassVar, Protocol, Self, TypeVar
 
 import numpy as np
 
@@ -20,8 +20,11 @@ from icae.config.types import FloatArray, SpanKind, TokenIds
 from icae.errors import MemoryFileError
 from icae.memory.bfloat16 import from_bfloat16_bits, to_bfloat16_bits
 from icae.memory.checks import check_array
-from icae.memory.container import Tensor
+from icae.memory.container import Buffer, Description
 from icae.memory.provenance import Provenance
+
+if TYPE_CHECKING:
+    from icae.memory.key_values import KeyValueSlots
 
 MAX_TOKEN_ID = 2**32 - 1
 """Largest token id that a memory file can hold."""
@@ -42,7 +45,7 @@ class PayloadReader(Protocol[Read]):
         """Take token ids [N] as decoder inputs."""
         ...
 
-    def read_key_values(self, pairs_KY2HW: FloatArray) -> Read:
+    def read_key_values(self, slots: KeyValueSlots) -> Read:
         """Take keys, as if at position 0, and values of every layer as already read."""
         ...
 
@@ -62,13 +65,15 @@ class Payload(Protocol):
 
 
 class ReadablePayload(ABC):
-    """A payload whose content is there: it can be read by a decoder.
+    """A payload whose content is there: a decoder can read it, and a file keep it.
 
     Attributes:
         kind: Name of the form.
+        row: Name of one of its positions in the keys of a file's header, as in ``slot_count``.
     """
 
     kind: ClassVar[SpanKind]
+    row: ClassVar[str]
 
     @property
     @abstractmethod
@@ -88,30 +93,21 @@ class ReadablePayload(ABC):
     def gather(cls, payloads: Iterable[Payload], provenance: Provenance) -> Self:
         """All payloads of this form, one after the other, as one."""
 
-
-class StoredPayload(ReadablePayload):
-    """A payload that can also be written to a file.
-
-    A file keeps all payloads of one form in one tensor, a row for each decoder position.
-
-    Attributes:
-        tensor: Name of that tensor.
-        row: Name of a row in the keys of a file's header, as in ``slot_count``.
-        may_lack_tensor: Whether a file without a row has no such tensor.
-    """
-
-    tensor: ClassVar[str]
-    row: ClassVar[str]
-    may_lack_tensor: ClassVar[bool]
+    @abstractmethod
+    def require_fit(self, provenance: Provenance) -> None:
+        """A ConfigError unless it is what that provenance makes."""
 
     @classmethod
     @abstractmethod
-    def stored(cls, positions: int, provenance: Provenance) -> tuple[str, tuple[int, ...]]:
-        """Dtype (of safetensors) and shape of the tensor that keeps as many positions."""
+    def tensors(cls, positions: int, provenance: Provenance) -> dict[str, Description]:
+        """The tensors that keep one span's payload of so many positions.
+
+        A file keeps those of all spans, one after the other on the first axis, in one.
+        """
 
     @abstractmethod
-    def pack(self, provenance: Provenance) -> Tensor:
-        """The tensor that keeps it.
+    def pack(self, provenance: Provenance) -> dict[str, Buffer]:
+        """The bytes of its tensors, of one span.
 
         Raises:
             MemoryFileError: If a value cannot be stored.
@@ -119,12 +115,12 @@ class StoredPayload(ReadablePayload):
 
     @classmethod
     @abstractmethod
-    def unpack(cls, tensor: Tensor) -> Self:
-        """What a tensor of the form keeps."""
+    def unpack(cls, data: Mapping[str, Buffer], provenance: Provenance) -> Self:
+        """What the bytes of the tensors of one span stand for."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Embeddings(StoredPayload):
+class Embeddings(ReadablePayload):
     """Memory slots: one input embedding of the decoder each.
 
     Attributes:
@@ -135,9 +131,7 @@ class Embeddings(StoredPayload):
     """
 
     kind: ClassVar[SpanKind] = "slots"
-    tensor: ClassVar[str] = "slots"
     row: ClassVar[str] = "slot"
-    may_lack_tensor: ClassVar[bool] = False
 
     slots_KD: FloatArray = field(repr=False)
 
@@ -182,16 +176,25 @@ class Embeddings(StoredPayload):
         found = [payload.slots_KD for payload in payloads if isinstance(payload, Embeddings)]
         return Embeddings(slots_KD=np.concatenate(found or [none_KD]))
 
-    @classmethod
-    def stored(cls, positions: int, provenance: Provenance) -> tuple[str, tuple[int, ...]]:
-        """[K, D] in the precision that the provenance names."""
-        return _SLOTS_STORED_AS[provenance.slot_dtype], (positions, provenance.hidden_size)
+    def require_fit(self, provenance: Provenance) -> None:
+        """A ConfigError unless the slots are as wide as the decoder's embeddings."""
+        check(
+            self.slots_KD.shape[1] == provenance.hidden_size,
+            "The slots have another width than the decoder.",
+            self.slots_KD.shape[1],
+            f"{provenance.hidden_size} (provenance.hidden_size)",
+        )
 
-    def pack(self, provenance: Provenance) -> Tensor:
+    @classmethod
+    def tensors(cls, positions: int, provenance: Provenance) -> dict[str, Description]:
+        """[K, D] in the precision that the provenance names."""
+        dtype = _SLOTS_STORED_AS[provenance.slot_dtype]
+        return {"slots": (dtype, (positions, provenance.hidden_size))}
+
+    def pack(self, provenance: Provenance) -> dict[str, Buffer]:
         """The slots; as bfloat16 rounded to the nearest, ties to even."""
-        dtype, shape = self.stored(self.positions, provenance)
-        if dtype == "F32":
-            return Tensor(dtype=dtype, shape=shape, data=self.slots_KD.astype("<f4").tobytes())
+        if provenance.slot_dtype == "float32":
+            return {"slots": self.slots_KD.astype("<f4").tobytes()}
         bits_KD = to_bfloat16_bits(self.slots_KD)
         if not np.isfinite(from_bfloat16_bits(bits_KD)).all():
             raise MemoryFileError(
@@ -200,20 +203,20 @@ class Embeddings(StoredPayload):
                 expected="below 3.39e38",
                 fix="Store the slots as float32.",
             )
-        return Tensor(dtype=dtype, shape=shape, data=bits_KD.tobytes())
+        return {"slots": bits_KD.tobytes()}
 
     @classmethod
-    def unpack(cls, tensor: Tensor) -> Embeddings:
+    def unpack(cls, data: Mapping[str, Buffer], provenance: Provenance) -> Embeddings:
         """The slots as float32, whatever the tensor holds."""
-        if tensor.dtype == "BF16":
-            slots = from_bfloat16_bits(np.frombuffer(tensor.data, dtype="<u2"))
+        if provenance.slot_dtype == "float32":
+            slots = np.frombuffer(data["slots"], dtype="<f4").astype(np.float32)
         else:
-            slots = np.frombuffer(tensor.data, dtype="<f4").astype(np.float32)
-        return Embeddings(slots_KD=slots.reshape(tensor.shape))
+            slots = from_bfloat16_bits(np.frombuffer(data["slots"], dtype="<u2"))
+        return cls(slots_KD=slots.reshape(-1, provenance.hidden_size))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Verbatim(StoredPayload):
+class Verbatim(ReadablePayload):
     """The tokens themselves.
 
     Attributes:
@@ -224,9 +227,7 @@ class Verbatim(StoredPayload):
     """
 
     kind: ClassVar[SpanKind] = "tokens"
-    tensor: ClassVar[str] = "verbatim_ids"
     row: ClassVar[str] = "verbatim"
-    may_lack_tensor: ClassVar[bool] = True
 
     ids: TokenIds = field(repr=False)
 
@@ -262,69 +263,22 @@ class Verbatim(StoredPayload):
         found = [payload.ids for payload in payloads if isinstance(payload, Verbatim)]
         return Verbatim(ids=np.concatenate(found or [np.zeros(0, dtype=np.int64)]))
 
+    def require_fit(self, provenance: Provenance) -> None:
+        """Token ids are those of any tokenizer."""
+
     @classmethod
-    def stored(cls, positions: int, provenance: Provenance) -> tuple[str, tuple[int, ...]]:
+    def tensors(cls, positions: int, provenance: Provenance) -> dict[str, Description]:
         """Token ids [N] as uint32."""
-        return "U32", (positions,)
+        return {"verbatim_ids": ("U32", (positions,))}
 
-    def pack(self, provenance: Provenance) -> Tensor:
+    def pack(self, provenance: Provenance) -> dict[str, Buffer]:
         """The token ids."""
-        dtype, shape = self.stored(self.positions, provenance)
-        return Tensor(dtype=dtype, shape=shape, data=self.ids.astype("<u4").tobytes())
+        return {"verbatim_ids": self.ids.astype("<u4").tobytes()}
 
     @classmethod
-    def unpack(cls, tensor: Tensor) -> Verbatim:
+    def unpack(cls, data: Mapping[str, Buffer], provenance: Provenance) -> Verbatim:
         """The token ids."""
-        return Verbatim(ids=np.frombuffer(tensor.data, dtype="<u4").astype(np.int64))
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class KeyValueSlots(ReadablePayload):
-    """Memory slots as keys and values of every layer of the decoder.
-
-    Attributes:
-        pairs_KY2HW: Keys, as if at position 0, and values, float32 [K, Y, 2, H, W].
-
-    Raises:
-        ConfigError: If they are not finite numbers of that form.
-    """
-
-    kind: ClassVar[SpanKind] = "key-values"
-
-    pairs_KY2HW: FloatArray = field(repr=False)
-
-    def __post_init__(self) -> None:
-        check_array("The keys and values are no float32.", self.pairs_KY2HW, np.float32, 5)
-        check(
-            self.pairs_KY2HW.shape[2] == 2 and bool(np.isfinite(self.pairs_KY2HW).all()),
-            "The keys and values of some slots are damaged.",
-            f"{self.pairs_KY2HW.shape}, or NaN or infinity",
-            "finite numbers [slots, layers, 2, heads, width]",
-        )
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, KeyValueSlots) and np.array_equal(
-            self.pairs_KY2HW, other.pairs_KY2HW
-        )
-
-    @property
-    def positions(self) -> int:
-        """Number of slots K."""
-        return len(self.pairs_KY2HW)
-
-    def read_by(self, reader: PayloadReader[Read]) -> Read:
-        """Hand the keys and values to the reader."""
-        return reader.read_key_values(self.pairs_KY2HW)
-
-    def part(self, start: int, end: int) -> KeyValueSlots:
-        """Those of the slots ``start..end``."""
-        return KeyValueSlots(pairs_KY2HW=self.pairs_KY2HW[start:end])
-
-    @classmethod
-    def gather(cls, payloads: Iterable[Payload], provenance: Provenance) -> KeyValueSlots:
-        """All keys and values among some payloads, at least one."""
-        found = [payload.pairs_KY2HW for payload in payloads if isinstance(payload, KeyValueSlots)]
-        return KeyValueSlots(pairs_KY2HW=np.concatenate(found))
+        return cls(ids=np.frombuffer(data["verbatim_ids"], dtype="<u4").astype(np.int64))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -338,12 +292,3 @@ class Unread:
 
     kind: SpanKind
     positions: int
-
-
-STORED_FORMS: dict[SpanKind, type[StoredPayload]] = {
-    form.kind: form for form in (Verbatim, Embeddings)
-}
-"""Forms that a file keeps, in the order of their tensors in it: largest items first."""
-
-FORMS: dict[SpanKind, type[ReadablePayload]] = {**STORED_FORMS, KeyValueSlots.kind: KeyValueSlots}
-"""Every form by its name."""

@@ -6,14 +6,24 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from icae.config.parsing import check
-from icae.config.types import POSITION_LAYOUTS, PositionLayout
+from icae.config.types import POSITION_LAYOUTS, KeyValueShape, PositionLayout, SpanKind
 from icae.errors import IncompatibleMemoryError
 from icae.memory.checks import check_text
 
 SlotDtype = Literal["bfloat16", "float32"]
-"""Precision in which slots are stored in a file."""
+"""Precision in which slots that are embeddings are stored, and models compute."""
+
+KeyValueDtype = Literal["bfloat16", "int8"]
+"""How keys and values are stored; see `icae.memory.key_value_run`."""
+
+StoredDtype = Literal["bfloat16", "float32", "int8"]
+"""How the slots of a memory of either form are stored."""
 
 SLOT_DTYPES: tuple[SlotDtype, ...] = get_args(SlotDtype)
+KEY_VALUE_DTYPES: tuple[KeyValueDtype, ...] = get_args(KeyValueDtype)
+
+KEY_VALUE_DTYPE: KeyValueDtype = "bfloat16"
+"""How keys and values are stored that are made now."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,8 +40,9 @@ class Provenance:
         adapter_hash: Digest of the adapter's weights and configuration.
         tokenizer_hash: Digest of the tokenizer.
         layout: Where memory tokens and slots stand on the position axis.
-        hidden_size: D, the width of one slot.
-        slot_dtype: Precision in which the slots are stored.
+        hidden_size: D, the width of one slot that is an embedding.
+        key_values: What a slot holds that is keys and values; None where slots are embeddings.
+        slot_dtype: How the slots are stored.
 
     Raises:
         ConfigError: If a field is empty, not known or out of range.
@@ -44,18 +55,27 @@ class Provenance:
     tokenizer_hash: str
     layout: PositionLayout
     hidden_size: int
-    slot_dtype: SlotDtype
+    key_values: KeyValueShape | None
+    slot_dtype: StoredDtype
 
     def __post_init__(self) -> None:
         for name in ("base_model", "base_hash", "adapter", "adapter_hash", "tokenizer_hash"):
             value = getattr(self, name)
             check_text(f"provenance.{name}", value)
             check(bool(value), f"provenance.{name} is empty.", value, "a name or digest")
-        for name, known in (("layout", POSITION_LAYOUTS), ("slot_dtype", SLOT_DTYPES)):
+        dtypes = SLOT_DTYPES if self.key_values is None else KEY_VALUE_DTYPES
+        for name, known in (("layout", POSITION_LAYOUTS), ("slot_dtype", dtypes)):
             value = getattr(self, name)
             check(value in known, f"provenance.{name} is not known.", value, ", ".join(known))
         width = self.hidden_size
         check(width >= 1, "provenance.hidden_size is out of range.", width, ">=1")
+        axes = self.key_values.axes if self.key_values else (1,)
+        check(min(axes) >= 1, "provenance.key_values is out of range.", axes, ">=1")
+
+    @property
+    def slot_kind(self) -> SpanKind:
+        """Form of the slots."""
+        return "slots" if self.key_values is None else "key-values"
 
     def require_match(self, other: Provenance, *, what_self: str, what_other: str) -> None:
         """Refuse slots that were made for something else.
@@ -87,5 +107,6 @@ class Provenance:
             "tokenizer": (self.tokenizer_hash, f"tokenizer {self.tokenizer_hash}"),
             "layout": (self.layout, f"layout {self.layout}"),
             "hidden size": (self.hidden_size, f"hidden size {self.hidden_size}"),
+            "form": (self.key_values, f"{self.slot_kind} {self.key_values or ''}".strip()),
             "slot dtype": (self.slot_dtype, f"slot dtype {self.slot_dtype}"),
         }

@@ -38,6 +38,9 @@ class Span:
         fidelity: Share of the tokens that the decoder reproduces under teacher forcing
             (0..1), or None if it was not measured; of a verbatim span, 1.
         token_fidelity: The same of each token, or None.
+        recall: Share of 16 tokens that the decoder finds when asked with the few before them,
+            behind the whole memory that the span was made in, under teacher forcing (0..1);
+            None if that was not measured, and of a verbatim span.
         refine_steps: Optimisation steps taken on the slots when they were made.
         refine_seconds: Wall time that these steps took, s.
         written_back: Whether the decoder, writing freely, gave every token back when the
@@ -56,6 +59,7 @@ class Span:
     ratio: float
     fidelity: float | None
     token_fidelity: TokenFidelity | None = field(default=None, repr=False)
+    recall: float | None = None
     refine_steps: int = 0
     refine_seconds: float = 0.0
     written_back: bool | None = None
@@ -66,12 +70,9 @@ class Span:
         check(0 <= chars[0] <= chars[1], "A span has reversed characters.", chars, "start <= end")
         check(self.positions >= 1, "A span has no payload.", self.positions, ">= 1 position")
         check_ratio(self.ratio)
-        check(
-            self.fidelity is None or (math.isfinite(self.fidelity) and 0 <= self.fidelity <= 1),
-            "span.fidelity is out of range.",
-            self.fidelity,
-            "0..1, or None",
-        )
+        for name, share in (("fidelity", self.fidelity), ("recall", self.recall)):
+            good = share is None or (math.isfinite(share) and 0 <= share <= 1)
+            check(good, f"span.{name} is out of range.", share, "0..1, or None")
         refined = (self.refine_steps, self.refine_seconds)
         check(
             0 <= self.refine_steps <= MAX_REFINE_STEPS
@@ -94,12 +95,12 @@ class Span:
             f"{self.tokens} tokens",
         )
         refined = (self.refine_steps, self.refine_seconds, self.written_back)
-        said = (self.ratio, self.fidelity, *refined)
+        said = (self.ratio, self.fidelity, *refined, self.recall)
         check(
-            said == (1.0, 1.0, 0, 0.0, None),
+            said == (1.0, 1.0, 0, 0.0, None, None),
             "A verbatim span says that it was compressed.",
             said,
-            "ratio 1, fidelity 1, no refinement, not written back",
+            "ratio 1, fidelity 1, no refinement, not written back, no recall",
         )
 
     def _check_token_fidelity(self, measured: TokenFidelity) -> None:

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import DynamicCache, PreTrainedModel
+from transformers import DynamicCache, PreTrainedConfig, PreTrainedModel
 
-from icae.config.types import TokenIds
+from icae.config.types import KeyValueShape, TokenIds
 from icae.errors import InputError
 
 PASS_TOKENS = {"cpu": 64, "cuda": 4096}
@@ -25,6 +25,16 @@ of GPUs is an estimate from their launch times, not measured."""
 
 KeyValues = tuple[tuple[Tensor, Tensor], ...]
 """Keys and values of every layer, each [R, H, places, W]."""
+
+
+def key_value_shape(config: PreTrainedConfig) -> KeyValueShape:
+    """What a place of a decoder's key-value cache holds, by its settings."""
+    heads = config.num_attention_heads
+    return KeyValueShape(
+        layers=config.num_hidden_layers,
+        heads=getattr(config, "num_key_value_heads", None) or heads,
+        width=getattr(config, "head_dim", None) or config.hidden_size // heads,
+    )
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -372,6 +372,7 @@ def _made_up(workload: Workload) -> Memory:
         tokenizer_hash=digest,
         layout=workload.model.layout,
         hidden_size=1,
+        key_values=None,
         slot_dtype="bfloat16" if workload.dtype == "bfloat16" else "float32",
     )
     return Memory(documents=(document,), provenance=provenance)

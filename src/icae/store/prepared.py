@@ -50,10 +50,11 @@ def prepare(item: NewMemory) -> Prepared:
 
 def figures_of(memory: Memory, data: bytes) -> dict[str, str | int | float | None]:
     """What a store records of a memory and its bytes, by column."""
+    made_by = {name: said for name, said in asdict(memory.provenance).items() if said is not None}
     return {
         "text_sha256": text_digest(memory),
         "maker": maker_hash(memory.provenance),
-        "provenance": write_canonical(asdict(memory.provenance)),
+        "provenance": write_canonical(made_by),
         "documents": len(memory.documents),
         "tokens": memory.tokens,
         "positions": memory.positions,

@@ -16,6 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Self
 
+from icae.config.parsing import from_dict
 from icae.errors import ConflictError, MemoryFileError, MissingMemoryError, StoreError
 from icae.memory import Memory, Provenance, memory_from_bytes
 from icae.memory.strict_json import write_canonical
@@ -324,7 +325,9 @@ class SqliteStore:
 def _record(row: sqlite3.Row) -> StoredMemory:
     return StoredMemory(
         names=tuple(json.loads(row["names"])),
-        provenance=Provenance(**json.loads(row["provenance"])),
+        provenance=from_dict(
+            Provenance, {"key_values": None} | json.loads(row["provenance"]), where="provenance"
+        ),
         settings=json.loads(row["settings"]),
         **{name: row[name] for name in _AS_STORED},
     )

@@ -113,6 +113,17 @@ def as_bfloat16() -> Callable[[Memory], Memory]:
     return convert
 
 
+def described(name: str, dtype: str, shape: list[int]) -> bytes:
+    return json.dumps([name, dtype, shape]).replace(" ", "").encode("utf-8")
+
+
+def digest_of(start: str, *parts: bytes) -> str:
+    content = start.encode() + b"\n"
+    for part in parts:
+        content += len(part).to_bytes(8, "little") + part
+    return hashlib.sha256(content).hexdigest()
+
+
 @dataclass
 class TakenApart:
     """A memory file in parts that can be changed; written as any writer could."""
@@ -139,18 +150,39 @@ class TakenApart:
         self.metadata["header"] = json.dumps(header)
         return self
 
+    def spans_sealed(self) -> TakenApart:
+        """With digests that match what the spans hold."""
+        header = self.header
+        for number, span in enumerate(header["spans"]):
+            row = "verbatim" if span["kind"] == "tokens" else "slot"
+            rows = span[f"{row}_start"], span[f"{row}_end"]
+            if span["kind"] == "key-values":
+                before = [s["kind"] for s in header["spans"][:number]].count("key-values")
+                own = {"key_values": rows, "key_value_steps": (before, before + 1)}
+            else:
+                own = {"slots" if row == "slot" else "verbatim_ids": rows}
+            parts = []
+            for name in sorted(own.keys() & self.entries.keys()):
+                entry, (first, last) = self.entries[name], own[name]
+                begin, end = entry["data_offsets"]
+                size = (end - begin) // entry["shape"][0]
+                shape = [last - first, *entry["shape"][1:]]
+                data = self.data[begin + first * size : begin + last * size]
+                parts += [described(name, entry["dtype"], shape), data]
+            span["sha256"] = digest_of("icae-memory-span/4", span["kind"].encode(), *parts)
+        self.metadata["header"] = json.dumps(header)
+        return self.sealed()
+
     def sealed(self) -> TakenApart:
-        """With a digest that matches what is in it."""
+        """With a digest that matches the header, and what is of no span."""
+        version = self.metadata["format_version"]
         parts = [self.metadata["header"].encode("utf-8")]
-        for name in sorted(self.entries):
+        apart = {"slots", "verbatim_ids", "key_values", "key_value_steps"}
+        for name in sorted(self.entries.keys() - (apart if version == "4" else set())):
             entry = self.entries[name]
             start, end = entry["data_offsets"]
-            head = json.dumps([name, entry["dtype"], entry["shape"]])
-            parts += [head.replace(" ", "").encode("utf-8"), self.data[start:end]]
-        content = b"icae-memory/3\n"
-        for part in parts:
-            content += len(part).to_bytes(8, "little") + part
-        self.metadata["sha256"] = hashlib.sha256(content).hexdigest()
+            parts += [described(name, entry["dtype"], entry["shape"]), self.data[start:end]]
+        self.metadata["sha256"] = digest_of(f"icae-memory/{version}", *parts)
         return self
 
     def write(self, path: Path) -> Path:

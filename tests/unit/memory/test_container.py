@@ -10,23 +10,15 @@ import pytest
 import safetensors
 
 from icae.errors import MemoryFileError
-from icae.memory.container import (
-    Tensor,
-    check_extent,
-    read_index,
-    write_index,
-)
+from icae.memory.container import check_extent, read_index, write_index
 
-TENSORS = {
-    "slots": Tensor(dtype="BF16", shape=(2, 3), data=bytes(range(12))),
-    "text": Tensor(dtype="U8", shape=(5,), data=b"hello"),
-}
+TENSORS = {"slots": ("BF16", (2, 3)), "text": ("U8", (5,))}
+DATA = {"slots": bytes(range(12)), "text": b"hello"}
 METADATA = {"format": "x", "note": 'Fluß "𝔘"'}
 
 
 def content() -> bytes:
-    data = b"".join(tensor.data for tensor in TENSORS.values())
-    return write_index(METADATA, TENSORS) + data
+    return write_index(METADATA, TENSORS) + b"".join(DATA.values())
 
 
 def check(content: bytes) -> None:
@@ -43,7 +35,7 @@ def test_safetensors_library_reads_what_is_written_and_its_data_is_aligned() -> 
     assert len(write_index(METADATA, TENSORS)) % 8 == 0
     read = {name: (t["dtype"], t["shape"], t["data"]) for name, t in _deserialized(content())}
     assert read == {
-        name: (tensor.dtype, list(tensor.shape), tensor.data) for name, tensor in TENSORS.items()
+        name: (dtype, list(shape), DATA[name]) for name, (dtype, shape) in TENSORS.items()
     }
 
 

@@ -65,7 +65,7 @@ def test_header_without_any_one_key_is_refused(
     memory: Memory, taken_apart: TakeApart, changed: Changed
 ) -> None:
     places = _places(taken_apart(memory).header)
-    assert len(places) == 36
+    assert len(places) == 39
     for place in places:
         path = changed(lambda header, p=place: _holder(header, p).pop(p[-1]))  # type: ignore[misc]
         refused(path, f"(?s)missing.*{place[-1]}")
@@ -156,8 +156,8 @@ def test_span_that_contradicts_the_rest_is_refused(
     [
         ({"format": "another"}, "safetensors file, but not a memory"),
         ({"format": None}, "safetensors file, but not a memory"),
-        ({"format_version": "4"}, r"(?s)newer icae.*Upgrade"),
-        ({"format_version": "4", "header": None, "new": "x"}, r"(?s)newer icae.*Upgrade"),
+        ({"format_version": "5"}, r"(?s)newer icae.*Upgrade"),
+        ({"format_version": "5", "header": None, "new": "x"}, r"(?s)newer icae.*Upgrade"),
         ({"format_version": "0"}, "format_version"),
         ({"format_version": "one"}, "format_version"),
         ({"format_version": "²"}, "format_version"),
@@ -191,7 +191,7 @@ def test_slots_that_are_not_finite_are_refused_though_the_digest_is_right(
     file = taken_apart(memory)
     file.data = bits.to_bytes(4, "little") + file.data[4:]
     with pytest.raises(MemoryFileError, match="not finite"):
-        Memory.load(file.sealed().write(path))
+        Memory.load(file.spans_sealed().write(path))
 
 
 @pytest.mark.parametrize(
@@ -218,31 +218,50 @@ def test_token_that_contradicts_its_span_is_refused(
         Memory.load(file.sealed().write(path))
 
 
-SINCE_2 = ("kind", "verbatim_start", "verbatim_end", "refine_steps", "refine_seconds")
+ADDED = {
+    2: ("token_fidelity", "verbatim_count"),
+    3: (),
+    4: (),
+}
+ADDED_TO_SPANS = {
+    2: ("kind", "verbatim_start", "verbatim_end", "refine_steps", "refine_seconds"),
+    3: ("written_back",),
+    4: ("recall", "sha256"),
+}
 
 
-@pytest.mark.parametrize("key", ["kind", "token_fidelity"])
-def test_version_1_knows_nothing_of_what_version_2_added(
-    memory: Memory, path: Path, taken_apart: TakeApart, key: str
+@pytest.mark.parametrize(
+    ("version", "key"),
+    [
+        (1, "kind"),
+        (1, "token_fidelity"),
+        (2, "written_back"),
+        (3, "recall"),
+        (3, "sha256"),
+        (3, "key_values"),
+        (3, None),
+    ],
+)
+def test_a_version_knows_nothing_of_what_later_ones_added(
+    memory: Memory, path: Path, taken_apart: TakeApart, version: int, key: str | None
 ) -> None:
     def change(header: dict[str, Any]) -> None:
-        for added in {"token_fidelity", "verbatim_count"} - {key}:
-            del header[added]
-        for span in header["spans"]:
-            for added in {*SINCE_2, "written_back"} - {key}:
-                del span[added]
+        for later in range(version + 1, 5):
+            for added in set(ADDED[later]) - {key}:
+                del header[added]
+            for span in header["spans"]:
+                for added in set(ADDED_TO_SPANS[later]) - {key}:
+                    del span[added]
+        if key != "key_values":
+            del header["provenance"]["key_values"]
 
     file = taken_apart(memory).change_header(change)
-    file.metadata["format_version"] = "1"
-    refused(file.write(path), f"(?s)unknown key.*{key}")
-
-
-def test_version_2_knows_nothing_of_writing_back(
-    memory: Memory, path: Path, taken_apart: TakeApart
-) -> None:
-    file = taken_apart(memory)
-    file.metadata["format_version"] = "2"
-    refused(file.write(path), "(?s)unknown key.*written_back")
+    file.metadata["format_version"] = str(version)
+    file.sealed().write(path)
+    if key is None:
+        assert Memory.load(path) == memory
+    else:
+        refused(path, f"(?s)unknown key.*{key}")
 
 
 def test_bomb_in_a_sealed_file_is_refused(

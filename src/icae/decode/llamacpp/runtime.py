@@ -25,7 +25,8 @@ from icae.decode.llamacpp.weights import GgufDtype
 from icae.decode.prefix import Generated, Prefix, ReadSoFar, Request
 from icae.decode.runtime import Runtime, kv_bytes, other_form, require_consecutive
 from icae.errors import InputError
-from icae.memory.provenance import SlotDtype
+from icae.memory import KeyValueSlots
+from icae.memory.provenance import StoredDtype
 
 GROWTH = 256
 """Places by which the cache grows."""
@@ -98,7 +99,7 @@ class LlamaCppRuntime(Runtime):
         return f"llamacpp {self.dtype}"
 
     @property
-    def slot_dtypes(self) -> tuple[SlotDtype, ...]:
+    def slot_dtypes(self) -> tuple[StoredDtype, ...]:
         """Slots of either precision go in as float32."""
         return ("bfloat16", "float32")
 
@@ -212,7 +213,7 @@ class LlamaCppRuntime(Runtime):
         """Token ids as decoder inputs."""
         return tokens_run(token_ids)
 
-    def read_key_values(self, pairs_KY2HW: FloatArray) -> Run:
+    def read_key_values(self, slots: KeyValueSlots) -> Run:
         """Refuse keys and values."""
         raise other_form("key-values", "embeddings")
 

@@ -26,7 +26,8 @@ from icae.decode.runtime import Runtime, kv_bytes, other_form, require_consecuti
 from icae.decode.vllm.base_model import InputEmbeddings, choose_model, require_same_embeddings
 from icae.decode.vllm.client import Order, ServedModel, VllmClient, embeds_prompt
 from icae.errors import IncompatibleMemoryError, InputError
-from icae.memory.provenance import SlotDtype
+from icae.memory import KeyValueSlots
+from icae.memory.provenance import SlotDtype, StoredDtype
 
 IN_FLIGHT = 32
 """Most requests of `generate_many` at the server at a time."""
@@ -124,7 +125,7 @@ class VllmRuntime(Runtime):
         return f"vllm {self.dtype}"
 
     @property
-    def slot_dtypes(self) -> tuple[SlotDtype, ...]:
+    def slot_dtypes(self) -> tuple[StoredDtype, ...]:
         """Slots of either precision are sent in its own."""
         return (self.dtype, "float32" if self.dtype == "bfloat16" else "bfloat16")
 
@@ -248,7 +249,7 @@ class VllmRuntime(Runtime):
         """Token ids as decoder inputs, [N, D]."""
         return self.embeddings.rows(token_ids)
 
-    def read_key_values(self, pairs_KY2HW: FloatArray) -> FloatArray:
+    def read_key_values(self, slots: KeyValueSlots) -> FloatArray:
         """Refuse keys and values."""
         raise other_form("key-values", "embeddings")
 

@@ -1,0 +1,57 @@
+"""Which tensors keep the payloads of a file, and what its digests cover.
+
+The digest of a span covers its rows of these tensors, so that a part of a file can be checked
+alone; that of the file covers the header, the digests of the spans in it, and all else.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Mapping
+
+from icae.memory.container import Buffer, Description
+from icae.memory.content import MemoryContent
+from icae.memory.forms import FORMS
+from icae.memory.provenance import Provenance
+from icae.memory.span import Span
+from icae.memory.strict_json import write_canonical
+
+FORMAT = "icae-memory"
+FORMAT_VERSION = 4
+
+
+def payload_tensors(memory: MemoryContent) -> dict[str, Description]:
+    """Dtype and shape of the tensors that keep the payloads of all spans, in their order."""
+    rows: dict[str, int] = defaultdict(int)
+    described: dict[str, Description] = {}
+    for kind, form in FORMS.items():
+        for span in memory.spans:
+            if span.kind == kind:
+                for name, (dtype, shape) in form.tensors(span.positions, memory.provenance).items():
+                    rows[name] += shape[0]
+                    described[name] = (dtype, (rows[name], *shape[1:]))
+    return described
+
+
+def span_digest(span: Span, made_by: Provenance, data: Mapping[str, Buffer]) -> str:
+    """SHA-256 of the form of a span and of its rows of each tensor."""
+    described = FORMS[span.kind].tensors(span.positions, made_by)
+    return digest_of(f"{FORMAT}-span/{FORMAT_VERSION}", span.kind, described, data)
+
+
+def digest_of(
+    start: str, text: str, described: Mapping[str, Description], data: Mapping[str, Buffer]
+) -> str:
+    """SHA-256 over a text and tensors, each part preceded by its length."""
+    digest = hashlib.sha256(f"{start}\n".encode())
+
+    def add(part: Buffer) -> None:
+        digest.update(len(part).to_bytes(8, "little"))
+        digest.update(part)
+
+    add(text.encode("utf-8"))
+    for name, (dtype, shape) in sorted(described.items()):
+        add(write_canonical([name, dtype, list(shape)]).encode("utf-8"))
+        add(data[name])
+    return digest.hexdigest()
