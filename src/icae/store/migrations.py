@@ -6,13 +6,15 @@ step that a store has seen is its ``user_version``.
 memories   one row a memory: its key, what made it, its figures
 contents   its bytes, apart, so that listing reads none of them
 names      the user's names; several may stand for one memory
-passages   its text in pieces that can be found
+passages   its text in pieces that can be found; words: what is indexed where it is not the text
 passage_words  the index of the words of the passages (FTS5)
 """
 
 from __future__ import annotations
 
 import sqlite3
+
+from icae.store.passages import indexed_text
 
 APPLICATION_ID = int.from_bytes(b"ICAE", "big")
 """Marks a SQLite file as a memory store."""
@@ -82,7 +84,34 @@ _INITIAL = (
     """,
 )
 
-MIGRATIONS: tuple[tuple[str, ...], ...] = (_INITIAL,)
+_PAIRS_OF_CHARACTERS = (
+    "ALTER TABLE passages ADD COLUMN words TEXT",
+    "UPDATE passages SET words = icae_indexed_text(text)",
+    "DROP TRIGGER passage_added",
+    "DROP TRIGGER passage_removed",
+    "DROP TABLE passage_words",
+    "CREATE VIEW passage_texts AS SELECT id, coalesce(words, text) AS text FROM passages",
+    """
+    CREATE VIRTUAL TABLE passage_words USING fts5 (
+        text, content = 'passage_texts', content_rowid = 'id',
+        tokenize = 'porter unicode61 remove_diacritics 2'
+    )
+    """,
+    "INSERT INTO passage_words (passage_words) VALUES ('rebuild')",
+    """
+    CREATE TRIGGER passage_added AFTER INSERT ON passages BEGIN
+        INSERT INTO passage_words (rowid, text) VALUES (new.id, coalesce(new.words, new.text));
+    END
+    """,
+    """
+    CREATE TRIGGER passage_removed AFTER DELETE ON passages BEGIN
+        INSERT INTO passage_words (passage_words, rowid, text)
+        VALUES ('delete', old.id, coalesce(old.words, old.text));
+    END
+    """,
+)
+
+MIGRATIONS: tuple[tuple[str, ...], ...] = (_INITIAL, _PAIRS_OF_CHARACTERS)
 """The statements of each step; step n is at index n - 1."""
 
 SCHEMA_VERSION = len(MIGRATIONS)
@@ -101,6 +130,7 @@ def application_id(db: sqlite3.Connection) -> int:
 
 def migrate(db: sqlite3.Connection) -> None:
     """Take a store to the newest version; call inside a write transaction."""
+    db.create_function("icae_indexed_text", 1, indexed_text, deterministic=True)
     for number in range(schema_version(db) + 1, SCHEMA_VERSION + 1):
         for statement in MIGRATIONS[number - 1]:
             db.execute(statement)

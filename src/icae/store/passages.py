@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import unicodedata
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from icae.errors import InputError
@@ -11,13 +13,19 @@ from icae.memory import Memory
 PASSAGE_TOKENS = 128
 """A passage is closed once it has as many tokens."""
 
-MAX_WORDS = 64
+MAX_WORDS = 128
 """Most different words of a query that are searched for."""
 
 SNIPPET_CHARS = 160
 """Longest snippet in characters."""
 
-_WORD = re.compile(r"\w+")
+# Thai, Lao, Myanmar, Khmer; Korean, Chinese, Japanese: no spaces, or endings grown to the word.
+_UNSPACED = (
+    "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u1100-\u11ff\u3005\u3007\u3040-\u318f\u31f0-\u31ff"
+    "\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff\uff66-\uff9f\U00020000-\U0003ffff"
+)
+_RUN = re.compile(f"[{_UNSPACED}]+")
+_WORD = re.compile(f"[{_UNSPACED}]+|[^\\W{_UNSPACED}]+")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,8 +74,37 @@ def passages_of(memory: Memory) -> list[Passage]:
     return passages
 
 
+def indexed_text(text: str) -> str | None:
+    """What the index holds in place of a text in a script without spaces; None for other texts.
+
+    Such a run stands there as its pairs of characters that follow each other, and its last
+    character, so that what is in it is found at any place; the other words stay.
+    """
+    found = _RUN.search(text)
+    return found and _RUN.sub(lambda run: f" {' '.join(_pairs(run.group()))} ", text)
+
+
+def _pairs(run: str) -> list[str]:
+    """The pairs of characters of a run in a script without spaces, then its last character."""
+    run = unicodedata.normalize("NFKC", run)
+    return [run[at : at + 2] for at in range(len(run))]
+
+
+def _terms(text: str) -> Iterator[tuple[int, str]]:
+    """Where each word of a text starts, and the word, or the pair of characters."""
+    for match in _WORD.finditer(text):
+        word = match.group()
+        if not _RUN.match(word):
+            if word.strip("_"):
+                yield match.start(), word.casefold()
+        elif len(word) == 1:
+            yield match.start(), word
+        else:
+            yield from enumerate(_pairs(word)[:-1], match.start())
+
+
 def words_of(query: str) -> list[str]:
-    """The different words of any text, in order, without case.
+    """The different words of any text, in order, without case; see `indexed_text`.
 
     Raises:
         InputError: If it has no word, or is not valid Unicode.
@@ -78,7 +115,7 @@ def words_of(query: str) -> list[str]:
         raise InputError(
             "The query is not valid text.", got=error.reason, expected="text in UTF-8"
         ) from error
-    words = dict.fromkeys(match.casefold() for match in _WORD.findall(query) if match.strip("_"))
+    words = dict.fromkeys(word for _, word in _terms(query))
     if not words:
         raise InputError(
             "There is nothing to search for.",
@@ -89,8 +126,14 @@ def words_of(query: str) -> list[str]:
 
 
 def fts_query(query: str) -> str:
-    """A text in the language of SQLite's FTS5 that matches any word of it; see `words_of`."""
-    return " OR ".join(f'"{word}"' for word in words_of(query))
+    """A text in the language of SQLite's FTS5 that matches any word of it; see `words_of`.
+
+    A single character of a script without spaces stands for all pairs that it begins.
+    """
+    words = (
+        (word, "*" if _RUN.fullmatch(word) and len(word) == 1 else "") for word in words_of(query)
+    )
+    return " OR ".join(f'"{word}"{star}' for word, star in words)
 
 
 def snippet_of(text: str, query: str) -> str:
@@ -99,8 +142,7 @@ def snippet_of(text: str, query: str) -> str:
     At most `SNIPPET_CHARS` characters, with an ellipsis where text was left out.
     """
     wanted = set(words_of(query))
-    found = (m.start() for m in _WORD.finditer(text) if m.group().casefold() in wanted)
-    at = next(found, 0)
+    at = next((start for start, word in _terms(text) if word in wanted), 0)
     width = SNIPPET_CHARS - 2  # an ellipsis at each end
     start = max(0, min(at - SNIPPET_CHARS // 4, len(text) - width))
     end = min(len(text), start + width)

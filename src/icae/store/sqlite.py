@@ -23,7 +23,7 @@ from icae.memory.strict_json import write_canonical
 from icae.store import sqlite_check, sqlite_file
 from icae.store.base import Added, Collected, NewMemory, Problem, SearchHit, StoredMemory
 from icae.store.keys import MIN_PREFIX, maker_hash
-from icae.store.passages import fts_query, snippet_of
+from icae.store.passages import fts_query, indexed_text, snippet_of
 from icae.store.prepared import Prepared, check_name, prepare
 
 LOCK_TIMEOUT_S = 30.0
@@ -253,10 +253,13 @@ class SqliteStore:
         self._db.execute("INSERT INTO contents VALUES (?, ?)", [memory_id, item.data])
         self._db.executemany(
             "INSERT INTO passages (memory_id, document, document_name, span_first, span_end,"
-            " char_start, char_end, positions, text)"
+            " char_start, char_end, positions, text, words)"
             " VALUES (:memory_id, :document, :document_name, :span_first, :span_end,"
-            " :char_start, :char_end, :positions, :text)",
-            [{"memory_id": memory_id, **asdict(passage)} for passage in item.passages],
+            " :char_start, :char_end, :positions, :text, :words)",
+            [
+                {"memory_id": memory_id, "words": indexed_text(passage.text), **asdict(passage)}
+                for passage in item.passages
+            ],
         )
         return memory_id
 

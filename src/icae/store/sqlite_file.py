@@ -93,12 +93,21 @@ def connect(path: Path, *, timeout_s: float) -> sqlite3.Connection:
             db.execute("PRAGMA synchronous = FULL")
             _require_store(path, found, migrations.schema_version(db))
             if migrations.schema_version(db) < migrations.SCHEMA_VERSION:
-                with writing(db):
-                    migrations.migrate(db)
+                _migrate(db)
         except BaseException:
             db.close()
             raise
     return db
+
+
+def _migrate(db: sqlite3.Connection) -> None:
+    """Take an older store to the newest version; one that cannot be written is read as it is."""
+    try:
+        with writing(db):
+            migrations.migrate(db)
+    except sqlite3.OperationalError as error:
+        if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_READONLY:
+            raise
 
 
 def _connect(path: Path, mode: str, timeout_s: float) -> sqlite3.Connection:

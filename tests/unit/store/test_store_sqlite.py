@@ -1,10 +1,14 @@
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
+
 import pytest
 
 from icae.errors import ConflictError, InputError, StoreError
 from icae.memory import Memory
 from icae.store import NewMemory, SqliteStore, create_store, open_store
+from icae.store.migrations import MIGRATIONS
 
 
 def put(store: SqliteStore, name: str, memory: Memory):
@@ -167,6 +171,74 @@ def test_search_finds_other_forms_and_accents(store, build) -> None:
     put(store, "doc", build("She signed the contract in Zürich"))
     assert store.search("signing contracts")
     assert store.search("Zurich")
+
+
+SCRIPTS = {
+    "chinese": ("猫坐在垫子上。安装方法见下一章。", "如何安装软件?", "安装方法"),
+    "japanese": (
+        "データベースを起動するには、設定ファイルを編集します。",
+        "設定の方法",
+        "設定ファイル",
+    ),
+    "korean": ("프로그램을 설치하려면 관리자 권한이 필요합니다.", "설치 방법", "설치하려면"),
+    "thai": ("การติดตั้งโปรแกรมต้องใช้สิทธิ์ผู้ดูแลระบบ", "วิธีติดตั้ง", "ติดตั้ง"),
+}
+FILLERS = (
+    "天气很好，我们去公园散步。",
+    "今日は天気がいいです。",
+    "오늘은 날씨가 좋습니다.",
+    "วันนี้อากาศดีมาก",
+)
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_search_finds_words_in_scripts_without_spaces(store, build, script) -> None:
+    text, question, shown = SCRIPTS[script]
+    for number, filler in enumerate(FILLERS):
+        put(store, f"filler{number}", build(filler * 3))
+    put(store, "wanted", build(text))
+    best = store.search(question)[0]
+    assert best.document == "wanted"
+    assert shown in best.snippet
+
+
+def test_single_character_and_words_of_two_scripts_are_found_in_one_ranking(store, build) -> None:
+    put(store, "mixed", build("使用SQLite数据库 with an index"))
+    put(store, "water", build("我们喝水"))
+    put(store, "english", build("An index of SQLite pages"))
+    assert [hit.document for hit in store.search("水")] == ["water"]
+    assert [hit.document for hit in store.search("数")] == ["mixed"]
+    assert [hit.document for hit in store.search("SQLite 数据库")] == ["mixed", "english"]
+
+
+def test_store_of_the_first_version_finds_them_too_once_it_is_opened(path, build) -> None:
+    with SqliteStore.create(path) as store:
+        put(store, "wanted", build(SCRIPTS["chinese"][0]))
+        put(store, "english", build("golden needle"))
+    first_version(path)
+    with SqliteStore.open(path) as store:
+        assert store.search("安装")[0].document == "wanted"
+        assert store.search("needles")[0].document == "english"
+        assert store.verify() == []
+        store.remove_name("wanted")
+        store.collect()
+        assert store.verify() == []
+
+
+def first_version(path) -> None:
+    """Turn a store into what the first version of its tables would hold."""
+    with closing(sqlite3.connect(path)) as db, db:
+        rows = db.execute("SELECT * FROM passages").fetchall()
+        for kind, name in (("TRIGGER", "added"), ("TRIGGER", "removed"), ("TABLE", "words")):
+            db.execute(f"DROP {kind} passage_{name}")
+        db.execute("DROP VIEW IF EXISTS passage_texts")
+        db.execute("DROP TABLE passages")
+        for statement in MIGRATIONS[0]:
+            if "passage" in statement:
+                db.execute(statement)
+        places = ", ".join("?" * 10)
+        db.executemany(f"INSERT INTO passages VALUES ({places})", [row[:10] for row in rows])
+        db.execute("PRAGMA user_version = 1")
 
 
 def test_search_can_be_kept_to_a_limit_and_to_one_adapter(store, build, provenance) -> None:
