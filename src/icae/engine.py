@@ -24,6 +24,7 @@ from icae.compression.compressor import Compressor
 from icae.compression.refine_memory import refine_memory
 from icae.compression.refinement import RefineConfig
 from icae.compression.teachers import TeacherWriter
+from icae.compression.upgrade import upgraded
 from icae.config.types import Answer, Reconstruction
 from icae.decode.devices import pick_device, pick_dtype
 from icae.decode.reader import Reader
@@ -217,6 +218,12 @@ class Icae(Reader):
         """Better slots for the spans below a fidelity; see `icae.compression.refine_memory`."""
         self.require_own(memory)
         return refine_memory(self.adaptive, self.tokenizer, memory, config, on_step=on_step)
+
+    def upgrade(
+        self, memory: Memory, *, on_progress: Callable[[int, int], None] = lambda done, total: None
+    ) -> Memory:
+        """Documents that another adapter compressed; see `icae.compression.upgrade.upgraded`."""
+        return upgraded(self.compressor, memory, on_progress=on_progress)
 
     def append(
         self, memory: Memory, text: str, *, document: int = -1, ratio: float | None = None

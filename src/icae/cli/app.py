@@ -40,6 +40,7 @@ from icae.cli.reconstruct import reconstruct
 from icae.cli.serve import serve, serve_key
 from icae.cli.store import add, collect, list_memories, remove, search, show, verify
 from icae.cli.train import finetune, pretrain
+from icae.cli.upgrade import upgrade
 
 
 class _Icae(TyperGroup):
@@ -109,6 +110,7 @@ def _subgroup(name: str, description: str) -> typer.Typer:
 
 _add(app, compress=compress, ask=ask, reconstruct=reconstruct, refine=refine, inspect=inspect)
 _add(app, chat=chat, append=append, edit=edit, slice=slice_memory, merge=merge)
+_add(app, upgrade=upgrade)
 _add(app, serve=serve, serve_key=serve_key, bulk=bulk, plan=plan)
 _add(app, pretrain=pretrain, finetune=finetune)
 

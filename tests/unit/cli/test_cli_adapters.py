@@ -1,4 +1,4 @@
-"""Memories of an adapter in the package that is not the default one: no option names it."""
+"""Memories of an adapter in the package that is not the default one: read, and upgraded."""
 
 from __future__ import annotations
 
@@ -8,11 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
 import icae as package
+from icae.cli.app import app
 from icae.engine import Icae
 from icae.memory import Memory
 from icae.model import adapter_files, save_adapter
+from icae.store import NewMemory, create_store, open_store
 
 TEXT = "The inner thing is in the thin tin: a thief ran there, and the end is near.\n"
 CPU = ("--device", "cpu", "--dtype", "float32")
@@ -144,3 +147,85 @@ def test_server_loads_the_adapter_that_made_its_memories(
     assert served == ["old", "new"]
     assert "memories of 2 adapters" in mixed.stderr
     assert "Serving new" in mixed.stderr
+
+
+def shape(memory: Memory) -> list[Any]:
+    """How a memory holds its documents."""
+    return [
+        (document.name, document.source, [(s.char_start, s.kind, s.ratio) for s in document.spans])
+        for document in memory.documents
+    ]
+
+
+@pytest.fixture
+def mixed(old: Icae) -> Memory:
+    """Two documents in mixed.icae: one in part verbatim, the other edited."""
+    first = old.compress(TEXT, ratio=2, name="first.txt")
+    kept = old.verbatim(TEXT, name="first.txt")
+    first = first.replace_spans(0, 1, 2, kept.select([1]))
+    second = old.append(old.compress("A hen is in the inn.", name="b.txt"), " It hid there.")
+    (first + second).save("mixed.icae")
+    return first + second
+
+
+def test_upgrade_compresses_a_file_again_as_it_was_held(
+    payload: Any, icae: Any, mixed: Memory
+) -> None:
+    planned = payload("upgrade", "mixed.icae", "--dry-run", *CPU)
+    assert Memory.load("mixed.icae") == mixed
+    told = payload("upgrade", "mixed.icae", *CPU)
+    made = Memory.load("mixed.icae")
+
+    assert (planned["dry_run"], planned["upgraded"][0]["adapter_before"]) == (True, "old")
+    assert told["upgraded"][0]["fidelity"] == made.fidelity
+    assert made.provenance.adapter == "new"
+    assert shape(made)[0] == shape(mixed)[0]
+    assert [span.kind for span in made.spans[:3]] == ["slots", "tokens", "slots"]
+    assert made.documents[1].source == "A hen is in the inn. It hid there."
+    assert made.documents[1].token_ids_sha256 is not None
+    assert payload("upgrade", "mixed.icae", *CPU)["current"] == 1
+    assert "its own" in icae("upgrade", "mixed.icae", *CPU).stdout
+
+
+def test_upgrade_needs_the_text(error: Any, usage: Any, memory: Memory) -> None:
+    memory.without_source().save("bare.icae")
+    told = error("upgrade", "old.icae", "bare.icae", *CPU)
+
+    assert told["got"] == "no source text in bare.icae"
+    assert Memory.load("old.icae") == memory
+    assert "memory files, or a store" in usage("upgrade")
+
+
+def test_upgrade_of_a_store_goes_on_where_it_was_stopped(
+    payload: Any, old: Icae, memory: Memory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bare = old.compress("A hen is in the inn.").without_source()
+    with create_store("m.db") as store:
+        settings = {"content": "0", "owner": "anna", "title": "T"}
+        store.add([NewMemory(name=name, memory=memory) for name in ("a", "b")])
+        store.add([NewMemory(name="anna/mem_1", memory=memory, settings=settings)])
+        store.add([NewMemory(name="bare", memory=bare)])
+    whole = Icae.upgrade
+
+    def stopped(self: Icae, one: Memory, **options: Any) -> Memory:
+        monkeypatch.setattr(Icae, "upgrade", interrupted)
+        return whole(self, one, **options)
+
+    def interrupted(*_: Any, **__: Any) -> Memory:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Icae, "upgrade", stopped)
+    assert CliRunner().invoke(app, ["upgrade", "-s", "m.db", *CPU]).exit_code == 130
+    monkeypatch.setattr(Icae, "upgrade", whole)
+    told = payload("upgrade", "--store", "m.db", *CPU)
+    assert (len(told["upgraded"]), told["current"], told["without_text"]) == (1, 1, ["bare"])
+
+    with open_store("m.db") as store:
+        by_name = {name: record for record in store.records() for name in record.names}
+        assert store.verify() == []
+    makers = {name: record.provenance.adapter for name, record in by_name.items()}
+    assert makers == {"a": "new", "b": "new", "anna/mem_1": "new", "bare": "old"}
+    assert by_name["a"].key == by_name["b"].key
+    assert by_name["a"].settings == {"ratio": 4.0, "verify": True}
+    assert by_name["anna/mem_1"].settings["title"] == "T"
+    assert by_name["anna/mem_1"].settings["content"] == by_name["anna/mem_1"].sha256

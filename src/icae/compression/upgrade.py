@@ -1,0 +1,81 @@
+"""Memories of another adapter, compressed again from the text that they keep."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+from bisect import bisect_left
+from collections import defaultdict
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from icae.compression.compressor import Compressor, OnProgress, TokenizedText, verbatim_spans
+from icae.memory import Memory, MemoryDocument, Span, merge
+
+
+class _Wanted(NamedTuple):
+    """How a stretch of text is to be held: its ratio, None for verbatim; whether it is measured."""
+
+    ratio: float | None
+    verify: bool
+
+    @classmethod
+    def as_in(cls, span: Span) -> _Wanted:
+        if span.kind == "tokens":
+            return cls(None, False)
+        return cls(span.ratio, span.fidelity is not None)
+
+
+def upgraded(
+    compressor: Compressor, memory: Memory, *, on_progress: OnProgress = lambda done, total: None
+) -> Memory:
+    """The same documents, compressed by another adapter.
+
+    The text is tokenized and cut anew. Every stretch of it keeps its ratio, or stays verbatim, and
+    is measured where it was. Steps of refinement are not taken again.
+
+    Args:
+        compressor: Compresses.
+        memory: The memory, of any adapter and base model.
+        on_progress: Called with (spans done, spans in all).
+
+    Raises:
+        InputError: If the text of a document was not kept.
+    """
+    texts = [compressor.tokenize(document.require_source()) for document in memory.documents]
+    parts = [
+        list(_cut(document, text, span_length=compressor.span_length))
+        for document, text in zip(memory.documents, texts, strict=True)
+    ]
+    alike: dict[_Wanted, list[Span]] = defaultdict(list)
+    for wanted, span in itertools.chain(*parts):
+        alike[wanted].append(span)
+    total, done = sum(map(len, alike.values())), 0
+    made: dict[_Wanted, Iterator[Span]] = {}
+    for (ratio, verify), spans in alike.items():
+        if ratio is not None:
+            show = functools.partial(lambda before, now, _: on_progress(before + now, total), done)
+            spans = compressor.encode(spans, ratio=ratio, verify=verify, on_progress=show)
+        made[_Wanted(ratio, verify)] = iter(spans)
+        done += len(spans)
+    return merge(
+        [
+            compressor.memory(text, [next(made[wanted]) for wanted, _ in own], name=document.name)
+            for document, text, own in zip(memory.documents, texts, parts, strict=True)
+        ]
+    )
+
+
+def _cut(
+    document: MemoryDocument, text: TokenizedText, *, span_length: int
+) -> Iterator[tuple[_Wanted, Span]]:
+    """Verbatim spans of a text, and how each is to be held: as it is in the document."""
+    runs = [list(own) for _, own in itertools.groupby(document.spans, key=_Wanted.as_in)]
+    starts = [0, *(bisect_left(text.offsets, own[0].char_start) for own in runs[1:])]
+    edges = [0, *text.offsets[1:], len(text.text)]
+    for own, (first, end) in zip(runs, itertools.pairwise([*starts, len(text.ids)]), strict=True):
+        if first == end:
+            continue
+        ids, ends = text.ids[first:end], edges[first : end + 1]
+        for span in verbatim_spans(ids, span_length=span_length, edges=ends):
+            yield _Wanted.as_in(own[0]), span.moved(tokens=first, chars=0)
