@@ -47,10 +47,12 @@ class Outcome:
     Attributes:
         payload: The JSON object that ``--json`` prints.
         show: Prints the result for people; called without ``--json`` only.
+        exit_code: 0, or 1 where not all that was asked for could be done.
     """
 
     payload: Mapping[str, Any]
     show: Callable[[], None] = _show_nothing
+    exit_code: int = 0
 
 
 def command(function: Callable[..., Outcome]) -> Callable[..., None]:
@@ -140,7 +142,10 @@ def _read_docstring(thing: object) -> tuple[str, dict[str, str]]:
 def _finish(work: Callable[[], Outcome], *, as_json: bool) -> None:
     """Do the work of a command, print its outcome and exit with its code."""
     try:
-        _print_outcome(_outcome(work, as_json=as_json), as_json=as_json)
+        outcome = _outcome(work, as_json=as_json)
+        _print_outcome(outcome, as_json=as_json)
+        if outcome.exit_code:
+            raise typer.Exit(outcome.exit_code)
     except KeyboardInterrupt:
         print("\nInterrupted.", file=sys.stderr)
         raise typer.Exit(EXIT_INTERRUPTED) from None

@@ -17,7 +17,7 @@ from icae.cli.command import AsJson, Outcome, command
 from icae.cli.compress import CompressOptions
 from icae.cli.memories import check_output
 from icae.cli.options import Count, Force, ModelOptions
-from icae.errors import StoreError
+from icae.errors import IcaeError, InputError, MemoryFileError, StoreError
 
 if TYPE_CHECKING:
     from icae.engine import Icae
@@ -48,7 +48,8 @@ def add(
     """Add documents to a store, which is made if there is none.
 
     A document that is there already, compressed alike by the same adapter, is not
-    compressed again. Each file is safe in the store before the next one is read.
+    compressed again. Each file is safe in the store before the next one is read; one that
+    cannot be read is listed at the end, and the exit code is then 1.
 
     Args:
         files: Documents to compress and memory files (.icae); - reads standard input.
@@ -59,10 +60,17 @@ def add(
 
     start = time.perf_counter()
     added: list[Added] = []
+    failed: list[tuple[str, IcaeError]] = []
     load = functools.cache(model.load)
     with create_store(store) as opened:
         for file, own_name in zip(files, names, strict=True):
-            one = _add_file(opened, file, own_name, wanted, load)
+            try:
+                one = _add_file(opened, file, own_name, wanted, load)
+            except (InputError, MemoryFileError) as error:
+                if len(files) == 1:
+                    raise
+                failed.append((file, error))
+                continue
             added.append(one)
             if not as_json:
                 how = "added" if one.new else "was there already"
@@ -71,9 +79,27 @@ def add(
     payload = {
         "store": store,
         "added": [asdict(one) for one in added],
+        "failed": [
+            {"file": file, "message": error.message, "got": error.got, "fix": error.fix}
+            for file, error in failed
+        ],
         "seconds": round(time.perf_counter() - start, 3),
     }
-    return Outcome(payload=payload)
+    return Outcome(
+        payload=payload, show=lambda: _show_failed(failed, len(files)), exit_code=bool(failed)
+    )
+
+
+def _show_failed(failed: Sequence[tuple[str, IcaeError]], count: int) -> None:
+    """Print the files that could not be added, with the reasons."""
+    if failed:
+        console.write_text(f"\n{len(failed)} of {count} files were not added:\n")
+        console.print_figures(
+            {
+                console.preview(file, width=999): " ".join((error.message, error.got or ""))
+                for file, error in failed
+            }
+        )
 
 
 @command

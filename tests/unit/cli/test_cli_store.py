@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -99,10 +100,21 @@ def test_names_are_one_for_each_file(usage, add, loaded, at) -> None:
     assert not Path(at).exists()
 
 
-def test_files_before_a_bad_one_are_kept(error, loaded, at) -> None:
-    assert error("store", "add", HAY, "absent.txt", "--store", at)["type"] == "InputError"
+def test_bad_files_are_listed_at_the_end_and_the_others_are_added(icae, error, loaded, at) -> None:
+    Path("docs/bad.icae").write_bytes(b"no memory")
+    files = (HAY, "absent.txt", "docs/bad.icae", FOX)
+    result = icae("store", "add", *files, "--store", at)
+    assert result.exit_code == 1
+    *_, title, absent, bad = result.stdout.splitlines()
+    assert title == "2 of 4 files were not added:"
+    assert absent == "absent.txt     The document is missing. absent.txt"
+    assert bad.startswith("docs/bad.icae  docs/bad.icae is not a memory file")
+    told = icae("store", "add", *files, "--store", at, "--json")
+    assert told.exit_code == 1
+    assert [one["file"] for one in json.loads(told.stdout)["failed"]] == [*files[1:3]]
     with open_store(at) as store:
-        assert store.get(HAY)
+        assert [record.names for record in store.records()] == [(FOX,), (HAY,)]
+    assert error("store", "add", "absent.txt", "--store", at)["type"] == "InputError"
 
 
 def test_list_shows_names_figures_and_sum(icae, payload, filled, monkeypatch) -> None:

@@ -167,6 +167,25 @@ def read_block(block: Block) -> tuple[list[BulkDocument], list[Rejected]]:
     return documents, [one for one in found if isinstance(one, Rejected)]
 
 
+def require_unique_ids(blocks: Iterable[Block]) -> None:
+    """Refuse documents of one id, by which nobody could tell their memories apart.
+
+    Raises:
+        InputError: With the places of the first two, or as `read_block`.
+    """
+    places: dict[str, str] = {}
+    for piece in (piece for block in blocks for piece in block.pieces if piece.kind != "file"):
+        for one in _read_piece(piece):
+            first = places.setdefault(one.id, one.place)
+            if first != one.place:
+                raise InputError(
+                    "Two documents have the same id.",
+                    got=f"id {one.id!r} at {first} and at {one.place}",
+                    expected="each id once",
+                    fix="Rename one, or leave the ids out: a document is then named by its place.",
+                )
+
+
 def _read_piece(piece: Piece) -> Iterator[BulkDocument | Rejected]:
     path, rows = Path(piece.path), range(piece.first, piece.first + piece.count)
     places = [f"{piece.name}:{row + 1}" for row in rows]

@@ -22,6 +22,7 @@ from icae.serve.bulk.documents import (
     list_files,
     read_block,
     reason_of,
+    require_unique_ids,
 )
 from icae.serve.bulk.folder import BulkFolder
 
@@ -194,13 +195,15 @@ def run_bulk(
     """Compress every document of the input that is not compressed yet.
 
     Raises:
-        InputError: If input or output cannot be used, or no document could be compressed.
+        InputError: If input or output cannot be used, an id stands for two documents, or no
+            document could be compressed.
         ResultConflictError: If the output folder holds another run.
         WorkerError: If blocks are missing at the end; the others are there.
     """
     begin = time.perf_counter()
     files = list_files(job.source)
     blocks = cut_blocks(files, size=job.block_size)
+    require_unique_ids(blocks)
     folder = BulkFolder(job.output)
     folder.open(_manifest(job, files, blocks))
     missing = [block for block in blocks if not folder.has(block.index)]

@@ -44,6 +44,17 @@ def test_every_document_becomes_a_row_in_order(build_job: Any) -> None:
         assert memory_from_bytes(row["memory"], where=row["id"]).documents[0].source == text
 
 
+def test_two_documents_of_one_id_are_refused_before_anything_is_made(
+    build_job: Any, write_lines: Any
+) -> None:
+    lines = [{"id": name, "text": f"text {at}"} for at, name in enumerate("abca")]
+    job = build_job(source=write_lines(lines, name="twice.jsonl"))
+    with pytest.raises(InputError, match="same id") as told:
+        run_bulk(job, run_here)
+    assert told.value.got == "id 'a' at twice.jsonl:1 and at twice.jsonl:4"
+    assert not job.output.exists()
+
+
 def test_interrupted_run_goes_on_and_gives_the_bytes_of_a_whole_one(
     build_job: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
