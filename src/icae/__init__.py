@@ -1,8 +1,8 @@
 """icae: carry a long context in a quarter of the tokens, without changing the LLM.
 
 The public API is `load`, `compress`, `ask` and `reconstruct` (see `icae.engine`), `open_reader`
-(see `icae.opening`), `Memory` and `locked` (see `icae.memory`). Importing this package imports
-neither torch nor transformers; the first use of a model does.
+(see `icae.opening`), `Conversation`, and `Memory` and `locked` (see `icae.memory`). Importing this
+package imports neither torch nor transformers; the first use of a model does.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 __all__ = [
+    "Conversation",
     "Icae",
     "IcaeError",
     "Memory",
@@ -26,6 +27,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
+    from icae.decode.conversation import Conversation
     from icae.decode.reader import Reader
     from icae.engine import Icae, ask, compress, load, reconstruct
     from icae.errors import IcaeError
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
     from icae.opening import open_reader
 
 _HOME = {
+    "Conversation": "icae.decode.conversation",
     "Icae": "icae.engine",
     "ask": "icae.engine",
     "compress": "icae.engine",

@@ -21,13 +21,14 @@ import torch
 from icae.compression import living
 from icae.compression.adaptive import AdaptiveCompressor, FidelityPolicy, OnSettled
 from icae.compression.compressor import Compressor
+from icae.compression.folding import fold
 from icae.compression.refine_memory import refine_memory
 from icae.compression.refinement import RefineConfig
 from icae.compression.teachers import TeacherWriter
 from icae.compression.upgrade import upgraded
 from icae.config.types import Answer, Reconstruction
 from icae.decode.devices import pick_device, pick_dtype
-from icae.decode.reader import Reader
+from icae.decode.reader import OldTurns, Reader
 from icae.decode.runtime import Runtime
 from icae.decode.torch import TorchRuntime
 from icae.errors import InputError
@@ -231,6 +232,11 @@ class Icae(Reader):
         """More text at the end of a document; see `icae.compression.living.append`."""
         self.require_own(memory)
         return living.append(self.compressor, memory, text, document=document, ratio=ratio)
+
+    def fold(self, turns: OldTurns) -> Memory:
+        """Old turns of a conversation as memory; see `icae.compression.folding.fold`."""
+        self.require_own(turns.memory)
+        return fold(self.compressor, turns)
 
     def replace(
         self,

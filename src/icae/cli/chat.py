@@ -18,92 +18,53 @@ from icae.cli.options import DecoderOptions, KeepKv, MaxNewTokens
 from icae.errors import IcaeError, InputError
 
 if TYPE_CHECKING:
-    from icae.decode.reader import Reader
-    from icae.memory import Memory
+    from icae.decode.conversation import Conversation
 
 PROMPT = "> "
 
 
 @dataclass(kw_only=True)
-class Conversation:
-    """A conversation under way.
-
-    The last turns are read word for word; older ones are compressed into a memory of
-    their own, which grows behind that of the documents.
+class Dialogue:
+    """A conversation, and how it is shown.
 
     Attributes:
-        icae: What answers.
-        documents: What is talked about.
-        keep_turns: Most turns that are read word for word.
+        conversation: The conversation.
         max_new_tokens: Longest answer in tokens.
         as_json: Whether answers are collected instead of printed.
-        history: Turns that the next question builds on word for word,
-            ``(question, answer)``.
-        older: The turns before them, compressed, or None.
         turns: Every turn since the start as ``--json`` prints it.
     """
 
-    icae: Reader
-    documents: Memory
-    keep_turns: int
+    conversation: Conversation
     max_new_tokens: int
     as_json: bool
-    history: list[tuple[str, str]] = field(default_factory=list)
-    older: Memory | None = None
     turns: list[dict[str, Any]] = field(default_factory=list)
-
-    @property
-    def memory(self) -> Memory:
-        """What the next question is asked: the documents, then the older turns."""
-        return self.documents if self.older is None else self.documents + self.older
 
     def say(self, question: str) -> None:
         """Ask a question that builds on the turns before, and print the answer."""
-        self._compress_old_turns()
+        if self.conversation.leaving:
+            with console.status("Compressing old turns"):
+                self.conversation.compact(question)
         turn = answered(
             question,
-            lambda on_text: self.icae.ask(
-                self.memory,
-                question,
-                history=tuple(self.history),
-                max_new_tokens=self.max_new_tokens,
-                on_text=on_text,
+            lambda on_text: self.conversation.ask(
+                question, max_new_tokens=self.max_new_tokens, on_text=on_text
             ),
             mode="memory",
             as_json=self.as_json,
         )
-        self.history.append((question, turn["answer"]))
         self.turns.append(turn)
-
-    def forget(self) -> None:
-        """Forget all turns; the documents stay."""
-        self.history.clear()
-        self.older = None
-
-    def _compress_old_turns(self) -> None:
-        """Move turns that are not kept word for word into the memory of older ones."""
-        old = self.history[: max(0, len(self.history) - self.keep_turns)]
-        if not old:
-            return
-        text = "".join(f"User: {asked}\nAssistant: {answer}\n" for asked, answer in old)
-        with console.status("Loading the encoder"):
-            writer = self.icae.maker(self.documents.provenance.slot_dtype)
-        if self.older is None:
-            self.older = writer.compress(text, name="conversation")
-        else:
-            self.older = writer.append(self.older, text)
-        del self.history[: len(old)]
 
     def context_line(self) -> str:
         """What the conversation stands on, in one line."""
-        memory = self.memory
-        full = self.icae.kv_bytes(memory.tokens)
-        held = self.icae.kv_bytes(memory.positions)
+        memory, reader = self.conversation.memory, self.conversation.reader
+        full = reader.kv_bytes(memory.tokens)
+        held = reader.kv_bytes(memory.positions)
         documents = ", ".join(console.preview(d.name, width=32) for d in memory.documents)
         return (
             f"{documents}: {memory.tokens} tokens in {memory.positions} positions "
             f"({memory.ratio:.2f}x), KV cache {console.size_text(held)} instead of "
-            f"{console.size_text(full)}; turns kept word for word: {len(self.history)}"
+            f"{console.size_text(full)}; turns kept word for word: "
+            f"{len(self.conversation.history)}"
         )
 
 
@@ -122,30 +83,27 @@ def chat(
     Args:
         keep_turns: Turns kept word for word; older ones are compressed.
     """
+    from icae.decode.conversation import Conversation
+
     if kv:
         require_one_file(memories, "memory")
     memory = load_memories(*memories)
     icae = decoder.open(memory.provenance)
     if len(memories) == 1:
         use_kv(icae, memory, memories[0], keep="always" if kv else "renew")
-    conversation = Conversation(
-        icae=icae,
-        documents=memory,
-        keep_turns=keep_turns,
-        max_new_tokens=max_new_tokens,
-        as_json=as_json,
-    )
+    conversation = Conversation(reader=icae, documents=memory, keep_turns=keep_turns)
+    dialogue = Dialogue(conversation=conversation, max_new_tokens=max_new_tokens, as_json=as_json)
     if sys.stdin.isatty():
-        console.note(conversation.context_line())
+        console.note(dialogue.context_line())
         console.note("/context shows this line, /reset forgets the turns, /quit ends.")
     for line in _lines():
         if line == "/quit":
             break
-        _turn(conversation, line)
+        _turn(dialogue, line)
     older = conversation.older
     return Outcome(
         payload={
-            "turns": conversation.turns,
+            "turns": dialogue.turns,
             "memories": [str(path) for path in memories],
             "tokens": memory.tokens,
             "slots": memory.slot_count,
@@ -156,18 +114,18 @@ def chat(
     )
 
 
-def _turn(conversation: Conversation, line: str) -> None:
+def _turn(dialogue: Dialogue, line: str) -> None:
     """Do what one line says."""
     if line == "/context":
-        console.note(conversation.context_line())
+        console.note(dialogue.context_line())
     elif line == "/reset":
-        conversation.forget()
+        dialogue.conversation.forget()
         console.note("The turns are forgotten.")
     elif line.startswith("/") and line[1:].isalpha():
         console.note(f"There is no {line}; /context, /reset and /quit are.")
     else:
         try:
-            conversation.say(line)
+            dialogue.say(line)
         except IcaeError as error:
             if not sys.stdin.isatty():
                 raise

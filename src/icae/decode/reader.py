@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -28,15 +28,30 @@ from icae.model.prompts import render_prompt, tokenize
 Turn = tuple[str, str]  # an earlier question and its answer
 
 
+@dataclass(frozen=True, kw_only=True)
+class OldTurns:
+    """Turns that leave a conversation.
+
+    Attributes:
+        memory: What the conversation is about, the memory of older turns left out.
+        older: The memory of turns that left before, or None.
+        history: The turns that were read word for word, the leaving ones first.
+        count: How many of them leave.
+        question: What is asked next.
+    """
+
+    memory: Memory
+    older: Memory | None
+    history: Sequence[Turn]
+    count: int
+    question: str
+
+
 class MemoryMaker(Protocol):
     """What makes memories; see `icae.Icae`."""
 
-    def compress(self, text: str, *, name: str = ...) -> Memory:
-        """Compress a text into a memory."""
-        ...
-
-    def append(self, memory: Memory, text: str) -> Memory:
-        """A memory with more text at the end of its last document."""
+    def fold(self, turns: OldTurns) -> Memory:
+        """The memory of all turns that left a conversation, with these at its end."""
         ...
 
 

@@ -20,6 +20,7 @@ from icae.config.types import TokenIds
 from icae.decode.batching import RowClock, row_batches
 from icae.decode.prefix import Generated, Prefix, ReadSoFar, Request
 from icae.decode.runtime import Runtime, kv_bytes
+from icae.decode.torch_folding import Folding, Leaving
 from icae.decode.torch_forms import embedded, form_of
 from icae.decode.torch_kv import LastRead, keeps_all, kv_from_bytes, kv_to_bytes, stacks
 from icae.decode.torch_rows import Row, greedy_rows
@@ -308,6 +309,23 @@ class TorchRuntime(Runtime):
             return last.cut(start), start
         past = None if prefix is None else self.form.past(prefix)
         return DynamicCache(past, config=self.model.decoder.config), unread
+
+    def folding(self, leaving: Leaving) -> Folding | None:
+        """Tokens of a prompt that can become memory without being read again.
+
+        None if they were not read last, or the encoder of this form reads every token itself.
+        """
+        return None if self._last is None else self.form.folding(self._last, leaving)
+
+    def go_on(self, folding: Folding, prefix: Prefix, added: Sequence[ReadablePayload]) -> None:
+        """Take tokens for memory: the next answer reads what follows them in the prompt.
+
+        Args:
+            folding: The tokens that left the prompt.
+            prefix: The memory with them at its end.
+            added: What stands for them.
+        """
+        self._last = folding.read_behind(prefix, added)
 
     @property
     def kv_format(self) -> str:

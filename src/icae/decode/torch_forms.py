@@ -18,6 +18,8 @@ from transformers import PreTrainedModel
 from icae.config.types import FloatArray, Objective, TokenIds
 from icae.decode.prefix import Prefix, input_positions
 from icae.decode.runtime import other_form
+from icae.decode.torch_folding import Folding, Leaving
+from icae.decode.torch_kv import LastRead
 from icae.decode.torch_rows import read_fronts
 from icae.memory import Embeddings, KeyValueSlots
 from icae.memory.key_value_run import KeyValueRun
@@ -49,6 +51,10 @@ class TorchForm(ABC):
     @abstractmethod
     def fronts(self, prefixes: Sequence[Prefix]) -> list[KeyValues]:
         """Keys and values of prefixes, at least their last objective token left out."""
+
+    @abstractmethod
+    def folding(self, last: LastRead, leaving: Leaving) -> Folding | None:
+        """Tokens of what was read last that can become memory, or None if they cannot."""
 
 
 @dataclass(frozen=True)
@@ -84,6 +90,9 @@ class SlotForm(TorchForm):
         ]
         return read_fronts(self.model.decoder, embeds, places)
 
+    def folding(self, last: LastRead, leaving: Leaving) -> None:
+        """None: the encoder reads every token itself."""
+
     def read_slots(self, slots_KD: FloatArray) -> Tensor:
         """Slots as decoder inputs, [K, D]."""
         slots = torch.from_numpy(np.ascontiguousarray(slots_KD))
@@ -107,10 +116,17 @@ class KeyValueForm(TorchForm):
 
     def __init__(self, model: KeyValueModel) -> None:
         self.model = model
+        self.config = model.config
         self._front = functools.cache(self._read_front)
 
     def encode(self, spans: Sequence[TokenIds], slots: Sequence[int]) -> list[ReadablePayload]:
         """Keys, as if at position 0, and values [K, Y, 2, H, W] of each span, as stored."""
+        return self.encode_read(spans, slots, None)
+
+    def encode_read(
+        self, spans: Sequence[TokenIds], slots: Sequence[int], seen: Sequence[KeyValues] | None
+    ) -> list[ReadablePayload]:
+        """The same of spans that were read; their keys are as if each began at 0."""
         return [
             KeyValueSlots(
                 pairs_KY2HW=torch.stack(
@@ -119,8 +135,22 @@ class KeyValueForm(TorchForm):
                 .cpu()
                 .numpy()
             )
-            for layers in self.model.encode_spans(spans, slots)
+            for layers in self.model.encode_spans(spans, slots, seen)
         ]
+
+    def folding(self, last: LastRead, leaving: Leaving) -> Folding | None:
+        """The tokens and their keys and values, if the cache holds them."""
+        return Folding.of(self, last, leaving)
+
+    def behind(
+        self, past: KeyValues, payload: ReadablePayload, positions: Sequence[int]
+    ) -> KeyValues:
+        """A past with a payload behind it."""
+        return payload.read_by(_Behind(self.model, past, positions))
+
+    def moved(self, past: KeyValues, by: int) -> KeyValues:
+        """Keys and values of places, so many positions further on."""
+        return self.model.place(past, [by] * past[0][0].shape[2])
 
     def past_places(self, prefix: Prefix) -> int:
         """Front and memory."""
@@ -132,7 +162,7 @@ class KeyValueForm(TorchForm):
         positions = input_positions(self.model.config, prefix, 0)
         for part in prefix.parts:
             end = at + part.positions
-            past = part.read_by(_Behind(self.model, past, positions[at:end]))
+            past = self.behind(past, part, positions[at:end])
             at = end
         return past
 

@@ -114,7 +114,8 @@ class DecodingRows:
         Returns:
             Their first tokens.
         """
-        cache, mask_RP = stacked([row.front for row in rows.values()])
+        past, mask_RP = stacked([row.front for row in rows.values()])
+        cache = DynamicCache(past)
         embeds_RSD, tail_mask_RS, places_RS = _tails(list(rows.values()))
         device = embeds_RSD.device
         mask_RP = torch.cat([mask_RP, tail_mask_RS], dim=1).to(device)

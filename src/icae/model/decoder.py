@@ -179,7 +179,8 @@ def _hidden(decoder: PreTrainedModel, rows: Sequence[DecoderRow]) -> Tensor:
     ]
     mask, cache = torch.ones_like(ids), None
     if any(row.past is not None for row in rows):
-        cache, mask_RP = stacked([row.past for row in rows])
+        past, mask_RP = stacked([row.past for row in rows])
+        cache = DynamicCache(past)
         mask = torch.cat([mask_RP.to(ids.device), mask], dim=1)
     hidden_RSD: Tensor = decoder.base_model(
         inputs_embeds=torch.stack(inputs),
@@ -191,13 +192,13 @@ def _hidden(decoder: PreTrainedModel, rows: Sequence[DecoderRow]) -> Tensor:
     return hidden_RSD
 
 
-def stacked(pasts: Sequence[KeyValues | None]) -> tuple[DynamicCache, Tensor]:
-    """One cache of the pasts of all rows, padded on the left, and where it holds something.
+def stacked(pasts: Sequence[KeyValues | None]) -> tuple[KeyValues, Tensor]:
+    """The pasts of all rows as one, padded on the left, and where it holds something.
 
-    Gradients flow through the cache.
+    Gradients flow through it.
 
     Returns:
-        The cache, [R, H, P, W] a layer, and the mask [R, P], long.
+        Keys and values, none where all are empty, and the mask [R, P], long.
     """
     lengths = [0 if past is None else past[0][0].shape[2] for past in pasts]
     longest = max(lengths)
@@ -206,16 +207,16 @@ def stacked(pasts: Sequence[KeyValues | None]) -> tuple[DynamicCache, Tensor]:
         mask_RP[row, longest - length :] = 1
     known = [past for past in pasts if past is not None]
     if longest == 0 or not known:
-        return DynamicCache(), mask_RP
-    layers = []
+        return (), mask_RP
+    layers: list[tuple[Tensor, Tensor]] = []
     for layer, pair in enumerate(known[0]):
-        made = [t.new_zeros(len(pasts), t.shape[1], longest, t.shape[3]) for t in pair]
+        keys, values = (t.new_zeros(len(pasts), t.shape[1], longest, t.shape[3]) for t in pair)
         for row, past in enumerate(pasts):
             if past is not None:
-                for target, own in zip(made, past[layer], strict=True):
+                for target, own in zip((keys, values), past[layer], strict=True):
                     target[row, :, longest - lengths[row] :] = own[0]
-        layers.append(tuple(made))
-    return DynamicCache(layers), mask_RP
+        layers.append((keys, values))
+    return tuple(layers), mask_RP
 
 
 def places_of(past: KeyValues, start: int, end: int) -> KeyValues:

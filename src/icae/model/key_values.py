@@ -35,7 +35,15 @@ from transformers import PreTrainedModel
 from icae.config import ModelConfig
 from icae.config.spans import SpanPlan, chunk_centres, chunk_of_tokens
 from icae.config.types import Objective, TokenIds
-from icae.model.decoder import DecoderRow, KeyValues, joined, label_logits, places_of, read
+from icae.model.decoder import (
+    DecoderRow,
+    KeyValues,
+    joined,
+    label_logits,
+    places_of,
+    read,
+    stacked,
+)
 from icae.model.encoder import chunk_means
 from icae.model.memory_model import MemoryModel
 from icae.model.objectives import DecoderTask
@@ -85,12 +93,19 @@ class KeyValueModel(MemoryModel[KeyValueMemory]):
             for own in plans
         ]
 
-    def encode_spans(self, spans: Sequence[TokenIds], slots: Sequence[int]) -> list[KeyValues]:
+    def encode_spans(
+        self,
+        spans: Sequence[TokenIds],
+        slots: Sequence[int],
+        read_before: Sequence[KeyValues] | None = None,
+    ) -> list[KeyValues]:
         """Keys, as if at position 0, and values of each span's memory tokens.
 
         Args:
             spans: Token ids of each span, at most `span_length` each.
             slots: Slots K_i for each span, at most its length.
+            read_before: What the base made of each span, [1, H, L_i, W], its first token at
+                position 0: then memory tokens alone are computed. None: it reads them here.
 
         Returns:
             For each span the pairs of every layer, [1, H, K_i, W], with gradient.
@@ -98,27 +113,30 @@ class KeyValueModel(MemoryModel[KeyValueMemory]):
         longest, most = max(map(len, spans)), max(slots)
         ids_BL = np.zeros((len(spans), longest), dtype=np.int64)
         chunk_BL = np.full_like(ids_BL, most)
-        mask_BP = np.zeros((len(spans), longest + most), dtype=np.int64)
-        centre_BK = np.zeros((len(spans), most), dtype=np.int64)
+        mask_BL = np.zeros_like(ids_BL)
+        mask_BK = np.zeros((len(spans), most), dtype=np.int64)
+        centre_BK = np.zeros_like(mask_BK)
         for row, (own, k) in enumerate(zip(spans, slots, strict=True)):
             ids_BL[row, : len(own)] = own
             chunk_BL[row, : len(own)] = chunk_of_tokens(len(own), k)
-            mask_BP[row, : len(own)] = mask_BP[row, longest : longest + k] = 1
+            mask_BL[row, : len(own)] = mask_BK[row, :k] = 1
             centre_BK[row, :k] = chunk_centres(len(own), k)
-        arrays = (ids_BL, chunk_BL, mask_BP, centre_BK)
-        ids, chunk, mask, centre = (torch.from_numpy(array).to(self.device) for array in arrays)
-        with torch.no_grad():
-            embeds_BLD = self.decoder.get_input_embeddings()(ids)
-            seen = read(self.decoder, embeds_BLD, torch.arange(longest, device=self.device)[None])
+        arrays = (ids_BL, chunk_BL, mask_BL, mask_BK, centre_BK)
+        ids, chunk, seen_BL, mask, centre = (torch.from_numpy(a).to(self.device) for a in arrays)
+        embeds_BLD = self.decoder.get_input_embeddings()(ids).detach()
+        if read_before is not None:
+            seen, seen_BL = stacked(read_before)
+        else:
+            with torch.no_grad():
+                places_1L = torch.arange(longest, device=self.device)[None]
+                seen = read(self.decoder, embeds_BLD, places_1L)
         inputs_BKD = self._inputs(embeds_BLD, chunk, most)
-        made = read(self.adapted, inputs_BKD, centre, past=seen, mask_RP=mask)
+        mask_BP = torch.cat([seen_BL.to(self.device), mask], dim=1)
+        made = read(self.adapted, inputs_BKD, centre, past=seen, mask_RP=mask_BP)
         layers = places_of(made, longest, longest + most)
         return [
             tuple(
-                (
-                    turn(keys[row : row + 1, :, :k].float(), -centre[row, :k]),
-                    values[row : row + 1, :, :k],
-                )
+                (turn(keys[row, None, :, :k].float(), -centre[row, :k]), values[row, None, :, :k])
                 for turn, (keys, values) in zip(self.turns, layers, strict=True)
             )
             for row, k in enumerate(slots)

@@ -1,0 +1,87 @@
+"""A conversation about a memory that keeps itself short: old turns become memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from icae.config.types import Answer
+from icae.decode.reader import OldTurns, Reader, Turn
+from icae.memory import Memory
+
+
+@dataclass(kw_only=True)
+class Conversation:
+    """A conversation under way.
+
+    The last turns are read word for word; older ones are compressed into a memory of
+    their own, which grows behind that of the documents.
+
+    Attributes:
+        reader: What answers.
+        documents: What is talked about.
+        keep_turns: Most turns that are read word for word.
+        history: Turns that the next question builds on word for word,
+            ``(question, answer)``.
+        older: The turns before them, compressed, or None.
+    """
+
+    reader: Reader
+    documents: Memory
+    keep_turns: int = 4
+    history: list[Turn] = field(default_factory=list)
+    older: Memory | None = None
+
+    @property
+    def memory(self) -> Memory:
+        """What the next question is asked: the documents, then the older turns."""
+        return self.documents if self.older is None else self.documents + self.older
+
+    @property
+    def leaving(self) -> int:
+        """How many turns become memory before the next question."""
+        return max(0, len(self.history) - self.keep_turns)
+
+    def ask(
+        self,
+        question: str,
+        *,
+        max_new_tokens: int = 128,
+        on_text: Callable[[str], None] | None = None,
+    ) -> Answer:
+        """Ask a question that builds on the turns before; see `Reader.ask`."""
+        self.compact(question)
+        answer = self.reader.ask(
+            self.memory,
+            question,
+            history=tuple(self.history),
+            max_new_tokens=max_new_tokens,
+            on_text=on_text,
+        )
+        self.history.append((question, answer.text))
+        return answer
+
+    def compact(self, question: str) -> None:
+        """Move turns that are not kept word for word into the memory of older ones.
+
+        Args:
+            question: What is asked next.
+        """
+        if not (count := self.leaving):
+            return
+        maker = self.reader.maker(self.documents.provenance.slot_dtype)
+        self.older = maker.fold(
+            OldTurns(
+                memory=self.documents,
+                older=self.older,
+                history=tuple(self.history),
+                count=count,
+                question=question,
+            )
+        )
+        del self.history[:count]
+
+    def forget(self) -> None:
+        """Forget all turns; the documents stay."""
+        self.history.clear()
+        self.older = None
