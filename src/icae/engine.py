@@ -84,6 +84,7 @@ class Icae(Reader):
                 model.decoder.generation_config.eos_token_id, tokenizer.eos_token_id
             ),
             load_maker=lambda slot_dtype: self,
+            lead=model.lead_vectors(),
         )
         self.compressor = Compressor(
             runtime=self.runtime,

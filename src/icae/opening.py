@@ -23,6 +23,7 @@ from icae.model.adapter_files import (
     AdapterInfo,
     adapter_folder,
     adapter_hash,
+    lead_vectors,
     objective_vectors,
     read_info,
     require_base,
@@ -226,6 +227,7 @@ class _Files:
                 slot_dtype="bfloat16",
             ),
             stop_ids=stop_tokens(_end_of_answers(self.folder), self.tokenizer.eos_token_id),
+            lead=lead_vectors(self.adapter, self.info.model),
             load_maker=lambda slot_dtype: _open_torch(
                 self.adapter, base=self.base, device=device, dtype=slot_dtype
             ),

@@ -91,7 +91,8 @@ def text_of(engine: Icae, ids: list[int]) -> str:
 
 
 @pytest.mark.parametrize(
-    "config", [{}, {"framing": "behind"}, {"layout": "uniform"}, {"family": "gpt-neox"}]
+    "config",
+    [{}, {"framing": "behind"}, {"layout": "uniform"}, {"family": "gpt-neox"}, {"lead_slots": 3}],
 )
 def test_answers_equal_a_loop_that_keeps_no_cache(
     build_engine: Callable[..., Icae], config: dict[str, Any]
@@ -117,7 +118,7 @@ def test_answers_equal_a_loop_that_keeps_no_cache(
         pieces: list[str] = []
         answer = engine.ask(memory, question, max_new_tokens=6, on_text=pieces.append)
         assert answer.text == "".join(pieces).strip() == text
-        front = engine.config.front + engine.config.objective_tokens
+        front = engine.config.front + engine.config.objective_tokens + engine.config.lead_slots
         prompt = len(render_prompt(engine.tokenizer, question))
         assert answer.prompt_tokens == memory.positions + front + prompt
 

@@ -49,6 +49,9 @@ class ModelConfig:
             also before it, so that what followed them once (the first slot) is what the
             decoder's copying heads look for when they come again. ``between``: as ``around``,
             with other vectors before the memory than behind it.
+        lead_slots: Of key-values: learned slots before every memory that is asked or continued,
+            not before one that is written back (prefix tuning, Li and Liang 2021,
+            arXiv:2101.00190): they carry how to answer.
         memory_embedding: ``shared``: one learned vector for every memory token (any K);
             ``per-slot``: one for each slot index, `max_slots` of them.
         max_slots: Memory embeddings kept with ``per-slot``: the most slots of a span.
@@ -75,6 +78,7 @@ class ModelConfig:
     slot_head: SlotHead = "residual"
     objective_tokens: int = 1
     framing: Framing = "behind"
+    lead_slots: int = 0
     memory_embedding: MemoryEmbedding = "shared"
     max_slots: int = 512
     lora_rank: int = 32
@@ -87,6 +91,12 @@ class ModelConfig:
             self,
             at_least_one=("span_length", "objective_tokens", "max_slots", "lora_rank"),
             positive=("lora_alpha",),
+        )
+        check(
+            self.lead_slots == 0 or (self.lead_slots > 0 and self.memory == "key-values"),
+            "model.lead_slots cannot be had.",
+            f"{self.lead_slots}, with memory {self.memory}",
+            "0 or more with model.memory: key-values, else 0",
         )
 
     @property

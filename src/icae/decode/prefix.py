@@ -73,9 +73,13 @@ class Prefix:
         return cls(parts=(payload,), spans=((tokens, payload.positions),), objective=objective)
 
     @classmethod
-    def of_memory(cls, memory: Memory, objective: Objective) -> Prefix:
-        """All of a memory, neighbouring spans of one kind in one part."""
-        return cls._of_spans(memory, 0, len(memory.spans), objective)
+    def of_memory(
+        cls, memory: Memory, objective: Objective, *, lead: Sequence[ReadablePayload] = ()
+    ) -> Prefix:
+        """All of a memory, neighbouring spans of one kind in one part; an adapter's lead before."""
+        made = cls._of_spans(memory, 0, len(memory.spans), objective)
+        places = tuple((part.positions, part.positions) for part in lead)
+        return cls(parts=(*lead, *made.parts), spans=(*places, *made.spans), objective=objective)
 
     @classmethod
     def of_span(cls, memory: Memory, index: int, objective: Objective) -> Prefix:

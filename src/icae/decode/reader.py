@@ -13,14 +13,14 @@ from typing import Any, Protocol
 import numpy as np
 
 from icae.config import ModelConfig
-from icae.config.types import Answer, Reconstruction, TokenIds
+from icae.config.types import Answer, FloatArray, Reconstruction, TokenIds
 from icae.decode.answering import Answerer
 from icae.decode.prefix import Prefix, Request
 from icae.decode.reconstruction import decode, joined_text
 from icae.decode.reconstruction import reconstruct as reconstruct_spans
 from icae.decode.runtime import Runtime
 from icae.errors import IncompatibleMemoryError, InputError
-from icae.memory import Memory, Provenance
+from icae.memory import KeyValueSlots, Memory, Provenance
 from icae.memory.provenance import StoredDtype
 from icae.model.adapter_files import AdapterInfo
 from icae.model.prompts import render_prompt, tokenize
@@ -64,6 +64,7 @@ class Reader:
         tokenizer: The base model's tokenizer.
         provenance: What the memories that fit are keyed by.
         stop_ids: Tokens that end an answer.
+        lead: Learned slots that the adapter places before a memory, or None.
         load_maker: Loads what makes memories with slots of a precision.
 
     Attributes:
@@ -85,7 +86,9 @@ class Reader:
         provenance: Provenance,
         stop_ids: Sequence[int],
         load_maker: Callable[[StoredDtype], MemoryMaker],
+        lead: FloatArray | None = None,
     ) -> None:
+        self._lead = () if lead is None else (KeyValueSlots(pairs_KY2HW=lead),)
         self.maker = functools.cache(load_maker)
         self.name = info.name
         self.config: ModelConfig = info.model
@@ -161,7 +164,7 @@ class Reader:
         prefix = None
         if memory is not None:
             self.require_own(memory)
-            prefix = Prefix.of_memory(memory, "ft")
+            prefix = self.prefix(memory)
         return Request(prefix=prefix, prompt_ids=self._prompt(question, history))
 
     def ask_many(
@@ -265,7 +268,11 @@ class Reader:
 
     def memory_digest(self, memory: Memory) -> str:
         """SHA-256 of what the decoder reads of a memory before a question."""
-        return Prefix.of_memory(memory, "ft").digest
+        return self.prefix(memory).digest
+
+    def prefix(self, memory: Memory) -> Prefix:
+        """What the decoder reads of a memory before a question."""
+        return Prefix.of_memory(memory, "ft", lead=self._lead)
 
     def save_kv(self, memory: Memory) -> bytes:
         """The decoder's key-value cache of a memory, for `load_kv` of the same runtime.
@@ -276,7 +283,7 @@ class Reader:
                 not fit its context window.
         """
         self.require_own(memory)
-        prefix = Prefix.of_memory(memory, "ft")
+        prefix = self.prefix(memory)
         self.answerer.require_room(prefix, np.zeros(0, dtype=np.int64), 1)
         return self.decoder.save_kv(prefix)
 
@@ -288,7 +295,7 @@ class Reader:
             InputError: If the bytes are no such cache.
         """
         self.require_own(memory)
-        self.decoder.load_kv(Prefix.of_memory(memory, "ft"), data)
+        self.decoder.load_kv(self.prefix(memory), data)
 
     def require_own(self, memory: Memory) -> None:
         """Refuse a memory that this adapter on this base model cannot read.

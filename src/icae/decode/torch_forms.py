@@ -26,7 +26,7 @@ from icae.memory.key_value_run import KeyValueRun
 from icae.memory.payload import ReadablePayload
 from icae.model.decoder import KeyValues, joined, places_of, read
 from icae.model.icae import IcaeModel
-from icae.model.key_values import KeyValueModel
+from icae.model.key_values import KeyValueModel, layers_of_pairs, pairs_of
 
 
 class TorchForm(ABC):
@@ -128,13 +128,7 @@ class KeyValueForm(TorchForm):
     ) -> list[ReadablePayload]:
         """The same of spans that were read; their keys are as if each began at 0."""
         return [
-            KeyValueSlots(
-                pairs_KY2HW=torch.stack(
-                    [torch.cat(pair).float().permute(2, 0, 1, 3) for pair in layers], dim=1
-                )
-                .cpu()
-                .numpy()
-            )
+            KeyValueSlots(pairs_KY2HW=pairs_of(layers).cpu().numpy())
             for layers in self.model.encode_spans(spans, slots, seen)
         ]
 
@@ -206,11 +200,7 @@ class _Behind:
         pairs = torch.cat([_pairs(run, self.model.device) for run in slots.runs])
         if self.model.dtype == torch.float32:
             pairs = pairs.float()
-        layers = tuple(
-            (keys_KHW.transpose(0, 1)[None], values_KHW.transpose(0, 1)[None])
-            for keys_KHW, values_KHW in pairs.permute(1, 2, 0, 3, 4)
-        )
-        return joined([self.past, self.model.place(layers, self.positions)])
+        return joined([self.past, self.model.place(layers_of_pairs(pairs), self.positions)])
 
 
 def _pairs(run: KeyValueRun, device: torch.device) -> Tensor:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError, deserialize
 
 from icae.config import ModelConfig
 from icae.config.parsing import from_dict, to_dict
@@ -326,12 +326,7 @@ def objective_vectors(folder: str | Path, config: ModelConfig) -> dict[Objective
     Raises:
         AdapterError: If the file is missing or damaged, or holds no such vectors.
     """
-    path = Path(folder) / "icae.safetensors"
-    try:
-        with safe_open(str(path), framework="numpy") as tensors:
-            vectors_ND = tensors.get_tensor("tokens.objective_ND").astype(np.float32)
-    except (OSError, SafetensorError) as error:
-        raise AdapterError(f"The adapter {folder} is damaged.", got=str(error)) from error
+    vectors_ND = _own_tensor(Path(folder), "tokens.objective_ND")
     rows = config.objective_rows
     if len(vectors_ND) != len(OWN_TOKENS) * rows:
         raise AdapterError(
@@ -340,3 +335,32 @@ def objective_vectors(folder: str | Path, config: ModelConfig) -> dict[Objective
             expected=f"{len(OWN_TOKENS)} x {rows}",
         )
     return {name: vectors_ND[i * rows : (i + 1) * rows] for i, name in enumerate(OWN_TOKENS)}
+
+
+def lead_vectors(folder: str | Path, config: ModelConfig) -> FloatArray | None:
+    """Keys, as if at position 0, and values of the learned slots before a memory that is asked.
+
+    Args:
+        folder: Adapter folder.
+        config: Its architecture.
+
+    Returns:
+        [P, Y, 2, H, W] (slots, layers, keys and values, heads, width), float32, or None.
+
+    Raises:
+        AdapterError: If the file is missing or damaged, or holds no such vectors.
+    """
+    return _own_tensor(Path(folder), "lead_PY2HW") if config.lead_slots else None
+
+
+def _own_tensor(folder: Path, name: str) -> FloatArray:
+    """A tensor of the weights beside the LoRA as float32, whatever it is stored in."""
+    try:
+        found = dict(deserialize((folder / "icae.safetensors").read_bytes()))[name]
+        data, shape = found["data"], found["shape"]
+        if found["dtype"] == "BF16":
+            bits = np.frombuffer(data, dtype="<u2").astype(np.uint32)
+            return (bits << 16).view(np.float32).reshape(shape)
+        return np.frombuffer(data, dtype="<f4").reshape(shape).astype(np.float32)
+    except (OSError, SafetensorError, KeyError, ValueError) as error:
+        raise AdapterError(f"The adapter {folder} is damaged.", got=str(error)) from error

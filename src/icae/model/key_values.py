@@ -18,7 +18,7 @@ Source: Li et al. 2024 (500xCompressor, arXiv:2408.03094) for the form, Zhao et 
 arXiv:2409.14364) for the positions.
 
 Shape legend: B spans, L tokens of the longest, K most slots, H key-value heads, W head width,
-M objective tokens on each side, D hidden size.
+M objective tokens on each side, P learned slots that lead, Y layers, D hidden size.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ from itertools import chain
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from icae.config import ModelConfig
 from icae.config.spans import SpanPlan, chunk_centres, chunk_of_tokens
-from icae.config.types import Objective, TokenIds
+from icae.config.types import FloatArray, Objective, TokenIds
 from icae.model.decoder import (
     DecoderRow,
     KeyValues,
@@ -79,6 +79,9 @@ class KeyValueModel(MemoryModel[KeyValueMemory]):
     def __init__(self, decoder: PreTrainedModel, config: ModelConfig, *, seed: int = 0) -> None:
         super().__init__(decoder, config, seed=seed)
         self.turns = key_turns(decoder)
+        self.lead_PY2HW: nn.Parameter | None = None
+        if config.lead_slots:
+            self.lead_PY2HW = nn.Parameter(self._untrained_lead(config.lead_slots))
 
     def encode_planned(
         self, contexts: Sequence[Sequence[TokenIds]], plans: Sequence[Sequence[SpanPlan]]
@@ -167,6 +170,30 @@ class KeyValueModel(MemoryModel[KeyValueMemory]):
         positions_1M = torch.arange(len(front_MD), device=self.device)[None]
         return read(self.decoder, front_MD[None], positions_1M)
 
+    @torch.no_grad()
+    def _untrained_lead(self, slots: int) -> Tensor:
+        """Keys and values of the vocabulary's first tokens, float32."""
+        ids_1P = torch.arange(slots, device=self.device)[None]
+        made = read(self.decoder, self.decoder.get_input_embeddings()(ids_1P), ids_1P)
+        return pairs_of(
+            [
+                (turn(keys.float(), -ids_1P[0]), values)
+                for turn, (keys, values) in zip(self.turns, made, strict=True)
+            ]
+        )
+
+    def lead(self, objective: Objective) -> KeyValues:
+        """Keys, as if at position 0, and values of the learned slots before a memory, if any."""
+        if self.lead_PY2HW is None or objective == "ae":
+            return ()
+        return layers_of_pairs(self.lead_PY2HW)
+
+    def lead_vectors(self) -> FloatArray | None:
+        """The learned slots; see `MemoryModel.lead_vectors`."""
+        if self.lead_PY2HW is None:
+            return None
+        return self.lead_PY2HW.detach().float().cpu().numpy().copy()
+
     def place(self, key_values: KeyValues, positions: Sequence[int]) -> KeyValues:
         """A memory with its keys at positions, in the decoder's dtype.
 
@@ -187,15 +214,14 @@ class KeyValueModel(MemoryModel[KeyValueMemory]):
     def _row(self, memory: KeyValueMemory, task: DecoderTask, front: KeyValues) -> DecoderRow:
         front_end = self.config.front
         behind_MD = self.markers(task.tokens)[-self.config.objective_tokens :]
+        lead = self.lead(task.tokens)
+        slots = joined([lead, memory.key_values]) if lead else memory.key_values
+        places = [*range(self.config.lead_slots if lead else 0), *memory.places]
         positions = key_value_positions(
-            task.tokens,
-            memory.places,
-            len(task.input_ids),
-            front=front_end,
-            behind=len(behind_MD),
+            task.tokens, places, len(task.input_ids), front=front_end, behind=len(behind_MD)
         )
-        past_end = front_end + len(memory.places)
-        past = self.place(memory.key_values, positions[front_end:past_end])
+        past_end = front_end + len(places)
+        past = self.place(slots, positions[front_end:past_end])
         size = len(positions) - past_end
         return DecoderRow(
             ids=task.input_ids,
@@ -204,3 +230,16 @@ class KeyValueModel(MemoryModel[KeyValueMemory]):
             inputs_FD=behind_MD,
             past=joined([front, past]) if front else past,
         )
+
+
+def pairs_of(layers: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
+    """Keys and values of every layer, [1, H, K, W] each, as one array [K, Y, 2, H, W], float32."""
+    return torch.stack([torch.cat(pair).float().permute(2, 0, 1, 3) for pair in layers], dim=1)
+
+
+def layers_of_pairs(pairs_KY2HW: Tensor) -> KeyValues:
+    """Keys and values of every layer, [1, H, K, W] each, of an array of them."""
+    return tuple(
+        (keys_KHW.transpose(0, 1)[None], values_KHW.transpose(0, 1)[None])
+        for keys_KHW, values_KHW in pairs_KY2HW.permute(1, 2, 0, 3, 4)
+    )

@@ -19,7 +19,7 @@ from transformers import PreTrainedModel
 
 from icae.config import ModelConfig
 from icae.config.spans import SpanPlan, plan_spans
-from icae.config.types import Objective, TokenIds
+from icae.config.types import FloatArray, Objective, TokenIds
 from icae.model.adapted_decoder import AdaptedDecoder
 from icae.model.decoder import DecoderRow, label_logits
 from icae.model.losses import TaskScore, score_task
@@ -62,6 +62,10 @@ class MemoryModel(AdaptedDecoder, Generic[M]):
     @abstractmethod
     def row(self, memory: M, task: DecoderTask) -> DecoderRow:
         """What the decoder reads for a task behind a memory."""
+
+    def lead_vectors(self) -> FloatArray | None:
+        """Learned slots before a memory that is asked, [P, Y, 2, H, W], float32; None without."""
+        return None
 
     def markers(self, objective: Objective) -> Tensor:
         """Objective tokens as the decoder reads them; see `MemoryTokens.objective`."""

@@ -8,13 +8,14 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import DynamicCache
 
 from icae.config import ModelConfig
 from icae.errors import AdapterError
 from icae.model import load_trained, read_info, save_adapter
 from icae.model.adapter import FORMS
-from icae.model.adapter_files import require_slots
+from icae.model.adapter_files import lead_vectors, require_slots
 from icae.model.key_values import KeyValueMemory, KeyValueModel
 from icae.model.objectives import autoencoding, continuation, instruction
 
@@ -33,8 +34,9 @@ CONFIG: dict[str, Any] = {
 def build(build_decoder: Any, as_trained: Any) -> Callable[..., KeyValueModel]:
     """``build(family)``: a tiny model, as if trained."""
 
-    def make(family: str = "llama") -> KeyValueModel:
-        return as_trained(KeyValueModel(build_decoder(family), ModelConfig(**CONFIG))).eval()
+    def make(family: str = "llama", **settings: Any) -> KeyValueModel:
+        config = ModelConfig(**(CONFIG | settings))
+        return as_trained(KeyValueModel(build_decoder(family), config)).eval()
 
     return make
 
@@ -160,3 +162,27 @@ def test_a_saved_adapter_gives_the_same_memory_and_is_not_taken_for_one_of_slots
         assert all(torch.equal(a, b) for a, b in zip(mine, theirs, strict=True))
     with pytest.raises(AdapterError, match="read by torch alone"):
         require_slots(read_info(folder))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_slots_that_lead_are_learned_where_a_memory_is_asked_and_kept_with_the_adapter(
+    build: Any, tmp_path: Path, info_for: Any, tokenizer: Any, dtype: torch.dtype
+) -> None:
+    model = build(lead_slots=3)
+    ids = torch.arange(3, 19).numpy()
+    asked = {"ae": autoencoding(ids), "lm": continuation(ids), "ft": instruction(ids[:4], ids[4:])}
+    for name, task in asked.items():
+        model.zero_grad()
+        (score,) = model.score(model.encode([ids], [4.0]), [task])
+        score.log_probs_T.sum().backward()
+        learned = model.lead_PY2HW.grad is not None and bool(model.lead_PY2HW.grad.any())
+        assert learned == (name != "ae")
+
+    folder = save_adapter(model, info_for(model, tokenizer), tmp_path / "adapter")
+    file = folder / "icae.safetensors"
+    save_file({name: t.to(dtype) for name, t in load_file(file).items()}, file)
+    kept = lead_vectors(folder, read_info(folder).model)
+    assert kept is not None
+    expected = model.lead_PY2HW.detach().to(dtype).float()
+    torch.testing.assert_close(torch.from_numpy(kept), expected, rtol=0, atol=0)
+    assert kept.shape[:3] == (3, model.decoder.config.num_hidden_layers, 2)
