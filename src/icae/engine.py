@@ -237,7 +237,7 @@ class Icae(Reader):
     def fold(self, turns: OldTurns) -> Memory:
         """Old turns of a conversation as memory; see `icae.compression.folding.fold`."""
         self.require_own(turns.memory)
-        return fold(self.compressor, turns)
+        return fold(self.compressor, turns, self.prefix)
 
     def replace(
         self,

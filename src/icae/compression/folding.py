@@ -7,6 +7,7 @@ their text is compressed like any other.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -26,9 +27,15 @@ NAME = "conversation"
 """Name of the document that old turns become."""
 
 
-def fold(compressor: Compressor, turns: OldTurns) -> Memory:
-    """The memory of older turns, with those that leave at its end."""
-    folded = _from_cache(compressor, turns)
+def fold(compressor: Compressor, turns: OldTurns, prefix_of: Callable[[Memory], Prefix]) -> Memory:
+    """The memory of older turns, with those that leave at its end.
+
+    Args:
+        compressor: Makes it.
+        turns: The turns.
+        prefix_of: What the decoder reads of a memory before a question.
+    """
+    folded = _from_cache(compressor, turns, prefix_of)
     if folded is not None:
         return folded
     left = turns.history[: turns.count]
@@ -38,7 +45,9 @@ def fold(compressor: Compressor, turns: OldTurns) -> Memory:
     return living.append(compressor, turns.older, text)
 
 
-def _from_cache(compressor: Compressor, turns: OldTurns) -> Memory | None:
+def _from_cache(
+    compressor: Compressor, turns: OldTurns, prefix_of: Callable[[Memory], Prefix]
+) -> Memory | None:
     """The same from the cache, or None if the turns are not in it."""
     tokenizer, older = compressor.tokenizer, turns.older
     so_far = turns.memory if older is None else turns.memory + older
@@ -47,9 +56,7 @@ def _from_cache(compressor: Compressor, turns: OldTurns) -> Memory | None:
         prompt_ids,
         render_prompt(tokenizer, turns.question, history=turns.history[turns.count :]),
     )
-    leaving = Leaving(
-        prefix=Prefix.of_memory(so_far, "ft"), prompt_ids=prompt_ids, start=start, end=end
-    )
+    leaving = Leaving(prefix=prefix_of(so_far), prompt_ids=prompt_ids, start=start, end=end)
     folding = compressor.runtime.folding(leaving) if start < end else None
     text = _as_text(compressor, prompt_ids[start:end]) if folding is not None else None
     if folding is None or text is None:
@@ -62,7 +69,7 @@ def _from_cache(compressor: Compressor, turns: OldTurns) -> Memory | None:
     made = compressor.memory(text, spans, name=NAME)
     size = 0 if older is None else len(older.spans)
     grown = made if older is None else older.replace_spans(0, size, size, made)
-    compressor.runtime.go_on(folding, Prefix.of_memory(turns.memory + grown, "ft"), payloads)
+    compressor.runtime.go_on(folding, prefix_of(turns.memory + grown), payloads)
     return grown
 
 

@@ -174,7 +174,7 @@ def test_slots_that_lead_are_learned_where_a_memory_is_asked_and_kept_with_the_a
     for name, task in asked.items():
         model.zero_grad()
         (score,) = model.score(model.encode([ids], [4.0]), [task])
-        score.log_probs_T.sum().backward()
+        score.loss_sum.backward()
         learned = model.lead_PY2HW.grad is not None and bool(model.lead_PY2HW.grad.any())
         assert learned == (name != "ae")
 
