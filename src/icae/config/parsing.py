@@ -179,9 +179,16 @@ def _fields(cls: type) -> tuple[dict[str, Field[Any]], dict[str, Any]]:
     return {f.name: f for f in fields(cls)}, typing.get_type_hints(cls)
 
 
+@functools.cache
+def _parts(hint: Any) -> tuple[Any, tuple[Any, ...]]:
+    return typing.get_origin(hint), typing.get_args(hint)
+
+
 def _convert(hint: Any, value: Any, *, where: str) -> Any:
     """Check `value` against a type hint; ints pass as floats, lists as tuples."""
-    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if type(value) is hint:
+        return value
+    origin, args = _parts(hint)
     if origin is types.UnionType and value is None and type(None) in args:
         return None
     if origin is types.UnionType and value is not None:

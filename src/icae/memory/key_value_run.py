@@ -30,6 +30,8 @@ STEPS = "key_value_steps"
 LARGEST_CODE = 127
 _SIGN = 0x8000
 _INFINITY = 0x7F80
+_LARGEST_STEP = int((np.finfo(np.float32).max / np.float32(LARGEST_CODE)).view(np.uint32)) >> 16
+"""Bits of the largest step of which 127 are finite; those of negative steps are larger."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -53,16 +55,13 @@ class KeyValueRun:
         check_array("The keys and values have another form.", codes, dtype, 5)
         check(codes.shape[2] == 2, "Slots lack keys or values.", codes.shape, "2 on axis 2")
         if steps is None:
-            # The largest bits without their sign: one pass that numbers of a cache line share.
+            # The bits of a larger number are larger, but for its sign.
             finite = int((codes & (_SIGN - 1)).max(initial=0)) < _INFINITY
         else:
             check_array("The steps have another form.", steps, np.uint16, 4)
-            check(
-                steps.shape == codes.shape[1:], "Steps are missing.", steps.shape, "one a channel"
-            )
-            largest = from_bfloat16_bits(steps) * np.float32(LARGEST_CODE)
+            check(steps.shape == codes.shape[1:], "Steps are missing.", steps.shape, "all channels")
             finite = int(codes.min(initial=0)) >= -LARGEST_CODE
-            finite = finite and bool((np.isfinite(largest) & (steps < _SIGN)).all())
+            finite = finite and int(steps.max(initial=0)) <= _LARGEST_STEP
         check(finite, "The keys and values of some slots are not finite.", codes.shape, "numbers")
 
     def __eq__(self, other: object) -> bool:

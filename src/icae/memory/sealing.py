@@ -6,6 +6,7 @@ alone; that of the file covers the header, the digests of the spans in it, and a
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections import defaultdict
 from collections.abc import Mapping
@@ -51,7 +52,12 @@ def digest_of(
         digest.update(part)
 
     add(text.encode("utf-8"))
-    for name, (dtype, shape) in sorted(described.items()):
-        add(write_canonical([name, dtype, list(shape)]).encode("utf-8"))
+    for name in sorted(described):
+        add(_text_of(name, described[name]))
         add(data[name])
     return digest.hexdigest()
+
+
+@functools.lru_cache
+def _text_of(name: str, described: Description) -> bytes:
+    return write_canonical([name, described[0], list(described[1])]).encode("utf-8")

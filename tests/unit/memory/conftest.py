@@ -12,8 +12,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from icae.config.types import KeyValueShape
 from icae.memory import (
     Embeddings,
+    KeyValueSlots,
     Memory,
     MemoryDocument,
     Provenance,
@@ -21,6 +23,7 @@ from icae.memory import (
     TokenFidelity,
     memory_bytes,
 )
+from icae.memory.provenance import KEY_VALUE_DTYPES, KeyValueDtype
 from word_memories import make_provenance
 
 # Astral, combining and CJK characters: code points, UTF-8 bytes and UTF-16 units all differ.
@@ -103,6 +106,38 @@ def mixed(build: Callable[..., Memory]) -> Memory:
     return build("abcdefghij", "s3 t2 s4 s1", name="first") + build(
         "KLMNOP", "t1 s3 t2", name="second", seed=1
     )
+
+
+@pytest.fixture
+def as_key_values() -> Callable[[Memory, KeyValueDtype], Memory]:
+    """The memory with random keys and values in place of its slots; 2 layers of 1 head of 3."""
+
+    def convert(memory: Memory, dtype: KeyValueDtype) -> Memory:
+        rng = np.random.default_rng(0)
+        shape = KeyValueShape(layers=2, heads=1, width=3)
+        spans = []
+        for span in memory.spans:
+            if span.kind == "slots":
+                pairs = rng.normal(size=(span.slots, *shape.axes)).astype(np.float32)
+                payload = KeyValueSlots(pairs_KY2HW=pairs, dtype=dtype)
+                span = replace(span, payload=payload, recall=0.25)
+            spans.append(span)
+        own = iter(spans)
+        documents = [
+            replace(document, spans=tuple(next(own) for _ in document.spans))
+            for document in memory.documents
+        ]
+        provenance = replace(memory.provenance, key_values=shape, slot_dtype=dtype)
+        return replace(memory, documents=tuple(documents), provenance=provenance)
+
+    return convert
+
+
+@pytest.fixture(params=KEY_VALUE_DTYPES)
+def pairs(mixed: Memory, as_key_values: Any, request: pytest.FixtureRequest) -> Memory:
+    """The mixed memory as keys and values, stored in each way."""
+    made: Memory = as_key_values(mixed, request.param)
+    return made
 
 
 @pytest.fixture
