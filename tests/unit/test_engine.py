@@ -220,8 +220,10 @@ def test_what_does_not_fit_the_context_window_is_refused(engine: Icae) -> None:
     with pytest.raises(InputError, match="context window") as caught:
         engine.ask(memory, "Who?", max_new_tokens=room + 1)
     assert caught.value.expected == "at most 256 positions"
-    with pytest.raises(InputError, match="context window"):
+    assert "--store" in str(caught.value.fix)
+    with pytest.raises(InputError, match="context window") as caught:
         engine.ask_text(TEXT * 4, "Who?", max_new_tokens=1)
+    assert "Leave --full-context out" in str(caught.value.fix)
 
 
 def test_reconstructions_have_the_lengths_of_their_spans(engine: Icae) -> None:
@@ -306,7 +308,7 @@ def test_a_memory_in_another_precision_is_refused(engine: Icae) -> None:
         memory, provenance=dataclasses.replace(memory.provenance, slot_dtype="bfloat16")
     )
 
-    with pytest.raises(IncompatibleMemoryError, match="slot dtype"):
+    with pytest.raises(IncompatibleMemoryError, match=r"slot dtype(.|\n)*--dtype bfloat16"):
         engine.ask(other, "Who?")
 
 

@@ -17,7 +17,7 @@ from icae.cli import console
 from icae.cli.answers import Mode, Writer, answered, require_one_file, use_kv
 from icae.cli.command import AsJson, Outcome, command
 from icae.cli.memories import load_memories, require_source, token_places
-from icae.cli.options import Count, DecoderOptions, KeepKv, MaxNewTokens
+from icae.cli.options import DecoderOptions, KeepKv, MaxNewTokens
 from icae.errors import IncompatibleMemoryError, InputError, MemoryFileError, StoreError
 
 if TYPE_CHECKING:
@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from icae.memory import Memory, Provenance
     from icae.store import MemoryStore
     from icae.store.retrieval import Retrieved
+
+DEFAULT_BUDGET = 512
+"""Most decoder positions of the passages of a store, where nothing is said."""
 
 Answerer = Callable[[str], dict[str, Any]]
 """Answers a question, prints the answer unless JSON is wanted, and returns its payload."""
@@ -46,7 +49,7 @@ class AskOptions:
 
     questions: Annotated[str | None, Option(metavar="FILE")] = None
     store: Annotated[str | None, Option("--store", "-s", metavar="PATH", show_default=False)] = None
-    budget: Count = 512
+    budget: Annotated[int | None, Option(min=1, metavar="N", show_default="512")] = None
     full_context: bool = False
     note: bool = False
     max_new_tokens: MaxNewTokens = 128
@@ -54,6 +57,8 @@ class AskOptions:
     as_json: AsJson = False
 
     def __post_init__(self) -> None:
+        if self.budget is not None and self.store is None:
+            raise BadParameter("it is what passages of a --store may take.", param_hint="--budget")
         if self.note and (self.full_context or self.store is not None):
             raise BadParameter(
                 "a note is of memory files; leave --full-context and --store out.",
@@ -149,7 +154,8 @@ def _store_answerer(store: MemoryStore, decoder: DecoderOptions, how: AskOptions
 
     def answer(question: str) -> dict[str, Any]:
         icae = opened(decoder.adapter or _adapter_for(store, question))
-        found = _retrieve(store, question, budget=how.budget, readable=icae.readable)
+        budget = how.budget or DEFAULT_BUDGET
+        found = _retrieve(store, question, budget=budget, readable=icae.readable)
         payload = how.ask(icae, found.memory, question)
         for citation in () if how.as_json else found.citations:
             place = f"{citation.document} [{citation.char_start}:{citation.char_end}]"

@@ -22,7 +22,7 @@ from icae.cli.memory_tables import (
     saved,
     span_payload,
 )
-from icae.cli.options import Count, Force, KeepKv, ModelOptions, Ratio, Runtime
+from icae.cli.options import Count, Force, KeepKv, ModelOptions, Runtime
 
 if TYPE_CHECKING:
     from icae.compression.adaptive import FidelityPolicy
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from icae.memory import Memory
     from icae.memory.locked_file import LockedFile
 
+DEFAULT_RATIO = 4.0
 DEFAULT_STEPS = 60
 DEFAULT_TARGET = 0.98
 SAVE_SECONDS = 20.0
@@ -53,7 +54,7 @@ class CompressOptions:
         no_verify: Skip measuring the fidelity of each span.
     """
 
-    ratio: Ratio = 4.0
+    ratio: Annotated[float | None, Option(metavar="N", show_default=f"{DEFAULT_RATIO:g}")] = None
     min_fidelity: Annotated[float | None, Option(metavar="F")] = None
     budget: Annotated[int | None, Option(metavar="N")] = None
     ratios: Annotated[
@@ -73,13 +74,43 @@ class CompressOptions:
     def __post_init__(self) -> None:
         from icae.config.spans import check_ratio
 
-        check_ratio(self.ratio)
+        check_ratio(self.one_ratio)
         self._ladder()
-        goals = (self.min_fidelity, self.budget, self.refine)
-        if self.no_verify and any(goal is not None for goal in goals):
-            raise BadParameter(
-                "a fidelity, a budget or refinement needs measuring.", param_hint="--no-verify"
-            )
+        policy, speed = self.has_policy, self.prefer == "speed"
+        for wrong, option, why in (
+            (
+                self.no_verify and (policy or self.refine is not None),
+                "--no-verify",
+                "a fidelity, a budget or refinement needs measuring.",
+            ),
+            (
+                policy and self.ratio is not None,
+                "--ratio",
+                "--min-fidelity and --budget choose the ratios, from those of --ratios.",
+            ),
+            (
+                not policy and self.ratios is not None,
+                "--ratios",
+                "they are for --min-fidelity and --budget; one ratio is --ratio.",
+            ),
+            (
+                speed and (self.min_fidelity is None or self.refine is not None),
+                "--prefer",
+                "speed is for --min-fidelity without --refine.",
+            ),
+        ):
+            if wrong:
+                raise BadParameter(why, param_hint=option)
+
+    @property
+    def has_policy(self) -> bool:
+        """Whether a fidelity or a budget decides the ratio of each span."""
+        return self.min_fidelity is not None or self.budget is not None
+
+    @property
+    def one_ratio(self) -> float:
+        """The ratio of all spans where nothing else decides."""
+        return DEFAULT_RATIO if self.ratio is None else self.ratio
 
     def _ladder(self) -> tuple[float, ...]:
         """The ratios to choose from; none given are those of the adapter."""
@@ -97,7 +128,7 @@ class CompressOptions:
 
     def policy(self, icae: Icae) -> FidelityPolicy | None:
         """What decides the ratio of each span, or None if every span gets the same."""
-        if self.min_fidelity is None and self.budget is None:
+        if not self.has_policy:
             return None
         from icae.compression.adaptive import FidelityPolicy
         from icae.compression.refinement import RefineConfig
@@ -111,9 +142,20 @@ class CompressOptions:
             refine=None if steps is None else RefineConfig(steps=steps),
         )
 
+    def missed(self, memory: Memory) -> str | None:
+        """What --min-fidelity asks for and a memory does not hold, in words."""
+        goal = self.min_fidelity or 0.0
+        below = sum(span.fidelity is not None and span.fidelity < goal for span in memory.spans)
+        if not below:
+            return None
+        return (
+            f"{below} of {len(memory.spans)} spans hold less than --min-fidelity {goal:g}: "
+            f"--budget {self.budget} is too small for more."
+        )
+
     def refinement(self) -> RefineConfig | None:
         """How the slots of spans of one ratio are refined, or None if they are not."""
-        if self.refine is None or self.min_fidelity is not None or self.budget is not None:
+        if self.refine is None or self.has_policy:
             return None
         from icae.compression.refinement import RefineConfig
 
@@ -147,8 +189,15 @@ def compress(
         no_source: Do not keep the text in the memory file.
         resume: Go on from the memory file that a stopped run with --min-fidelity left.
     """
+    from icae import opening
+
     target = _target(file, output)
     inputs = [] if file == "-" else [Path(file)]
+    if resume and not wanted.has_policy:
+        raise BadParameter("it goes on with --min-fidelity or --budget.", param_hint="--resume")
+    if runtime != "auto" and not kv:
+        raise BadParameter("it is what the cache of --kv is for.", param_hint="--runtime")
+    opening.runtime_name(runtime)
     with locked_output(target, force=force or resume, inputs=inputs) as locked:
         from icae.data.documents import read_document
 
@@ -160,7 +209,7 @@ def compress(
         with console.progress("Compressing spans") as on_progress, saver.said_when_stopped():
             memory = icae.compress(
                 document.text,
-                ratio=wanted.ratio,
+                ratio=wanted.one_ratio,
                 name=document.name,
                 verify=not wanted.no_verify,
                 policy=wanted.policy(icae),
@@ -169,6 +218,9 @@ def compress(
                 on_settled=saver.save_at_times,
             )
         memory = _refined(icae, memory, wanted.refinement(), saver)
+    missed = wanted.missed(memory)
+    if missed:
+        console.warn(missed)
     if kv:
         use_kv(model.reader(runtime, memory.provenance, loaded=icae), memory, target, keep="always")
     payload = _payload(memory, target, icae, time.perf_counter() - start)

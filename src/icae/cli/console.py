@@ -80,6 +80,11 @@ def note(text: str) -> None:
         messages().print(Text(text, style="dim"), soft_wrap=True)
 
 
+def warn(text: str) -> None:
+    """Print a warning on standard error, in yellow on a terminal; also with --quiet."""
+    messages().print(Text(f"Warning: {text}", style="yellow"), soft_wrap=True)
+
+
 def report_error(error: IcaeError) -> None:
     """Print an error on standard error, in red on a terminal."""
     messages().print(Text(str(error), style="red"), soft_wrap=True)

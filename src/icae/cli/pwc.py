@@ -200,6 +200,9 @@ def build(
     from icae.model import load_tokenizer
 
     *prompts, reply_tokens = answers.counts(llm)
+    if llm in (SELF, NONE) and (service.price or model):
+        option = "--price" if service.price else "--model"
+        raise typer.BadParameter("it is for a service behind a URL.", param_hint=option)
     config = _config(corpus, contexts, prompts, answers.corpus_tasks)
     writer: Writer | None = None
     if llm not in (SELF, NONE):

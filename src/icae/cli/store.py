@@ -259,7 +259,7 @@ def _add_file(
     with console.progress(f"Compressing {console.preview(name)}") as on_progress:
         memory = icae.compress(
             document.text,
-            ratio=wanted.ratio,
+            ratio=wanted.one_ratio,
             name=document.name,
             verify=not wanted.no_verify,
             policy=wanted.policy(icae),
@@ -278,7 +278,7 @@ def _settings(wanted: CompressOptions, icae: Icae) -> Settings:
     policy, refinement = wanted.policy(icae), wanted.refinement()
     found: dict[str, str | int | float | bool] = {}
     if policy is None:
-        found |= compressor_settings(ratio=wanted.ratio, verify=not wanted.no_verify)
+        found |= compressor_settings(ratio=wanted.one_ratio, verify=not wanted.no_verify)
     else:
         refinement = policy.refine
         found["ratios"] = ",".join(f"{ratio:g}" for ratio in policy.ladder)

@@ -121,7 +121,11 @@ class Answerer:
                 "Memory, prompt and answer do not fit the decoder's context window.",
                 got=f"{before} for the memory + {prompt} prompt + {max_new_tokens} answer",
                 expected=f"at most {self.runtime.context_window} positions",
-                fix="Use a higher ratio, fewer memories or a shorter answer.",
+                fix="Leave --full-context out, to ask the memory in place of its text, or take a "
+                "shorter answer (--max-new-tokens)."
+                if prefix is None
+                else "Ask fewer memories at once, one of a higher ratio, or a store of them "
+                "(--store), which reads the best passages alone.",
             )
 
 

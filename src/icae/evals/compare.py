@@ -129,7 +129,7 @@ def compare(
         intervals as if they were independent and symmetric.
 
     Raises:
-        InputError: If they are of different experiments.
+        InputError: If they are of different experiments, or have none of the wanted figures.
     """
     if first["experiment"] != second["experiment"]:
         raise InputError(
@@ -149,6 +149,14 @@ def compare(
         )
         if only is None or difference["figure"] in only
     ]
+    figures = dict.fromkeys(key for row in first["rows"] for key in row if _figure(row[key]))
+    unknown = [name for name in only or () if name not in figures]
+    if unknown:
+        raise InputError(
+            "The results have no such figure.",
+            got=", ".join(unknown),
+            expected=", ".join(figures) or "none: the results have no figures",
+        )
     return Comparison(
         experiment=str(first["experiment"]),
         mismatches=mismatches,

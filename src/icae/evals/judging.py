@@ -265,17 +265,16 @@ def read_answers(path: Path, *, reads: str | None, ratio: float | None) -> Answe
     """
     if path.suffix == ".json":
         return _of_result(path, reads=reads or "memory", ratio=ratio)
-    name = set_name(path)
     answers = []
     for number, record in read_json_lines(path):
-        values = {"reference": "", "context": "", "dataset": name, **record}
+        values = {"reference": "", "context": "", "dataset": "answers", **record}
         keys = ("question", "answer", "reference", "context", "dataset")
         fields = {key: text_field(values, key, path=path, number=number) for key in keys}
         answers.append(Answered(**fields))
     if not answers:
         raise InputError("The file holds no answer.", got=str(path), expected="JSON lines")
     record = {"file": path.name, "sha256": file_hash(path)}
-    return AnswerSet(name=name, answers=tuple(answers), record=record)
+    return AnswerSet(name=set_name(path), answers=tuple(answers), record=record)
 
 
 def _of_result(path: Path, *, reads: str, ratio: float | None) -> AnswerSet:

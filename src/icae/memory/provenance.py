@@ -95,7 +95,9 @@ class Provenance:
             f"{'s' if len(differing) == 1 else ''}.",
             got=f"{what_other}: " + ", ".join(theirs[label][1] for label in differing),
             expected=f"{what_self}: " + ", ".join(mine[label][1] for label in differing),
-            fix="Use the model and adapter that made the memory, or compress the documents again: "
+            fix=f"Load the adapter with --dtype {other.slot_dtype}."
+            if differing == ["slot dtype"]
+            else "Use the model and adapter that made the memory, or compress the documents again: "
             "`icae upgrade` does from the text that memories keep.",
         )
 

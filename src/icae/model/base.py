@@ -29,6 +29,7 @@ from icae.model.base_files import (
     DEFAULT_HUB_ID,
     converted_folder,
     embedded_gguf,
+    make_cache_folder,
     recorded_hash,
     tokenizer_hash,
 )
@@ -54,7 +55,7 @@ def _converted(gguf: Path) -> Path:
     target = converted_folder(gguf)
     if (target / "complete").exists():
         return target
-    target.parent.mkdir(parents=True, exist_ok=True)
+    make_cache_folder(target.parent)
     with FileLock(f"{target}.lock"):
         if not (target / "complete").exists():
             log.info("converting %s to %s (once)", gguf.name, target)

@@ -9,8 +9,11 @@ import hashlib
 import importlib.util
 import json
 import os
+from errno import EACCES
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from icae.errors import BaseModelError
 
 if TYPE_CHECKING:
     from icae.model.prompts import Tokenizer
@@ -24,6 +27,25 @@ def cache_root() -> Path:
     if "ICAE_CACHE" in os.environ:
         return Path(os.environ["ICAE_CACHE"])
     return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "icae"
+
+
+def make_cache_folder(folder: Path) -> None:
+    """Make a folder of the cache.
+
+    Raises:
+        BaseModelError: If it cannot be made or written to.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK):
+            raise PermissionError(EACCES, os.strerror(EACCES))
+    except OSError as error:
+        raise BaseModelError(
+            "The cache of converted weights cannot be written.",
+            got=f"{folder}: {error.strerror}",
+            expected="a folder that you may write to",
+            fix="Name another one: export ICAE_CACHE=FOLDER.",
+        ) from error
 
 
 def embedded_gguf() -> Path | None:

@@ -36,7 +36,7 @@ from icae.train.evaluate import Evaluation
 from icae.train.instructions import InstructionSource, TripletSet, load_instructions
 from icae.train.records import plot_losses
 from icae.train.sampling import SampleSource, draw_window
-from icae.train.stages import Stage, check_stage, of_full_context
+from icae.train.stages import Stage, check_stage, of_full_context, require_window
 from icae.train.trainer import Trainer
 
 CALIBRATION_SPANS = 32
@@ -200,6 +200,7 @@ def load_training_decoder(recipe: Recipe) -> PreTrainedModel:
 def _build_model(recipe: Recipe, shards: ShardSet | None) -> tuple[AdaptedDecoder, str]:
     """The model with its first weights, and the hash of its base."""
     decoder = load_training_decoder(recipe)
+    require_window(recipe, int(decoder.config.max_position_embeddings))
     make = model_class(recipe.model, recipe.objective.reader)
     model = make(decoder, recipe.model, seed=recipe.optim.seed)
     weights = base_hash(recipe.base, decoder)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from icae.config import UNTRAINED, Recipe
+from icae.config.spans import slot_count
 from icae.errors import TrainingError
 
 Stage = Literal["pretrain", "finetune"]
@@ -44,6 +45,34 @@ def check_stage(recipe: Recipe, stage: Stage) -> None:
             expected="init_adapter: an adapter folder",
             fix=f"Set it in the recipe or with --set init_adapter=DIR; {UNTRAINED} starts from "
             "fresh weights.",
+        )
+
+
+def require_window(recipe: Recipe, window: int) -> None:
+    """Refuse contexts that the decoder cannot write back or go on from within its window.
+
+    Args:
+        recipe: The recipe.
+        window: Positions of the base model.
+
+    Raises:
+        TrainingError: With the positions that the longest context takes.
+    """
+    if recipe.objective.ft_share == 1:
+        return
+    data, model = recipe.data, recipe.model
+    longest = max(int(length) for length in data.context_lengths)
+    lowest = min(float(ratio) for stage in data.ratio_curriculum for ratio in stage.ratios)
+    slots = slot_count(longest, lowest)
+    back = longest + (0 if model.memory == "key-values" else slots)
+    onward = slots + data.continuation_length if recipe.objective.has_lm else 0
+    taken = model.objective_rows + max(back, onward)
+    if taken > window:
+        raise TrainingError(
+            "The contexts do not fit the window of the base model.",
+            got=f"{longest} context tokens at {lowest:g}x: {taken} positions of the decoder",
+            expected=f"at most {window}",
+            fix="Take shorter data.context_lengths, or a base model with a longer window.",
         )
 
 

@@ -96,6 +96,7 @@ def test_wrong_calls_are_told_apart(usage, error, no_model, memory_file, tmp_pat
     assert "a question is missing" in usage("ask", "--store", "x.db")
     assert "takes the place" in usage("ask", memory_file, "Who?", "--store", "x.db")
     assert "a note is of memory files" in usage("ask", "Who?", "-s", "x.db", "--note")
+    assert "passages of a --store" in usage("ask", memory_file, "Who?", "--budget", 9)
     assert error("ask", memory_file, "caf\udce9")["type"] == "InputError"
 
 

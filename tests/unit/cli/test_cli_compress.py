@@ -84,6 +84,35 @@ def test_goals_need_measuring(usage, no_model, document, goal) -> None:
     assert "measuring" in usage("compress", document, "--no-verify", *goal)
 
 
+@pytest.mark.parametrize(
+    ("ignored", "why"),
+    [
+        ("--runtime llamacpp", "the cache of --kv"),
+        ("--ratios 4,2", "one ratio is --ratio"),
+        ("--ratio 8 --min-fidelity 0.9", "choose the ratios"),
+        ("--ratio 8 --budget 90", "choose the ratios"),
+        ("--prefer speed", "speed is for --min-fidelity"),
+        ("--prefer speed --refine 3 --min-fidelity 0.9", "speed is for --min-fidelity"),
+        ("--resume", "goes on with --min-fidelity"),
+    ],
+)
+def test_option_that_would_be_ignored_is_refused(usage, no_model, document, ignored, why) -> None:
+    document.with_suffix(".icae").write_text("precious")
+    assert why in usage("compress", document, "--force", *ignored.split())
+    assert document.with_suffix(".icae").read_text() == "precious"
+
+
+def test_runtime_that_does_not_exist_is_refused(error, no_model, document) -> None:
+    assert "no such runtime" in error("compress", document, "--kv", "--runtime", "odd")["message"]
+
+
+def test_budget_too_small_for_the_fidelity_is_said(icae, loaded, document) -> None:
+    goal = ("--min-fidelity", 0.9, "--prefer", "speed", "--force")
+    assert "Warning" not in icae("compress", document, *goal).stderr
+    short = icae("compress", document, *goal, "--budget", 20, "--quiet")
+    assert "hold less than --min-fidelity 0.9: --budget 20 is too small" in short.stderr
+
+
 def test_text_and_measuring_can_be_left_out(icae, payload, loaded, document) -> None:
     shown = icae("compress", document, "--no-source", "--no-verify").stdout
     assert "Pack my box" in shown

@@ -27,6 +27,20 @@ def test_a_device_that_cannot_be_used_is_refused(name: str) -> None:
         pick_device(name)
 
     assert caught.value.got == name
+    assert "cpu" in str(caught.value.expected)
+    assert "Leave --device out" in str(caught.value.fix)
+
+
+def test_a_precision_that_the_device_lacks_is_refused_with_one_that_it_has(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def lacking(*_: object) -> None:
+        raise RuntimeError("not implemented for 'BFloat16'")
+
+    monkeypatch.setattr(torch, "matmul", lacking)
+    with pytest.raises(InputError, match="cpu does not compute in bfloat16") as caught:
+        pick_dtype("bfloat16", torch.device("cpu"))
+    assert "--dtype float32" in str(caught.value.fix)
 
 
 def test_precisions_go_by_name() -> None:

@@ -48,6 +48,13 @@ def with_losses(losses: list[float], **changes: Any) -> dict[str, Any]:
     return made
 
 
+def test_a_figure_that_there_is_not_is_refused() -> None:
+    assert [d["figure"] for d in compare(result(), result(), only=["bleu"]).differences] == ["bleu"]
+    with pytest.raises(InputError, match="no such figure") as caught:
+        compare(result(), result(), only=["bleu", "nonsense"])
+    assert (caught.value.got, caught.value.expected) == ("nonsense", "loss, bleu")
+
+
 def test_a_change_of_the_same_contexts_is_paired() -> None:
     found = compare(result(), with_losses([1.5, 2.6, 3.4]))
     loss = next(d for d in found.differences if d["figure"] == "loss")

@@ -49,11 +49,8 @@ def judge(tmp_path: Path) -> Any:
     def run(url: str, first: list[str], second: list[str], *, timeout: float = 5.0) -> Any:
         service = JudgeService(url=url, model="m", timeout=timeout, attempts=1)
         sets = []
-        for name, answers in (("one", first), ("two", second)):
-            # The same data set name on both sides: it is taken from the file.
-            folder = tmp_path / name
-            folder.mkdir(exist_ok=True)
-            path = answer_file(folder / "questions.jsonl", answers)
+        for name, answers in (("a", first), ("b", second)):
+            path = answer_file(tmp_path / f"{name}.jsonl", answers)
             sets.append(read_answers(path, reads=None, ratio=None))
         judged = Judging(
             first=sets[0],

@@ -134,6 +134,19 @@ def test_the_embedded_model_is_converted_once_and_never_by_half(
     assert converted == [gguf]
 
 
+def test_a_cache_that_cannot_be_written_is_refused_with_the_way_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = tmp_path / "model.gguf"
+    package.write_bytes(b"weights")
+    monkeypatch.setattr(base, "embedded_gguf", lambda: package)
+    (tmp_path / "file").write_text("no folder")
+    monkeypatch.setenv("ICAE_CACHE", str(tmp_path / "file" / "cache"))
+    with pytest.raises(BaseModelError, match="cache of converted weights cannot") as caught:
+        load_tokenizer(DEFAULT_BASE)
+    assert "ICAE_CACHE=" in str(caught.value.fix)
+
+
 def test_the_cache_follows_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("ICAE_CACHE", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", "/x")

@@ -146,6 +146,8 @@ GIST = {"reader": "gist"}
         ("pretrain", {"data": {"shards": "nothing"}}, "not a usable set of token shards"),
         ("pretrain", {"data": {"shards": "other"}}, "packed with another tokenizer"),
         ("pretrain", {"data": {"eval_shards": "other"}}, "packed with another tokenizer"),
+        ("pretrain", {"data": {"context_lengths": {200: 1}}}, "do not fit the window"),
+        ("pretrain", {"data": {"continuation_length": 250}}, "do not fit the window"),
     ],
 )
 def test_a_recipe_without_what_its_run_needs_is_refused(

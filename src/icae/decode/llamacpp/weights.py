@@ -20,7 +20,7 @@ import numpy as np
 from icae.config.types import FloatArray
 from icae.decode.checkpoint import BaseFolder, CheckpointTensor
 from icae.errors import BaseModelError
-from icae.model.base_files import cache_root
+from icae.model.base_files import cache_root, make_cache_folder
 
 GgufDtype = Literal["bfloat16", "float32"]
 
@@ -53,7 +53,7 @@ def ensure_gguf(folder: BaseFolder, base_hash: str, dtype: GgufDtype) -> Path:
     path = gguf_path(base_hash, dtype)
     if path.exists():
         return path
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_cache_folder(path.parent)
     with FileLock(f"{path}.lock"):
         if path.exists():
             return path
