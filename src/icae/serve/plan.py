@@ -1,8 +1,7 @@
 """What memories of many documents cost: positions, bytes, FLOP, questions to break even.
 
-Every formula stands here, with where it comes from; nothing is loaded and nothing measured,
-and of the decoder only its ``config.json`` is read.
-``docs/planning.md`` compares them with measured points, and so do the tests.
+Every formula stands here, with its source; nothing is measured, and only the ``config.json`` of
+the decoder is read. ``docs/planning.md`` and the tests set them beside measured points.
 
 Shapes: L tokens of a span, K slots of it, T tokens of a document, D hidden, V vocabulary,
 M objective tokens.
@@ -13,7 +12,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,17 +21,13 @@ import numpy as np
 from icae.config import ModelConfig
 from icae.config.parsing import check
 from icae.config.spans import check_ratio, plan_spans
+from icae.config.types import KeyValueShape
 from icae.decode.runtime import kv_bytes
 from icae.errors import BaseModelError
-from icae.memory import (
-    Embeddings,
-    Memory,
-    MemoryDocument,
-    Provenance,
-    Span,
-    TokenFidelity,
-    memory_bytes,
-)
+from icae.memory import Memory, MemoryDocument, Provenance, Span, TokenFidelity, memory_bytes
+from icae.memory.container import byte_size
+from icae.memory.forms import FORMS
+from icae.memory.provenance import KEY_VALUE_DTYPE, SlotDtype
 
 ELEMENT_BYTES: Mapping[str, int] = {"bfloat16": 2, "float32": 4}
 """Bytes of one number in each precision."""
@@ -155,7 +150,7 @@ class Workload:
         tokens: T, tokens of each document.
         ratio: Context tokens per slot.
         model: Architecture of the adapter; spans, LoRA and objective tokens are read.
-        dtype: Precision of slots and key-value cache: ``bfloat16`` or ``float32``.
+        dtype: Precision of the key-value cache, and of slots that are embeddings.
         verified: Share of the documents whose fidelity is measured (0..1).
         text_bytes: Bytes of compressed text kept beside the slots, a token; 0: none is kept.
         question_tokens: Tokens of a question with its prompt.
@@ -169,7 +164,7 @@ class Workload:
     tokens: int
     ratio: float = 4.0
     model: ModelConfig
-    dtype: str = "bfloat16"
+    dtype: SlotDtype = "bfloat16"
     verified: float = 1.0
     text_bytes: float = TEXT_BYTES_PER_TOKEN
     question_tokens: int = 24
@@ -182,8 +177,13 @@ class Workload:
         check(0 <= self.verified <= 1, "verified is out of range.", self.verified, "0..1")
         usable = math.isfinite(self.text_bytes) and self.text_bytes >= 0
         check(usable, "text_bytes is out of range.", self.text_bytes, ">= 0")
-        known = ", ".join(ELEMENT_BYTES)
-        check(self.dtype in ELEMENT_BYTES, "The dtype is not known.", self.dtype, known)
+        known = self.dtype in ELEMENT_BYTES
+        check(known, "The dtype is not known.", self.dtype, ", ".join(ELEMENT_BYTES))
+
+    @property
+    def in_pairs(self) -> bool:
+        """Whether slots are keys and values."""
+        return self.model.memory == "key-values"
 
     @property
     def spans(self) -> tuple[tuple[int, int], ...]:
@@ -238,8 +238,9 @@ def plan(sizes: ModelSizes, workload: Workload) -> Plan:
     position = kv_bytes(sizes.layers, sizes.kv_heads, sizes.head_size, element=element)
     compress = encode_flop(sizes, workload) + workload.verified * verify_flop(sizes, workload)
     full = read_flop(sizes, 0, workload.tokens) + question_flop(sizes, workload, workload.tokens)
-    held = question_flop(sizes, workload, slots)
-    invested, saved = compress + read_flop(sizes, 0, slots), full - held
+    held = question_flop(sizes, workload, slots + workload.model.lead_slots)
+    reading = 0.0 if workload.in_pairs else read_flop(sizes, 0, slots)
+    invested, saved = compress + reading, full - held
     return Plan(
         spans=len(workload.spans),
         slots=slots,
@@ -264,13 +265,16 @@ def layer_weights(sizes: ModelSizes) -> int:
     return sizes.layers * (attention + sizes.mlp_matrices * sizes.mlp * sizes.hidden)
 
 
-def lora_weights(sizes: ModelSizes, rank: int) -> int:
-    """Weights of LoRA on the query and value projections.
+def lora_weights(sizes: ModelSizes, model: ModelConfig) -> int:
+    """Weights of LoRA on the query and value projections, or on all matrices of the layers.
 
     Source: Hu et al. 2021 (arXiv:2106.09685): rank x (inputs + outputs) of each matrix.
     """
-    outputs = (sizes.heads + sizes.kv_heads) * sizes.head_size
-    return sizes.layers * rank * (2 * sizes.hidden + outputs)
+    query, value = sizes.heads * sizes.head_size, sizes.kv_heads * sizes.head_size
+    ends = 2 * sizes.hidden + query + value
+    if model.lora_targets == "all-linear":
+        ends = 2 * ends + sizes.mlp_matrices * (sizes.hidden + sizes.mlp)
+    return sizes.layers * model.lora_rank * ends
 
 
 def read_flop(sizes: ModelSizes, past: int, places: int) -> float:
@@ -291,25 +295,31 @@ def head_flop(sizes: ModelSizes, tokens: int) -> float:
 
 
 def encode_flop(sizes: ModelSizes, workload: Workload) -> float:
-    """FLOP to encode one document: L + K places a span, through base and LoRA weights.
+    """FLOP to encode one document: L + K places a span; no vocabulary head is computed.
 
-    Source: `icae.model.encoder.build_batch`. No vocabulary head is computed.
+    The LoRA is computed for all of them, for keys and values for the K memory tokens alone.
+    Source: `icae.model.encoder.build_batch`, `icae.model.key_values.KeyValueModel.encode_spans`.
     """
-    lora = 2.0 * lora_weights(sizes, workload.model.lora_rank)
-    return sum(read_flop(sizes, 0, n + k) + lora * (n + k) for n, k in workload.spans)
+    lora = 2.0 * lora_weights(sizes, workload.model)
+    return sum(
+        read_flop(sizes, 0, n + k) + lora * (k if workload.in_pairs else n + k)
+        for n, k in workload.spans
+    )
 
 
 def verify_flop(sizes: ModelSizes, workload: Workload) -> float:
     """FLOP to measure the fidelity of one document: the decoder predicts every token.
 
-    Source: `icae.model.icae.IcaeModel.label_logits`: slots, objective tokens and all tokens of
-    the span but the last, and the vocabulary head at L of them.
+    Source: `icae.model.memory_model.MemoryModel.label_logits`: slots, objective tokens and all
+    tokens of the span but the last, and the vocabulary head at L of them. Keys and values of slots,
+    and of the objective tokens before them, are there already.
     """
-    config = workload.model
-    frame = config.front + config.objective_tokens
-    return sum(
-        read_flop(sizes, 0, frame + k + n - 1) + head_flop(sizes, n) for n, k in workload.spans
-    )
+    flop = 0.0
+    for n, k in workload.spans:
+        before, new = workload.model.front + k, workload.model.objective_tokens + n - 1
+        past, places = (before, new) if workload.in_pairs else (0, before + new)
+        flop += read_flop(sizes, past, places) + head_flop(sizes, n)
+    return flop
 
 
 def question_flop(sizes: ModelSizes, workload: Workload, past: int) -> float:
@@ -322,57 +332,69 @@ def file_bytes(sizes: ModelSizes, workload: Workload) -> int:
     """Bytes of the memory file of one document.
 
     Source: the writer itself (docs/memory-format.md). A made-up memory with these spans and
-    slots of width 1 is written; the rest of the slots and the text are added.
+    slots of one number or pair is written; the rest of the slots and the text are added.
 
-    Raises:
-        MemoryFileError: If the document has too many spans for one file.
+    Raises a MemoryFileError if the document has too many spans for one file.
     """
-    written = len(memory_bytes(_made_up(workload)))
-    slots = sum(k for _, k in workload.spans)
-    rest = slots * (sizes.hidden - 1) * ELEMENT_BYTES[workload.dtype]
+    one = replace(sizes, hidden=1, layers=1, kv_heads=1, head_size=1)
+    small, full = _maker(one, workload), _maker(sizes, workload)
+    written = len(memory_bytes(_made_up(workload, small)))
+    rest = sum(_payload_bytes(k, full) - _payload_bytes(k, small) for _, k in workload.spans)
     return written + rest + round(workload.text_bytes * workload.tokens)
 
 
-def _made_up(workload: Workload) -> Memory:
-    """A memory with the spans of a document, slots of width 1 and fidelities of usual length."""
+def _payload_bytes(slots: int, made_by: Provenance) -> int:
+    """Bytes that a file keeps of a span of so many slots."""
+    return sum(map(byte_size, FORMS[made_by.slot_kind].tensors(slots, made_by).values()))
+
+
+def _maker(sizes: ModelSizes, workload: Workload) -> Provenance:
+    """What makes the slots; its digests are zeros."""
+    zeros = "0" * 64
+    shape = KeyValueShape(layers=sizes.layers, heads=sizes.kv_heads, width=sizes.head_size)
+    return Provenance(
+        base_model="smollm2-135m-instruct",
+        base_hash=zeros,
+        adapter="smollm2-135m-cpu32",
+        adapter_hash=zeros,
+        tokenizer_hash=zeros,
+        layout=workload.model.layout,
+        hidden_size=sizes.hidden,
+        key_values=shape if workload.in_pairs else None,
+        slot_dtype=KEY_VALUE_DTYPE if workload.in_pairs else workload.dtype,
+    )
+
+
+def _made_up(workload: Workload, made_by: Provenance) -> Memory:
+    """A memory with the spans of a document, zeros in its slots and fidelities of usual length."""
+    form = FORMS[made_by.slot_kind]
     spans: list[Span] = []
     token = 0
     for length, slots in workload.spans:
         right = max(1, length // 2 - (1 - length // 2 % 2))  # odd: as many digits as most have
-        measured = TokenFidelity(
-            reproduced=np.arange(length) < right, confidence=np.zeros(length, dtype=np.uint8)
-        )
+        confidence = np.zeros(length, dtype=np.uint8)
+        measured = TokenFidelity(reproduced=np.arange(length) < right, confidence=confidence)
+        tensors = form.tensors(slots, made_by)
+        zeros = {name: bytes(byte_size(tensor)) for name, tensor in tensors.items()}
         spans.append(
             Span(
                 token_start=token,
                 token_end=token + length,
                 char_start=4 * token,
-                char_end=4 * (token + length),
-                payload=Embeddings(slots_KD=np.zeros((slots, 1), dtype=np.float32)),
+                char_end=4 * token + 4 * length,
+                payload=form.unpack(zeros, made_by),
                 ratio=workload.ratio,
                 fidelity=right / length if workload.verified else None,
                 token_fidelity=measured if workload.verified else None,
             )
         )
         token += length
-    digest = "0" * 64
     document = MemoryDocument(
         name="a document.txt",
-        sha256=digest,
+        sha256=made_by.base_hash,
         chars=4 * token,
         source=None,
-        token_ids_sha256=digest,
+        token_ids_sha256=made_by.base_hash,
         spans=tuple(spans),
     )
-    provenance = Provenance(
-        base_model="smollm2-135m-instruct",
-        base_hash=digest,
-        adapter="smollm2-135m-cpu32",
-        adapter_hash=digest,
-        tokenizer_hash=digest,
-        layout=workload.model.layout,
-        hidden_size=1,
-        key_values=None,
-        slot_dtype="bfloat16" if workload.dtype == "bfloat16" else "float32",
-    )
-    return Memory(documents=(document,), provenance=provenance)
+    return Memory(documents=(document,), provenance=made_by)

@@ -38,6 +38,15 @@ CONFIG = {
 SMOLLM2 = ModelSizes.of_config(CONFIG)
 SHIPPED = ModelConfig(span_length=32, lora_rank=32, objective_tokens=4, framing="around")
 
+KEY_VALUES = ModelConfig(
+    memory="key-values",
+    span_length=128,
+    lora_rank=16,
+    lora_targets="all-linear",
+    objective_tokens=4,
+    framing="between",
+)
+
 # Measured with SmolLM2-135M-Instruct in bfloat16 on two threads of an AMD EPYC (benchmarks/).
 READ_PER_S = 776.486  # tokens of 2,048 that are read
 ENCODED_PER_S = 808.388
@@ -57,9 +66,11 @@ def test_weights_are_those_of_the_model(family: str, build_decoder: Any, build_m
     layers = {n: p for n, p in decoder.named_parameters() if ".layers." in n and p.ndim == 2}
     assert layer_weights(sizes) == sum(p.numel() for p in layers.values())
     if family != "gpt-neox":  # one fused projection there
-        trained = build_model(family).trainable()
-        own = sum(p.numel() for name, p in trained.items() if name.startswith("lora."))
-        assert lora_weights(sizes, 4) == own
+        for targets in ("qv", "all-linear"):
+            model = build_model(family, lora_targets=targets)
+            trained = model.trainable().items()
+            own = sum(p.numel() for name, p in trained if name.startswith("lora."))
+            assert lora_weights(sizes, model.config) == own
 
 
 def test_kv_bytes_are_those_of_the_real_cache(family: str, build_decoder: Any) -> None:
@@ -88,14 +99,44 @@ def test_file_bytes_are_those_of_the_real_file(
     assert file_bytes(sizes, own) == pytest.approx(real, rel=0.02, abs=64)
 
 
+@pytest.mark.parametrize("ratio", [1.0, 4.0])
+@pytest.mark.parametrize("letters", [9, 100, 1000])
+def test_file_bytes_of_key_values_are_those_of_the_real_file(
+    build_engine: Any, ratio: float, letters: int
+) -> None:
+    engine = build_engine(memory="key-values", framing="between", lora_targets="all-linear")
+    made = engine.compress("abcdefghij" * (letters // 10) + "x" * (letters % 10), ratio=ratio)
+    sizes = ModelSizes.of_config(engine.runtime.model.decoder.config.to_dict())
+    own = workload(tokens=made.tokens, ratio=ratio, model=engine.config, text_bytes=0.0)
+    real = len(memory_bytes(made.without_source()))
+    assert file_bytes(sizes, own) == pytest.approx(real, rel=0.02, abs=64)
+
+
+def test_key_values_need_no_reading_and_lora_for_memory_tokens_alone() -> None:
+    own = workload(tokens=128, model=KEY_VALUES)
+    lora = 2.0 * lora_weights(SMOLLM2, KEY_VALUES)
+    assert encode_flop(SMOLLM2, own) == read_flop(SMOLLM2, 0, 160) + lora * 32
+    # 4 objective tokens and 32 slots are there; 4 more, all tokens but the last are read
+    assert verify_flop(SMOLLM2, own) == read_flop(SMOLLM2, 36, 131) + head_flop(SMOLLM2, 128)
+    made = plan(SMOLLM2, own)
+    assert made.break_even == made.compress_flop / (
+        made.full_question_flop - made.memory_question_flop
+    )
+    none, bare = replace(own, ratio=8.0, text_bytes=0.0), replace(own, text_bytes=0.0)
+    difference = file_bytes(SMOLLM2, bare) - file_bytes(SMOLLM2, none)
+    assert difference == pytest.approx(16 * 30 * 2 * 3 * 64 * 2, abs=64)  # bfloat16
+
+
 def test_cache_slots_and_file_of_smollm2_are_the_measured_ones() -> None:
     made = plan(SMOLLM2, workload(tokens=512))
     assert made.kv_full == 11_796_480
     assert made.slots * 576 * 2 == 147_456
     # examples/pep-0347.txt at 4x, with and without its text
-    assert file_bytes(SMOLLM2, workload(tokens=2256)) == pytest.approx(677_674, rel=0.01)
+    assert file_bytes(SMOLLM2, workload(tokens=2256)) == pytest.approx(684_514, rel=0.01)
     bare = workload(tokens=2256, text_bytes=0.0)
-    assert file_bytes(SMOLLM2, bare) == pytest.approx(673_778, rel=0.001)
+    assert file_bytes(SMOLLM2, bare) == pytest.approx(680_618, rel=0.001)
+    in_pairs = replace(bare, model=KEY_VALUES)
+    assert file_bytes(SMOLLM2, in_pairs) == pytest.approx(13_005_362, rel=0.001)
 
 
 def test_times_follow_from_the_time_of_a_prefill() -> None:
