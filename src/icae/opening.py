@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import importlib.util
-import json
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from icae.decode.checkpoint import BaseFolder
 from icae.decode.reader import Reader
 from icae.errors import BaseModelError, InputError
 from icae.memory import Provenance
+from icae.memory.provenance import KEY_VALUE_DTYPE
 from icae.model.adapter_files import (
     AdapterInfo,
     adapter_folder,
@@ -34,13 +34,14 @@ from icae.model.base_files import (
     DEFAULT_HUB_ID,
     converted_folder,
     embedded_gguf,
+    end_of_answers,
     recorded_hash,
     stop_tokens,
     tokenizer_hash,
 )
 
 if TYPE_CHECKING:
-    from icae.config.types import FloatArray, Objective
+    from icae.config.types import FloatArray, KeyValueShape, Objective
     from icae.decode.runtime import Runtime
     from icae.decode.vllm.client import VllmAddress
     from icae.decode.vllm.runtime import VllmRuntime
@@ -79,8 +80,8 @@ def open_reader(
         made_by: What made the memories that are to be read: ``memory.provenance``.
         base: Base model; by default the one the adapter records.
         runtime: ``auto``: vLLM where the address of a server is given; else llama.cpp where
-            it is installed, knows the base model, no other device than the CPU is there or
-            asked for, and the adapter's memories are embeddings; else torch.
+            it is installed, knows the base model, and no other device than the CPU is there
+            or asked for; else torch.
         device: Torch device; see `icae.load`.
         dtype: ``bfloat16`` or ``float32``.
         engine: The vLLM server, for the runtime ``vllm``.
@@ -98,7 +99,7 @@ def open_reader(
     if engine is not None or runtime == "vllm":
         return open_vllm(_engine(runtime, engine, device), adapter, base=base, dtype=dtype)
     load_torch = load_torch or _open_torch
-    if runtime == "auto" and not (_prefers_llamacpp(device) and _holds_slots(adapter)):
+    if runtime == "auto" and not _prefers_llamacpp(device):
         runtime = "torch"
     if runtime == "torch":
         return load_torch(adapter, base=base, device=device, dtype=dtype)
@@ -153,11 +154,6 @@ def _prefers_llamacpp(device: str | None) -> bool:
     return installed and (device == "cpu" or (device is None and not NVIDIA_DRIVER.exists()))
 
 
-def _holds_slots(adapter: Path) -> bool:
-    """Whether the memories of an adapter are input embeddings, which every runtime reads."""
-    return read_info(adapter).model.memory == "embeddings"
-
-
 def _open_torch(
     adapter: str | Path | None, *, base: str | None, device: str | None, dtype: str | None
 ) -> Icae:
@@ -181,7 +177,6 @@ class _Files:
         precision = _precision(dtype)
         path = adapter_folder(adapter)
         info = read_info(path)
-        require_slots(info)
         name = base or info.base_model
         return cls(adapter=path, info=info, base=name, folder=base_folder(name), dtype=precision)
 
@@ -201,8 +196,10 @@ class _Files:
         require_base(self.info, base_model=self.base, base_hash=weights)
         return folder, weights
 
-    def reader(self, runtime: Runtime, width: int, device: str | None) -> Reader:
-        """What reads memories of hidden size `width` by a runtime."""
+    def reader(
+        self, runtime: Runtime, width: int, device: str | None, key_values: KeyValueShape | None
+    ) -> Reader:
+        """What reads memories of hidden size `width`, or of keys and values, by a runtime."""
         found = tokenizer_hash(self.tokenizer)
         if found != self.info.tokenizer_hash:
             raise BaseModelError(
@@ -223,13 +220,16 @@ class _Files:
                 tokenizer_hash=found,
                 layout=self.info.model.layout,
                 hidden_size=width,
-                key_values=None,
-                slot_dtype="bfloat16",
+                key_values=key_values,
+                slot_dtype="bfloat16" if key_values is None else KEY_VALUE_DTYPE,
             ),
-            stop_ids=stop_tokens(_end_of_answers(self.folder), self.tokenizer.eos_token_id),
+            stop_ids=stop_tokens(end_of_answers(self.folder), self.tokenizer.eos_token_id),
             lead=lead_vectors(self.adapter, self.info.model),
             load_maker=lambda slot_dtype: _open_torch(
-                self.adapter, base=self.base, device=device, dtype=slot_dtype
+                self.adapter,
+                base=self.base,
+                device=device,
+                dtype=slot_dtype if key_values is None else self.dtype,
             ),
         )
 
@@ -251,8 +251,9 @@ def open_llamacpp(
         BaseModelError: If llama.cpp does not know the base model.
     """
     from icae.decode.llamacpp.context import LlamaModel, import_llama_cpp
+    from icae.decode.llamacpp.order import CacheOrder
     from icae.decode.llamacpp.runtime import LlamaCppRuntime
-    from icae.decode.llamacpp.weights import ensure_gguf, gguf_path
+    from icae.decode.llamacpp.weights import ensure_gguf, gguf_path, order_path
 
     import_llama_cpp()  # fails at once where it is missing
     files = _Files.find(adapter, base, dtype)
@@ -261,8 +262,17 @@ def open_llamacpp(
     if files.base != files.info.base_model or not gguf.exists():
         gguf = ensure_gguf(*files.checked_base(), files.dtype)
     model = LlamaModel(gguf)
-    runtime = LlamaCppRuntime(model, files.info.model, files.objectives(), dtype=files.dtype)
-    return files.reader(runtime, model.width, "cpu")
+    order = None
+    if files.info.model.memory == "key-values":
+        if not order_path(gguf).exists():
+            from icae.decode.cache_order import write_order  # needs torch, once
+
+            write_order(files.base, model, order_path(gguf))
+        order = CacheOrder.read(order_path(gguf))
+    runtime = LlamaCppRuntime(
+        model, files.info.model, files.objectives(), dtype=files.dtype, order=order
+    )
+    return files.reader(runtime, model.width, "cpu", None if order is None else model.cache)
 
 
 def open_vllm(
@@ -290,7 +300,7 @@ def open_vllm(
     """
     files = _Files.find(adapter, base, dtype)
     runtime = _connected(server, files)
-    return files.reader(runtime, runtime.embeddings.hidden_size, None)
+    return files.reader(runtime, runtime.embeddings.hidden_size, None, None)
 
 
 def connect_vllm(
@@ -304,6 +314,7 @@ def _connected(server: VllmAddress, files: _Files) -> VllmRuntime:
     from icae.decode.vllm.client import VllmClient
     from icae.decode.vllm.runtime import VllmRuntime
 
+    require_slots(files.info)
     client = VllmClient(server)
     folder, _ = files.checked_base()
     hub_id = [DEFAULT_HUB_ID] if files.base == DEFAULT_BASE else []
@@ -318,14 +329,11 @@ def _connected(server: VllmAddress, files: _Files) -> VllmRuntime:
 
 
 def _precision(name: str | None) -> SlotDtype:
-    known: dict[str | None, SlotDtype] = {
-        None: "bfloat16",
-        "bfloat16": "bfloat16",
-        "float32": "float32",
-    }
-    if name not in known:
-        raise InputError("The dtype is not known.", got=name, expected="bfloat16, float32")
-    return known[name]
+    known: tuple[SlotDtype, ...] = ("bfloat16", "float32")
+    for dtype in known:
+        if name in (None, dtype):
+            return dtype
+    raise InputError("The dtype is not known.", got=name, expected=", ".join(known))
 
 
 def base_folder(base: str) -> Path:
@@ -388,13 +396,3 @@ def _hub_folder(hub_id: str, patterns: Sequence[str] = HUB_FILES) -> Path:
             expected=f"{DEFAULT_BASE}, a folder with a causal LM, or a Hugging Face hub id",
             fix="Check the name and the connection.",
         ) from error
-
-
-def _end_of_answers(folder: Path) -> int | list[int] | None:
-    """End tokens of the generation settings, or of the model's where there are none."""
-    for name in ("generation_config.json", "config.json"):
-        if (folder / name).is_file():
-            settings = json.loads((folder / name).read_text(encoding="utf-8"))
-            found: int | list[int] | None = settings.get("eos_token_id")
-            return found
-    return None

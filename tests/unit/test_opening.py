@@ -19,6 +19,7 @@ needs_llamacpp = pytest.mark.skipif(
     importlib.util.find_spec("llama_cpp") is None,
     reason="llama-cpp-python is not installed; `make test-llamacpp` installs it",
 )
+AROUND = {"framing": "around", "objective_tokens": 2}
 TEXT = "the thing in the shed is a tin and in it is a thin ring"
 
 
@@ -31,10 +32,23 @@ def saved(
     info_for: Any,
 ) -> dict[str, str]:
     """A base and an adapter in folders, and a cache of their own."""
+    monkeypatch.setenv("ICAE_CACHE", str(tmp_path / "cache"))
+    return save_both(tmp_path, build_model(**AROUND), tokenizer, info_for)
+
+
+@pytest.fixture
+def of_key_values(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, build_model: Any, tokenizer: Any, info_for: Any
+) -> dict[str, str]:
+    """As `saved`, of an adapter whose memories are keys and values."""
+    monkeypatch.setenv("ICAE_CACHE", str(tmp_path / "cache"))
+    model = build_model(**AROUND, memory="key-values")
+    return save_both(tmp_path, model, tokenizer, info_for)
+
+
+def save_both(tmp_path: Path, model: Any, tokenizer: Any, info_for: Any) -> dict[str, str]:
     from icae.model import save_adapter
 
-    monkeypatch.setenv("ICAE_CACHE", str(tmp_path / "cache"))
-    model = build_model(framing="around", objective_tokens=2)
     base = tmp_path / "base"
     model.decoder.save_pretrained(base)
     tokenizer.save_pretrained(base)
@@ -249,28 +263,45 @@ def test_llama_cpp_refuses_another_tokenizer_than_the_adapters(
         open_llamacpp(saved["adapter"])
 
 
-@pytest.fixture
-def of_key_values(tmp_path: Path, build_model: Any, tokenizer: Any, info_for: Any) -> Path:
-    """An adapter whose memories are keys and values."""
-    from icae.model import save_adapter
-
-    model = build_model(memory="key-values")
-    return save_adapter(model, info_for(model, tokenizer), tmp_path / "adapter")
-
-
-@pytest.mark.usefixtures("installed")
-def test_memories_of_keys_and_values_are_opened_in_torch(
-    monkeypatch: pytest.MonkeyPatch, of_key_values: Path
+def test_a_server_is_not_asked_about_memories_of_keys_and_values(
+    of_key_values: dict[str, str],
 ) -> None:
-    assert open_named(monkeypatch, adapter=of_key_values) == "torch"
-
-
-def test_a_server_is_not_asked_about_memories_of_keys_and_values(of_key_values: Path) -> None:
-    with pytest.raises(AdapterError, match="read by torch alone"):
-        open_reader(of_key_values, engine=VllmAddress(url="http://127.0.0.1:1"))
+    with pytest.raises(AdapterError, match="cannot be sent to a vLLM server"):
+        open_reader(of_key_values["adapter"], engine=VllmAddress(url="http://127.0.0.1:1"))
 
 
 @needs_llamacpp
-def test_llama_cpp_does_not_open_memories_of_keys_and_values(of_key_values: Path) -> None:
-    with pytest.raises(AdapterError, match="read by torch alone"):
-        open_reader(of_key_values, runtime="llamacpp")
+def test_memories_of_keys_and_values_are_read_in_llama_cpp_without_torch(
+    of_key_values: dict[str, str], tmp_path: Path
+) -> None:
+    from icae import engine as api
+
+    engine = api.load(of_key_values["adapter"], device="cpu", dtype="float32")
+    memory = engine.compress(TEXT, ratio=4) + engine.verbatim(" and a thin ring")
+    memory.save(tmp_path / "memory.icae")
+    reader = open_reader(of_key_values["adapter"], runtime="llamacpp", dtype="float32")
+    (found,) = (tmp_path / "cache" / "gguf").glob("*.order.json")
+
+    answer = reader.ask(memory, "Where?", max_new_tokens=6)
+    assert answer.runtime == "llamacpp float32"
+    assert answer.text == engine.ask(memory, "Where?", max_new_tokens=6).text
+    made = reader.reconstruct(memory)
+    assert [r.text for r in made] == [r.text for r in engine.reconstruct(memory)]
+    writer = reader.maker(memory.provenance.slot_dtype)
+    assert writer.append(memory, " the end").tokens > memory.tokens
+
+    code = (
+        "import sys, icae; from icae import opening; "
+        f"reader = opening.open_llamacpp({of_key_values['adapter']!r}, dtype='float32'); "
+        f"memory = icae.Memory.load({str(tmp_path / 'memory.icae')!r}); "
+        "print(reader.ask(memory, 'Where?', max_new_tokens=6).text, end=''); "
+        "sys.exit(sum(name in sys.modules for name in ('torch', 'transformers', 'peft')))"
+    )
+    child = [sys.executable, "-c", code]
+    done = subprocess.run(child, check=True, capture_output=True, text=True)
+    assert done.stdout == answer.text
+
+    found.write_text("{}")
+    with pytest.raises(BaseModelError, match="does not say how") as caught:
+        open_llamacpp(of_key_values["adapter"], dtype="float32")
+    assert "Delete the file" in str(caught.value.fix)

@@ -254,17 +254,17 @@ def _where_from(folder: Path, wanted: FolderKind) -> str:
 
 
 def require_slots(info: AdapterInfo) -> None:
-    """Refuse an adapter whose memories are not input embeddings, where torch does not read.
+    """Refuse an adapter whose memories are not input embeddings: a server takes no others.
 
     Raises:
         AdapterError: If it has another form of memory.
     """
     if info.model.memory != "embeddings":
         raise AdapterError(
-            f"The memories of {info.name} are read by torch alone.",
+            f"The memories of {info.name} cannot be sent to a vLLM server.",
             got=f"model.memory: {info.model.memory}",
             expected="model.memory: embeddings",
-            fix="Use --runtime torch, or an adapter whose memories are embeddings.",
+            fix="Use --runtime torch or llamacpp, or an adapter whose memories are embeddings.",
         )
 
 

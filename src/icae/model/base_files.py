@@ -87,6 +87,16 @@ def tokenizer_hash(tokenizer: Tokenizer) -> str:
     return hashlib.sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()
 
 
+def end_of_answers(folder: Path) -> int | list[int] | None:
+    """End tokens of the generation settings, or of the model's where there are none."""
+    for name in ("generation_config.json", "config.json"):
+        if (folder / name).is_file():
+            settings = json.loads((folder / name).read_text(encoding="utf-8"))
+            found: int | list[int] | None = settings.get("eos_token_id")
+            return found
+    return None
+
+
 def stop_tokens(of_model: int | list[int] | None, of_tokenizer: int | None) -> list[int]:
     """Tokens that end an answer: those of the generation settings and the tokenizer's."""
     stops = of_model if isinstance(of_model, list) else [of_model]

@@ -17,7 +17,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from icae.config.types import FloatArray, TokenIds
+from icae.config.types import FloatArray, KeyValueShape, TokenIds
+from icae.decode.llamacpp.state import Bytes, SequenceState, StateLayout
 from icae.errors import BaseModelError, InputError, MissingDependencyError
 
 BATCH = 512
@@ -87,9 +88,7 @@ class LlamaModel:
         width: Hidden size D.
         vocabulary: Token ids V.
         window: Most decoder positions that it was trained for.
-        layers: Layers.
-        kv_heads: Key-value heads of a layer.
-        head_width: Width of a head.
+        cache: What a decoder position holds in the key-value cache.
 
     Raises:
         MissingDependencyError: If llama-cpp-python is not installed.
@@ -113,9 +112,11 @@ class LlamaModel:
         self.window = int(self.api.llama_model_n_ctx_train(self.pointer))
         vocabulary = self.api.llama_model_get_vocab(self.pointer)
         self.vocabulary = int(self.api.llama_vocab_n_tokens(vocabulary))
-        self.layers = int(self.api.llama_model_n_layer(self.pointer))
-        self.kv_heads = int(self.api.llama_model_n_head_kv(self.pointer))
-        self.head_width = self._head_width()
+        self.cache = KeyValueShape(
+            layers=int(self.api.llama_model_n_layer(self.pointer)),
+            heads=int(self.api.llama_model_n_head_kv(self.pointer)),
+            width=self._head_width(),
+        )
 
     def _head_width(self) -> int:
         """Width of one attention head: what the file says, else D / heads."""
@@ -168,7 +169,7 @@ class LlamaContext:
         sharing: Sharing = "unified",
     ) -> None:
         self.model, self.places, self.sequences = model, places, sequences
-        self.sharing = sharing
+        self.sharing, self._item = sharing, np.dtype(kv_dtype)
         api = self.api = model.api
         settings = api.llama_context_default_params()
         settings.n_ctx = places
@@ -180,7 +181,7 @@ class LlamaContext:
         settings.kv_unified = sharing == "unified"
         settings.no_perf = True
         kinds = {"float16": api.GGML_TYPE_F16, "float32": api.GGML_TYPE_F32}
-        settings.type_k = settings.type_v = kinds[kv_dtype]
+        settings.type_k = settings.type_v = self._kind = kinds[kv_dtype]
         self.pointer = api.llama_init_from_model(model.pointer, settings)
         if not self.pointer:
             raise InputError(
@@ -254,24 +255,37 @@ class LlamaContext:
         """Highest position that a sequence has read, or -1."""
         return int(self.api.llama_memory_seq_pos_max(self.memory, sequence))
 
-    def save(self, sequence: int) -> bytes:
+    def save(self, sequence: int) -> Bytes:
         """What a sequence has read, as bytes."""
-        size = int(self.api.llama_state_seq_get_size(self.pointer, sequence))
-        data = (ctypes.c_uint8 * size)()
-        used = int(self.api.llama_state_seq_get_data(self.pointer, data, size, sequence))
-        return bytes(memoryview(data)[:used])
+        data = np.empty(int(self.api.llama_state_seq_get_size(self.pointer, sequence)), np.uint8)
+        used = self.api.llama_state_seq_get_data(self.pointer, _uint8(data), len(data), sequence)
+        return data[: int(used)]
 
-    def load(self, sequence: int, data: bytes) -> None:
+    def load(self, sequence: int, data: Bytes) -> None:
         """Put what `save` gave in place of what a sequence has read.
 
         Raises:
             InputError: If the bytes are no state of this model.
         """
         self.forget(sequence)
-        items = (ctypes.c_uint8 * len(data)).from_buffer_copy(data)
-        if not self.api.llama_state_seq_set_data(self.pointer, items, len(data), sequence):
+        if not self.api.llama_state_seq_set_data(self.pointer, _uint8(data), len(data), sequence):
             self.forget(sequence)
             raise InputError("A key-value cache does not fit the decoder.", got="refused bytes")
+
+    def state(self, sequence: int) -> SequenceState:
+        """What a sequence has read, at least one input.
+
+        Raises:
+            InputError: If the library keeps it in a layout that is not known.
+        """
+        shape = self.model.cache
+        known = StateLayout(
+            layers=shape.layers,
+            channels=shape.heads * shape.width,
+            item=self._item,
+            kind=int(self._kind),
+        )
+        return SequenceState.read(self.save(sequence), known)
 
     def _best(self, index: int) -> int:
         return int(self.logits(index).argmax())
@@ -302,6 +316,10 @@ class LlamaContext:
                 got=f"code {code}" + (" (the cache is full)" if code == 1 else ""),
                 expected=f"at most {self.places} decoder positions",
             )
+
+
+def _uint8(data: Bytes) -> Any:
+    return data.ctypes.data_as(ctypes.POINTER(ctypes.c_uint8))
 
 
 def _int32(values: Any) -> Any:

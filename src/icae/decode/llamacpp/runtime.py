@@ -9,11 +9,9 @@ Shape legend: S decoder inputs, K slots, D hidden size.
 
 from __future__ import annotations
 
-import itertools
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -21,11 +19,12 @@ from icae.config import ModelConfig
 from icae.config.types import FloatArray, Objective, TokenIds
 from icae.decode.batching import RowClock, row_batches
 from icae.decode.llamacpp.context import LlamaContext, LlamaModel, Next, Sharing
+from icae.decode.llamacpp.forms import KeyValueForm, LlamaForm, Run, SlotForm
+from icae.decode.llamacpp.order import CacheOrder
 from icae.decode.llamacpp.weights import GgufDtype
 from icae.decode.prefix import Generated, Prefix, ReadSoFar, Request
-from icae.decode.runtime import Runtime, kv_bytes, other_form, require_consecutive
+from icae.decode.runtime import Runtime, kv_bytes, require_consecutive
 from icae.errors import InputError
-from icae.memory import KeyValueSlots
 from icae.memory.provenance import StoredDtype
 
 GROWTH = 256
@@ -33,38 +32,6 @@ GROWTH = 256
 
 KV_DTYPES: Mapping[GgufDtype, str] = {"bfloat16": "float16", "float32": "float32"}
 """Precision of the cache for that of the weights."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Run:
-    """Decoder inputs of one kind.
-
-    Attributes:
-        inputs: Input embeddings [S, D] or token ids [S].
-        read: What reads them: a method of `LlamaContext`.
-    """
-
-    inputs: FloatArray | TokenIds
-    read: Callable[..., int]
-
-
-def embeds_run(embeds_SD: FloatArray) -> Run:
-    """Input embeddings [S, D]."""
-    return Run(inputs=embeds_SD, read=LlamaContext.read_embeds)
-
-
-def tokens_run(token_ids: TokenIds) -> Run:
-    """Token ids [S]."""
-    return Run(inputs=token_ids, read=LlamaContext.read_tokens)
-
-
-def joined(runs: Sequence[Run]) -> list[Run]:
-    """The same inputs in as few runs as there can be: every pass reads all weights."""
-    groups = itertools.groupby(runs, key=lambda run: run.read)
-    return [
-        Run(inputs=np.concatenate([run.inputs for run in group]), read=read)
-        for read, group in groups
-    ]
 
 
 class LlamaCppRuntime(Runtime):
@@ -75,6 +42,7 @@ class LlamaCppRuntime(Runtime):
         config: Architecture of the adapter.
         objectives: Vectors [M, D] of each objective, float32.
         dtype: Precision of the weights.
+        order: How llama.cpp keeps keys and values, where memories are made of these.
 
     Raises:
         InputError: If the adapter places slots where llama.cpp cannot.
@@ -87,9 +55,16 @@ class LlamaCppRuntime(Runtime):
         objectives: Mapping[Objective, FloatArray],
         *,
         dtype: GgufDtype = "bfloat16",
+        order: CacheOrder | None = None,
     ) -> None:
-        require_consecutive(config, "llama.cpp")
-        self.model, self.config, self.objectives, self.dtype = model, config, objectives, dtype
+        self.form: LlamaForm
+        if order is None:
+            require_consecutive(config, "llama.cpp")
+            self.form = SlotForm(config, objectives)
+        else:
+            kv_dtype = KV_DTYPES[dtype]
+            self.form = KeyValueForm(model, config, objectives, order, kv_dtype=kv_dtype)
+        self.model, self.config, self.dtype = model, config, dtype
         self._context: LlamaContext | None = None
         self._last: ReadSoFar | None = None
 
@@ -100,8 +75,8 @@ class LlamaCppRuntime(Runtime):
 
     @property
     def slot_dtypes(self) -> tuple[StoredDtype, ...]:
-        """Slots of either precision go in as float32."""
-        return ("bfloat16", "float32")
+        """Embeddings of either precision go in as float32."""
+        return self.form.slot_dtypes
 
     @property
     def vocabulary(self) -> int:
@@ -116,9 +91,9 @@ class LlamaCppRuntime(Runtime):
     @property
     def position_bytes(self) -> int:
         """Bytes of key-value cache for one decoder position."""
-        layers, heads, size = self.model.layers, self.model.kv_heads, self.model.head_width
+        shape = self.model.cache
         element = np.dtype(KV_DTYPES[self.dtype]).itemsize
-        return kv_bytes(layers, heads, size, element=element)
+        return kv_bytes(shape.layers, shape.heads, shape.width, element=element)
 
     def generate(
         self,
@@ -134,7 +109,7 @@ class LlamaCppRuntime(Runtime):
         read = ReadSoFar.of(self.config, prefix, prompt_ids)
         inputs = len(read)
         context = self._room(inputs + max_new_tokens, sequences=1)
-        token = self._read_on(context, self._runs(prefix, prompt_ids), read)
+        token = self._read_on(context, self.form.runs(prefix, prompt_ids), read)
         for position in range(inputs, inputs + max_new_tokens):
             clock.take(token, stop_ids)
             if clock.stopped:
@@ -159,10 +134,10 @@ class LlamaCppRuntime(Runtime):
         read = ReadSoFar.of(self.config, prefix)
         context = self._room(len(read), sequences=1)
         if self._last is None or self._last.shared(read) < len(read):
-            self._read_on(context, self._runs(prefix, np.zeros(0, dtype=np.int64)), read)
+            self._read_on(context, self.form.runs(prefix, np.zeros(0, dtype=np.int64)), read)
         context.forget(0, first=len(read))
         self._last = read
-        return context.save(0)
+        return context.save(0).tobytes()
 
     def load_kv(self, prefix: Prefix, data: bytes) -> None:
         """Take a key-value cache from `save_kv` as that of a memory just read.
@@ -173,7 +148,7 @@ class LlamaCppRuntime(Runtime):
         read = ReadSoFar.of(self.config, prefix)
         context = self._room(len(read) + GROWTH, sequences=1)
         self._last = None
-        context.load(0, data)
+        context.load(0, np.frombuffer(data, dtype=np.uint8))
         if context.last_position(0) != len(read) - 1:
             found = context.last_position(0) + 1
             context.forget(0)
@@ -193,29 +168,6 @@ class LlamaCppRuntime(Runtime):
         token = read_runs(context, runs, start, sequence=0)
         self._last = read
         return token
-
-    def _runs(self, prefix: Prefix | None, prompt_ids: TokenIds) -> list[Run]:
-        """Decoder inputs ``[front ; memory ; objective ; prompt]``."""
-        runs = [tokens_run(prompt_ids)] if len(prompt_ids) else []
-        if prefix is None:
-            return runs
-        marker_MD = self.objectives[prefix.objective]
-        parts = [part.read_by(self) for part in prefix.parts]
-        front = embeds_run(marker_MD[: self.config.front])
-        marker_MD = marker_MD[-self.config.objective_tokens :]
-        return joined([front, *parts, embeds_run(marker_MD), *runs])
-
-    def read_slots(self, slots_KD: FloatArray) -> Run:
-        """Slots as decoder inputs."""
-        return embeds_run(slots_KD)
-
-    def read_tokens(self, token_ids: TokenIds) -> Run:
-        """Token ids as decoder inputs."""
-        return tokens_run(token_ids)
-
-    def read_key_values(self, slots: KeyValueSlots) -> Run:
-        """Refuse keys and values."""
-        raise other_form("key-values", "embeddings")
 
     def _room(self, places: int, *, sequences: int, sharing: Sharing = "unified") -> LlamaContext:
         """A context with room for so much; one that grows keeps what sequence 0 has read."""
@@ -272,7 +224,7 @@ class LlamaCppRuntime(Runtime):
         held: dict[str, int] = {}
         best = []
         for row, request in enumerate(requests):
-            runs, start = self._runs(request.prefix, request.prompt_ids), 0
+            runs, start = self.form.runs(request.prefix, request.prompt_ids), 0
             if request.prefix is not None and request.prefix.digest in shared:
                 source = shared[request.prefix.digest]
                 if request.prefix.digest not in held:

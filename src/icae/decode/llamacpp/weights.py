@@ -35,6 +35,11 @@ def gguf_path(base_hash: str, dtype: GgufDtype) -> Path:
     return cache_root() / "gguf" / f"{base_hash[:32]}-{dtype}.gguf"
 
 
+def order_path(gguf: Path) -> Path:
+    """Where it lies how llama.cpp keeps the keys and values of a GGUF file, written or not."""
+    return gguf.with_suffix(".order.json")
+
+
 def ensure_gguf(folder: BaseFolder, base_hash: str, dtype: GgufDtype) -> Path:
     """Write the GGUF file of a base model unless it is in the cache.
 

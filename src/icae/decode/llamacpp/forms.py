@@ -1,0 +1,242 @@
+"""What llama.cpp reads of each form of memory.
+
+It counts places by positions without gaps, so everything is read at the positions 0, 1, 2, ...;
+keys and values of a memory, which may be wanted elsewhere, are turned before they enter the cache.
+
+Shape legend: S decoder inputs, K slots, M objective tokens on a side, D hidden size, Y layers,
+H key-value heads, W head width.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from icae.config import ModelConfig
+from icae.config.types import FloatArray, Objective, TokenIds
+from icae.decode.llamacpp.context import LlamaContext, LlamaModel
+from icae.decode.llamacpp.order import CacheOrder, Positions
+from icae.decode.llamacpp.state import SequenceState
+from icae.decode.prefix import Prefix, input_positions
+from icae.decode.runtime import other_form
+from icae.errors import InputError
+from icae.memory import KeyValueSlots
+from icae.memory.provenance import KEY_VALUE_DTYPE, KEY_VALUE_DTYPES, StoredDtype
+
+Blocks = Callable[[int, int], Iterable[FloatArray]]
+"""Gives the keys and values of some slots, in one or several arrays [P, Y, 2, H, W]."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """Decoder inputs of one kind.
+
+    Attributes:
+        inputs: Input embeddings [S, D], token ids [S], or indices [S] of slots.
+        read: What reads them: as `LlamaContext.read_embeds`.
+    """
+
+    inputs: NDArray[Any]
+    read: Callable[..., int]
+
+
+def embeds_run(embeds_SD: FloatArray) -> Run:
+    """Input embeddings [S, D]."""
+    return Run(inputs=embeds_SD, read=LlamaContext.read_embeds)
+
+
+def tokens_run(token_ids: TokenIds) -> Run:
+    """Token ids [S]."""
+    return Run(inputs=token_ids, read=LlamaContext.read_tokens)
+
+
+def placed_run(slots: int, blocks: Blocks, place: Callable[..., int]) -> Run:
+    """Keys and values of so many slots."""
+    return Run(inputs=np.arange(slots), read=functools.partial(place, blocks=blocks))
+
+
+def joined(runs: Sequence[Run]) -> list[Run]:
+    """The same inputs in as few runs as there can be: every pass reads all weights."""
+    groups = itertools.groupby(runs, key=lambda run: run.read)
+    return [
+        Run(inputs=np.concatenate([run.inputs for run in group]), read=read)
+        for read, group in groups
+    ]
+
+
+class LlamaForm(ABC):
+    """One form of memory in llama.cpp.
+
+    Args:
+        config: Architecture of the adapter.
+        objectives: Vectors [2M or M, D] of each objective, float32.
+
+    Attributes:
+        slot_dtypes: How memories that it reads may be stored, its own way first.
+    """
+
+    slot_dtypes: ClassVar[tuple[StoredDtype, ...]]
+
+    def __init__(self, config: ModelConfig, objectives: Mapping[Objective, FloatArray]) -> None:
+        self.config, self.objectives = config, objectives
+
+    @abstractmethod
+    def memory(self, prefix: Prefix) -> list[Run]:
+        """What is read of ``[front ; memory]``."""
+
+    def runs(self, prefix: Prefix | None, prompt_ids: TokenIds) -> list[Run]:
+        """Decoder inputs ``[front ; memory ; objective ; prompt]``."""
+        runs = [tokens_run(prompt_ids)] if len(prompt_ids) else []
+        if prefix is None:
+            return runs
+        behind_MD = self.objectives[prefix.objective][-self.config.objective_tokens :]
+        return joined([*self.memory(prefix), embeds_run(behind_MD), *runs])
+
+    def front(self, objective: Objective) -> FloatArray:
+        """Vectors of the objective tokens before the memory; there may be none."""
+        return self.objectives[objective][: self.config.front]
+
+
+class SlotForm(LlamaForm):
+    """Slots: input embeddings, read like tokens."""
+
+    slot_dtypes = ("bfloat16", "float32")
+
+    def memory(self, prefix: Prefix) -> list[Run]:
+        """Everything is read."""
+        parts = [part.read_by(self) for part in prefix.parts]
+        return [embeds_run(self.front(prefix.objective)), *parts]
+
+    def read_slots(self, slots_KD: FloatArray) -> Run:
+        """Slots as decoder inputs."""
+        return embeds_run(slots_KD)
+
+    def read_tokens(self, token_ids: TokenIds) -> Run:
+        """Token ids as decoder inputs."""
+        return tokens_run(token_ids)
+
+    def read_key_values(self, slots: KeyValueSlots) -> Run:
+        """Refuse keys and values."""
+        raise other_form("key-values", "embeddings")
+
+
+class KeyValueForm(LlamaForm):
+    """Slots as keys and values: they enter the cache as a state of the library.
+
+    Args:
+        model: The weights.
+        config: Architecture of the adapter.
+        objectives: Vectors of each objective.
+        order: How llama.cpp keeps keys and values.
+        kv_dtype: Precision of the cache.
+    """
+
+    slot_dtypes = tuple(sorted(KEY_VALUE_DTYPES, key=lambda dtype: dtype != KEY_VALUE_DTYPE))
+
+    def __init__(
+        self,
+        model: LlamaModel,
+        config: ModelConfig,
+        objectives: Mapping[Objective, FloatArray],
+        order: CacheOrder,
+        *,
+        kv_dtype: str,
+    ) -> None:
+        super().__init__(config, objectives)
+        self._model, self._order, self._kv_dtype = model, order, kv_dtype
+        self._front = functools.cache(self._read_front)
+
+    def memory(self, prefix: Prefix) -> list[Run]:
+        """Front and slots enter as they are; verbatim tokens are read behind what precedes."""
+        places, at = self.config.front + prefix.positions, self.config.front
+        position_S = np.array(input_positions(self.config, prefix, 0))
+        # What follows the memory is read at the positions from `places` on.
+        position_S += places - position_S[places]
+        template, front = self._front(prefix.objective)
+        place = functools.partial(self._place, template=template, position_S=position_S)
+        runs = [placed_run(len(front), lambda start, end: [front[start:end]], place)]
+        for part in prefix.parts:
+            runs.append(part.read_by(_Part(at=at, position_S=position_S, place=place)))
+            at += part.positions
+        return runs
+
+    def _read_front(self, objective: Objective) -> tuple[SequenceState, FloatArray]:
+        """A state as the library writes it, and the keys and values of the front."""
+        read_SD = self.objectives[objective][: max(1, self.config.front)]
+        context = LlamaContext(
+            self._model, places=len(read_SD), sequences=1, kv_dtype=self._kv_dtype
+        )
+        context.read_embeds(read_SD, start=0, sequence=0)
+        state = context.state(0)
+        context.close()
+        position_S = state.cells_P["position"].astype(np.int64)
+        pairs_MY2HW = self._order.taken(position_S, state.keys_YPC, state.values_YPC)
+        return state, pairs_MY2HW[: self.config.front]
+
+    def _place(
+        self,
+        context: LlamaContext,
+        index_K: NDArray[Any],
+        *,
+        start: int,
+        sequence: int,
+        blocks: Blocks,
+        template: SequenceState,
+        position_S: Positions,
+    ) -> int:
+        """Put keys and values behind what a sequence has read; there is no next token yet."""
+        held = context.save(sequence)
+        state = SequenceState.room(held, template, start + len(index_K))
+        if start:
+            before = SequenceState.read(held, template.layout)
+            cell_P = np.argsort(before.cells_P["position"])
+            state.keys_YPC[:, :start] = before.keys_YPC[:, cell_P]
+            state.values_YPC[:, :start] = before.values_YPC[:, cell_P]
+        for pairs_PY2HW in blocks(int(index_K[0]), int(index_K[-1]) + 1):
+            own = slice(start, start + len(pairs_PY2HW))
+            cells = state.keys_YPC[:, own], state.values_YPC[:, own]
+            self._order.place(pairs_PY2HW, position_S[own], *cells)
+            start = own.stop
+        context.load(sequence, state.data)
+        return -1
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Part:
+    """Reads a part of a prefix of keys and values.
+
+    Attributes:
+        at: Its first place.
+        position_S: Where each place of the prefix is wanted.
+        place: What puts keys and values into a cache.
+    """
+
+    at: int
+    position_S: Positions
+    place: Callable[..., int]
+
+    def read_slots(self, slots_KD: FloatArray) -> Run:
+        raise other_form("embeddings", "key-values")
+
+    def read_tokens(self, token_ids: TokenIds) -> Run:
+        if len(token_ids) and self.position_S[self.at] != self.at:
+            raise InputError(
+                "llama.cpp does not write back slots and verbatim tokens in one.",
+                got=f"{len(token_ids)} verbatim tokens among slots",
+                expected="spans that are written back each on its own",
+                fix="Use --runtime torch.",
+            )
+        return tokens_run(token_ids)
+
+    def read_key_values(self, slots: KeyValueSlots) -> Run:
+        def blocks(start: int, end: int) -> Iterable[FloatArray]:
+            return (run.pairs_KY2HW for run in slots.part(start, end).runs)
+
+        return placed_run(slots.positions, blocks, self.place)
