@@ -311,10 +311,13 @@ def _refined(icae: Icae, memory: Memory, config: RefineConfig | None, saver: _Sa
 
 
 def _target(file: str, output: Path | None) -> Path:
+    from icae.data.documents import require_no_url
+
     if output is not None:
         return output
     if file == "-":
         raise BadParameter("standard input has no name to derive one from.", param_hint="--output")
+    require_no_url(file)
     if not Path(file).name:
         raise BadParameter(f"{file!r} is not the path of a file.", param_hint="FILE")
     return Path(file).with_suffix(".icae")

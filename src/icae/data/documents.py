@@ -1,13 +1,15 @@
-"""Documents that a user hands in: text, Markdown, HTML or PDF, from a file or stdin.
+"""Documents that a user hands in: text, Markdown, HTML, PDF, Word, e-books, RTF.
 
 The text is what a reader would see: no markup of a page, no byte-order mark, line ends
-as LF. What cannot be read is refused with the reason; nothing is guessed or dropped.
+as LF. What cannot be read is refused with the reason and the way out; where an encoding
+had to be found out, that is said.
 """
 
 from __future__ import annotations
 
 import codecs
 import io
+import logging
 import re
 import sys
 import warnings
@@ -19,18 +21,23 @@ import pypdf
 from bs4 import BeautifulSoup, MarkupResemblesLocatorWarning, XMLParsedAsHTMLWarning
 from bs4.dammit import EncodingDetector
 from bs4.element import NavigableString
+from charset_normalizer import from_bytes
 from pypdf.errors import DependencyError, FileNotDecryptedError
 
+from icae.data.formats import docx_html, epub_pages, office_kind, refuse_foreign, rtf_text
 from icae.errors import InputError
 
-Kind = Literal["text", "markdown", "html", "pdf"]
+Kind = Literal["text", "markdown", "html", "pdf", "docx", "epub", "rtf"]
 
 _KIND_OF_SUFFIX: dict[str, Kind] = {
+    ".docx": "docx",
+    ".epub": "epub",
     ".htm": "html",
     ".html": "html",
     ".markdown": "markdown",
     ".md": "markdown",
     ".pdf": "pdf",
+    ".rtf": "rtf",
     ".xhtml": "html",
 }
 _BOMS = (
@@ -38,7 +45,18 @@ _BOMS = (
     (codecs.BOM_UTF16_LE, "utf-16-le"),
     (codecs.BOM_UTF16_BE, "utf-16-be"),
 )
-_ACCEPTED = "UTF-8 text, Markdown, HTML, or a PDF with a text layer"
+_ACCEPTED = "text, Markdown, HTML, .docx, .epub, .rtf, or a PDF with a text layer"
+_URL = re.compile(r"[a-z][a-z0-9+.-]*:/", re.IGNORECASE)
+
+# Tried in this order: single bytes of the West fit nearly any text, so Central Europe comes last.
+_ENCODINGS = (
+    "utf_16_le utf_16_be cp949 cp932 euc_jp iso2022_jp gb18030 big5 cp1252 cp1251 koi8_r",
+    "cp1250",
+)
+_FEWEST_BYTES = 24
+"""Fewer bytes do not tell an encoding."""
+
+log = logging.getLogger(__name__)
 
 _NOISE = "script, style, noscript, template, nav, svg, iframe, button, select, [hidden]"
 _PARAGRAPHS = (
@@ -69,17 +87,19 @@ class Document:
 def read_document(
     path_or_dash: Path | str, *, stdin: BinaryIO | None = None, max_bytes: int = 50_000_000
 ) -> Document:
-    """Read one document.
+    r"""Read one document.
 
-    The kind follows from the suffix (.html, .md, .pdf), else from the content: ``%PDF-``,
-    or, where there is no .txt suffix, ``<!doctype html`` or ``<html``. The rest is text.
+    The kind follows from the suffix (.html, .md, .pdf, .docx, ...), else from the content:
+    ``%PDF-``, ``{\rtf``, the parts of an archive, or, where there is no .txt suffix,
+    ``<!doctype html`` or ``<html``. The rest is text, in UTF-8 or the encoding it looks like.
 
     ``-`` is standard input (``stdin``, if not the process's own).
 
     Raises:
-        InputError: If the file is missing, a folder, not permitted, too large, empty or
-            blank, binary, damaged, encrypted, or a PDF without a text layer.
+        InputError: If the file is missing, a folder, a URL, not permitted, too large, empty
+            or blank, of another format, damaged, encrypted, or a PDF without a text layer.
     """
+    require_no_url(str(path_or_dash))
     if str(path_or_dash) == "-":
         name, suffix = "stdin", ""
         data = (stdin or sys.stdin.buffer).read(max_bytes + 1)
@@ -88,6 +108,17 @@ def read_document(
         name, suffix = path.name, path.suffix.lower()
         data = _read_file(path, max_bytes)
     return document_of_bytes(data, name=name, suffix=suffix, max_bytes=max_bytes)
+
+
+def require_no_url(place: str) -> None:
+    """Refuse the address of a page in place of a file; an InputError with the way out."""
+    if _URL.match(place) and not Path(place).exists():
+        raise InputError(
+            "A URL is not read.",
+            got=place,
+            expected="a file, or - for standard input",
+            fix=f"Fetch it first, and give the file: curl -L -o page.html {place}",
+        )
 
 
 def document_of_bytes(
@@ -109,8 +140,11 @@ def document_of_bytes(
         text = _pdf_text(data, name)
     elif kind == "html":
         text = _html_text(_decode(data, name, encoding=_declared_encoding(data)))
-    else:
+    elif kind in ("text", "markdown"):
+        refuse_foreign(data, name)
         text = _decode(data, name, encoding="utf-8")
+    else:
+        text = _office_text(data, kind, name)
     text = text.replace("\r\n", "\n")
     if not text.strip():
         what = "0 bytes" if not data else f"{len(data):,} bytes of {kind} without any visible text"
@@ -141,6 +175,9 @@ def _kind(data: bytes, suffix: str) -> Kind:
         return _KIND_OF_SUFFIX[suffix]
     if data.startswith(b"%PDF-"):
         return "pdf"
+    found = office_kind(data)
+    if found is not None:
+        return found
     if suffix == ".txt":
         return "text"
     skipped, encoding = _byte_order_mark(data) or (0, "utf-8")
@@ -171,11 +208,49 @@ def _decode(data: bytes, name: str, *, encoding: str) -> str:
     try:
         text = data[skipped:].decode(encoding)
     except UnicodeDecodeError as error:
-        raise _binary(f"{name}: byte {skipped + error.start} is not {encoding}") from error
+        guessed = None if skipped else _guessed(data, name)
+        if guessed is None:
+            raise _binary(f"{name}: byte {skipped + error.start} is not {encoding}") from error
+        return guessed
+    if "\0" in text and not skipped:
+        text = _guessed(data, name) or text
     if "\0" in text:
         at = skipped + len(text[: text.index("\0")].encode(encoding))
         raise _binary(f"{name}: a NUL at byte {at}")
     return text
+
+
+def _guessed(data: bytes, name: str) -> str | None:
+    """Text in the encoding that it looks like, which is said; None where it looks like none."""
+    for encodings in _ENCODINGS if len(data) >= _FEWEST_BYTES else ():
+        found = from_bytes(data, cp_isolation=encodings.split()).best()
+        if found is not None:
+            log.warning("%s is not UTF-8; it is read as %s.", name, found.encoding)
+            return str(found)
+    return None
+
+
+def _office_text(data: bytes, kind: Kind, name: str) -> str:
+    """Text of a Word document, e-book or Rich Text file."""
+    try:
+        if kind == "rtf":
+            return rtf_text(data)
+        if kind == "docx":
+            return _html_text(docx_html(data))
+        pages = [
+            _html_text(_decode(page, name, encoding=_declared_encoding(page)))
+            for page in epub_pages(data)
+        ]
+    except InputError:
+        raise
+    except Exception as error:  # as with PDFs, damage shows in many ways
+        raise InputError(
+            f"The .{kind} file cannot be read.",
+            got=f"{name}: {type(error).__name__}: {error}",
+            expected=f"an undamaged .{kind} file",
+            fix="open it in its program and save it anew, or as PDF",
+        ) from error
+    return "\n\n".join(page for page in pages if page)
 
 
 def _binary(got: str) -> InputError:
@@ -216,7 +291,13 @@ def _lay_out(soup: BeautifulSoup) -> None:
             text.replace_with(str(text).strip("\n").translate(keep))
         else:
             text.replace_with(re.sub(r"\s+", " ", str(text)))
-    for tags, space in ((_PARAGRAPHS, "\n\n"), (_LINES, "\n"), (_CELLS, " ")):
+    for cell in soup.select(_CELLS):
+        blocks = cell.select(_PARAGRAPHS)
+        if len(blocks) == 1 and blocks[0].name == "p":
+            blocks[0].unwrap()  # as Word has it; several stay paragraphs
+        if cell.find_previous_sibling(["td", "th"]):
+            cell.insert_before(" | ")
+    for tags, space in ((_PARAGRAPHS, "\n\n"), (_LINES, "\n")):
         for tag in soup.select(tags):
             tag.insert_before(space)
     for tag in soup.select(_PARAGRAPHS):
@@ -248,6 +329,14 @@ def _pdf_text(data: bytes, name: str) -> str:
             got=f"{name}: {len(pages)} pages, no text in any",
             expected="a PDF with a text layer",
             fix="run OCR on it first, for example with ocrmypdf",
+        )
+    blank = sum(not page.strip() for page in pages)
+    if blank:
+        log.warning(
+            "%d of %d pages of %s have no text; if they are scans, run OCR on it first.",
+            blank,
+            len(pages),
+            name,
         )
     # Broken font tables yield NULs and lone surrogates, which no tokenizer takes.
     return text.replace("\0", "").encode("utf-16", "surrogatepass").decode("utf-16", "replace")

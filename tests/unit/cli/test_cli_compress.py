@@ -77,6 +77,7 @@ def test_what_cannot_work_is_refused_before_the_model_is_loaded(
 ) -> None:
     assert error("compress", document, *options)["type"] == kind
     assert error("compress", document.with_name("absent.txt"))["type"] == "InputError"
+    assert "URL is not read" in error("compress", "https://example.org/a.html")["message"]
 
 
 @pytest.mark.parametrize("goal", [["--min-fidelity", "0.9"], ["--budget", "9"], ["--refine", "3"]])

@@ -1,4 +1,5 @@
 import io
+import zipfile
 
 import pypdf
 import pytest
@@ -6,6 +7,8 @@ from pypdf.generic import DecodedStreamObject, DictionaryObject, NameObject
 
 from icae.data.documents import read_document
 from icae.errors import InputError
+from icae.memory import memory_bytes
+from word_memories import word_memory
 
 PAGE = """<!DOCTYPE html><html><head><title>On  Rivers</title><style>p {}</style></head>
 <body><nav><a href="/">Home</a></nav><h1>On Rivers</h1><p>Water <b>runs</b>
@@ -65,6 +68,62 @@ def page(body, *, head=""):
     return f"<html><head>{head}</head><body>{body}</body></html>"
 
 
+def zipped(name):
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w") as archive:
+        archive.writestr(name, "x")
+    return out.getvalue()
+
+
+W = 'xmlns:w="http://schemas.openxmlformats.org/wordprocessingml/2006/main"'
+
+
+def docx(*paragraphs, cells=()):
+    def paragraph(text):
+        return f"<w:p><w:r><w:t>{text}</w:t></w:r></w:p>"
+
+    row = "".join(f"<w:tc>{paragraph(text)}</w:tc>" for text in cells)
+    table = f"<w:tbl><w:tr>{row}</w:tr></w:tbl>" if cells else ""
+    body = "".join(map(paragraph, paragraphs)) + table
+    kinds = "http://schemas.openxmlformats.org/package/2006/content-types"
+    relations = "http://schemas.openxmlformats.org/package/2006/relationships"
+    office = "http://schemas.openxmlformats.org/officeDocument/2006/relationships/officeDocument"
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w") as archive:
+        archive.writestr("[Content_Types].xml", f'<Types xmlns="{kinds}"/>')
+        archive.writestr(
+            "_rels/.rels",
+            f'<Relationships xmlns="{relations}"><Relationship Id="r1" Type="{office}"'
+            ' Target="word/document.xml"/></Relationships>',
+        )
+        archive.writestr(
+            "word/document.xml", f"<w:document {W}><w:body>{body}</w:body></w:document>"
+        )
+    return out.getvalue()
+
+
+def epub(**pages):
+    items = "".join(f'<item id="{n}" href="{n}%20x.xhtml"/>' for n in pages)
+    order = "".join(f'<itemref idref="{n}"/>' for n in reversed(pages))
+    package = f'<package xmlns="http://www.idpf.org/2007/opf">{items}{order}</package>'
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w") as archive:
+        archive.writestr("mimetype", "application/epub+zip")
+        archive.writestr(
+            "META-INF/container.xml",
+            '<container xmlns="urn:oasis:names:tc:opendocument:xmlns:container"><rootfiles>'
+            '<rootfile full-path="OPS/book.opf"/></rootfiles></container>',
+        )
+        archive.writestr("OPS/book.opf", package)
+        for name, text in pages.items():
+            archive.writestr(f"OPS/{name} x.xhtml", page(text))
+    return out.getvalue()
+
+
+RTF = rb"{\rtf1\ansi\ansicpg1252{\fonttbl{\f0 Arial;}}\f0 Gr\'fc\'dfe an\par \b alle\b0 .}"
+BOOK = epub(second="<p>Then the end.</p>", first="<p>In the beginning.</p>")
+BOOK_TEXT = "In the beginning.\n\nThen the end."
+
 LATIN = '<meta charset="iso-8859-1">'
 CELLS = "<table><tr><td>a</td><td>b</td></tr><tr><td>c</td></tr></table>"
 
@@ -86,7 +145,13 @@ CELLS = "<table><tr><td>a</td><td>b</td></tr><tr><td>c</td></tr></table>"
             (page("café", head=f'<meta charset="{impossible}">').encode(), None, "café", "html")
             for impossible in ("utf-16", "no-such", "hex")
         ),
-        (page(CELLS).encode(), None, "a b\nc", "html"),
+        (page(CELLS).encode(), None, "a | b\nc", "html"),
+        *(
+            (docx("Grüße", "an alle", cells=("1", "2")), n, "Grüße\n\nan alle\n\n1 | 2", "docx")
+            for n in ("a.docx", None, "a.txt")
+        ),
+        *((BOOK, n, BOOK_TEXT, "epub") for n in ("a.epub", None)),
+        *((RTF, n, "Grüße an\nalle.", "rtf") for n in ("a.rtf", None, "a.txt")),
         *(
             (pdf("First page.", "", "Third page."), name, "First page.\n\nThird page.", "pdf")
             for name in ("a.pdf", "a.bin", "a.txt")
@@ -122,6 +187,69 @@ def test_document_is_read_as_what_it_is(tmp_path, data, name, text, kind):
 def test_document_that_cannot_be_used_is_refused_with_the_reason(tmp_path, data, name, message):
     with pytest.raises(InputError, match=message):
         read(data, name, tmp_path, max_bytes=100_000)
+
+
+ENCODED = {
+    "utf-16-le": "Für die Überprüfung der Größe müssen Sie Rechte haben.",
+    "utf-16-be": "プログラムをインストールするには管理者権限が必要です。",
+    "cp949": "프로그램을 설치하려면 관리자 권한이 필요합니다.",
+    "shift-jis": "プログラムをインストールするには管理者権限が必要です。",
+    "euc-jp": "プログラムをインストールするには管理者権限が必要です。",
+    "gb18030": "安装此程序需要管理员权限。有关详细信息，请参阅手册。",
+    "big5": "安裝此程式需要系統管理員權限。有關詳細資訊，請參閱手冊。",
+    "cp1252": "Été à la plage, où l’on déjeune. Les élèves étaient très contents.",
+    "cp1250": "Zażółć gęślą jaźń. Proszę przeczytać instrukcję przed użyciem.",
+    "cp1251": "Для установки программы требуются права администратора.",
+}
+
+
+@pytest.mark.parametrize("encoding", ENCODED)
+def test_text_in_another_encoding_is_read_and_that_is_said(tmp_path, caplog, encoding):
+    text = ENCODED[encoding]
+    assert read(text.encode(encoding), "a.txt", tmp_path).text == text
+    assert "a.txt is not UTF-8; it is read as" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("data", "name", "what", "way"),
+    [
+        (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + b"\0" * 99, "a.doc", "old Office", "libreoffice"),
+        (b"\x89PNG\r\n\x1a\n\0\0", "a.png", "an image", "OCR"),
+        (b"\xff\xd8\xff\xe0\0\x10JFIF", None, "an image", "OCR"),
+        (b"RIFF\0\0\0\0WEBPVP8 ", None, "an image", "OCR"),
+        (b"\0\0\0\x18ftypmp42", "a.mp4", "sound or video", "transcript"),
+        (b"\x7fELF\2\1\1", "a.bin", "a program", "name a document"),
+        (zipped("notes.txt"), "a.zip", "an archive", "unpack"),
+        (zipped("xl/workbook.xml"), "a.xlsx", "spreadsheet", "CSV"),
+        (zipped("META-INF/manifest.xml"), "a.odt", "OpenDocument", "libreoffice"),
+        (memory_bytes(word_memory("one two")), "a.txt", "a memory file", "icae ask"),
+        (zipped("x"), "a.docx", ".docx file cannot be read", "save it anew"),
+        (b"no archive", "a.epub", ".epub file cannot be read", "save it anew"),
+    ],
+)
+def test_file_of_another_format_is_named_with_the_way_out(tmp_path, data, name, what, way):
+    with pytest.raises(InputError) as caught:
+        read(data, name, tmp_path)
+    assert what in caught.value.message
+    assert way in caught.value.fix
+
+
+def test_archive_that_unpacks_to_too_much_is_refused(monkeypatch):
+    monkeypatch.setattr("icae.data.formats.MAX_UNPACKED_BYTES", 100)
+    with pytest.raises(InputError, match="bytes unpacked"):
+        read(BOOK)
+
+
+@pytest.mark.parametrize("url", ["https://example.org/a.html", "http:/example.org", "ftp://x"])
+def test_url_is_refused_with_the_way_out(url):
+    with pytest.raises(InputError, match="URL is not read") as caught:
+        read_document(url)
+    assert "curl" in caught.value.fix
+
+
+def test_pages_without_text_beside_others_are_said(caplog):
+    assert read(pdf("First.", "", "")).text == "First."
+    assert "2 of 3 pages of stdin have no text" in caplog.text
 
 
 def test_file_that_cannot_be_opened_is_refused(tmp_path, monkeypatch):

@@ -19,7 +19,10 @@ from icae.errors import IcaeError, InputError
 
 Kind = Literal["lines", "packed-lines", "rows", "file"]
 
-DOCUMENT_SUFFIXES = (".txt", ".md", ".markdown", ".html", ".htm", ".xhtml", ".pdf")
+DOCUMENT_SUFFIXES = (
+    *(".txt", ".md", ".markdown", ".html", ".htm", ".xhtml"),
+    *(".pdf", ".docx", ".epub", ".rtf"),
+)
 _KINDS = (
     f".jsonl (plain or under {', '.join(COMPRESSIONS)}), .parquet, {', '.join(DOCUMENT_SUFFIXES)}"
 )

@@ -35,7 +35,7 @@ class NewMemory {
       id: "file",
       type: "file",
       class: "unseen",
-      accept: ".txt,.md,.markdown,.html,.htm,.pdf,.icae,text/*,application/pdf",
+      accept: ".txt,.md,.markdown,.html,.htm,.pdf,.docx,.epub,.rtf,.icae,text/*,application/pdf",
       on: { change: () => this.#take(this.picker.files[0] ?? null) },
     });
     this.chosen = make("div", { class: "chosen", hidden: true });
