@@ -142,7 +142,7 @@ class Icae(Reader):
         """
         tokens = self.compressor.tokenize(text)
         if policy is not None:
-            return self.adaptive.compress(
+            memory = self.adaptive.compress(
                 tokens,
                 policy=policy,
                 name=name,
@@ -150,6 +150,7 @@ class Icae(Reader):
                 start=start,
                 on_settled=on_settled,
             )
+            return self.compressor.with_recall(memory, tokens)
         return self.compressor.compress(
             tokens,
             ratio=ratio,

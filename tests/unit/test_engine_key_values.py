@@ -24,7 +24,13 @@ from icae.memory import Embeddings, KeyValueSlots, Memory, Span, memory_bytes, r
 from icae.model import render_prompt, save_adapter, tokenize
 from icae.model.decoder import DecoderRow, joined, label_logits
 from icae.model.key_values import KeyValueMemory, KeyValueModel
-from icae.model.objectives import DecoderTask, autoencoding, continuation, instruction
+from icae.model.objectives import (
+    DecoderTask,
+    autoencoding,
+    continuation,
+    draw_probes,
+    instruction,
+)
 from icae.model.positions import document_places
 
 TEXT = "The inner thing is in the thin tin: a thief ran there, and the end is near.\n"
@@ -392,3 +398,25 @@ def test_an_adapter_folder_of_this_form_is_loaded(
             assert memory.spans == engine.compress(TEXT, ratio=4).spans
             own = engine.ask(engine.compress(TEXT), "Who ran?", max_new_tokens=4)
             assert answer.text == own.text
+
+
+def test_recall_is_what_the_decoder_finds_behind_the_whole_memory(engine: Icae) -> None:
+    memory, ids = engine.compress(TEXT * 2, ratio=2), ids_of(engine, TEXT * 2)
+    prefix = Prefix.of_memory(memory, "ft")
+    assert len(memory.spans) > 2
+    for span in memory.spans:
+        own, rng = ids[span.token_start : span.token_end], np.random.default_rng(span.token_start)
+        (task,) = draw_probes(rng, own, 1)
+        (score,) = engine.runtime.score([prefix], [task])
+        assert span.recall == pytest.approx(float(score.correct_T.float().mean()))
+    assert memory.recall == pytest.approx(np.mean([span.recall for span in memory.spans]))
+    chosen = engine.compress(TEXT, policy=FidelityPolicy(min_fidelity=0.01, ratios=(4.0,)))
+    assert all((span.recall is None) == (span.kind == "tokens") for span in chosen.spans)
+
+
+def test_recall_is_not_measured_of_embeddings_nor_without_verification(
+    engine: Icae, build_engine: Any
+) -> None:
+    for memory in (engine.compress(TEXT, verify=False), build_engine().compress(TEXT)):
+        assert {span.recall for span in memory.spans} == {None}
+        assert memory.recall is None

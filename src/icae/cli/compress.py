@@ -348,7 +348,7 @@ def _show(memory: Memory, payload: dict[str, Any]) -> None:
             "KV cache": f"{kv['full']} -> {kv['memory']} ({kv['saved']} saved)",
             "file": console.size_text(payload["file_bytes"]),
             "fidelity": figures["fidelity"] + (" (mean)" if memory.fidelity is not None else ""),
-            "exact": figures["exact"],
+            **{name: figures[name] for name in ("recall", "exact") if name in figures},
             "adapter": payload["adapter"],
             "time": f"{payload['seconds']:.1f} s",
         }

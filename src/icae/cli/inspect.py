@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -131,8 +131,9 @@ def _show(
     if passages:
         _print_passages(passages)
     out.print()
-    made_by = asdict(header.provenance)
-    console.print_figures({name.replace("_", " "): str(value) for name, value in made_by.items()})
+    made_by = {f.name: getattr(header.provenance, f.name) for f in fields(header.provenance)}
+    known = {name: value for name, value in made_by.items() if value is not None}
+    console.print_figures({name.replace("_", " "): str(value) for name, value in known.items()})
     if html is not None:
         console.note(f"Written to {html}")
 

@@ -18,7 +18,7 @@ MARKED = 3
 
 SPAN_FIELDS = (
     *("kind", "tokens", "slots", "positions", "ratio", "char_start", "char_end"),
-    *("fidelity", "refine_steps", "refine_seconds", "written_back"),
+    *("fidelity", "recall", "refine_steps", "refine_seconds", "written_back"),
 )
 
 
@@ -48,6 +48,7 @@ def memory_payload(memory: Memory | MemoryHeader) -> dict[str, Any]:
         "positions": memory.positions,
         "ratio": memory.ratio,
         "fidelity": memory.fidelity,
+        "recall": memory.recall,
     }
 
 
@@ -55,12 +56,16 @@ def memory_figures(memory: Memory | MemoryHeader) -> dict[str, str]:
     """The same for people."""
     verbatim = f" + {memory.verbatim_tokens} verbatim tokens" if memory.verbatim_tokens else ""
     fidelity = "not measured" if memory.fidelity is None else console.percent_text(memory.fidelity)
-    return {
+    figures = {
         "tokens": f"{memory.tokens} in {console.count_text(len(memory.spans), 'span')}",
         "positions": f"{memory.slot_count} slots{verbatim} ({memory.ratio:.2f} tokens each)",
         "fidelity": fidelity,
+        "recall": console.percent_text(memory.recall),
         "exact": _exact_text(memory.spans),
     }
+    if memory.recall is None:
+        del figures["recall"]
+    return figures
 
 
 def _exact_text(spans: Sequence[Span]) -> str:
@@ -118,7 +123,8 @@ def print_spans(
         shown = list(range(FEWEST_ROWS))
         heading = f"The first {FEWEST_ROWS} of {len(spans)} spans"
     marked = marked_spans(spans)
-    right = ("span", "tokens", "held as", "characters", "fidelity")
+    asked = any(span.recall is not None for span in spans)
+    right = ("span", "tokens", "held as", "characters", "fidelity", *(["recall"] * asked))
     rows = console.table(*right, "", right=right)
     rows.expand = True
     rows.add_column("first words", no_wrap=True, overflow="ellipsis", ratio=1)
@@ -131,6 +137,7 @@ def print_spans(
             f"{span.slots} slots" if span.kind != "tokens" else "verbatim",
             f"{span.char_start}-{span.char_end}",
             console.percent_text(span.fidelity),
+            *([console.percent_text(span.recall)] * asked),
             "weak" if index in marked else "exact" if span.is_exact else drifts,
             "" if text is None else console.preview(text),
             style="yellow" if index in marked else None,

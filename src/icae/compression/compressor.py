@@ -28,6 +28,7 @@ from icae.memory import (
 )
 from icae.memory.payload import ReadablePayload
 from icae.model import tokenize_with_offsets
+from icae.model.objectives import PROBE_FOUND, PROBE_GIVEN, DecoderTask, draw_probes
 
 OnProgress = Callable[[int, int], None]
 """Called with (spans done, spans in all)."""
@@ -141,7 +142,8 @@ class Compressor:
             texts: The texts.
             ratio: Context tokens per slot, at least 1.
             names: Name of the document in each memory.
-            verify: Measure how faithfully each token is held (one more forward pass).
+            verify: Measure how faithfully each token is held, and of keys and values what a
+                memory gives when it is asked (one more forward pass each).
             on_progress: Called with (spans done, spans in all).
 
         Raises:
@@ -150,10 +152,33 @@ class Compressor:
         cut = [self.cut(text) for text in texts]
         spans = [span for own in cut for span in own]
         made = iter(self.encode(spans, ratio=ratio, verify=verify, on_progress=on_progress))
-        return [
+        memories = [
             self.memory(text, list(itertools.islice(made, len(own))), name=name)
             for text, own, name in zip(texts, cut, names, strict=True)
         ]
+        if not verify:
+            return memories
+        return [self.with_recall(own, text) for own, text in zip(memories, texts, strict=True)]
+
+    def with_recall(self, memory: Memory, text: TokenizedText) -> Memory:
+        """A memory of one text with the recall of its spans: a seeded probe of each.
+
+        Left as it is where slots are embeddings, or the memory is longer than the decoder reads.
+        """
+        (document,) = memory.documents
+        probes: dict[int, DecoderTask] = {}
+        for i, span in enumerate(document.spans):
+            if span.kind == "key-values":
+                rng = np.random.default_rng(span.token_start)
+                for task in draw_probes(rng, text.ids[span.token_start : span.token_end], 1):
+                    probes[i] = task
+        prefix = Prefix.of_memory(memory, "ft")
+        longest = len(self.runtime.positions(prefix, PROBE_GIVEN[1] + PROBE_FOUND))
+        if not probes or longest > self.runtime.context_window:
+            return memory
+        found = dict(zip(probes, self.runtime.recall(prefix, list(probes.values())), strict=True))
+        spans = tuple(replace(span, recall=found.get(i)) for i, span in enumerate(document.spans))
+        return memory.with_documents([replace(document, spans=spans)])
 
     def cut(self, text: TokenizedText) -> list[Span]:
         """Cut a text into verbatim spans, each ending where the next one begins."""

@@ -79,6 +79,7 @@ def _with_span(memory: Memory, index: int, span: Span) -> Memory:
     """The memory with one span replaced."""
     d = memory.document_of[index]
     spans, documents = list(memory.documents[d].spans), list(memory.documents)
-    spans[index - memory.span_range(d).start] = span
+    # What it gives when it is asked was measured with the slots before.
+    spans[index - memory.span_range(d).start] = replace(span, recall=None)
     documents[d] = replace(documents[d], spans=tuple(spans))
     return memory.with_documents(documents)

@@ -28,7 +28,7 @@ from icae.errors import InputError
 from icae.memory import TokenFidelity
 from icae.memory.payload import ReadablePayload
 from icae.memory.provenance import KEY_VALUE_DTYPE, KEY_VALUE_DTYPES, StoredDtype
-from icae.model.decoder import DecoderRow, KeyValues, key_value_shape, label_logits
+from icae.model.decoder import DecoderRow, KeyValues, key_value_shape, label_logits, logits_beside
 from icae.model.icae import IcaeModel
 from icae.model.key_values import KeyValueModel
 from icae.model.losses import TaskScore, score_task
@@ -114,6 +114,34 @@ class TorchRuntime(Runtime):
             )
         logits = label_logits(self.model.decoder, rows)
         return [score_task(row_TV, task) for row_TV, task in zip(logits, tasks, strict=True)]
+
+    @torch.inference_mode()
+    def recall(self, prefix: Prefix, tasks: Sequence[DecoderTask]) -> list[float]:
+        """Teacher forcing of tasks behind one memory, which is read once.
+
+        Returns:
+            The share of each task's scored tokens that are the most likely ones (0..1).
+        """
+        (past,) = self.read_prefixes([prefix])
+        start = past[0][0].shape[2]
+        inputs_FD = self._inputs(prefix, np.zeros(0, dtype=np.int64), start)
+        shares: list[float] = []
+        for part in self.batches([len(inputs_FD) + len(task.input_ids) for task in tasks]):
+            rows = []
+            for task in tasks[part]:
+                positions = self.positions(prefix, len(task.input_ids))[start:]
+                rows.append(
+                    DecoderRow(
+                        ids=task.input_ids,
+                        positions=positions,
+                        scored=slice(len(positions) - task.labels, len(positions)),
+                        inputs_FD=inputs_FD,
+                    )
+                )
+            logits = logits_beside(self.model.decoder, past, rows)
+            for row_TV, task in zip(logits, tasks[part], strict=True):
+                shares.append(float(score_task(row_TV, task).correct_T.float().mean()))
+        return shares
 
     def fidelity(
         self, payloads: Sequence[ReadablePayload], spans: Sequence[TokenIds]

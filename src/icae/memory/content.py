@@ -101,6 +101,13 @@ class MemoryContent:
         return self.tokens / self.positions
 
     @property
+    def recall(self) -> float | None:
+        """Mean recall of the spans of slots (0..1), or None if one was not measured."""
+        found = [span.recall for span in self.spans if span.kind != "tokens"]
+        known = [recall for recall in found if recall is not None]
+        return sum(known) / len(known) if known and len(known) == len(found) else None
+
+    @property
     def fidelity(self) -> float | None:
         """Fidelity over all tokens (0..1), or None if a span was not measured."""
         total = 0.0

@@ -124,6 +124,42 @@ def label_logits(decoder: PreTrainedModel, rows: Sequence[DecoderRow]) -> list[T
     return _logits(decoder, rows, row_groups(sizes, pass_tokens=PASS_TOKENS.get(device.type, 0)))
 
 
+def logits_beside(
+    decoder: PreTrainedModel, past: KeyValues, rows: Sequence[DecoderRow]
+) -> list[Tensor]:
+    """Logits of the scored places of rows behind one past, in one pass that holds it once.
+
+    Args:
+        decoder: The decoder, full attention in every layer.
+        past: What each of them reads behind; their own is not looked at.
+        rows: The rows, which do not see each other.
+
+    Returns:
+        Logits [T, V] of each row, float32.
+    """
+    embed = decoder.get_input_embeddings()
+    device, dtype = embed.weight.device, embed.weight.dtype
+    sizes = [len(row.positions) for row in rows]
+    seen_SS = torch.block_diag(*(torch.ones(size, size).tril() for size in sizes))
+    seen_SP = torch.cat([torch.ones(sum(sizes), past[0][0].shape[2]), seen_SS], dim=1)
+    hidden_SD = decoder.base_model(
+        inputs_embeds=torch.cat(
+            [
+                part_SD
+                for row in rows
+                for part_SD in (row.inputs_FD, embed(torch.from_numpy(row.ids).to(device)))
+                if part_SD is not None
+            ]
+        )[None],
+        attention_mask=((1 - seen_SP) * torch.finfo(dtype).min).to(device, dtype)[None, None],
+        position_ids=torch.tensor([[p for row in rows for p in row.positions]], device=device),
+        past_key_values=DynamicCache(past),
+        use_cache=True,
+    ).last_hidden_state[0]
+    scored = [own[row.scored] for row, own in zip(rows, hidden_SD.split(sizes), strict=True)]
+    return [decoder.get_output_embeddings()(own).float() for own in scored]
+
+
 def plain_logits(decoder: PreTrainedModel, rows: Sequence[PlainRow]) -> list[Tensor]:
     """Logits that predict the scored tokens of each row, in one forward pass.
 

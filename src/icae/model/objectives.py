@@ -21,6 +21,12 @@ from icae.config.types import Objective, TokenIds
 from icae.errors import InputError
 from icae.model.positions import decoder_positions
 
+PROBE_GIVEN = (3, 9)
+"""How many tokens a recall task gives: at least, and one more than at most."""
+
+PROBE_FOUND = 16
+"""How many tokens it asks for."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class DecoderTask:
@@ -113,6 +119,20 @@ def recall(ids: TokenIds, *, given: int) -> DecoderTask:
         InputError: If nothing follows them.
     """
     return DecoderTask(objective="recall", tokens="ft", target_ids=_ids(ids), unscored=given)
+
+
+def draw_probes(
+    rng: np.random.Generator, context_ids: TokenIds, count: int
+) -> tuple[DecoderTask, ...]:
+    """Recall tasks at random places of a context, as many as ask for something."""
+    tasks = []
+    for _ in range(count):
+        given = int(rng.integers(*PROBE_GIVEN))
+        room = len(context_ids) - given - 1
+        if room >= 0:
+            start = int(rng.integers(max(1, room - PROBE_FOUND + 2)))
+            tasks.append(recall(context_ids[start : start + given + PROBE_FOUND], given=given))
+    return tuple(tasks)
 
 
 def instruction(

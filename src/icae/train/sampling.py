@@ -18,16 +18,10 @@ from icae.config.types import TokenIds
 from icae.data.shards import ShardSet
 from icae.errors import TrainingError
 from icae.model import Sample
-from icae.model.objectives import DecoderTask, autoencoding, continuation, recall
+from icae.model.objectives import DecoderTask, autoencoding, continuation, draw_probes
 from icae.train.instructions import MIN_CONTEXT, InstructionSource
 
 DRAWS = 1000
-
-PROBE_GIVEN = (3, 9)
-"""How many tokens a recall task gives: at least, and one more than at most."""
-
-PROBE_FOUND = 16
-"""How many tokens it asks for."""
 
 
 def _pick(rng: np.random.Generator, weights: Mapping[Any, float]) -> Any:
@@ -62,20 +56,6 @@ def draw_window(
         got=f"{DRAWS} draws of documents under {MIN_CONTEXT + 1} tokens",
         fix="Pack longer documents.",
     )
-
-
-def draw_probes(
-    rng: np.random.Generator, context_ids: TokenIds, count: int
-) -> tuple[DecoderTask, ...]:
-    """Recall tasks at random places of a context, as many as ask for something."""
-    tasks = []
-    for _ in range(count):
-        given = int(rng.integers(*PROBE_GIVEN))
-        room = len(context_ids) - given - 1
-        if room >= 0:
-            start = int(rng.integers(max(1, room - PROBE_FOUND + 2)))
-            tasks.append(recall(context_ids[start : start + given + PROBE_FOUND], given=given))
-    return tuple(tasks)
 
 
 class SampleSource:

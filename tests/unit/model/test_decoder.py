@@ -11,7 +11,14 @@ import torch
 
 from icae.errors import InputError
 from icae.model import PlainRow, Slots, plain_logits
-from icae.model.decoder import PASS_TOKENS, DecoderRow, label_logits, row_groups
+from icae.model.decoder import (
+    PASS_TOKENS,
+    DecoderRow,
+    label_logits,
+    logits_beside,
+    read,
+    row_groups,
+)
 from icae.model.objectives import autoencoding
 
 
@@ -85,6 +92,29 @@ def test_embeddings_or_keys_and_values_in_front_are_read_like_the_ids_themselves
     torch.testing.assert_close(first, whole[2:5], atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(second, whole[6:9], atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(third, whole[2:5], atol=1e-4, rtol=1e-4)
+
+
+@torch.no_grad()
+def test_rows_beside_each_other_see_the_past_and_themselves_alone(
+    build_decoder: Any, random_ids: Any
+) -> None:
+    decoder, others = build_decoder(), [random_ids(4, 1), random_ids(7, 2), random_ids(2, 3)]
+    embed = decoder.get_input_embeddings()
+    past = read(decoder, embed(torch.from_numpy(random_ids(5)))[None], torch.arange(5)[None])
+    marker_FD = embed(torch.tensor([1, 2]))
+    rows = [
+        DecoderRow(
+            ids=ids,
+            positions=range(5, 7 + len(ids)),
+            scored=slice(1, 2 + len(ids)),
+            inputs_FD=marker_FD,
+            past=past,
+        )
+        for ids in others
+    ]
+    beside = logits_beside(decoder, past, rows)
+    for own, expected in zip(beside, label_logits(decoder, rows), strict=True):
+        torch.testing.assert_close(own, expected, atol=1e-5, rtol=1e-5)
 
 
 def test_plain_rows_are_scored_as_the_model_called_alone(
