@@ -44,6 +44,17 @@ class InputError(IcaeError):
     """The user's document, question or data file cannot be used as it is."""
 
 
+def require_type(value: object, kind: type, *, what: str, fix: str) -> None:
+    """Refuse a value of another type, as Python lets anybody pass it.
+
+    Raises:
+        InputError: With what was passed and what to do with it.
+    """
+    if not isinstance(value, kind):
+        got = f"{type(value).__name__} {str(value)[:80]!r}"
+        raise InputError(f"That is not {what}.", got=got, expected=what, fix=fix)
+
+
 class ResultConflictError(InputError):
     """A result file is of another run than the one that would go on in it."""
 

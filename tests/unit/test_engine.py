@@ -439,3 +439,24 @@ def test_spans_of_one_length_share_a_pass_whatever_text_they_come_from(
 
     assert passes[:2] == [[16, 16], [16, 16]]
     assert all(16 not in lengths for lengths in passes[2:])
+
+
+def test_mistakes_with_the_api_say_what_is_wanted(engine: Icae, tmp_path: Path) -> None:
+    memory, path = engine.compress(TEXT), tmp_path / "notes.icae"
+    for call, wanted, fix in (
+        (lambda: engine.ask(path, "Who?"), "a memory", "icae.Memory.load(path)"),
+        (lambda: engine.ask("Who?", memory), "a memory", "icae.Memory.load(path)"),
+        (lambda: engine.ask_many([(path, "Who?")]), "a text", "read_document(path)"),
+        (lambda: engine.reconstruct(str(path)), "a memory", "icae.Memory.load(path)"),
+        (lambda: engine.append(path, "more"), "a memory", "icae.Memory.load(path)"),
+        (lambda: engine.ask(memory, None), "a question", "the memory first"),
+        (lambda: engine.compress(path), "a text", "read_document(path)"),
+        (lambda: engine.compress(b"bytes"), "a text", "read_document(path)"),
+        (lambda: engine.compress(TEXT, ratio="4"), "a ratio", "such as 4"),
+        (lambda: engine.append(memory, "more", ratio="4x"), "a ratio", "such as 4"),
+    ):
+        with pytest.raises(InputError) as caught:
+            call()
+        assert caught.value.expected == wanted
+        assert fix in str(caught.value.fix)
+        assert caught.value.got is not None

@@ -40,7 +40,7 @@ def bulk(
         source: A .jsonl file (also .gz, .xz, .zst) or a .parquet file with a field text and
             optionally id, a document, or a folder of these.
         output: Folder of the result; one that is there goes on.
-        workers: Ray workers; 0 compresses in this process.
+        workers: Processes that compress, run by Ray; 0: this one, without Ray.
         threads: CPU threads of each worker.
         block: Documents that are compressed and kept together.
         no_source: Do not keep the text in the memories.

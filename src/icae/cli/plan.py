@@ -87,8 +87,8 @@ def plan(
     beside measured points.
 
     Args:
-        model: Base model: a name, a hub id, a folder, or a config.json with its sizes; no weights
-            are read.
+        model: Base model: a name, a folder, or a config.json with its sizes; of a hub id,
+            config.json is downloaded once. No weights are read.
         tflops: What one device sustains, TFLOP/s.
         tokens_per_second: Tokens that one device compresses a second, measured; in place of
             --tflops.

@@ -27,6 +27,12 @@ if TYPE_CHECKING:
     from icae.data.triplets.requests import Estimate, Price, Writer
 
 SELF, NONE = "self", "none"
+_DROPPED = {
+    "few_tokens": "shorter or longer than --tokens",
+    "contaminated": "in a set of --against",
+    "exact": "twice there",
+    "near": "nearly twice there",
+}
 DEFAULT_BASE = "smollm2-135m-instruct"
 DEFAULT_KEY = "OPENAI_API_KEY"
 
@@ -266,9 +272,11 @@ def _choose(config: TripletConfig, tokenizer: TokenizerLike) -> ContextSample:
             fix="choose other lengths with --tokens, or another corpus",
         )
     if len(sample.contexts) < config.contexts:
+        dropped = ", ".join(f"{_DROPPED.get(why, why)} {n:,}" for why, n in sample.dropped.items())
         console.note(
-            f"{len(sample.contexts):,} of {config.contexts:,} contexts found; the corpus is too "
-            "small for more (or raise --per-document, or widen --tokens)."
+            f"{len(sample.contexts):,} of {config.contexts:,} contexts found in "
+            f"{sample.documents:,} documents (passages left out: {dropped or 'none'}). For more: a "
+            "larger corpus, a higher --per-document, or wider --tokens."
         )
     return sample
 
@@ -332,16 +340,18 @@ def _carried_out(
         "datasheet": str(beside(output, DATASHEET)),
         "triplets": {side: len(rows) for side, rows in made.sides.items()},
         "contexts": made.contexts,
+        "contexts_without_triplet": len(sample.contexts) - sum(made.contexts.values()),
+        "passages_left_out": sample.dropped,
         "tasks": made.tasks,
         "rejected": made.reasons,
         "unanswered": made.unanswered,
         "failed": [{"request": one, "reason": why} for one, why in made.failures.items()],
         **made.usage,
     }
-    return Outcome(payload=payload, show=lambda: _show(made, output))
+    return Outcome(payload=payload, show=lambda: _show(made, output, len(sample.contexts)))
 
 
-def _show(made: TripletSet, output: Path) -> None:
+def _show(made: TripletSet, output: Path, chosen: int) -> None:
     from icae.data.triplets.dataset import REJECTED, beside, triplet_files
 
     table = Table(box=None, pad_edge=False, show_footer=True)
@@ -355,6 +365,13 @@ def _show(made: TripletSet, output: Path) -> None:
         if made.sides[side]:
             told = f"{len(made.sides[side]):,} triplets on {made.contexts[side]:,} contexts"
             console.results().print(f"{told} in {path}", soft_wrap=True)
+    without = chosen - sum(made.contexts.values())
+    if without:
+        console.note(
+            f"{without:,} of {chosen:,} contexts gave no triplet: what was written about them was "
+            "rejected, or (with --from-corpus) they have nothing to ask for, such as whole "
+            "sentences of 7 to 40 words, names, years, a heading."
+        )
     if made.reasons:
         listed = ", ".join(f"{reason} {count:,}" for reason, count in made.reasons.items())
         console.note(f"Rejected: {listed}; see {beside(output, REJECTED)}.")

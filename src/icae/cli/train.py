@@ -78,6 +78,8 @@ def finetune(*, run: TrainOptions) -> Outcome:
 def read_recipe(path: Path, *, settings: Sequence[str] = (), output: Path | None = None) -> Recipe:
     """Read a recipe file, change settings, and only then check it.
 
+    Settings of the model that it leaves out are those of its init_adapter.
+
     Args:
         path: A YAML file.
         settings: ``section.key=value``, applied in order; the value is YAML, a number in a
@@ -87,6 +89,7 @@ def read_recipe(path: Path, *, settings: Sequence[str] = (), output: Path | None
     Raises:
         ConfigError: If the file cannot be read, a setting has another form or leads
             nowhere, or the recipe with its changes does not fit `Recipe`.
+        AdapterError: If the adapter that it starts from cannot be read.
     """
     from icae.config import Recipe
     from icae.config.parsing import from_dict, read_yaml
@@ -96,7 +99,21 @@ def read_recipe(path: Path, *, settings: Sequence[str] = (), output: Path | None
         _apply(raw, setting)
     if output is not None:
         _set(raw, ["run", "output"], str(output), where="--output")
+    _inherit_model(raw)
     return from_dict(Recipe, raw, where=str(path))
+
+
+def _inherit_model(raw: Any) -> None:
+    """Take what a recipe does not say of the model from the adapter that it starts from."""
+    from icae.config import UNTRAINED
+    from icae.config.parsing import to_dict
+    from icae.model.adapter_files import KINDS, read_info
+
+    start = raw.get("init_adapter") if isinstance(raw, dict) else None
+    method = (raw.get("objective") or {}).get("reader", "memory") if start else None
+    kind = next((kind for name, kind in KINDS.items() if name == method), None)
+    if start != UNTRAINED and isinstance(start, str) and kind is not None:
+        raw["model"] = {**to_dict(read_info(start, kind).model), **(raw.get("model") or {})}
 
 
 def _apply(raw: Any, setting: str) -> None:

@@ -12,11 +12,12 @@ import functools
 import itertools
 import math
 from dataclasses import dataclass
+from numbers import Real
 
 import numpy as np
 
 from icae.config.types import TokenIds
-from icae.errors import ConfigError
+from icae.errors import ConfigError, require_type
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +56,11 @@ def slot_count(length: int, ratio: float) -> int:
 
 
 def check_ratio(ratio: float) -> float:
-    """Return the ratio if it is a finite number of at least 1, else raise ConfigError."""
+    """Return the ratio if it is a finite number of at least 1, else raise ConfigError.
+
+    What is no number at all is an InputError.
+    """
+    require_type(ratio, Real, what="a ratio", fix="Pass a number, such as 4.")
     if not math.isfinite(ratio) or ratio < 1:
         raise ConfigError(
             "The compression ratio is context tokens per slot.",

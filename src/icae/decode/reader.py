@@ -19,11 +19,11 @@ from icae.decode.prefix import Prefix, Request
 from icae.decode.reconstruction import decode, joined_text
 from icae.decode.reconstruction import reconstruct as reconstruct_spans
 from icae.decode.runtime import Runtime
-from icae.errors import IncompatibleMemoryError, InputError
+from icae.errors import IncompatibleMemoryError, InputError, require_type
 from icae.memory import KeyValueSlots, Memory, Provenance
 from icae.memory.provenance import StoredDtype
 from icae.model.adapter_files import AdapterInfo
-from icae.model.prompts import render_prompt, tokenize
+from icae.model.prompts import READ_FIRST, render_prompt, tokenize
 
 Turn = tuple[str, str]  # an earlier question and its answer
 
@@ -303,6 +303,7 @@ class Reader:
         Raises:
             IncompatibleMemoryError: If it was made by another one.
         """
+        require_type(memory, Memory, what="a memory", fix="Read it first: icae.Memory.load(path).")
         own = self.provenance
         if memory.provenance.slot_dtype in self.decoder.slot_dtypes:
             own = replace(own, slot_dtype=memory.provenance.slot_dtype)
@@ -319,11 +320,13 @@ class Reader:
             )
 
     def _require_question(self, question: str) -> None:
+        require_type(question, str, what="a question", fix="Pass the memory first, then the text.")
         if not question.strip():
             raise InputError("The question is blank.", expected="a question")
 
     def _text_prompt(self, text: str, question: str, history: Sequence[Turn]) -> TokenIds:
         """A prompt with the text before the first question."""
+        require_type(text, str, what="a text", fix=READ_FIRST)
         if not text.strip():
             raise InputError("There is no text to answer from.", got="blank text", expected="text")
         if history:

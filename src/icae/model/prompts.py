@@ -8,10 +8,14 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from icae.config.types import TokenIds
-from icae.errors import InputError
+from icae.errors import InputError, require_type
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer as Backend
+
+
+READ_FIRST = "Read the file first: icae.data.documents.read_document(path).text."
+"""What to do with a path where a text is wanted."""
 
 
 class Tokenizer(Protocol):
@@ -68,6 +72,7 @@ def tokenize_with_offsets(tokenizer: Tokenizer, text: str) -> tuple[TokenIds, li
     Raises:
         InputError: If the text is blank or not valid Unicode.
     """
+    require_type(text, str, what="a text", fix=READ_FIRST)
     if not text.strip():
         raise InputError("There is nothing to compress.", got="blank text", expected="text")
     try:

@@ -55,6 +55,24 @@ def test_triplets_are_counted_by_task_and_lie_beside_their_datasheet(build, tmp_
     assert "0 to send of 10" in build(*SMALL, "--dry-run", llm=stub.url).stdout
 
 
+def test_contexts_that_gave_no_triplet_and_passages_left_out_are_told(build, corpus) -> None:
+    with corpus.open("a") as stream:
+        stream.write(json.dumps({"text": "Hi."}) + "\n")
+    options = ("--corpus-tasks", "corpus-years", "--contexts", 20)
+    lonely = "It began in 1901 and it ended in 1907, as people said. " * 3
+    with corpus.open("a") as stream:
+        stream.write(json.dumps({"text": lonely}) + "\n")
+    result = build(*options, llm="none")
+    assert result.exit_code == 0, result.output
+    told = " ".join(result.stderr.split())
+    assert "13 of 20 contexts found in 14 documents" in told
+    assert "shorter or longer than --tokens 1" in told
+    assert "12 of 13 contexts gave no triplet" in told
+    payload = json.loads(build(*options, "--json", "--force", llm="none").stdout)
+    assert payload["contexts_without_triplet"] == 12
+    assert payload["passages_left_out"] == {"few_tokens": 1}
+
+
 def test_json_tells_counts_tokens_and_files(build, tmp_path) -> None:
     with llm_stub(lambda n: Act(content="?") if n == 0 else Act()) as stub:
         payload = json.loads(build(*SMALL, "--json", llm=stub.url).stdout)

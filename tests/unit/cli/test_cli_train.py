@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,10 @@ import yaml
 
 from icae import train as training
 from icae.cli.train import read_recipe
-from icae.config import Recipe, load_recipe
+from icae.config import ModelConfig, Recipe, load_recipe
 from icae.config.parsing import from_dict, to_dict
-from icae.errors import ConfigError, MissingDependencyError
+from icae.errors import AdapterError, ConfigError, MissingDependencyError
+from icae.model import read_info
 
 RESULT = training.TrainResult(
     adapter=Path("runs/tiny/adapter"),
@@ -99,6 +101,21 @@ def test_of_several_processes_only_the_first_tells_the_result(
 
 def test_recipe_without_settings_is_the_recipe(recipe_file) -> None:
     assert read_recipe(recipe_file) == load_recipe(recipe_file)
+
+
+def test_what_a_recipe_leaves_out_of_the_model_is_its_adapter_s(saved_adapter, tmp_path) -> None:
+    path = tmp_path / "short.yaml"
+    path.write_text(f"name: short\ninit_adapter: {saved_adapter}\n", encoding="utf-8")
+    own = read_info(saved_adapter).model
+    assert own != ModelConfig()
+    assert read_recipe(path).model == own
+    changed = read_recipe(path, settings=["model.lora_alpha=3"]).model
+    assert changed == replace(own, lora_alpha=3.0)
+    fresh = read_recipe(path, settings=["init_adapter=untrained"])
+    assert fresh.model == ModelConfig()
+    assert read_recipe(path, settings=["init_adapter=null"]).model == ModelConfig()
+    with pytest.raises(AdapterError):
+        read_recipe(path, settings=["init_adapter=nowhere"])
 
 
 @pytest.mark.parametrize(
