@@ -19,6 +19,7 @@ from icae.cli.chat import chat
 from icae.cli.command import EXIT_BROKEN_PIPE, EXIT_INTERRUPTED
 from icae.cli.compress import compress, refine
 from icae.cli.data import build, pack
+from icae.cli.doctor import doctor
 from icae.cli.edit import append, edit, merge, slice_memory
 from icae.cli.eval import (
     adaptive,
@@ -111,7 +112,7 @@ def _subgroup(name: str, description: str) -> typer.Typer:
 _add(app, compress=compress, ask=ask, reconstruct=reconstruct, refine=refine, inspect=inspect)
 _add(app, chat=chat, append=append, edit=edit, slice=slice_memory, merge=merge)
 _add(app, upgrade=upgrade)
-_add(app, serve=serve, serve_key=serve_key, bulk=bulk, plan=plan)
+_add(app, serve=serve, serve_key=serve_key, bulk=bulk, plan=plan, doctor=doctor)
 _add(app, pretrain=pretrain, finetune=finetune)
 
 _store = _subgroup("store", "Keep many memories in one place: add, find, check and drop them.")

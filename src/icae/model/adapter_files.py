@@ -148,7 +148,7 @@ def adapter_folder(adapter: str | Path | None, maker: Maker | None = None) -> Pa
     """
     if adapter is not None:
         return Path(adapter)
-    shipped = _shipped()
+    shipped = shipped_adapters()
     if maker is None:
         return shipped[0]
     for folder in shipped:
@@ -163,7 +163,7 @@ def adapter_folder(adapter: str | Path | None, maker: Maker | None = None) -> Pa
     )
 
 
-def _shipped() -> list[Path]:
+def shipped_adapters() -> list[Path]:
     """The adapters in the package, the default one first."""
     folders = sorted(path.parent for path in ADAPTERS.glob(f"*/{ADAPTER.record}"))
     return sorted(folders, key=lambda folder: folder.name != DEFAULT_ADAPTER)
