@@ -84,13 +84,12 @@ class Icae(Reader):
                 model.decoder.generation_config.eos_token_id, tokenizer.eos_token_id
             ),
             load_maker=lambda slot_dtype: self,
-            lead=model.lead_vectors(),
         )
         self.compressor = Compressor(
             runtime=self.runtime,
             tokenizer=tokenizer,
             provenance=provenance,
-            span_length=model.config.span_length,
+            config=model.config,
         )
         self.adaptive = AdaptiveCompressor(
             compressor=self.compressor,
@@ -109,7 +108,7 @@ class Icae(Reader):
         self,
         text: str,
         *,
-        ratio: float = 4.0,
+        ratio: float | None = None,
         name: str = "text",
         verify: bool = True,
         policy: FidelityPolicy | None = None,
@@ -123,7 +122,7 @@ class Icae(Reader):
 
         Args:
             text: The text, not blank.
-            ratio: Context tokens per slot, at least 1.
+            ratio: Context tokens per slot, at least 1; by default 4, or the adapter's own.
             name: Name of the document in the memory.
             verify: Measure the fidelity of each span (one more forward pass).
             policy: What every span must hold and what the whole may cost; it decides the
@@ -142,6 +141,8 @@ class Icae(Reader):
         """
         tokens = self.compressor.tokenize(text)
         if policy is not None:
+            if self.config.own_ratio is not None:
+                self._ratio(max(policy.ratios))
             memory = self.adaptive.compress(
                 tokens,
                 policy=policy,
@@ -153,7 +154,7 @@ class Icae(Reader):
             return self.compressor.with_recall(memory, tokens)
         return self.compressor.compress(
             tokens,
-            ratio=ratio,
+            ratio=self._ratio(ratio),
             name=name,
             verify=verify,
             on_progress=on_progress,
@@ -163,7 +164,7 @@ class Icae(Reader):
         self,
         texts: Sequence[str],
         *,
-        ratio: float = 4.0,
+        ratio: float | None = None,
         names: Sequence[str] | None = None,
         verify: bool = True,
         on_progress: Callable[[int, int], None] | None = None,
@@ -174,7 +175,7 @@ class Icae(Reader):
 
         Args:
             texts: The texts, none blank.
-            ratio: Context tokens per slot, at least 1.
+            ratio: Context tokens per slot, at least 1; by default 4, or the adapter's own.
             names: Name of the document in each memory, or None for ``text``.
             verify: Measure the fidelity of each span.
             on_progress: Called with (spans done, spans in all).
@@ -193,11 +194,24 @@ class Icae(Reader):
             )
         return self.compressor.compress_many(
             [self.compressor.tokenize(text) for text in texts],
-            ratio=ratio,
+            ratio=self._ratio(ratio),
             names=names,
             verify=verify,
             on_progress=on_progress,
         )
+
+    def _ratio(self, asked: float | None) -> float:
+        """The ratio of a memory, where one was asked for or not."""
+        own = self.config.own_ratio
+        if own is not None and asked is not None:
+            raise InputError(
+                "This adapter gives every span as many slots.",
+                got=f"ratio {asked:g}",
+                expected=f"none: spans of up to {self.config.span_length} tokens become "
+                f"{self.config.spans.slots} slots",
+                fix="Leave the ratio out.",
+            )
+        return own or asked or living.DEFAULT_RATIO
 
     def verbatim(self, text: str, *, name: str = "text") -> Memory:
         """A memory that keeps a text as it is: every token takes a decoder position.
@@ -329,7 +343,7 @@ def _maker_of(memory: Memory) -> Icae:
     return _loaded(adapter_folder(None, memory.provenance))
 
 
-def compress(text: str, *, ratio: float = 4.0, name: str = "text") -> Memory:
+def compress(text: str, *, ratio: float | None = None, name: str = "text") -> Memory:
     """`Icae.compress` with the default adapter, loaded on first use and kept."""
     return _loaded(adapter_folder(None)).compress(text, ratio=ratio, name=name)
 

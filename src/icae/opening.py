@@ -17,12 +17,13 @@ from typing import TYPE_CHECKING, Literal, get_args
 from icae.decode.checkpoint import BaseFolder
 from icae.decode.reader import Reader
 from icae.errors import BaseModelError, InputError
-from icae.memory import Provenance
+from icae.memory import KeyValueSlots, Provenance
 from icae.memory.provenance import KEY_VALUE_DTYPE
 from icae.model.adapter_files import (
     AdapterInfo,
     adapter_folder,
     adapter_hash,
+    closing_vectors,
     lead_vectors,
     objective_vectors,
     read_info,
@@ -200,6 +201,8 @@ class _Files:
         self, runtime: Runtime, width: int, device: str | None, key_values: KeyValueShape | None
     ) -> Reader:
         """What reads memories of hidden size `width`, or of keys and values, by a runtime."""
+        lead = lead_vectors(self.adapter, self.info.model)
+        runtime.lead_slots = None if lead is None else KeyValueSlots(pairs_KY2HW=lead)
         found = tokenizer_hash(self.tokenizer)
         if found != self.info.tokenizer_hash:
             raise BaseModelError(
@@ -224,7 +227,7 @@ class _Files:
                 slot_dtype="bfloat16" if key_values is None else KEY_VALUE_DTYPE,
             ),
             stop_ids=stop_tokens(end_of_answers(self.folder), self.tokenizer.eos_token_id),
-            lead=lead_vectors(self.adapter, self.info.model),
+            closing=closing_vectors(self.adapter, self.info.model),
             load_maker=lambda slot_dtype: _open_torch(
                 self.adapter,
                 base=self.base,

@@ -35,6 +35,7 @@ from icae.cli.eval import (
 from icae.cli.eval_questions import judge, qa, rivals
 from icae.cli.eval_reports import all_experiments, compare
 from icae.cli.inspect import inspect
+from icae.cli.official import export_official, import_official
 from icae.cli.plan import plan
 from icae.cli.pwc import build as build_pwc
 from icae.cli.reconstruct import reconstruct
@@ -124,6 +125,12 @@ _add(_data, pack=pack, build=build)
 
 _pwc = _subgroup("pwc", "Make instruction data: prompts and answers about texts.")
 _add(_pwc, build=build_pwc)
+
+_import = _subgroup("import", "Make adapters of weights that other code trained.")
+_add(_import, official=import_official)
+
+_export = _subgroup("export", "Write adapters for other code.")
+_add(_export, official=export_official)
 
 _eval = _subgroup("eval", "Measure an adapter on held-out text.")
 _add(_eval, all=all_experiments, reconstruction=reconstruction, continuation=continuation)

@@ -209,7 +209,7 @@ def compress(
         with console.progress("Compressing spans") as on_progress, saver.said_when_stopped():
             memory = icae.compress(
                 document.text,
-                ratio=wanted.one_ratio,
+                ratio=wanted.ratio,
                 name=document.name,
                 verify=not wanted.no_verify,
                 policy=wanted.policy(icae),

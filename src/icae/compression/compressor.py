@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from icae.config.spans import plan_spans, slot_count
+from icae.config import ModelConfig
 from icae.config.types import TokenIds
 from icae.decode.prefix import Prefix
 from icae.decode.torch import TorchRuntime
@@ -65,13 +65,13 @@ class TokenizedText:
 
 
 def verbatim_spans(
-    ids: TokenIds, *, span_length: int, edges: Sequence[int] | None = None
+    ids: TokenIds, config: ModelConfig, *, edges: Sequence[int] | None = None
 ) -> list[Span]:
     """Cut tokens into spans that hold them as they are.
 
     Args:
         ids: Token ids, int64 [L].
-        span_length: Longest span in tokens.
+        config: Says how a context is cut.
         edges: Character at which each token starts, and where the last one ends, [L + 1];
             None for tokens without a text.
     """
@@ -83,7 +83,7 @@ def verbatim_spans(
             char_start=edges[plan.token_start],
             char_end=edges[plan.token_end],
         )
-        for plan in plan_spans(len(ids), span_length=span_length, ratio=1)
+        for plan in config.plan(len(ids), 1)
     ]
 
 
@@ -95,13 +95,13 @@ class Compressor:
         runtime: Encodes spans and measures how they are held.
         tokenizer: The base model's tokenizer.
         provenance: What the memories are keyed by.
-        span_length: Longest span in tokens.
+        config: Architecture of the adapter.
     """
 
     runtime: TorchRuntime
     tokenizer: Any
     provenance: Provenance
-    span_length: int
+    config: ModelConfig
 
     def tokenize(self, text: str) -> TokenizedText:
         """Tokenize a text.
@@ -109,7 +109,8 @@ class Compressor:
         Raises:
             InputError: If the text is blank or not valid Unicode.
         """
-        ids, offsets = tokenize_with_offsets(self.tokenizer, text)
+        begin = self.config.asking.begin
+        ids, offsets = tokenize_with_offsets(self.tokenizer, text, begin)
         return TokenizedText(text=text, ids=ids, offsets=offsets)
 
     def compress(
@@ -172,7 +173,7 @@ class Compressor:
                 rng = np.random.default_rng(span.token_start)
                 for task in draw_probes(rng, text.ids[span.token_start : span.token_end], 1):
                     probes[i] = task
-        prefix = Prefix.of_memory(memory, "ft")
+        prefix = Prefix.of_memory(memory, "ft", lead=self.runtime.lead("ft"))
         longest = len(self.runtime.positions(prefix, PROBE_GIVEN[1] + PROBE_FOUND))
         if not probes or longest > self.runtime.context_window:
             return memory
@@ -183,7 +184,7 @@ class Compressor:
     def cut(self, text: TokenizedText) -> list[Span]:
         """Cut a text into verbatim spans, each ending where the next one begins."""
         edges = [0, *text.offsets[1:], len(text.text)]
-        return verbatim_spans(text.ids, span_length=self.span_length, edges=edges)
+        return verbatim_spans(text.ids, self.config, edges=edges)
 
     def encode(
         self,
@@ -213,7 +214,8 @@ class Compressor:
         made: dict[int, Span] = {}
         for part in self.runtime.batches([spans[i].tokens for i in order]):
             ids = [spans[i].verbatim_ids for i in order[part]]
-            encoded = self.runtime.encode(ids, [slot_count(len(own), ratio) for own in ids])
+            slots = [self.config.spans.count(len(own), ratio) for own in ids]
+            encoded = self.runtime.encode(ids, slots)
             measured: Sequence[TokenFidelity | None] = [None] * len(encoded)
             if verify:
                 measured = self.runtime.fidelity(encoded, ids)

@@ -14,7 +14,6 @@ import numpy as np
 
 from icae.compression import living
 from icae.compression.compressor import Compressor, TokenizedText
-from icae.config.spans import slot_count
 from icae.config.types import TokenIds
 from icae.decode.prefix import Prefix
 from icae.decode.reader import OldTurns
@@ -63,7 +62,7 @@ def _from_cache(
         return None
     cut = compressor.cut(text)
     lengths = [span.tokens for span in cut]
-    slots = [slot_count(length, living.DEFAULT_RATIO) for length in lengths]
+    slots = [compressor.config.spans.count(n, living.DEFAULT_RATIO) for n in lengths]
     payloads = folding.encode(lengths, slots)
     spans = [_held(span, payload) for span, payload in zip(cut, payloads, strict=True)]
     made = compressor.memory(text, spans, name=NAME)

@@ -121,7 +121,7 @@ def _edit(compressor: Compressor, memory: Memory, edit: _Edit, ratio: float | No
         )
     kept = _outside(spans, edit)
     touched = spans[kept.front : len(spans) - kept.back]
-    kept = _with_open_end(spans, kept, compressor.span_length)
+    kept = _with_open_end(spans, kept, compressor.config.span_length)
     old_ids = _known_ids(compressor, document)
     whole, digest = None, None
     if old_ids is not None:

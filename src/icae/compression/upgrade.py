@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from icae.compression.compressor import Compressor, OnProgress, TokenizedText, verbatim_spans
+from icae.config import ModelConfig
 from icae.memory import Memory, MemoryDocument, Span, merge
 
 
@@ -44,7 +45,7 @@ def upgraded(
     """
     texts = [compressor.tokenize(document.require_source()) for document in memory.documents]
     parts = [
-        list(_cut(document, text, span_length=compressor.span_length))
+        list(_cut(document, text, config=compressor.config))
         for document, text in zip(memory.documents, texts, strict=True)
     ]
     alike: dict[_Wanted, list[Span]] = defaultdict(list)
@@ -67,7 +68,7 @@ def upgraded(
 
 
 def _cut(
-    document: MemoryDocument, text: TokenizedText, *, span_length: int
+    document: MemoryDocument, text: TokenizedText, *, config: ModelConfig
 ) -> Iterator[tuple[_Wanted, Span]]:
     """Verbatim spans of a text, and how each is to be held: as it is in the document."""
     runs = [list(own) for _, own in itertools.groupby(document.spans, key=_Wanted.as_in)]
@@ -77,5 +78,5 @@ def _cut(
         if first == end:
             continue
         ids, ends = text.ids[first:end], edges[first : end + 1]
-        for span in verbatim_spans(ids, span_length=span_length, edges=ends):
+        for span in verbatim_spans(ids, config, edges=ends):
             yield _Wanted.as_in(own[0]), span.moved(tokens=first, chars=0)

@@ -10,8 +10,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar, Literal
 
+from icae.config.asking import AskingConfig, SpanConfig
 from icae.config.data import DataConfig
 from icae.config.parsing import Removed, check, check_ranges, from_dict, read_yaml
+from icae.config.spans import SpanPlan
 from icae.config.types import (
     AnswerMean,
     Compilation,
@@ -20,6 +22,7 @@ from icae.config.types import (
     MemoryEmbedding,
     MemoryForm,
     Method,
+    Objective,
     PositionLayout,
     Sharing,
     SlotHead,
@@ -59,6 +62,8 @@ class ModelConfig:
         lora_alpha: LoRA scale numerator; the update is scaled by alpha / rank.
         lora_targets: ``qv``: query and value projections (the paper's);
             ``all-linear``: every linear layer.
+        spans: How a context is cut, and how many slots a span gets.
+        asking: How texts and questions become tokens.
     """
 
     REMOVED: ClassVar = {
@@ -84,6 +89,8 @@ class ModelConfig:
     lora_rank: int = 32
     lora_alpha: float = 32.0
     lora_targets: LoraTargets = "qv"
+    spans: SpanConfig = field(default_factory=SpanConfig)
+    asking: AskingConfig = field(default_factory=AskingConfig)
 
     def __post_init__(self) -> None:
         check_ranges(
@@ -98,11 +105,31 @@ class ModelConfig:
             f"{self.lead_slots}, with memory {self.memory}",
             "0 or more with model.memory: key-values, else 0",
         )
+        check(
+            self.spans.slots is None or (self.layout == "default" and self.slot_head == "plain"),
+            "model.spans.slots cannot be had.",
+            f"layout {self.layout}, slot_head {self.slot_head}",
+            "layout: default and slot_head: plain, whose slots stand for no chunk of a span",
+        )
+
+    def plan(self, length: int, ratio: float) -> tuple[SpanPlan, ...]:
+        """The spans of a context of `length` tokens, with their slots at a ratio."""
+        return self.spans.plan(length, span_length=self.span_length, ratio=ratio)
+
+    @property
+    def own_ratio(self) -> float | None:
+        """Context tokens a slot of a full span, where no other ratio can be asked for."""
+        return None if self.spans.slots is None else max(1.0, self.span_length / self.spans.slots)
 
     @property
     def objective_rows(self) -> int:
         """Learned vectors of each objective."""
         return self.objective_tokens * (2 if self.framing == "between" else 1)
+
+    def behind(self, objective: Objective) -> int:
+        """Objective tokens between a memory and what is read behind it."""
+        plain = objective == "lm" and self.asking.continuation == "nothing"
+        return 0 if plain else self.objective_tokens
 
     @property
     def front(self) -> int:

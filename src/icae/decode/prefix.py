@@ -11,7 +11,7 @@ import functools
 import hashlib
 import itertools
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -77,9 +77,15 @@ class Prefix:
         cls, memory: Memory, objective: Objective, *, lead: Sequence[ReadablePayload] = ()
     ) -> Prefix:
         """All of a memory, neighbouring spans of one kind in one part; an adapter's lead before."""
-        made = cls._of_spans(memory, 0, len(memory.spans), objective)
-        places = tuple((part.positions, part.positions) for part in lead)
-        return cls(parts=(*lead, *made.parts), spans=(*places, *made.spans), objective=objective)
+        return cls._of_spans(memory, 0, len(memory.spans), objective).behind(lead)
+
+    def behind(self, lead: Sequence[ReadablePayload]) -> Prefix:
+        """The same with other parts before it."""
+        return replace(self, parts=(*lead, *self.parts), spans=(*_places(lead), *self.spans))
+
+    def with_parts(self, *parts: ReadablePayload) -> Prefix:
+        """The same with more behind it."""
+        return replace(self, parts=(*self.parts, *parts), spans=(*self.spans, *_places(parts)))
 
     @classmethod
     def of_span(cls, memory: Memory, index: int, objective: Objective) -> Prefix:
@@ -97,6 +103,11 @@ class Prefix:
             spans=tuple((span.tokens, span.positions) for span in spans),
             objective=objective,
         )
+
+
+def _places(parts: Sequence[ReadablePayload]) -> tuple[tuple[int, int], ...]:
+    """Parts that stand for themselves as (context tokens, decoder positions)."""
+    return tuple((part.positions, part.positions) for part in parts)
 
 
 class _PartBytes:
@@ -164,7 +175,7 @@ def input_positions(config: ModelConfig, prefix: Prefix | None, prompt_length: i
             front=config.front,
             behind=config.objective_tokens,
         )
-    prompt = config.objective_tokens + prompt_length
+    prompt = config.behind(prefix.objective) + prompt_length
     return decoder_positions(config.layout, prefix.spans, prompt, front=config.front)
 
 
@@ -213,7 +224,7 @@ class ReadSoFar:
             keys += marker[: config.front]
             for part in prefix.parts:
                 keys += part.read_by(_Keys())
-            keys += marker
+            keys += marker[: config.behind(prefix.objective)]
         keys += [int(i) for i in prompt_ids]
         return cls(keys=keys, positions=input_positions(config, prefix, len(prompt_ids)))
 

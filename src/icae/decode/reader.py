@@ -20,7 +20,7 @@ from icae.decode.reconstruction import decode, joined_text
 from icae.decode.reconstruction import reconstruct as reconstruct_spans
 from icae.decode.runtime import Runtime
 from icae.errors import IncompatibleMemoryError, InputError, require_type
-from icae.memory import KeyValueSlots, Memory, Provenance
+from icae.memory import Embeddings, Memory, Provenance, Verbatim
 from icae.memory.provenance import StoredDtype
 from icae.model.adapter_files import AdapterInfo
 from icae.model.prompts import READ_FIRST, render_prompt, tokenize
@@ -63,8 +63,8 @@ class Reader:
         info: What the adapter records.
         tokenizer: The base model's tokenizer.
         provenance: What the memories that fit are keyed by.
-        stop_ids: Tokens that end an answer.
-        lead: Learned slots that the adapter places before a memory, or None.
+        stop_ids: Tokens that end an answer, where the adapter names none.
+        closing: Objective vectors [M, D] that it places behind a prompt, too, or None.
         load_maker: Loads what makes memories with slots of a precision.
 
     Attributes:
@@ -86,9 +86,10 @@ class Reader:
         provenance: Provenance,
         stop_ids: Sequence[int],
         load_maker: Callable[[StoredDtype], MemoryMaker],
-        lead: FloatArray | None = None,
+        closing: FloatArray | None = None,
     ) -> None:
-        self._lead = () if lead is None else (KeyValueSlots(pairs_KY2HW=lead),)
+        asking = info.model.asking
+        self._closing = None if closing is None else Embeddings(slots_KD=closing)
         self.maker = functools.cache(load_maker)
         self.name = info.name
         self.config: ModelConfig = info.model
@@ -96,7 +97,9 @@ class Reader:
         self.provenance = provenance
         self.tokenizer = tokenizer
         self.decoder = runtime
-        self.answerer = Answerer(runtime=runtime, tokenizer=tokenizer, stop_ids=stop_ids)
+        self.answerer = Answerer(
+            runtime=runtime, tokenizer=tokenizer, stop_ids=asking.stop or stop_ids
+        )
 
     @property
     def readable(self) -> tuple[Provenance, ...]:
@@ -165,7 +168,13 @@ class Reader:
         if memory is not None:
             self.require_own(memory)
             prefix = self.prefix(memory)
-        return Request(prefix=prefix, prompt_ids=self._prompt(question, history))
+        prompt_ids = self._prompt(question, history)
+        if prefix is None or self._closing is None:
+            return Request(prefix=prefix, prompt_ids=prompt_ids)
+        return Request(
+            prefix=prefix.with_parts(self._closing, Verbatim(ids=prompt_ids)),
+            prompt_ids=prompt_ids[:0],
+        )
 
     def ask_many(
         self,
@@ -272,7 +281,7 @@ class Reader:
 
     def prefix(self, memory: Memory) -> Prefix:
         """What the decoder reads of a memory before a question."""
-        return Prefix.of_memory(memory, "ft", lead=self._lead)
+        return Prefix.of_memory(memory, "ft", lead=self.decoder.lead("ft"))
 
     def save_kv(self, memory: Memory) -> bytes:
         """The decoder's key-value cache of a memory, for `load_kv` of the same runtime.
@@ -338,4 +347,4 @@ class Reader:
 
     def _prompt(self, question: str, history: Sequence[Turn]) -> TokenIds:
         self._require_question(question)
-        return render_prompt(self.tokenizer, question, history=history)
+        return render_prompt(self.tokenizer, question, history=history, asking=self.config.asking)

@@ -5,11 +5,15 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 
+import numpy as np
+
 from icae.config import ModelConfig
-from icae.config.types import TokenIds
+from icae.config.types import Objective, TokenIds
 from icae.decode.batching import span_batches
 from icae.decode.prefix import Generated, Prefix, Request, input_positions, writing_back
 from icae.errors import IncompatibleMemoryError, InputError
+from icae.memory import KeyValueSlots, Verbatim
+from icae.memory.payload import ReadablePayload
 from icae.memory.provenance import StoredDtype
 
 
@@ -20,9 +24,11 @@ class Runtime(ABC):
 
     Attributes:
         config: Architecture of the adapter.
+        lead_slots: Learned slots that the adapter places before a memory, or None.
     """
 
     config: ModelConfig
+    lead_slots: KeyValueSlots | None = None
 
     span_tokens = 2048
     """Tokens of the spans that are written back between two reports of progress."""
@@ -112,6 +118,13 @@ class Runtime(ABC):
         Raises:
             InputError: If the bytes are no such cache.
         """
+
+    def lead(self, objective: Objective) -> tuple[ReadablePayload, ...]:
+        """What the adapter places before a memory: nothing where a text is written back."""
+        slots = () if self.lead_slots is None or objective == "ae" else (self.lead_slots,)
+        before = self.config.asking.before if objective == "ft" else ()
+        tokens = (Verbatim(ids=np.array(before, dtype=np.int64)),) if before else ()
+        return (*slots, *tokens)
 
     def kv_bytes(self, positions: int) -> int:
         """Bytes of key-value cache for that many decoder positions."""

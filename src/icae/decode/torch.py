@@ -25,7 +25,7 @@ from icae.decode.torch_forms import embedded, form_of
 from icae.decode.torch_kv import LastRead, keeps_all, kv_from_bytes, kv_to_bytes, stacks
 from icae.decode.torch_rows import Row, greedy_rows
 from icae.errors import InputError
-from icae.memory import TokenFidelity
+from icae.memory import KeyValueSlots, TokenFidelity
 from icae.memory.payload import ReadablePayload
 from icae.memory.provenance import KEY_VALUE_DTYPE, KEY_VALUE_DTYPES, StoredDtype
 from icae.model.decoder import DecoderRow, KeyValues, key_value_shape, label_logits, logits_beside
@@ -50,6 +50,8 @@ class TorchRuntime(Runtime):
         self.model = model.eval()
         self.form = form_of(model)
         self.config = model.config
+        lead = model.lead_vectors()
+        self.lead_slots = None if lead is None else KeyValueSlots(pairs_KY2HW=lead)
         self._keeps_all = keeps_all(model.decoder.config)
         self._last: LastRead | None = None
 

@@ -177,8 +177,7 @@ class Adaptive(TextExperiment):
 
     def _spans(self, engine: Icae, contexts: Sequence[TokenIds], cell: Cell) -> list[list[Span]]:
         """The spans of each context, by one ratio or by a policy."""
-        length = engine.config.span_length
-        cut = [verbatim_spans(ids, span_length=length) for ids in contexts]
+        cut = [verbatim_spans(ids, engine.config) for ids in contexts]
         pieces = [piece for own in cut for piece in own]
         if cell.ratio is not None:
             found = iter(engine.compressor.encode(pieces, ratio=cell.ratio))

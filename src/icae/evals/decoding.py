@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import nn
 from transformers import PreTrainedModel
 
-from icae.config.spans import plan_spans
+from icae.config import ModelConfig
 from icae.config.types import FloatArray, Objective, TokenIds
 from icae.decode.batching import span_batches
 from icae.decode.prefix import Prefix
@@ -69,9 +69,10 @@ class ContextMemory:
             )
         return np.concatenate(found)
 
-    def prefix(self, objective: Objective) -> Prefix:
+    def prefix(self, runtime: TorchRuntime, objective: Objective) -> Prefix:
         """What the decoder reads for an objective."""
-        return Prefix(parts=self.parts, spans=self.spans, objective=objective)
+        own = Prefix(parts=self.parts, spans=self.spans, objective=objective)
+        return own.behind(runtime.lead(objective))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,9 +96,9 @@ class TokenScores:
         )
 
 
-def slot_budget(tokens: int, span_length: int, ratio: float) -> int:
+def slot_budget(tokens: int, config: ModelConfig, ratio: float) -> int:
     """Slots of the memory of a context at a ratio."""
-    return sum(plan.slots for plan in plan_spans(tokens, span_length=span_length, ratio=ratio))
+    return sum(plan.slots for plan in config.plan(tokens, ratio))
 
 
 def encode_contexts(
@@ -115,8 +116,7 @@ def encode_contexts(
         ratio: Context tokens per slot.
         bound: Most context tokens of one pass; None: as many as when they are scored, too.
     """
-    span_length = runtime.model.config.span_length
-    plans = [plan_spans(len(ids), span_length=span_length, ratio=ratio) for ids in contexts]
+    plans = [runtime.model.config.plan(len(ids), ratio) for ids in contexts]
     pieces = [
         ids[p.token_start : p.token_end]
         for ids, spans in zip(contexts, plans, strict=True)
@@ -155,7 +155,7 @@ def score_tasks(
     scores: list[TaskScore] = []
     for part in runtime.batches([len(task.target_ids) for task in tasks]):
         prefixes = [
-            memory.prefix(task.tokens)
+            memory.prefix(runtime, task.tokens)
             for memory, task in zip(memories[part], tasks[part], strict=True)
         ]
         scores += runtime.score(prefixes, tasks[part])
@@ -164,7 +164,7 @@ def score_tasks(
 
 def write_back(runtime: TorchRuntime, memories: Sequence[ContextMemory]) -> list[tuple[int, ...]]:
     """Greedy reconstruction of whole contexts, each to its own length."""
-    prefixes = [memory.prefix("ae") for memory in memories]
+    prefixes = [memory.prefix(runtime, "ae") for memory in memories]
     lengths = [sum(tokens for tokens, _ in m.spans) for m in memories]
     written: list[tuple[int, ...]] = []
     for part in runtime.batches([-(-length // DECODING_ROWS) for length in lengths]):

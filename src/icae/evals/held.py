@@ -67,7 +67,7 @@ class HeldSlots:
     def answer(self, prompts: Sequence[TokenIds], limit: int) -> list[Answer]:
         """Greedy answers behind ``[slots ; FT]``; slots that questions share are read once."""
         requests = [
-            Request(prefix=memory.prefix("ft"), prompt_ids=prompt_ids)
+            Request(prefix=memory.prefix(self.runtime, "ft"), prompt_ids=prompt_ids)
             for memory, prompt_ids in zip(self.memories, prompts, strict=True)
         ]
         return self.answerer.answer_many(

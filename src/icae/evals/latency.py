@@ -185,7 +185,7 @@ class Latency(TextExperiment):
                     _, peaks[name] = with_peak(engine.runtime.model.device, work)
                 else:
                     runs[name].append(work())
-        slots = slot_budget(cell.length, engine.config.span_length, cell.known_ratio)
+        slots = slot_budget(cell.length, engine.config, cell.known_ratio)
         behind = slots + engine.config.front + engine.config.objective_tokens
         made = []
         for name in ways:
@@ -274,4 +274,4 @@ def reading_ways(
 def compressed(engine: Icae, contexts: Sequence[TokenIds], ratio: float) -> list[Prefix]:
     """The memories of all contexts, encoded in large passes."""
     memories = encode_contexts(engine.runtime, contexts, ratio=ratio, bound=TOKENS_PER_PASS)
-    return [memory.prefix("lm") for memory in memories]
+    return [memory.prefix(engine.runtime, "lm") for memory in memories]

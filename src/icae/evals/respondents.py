@@ -109,7 +109,8 @@ class MemoryRespondent:
             own = [own[other] for other in partners(own)]
         if self.note is None:
             notes = [""] * len(asked)
-            prompts = [render_prompt(tokenizer, question.prompt) for question in questions]
+            asking = self.engine.config.asking
+            prompts = [render_prompt(tokenizer, q.prompt, asking=asking) for q in questions]
         else:
             assert ratio is not None
             notes = [self.note(question, ratio) for question in asked.values()]
@@ -140,8 +141,7 @@ def _held_spans(
     """Memories of spans: (verbatim spans of each context, ratio) -> spans of each context."""
 
     def made(questions: Sequence[Question], ratio: float | None) -> Held:
-        length = engine.config.span_length
-        cut = [verbatim_spans(q.context_ids, span_length=length) for q in questions]
+        cut = [verbatim_spans(q.context_ids, engine.config) for q in questions]
         return HeldSlots.of(engine, [span_memory(spans) for spans in shape(cut, ratio)])
 
     return made
@@ -168,8 +168,8 @@ def within_budget(engine: Icae) -> HoldQuestions:
     def shape(cut: Sequence[Sequence[Span]], ratio: float | None) -> list[list[Span]]:
         assert ratio is not None
         ratios = tuple({*engine.info.ratios, ratio})
-        length = engine.config.span_length
-        budgets = [slot_budget(sum(span.tokens for span in own), length, ratio) for own in cut]
+        sizes = [sum(span.tokens for span in own) for own in cut]
+        budgets = [slot_budget(size, engine.config, ratio) for size in sizes]
         return [
             engine.adaptive.choose(own, policy=FidelityPolicy(budget=budget, ratios=ratios))
             for own, budget in zip(cut, budgets, strict=True)
@@ -297,7 +297,7 @@ def first_tokens(engine: Icae) -> TextSource:
         assert ratio is not None
         result = []
         for question in questions:
-            budget = slot_budget(len(question.context_ids), engine.config.span_length, ratio)
+            budget = slot_budget(len(question.context_ids), engine.config, ratio)
             _, starts = tokenize_with_offsets(engine.tokenizer, question.context)
             end = starts[budget] if budget < len(starts) else len(question.context)
             result.append(question.context[:end])
@@ -313,7 +313,7 @@ def own_summary(engine: Icae) -> TextSource:
         assert ratio is not None
         asked = {question.group: question for question in questions}
         budgets = [
-            slot_budget(len(question.context_ids), engine.config.span_length, ratio)
+            slot_budget(len(question.context_ids), engine.config, ratio)
             for question in asked.values()
         ]
         requests = []

@@ -41,11 +41,10 @@ class LlmLingua:
     def texts(self, questions: Sequence[Question], ratio: float | None) -> list[str]:
         """The shortened contexts, one for each context; at most the budget in tokens."""
         assert ratio is not None
-        span_length = self.engine.config.span_length
         asked = {question.group: question for question in questions}
         texts = {}
         for group, question in asked.items():
-            budget = slot_budget(len(question.context_ids), span_length, ratio)
+            budget = slot_budget(len(question.context_ids), self.engine.config, ratio)
             texts[group] = self.shortened(question.context, budget)
         return [texts[question.group] for question in questions]
 

@@ -137,7 +137,7 @@ class HeldOutText:
         runtime = self.engine.runtime
         kept = {FULL: cell.length, NOTHING: 0}.get(name)
         if kept is None:
-            kept = slot_budget(cell.length, self.engine.config.span_length, cell.known_ratio)
+            kept = slot_budget(cell.length, self.engine.config, cell.known_ratio)
         losses = token_losses(runtime, [ids[len(ids) - kept :] for ids in contexts], following)
         row = self._continued(kept, [float(loss) for loss in losses])
         if kept:

@@ -353,6 +353,24 @@ def lead_vectors(folder: str | Path, config: ModelConfig) -> FloatArray | None:
     return _own_tensor(Path(folder), "lead_PY2HW") if config.lead_slots else None
 
 
+def closing_vectors(folder: str | Path, config: ModelConfig) -> FloatArray | None:
+    """Objective vectors that stand behind a prompt, too, as they are stored.
+
+    Args:
+        folder: Adapter folder.
+        config: Its architecture.
+
+    Returns:
+        [M, D], float32, or None.
+
+    Raises:
+        AdapterError: If the file is missing or damaged.
+    """
+    if config.asking.closing == "nothing":
+        return None
+    return objective_vectors(folder, config)["ft"][-config.objective_tokens :]
+
+
 def _own_tensor(folder: Path, name: str) -> FloatArray:
     """A tensor of the weights beside the LoRA as float32, whatever it is stored in."""
     try:

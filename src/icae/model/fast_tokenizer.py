@@ -46,8 +46,12 @@ class FastTokenizer:
             if name.endswith("_token") and (text := _text(token)) is not None
         }
         self.chat_template = _chat_template(folder, settings)
-        eos = self._special.get("eos_token")
-        self.eos_token_id = None if eos is None else self.backend_tokenizer.token_to_id(eos)
+        self.bos_token_id = self._id_of("bos_token")
+        self.eos_token_id = self._id_of("eos_token")
+
+    def _id_of(self, special: str) -> int | None:
+        text = self._special.get(special)
+        return None if text is None else self.backend_tokenizer.token_to_id(text)
 
     def __call__(self, text: str, **options: Any) -> Mapping[str, Any]:
         """Token ids and offsets of a text.

@@ -90,20 +90,33 @@ class IcaeModel(MemoryModel[Slots]):
     def frame(self, slots_KD: Tensor, objective: Objective) -> Tensor:
         """Slots between their objective tokens, as the decoder reads them: [F, D]."""
         marker_MD = self.markers(objective)
-        behind_MD = marker_MD[-self.config.objective_tokens :]
+        behind_MD = marker_MD[len(marker_MD) - self.config.behind(objective) :]
         return torch.cat([marker_MD[: self.config.front], slots_KD, behind_MD])
 
     def row(self, memory: Slots, task: DecoderTask) -> DecoderRow:
-        """``[slots ; objective tokens ; ids]``, objective tokens also in front if so framed."""
-        config, inputs_FD = self.config, self.frame(memory.slots_KD, task.tokens)
-        positions = task.positions(
-            config.layout,
-            memory.spans,
-            config.objective_tokens + len(task.input_ids),
-            front=config.front,
-        )
-        # The output at the last objective token predicts the first target.
+        """``[slots ; objective tokens ; ids]``, objective tokens also in front if so framed.
+
+        Where the adapter says so, an instruction has tokens before the slots, and the objective
+        tokens again behind its prompt.
+        """
+        asking, spans, slots_KD = self.config.asking, memory.spans, memory.slots_KD
+        ids, given = task.input_ids, task.unscored
+        if task.objective == "ft" and asking.before:
+            slots_KD = torch.cat([self._embedded(asking.before), slots_KD])
+            spans = [(len(asking.before), len(asking.before)), *spans]
+        inputs_FD = self.frame(slots_KD, task.tokens)
+        if task.objective == "ft" and asking.closing == "objective":
+            closing_MD = self.markers(task.tokens)[-self.config.objective_tokens :]
+            inputs_FD = torch.cat([inputs_FD, self._embedded(ids[:given]), closing_MD])
+            ids = ids[given:]
+        behind = len(inputs_FD) - len(slots_KD) - self.config.front + len(ids)
+        positions = task.positions(self.config.layout, spans, behind, front=self.config.front)
+        # The output at the last place before the targets predicts the first of them.
         scored = slice(len(positions) - task.labels, len(positions))
-        return DecoderRow(
-            ids=task.input_ids, positions=positions, scored=scored, inputs_FD=inputs_FD
-        )
+        return DecoderRow(ids=ids, positions=positions, scored=scored, inputs_FD=inputs_FD)
+
+    def _embedded(self, ids: Sequence[int] | TokenIds) -> Tensor:
+        """Token ids as the decoder reads them, [N, D]."""
+        indices = torch.tensor([int(i) for i in ids], device=self.device)
+        inputs_ND: Tensor = self.decoder.get_input_embeddings()(indices)
+        return inputs_ND

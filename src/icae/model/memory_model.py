@@ -18,7 +18,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from icae.config import ModelConfig
-from icae.config.spans import SpanPlan, plan_spans
+from icae.config.spans import SpanPlan
 from icae.config.types import FloatArray, Objective, TokenIds
 from icae.model.adapted_decoder import AdaptedDecoder
 from icae.model.decoder import DecoderRow, label_logits
@@ -44,8 +44,7 @@ class MemoryModel(AdaptedDecoder, Generic[M]):
     def encode(self, contexts: Sequence[TokenIds], ratios: Sequence[float]) -> list[M]:
         """The memory of each context, of any length, with gradient to the trained weights."""
         plans = [
-            plan_spans(len(ids), span_length=self.config.span_length, ratio=ratio)
-            for ids, ratio in zip(contexts, ratios, strict=True)
+            self.config.plan(len(ids), ratio) for ids, ratio in zip(contexts, ratios, strict=True)
         ]
         spans = [
             [ids[p.token_start : p.token_end] for p in own]
@@ -66,6 +65,14 @@ class MemoryModel(AdaptedDecoder, Generic[M]):
     def lead_vectors(self) -> FloatArray | None:
         """Learned slots before a memory that is asked, [P, Y, 2, H, W], float32; None without."""
         return None
+
+    def closing_vectors(self) -> FloatArray | None:
+        """Objective vectors [M, D] that stand behind a prompt, too, float32; None without."""
+        if self.config.asking.closing == "nothing":
+            return None
+        behind_MD = self.tokens.objective("ft")[-self.config.objective_tokens :]
+        vectors: FloatArray = behind_MD.detach().float().cpu().numpy().copy()
+        return vectors
 
     def markers(self, objective: Objective) -> Tensor:
         """Objective tokens as the decoder reads them; see `MemoryTokens.objective`."""

@@ -20,7 +20,7 @@ import numpy as np
 
 from icae.config import ModelConfig
 from icae.config.parsing import check
-from icae.config.spans import check_ratio, plan_spans
+from icae.config.spans import check_ratio
 from icae.config.types import KeyValueShape
 from icae.decode.runtime import kv_bytes
 from icae.errors import BaseModelError
@@ -188,7 +188,7 @@ class Workload:
     @property
     def spans(self) -> tuple[tuple[int, int], ...]:
         """(tokens L, slots K) of each span of one document (`icae.config.spans.plan_spans`)."""
-        plans = plan_spans(self.tokens, span_length=self.model.span_length, ratio=self.ratio)
+        plans = self.model.plan(self.tokens, self.ratio)
         return tuple((plan.length, plan.slots) for plan in plans)
 
 

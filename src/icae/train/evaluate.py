@@ -34,6 +34,7 @@ class Evaluation:
         self.windows: list[tuple[TokenIds, TokenIds]] = [
             draw_window(rng, shards, length, after) for _ in range(recipe.run.eval_samples)
         ]
+        self.asking = recipe.model.asking
         self.ratios = sorted(float(r) for r in recipe.data.ratio_curriculum[-1].ratios)
 
     @torch.no_grad()
@@ -42,7 +43,7 @@ class Evaluation:
         model.eval()
         figures: dict[str, float] = {}
         for ratio in self.ratios:
-            samples = [text_sample(c, n, ratio, BOTH) for c, n in self.windows]
+            samples = [text_sample(c, n, ratio, BOTH, asking=self.asking) for c, n in self.windows]
             tally = Tally()
             for first in range(0, len(samples), BATCH):
                 tally.add(model(samples[first : first + BATCH]))

@@ -86,6 +86,7 @@ def train(recipe: Recipe, *, stage: Stage, dry_run_steps: int | None = None) -> 
             recipe.data.triplets,
             tokenizer,
             max_context=recipe.data.longest_triplet,
+            asking=recipe.model.asking,
             seed=recipe.optim.seed,
             full_prompts=of_full_context(recipe),
         )

@@ -9,13 +9,14 @@ from pathlib import Path
 
 import numpy as np
 
+from icae.config.asking import AskingConfig
 from icae.config.data import TripletFile
 from icae.config.types import TokenIds
 from icae.data.triplets import Triplet, read_triplets
 from icae.errors import TrainingError
-from icae.model import Sample, render_answer, render_full_prompt, render_prompt, tokenize
+from icae.model import Sample, render_answer, render_full_prompt, render_prompt
 from icae.model.objectives import DecoderTask, instruction
-from icae.model.prompts import Tokenizer
+from icae.model.prompts import CHAT, Tokenizer, tokenize_context
 
 log = logging.getLogger(__name__)
 
@@ -107,6 +108,7 @@ def load_instructions(
     tokenizer: Tokenizer,
     *,
     max_context: int,
+    asking: AskingConfig = CHAT,
     seed: int = 0,
     full_prompts: bool = False,
 ) -> list[TripletSet]:
@@ -121,7 +123,9 @@ def load_instructions(
     """
     sets = []
     for file in files:
-        taken = _load(file, tokenizer, max_context, seed=seed, full_prompts=full_prompts)
+        taken = _load(
+            file, tokenizer, max_context, asking=asking, seed=seed, full_prompts=full_prompts
+        )
         log.info("%s: %s, weight %g", taken.name, taken, taken.weight)
         sets.append(taken)
     if not any(s.triplets for s in sets):
@@ -135,12 +139,18 @@ def load_instructions(
 
 
 def _load(
-    file: TripletFile, tokenizer: Tokenizer, max_context: int, *, seed: int, full_prompts: bool
+    file: TripletFile,
+    tokenizer: Tokenizer,
+    max_context: int,
+    *,
+    asking: AskingConfig,
+    seed: int,
+    full_prompts: bool,
 ) -> TripletSet:
     fitting: list[tuple[Triplet, TokenIds]] = []
     too_long = too_short = 0
     for triplet in read_triplets(Path(file.path)):
-        context_ids = tokenize(tokenizer, triplet.context)
+        context_ids = tokenize_context(tokenizer, triplet.context, asking)
         too_long += len(context_ids) > max_context
         too_short += len(context_ids) < MIN_CONTEXT
         if MIN_CONTEXT <= len(context_ids) <= max_context:
@@ -149,7 +159,7 @@ def _load(
     chosen = sorted(np.random.default_rng(seed).permutation(len(fitting))[:count].tolist())
     triplets = tuple(
         TokenizedTriplet(
-            context_ids=fitting[i][1], tasks=_tasks(fitting[i][0], tokenizer, full_prompts)
+            context_ids=fitting[i][1], tasks=_tasks(fitting[i][0], tokenizer, asking, full_prompts)
         )
         for i in chosen
     )
@@ -163,9 +173,11 @@ def _load(
     )
 
 
-def _tasks(triplet: Triplet, tokenizer: Tokenizer, full_prompts: bool) -> tuple[DecoderTask, ...]:
+def _tasks(
+    triplet: Triplet, tokenizer: Tokenizer, asking: AskingConfig, full_prompts: bool
+) -> tuple[DecoderTask, ...]:
     """A task for each reference answer; those that differ in case alone count once."""
-    prompt_ids = render_prompt(tokenizer, triplet.prompt)
+    prompt_ids = render_prompt(tokenizer, triplet.prompt, asking=asking)
     full_ids = (
         render_full_prompt(tokenizer, triplet.context, triplet.prompt) if full_prompts else None
     )
@@ -173,6 +185,6 @@ def _tasks(triplet: Triplet, tokenizer: Tokenizer, full_prompts: bool) -> tuple[
     for answer in triplet.answers:
         references.setdefault(answer.casefold().strip(), answer)
     return tuple(
-        instruction(prompt_ids, render_answer(tokenizer, answer), full_prompt_ids=full_ids)
+        instruction(prompt_ids, render_answer(tokenizer, answer, asking), full_prompt_ids=full_ids)
         for answer in references.values()
     )

@@ -13,12 +13,14 @@ from typing import Any
 import numpy as np
 
 from icae.config import ObjectiveConfig, Recipe
+from icae.config.asking import AskingConfig
 from icae.config.data import DataConfig
 from icae.config.types import TokenIds
 from icae.data.shards import ShardSet
 from icae.errors import TrainingError
 from icae.model import Sample
 from icae.model.objectives import DecoderTask, autoencoding, continuation, draw_probes
+from icae.model.prompts import CHAT
 from icae.train.instructions import MIN_CONTEXT, InstructionSource
 
 DRAWS = 1000
@@ -107,7 +109,8 @@ class SampleSource:
         asked: tuple[DecoderTask, ...] = ()
         if objective.recall_weight > 0:
             asked = draw_probes(rng, context_ids, data.recall_probes)
-        return text_sample(context_ids, next_ids, ratio, objective, asked=asked)
+        asking = self.recipe.model.asking
+        return text_sample(context_ids, next_ids, ratio, objective, asking=asking, asked=asked)
 
 
 def own_share(samples: Sequence[Sample], *, rank: int, world: int) -> list[Sample]:
@@ -136,12 +139,14 @@ def text_sample(
     ratio: float,
     objective: ObjectiveConfig,
     *,
+    asking: AskingConfig = CHAT,
     asked: Sequence[DecoderTask] = (),
 ) -> Sample:
     """A pretraining sample with the tasks that have weight, and what is asked of the context."""
     tasks = []
+    context_ids = np.array([*asking.begin, *context_ids], dtype=np.int64)
     if objective.has_ae:
-        tasks.append(autoencoding(context_ids))
+        tasks.append(autoencoding(np.array([*context_ids, *asking.written_end], dtype=np.int64)))
     if objective.has_lm and len(next_ids):
         tasks.append(continuation(next_ids))
     return Sample(context_ids=context_ids, ratio=ratio, tasks=(*tasks, *asked))
