@@ -80,7 +80,20 @@ class AskOptions:
             text = "\n\n".join(document.source or "" for document in memory.documents)
             return icae.ask_text(text, prompt, max_new_tokens=self.max_new_tokens, on_text=on_text)
 
-        return answered(question, ask, mode=self.mode, as_json=self.as_json)
+        told = answered(question, ask, mode=self.mode, as_json=self.as_json)
+        if self.mode == "memory" and not told["answer"].strip():
+            console.note(f"The answer is empty. {self._ways_out(memory)}")
+        return told
+
+    def _ways_out(self, memory: Memory) -> str:
+        """What holds more than the memory that gave an empty answer."""
+        kept = all(document.source is not None for document in memory.documents)
+        ways = [
+            "--full-context reads the text itself" if kept else None,
+            "compressing it again with --min-fidelity holds more of it",
+            None if self.store else "icae store add, then ask --store, reads its best passages",
+        ]
+        return "; ".join(way for way in ways if way) + "."
 
 
 @command

@@ -50,7 +50,8 @@ class CompressOptions:
         ratios: Ratios that --min-fidelity and --budget choose from, such as 16,8,4,2.
         prefer: size: spans that fall short of --min-fidelity are refined before a lower ratio
             is tried; speed: they get the lower ratio at once.
-        refine: Optimise the slots of weak spans against the decoder, so many steps at most.
+        refine: Optimise the slots of spans that hold less than --min-fidelity (else .98) against
+            the decoder, so many steps at most.
         no_verify: Skip measuring the fidelity of each span.
     """
 
@@ -218,9 +219,9 @@ def compress(
                 on_settled=saver.save_at_times,
             )
         memory = _refined(icae, memory, wanted.refinement(), saver)
-    missed = wanted.missed(memory)
-    if missed:
-        console.warn(missed)
+    for warning in (wanted.missed(memory), _beyond_training(memory, icae, text=not no_source)):
+        if warning is not None:
+            console.warn(warning)
     if kv:
         use_kv(model.reader(runtime, memory.provenance, loaded=icae), memory, target, keep="always")
     payload = _payload(memory, target, icae, time.perf_counter() - start)
@@ -308,6 +309,20 @@ def _refined(icae: Icae, memory: Memory, config: RefineConfig | None, saver: _Sa
     finally:
         saver.save(made[-1])
     return made[-1]
+
+
+def _beyond_training(memory: Memory, icae: Icae, *, text: bool) -> str | None:
+    """That a memory has more spans of slots than the adapter was trained on, in words."""
+    most = icae.info.trained_spans
+    slots = sum(span.kind != "tokens" for span in memory.spans)
+    if most is None or slots <= most:
+        return None
+    kept = "icae ask --full-context reads the text, " if text else ""
+    return (
+        f"{slots} spans of slots, and the adapter was trained on {most} at most: questions to all "
+        f"of them at once may get empty answers. {kept}icae store add keeps it in a store, of "
+        "which the best passages are asked."
+    )
 
 
 def _target(file: str, output: Path | None) -> Path:

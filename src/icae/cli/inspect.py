@@ -49,7 +49,7 @@ def inspect(
     """Say what a memory file holds: documents, spans, fidelity, what made it. Loads no model.
 
     Args:
-        passages: Print the N weakest spans with lost tokens marked; loads the tokenizer.
+        passages: Print the N spans of lowest fidelity with lost tokens marked; loads the tokenizer.
         html: Write the text, shaded by fidelity, as a web page; loads the tokenizer.
     """
     from icae.memory import read_header
@@ -174,7 +174,7 @@ def _print_passages(passages: Sequence[dict[str, Any]]) -> None:
     """Print passages; lost tokens are red, or stand between ⟦ and ⟧ without colours."""
     out = console.results()
     out.print()
-    out.print("Weakest passages; lost tokens are marked:")
+    out.print("Passages of lowest fidelity; lost tokens are marked:")
     for passage in passages:
         share = console.percent_text(passage["fidelity"])
         out.print()

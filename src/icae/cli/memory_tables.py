@@ -118,7 +118,7 @@ def print_spans(
     if len(spans) <= MOST_ROWS:
         shown, heading = list(range(len(spans))), None
     elif weakest := weakest_spans(spans, FEWEST_ROWS):
-        shown, heading = weakest, f"The {len(weakest)} weakest of {len(spans)} spans"
+        shown, heading = weakest, f"The {len(weakest)} of {len(spans)} spans of lowest fidelity"
     else:
         shown = list(range(FEWEST_ROWS))
         heading = f"The first {FEWEST_ROWS} of {len(spans)} spans"
@@ -138,7 +138,7 @@ def print_spans(
             f"{span.char_start}-{span.char_end}",
             console.percent_text(span.fidelity),
             *([console.percent_text(span.recall)] * asked),
-            "weak" if index in marked else "exact" if span.is_exact else drifts,
+            "lowest" if index in marked else "exact" if span.is_exact else drifts,
             "" if text is None else console.preview(text),
             style="yellow" if index in marked else None,
         )

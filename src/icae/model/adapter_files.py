@@ -125,6 +125,13 @@ class AdapterInfo:
     commit: str = ""
     metrics: Mapping[str, float] = field(default_factory=dict)
 
+    @property
+    def trained_spans(self) -> int | None:
+        """Most spans of one text that it was trained on; None where its recipe does not say."""
+        data = self.recipe.get("data", {})
+        lengths = [*data.get("context_lengths", ()), data.get("triplet_context") or 0]
+        return -(-max(map(int, lengths)) // self.model.span_length) or None
+
 
 class Maker(Protocol):
     """What a memory says of the adapter that made it; see `icae.memory.Provenance`."""

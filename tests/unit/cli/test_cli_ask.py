@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 import pytest
 
 from icae.memory import Memory
@@ -88,6 +91,21 @@ def test_question_that_happens_to_name_a_file_is_a_question(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "summary").write_text("not a memory")
     assert payload("ask", memory_file, "summary", *FEW)["question"] == "summary"
+
+
+def test_empty_answer_comes_with_what_to_do(
+    icae, loaded, tiny, memory_file, bare_memory_file, monkeypatch
+) -> None:
+    ask = type(tiny).ask
+
+    def says_nothing(*arguments: Any, **options: Any) -> Any:
+        return replace(ask(*arguments, **{**options, "on_text": None}), text=" ")
+
+    monkeypatch.setattr(type(tiny), "ask", says_nothing)
+    told = icae("ask", memory_file, "Who?", *FEW).stderr
+    for way in ("The answer is empty", "--full-context", "--min-fidelity", "--store"):
+        assert way in told
+    assert "--full-context" not in icae("ask", bare_memory_file, "Who?", *FEW).stderr
 
 
 def test_wrong_calls_are_told_apart(usage, error, no_model, memory_file, tmp_path) -> None:

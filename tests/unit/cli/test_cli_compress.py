@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -112,6 +113,20 @@ def test_budget_too_small_for_the_fidelity_is_said(icae, loaded, document) -> No
     assert "Warning" not in icae("compress", document, *goal).stderr
     short = icae("compress", document, *goal, "--budget", 20, "--quiet")
     assert "hold less than --min-fidelity 0.9: --budget 20 is too small" in short.stderr
+
+
+def test_memory_of_more_spans_than_the_adapter_was_trained_on_is_said(
+    icae, loaded, tiny, document, monkeypatch
+) -> None:
+    data = {"context_lengths": {"16": 1.0}, "triplet_context": 40}
+    monkeypatch.setattr(tiny, "info", replace(tiny.info, recipe={"data": data}))
+    told = icae("compress", document).stderr
+    assert "3 spans of slots" not in told  # the adapter was trained on three
+    document.write_text(document.read_text() * 5)
+    told = icae("compress", document, "--force").stderr
+    assert "the adapter was trained on 3 at most" in told
+    assert "--full-context" in told
+    assert "--full-context" not in icae("compress", document, "--force", "--no-source").stderr
 
 
 def test_text_and_measuring_can_be_left_out(icae, payload, loaded, document) -> None:

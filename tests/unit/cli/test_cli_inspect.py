@@ -80,7 +80,7 @@ def test_weakest_passages_are_printed_with_what_is_lost(icae, payload, made, mem
         assert passage["text"] == memory.span_source(passage["span"])
         assert bool(passage["lost"]) == (passage["fidelity"] < 1)
     text = icae("inspect", memory_file, "--passages", 2).stdout
-    assert "Weakest passages" in text
+    assert "Passages of lowest fidelity" in text
     assert "⟦" in text
 
 
@@ -140,6 +140,6 @@ def test_of_many_spans_ten_are_shown(capsys) -> None:
     assert len(shown(*[0.5] * 20)) == 1 + 20
     assert shown(*[None] * 21)[0] == "The first 10 of 21 spans"
     lines = shown(*(1 - i / 100 for i in range(30)))
-    assert lines[0] == "The 10 weakest of 30 spans (mean 100.0 %)"
-    assert [line.split()[0] for line in lines if "weak " in line] == ["29", "28", "27"]
+    assert lines[0] == "The 10 of 30 spans of lowest fidelity (mean 100.0 %)"
+    assert [line.split()[0] for line in lines[1:] if "lowest " in line] == ["29", "28", "27"]
     assert len(lines) == 1 + 1 + 10
