@@ -26,6 +26,8 @@ from icae.cli.eval_common import (
 )
 from icae.cli.options import ModelOptions, split_names
 
+SUITED = "what suits the form of memory"
+
 
 @command
 def reconstruction(
@@ -138,8 +140,8 @@ def refinement(
     every: Count = 10,
     samples: Samples = 8,
     greedy: Greedy = 8,
-    kl: Annotated[float, typer.Option(min=0.0, metavar="W")] = 1.0,
-    learning_rate: Annotated[float, typer.Option(metavar="X")] = 0.08,
+    kl: Annotated[float | None, typer.Option(min=0.0, metavar="W", show_default=SUITED)] = None,
+    learning_rate: Annotated[float | None, typer.Option(metavar="X", show_default=SUITED)] = None,
     run: RunOptions,
     model: ModelOptions,
 ) -> Outcome:
@@ -156,7 +158,7 @@ def refinement(
         every: Steps between two rows.
         kl: Weight of the KL divergence from the decoder that reads the span; 0 refines for
             writing back alone.
-        learning_rate: Adam learning rate as a share of the RMS of the input embeddings.
+        learning_rate: Adam learning rate as a share of the RMS of what the slots are made of.
     """
     from icae.evals import Refinement
 

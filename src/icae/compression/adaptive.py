@@ -19,19 +19,19 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 
-from icae.compression.compressor import Compressor, OnProgress, TokenizedText
-from icae.compression.refinement import RefineConfig, RefineTask, refinable, refine
+from icae.compression.compressor import Compressor, OnProgress, TokenizedText, readable
+from icae.compression.refinement import RefineConfig, RefineTask, refine
 from icae.compression.teachers import TeacherWriter
 from icae.config.parsing import check
 from icae.config.spans import check_ratio, needs_every_token
 from icae.config.types import TokenIds
 from icae.errors import InputError
-from icae.memory import Embeddings, Memory, Span, hash_token_ids
+from icae.memory import Memory, Span, hash_token_ids
 
 OnSettled = Callable[[Callable[[], Memory]], None]
 """Called when spans are settled, with what makes the memory so far: the rest verbatim."""
 
-CHECKED_AT_ONCE = 4
+CHECKED_AT_ONCE = 16
 """Refined spans that are written back together, to see whether they come back exactly."""
 
 
@@ -192,8 +192,6 @@ class AdaptiveCompressor:
         Raises:
             InputError: If not even the highest ratio fits the budget.
         """
-        if policy.refine is not None:
-            refinable(self.compressor.runtime.model)
         report = on_progress or _silent
         if policy.budget is not None:
             return self._spend(cut, policy, report)
@@ -279,16 +277,17 @@ class AdaptiveCompressor:
             (index, refined span), about in the order in which they finish.
         """
         indices = list(spans)
-        tasks = [RefineTask(token_ids=ids[i], slots_KD=spans[i].slots_KD) for i in indices]
-        model, teach = refinable(self.compressor.runtime.model), self.teachers.write
+        tasks = [RefineTask(token_ids=ids[i], payload=readable(spans[i])) for i in indices]
+        form, teach = self.compressor.runtime.form, self.teachers.write
         unchecked: dict[int, Span] = {}
-        for position, result in refine(model, tasks, config, teach=teach, on_step=on_step):
+        for position, result in refine(form, tasks, config, teach=teach, on_step=on_step):
             i = indices[position]
             unchecked[i] = replace(
                 spans[i],
-                payload=Embeddings(slots_KD=result.slots_KD),
+                payload=result.payload,
                 fidelity=result.token_fidelity.share,
                 token_fidelity=result.token_fidelity,
+                recall=None,  # what was measured was that of the slots before
                 refine_steps=spans[i].refine_steps + result.steps,
                 refine_seconds=spans[i].refine_seconds + result.seconds,
             )

@@ -243,11 +243,12 @@ class Compressor:
         """
         tried = [replace(span, written_back=False) for span in spans]
         faultless = [i for i, span in enumerate(spans) if span.fidelity == 1.0]
-        for part in self.runtime.batches([spans[i].tokens for i in faultless]):
-            own = faultless[part]
-            written = self.runtime.write_back([_prefix(spans[i]) for i in own])
-            for i, found in zip(own, written, strict=True):
-                tried[i] = replace(spans[i], written_back=np.array_equal(found, ids[i]))
+        prefixes = [
+            Prefix.of_payload(readable(spans[i]), tokens=spans[i].tokens, objective="ae")
+            for i in faultless
+        ]
+        for i, found in zip(faultless, self.runtime.write_back(prefixes), strict=True):
+            tried[i] = replace(spans[i], written_back=np.array_equal(found, ids[i]))
         return tried
 
     def verbatim(self, text: TokenizedText, *, name: str) -> Memory:
@@ -262,7 +263,7 @@ class Compressor:
         return Memory(documents=(document,), provenance=self.provenance)
 
 
-def _prefix(span: Span) -> Prefix:
-    """A span of slots as the decoder reads it to write it back."""
+def readable(span: Span) -> ReadablePayload:
+    """The slots of a span that was encoded or read whole."""
     assert isinstance(span.payload, ReadablePayload)
-    return Prefix.of_payload(span.payload, tokens=span.tokens, objective="ae")
+    return span.payload

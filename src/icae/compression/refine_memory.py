@@ -12,7 +12,7 @@ from typing import Any
 
 from icae.compression.adaptive import AdaptiveCompressor, holds
 from icae.compression.compressor import OnProgress
-from icae.compression.refinement import RefineConfig, refinable
+from icae.compression.refinement import RefineConfig
 from icae.decode.reconstruction import original_ids
 from icae.errors import InputError
 from icae.memory import Memory, Span
@@ -53,10 +53,8 @@ def refine_memory(
         The memory after each span that is done, so that it can be saved.
 
     Raises:
-        InputError: If the text of a weak span was not kept, or memories of this adapter cannot
-            be refined.
+        InputError: If the text of a weak span was not kept.
     """
-    refinable(adaptive.compressor.runtime.model)
     originals = original_ids(tokenizer, memory)
     spans = {i: memory.spans[i] for i in weak_spans(memory, config.target)}
     ids = {}
@@ -79,7 +77,6 @@ def _with_span(memory: Memory, index: int, span: Span) -> Memory:
     """The memory with one span replaced."""
     d = memory.document_of[index]
     spans, documents = list(memory.documents[d].spans), list(memory.documents)
-    # What it gives when it is asked was measured with the slots before.
-    spans[index - memory.span_range(d).start] = replace(span, recall=None)
+    spans[index - memory.span_range(d).start] = span
     documents[d] = replace(documents[d], spans=tuple(spans))
     return memory.with_documents(documents)

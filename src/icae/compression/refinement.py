@@ -1,6 +1,8 @@
 """Refinement: gradient steps on the slots themselves, against the frozen decoder.
 
-Writing the text back (AE) alone would ruin the slots for everything else, so the loss is
+What slots are made of, how far a step goes and how they are read is the form's
+(`icae.decode.torch_forms`). Writing the text back (AE) alone would ruin slots that are input
+embeddings for everything else, so the loss is
 
     AE + kl_weight * KL(decoder on the full context || decoder on the slots)
 
@@ -10,7 +12,7 @@ told by the pace of its first steps, which are of AE alone.
 
 Source: Ge et al. 2024, section 2.2; measured in docs/training-log.md.
 
-Shapes: N spans at work, K slots, D hidden, T scored targets, V vocabulary.
+Shapes: N spans at work, T scored targets, V vocabulary.
 """
 
 from __future__ import annotations
@@ -25,11 +27,11 @@ import torch
 from torch import Tensor, nn
 
 from icae.config.parsing import check
-from icae.config.types import FloatArray, TokenIds
-from icae.errors import InputError
+from icae.config.types import TokenIds
+from icae.decode.torch_forms import TorchForm
 from icae.memory import TokenFidelity
-from icae.model import IcaeModel, Slots, score_task, token_kl
-from icae.model.key_values import KeyValueModel
+from icae.memory.payload import ReadablePayload
+from icae.model import TaskScore, score_task, token_kl
 from icae.model.objectives import DecoderTask, autoencoding
 
 BETAS = (0.7, 0.9)
@@ -44,8 +46,8 @@ PACE = 10
 OnStep = Callable[[int, int], None]
 """Called with (optimiser steps taken or saved, most steps of all spans)."""
 
-OnSlots = Callable[[int, int, FloatArray], None]
-"""Called with (index of the span, steps taken, the best slots [K, D] so far)."""
+OnSlots = Callable[[int, int, ReadablePayload], None]
+"""Called with (index of the span, steps taken, the best slots so far)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,8 +58,10 @@ class RefineConfig:
         steps: Most optimiser steps for a span.
         target: Fidelity at which a span is done (0..1).
         margin: Logits by which a token must lead the runner-up to count for that.
-        learning_rate: Adam learning rate as a share of the RMS of the input embeddings.
-        kl_weight: Weight of the KL term; 0 refines for writing back alone.
+        learning_rate: Adam learning rate as a share of the RMS of what slots are made of (input
+            embeddings, or the keys or values of a layer), or None for what suits the form.
+        kl_weight: Weight of the KL term, or None for what suits the form; 0 refines for
+            writing back alone.
         probe: First steps of a span, of AE alone; from then on it is given up if the pace of
             its loss would not reach the target in time.
         slack: Times `steps` that count as in time; infinite gives no span up for its pace.
@@ -71,8 +75,8 @@ class RefineConfig:
     steps: int = 60
     target: float = 0.98
     margin: float = 1.0
-    learning_rate: float = 0.08
-    kl_weight: float = 1.0
+    learning_rate: float | None = None
+    kl_weight: float | None = None
     probe: int = 4
     slack: float = 1.0
     patience: int = 30
@@ -83,10 +87,10 @@ class RefineConfig:
             ("steps", self.steps >= 1, ">= 1"),
             ("target", 0 < self.target <= 1, "above 0, at most 1"),
             ("margin", self.margin >= 0, ">= 0"),
-            ("learning_rate", self.learning_rate > 0, "> 0"),
+            ("learning_rate", self.learning_rate is None or self.learning_rate > 0, "> 0"),
             ("probe", self.probe >= 0, ">= 0"),
             ("slack", self.slack > 0, "> 0"),
-            ("kl_weight", self.kl_weight >= 0, ">= 0"),
+            ("kl_weight", self.kl_weight is None or self.kl_weight >= 0, ">= 0"),
             ("patience", self.patience >= 1, ">= 1"),
             ("tokens_per_batch", self.tokens_per_batch >= 1, ">= 1"),
         ):
@@ -112,11 +116,11 @@ class RefineTask:
 
     Attributes:
         token_ids: The span's token ids, int64 [L].
-        slots_KD: The slots to start from, float32 [K, D].
+        payload: The slots to start from.
     """
 
     token_ids: TokenIds
-    slots_KD: FloatArray
+    payload: ReadablePayload
 
 
 Teach = Callable[[Sequence[TokenIds]], Sequence[Sequence[Teacher]]]
@@ -133,7 +137,7 @@ class Refined:
     """What refinement made of a span: the best slots it met.
 
     Attributes:
-        slots_KD: float32 [K, D].
+        payload: The slots.
         token_fidelity: Of each token of the span, with these slots.
         steps: Optimiser steps taken.
         seconds: This span's share of the wall time, s.
@@ -141,7 +145,7 @@ class Refined:
         reached: Whether the target was reached, by the margin.
     """
 
-    slots_KD: FloatArray
+    payload: ReadablePayload
     token_fidelity: TokenFidelity
     steps: int
     seconds: float
@@ -152,15 +156,18 @@ class Refined:
 class _Work:
     """One span at work: its slots, its own Adam, the best slots so far."""
 
-    def __init__(self, index: int, task: RefineTask, model: IcaeModel, config: RefineConfig):
-        self.index = index
+    def __init__(self, index: int, task: RefineTask, form: TorchForm, config: RefineConfig):
+        self.index, self.form, self.config = index, form, config
         self.task = autoencoding(task.token_ids)
-        self.length = len(task.token_ids)
-        start = torch.from_numpy(task.slots_KD).to(model.device, torch.float32)
-        self.slots_KD = nn.Parameter(start.clone())
-        rate = config.learning_rate * model.embedding_rms
-        self.optimizer = torch.optim.Adam([self.slots_KD], lr=rate, betas=BETAS)
-        self.rate, self.config, self.token_ids = rate, config, task.token_ids
+        self.token_ids, self.length = task.token_ids, len(task.token_ids)
+        self.payload = self.best_payload = task.payload
+        self.start = self._numbers(task.payload)
+        self.scale = form.scale(self.start)
+        self.moved = nn.Parameter(torch.zeros_like(self.start))
+        own = config.learning_rate, config.kl_weight
+        self.rate = form.learning_rate if own[0] is None else own[0]
+        self.kl_weight = form.kl_weight if own[1] is None else own[1]
+        self.optimizer = torch.optim.Adam([self.moved], lr=self.rate, betas=BETAS)
         self.teachers: tuple[Teacher, ...] | None = None
         self.best: tuple[float, float, float] | None = None
         self.steps, self.seconds, self.best_step = 0, 0.0, 0
@@ -168,11 +175,20 @@ class _Work:
         self.losses: list[float] = []
         self.reached = False
 
+    def _numbers(self, payload: ReadablePayload) -> Tensor:
+        return torch.from_numpy(payload.numbers).to(self.form.model.device)
+
+    def numbers(self) -> Tensor:
+        """What the slots are made of now, as it would be stored; gradients pass the rounding."""
+        exact = self.start + self.scale * self.moved
+        self.payload = self.payload.changed(exact.detach().cpu().numpy())
+        return exact + (self._numbers(self.payload) - exact).detach()
+
     @property
     def lacks_teachers(self) -> bool:
         """Whether its steps are to be of AE and KL from now on."""
         passed = len(self.history) > self.config.probe
-        return passed and self.config.kl_weight > 0 and self.teachers is None
+        return passed and self.kl_weight > 0 and self.teachers is None
 
     @property
     def tasks(self) -> tuple[DecoderTask, ...]:
@@ -182,22 +198,21 @@ class _Work:
     @property
     def places(self) -> int:
         """Decoder places of one step; as many again are kept for teachers to come."""
-        places = sum(len(self.slots_KD) + len(task.target_ids) for task in self.tasks)
-        to_come = self.teachers is None and self.config.kl_weight > 0
+        slots = self.payload.positions
+        places = sum(slots + len(task.target_ids) for task in self.tasks)
+        to_come = self.teachers is None and self.kl_weight > 0
         return places * (2 if to_come else 1)
 
-    def note(self, logits_TV: Tensor) -> bool:
+    def note(self, score: TaskScore, logits_TV: Tensor) -> bool:
         """Take down how faithful the slots are now; returns whether they are good enough.
 
         The best slots are those that reproduce most tokens, then those with most of them
         by the margin; slots that are good enough are the best.
         """
-        logits_TV = logits_TV.detach()
-        score = score_task(logits_TV, self.task)
         share = float(score.correct_T.float().mean())
-        lead_T = target_leads(logits_TV, self.task)
+        lead_T = target_leads(logits_TV.detach(), self.task)
         firm = float((score.correct_T & (lead_T >= self.config.margin)).float().mean())
-        loss = float(score.loss_sum) / self.length
+        loss = -float(score.log_probs_T.mean())
         self.history.append(share)
         self.losses.append(loss)
         self.reached = firm >= self.config.target
@@ -206,7 +221,7 @@ class _Work:
             if self.best is None or now[:2] > self.best[:2]:
                 self.best_step = self.steps
             self.best = now
-            self.best_slots_KD = self.slots_KD.detach().clone()
+            self.best_payload = self.payload
             self.best_fidelity = TokenFidelity.of_probabilities(
                 score.correct_T.cpu().numpy(), score.log_probs_T.exp().float().cpu().numpy()
             )
@@ -226,13 +241,13 @@ class _Work:
         needed = self.steps + steps_left(self.losses, config.target)
         return needed > config.slack * config.steps
 
-    def loss(self, logits: Sequence[Tensor], kl_weight: float) -> Tensor:
+    def loss(self, score: TaskScore, taught: Sequence[Tensor]) -> Tensor:
         """AE token mean + kl_weight times the mean over teachers of the KL per token."""
-        total = score_task(logits[0], self.task).loss_sum / self.task.labels
+        total = score.loss_sum / score.labels
         teachers = self.teachers or ()
-        for teacher, logits_TV in zip(teachers, logits[1:], strict=True):
+        for teacher, logits_TV in zip(teachers, taught, strict=True):
             kl = token_kl(teacher.log_probs_TV, logits_TV).mean()
-            total = total + kl * (kl_weight / len(teachers))
+            total = total + kl * (self.kl_weight / len(teachers))
         return total
 
     def step(self, most: int) -> None:
@@ -245,7 +260,7 @@ class _Work:
 
     def result(self) -> Refined:
         return Refined(
-            slots_KD=self.best_slots_KD.cpu().numpy(),
+            payload=self.best_payload,
             token_fidelity=self.best_fidelity,
             steps=self.steps,
             seconds=self.seconds,
@@ -277,28 +292,12 @@ def target_leads(logits_TV: Tensor, task: DecoderTask) -> Tensor:
     """By how much each target of a task leads the best other token, [T] logits."""
     target_T1 = torch.from_numpy(task.scored_ids).to(logits_TV.device)[:, None]
     own_T = logits_TV.gather(1, target_T1)[:, 0]
-    others_TV = logits_TV.scatter(1, target_T1, float("-inf"))
-    return own_T - others_TV.amax(dim=1)
-
-
-def refinable(model: IcaeModel | KeyValueModel) -> IcaeModel:
-    """A model whose memories can be refined: those of input embeddings.
-
-    Raises:
-        InputError: If it has another form of memory.
-    """
-    if isinstance(model, KeyValueModel):
-        raise InputError(
-            "Memories of this adapter cannot be refined yet.",
-            got=f"model.memory: {model.config.memory}",
-            expected="model.memory: embeddings",
-            fix="Leave refinement out (--prefer speed, no --refine), or use the shipped adapter.",
-        )
-    return model
+    best_T, second_T = logits_TV.topk(2, dim=1).values.unbind(1)
+    return own_T - torch.where(own_T == best_T, second_T, best_T)
 
 
 def refine(
-    model: IcaeModel,
+    form: TorchForm,
     tasks: Sequence[RefineTask],
     config: RefineConfig,
     *,
@@ -312,7 +311,7 @@ def refine(
     them are done others take their places, so memory stays bounded for any number of spans.
 
     Args:
-        model: The model whose frozen decoder reads the slots; no weight of it changes.
+        form: Reads the slots with the frozen decoder; no weight of the model changes.
         tasks: The spans.
         config: When to stop and what to weigh.
         teach: Writes the teachers of spans that are worth it; asked only for a KL term.
@@ -323,15 +322,17 @@ def refine(
         (index into `tasks`, result) in the order in which spans finish. A span that never
         reaches the target gives the best slots met; they are never worse than the first.
     """
-    waiting = deque(enumerate(tasks))
+    # Spans of one length stand side by side: a forward pass pads none of them.
+    waiting = deque(sorted(enumerate(tasks), key=lambda item: -len(item[1].token_ids)))
     active: list[_Work] = []
     settled, total = 0, len(tasks) * config.steps
     while waiting or active:
         if sum(work.places for work in active) <= config.tokens_per_batch / 2:
-            _admit(model, waiting, active, config)
+            _admit(form, waiting, active, config)
         begin = time.perf_counter()
         _ask_teachers(active, teach)
-        done = _step(model, active, config, on_slots)
+        with form.model.gradients_to_inputs():
+            done = _step(form, active, config, on_slots)
         spent = time.perf_counter() - begin
         places = sum(work.places for work in active)
         for work in active:
@@ -345,7 +346,7 @@ def refine(
 
 
 def _admit(
-    model: IcaeModel,
+    form: TorchForm,
     waiting: deque[tuple[int, RefineTask]],
     active: list[_Work],
     config: RefineConfig,
@@ -353,7 +354,7 @@ def _admit(
     """Take up waiting spans until the places are filled; at least one."""
     while waiting and (not active or sum(w.places for w in active) < config.tokens_per_batch):
         index, task = waiting.popleft()
-        active.append(_Work(index, task, model, config))
+        active.append(_Work(index, task, form, config))
 
 
 def _ask_teachers(active: Sequence[_Work], teach: Teach) -> None:
@@ -367,34 +368,28 @@ def _ask_teachers(active: Sequence[_Work], teach: Teach) -> None:
 
 
 def _step(
-    model: IcaeModel, active: Sequence[_Work], config: RefineConfig, on_slots: OnSlots | None
+    form: TorchForm, active: Sequence[_Work], config: RefineConfig, on_slots: OnSlots | None
 ) -> list[_Work]:
     """One forward pass over all spans at work, and a step for those not done yet."""
     done: list[_Work] = []
     with torch.enable_grad():
-        rounded = [work.slots_KD.to(model.dtype) for work in active]
-        memories, tasks = [], []
-        for work, slots_KD in zip(active, rounded, strict=True):
-            for task in work.tasks:
-                memories.append(Slots(slots_KD=slots_KD, spans=[(work.length, len(slots_KD))]))
-                tasks.append(task)
-        logits = iter(model.label_logits(memories, tasks))
-        total: Tensor | None = None
-        going = []
+        asked = [(work.numbers(), work.length, work.tasks) for work in active]
+        logits = iter(form.task_logits(asked))
+        losses, going = [], []
         for work in active:
-            own = [next(logits) for _ in work.tasks]
-            enough = work.note(own[0])
+            written_TV, *taught = [next(logits) for _ in work.tasks]
+            score = score_task(written_TV, work.task)
+            enough = work.note(score, written_TV)
             if on_slots is not None:
-                on_slots(work.index, work.steps, work.best_slots_KD.cpu().numpy())
+                on_slots(work.index, work.steps, work.best_payload)
             if enough or work.is_over():
                 done.append(work)
                 continue
             going.append(work)
-            loss = work.loss(own, config.kl_weight)
-            total = loss if total is None else total + loss
-        if total is not None:
-            gradients = torch.autograd.grad(total, [work.slots_KD for work in going])
+            losses.append(work.loss(score, taught))
+        if going:
+            gradients = torch.autograd.grad(losses, [work.moved for work in going])
             for work, gradient in zip(going, gradients, strict=True):
-                work.slots_KD.grad = gradient
+                work.moved.grad = gradient
                 work.step(config.steps)
     return done

@@ -9,6 +9,7 @@ import functools
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -24,13 +25,36 @@ from icae.decode.torch_rows import read_fronts
 from icae.memory import Embeddings, KeyValueSlots
 from icae.memory.key_value_run import KeyValueRun
 from icae.memory.payload import ReadablePayload
-from icae.model.decoder import KeyValues, joined, places_of, read
-from icae.model.icae import IcaeModel
-from icae.model.key_values import KeyValueModel, layers_of_pairs, pairs_of
+from icae.model.decoder import KeyValues, joined, label_logits, places_of, read
+from icae.model.icae import IcaeModel, Slots
+from icae.model.key_values import KeyValueMemory, KeyValueModel, layers_of_pairs, pairs_of
+from icae.model.objectives import DecoderTask
+from icae.model.positions import document_places
+
+Asked = tuple[Tensor, int, Sequence[DecoderTask]]
+"""Numbers of a span's slots, with gradient, the span's length, and tasks behind them."""
 
 
 class TorchForm(ABC):
-    """One form of memory: the encoder that makes it, and what the decoder reads of it."""
+    """One form of memory: the encoder that makes it, and what the decoder reads of it.
+
+    Attributes:
+        learning_rate: By which share of its scale a refinement step moves a number at first.
+        kl_weight: What keeps refined slots good for more than writing back: the weight of the
+            KL divergence from the decoder that reads the text.
+    """
+
+    model: IcaeModel | KeyValueModel
+    learning_rate: ClassVar[float]
+    kl_weight: ClassVar[float]
+
+    @abstractmethod
+    def scale(self, numbers: Tensor) -> Tensor:
+        """Size of the numbers that slots are made of, as far as it differs among them."""
+
+    @abstractmethod
+    def task_logits(self, asked: Sequence[Asked]) -> list[Tensor]:
+        """Logits [T, V] of every task's scored targets, with gradient to the numbers alone."""
 
     @abstractmethod
     def encode(self, spans: Sequence[TokenIds], slots: Sequence[int]) -> list[ReadablePayload]:
@@ -62,6 +86,23 @@ class SlotForm(TorchForm):
     """Slots: input embeddings, read like tokens."""
 
     model: IcaeModel
+    learning_rate: ClassVar[float] = 0.08
+    kl_weight: ClassVar[float] = 1.0
+
+    def scale(self, numbers: Tensor) -> Tensor:
+        """The RMS of the input embeddings."""
+        return torch.tensor(self.model.embedding_rms, device=numbers.device)
+
+    def task_logits(self, asked: Sequence[Asked]) -> list[Tensor]:
+        """The decoder reads each row anew."""
+        memories: list[Slots] = []
+        tasks: list[DecoderTask] = []
+        for numbers_KD, length, own in asked:
+            slots_KD = numbers_KD.to(self.model.dtype)
+            spans = [(length, len(slots_KD))]
+            memories += [Slots(slots_KD=slots_KD, spans=spans)] * len(own)
+            tasks += own
+        return self.model.label_logits(memories, tasks)
 
     def encode(self, spans: Sequence[TokenIds], slots: Sequence[int]) -> list[ReadablePayload]:
         """Slots [K, D] of each span."""
@@ -114,10 +155,31 @@ class KeyValueForm(TorchForm):
         model: The model; its weights stay what they are.
     """
 
+    learning_rate: ClassVar[float] = 0.04
+    kl_weight: ClassVar[float] = 0.0
+
     def __init__(self, model: KeyValueModel) -> None:
-        self.model = model
+        self.model: KeyValueModel = model
         self.config = model.config
         self._front = functools.cache(self._read_front)
+
+    def scale(self, numbers: Tensor) -> Tensor:
+        """The RMS of the keys, and of the values, of each layer."""
+        return numbers.pow(2).mean(dim=(0, 3, 4), keepdim=True).sqrt()
+
+    def task_logits(self, asked: Sequence[Asked]) -> list[Tensor]:
+        """Gradients reach the upper half of the layers: all would take as many steps [measured]."""
+        rows = []
+        for pairs_KY2HW, length, tasks in asked:
+            upper = len(self.model.turns) // 2
+            layers = tuple(
+                pair if layer >= upper else (pair[0].detach(), pair[1].detach())
+                for layer, pair in enumerate(layers_of_pairs(pairs_KY2HW))
+            )
+            places = document_places([(length, len(pairs_KY2HW))])
+            memory = KeyValueMemory(key_values=layers, places=places)
+            rows += [self.model.row_behind(self._front(t.tokens), memory, t) for t in tasks]
+        return label_logits(self.model.decoder, rows)
 
     def encode(self, spans: Sequence[TokenIds], slots: Sequence[int]) -> list[ReadablePayload]:
         """Keys, as if at position 0, and values [K, Y, 2, H, W] of each span, as stored."""
@@ -169,6 +231,7 @@ class KeyValueForm(TorchForm):
         """Front and memory; a forward pass for every run of verbatim tokens alone."""
         return [self.past(prefix) for prefix in prefixes]
 
+    @torch.no_grad()
     def _read_front(self, objective: Objective) -> KeyValues:
         """Keys and values of the objective tokens before the memory; of none, [1, H, 0, W]."""
         if self.model.config.front:

@@ -13,7 +13,7 @@ from typing import Any, Self
 import numpy as np
 import torch
 
-from icae.compression.refinement import RefineConfig, Refined, RefineTask, refinable, refine
+from icae.compression.refinement import RefineConfig, Refined, RefineTask, refine
 from icae.compression.teachers import TeacherWriter
 from icae.config.spans import chunk_of_tokens, slot_count
 from icae.config.types import FloatArray, TokenIds
@@ -32,8 +32,10 @@ from icae.evals.experiment import RATIOS, Cell, HeldOut, TextExperiment, check_l
 from icae.evals.plots import Lines
 from icae.evals.reconstruction import check_greedy, joined, text_figures
 from icae.evals.tables import Row, columns_of
+from icae.memory.payload import ReadablePayload
 from icae.model import IcaeModel
 from icae.model.encoder import chunk_means
+from icae.model.key_values import KeyValueModel
 
 CONTINUATION = 32
 """Scored tokens of the true continuation."""
@@ -50,8 +52,8 @@ class Refinement(TextExperiment):
         steps: Optimiser steps for each span.
         every: Steps between two rows.
         greedy: Spans, of the samples, that are also decoded freely, before and after.
-        kl: Weight of the KL term; 0 refines for writing back alone.
-        learning_rate: Adam learning rate as a share of the RMS of the input embeddings.
+        kl: Weight of the KL term; 0 refines for writing back alone, None is the form's own.
+        learning_rate: Adam learning rate as in `RefineConfig`.
     """
 
     starts: tuple[str, ...] = STARTS
@@ -59,8 +61,8 @@ class Refinement(TextExperiment):
     every: int = 10
     samples: int = 8
     greedy: int = 8
-    kl: float = 1.0
-    learning_rate: float = 0.08
+    kl: float | None = None
+    learning_rate: float | None = None
 
     name = "refinement"
     title = "Fidelity of slots by refinement steps"
@@ -223,23 +225,26 @@ class Refinement(TextExperiment):
         self, engine: Icae, contexts: Sequence[TokenIds], starts: Sequence[ContextMemory]
     ) -> tuple[list[Refined], dict[int, list[ContextMemory]]]:
         """Every span refined, and the best slots of all at each reported step."""
-        model = refinable(engine.runtime.model)
+        form = engine.runtime.form
         writer = TeacherWriter(
-            decoder=model.decoder, tokenizer=engine.tokenizer, length=CONTINUATION, seed=self.seed
+            decoder=form.model.decoder,
+            tokenizer=engine.tokenizer,
+            length=CONTINUATION,
+            seed=self.seed,
         )
         tasks = [
-            RefineTask(token_ids=ids, slots_KD=start.slots_KD)
+            RefineTask(token_ids=ids, payload=start.parts[0])
             for ids, start in zip(contexts, starts, strict=True)
         ]
         trail = {step: list(starts) for step in self.places}
 
-        def keep(index: int, step: int, slots_KD: FloatArray) -> None:
-            refined = ContextMemory.of_slots(slots_KD, starts[index].spans)
+        def keep(index: int, step: int, payload: ReadablePayload) -> None:
+            refined = ContextMemory(parts=(payload,), spans=starts[index].spans)
             for place in self.places:
                 if place >= step:  # a span that is done keeps its slots
                     trail[place][index] = refined
 
-        done = dict(refine(model, tasks, self.config(), teach=writer.write, on_slots=keep))
+        done = dict(refine(form, tasks, self.config(), teach=writer.write, on_slots=keep))
         return [done[i] for i in range(len(tasks))], trail
 
     def _accuracy(self, refined: Sequence[Refined], step: int) -> Row:
@@ -290,9 +295,16 @@ def start_memories(
         ratio: Context tokens per slot.
         seed: Seed of the noise.
     """
-    model = refinable(runtime.model)
     if start == "encoder":
         return encode_contexts(runtime, contexts, ratio=ratio)
+    model = runtime.model
+    if isinstance(model, KeyValueModel):
+        raise InputError(
+            "Keys and values start from what the encoder makes.",
+            got=f"the start {start}",
+            expected="encoder",
+            fix="Use --starts encoder, or an adapter of model.memory: embeddings.",
+        )
     counts = [slot_count(len(ids), ratio) for ids in contexts]
     if start == "chunk-means":
         made = [mean_slots(model, ids, k) for ids, k in zip(contexts, counts, strict=True)]

@@ -80,6 +80,15 @@ class KeyValueSlots(ReadablePayload):
         none = np.zeros((0, *self.shape.axes), dtype=np.float32)
         return np.concatenate([none, *(run.pairs_KY2HW for run in self.runs)])
 
+    @property
+    def numbers(self) -> FloatArray:
+        """The keys and values."""
+        return self.pairs_KY2HW
+
+    def changed(self, numbers: FloatArray) -> KeyValueSlots:
+        """Other keys and values, stored like these."""
+        return KeyValueSlots(pairs_KY2HW=numbers, dtype=self.runs[0].dtype)
+
     def read_by(self, reader: PayloadReader[Read]) -> Read:
         """Hand the keys and values to the reader."""
         return reader.read_key_values(self)

@@ -88,6 +88,15 @@ class ReadablePayload(ABC):
     def part(self, start: int, end: int) -> Self:
         """Its decoder positions ``start..end``, end exclusive."""
 
+    @property
+    def numbers(self) -> FloatArray:
+        """What gradient steps may change, float32, decoder positions first."""
+        return np.zeros((self.positions, 0), dtype=np.float32)
+
+    def changed(self, numbers: FloatArray) -> Self:
+        """The same with other numbers of that shape, rounded to what a file keeps of them."""
+        return self
+
     @classmethod
     @abstractmethod
     def gather(cls, payloads: Iterable[Payload], provenance: Provenance) -> Self:
@@ -164,6 +173,15 @@ class Embeddings(ReadablePayload):
     def read_by(self, reader: PayloadReader[Read]) -> Read:
         """Hand the slots to the reader."""
         return reader.read_slots(self.slots_KD)
+
+    @property
+    def numbers(self) -> FloatArray:
+        """The slots; a file rounds them as the decoder does when it reads them."""
+        return self.slots_KD
+
+    def changed(self, numbers: FloatArray) -> Embeddings:
+        """Other slots."""
+        return Embeddings(slots_KD=numbers)
 
     def part(self, start: int, end: int) -> Embeddings:
         """The slots ``start..end``."""

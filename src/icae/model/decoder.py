@@ -244,6 +244,12 @@ def stacked(pasts: Sequence[KeyValues | None]) -> tuple[KeyValues, Tensor]:
     known = [past for past in pasts if past is not None]
     if longest == 0 or not known:
         return (), mask_RP
+    if min(lengths) == longest:
+        layers_of_rows = zip(*known, strict=True)
+        return tuple(
+            (torch.cat([keys for keys, _ in rows]), torch.cat([values for _, values in rows]))
+            for rows in layers_of_rows
+        ), mask_RP
     layers: list[tuple[Tensor, Tensor]] = []
     for layer, pair in enumerate(known[0]):
         keys, values = (t.new_zeros(len(pasts), t.shape[1], longest, t.shape[3]) for t in pair)

@@ -157,7 +157,7 @@ class KeyValueModel(MemoryModel[KeyValueMemory]):
         """Teacher-forced pass of the frozen decoder; see `MemoryModel.label_logits`."""
         fronts = {name: self.read_front(name) for name in {task.tokens for task in tasks}}
         rows = [
-            self._row(memory, task, fronts[task.tokens])
+            self.row_behind(fronts[task.tokens], memory, task)
             for memory, task in zip(memories, tasks, strict=True)
         ]
         return label_logits(self.decoder, rows)
@@ -209,9 +209,10 @@ class KeyValueModel(MemoryModel[KeyValueMemory]):
 
     def row(self, memory: KeyValueMemory, task: DecoderTask) -> DecoderRow:
         """``[front ; memory ; objective tokens ; ids]``; written back on the document's axis."""
-        return self._row(memory, task, self.read_front(task.tokens))
+        return self.row_behind(self.read_front(task.tokens), memory, task)
 
-    def _row(self, memory: KeyValueMemory, task: DecoderTask, front: KeyValues) -> DecoderRow:
+    def row_behind(self, front: KeyValues, memory: KeyValueMemory, task: DecoderTask) -> DecoderRow:
+        """The row behind the objective tokens in front, which were read."""
         front_end = self.config.front
         behind_MD = self.markers(task.tokens)[-self.config.objective_tokens :]
         lead = self.lead(task.tokens)

@@ -10,44 +10,75 @@ import torch
 
 from icae.compression.refinement import RefineConfig, RefineTask, refine, steps_left, target_leads
 from icae.compression.teachers import TeacherWriter
+from icae.decode.torch import TorchRuntime
+from icae.decode.torch_forms import form_of
 from icae.errors import ConfigError
 from icae.model import PlainRow, Slots, plain_logits, token_kl, weight_hash
 from icae.model.objectives import autoencoding
 
+KEY_VALUES: dict[str, Any] = {
+    "memory": "key-values",
+    "framing": "between",
+    "objective_tokens": 2,
+    "lora_targets": "all-linear",
+}
 
-def task(model: Any, ids: Any, slots: int = 4, **more: Any) -> RefineTask:
-    with torch.no_grad():
-        (slots_KD,) = model.encode_spans([ids], [slots])
-    return RefineTask(token_ids=ids, slots_KD=slots_KD.float().numpy(), **more)
+
+def task(model: Any, ids: Any, slots: int = 4) -> RefineTask:
+    (payload,) = TorchRuntime(model).encode([ids], [slots])
+    return RefineTask(token_ids=ids, payload=payload)
 
 
 def run(model: Any, tasks: list[RefineTask], **config: Any) -> dict[int, Any]:
-    return dict(refine(model, tasks, RefineConfig(kl_weight=0.0, **config)))
+    return dict(refine(form_of(model), tasks, RefineConfig(kl_weight=0.0, **config)))
 
 
-def test_slots_reach_a_text_that_the_encoder_misses(model: Any, random_ids: Any) -> None:
+@pytest.fixture(params=[{}, KEY_VALUES], ids=["slots", "key-values"])
+def either(request: pytest.FixtureRequest, build_model: Any) -> Any:
+    """A model of each form."""
+    return build_model(**request.param)
+
+
+def test_slots_reach_a_text_that_the_encoder_misses(either: Any, random_ids: Any) -> None:
     config = {"steps": 80, "target": 1.0, "learning_rate": 0.3, "slack": np.inf}
-    (found,) = run(model, [task(model, random_ids(8))], **config).values()
+    (found,) = run(either, [task(either, random_ids(8))], **config).values()
     assert found.history[0] < 0.5
     assert found.token_fidelity.share > found.history[0] + 0.3
     assert len(found.history) == found.steps + 1
-    assert found.slots_KD.dtype == np.float32
+    assert found.payload.numbers.dtype == np.float32
 
 
-def test_result_has_the_fidelity_that_the_decoder_shows(model: Any, random_ids: Any) -> None:
+def test_result_has_the_fidelity_that_the_decoder_shows(either: Any, random_ids: Any) -> None:
     ids = random_ids(8)
-    (found,) = run(model, [task(model, ids)], steps=20, target=1.0).values()
-    (score,) = model.score(
-        [Slots(slots_KD=torch.from_numpy(found.slots_KD).to(model.dtype), spans=[(8, 4)])],
-        [autoencoding(ids)],
-    )
-    assert score.correct_T.numpy().tolist() == found.token_fidelity.reproduced.tolist()
+    (found,) = run(either, [task(either, ids)], steps=20, target=1.0).values()
+    (fidelity,) = TorchRuntime(either).fidelity([found.payload], [ids])
+    assert fidelity.reproduced.tolist() == found.token_fidelity.reproduced.tolist()
+    (again,) = run(either, [RefineTask(token_ids=ids, payload=found.payload)], steps=1).values()
+    assert again.history[0] == found.token_fidelity.share
 
 
-def test_refined_slots_are_never_worse_than_those_before(model: Any, random_ids: Any) -> None:
-    found = run(
-        model, [task(model, random_ids(8, seed)) for seed in range(3)], steps=3, learning_rate=50.0
-    )
+def test_upper_layers_alone_change_and_the_lower_ones_keep_their_numbers(
+    build_model: Any, random_ids: Any
+) -> None:
+    model = build_model(**KEY_VALUES)
+    own = task(model, random_ids(8))
+    (found,) = run(model, [own], steps=2, target=1.0, slack=np.inf, patience=9).values()
+    before, after = own.payload.numbers, found.payload.numbers
+    np.testing.assert_array_equal(after[:, 0], before[:, 0])
+    assert np.abs(after[:, 1] - before[:, 1]).min() > 0
+
+
+def test_refining_leaves_the_attention_of_the_decoder_as_it_was(
+    either: Any, random_ids: Any
+) -> None:
+    before = either.decoder.config._attn_implementation
+    run(either, [task(either, random_ids(8))], steps=1)
+    assert either.decoder.config._attn_implementation == before == "sdpa"
+
+
+def test_refined_slots_are_never_worse_than_those_before(either: Any, random_ids: Any) -> None:
+    tasks = [task(either, random_ids(8, seed)) for seed in range(3)]
+    found = run(either, tasks, steps=3, learning_rate=50.0)
     for result in found.values():
         assert result.token_fidelity.share >= result.history[0]
 
@@ -67,7 +98,11 @@ def test_span_leaves_only_when_its_tokens_lead_by_the_margin(model: Any, random_
         config = {"steps": 200, "target": 1.0, "margin": margin, "patience": 200, "slack": np.inf}
         (found,) = run(model, [own], **config).values()
         (logits_TV,) = model.label_logits(
-            [Slots(slots_KD=torch.from_numpy(found.slots_KD).to(model.dtype), spans=[(8, 8)])],
+            [
+                Slots(
+                    slots_KD=torch.from_numpy(found.payload.numbers).to(model.dtype), spans=[(8, 8)]
+                )
+            ],
             [autoencoding(own.token_ids)],
         )
         leads[margin] = target_leads(logits_TV.detach(), autoencoding(own.token_ids)).numpy()
@@ -108,14 +143,14 @@ def test_teachers_are_asked_for_once_and_only_for_spans_behind_the_probe_with_a_
 
     hopeless = task(model, random_ids(16), slots=1)
     config = RefineConfig(steps=30, target=1.0, probe=5, learning_rate=0.01)
-    (found,) = dict(refine(model, [hopeless], config, teach=teach)).values()
+    (found,) = dict(refine(form_of(model), [hopeless], config, teach=teach)).values()
     assert found.steps == 5
     tasks = [task(model, random_ids(8, i), slots=8) for i in range(3)]
     without_kl = RefineConfig(steps=1, target=1.0, kl_weight=0.0)
-    dict(refine(model, tasks, without_kl, teach=teach))
+    dict(refine(form_of(model), tasks, without_kl, teach=teach))
     assert asked == []
     config = RefineConfig(steps=4, target=1.0, probe=2, slack=np.inf)
-    dict(refine(model, tasks, config, teach=teach))
+    dict(refine(form_of(model), tasks, config, teach=teach))
     assert asked == [3]
 
 
@@ -123,7 +158,11 @@ def test_every_step_is_reported_and_what_a_finished_span_saved(model: Any, rando
     seen: list[tuple[int, int]] = []
     tasks = [task(model, random_ids(8, i)) for i in range(2)]
     config = RefineConfig(steps=6, target=1.0, kl_weight=0.0, probe=6)
-    dict(refine(model, tasks, config, on_step=lambda done, total: seen.append((done, total))))
+    dict(
+        refine(
+            form_of(model), tasks, config, on_step=lambda done, total: seen.append((done, total))
+        )
+    )
     assert [total for _, total in seen] == [12] * len(seen)
     assert seen[0][0] > 0
     assert [done for done, _ in seen] == sorted(done for done, _ in seen)
@@ -131,14 +170,14 @@ def test_every_step_is_reported_and_what_a_finished_span_saved(model: Any, rando
 
 
 def test_spans_do_not_influence_each_other_in_batches_of_any_size(
-    model: Any, random_ids: Any
+    either: Any, random_ids: Any
 ) -> None:
-    tasks = [task(model, random_ids(6 + i, i), slots=2 + i) for i in range(3)]
-    together = run(model, tasks, steps=5, target=1.0)
-    one_by_one = run(model, tasks, steps=5, target=1.0, tokens_per_batch=1)
+    tasks = [task(either, random_ids(6 + i, i), slots=2 + i) for i in range(3)]
+    together = run(either, tasks, steps=5, target=1.0)
+    one_by_one = run(either, tasks, steps=5, target=1.0, tokens_per_batch=1)
     assert sorted(together) == sorted(one_by_one) == [0, 1, 2]
     for i, found in together.items():
-        np.testing.assert_allclose(one_by_one[i].slots_KD, found.slots_KD, atol=1e-4)
+        np.testing.assert_allclose(one_by_one[i].payload.numbers, found.payload.numbers, atol=1e-4)
 
 
 def test_span_that_does_not_get_better_is_given_up(model: Any, random_ids: Any) -> None:
@@ -148,12 +187,12 @@ def test_span_that_does_not_get_better_is_given_up(model: Any, random_ids: Any) 
 
 
 def test_no_weight_of_the_model_changes_and_none_has_a_gradient(
-    model: Any, random_ids: Any
+    either: Any, random_ids: Any
 ) -> None:
-    before = weight_hash(model.decoder), {k: v.clone() for k, v in model.trainable().items()}
-    run(model, [task(model, random_ids(8))], steps=3, target=1.0)
-    assert weight_hash(model.decoder) == before[0]
-    for name, weight in model.trainable().items():
+    before = weight_hash(either.decoder), {k: v.clone() for k, v in either.trainable().items()}
+    run(either, [task(either, random_ids(8))], steps=3, target=1.0)
+    assert weight_hash(either.decoder) == before[0]
+    for name, weight in either.trainable().items():
         assert torch.equal(weight, before[1][name])
         assert weight.grad is None
 
@@ -176,8 +215,8 @@ def test_kl_term_keeps_the_slots_closer_to_the_full_context(
     start = task(model, ids)
     alone = run(model, [start], steps=40, target=1.0, slack=np.inf)[0]
     config = RefineConfig(steps=40, target=1.0, kl_weight=1.0, probe=0, slack=np.inf)
-    both = dict(refine(model, [start], config, teach=lambda contexts: [teachers]))[0]
-    assert distance(both.slots_KD) < distance(alone.slots_KD)
+    both = dict(refine(form_of(model), [start], config, teach=lambda contexts: [teachers]))[0]
+    assert distance(both.payload.numbers) < distance(alone.payload.numbers)
 
 
 def test_teachers_repeat_with_the_same_seed_and_are_what_the_plain_decoder_says(

@@ -102,16 +102,14 @@ def test_a_span_that_was_written_back_stays_where_it_was(
 
     def refine(model: Any, tasks: Any, config: Any, *, teach: Any, on_slots: Any) -> Any:
         for i in (1, 0):
-            slots_KD = tasks[i].slots_KD
+            start = tasks[i].payload
             for step in range(len(histories[i])):
-                on_slots(i, step, slots_KD + step)
-            (fidelity,) = engine.runtime.fidelity(
-                [Embeddings(slots_KD=slots_KD)], [tasks[i].token_ids]
-            )
+                on_slots(i, step, start.changed(start.numbers + step))
+            (fidelity,) = engine.runtime.fidelity([start], [tasks[i].token_ids])
             yield (
                 i,
                 Refined(
-                    slots_KD=slots_KD,
+                    payload=start,
                     token_fidelity=fidelity,
                     steps=len(histories[i]) - 1,
                     seconds=2.0 + i,
@@ -140,14 +138,13 @@ def test_greedy_text_is_that_of_the_best_slots_at_each_step(
     def refine(model: Any, tasks: Any, config: Any, *, on_slots: Any, **more: Any) -> Any:
         for i, last in ((0, 1), (1, 4)):
             for step in range(last + 1):
-                on_slots(i, step, np.full_like(tasks[i].slots_KD, 10 * i + step))
-            (fidelity,) = engine.runtime.fidelity(
-                [Embeddings(slots_KD=tasks[i].slots_KD)], [tasks[i].token_ids]
-            )
+                own = np.full_like(tasks[i].payload.numbers, 10 * i + step)
+                on_slots(i, step, Embeddings(slots_KD=own))
+            (fidelity,) = engine.runtime.fidelity([tasks[i].payload], [tasks[i].token_ids])
             yield (
                 i,
                 Refined(
-                    slots_KD=tasks[i].slots_KD,
+                    payload=tasks[i].payload,
                     token_fidelity=fidelity,
                     steps=last,
                     seconds=1.0,
