@@ -71,9 +71,15 @@ def require_one_file(memories: Sequence[Path], mode: Mode) -> None:
 def use_kv(icae: Reader, memory: Memory, path: Path, *, keep: Keep) -> None:
     """Take the cache beside a memory, and write it where it is missing or does not fit.
 
-    A cache that cannot be written never stands in the way of an answer.
+    A cache that cannot be written never stands in the way of an answer; of keys and values none
+    is kept, as they are one.
     """
     from icae.decode import kv_file
+
+    if all(span.kind == "key-values" for span in memory.spans):
+        if keep == "always":
+            console.note("No key-value cache was kept: the memory is one.")
+        return
 
     state = kv_file.load_kv(icae, memory, path)
     if state == "loaded" or (state == "absent" and keep == "renew"):

@@ -1,0 +1,63 @@
+"""A server whose memories are keys and values."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from icae.engine import Icae
+from icae.memory import memory_bytes, memory_from_bytes
+
+FILE = {"Content-Type": "application/octet-stream"}
+
+
+@pytest.fixture
+def engine(build_engine: Callable[..., Icae]) -> Icae:
+    return build_engine(
+        memory="key-values", framing="between", objective_tokens=2, lora_targets="all-linear"
+    )
+
+
+def test_memories_are_made_longer_asked_and_taken_out_and_in(
+    engine: Icae, serve: Callable[..., Any], text: str
+) -> None:
+    server = serve()
+    made = server.make_memory()
+    with server.client() as http:
+        longer = http.post(f"/v1/memories/{made['id']}/append", json={"text": "It ran."}).json()
+        data = http.get(f"/v1/memories/{made['id']}/file").content
+        taken = http.post("/v1/memories/import", content=data, headers=FILE).json()
+        kinds = {one["kind"] for one in http.get(f"/v1/memories/{made['id']}/spans").json()["spans"]}
+    memory = memory_from_bytes(data, where="the response")
+    expected = engine.append(engine.compress(text, name="fox"), "It ran.")
+
+    assert {span.kind for span in memory.spans} == {"key-values"}
+    assert memory.documents[0].source == expected.documents[0].source
+    assert kinds == {"slots"}
+    assert longer["positions"] == taken["positions"] == memory.positions
+    answer = engine.ask(memory, "Where?", max_new_tokens=6).text
+    assert [server.ask(one["id"]) for one in (made, taken, made)] == [answer] * 3
+
+
+def test_a_minimal_fidelity_and_a_long_message_are_held(serve: Callable[..., Any]) -> None:
+    server = serve(longest_message=40)
+    assert server.make_memory(min_fidelity=0.9)["fidelity"] >= 0.9
+    said = server.chat("The fox is in the inn. " * 12 + "\n\nWhere?")
+    assert said.usage.prompt_tokens < 150
+
+
+def test_a_memory_of_the_other_form_is_refused_with_both(
+    serve: Callable[..., Any], build_engine: Callable[..., Icae]
+) -> None:
+    server = serve()
+    data = memory_bytes(build_engine().compress("The fox is in the inn."))
+    with server.client() as http:
+        told = http.post("/v1/memories/import", content=data, headers=FILE)
+
+    assert told.status_code == 409
+    message = told.json()["error"]["message"]
+    assert "form" in message
+    assert "key-values" in message
+    assert "icae upgrade" in message
