@@ -9,8 +9,10 @@ from dataclasses import replace
 import numpy as np
 
 from icae.config.spans import plan_spans
+from icae.config.types import KeyValueShape
 from icae.memory import (
     Embeddings,
+    KeyValueSlots,
     Memory,
     MemoryDocument,
     Provenance,
@@ -18,6 +20,7 @@ from icae.memory import (
     TokenFidelity,
     hash_token_ids,
 )
+from icae.memory.provenance import KEY_VALUE_DTYPE, KeyValueDtype
 
 
 def make_provenance(adapter_hash: str = "a" * 64, *, hidden_size: int = 3) -> Provenance:
@@ -89,3 +92,21 @@ def with_spans(memory: Memory, spans: Iterable[Span]) -> Memory:
         for document in memory.documents
     ]
     return replace(memory, documents=tuple(documents))
+
+
+def in_key_values(memory: Memory, dtype: KeyValueDtype = KEY_VALUE_DTYPE) -> Memory:
+    """The memory with random keys and values in place of its slots; 2 layers of 1 head of 3."""
+    rng = np.random.default_rng(0)
+    shape = KeyValueShape(layers=2, heads=1, width=3)
+    provenance = replace(memory.provenance, key_values=shape, slot_dtype=dtype)
+    documents = []
+    for document in memory.documents:
+        spans = []
+        for span in document.spans:
+            if span.kind == "slots":
+                pairs = rng.normal(size=(span.slots, *shape.axes)).astype(np.float32)
+                payload = KeyValueSlots(pairs_KY2HW=pairs, dtype=dtype)
+                span = replace(span, payload=payload, recall=0.25)
+            spans.append(span)
+        documents.append(replace(document, spans=tuple(spans)))
+    return replace(memory, documents=tuple(documents), provenance=provenance)

@@ -36,8 +36,17 @@ def test_json_holds_the_figures(payload, loaded, tiny, document) -> None:
     told = payload("compress", document, "--ratio", 2)
     memory = Memory.load(document.with_suffix(".icae"))
     assert set(told) == {
-        *("output", "tokens", "slots", "verbatim_tokens", "positions", "ratio", "fidelity"),
-        *("spans", "kv_bytes", "file_bytes", "seconds", "adapter"),
+        *(
+            "output",
+            "tokens",
+            "slots",
+            "verbatim_tokens",
+            "positions",
+            "ratio",
+            "fidelity",
+            "recall",
+        ),
+        *("fidelity", "recall", "spans", "kv_bytes", "file_bytes", "seconds", "adapter"),
     }
     assert told["output"] == str(document.with_suffix(".icae"))
     assert (told["tokens"], told["slots"]) == (memory.tokens, memory.slot_count)

@@ -12,10 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from icae.config.types import KeyValueShape
 from icae.memory import (
     Embeddings,
-    KeyValueSlots,
     Memory,
     MemoryDocument,
     Provenance,
@@ -24,7 +22,7 @@ from icae.memory import (
     memory_bytes,
 )
 from icae.memory.provenance import KEY_VALUE_DTYPES, KeyValueDtype
-from word_memories import make_provenance
+from word_memories import in_key_values, make_provenance
 
 # Astral, combining and CJK characters: code points, UTF-8 bytes and UTF-16 units all differ.
 TEXTS = ("Der Fluß 𝔘nd e\u0301in 漢字-Text.\n", 'plain "quoted" text\x00\t🙂')
@@ -110,27 +108,7 @@ def mixed(build: Callable[..., Memory]) -> Memory:
 
 @pytest.fixture
 def as_key_values() -> Callable[[Memory, KeyValueDtype], Memory]:
-    """The memory with random keys and values in place of its slots; 2 layers of 1 head of 3."""
-
-    def convert(memory: Memory, dtype: KeyValueDtype) -> Memory:
-        rng = np.random.default_rng(0)
-        shape = KeyValueShape(layers=2, heads=1, width=3)
-        spans = []
-        for span in memory.spans:
-            if span.kind == "slots":
-                pairs = rng.normal(size=(span.slots, *shape.axes)).astype(np.float32)
-                payload = KeyValueSlots(pairs_KY2HW=pairs, dtype=dtype)
-                span = replace(span, payload=payload, recall=0.25)
-            spans.append(span)
-        own = iter(spans)
-        documents = [
-            replace(document, spans=tuple(next(own) for _ in document.spans))
-            for document in memory.documents
-        ]
-        provenance = replace(memory.provenance, key_values=shape, slot_dtype=dtype)
-        return replace(memory, documents=tuple(documents), provenance=provenance)
-
-    return convert
+    return in_key_values
 
 
 @pytest.fixture(params=KEY_VALUE_DTYPES)

@@ -9,6 +9,7 @@ from icae.errors import ConflictError, InputError, StoreError
 from icae.memory import Memory
 from icae.store import NewMemory, SqliteStore, create_store, open_store
 from icae.store.migrations import MIGRATIONS
+from word_memories import in_key_values
 
 
 def put(store: SqliteStore, name: str, memory: Memory):
@@ -23,6 +24,18 @@ def test_memory_comes_back_as_it_was(store, build, text_of, tmp_path) -> None:
         assert store.load(reference) == memory
     store.export("report", tmp_path / "out.icae")
     assert Memory.load(tmp_path / "out.icae") == memory
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "int8"])
+def test_keys_and_values_come_back_as_they_were(store, build, text_of, dtype) -> None:
+    memory = in_key_values(build(text_of(300)), dtype)
+    put(store, "report", memory)
+    assert store.load("report") == memory
+    assert store.get("report").provenance == memory.provenance
+    assert [hit.key for hit in store.search("filler7", made_by=memory.provenance)]
+    assert store.verify() == []
+    put(store, "slots", build(text_of(300)))
+    assert len(store.records()) == 2
 
 
 def test_record_says_what_is_stored(store, build, text_of) -> None:
