@@ -20,7 +20,7 @@ from icae.decode.reader import OldTurns
 from icae.decode.torch_folding import Leaving
 from icae.memory import Memory, Span
 from icae.memory.payload import ReadablePayload
-from icae.model import render_prompt
+from icae.model import render_prompt, tokenize_with_offsets
 
 NAME = "conversation"
 """Name of the document that old turns become."""
@@ -93,5 +93,8 @@ def _left_out(longer: TokenIds, shorter: TokenIds) -> tuple[int, int]:
 def _as_text(compressor: Compressor, ids: TokenIds) -> TokenizedText | None:
     """Tokens as text, or None if that text has other tokens."""
     text = compressor.tokenizer.decode(ids.tolist(), skip_special_tokens=False)
-    tokens = compressor.tokenize(text) if text.strip() else None
-    return tokens if tokens is not None and np.array_equal(tokens.ids, ids) else None
+    if not text.strip():
+        return None
+    again, offsets = tokenize_with_offsets(compressor.tokenizer, text, control=True)
+    same = np.array_equal(again, ids)
+    return TokenizedText(text=text, ids=again, offsets=offsets) if same else None

@@ -57,7 +57,11 @@ def tokenize(tokenizer: TokenizerLike, texts: Sequence[str]) -> list[list[int]]:
         return []
     # verbose=False mutes the warning about the model's window: spans are cut later.
     encoded = tokenizer(
-        list(texts), add_special_tokens=False, return_attention_mask=False, verbose=False
+        list(texts),
+        add_special_tokens=False,
+        split_special_tokens=True,
+        return_attention_mask=False,
+        verbose=False,
     )
     ids: list[list[int]] = encoded["input_ids"]
     return ids

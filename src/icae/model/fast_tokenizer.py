@@ -58,12 +58,14 @@ class FastTokenizer:
 
         Args:
             text: The text.
-            options: ``add_special_tokens`` (default True); others, which change what
+            options: ``add_special_tokens`` (default True), ``split_special_tokens`` (default
+                False): special tokens in the text are text; others, which change what
                 transformers returns or prints but no id, are taken and left.
 
         Returns:
             ``input_ids``, and the ``offset_mapping`` of each, (start, end) in characters.
         """
+        self.backend_tokenizer.encode_special_tokens = bool(options.get("split_special_tokens"))
         encoded = self.backend_tokenizer.encode(
             text, add_special_tokens=bool(options.get("add_special_tokens", True))
         )

@@ -1,7 +1,13 @@
-"""Rendering prompts with the tokenizer's own chat template, the same way everywhere."""
+"""Text to token ids, the same way everywhere, and prompts by the tokenizer's own chat template.
+
+Text is never control: a special token that stands in a document, a question or an earlier answer
+is encoded as the characters it is written with. Only the template writes special tokens.
+"""
 
 from __future__ import annotations
 
+import re
+import threading
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -66,14 +72,30 @@ class Tokenizer(Protocol):
         ...
 
 
+_ENCODING = threading.Lock()
+"""Held while a tokenizer encodes: whether special tokens are text is a state of its own."""
+
 CHAT = AskingConfig()
 """How memories are asked where an adapter says nothing else."""
 
 
 def tokenize(tokenizer: Tokenizer, text: str) -> TokenIds:
     """Token ids of plain text, without special tokens; the same in training and inference."""
-    ids = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
-    return np.asarray(ids, dtype=np.int64)
+    return np.asarray(_encode(tokenizer, text)["input_ids"], dtype=np.int64)
+
+
+def _encode(
+    tokenizer: Tokenizer, text: str, *, control: bool = False, offsets: bool = False
+) -> Mapping[str, Any]:
+    """Encode a text; special tokens in it are text, or what they stand for (`control`)."""
+    with _ENCODING:
+        return tokenizer(
+            text,
+            add_special_tokens=False,
+            split_special_tokens=not control,
+            return_offsets_mapping=offsets,
+            verbose=False,
+        )
 
 
 def tokenize_context(tokenizer: Tokenizer, text: str, asking: AskingConfig) -> TokenIds:
@@ -82,7 +104,7 @@ def tokenize_context(tokenizer: Tokenizer, text: str, asking: AskingConfig) -> T
 
 
 def tokenize_with_offsets(
-    tokenizer: Tokenizer, text: str, begin: Sequence[int] = ()
+    tokenizer: Tokenizer, text: str, begin: Sequence[int] = (), *, control: bool = False
 ) -> tuple[TokenIds, list[int]]:
     """Token ids of a document and the character at which each token starts.
 
@@ -90,6 +112,8 @@ def tokenize_with_offsets(
         tokenizer: The base model's tokenizer.
         text: The document.
         begin: Token ids before those of the text.
+        control: Whether special tokens in the text are what they stand for, as in a prompt that
+            was rendered and decoded.
 
     Raises:
         InputError: If the text is blank or not valid Unicode.
@@ -105,7 +129,7 @@ def tokenize_with_offsets(
             got=f"a lone surrogate at character {error.start}",
             fix="Decode the file with the right encoding.",
         ) from error
-    encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+    encoded = _encode(tokenizer, text, control=control, offsets=True)
     ids = np.array([*begin, *encoded["input_ids"]], dtype=np.int64)
     return ids, [0] * len(begin) + [start for start, _ in encoded["offset_mapping"]]
 
@@ -147,8 +171,30 @@ def render_prompt(
             {"role": "assistant", "content": assistant},
         ]
     messages.append({"role": "user", "content": question})
-    text = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
-    return tokenize(tokenizer, text)
+    return _render(tokenizer, messages)
+
+
+def _render(tokenizer: Tokenizer, messages: Sequence[Mapping[str, str]]) -> TokenIds:
+    """Token ids of a conversation: the template's special tokens, and contents as text."""
+    known = tokenizer.backend_tokenizer.get_added_tokens_decoder().values()
+    special = re.compile("|".join(re.escape(t.content) for t in known if t.special) or r"(?!)")
+    said = "".join(message["content"] for message in messages)
+    if not special.search(said):
+        text = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+        return np.asarray(_encode(tokenizer, text, control=True)["input_ids"], dtype=np.int64)
+    mark = next(c for c in map(chr, range(0xE000, 0xF900)) if c not in said)
+    guarded = [
+        {**m, "content": special.sub(lambda found: found[0][0] + mark + found[0][1:], m["content"])}
+        for m in messages
+    ]
+    text = tokenizer.apply_chat_template(guarded, add_generation_prompt=True, tokenize=False)
+    ids, end = [], 0
+    for found in special.finditer(text):
+        ids += tokenize(tokenizer, text[end : found.start()].replace(mark, "")).tolist()
+        ids.append(tokenizer.backend_tokenizer.token_to_id(found[0]))
+        end = found.end()
+    ids += tokenize(tokenizer, text[end:].replace(mark, "")).tolist()
+    return np.array(ids, dtype=np.int64)
 
 
 def render_full_prompt(tokenizer: Tokenizer, context: str, question: str) -> TokenIds:
