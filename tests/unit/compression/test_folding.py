@@ -14,7 +14,7 @@ from icae.decode.conversation import Conversation
 from icae.decode.prefix import Prefix, ReadSoFar
 from icae.engine import Icae
 from icae.memory import KeyValueSlots
-from icae.model import render_prompt, tokenize
+from icae.model import render_prompt, tokenize_with_offsets
 from icae.model.decoder import places_of, read
 from icae.model.key_values import KeyValueModel
 
@@ -174,7 +174,8 @@ def test_older_turns_keep_their_text_and_grow_at_the_end(engine: Icae) -> None:
     source = grown.documents[0].require_source()
     assert source.startswith(said)
     assert TURNS[1][1] in source
-    assert grown.tokens == len(tokenize(engine.tokenizer, source))
+    ids, _ = tokenize_with_offsets(engine.tokenizer, source, control=True)
+    assert grown.tokens == len(ids)
     assert grown.positions == sum(-(-span.tokens // 4) for span in grown.spans)
 
 

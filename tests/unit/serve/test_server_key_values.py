@@ -29,7 +29,9 @@ def test_memories_are_made_longer_asked_and_taken_out_and_in(
         longer = http.post(f"/v1/memories/{made['id']}/append", json={"text": "It ran."}).json()
         data = http.get(f"/v1/memories/{made['id']}/file").content
         taken = http.post("/v1/memories/import", content=data, headers=FILE).json()
-        kinds = {one["kind"] for one in http.get(f"/v1/memories/{made['id']}/spans").json()["spans"]}
+        kinds = {
+            one["kind"] for one in http.get(f"/v1/memories/{made['id']}/spans").json()["spans"]
+        }
     memory = memory_from_bytes(data, where="the response")
     expected = engine.append(engine.compress(text, name="fox"), "It ran.")
 
