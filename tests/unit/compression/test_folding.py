@@ -14,7 +14,7 @@ from icae.decode.conversation import Conversation
 from icae.decode.prefix import Prefix, ReadSoFar
 from icae.engine import Icae
 from icae.memory import KeyValueSlots
-from icae.model import render_prompt, tokenize_with_offsets
+from icae.model import render_prompt, tokenize, tokenize_with_offsets
 from icae.model.decoder import places_of, read
 from icae.model.key_values import KeyValueModel
 
