@@ -19,6 +19,7 @@ from icae.config import ModelConfig
 from icae.config.types import FloatArray, Objective, TokenIds
 from icae.memory import Embeddings, KeyValueSlots, Memory
 from icae.memory.forms import FORMS
+from icae.memory.key_value_run import DIGEST_BYTES
 from icae.memory.payload import ReadablePayload
 from icae.model.positions import decoder_positions, document_places, key_value_positions
 
@@ -120,8 +121,7 @@ class _PartBytes:
         return "tokens", np.ascontiguousarray(token_ids, dtype="<i8").tobytes()
 
     def read_key_values(self, slots: KeyValueSlots) -> tuple[str, bytes]:
-        packed = [data for run in slots.runs for data in run.pack().values()]
-        return "key-values", b"".join(packed)
+        return "key-values", b"".join(digest for run in slots.runs for digest in run.slot_digests)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -190,10 +190,6 @@ def writing_back(prefixes: Sequence[Prefix]) -> tuple[list[Request], list[int]]:
     return requests, [sum(tokens for tokens, _ in prefix.spans) for prefix in prefixes]
 
 
-KEY_BYTES = 16
-"""Bytes of the digest that stands for a slot."""
-
-
 @dataclass(frozen=True, kw_only=True)
 class ReadSoFar:
     """What was read into a cache.
@@ -249,18 +245,10 @@ class _Keys:
 
     def read_slots(self, slots_KD: FloatArray) -> list[Hashable]:
         rows = np.ascontiguousarray(slots_KD, dtype="<f4")
-        return [hashlib.blake2b(row, digest_size=KEY_BYTES).digest() for row in rows]
+        return [hashlib.blake2b(row, digest_size=DIGEST_BYTES).digest() for row in rows]
 
     def read_tokens(self, token_ids: TokenIds) -> list[Hashable]:
         return [int(i) for i in token_ids]
 
     def read_key_values(self, slots: KeyValueSlots) -> list[Hashable]:
-        keys: list[Hashable] = []
-        for run in slots.runs:
-            steps = b"" if run.steps_Y2HW is None else run.steps_Y2HW.tobytes()
-            shared = hashlib.blake2b(steps, digest_size=KEY_BYTES)
-            for row in run.codes_KY2HW:
-                own = shared.copy()
-                own.update(np.ascontiguousarray(row).reshape(-1).data)
-                keys.append(own.digest())
-        return keys
+        return [digest for run in slots.runs for digest in run.slot_digests]

@@ -23,7 +23,6 @@ from icae.decode.torch_folding import Folding, Leaving
 from icae.decode.torch_kv import LastRead
 from icae.decode.torch_rows import read_fronts
 from icae.memory import Embeddings, KeyValueSlots
-from icae.memory.key_value_run import KeyValueRun
 from icae.memory.payload import ReadablePayload
 from icae.model.decoder import KeyValues, joined, label_logits, places_of, read
 from icae.model.icae import IcaeModel, Slots
@@ -260,20 +259,21 @@ class _Behind:
 
     def read_key_values(self, slots: KeyValueSlots) -> KeyValues:
         """Keys are turned to their positions; bfloat16 goes to the device as it is."""
-        pairs = torch.cat([_pairs(run, self.model.device) for run in slots.runs])
+        pairs = _numbers(slots, self.model.device)
         if self.model.dtype == torch.float32:
             pairs = pairs.float()
         return joined([self.past, self.model.place(layers_of_pairs(pairs), self.positions)])
 
 
-def _pairs(run: KeyValueRun, device: torch.device) -> Tensor:
-    """The numbers of a run [K, Y, 2, H, W]: bfloat16, or float32 where codes have steps."""
-    # Copied, as torch wants arrays that can be written.
-    codes = torch.from_numpy(run.codes_KY2HW.copy()).to(device)
-    if run.steps_Y2HW is None:
+def _numbers(slots: KeyValueSlots, device: torch.device) -> Tensor:
+    """The numbers [K, Y, 2, H, W]: bfloat16, or float32 where codes have steps; copied once."""
+    codes = torch.from_numpy(np.concatenate([run.codes_KY2HW for run in slots.runs])).to(device)
+    steps = [run.steps_Y2HW for run in slots.runs if run.steps_Y2HW is not None]
+    if not steps:
         return codes.view(torch.bfloat16)
-    steps = torch.from_numpy(run.steps_Y2HW.copy()).to(device)
-    return codes.float() * steps.view(torch.bfloat16).float()
+    steps_RY2HW = torch.from_numpy(np.stack(steps)).to(device).view(torch.bfloat16).float()
+    sizes_R = torch.tensor([len(run) for run in slots.runs], device=device)
+    return codes.float() * steps_RY2HW.repeat_interleave(sizes_R, dim=0)
 
 
 def form_of(model: IcaeModel | KeyValueModel) -> TorchForm:

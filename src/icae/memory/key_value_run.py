@@ -8,6 +8,8 @@ Shapes: K slots, Y layers, H key-value heads, W head width.
 
 from __future__ import annotations
 
+import functools
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -28,6 +30,10 @@ STEPS = "key_value_steps"
 """Name of the tensor that keeps the steps, a row for each run."""
 
 LARGEST_CODE = 127
+
+DIGEST_BYTES = 16
+"""Bytes of the digest that stands for a slot."""
+
 _SIGN = 0x8000
 _INFINITY = 0x7F80
 _LARGEST_STEP = int((np.finfo(np.float32).max / np.float32(LARGEST_CODE)).view(np.uint32)) >> 16
@@ -100,6 +106,18 @@ class KeyValueRun:
         if self.steps_Y2HW is None:
             return from_bfloat16_bits(self.codes_KY2HW.view(np.uint16))
         return self.codes_KY2HW.astype(np.float32) * from_bfloat16_bits(self.steps_Y2HW)
+
+    @functools.cached_property
+    def slot_digests(self) -> tuple[bytes, ...]:
+        """What stands for each slot wherever reading is remembered: a digest, made once."""
+        shared = hashlib.blake2b(digest_size=DIGEST_BYTES)
+        shared.update(b"" if self.steps_Y2HW is None else _bytes(self.steps_Y2HW))
+        found = []
+        for codes in self.codes_KY2HW:
+            own = shared.copy()
+            own.update(_bytes(codes))
+            found.append(own.digest())
+        return tuple(found)
 
     def part(self, start: int, end: int) -> KeyValueRun:
         """The slots ``start..end``, which are not copied."""
