@@ -59,12 +59,12 @@ def upgraded(
             spans = compressor.encode(spans, ratio=ratio, verify=verify, on_progress=show)
         made[_Wanted(ratio, verify)] = iter(spans)
         done += len(spans)
-    return merge(
-        [
-            compressor.memory(text, [next(made[wanted]) for wanted, _ in own], name=document.name)
-            for document, text, own in zip(memory.documents, texts, parts, strict=True)
-        ]
-    )
+    memories = []
+    for document, text, own in zip(memory.documents, texts, parts, strict=True):
+        one = compressor.memory(text, [next(made[wanted]) for wanted, _ in own], name=document.name)
+        asked = any(wanted.verify for wanted, _ in own)
+        memories.append(compressor.with_recall(one, text) if asked else one)
+    return merge(memories)
 
 
 def _cut(

@@ -13,6 +13,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from weakref import WeakValueDictionary
 
 from icae.engine import Icae
 from icae.errors import MissingMemoryError, RequestError
@@ -57,6 +58,7 @@ class Library:
         self._submit = submit
         self._metrics = metrics
         self._lock = threading.Lock()
+        self._read: WeakValueDictionary[str, Memory] = WeakValueDictionary()
         self._jobs: dict[str, Job] = {}
         self._failed: OrderedDict[str, Job] = OrderedDict()
 
@@ -149,16 +151,19 @@ class Library:
         ]
 
     def load(self, owner: str, memory_id: str) -> Memory:
-        """A memory, read and checked.
+        """A memory, read and checked; those who read it at the same time share it.
 
         Raises:
             RequestError: If the owner has none of that id that is ready (404).
         """
         with self._lock:
             try:
-                return self._store.load(_name(owner, memory_id))
+                key = self._store.get(_name(owner, memory_id)).key
+                memory = self._read.get(key) or self._store.load(key)
             except MissingMemoryError as error:
                 raise no_memory(memory_id) from error
+            self._read[key] = memory
+        return memory
 
     def load_ready(self, owner: str, memory_ids: Sequence[str]) -> list[Memory]:
         """Memories that are to be read now.

@@ -28,6 +28,7 @@ from icae.memory import Memory, MemoryDocument, Provenance, Span, TokenFidelity,
 from icae.memory.container import byte_size
 from icae.memory.forms import FORMS
 from icae.memory.provenance import KEY_VALUE_DTYPE, SlotDtype
+from icae.model.objectives import PROBE_FOUND, PROBE_GIVEN
 
 ELEMENT_BYTES: Mapping[str, int] = {"bfloat16": 2, "float32": 4}
 """Bytes of one number in each precision."""
@@ -112,11 +113,7 @@ class ModelSizes:
 
     @classmethod
     def of_file(cls, path: Path) -> ModelSizes:
-        """Read the sizes out of a ``config.json``.
-
-        Raises:
-            BaseModelError: If it cannot be read, or as for `of_config`.
-        """
+        """Read the sizes out of a ``config.json``; a BaseModelError if it cannot be."""
         try:
             config = json.loads(path.read_text(encoding="utf-8"))
             if not isinstance(config, dict):
@@ -222,11 +219,7 @@ class Plan:
     documents: int
 
     def device_hours(self, tflops: float) -> float:
-        """Hours that one device of so many TFLOP/s takes to compress all documents.
-
-        Raises:
-            ConfigError: If that is not a positive number.
-        """
+        """Hours that one device of so many TFLOP/s, above 0, takes to compress all documents."""
         check(math.isfinite(tflops) and tflops > 0, "tflops is out of range.", tflops, "> 0")
         return self.documents * self.compress_flop / (tflops * 1e12) / 3600
 
@@ -308,17 +301,21 @@ def encode_flop(sizes: ModelSizes, workload: Workload) -> float:
 
 
 def verify_flop(sizes: ModelSizes, workload: Workload) -> float:
-    """FLOP to measure the fidelity of one document: the decoder predicts every token.
+    """FLOP to measure one document: the decoder predicts every token of it.
 
     Source: `icae.model.memory_model.MemoryModel.label_logits`: slots, objective tokens and all
     tokens of the span but the last, and the vocabulary head at L of them. Keys and values of slots,
-    and of the objective tokens before them, are there already.
+    and of the objective tokens before them, are there already; for recall a probe of each span is
+    read behind all of them (`icae.compression.compressor.Compressor.with_recall`).
     """
-    flop = 0.0
+    own, flop, slots = workload.model, 0.0, sum(k for _, k in workload.spans)
+    asked = own.objective_tokens + sum(PROBE_GIVEN) // 2 + PROBE_FOUND - 1
     for n, k in workload.spans:
-        before, new = workload.model.front + k, workload.model.objective_tokens + n - 1
+        before, new = own.front + k, own.objective_tokens + n - 1
         past, places = (before, new) if workload.in_pairs else (0, before + new)
         flop += read_flop(sizes, past, places) + head_flop(sizes, n)
+        if workload.in_pairs:
+            flop += read_flop(sizes, own.front + slots, asked) + head_flop(sizes, PROBE_FOUND)
     return flop
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from icae.engine import Icae
 from icae.memory import memory_bytes, memory_from_bytes
+from icae.serve.keys import LOCAL_OWNER
 
 FILE = {"Content-Type": "application/octet-stream"}
 
@@ -63,3 +64,16 @@ def test_a_memory_of_the_other_form_is_refused_with_both(
     assert "form" in message
     assert "key-values" in message
     assert "icae upgrade" in message
+
+
+def test_chats_about_one_memory_share_it_and_a_longer_one_is_read_anew(
+    serve: Callable[..., Any],
+) -> None:
+    server = serve()
+    library, made = server.service.library, server.make_memory()
+    first, again = (library.load(LOCAL_OWNER, made["id"]) for _ in range(2))
+    with server.client() as http:
+        http.post(f"/v1/memories/{made['id']}/append", json={"text": "It ran."})
+
+    assert first is again
+    assert library.load(LOCAL_OWNER, made["id"]).tokens > first.tokens
