@@ -75,7 +75,7 @@ class CompressOptions:
     def __post_init__(self) -> None:
         from icae.config.spans import check_ratio
 
-        check_ratio(self.one_ratio)
+        check_ratio(DEFAULT_RATIO if self.ratio is None else self.ratio)
         self._ladder()
         policy, speed = self.has_policy, self.prefer == "speed"
         for wrong, option, why in (
@@ -108,10 +108,19 @@ class CompressOptions:
         """Whether a fidelity or a budget decides the ratio of each span."""
         return self.min_fidelity is not None or self.budget is not None
 
-    @property
-    def one_ratio(self) -> float:
+    def one_ratio(self, icae: Icae) -> float:
         """The ratio of all spans where nothing else decides."""
-        return DEFAULT_RATIO if self.ratio is None else self.ratio
+        return self.ratio or icae.config.own_ratio or DEFAULT_RATIO
+
+    def refuse_idle(self, *, resume: bool, runtime: str, kv: bool) -> None:
+        """Refuse options of `icae compress` that would change nothing."""
+        from icae.opening import runtime_name
+
+        if resume and not self.has_policy:
+            raise BadParameter("it goes on with --min-fidelity or --budget.", param_hint="--resume")
+        if runtime != "auto" and not kv:
+            raise BadParameter("it is what the cache of --kv is for.", param_hint="--runtime")
+        runtime_name(runtime)
 
     def _ladder(self) -> tuple[float, ...]:
         """The ratios to choose from; none given are those of the adapter."""
@@ -190,18 +199,12 @@ def compress(
         no_source: Do not keep the text in the memory file.
         resume: Go on from the memory file that a stopped run with --min-fidelity left.
     """
-    from icae import opening
+    from icae.data.documents import read_document
 
     target = _target(file, output)
     inputs = [] if file == "-" else [Path(file)]
-    if resume and not wanted.has_policy:
-        raise BadParameter("it goes on with --min-fidelity or --budget.", param_hint="--resume")
-    if runtime != "auto" and not kv:
-        raise BadParameter("it is what the cache of --kv is for.", param_hint="--runtime")
-    opening.runtime_name(runtime)
+    wanted.refuse_idle(resume=resume, runtime=runtime, kv=kv)
     with locked_output(target, force=force or resume, inputs=inputs) as locked:
-        from icae.data.documents import read_document
-
         document = read_document(file)
         stopped = locked.load() if resume and target.exists() else None
         icae = model.load(None if stopped is None else stopped.provenance)
@@ -210,7 +213,7 @@ def compress(
         with console.progress("Compressing spans") as on_progress, saver.said_when_stopped():
             memory = icae.compress(
                 document.text,
-                ratio=wanted.ratio,
+                ratio=wanted.one_ratio(icae),
                 name=document.name,
                 verify=not wanted.no_verify,
                 policy=wanted.policy(icae),
@@ -219,9 +222,7 @@ def compress(
                 on_settled=saver.save_at_times,
             )
         memory = _refined(icae, memory, wanted.refinement(), saver)
-    for warning in (wanted.missed(memory), _beyond_training(memory, icae, text=not no_source)):
-        if warning is not None:
-            console.warn(warning)
+    _warn(wanted.missed(memory), _beyond_training(memory, icae, text=not no_source))
     if kv:
         use_kv(model.reader(runtime, memory.provenance, loaded=icae), memory, target, keep="always")
     payload = _payload(memory, target, icae, time.perf_counter() - start)
@@ -309,6 +310,12 @@ def _refined(icae: Icae, memory: Memory, config: RefineConfig | None, saver: _Sa
     finally:
         saver.save(made[-1])
     return made[-1]
+
+
+def _warn(*warnings: str | None) -> None:
+    for warning in warnings:
+        if warning is not None:
+            console.warn(warning)
 
 
 def _beyond_training(memory: Memory, icae: Icae, *, text: bool) -> str | None:

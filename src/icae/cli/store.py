@@ -55,9 +55,9 @@ def add(
         files: Documents to compress and memory files (.icae); - reads standard input.
         name: Name in the store.
     """
-    names = _names(files, name)
     from icae.store import create_store
 
+    names = _names(files, name)
     start = time.perf_counter()
     added: list[Added] = []
     failed: list[tuple[str, IcaeError]] = []
@@ -80,7 +80,7 @@ def add(
         "store": store,
         "added": [asdict(one) for one in added],
         "failed": [
-            {"file": file, "message": error.message, "got": error.got, "fix": error.fix}
+            {"file": file, **{part: getattr(error, part) for part in ("message", "got", "fix")}}
             for file, error in failed
         ],
         "seconds": round(time.perf_counter() - start, 3),
@@ -259,7 +259,7 @@ def _add_file(
     with console.progress(f"Compressing {console.preview(name)}") as on_progress:
         memory = icae.compress(
             document.text,
-            ratio=wanted.one_ratio,
+            ratio=wanted.one_ratio(icae),
             name=document.name,
             verify=not wanted.no_verify,
             policy=wanted.policy(icae),
@@ -278,7 +278,7 @@ def _settings(wanted: CompressOptions, icae: Icae) -> Settings:
     policy, refinement = wanted.policy(icae), wanted.refinement()
     found: dict[str, str | int | float | bool] = {}
     if policy is None:
-        found |= compressor_settings(ratio=wanted.one_ratio, verify=not wanted.no_verify)
+        found |= compressor_settings(ratio=wanted.one_ratio(icae), verify=not wanted.no_verify)
     else:
         refinement = policy.refine
         found["ratios"] = ",".join(f"{ratio:g}" for ratio in policy.ladder)

@@ -24,6 +24,9 @@ _UNSPACED = (
     "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u1100-\u11ff\u3005\u3007\u3040-\u318f\u31f0-\u31ff"
     "\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff\uff66-\uff9f\U00020000-\U0003ffff"
 )
+_IDEOGRAPH = re.compile("[\u3400-\u9fff\U00020000-\U0003ffff]")
+_LETTER = re.compile(f"(?!{_IDEOGRAPH.pattern})[{_UNSPACED}]")
+_ENDING = re.compile("[\u3040-\u309f]{2}")  # hiragana alone: grammar, where other words are asked
 _RUN = re.compile(f"[{_UNSPACED}]+")
 _WORD = re.compile(f"[{_UNSPACED}]+|[^\\W{_UNSPACED}]+")
 
@@ -77,30 +80,34 @@ def passages_of(memory: Memory) -> list[Passage]:
 def indexed_text(text: str) -> str | None:
     """What the index holds in place of a text in a script without spaces; None for other texts.
 
-    Such a run stands there as its pairs of characters that follow each other, and its last
-    character, so that what is in it is found at any place; the other words stay.
+    Such a run stands there as its pairs of characters that follow each other, its ideographs
+    and its last character, so that what is in it is found at any place; other words stay.
     """
     found = _RUN.search(text)
-    return found and _RUN.sub(lambda run: f" {' '.join(_pairs(run.group()))} ", text)
+    return found and _RUN.sub(
+        lambda run: f" {' '.join(piece for _, piece in _pieces(run.group()))} ", text
+    )
 
 
-def _pairs(run: str) -> list[str]:
-    """The pairs of characters of a run in a script without spaces, then its last character."""
+def _pieces(run: str) -> Iterator[tuple[int, str]]:
+    """Pairs of characters of a run, then the single ones that are indexed, and their places."""
     run = unicodedata.normalize("NFKC", run)
-    return [run[at : at + 2] for at in range(len(run))]
+    last = len(run) - 1
+    yield from ((at, run[at : at + 2]) for at in range(last))
+    yield from ((at, c) for at, c in enumerate(run) if at == last or _IDEOGRAPH.match(c))
 
 
 def _terms(text: str) -> Iterator[tuple[int, str]]:
-    """Where each word of a text starts, and the word, or the pair of characters."""
+    """Where each word of a text starts, and the word, or the pair of characters or ideograph."""
     for match in _WORD.finditer(text):
         word = match.group()
         if not _RUN.match(word):
             if word.strip("_"):
                 yield match.start(), word.casefold()
-        elif len(word) == 1:
-            yield match.start(), word
-        else:
-            yield from enumerate(_pairs(word)[:-1], match.start())
+            continue
+        for at, piece in _pieces(word):
+            if len(piece) == 2 or len(word) == 1 or _IDEOGRAPH.match(piece):
+                yield match.start() + at, piece
 
 
 def words_of(query: str) -> list[str]:
@@ -116,6 +123,7 @@ def words_of(query: str) -> list[str]:
             "The query is not valid text.", got=error.reason, expected="text in UTF-8"
         ) from error
     words = dict.fromkeys(word for _, word in _terms(query))
+    words = {word: None for word in words if not _ENDING.fullmatch(word)} or words
     if not words:
         raise InputError(
             "There is nothing to search for.",
@@ -128,7 +136,7 @@ def words_of(query: str) -> list[str]:
 def fts_query(query: str) -> str:
     """A text in the language of SQLite's FTS5 that matches any word of it; see `words_of`.
 
-    A single character of a script without spaces stands for all pairs that it begins.
+    A single letter of a script without spaces stands for all pairs that it begins.
     """
     words = (
         (word, "*" if _RUN.fullmatch(word) and len(word) == 1 else "") for word in words_of(query)
@@ -141,7 +149,8 @@ def snippet_of(text: str, query: str) -> str:
 
     At most `SNIPPET_CHARS` characters, with an ellipsis where text was left out.
     """
-    wanted = set(words_of(query))
+    words = words_of(query)
+    wanted = {word for word in words if len(word) > 1} or set(words)
     at = next((start for start, word in _terms(text) if word in wanted), 0)
     width = SNIPPET_CHARS - 2  # an ellipsis at each end
     start = max(0, min(at - SNIPPET_CHARS // 4, len(text) - width))

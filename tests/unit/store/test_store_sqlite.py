@@ -224,6 +224,13 @@ def test_single_character_and_words_of_two_scripts_are_found_in_one_ranking(stor
     assert [hit.document for hit in store.search("SQLite 数据库")] == ["mixed", "english"]
 
 
+def test_ideographs_are_words_too_and_grammar_counts_for_nothing(store, build) -> None:
+    put(store, "making", build("ファイルの作成について"))
+    put(store, "grammar", build("これはどうしますかと言われました。"))
+    assert [hit.document for hit in store.search("どう作りますか")] == ["making"]
+    assert [hit.document for hit in store.search("どうしますか")] == ["grammar"]
+
+
 def test_store_of_the_first_version_finds_them_too_once_it_is_opened(path, build) -> None:
     with SqliteStore.create(path) as store:
         put(store, "wanted", build(SCRIPTS["chinese"][0]))
