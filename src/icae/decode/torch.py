@@ -28,11 +28,20 @@ from icae.errors import InputError
 from icae.memory import KeyValueSlots, TokenFidelity
 from icae.memory.payload import ReadablePayload
 from icae.memory.provenance import KEY_VALUE_DTYPE, KEY_VALUE_DTYPES, StoredDtype
-from icae.model.decoder import DecoderRow, KeyValues, key_value_shape, label_logits, logits_beside
+from icae.model.decoder import (
+    DecoderRow,
+    KeyValues,
+    embed,
+    key_value_shape,
+    label_logits,
+    logits_beside,
+    vocabulary_logits,
+)
 from icae.model.icae import IcaeModel
 from icae.model.key_values import KeyValueModel
 from icae.model.losses import TaskScore, score_task
 from icae.model.objectives import DecoderTask, autoencoding
+from icae.model.rotary import steady_positions
 
 
 class TorchRuntime(Runtime):
@@ -78,7 +87,7 @@ class TorchRuntime(Runtime):
     @property
     def context_window(self) -> int:
         """Most decoder positions, prompt and answer together."""
-        return int(self.model.decoder.config.max_position_embeddings)
+        return steady_positions(self.model.decoder.config)
 
     @property
     def position_bytes(self) -> int:
@@ -279,7 +288,9 @@ class TorchRuntime(Runtime):
 
         A sliding window counts padding as places, so there only equal lengths go together.
         """
-        window = getattr(self.model.decoder.config, "sliding_window", None)
+        window = getattr(
+            self.model.decoder.config.get_text_config(decoder=True), "sliding_window", None
+        )
         return window is None or longest <= window
 
     def _inputs(self, prefix: Prefix | None, prompt_ids: TokenIds, start: int) -> Tensor:
@@ -320,8 +331,8 @@ class TorchRuntime(Runtime):
                     past_key_values=cache,
                     use_cache=True,
                 ).last_hidden_state
-                token_R = decoder.get_output_embeddings()(hidden_RSD[:, -1]).argmax(dim=-1)
-                embeds = decoder.get_input_embeddings()(token_R)[:, None]
+                token_R = vocabulary_logits(decoder, hidden_RSD[:, -1]).argmax(dim=-1)
+                embeds = embed(decoder, token_R)[:, None]
                 place = place[:, -1:] + 1
             token = int(token_R)
             if self._keeps_all:

@@ -24,7 +24,7 @@ from icae.decode.torch_kv import LastRead
 from icae.decode.torch_rows import read_fronts
 from icae.memory import Embeddings, KeyValueSlots
 from icae.memory.payload import ReadablePayload
-from icae.model.decoder import KeyValues, joined, label_logits, places_of, read
+from icae.model.decoder import KeyValues, embed, joined, label_logits, places_of, read
 from icae.model.icae import IcaeModel, Slots
 from icae.model.key_values import KeyValueMemory, KeyValueModel, layers_of_pairs, pairs_of
 from icae.model.objectives import DecoderTask
@@ -284,7 +284,5 @@ def form_of(model: IcaeModel | KeyValueModel) -> TorchForm:
 def embedded(decoder: PreTrainedModel, token_ids: TokenIds) -> Tensor:
     """Token ids as decoder inputs, [N, D]."""
     with torch.inference_mode():
-        embed = decoder.get_input_embeddings()
-        ids = torch.from_numpy(np.asarray(token_ids, dtype=np.int64)).to(embed.weight.device)
-        inputs_ND: Tensor = embed(ids)
-        return inputs_ND
+        device = decoder.get_input_embeddings().weight.device
+        return embed(decoder, torch.from_numpy(np.asarray(token_ids, dtype=np.int64)).to(device))

@@ -18,7 +18,14 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
-from icae.model.decoder import KeyValues, places_of, read, stacked
+from icae.model.decoder import (
+    KeyValues,
+    embed,
+    places_of,
+    read,
+    stacked,
+    vocabulary_logits,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,7 +144,7 @@ class DecodingRows:
         """One more token of every row."""
         self._place_R = self._place_R + 1
         self._mask_RP = torch.cat([self._mask_RP, self._mask_RP.new_ones(len(self.keys), 1)], dim=1)
-        embeds_RD = self._decoder.get_input_embeddings()(self._token_R)
+        embeds_RD = embed(self._decoder, self._token_R)
         self._token_R = self._forward(
             self._cache, embeds_RD[:, None], self._mask_RP, self._place_R[:, None]
         )
@@ -160,8 +167,7 @@ class DecodingRows:
             past_key_values=cache,
             use_cache=True,
         ).last_hidden_state
-        token_R: Tensor = self._decoder.get_output_embeddings()(hidden_RSD[:, -1]).argmax(dim=-1)
-        return token_R
+        return vocabulary_logits(self._decoder, hidden_RSD[:, -1]).argmax(dim=-1)
 
     def _taken(self, keys: list[int], token_R: Tensor) -> Step:
         """Count the tokens of the last rows, and let those go that have ended."""

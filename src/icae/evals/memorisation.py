@@ -23,6 +23,7 @@ from icae.evals.word_errors import (
     split_words,
     text_type,
 )
+from icae.model.decoder import input_table
 
 QUARTERS = 4
 CRITICAL = ("number", "name", "code")
@@ -126,7 +127,7 @@ class Memorisation(TextExperiment):
         sources = [split_words(decode(ids.tolist())) for ids in contexts]
         likeness = EmbeddingLikeness(
             engine.tokenizer,
-            engine.runtime.model.decoder.get_input_embeddings().weight,
+            input_table(engine.runtime.model.decoder),
             [w.core for words in sources for w in words if w.core.isalpha()],
             seed=self.seed,
         )

@@ -34,6 +34,7 @@ from icae.evals.reconstruction import check_greedy, joined, text_figures
 from icae.evals.tables import Row, columns_of
 from icae.memory.payload import ReadablePayload
 from icae.model import IcaeModel
+from icae.model.decoder import embed
 from icae.model.encoder import chunk_means
 from icae.model.key_values import KeyValueModel
 
@@ -328,7 +329,7 @@ def mean_slots(model: IcaeModel, ids: TokenIds, slots: int) -> FloatArray:
     Returns:
         Slots [K, D], float32.
     """
-    tokens_LD = model.decoder.get_input_embeddings()(torch.from_numpy(ids).to(model.device))
+    tokens_LD = embed(model.decoder, torch.from_numpy(ids).to(model.device))
     chunk_L = torch.from_numpy(chunk_of_tokens(len(ids), slots)).to(model.device)
     means_KD: FloatArray = chunk_means(tokens_LD[None], chunk_L[None], slots)[0].cpu().numpy()
     return means_KD

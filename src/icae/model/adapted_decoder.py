@@ -18,20 +18,28 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from torch import Tensor, nn
 from transformers import PreTrainedModel
-from transformers.modeling_layers import GradientCheckpointingLayer
 
 from icae.config import ModelConfig
 from icae.config.types import TokenIds
 from icae.errors import BaseModelError
+from icae.model.decoder import input_scale, layers_of
 from icae.model.losses import TaskScore
 from icae.model.objectives import Sample
 
 if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
 
-QV_NAMES = (("q_proj", "v_proj"), ("query_key_value",), ("q_lin", "v_lin"))
-"""Names of the query and value projections: the Llama, Qwen2, Mistral, ... families;
-GPT-NeoX and its kin, whose one fused projection holds query, key and value; others."""
+QV_NAMES = (
+    ("q_proj", "v_proj"),
+    ("query_key_value",),
+    ("qkv_proj",),
+    ("q_lin", "v_lin"),
+    ("q_b_proj", "kv_b_proj"),
+    ("q_proj", "kv_b_proj"),
+)
+"""Names of the query and value projections: the Llama, Qwen2, Mistral, ... families; GPT-NeoX,
+Phi-3 and their kin, whose one fused projection holds query, key and value; others; those of
+latent attention, whose values come out of a projection that makes keys too."""
 
 
 def lora_target_modules(base: nn.Module, config: ModelConfig) -> list[str] | str:
@@ -79,6 +87,8 @@ class AdaptedDecoder(nn.Module):
         self.config = config
         decoder.requires_grad_(False)
         decoder.eval()
+        _without_dropout(decoder)
+        input_scale(decoder)  # found before there are two trees
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.lora = wrap_lora(decoder, config)
@@ -132,7 +142,7 @@ class AdaptedDecoder(nn.Module):
         for tree in self.trees:
             tree.eval()
             for layer in layers_of(tree):
-                # Only the layer's own flag, which turns recomputing on; dropout stays off.
+                # Only the layer's own flag, which turns recomputing on; there is no dropout.
                 layer.training = mode
         return self
 
@@ -187,9 +197,15 @@ class AdaptedDecoder(nn.Module):
                 fully_shard(layer, mesh=mesh, ignored_params=trained)
 
 
-def layers_of(tree: nn.Module) -> list[nn.Module]:
-    """The transformer layers of a model, in order."""
-    return [m for m in tree.modules() if isinstance(m, GradientCheckpointingLayer)]
+def _without_dropout(decoder: nn.Module) -> None:
+    """Set every rate of dropout to 0: a layer that recomputes is in training mode itself."""
+    for module in decoder.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+        for owner in (module, getattr(module, "config", None)):
+            for name, value in vars(owner).items() if owner is not None else ():
+                if isinstance(value, float) and ("dropout" in name or name.endswith("pdrop")):
+                    setattr(owner, name, 0.0)
 
 
 def _own_frozen_weights(layer: nn.Module) -> None:

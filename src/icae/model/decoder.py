@@ -8,13 +8,17 @@ row, T scored targets, H key-value heads, W head width, D hidden size, V vocabul
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import DynamicCache, PreTrainedConfig, PreTrainedModel
+from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.modeling_outputs import MoeModelOutputWithPast
 
 from icae.config.types import KeyValueShape, TokenIds
 from icae.errors import InputError
@@ -29,6 +33,7 @@ KeyValues = tuple[tuple[Tensor, Tensor], ...]
 
 def key_value_shape(config: PreTrainedConfig) -> KeyValueShape:
     """What a place of a decoder's key-value cache holds, by its settings."""
+    config = config.get_text_config(decoder=True)
     heads = config.num_attention_heads
     return KeyValueShape(
         layers=config.num_hidden_layers,
@@ -75,6 +80,86 @@ class PlainRow:
                 got=f"{self.scored} of {len(self.ids)}",
                 expected="at least one, and one token before them",
             )
+
+
+def embed(model: PreTrainedModel, ids: Tensor) -> Tensor:
+    """Token ids as decoder inputs [..., D]: embeddings that give what the ids themselves give.
+
+    A base may multiply embeddings that it looks up and not those that it is given.
+    """
+    scale = input_scale(model)
+    inputs: Tensor = model.get_input_embeddings()(ids)
+    return inputs if scale == 1 else inputs * scale
+
+
+def input_scale(model: PreTrainedModel) -> float:
+    """What a base multiplies embeddings by that it looks up; found once, kept with them."""
+    kept = vars(model.get_input_embeddings())
+    if "icae_scale" not in kept:
+        kept["icae_scale"] = _scale(model)
+    scale: float = kept["icae_scale"]
+    return scale
+
+
+@torch.no_grad()
+def _scale(model: PreTrainedModel) -> float:
+    """First layer's input for token ids, in units of that for their embeddings."""
+    lookup, seen = model.get_input_embeddings(), []
+    ids = torch.linspace(0, len(lookup.weight) - 1, 16, device=lookup.weight.device).long()[None]
+    hook = layers_of(model)[0].register_forward_pre_hook(
+        lambda _, inputs, named: seen.append([*inputs, *named.values()][0].double()),
+        with_kwargs=True,
+    )
+    try:
+        model.base_model(input_ids=ids, use_cache=False)
+        model.base_model(inputs_embeds=lookup(ids), use_cache=False)
+    finally:
+        hook.remove()
+    looked_up, given = seen
+    scale = float((looked_up * given).sum() / given.square().sum())
+    return 1.0 if abs(scale - 1) < 1e-3 else scale
+
+
+def layers_of(tree: nn.Module) -> list[nn.Module]:
+    """The transformer layers of a model, in order."""
+    return [m for m in tree.modules() if isinstance(m, GradientCheckpointingLayer)]
+
+
+@torch.no_grad()
+def input_table(model: PreTrainedModel) -> Tensor:
+    """What `embed` gives for every token id, [V, D]."""
+    weight = model.get_input_embeddings().weight
+    return embed(model, torch.arange(len(weight), device=weight.device))
+
+
+class _Given(nn.Module):
+    """Stands where a causal LM has its layers: their output is given, not computed."""
+
+    def __init__(self, body: nn.Module, hidden_1TD: Tensor) -> None:
+        super().__init__()
+        self.body = (body,)  # in a tuple: none of its own
+        self.output = MoeModelOutputWithPast(last_hidden_state=hidden_1TD)
+
+    def forward(self, *inputs: object, **named: object) -> MoeModelOutputWithPast:
+        """The given output, whatever the inputs are."""
+        return self.output
+
+    def __getattr__(self, name: str) -> Any:
+        """What a head reads of the layers' module beside their output."""
+        return getattr(self.__dict__["body"][0], name)
+
+
+def vocabulary_logits(decoder: PreTrainedModel, hidden_TD: Tensor) -> Tensor:
+    """Logits [T, V] of last hidden states, float32, as the model's own forward makes them.
+
+    What a model does behind its layers (scale, bias, capping) is its own code, run with the
+    hidden states in place of its layers.
+    """
+    head = copy.copy(decoder)
+    given = _Given(decoder.base_model, hidden_TD[None])
+    head._modules = {**decoder._modules, decoder.base_model_prefix: given}
+    logits_TV: Tensor = head(inputs_embeds=hidden_TD[None], use_cache=False).logits[0]
+    return logits_TV.float()
 
 
 def read(
@@ -189,7 +274,7 @@ def _logits(
         for row, hidden_SD in zip(group, hidden_RSD, strict=True):
             picked[row] = hidden_SD[rows[row].scored]
     hidden_TD = torch.cat([picked[row] for row in range(len(rows))])
-    logits_TV = decoder.get_output_embeddings()(hidden_TD).float()
+    logits_TV = vocabulary_logits(decoder, hidden_TD)
     return list(logits_TV.split([len(picked[row]) for row in range(len(rows))]))
 
 
@@ -199,19 +284,19 @@ def _hidden(decoder: PreTrainedModel, rows: Sequence[DecoderRow]) -> Tensor:
     Causal attention cannot look at the padding. The mask of ones is needed: without one,
     transformers 5 reads positions that jump as packed sequences and cuts attention there.
     """
-    embed = decoder.get_input_embeddings()
+    device = decoder.get_input_embeddings().weight.device
     ids_RS = np.zeros((len(rows), max(len(row.positions) for row in rows)), dtype=np.int64)
     positions_RS = np.zeros_like(ids_RS)
     for r, row in enumerate(rows):
         size = len(row.positions)
         ids_RS[r, size - len(row.ids) : size] = row.ids
         positions_RS[r, :size] = row.positions
-    ids = torch.from_numpy(ids_RS).to(embed.weight.device)
+    ids = torch.from_numpy(ids_RS).to(device)
     inputs = [
         tokens_SD
         if row.inputs_FD is None
         else torch.cat([row.inputs_FD, tokens_SD[len(row.inputs_FD) :]])
-        for row, tokens_SD in zip(rows, embed(ids), strict=True)
+        for row, tokens_SD in zip(rows, embed(decoder, ids), strict=True)
     ]
     mask, cache = torch.ones_like(ids), None
     if any(row.past is not None for row in rows):

@@ -21,6 +21,7 @@ from transformers import PreTrainedModel
 
 from icae.config.spans import chunk_of_tokens
 from icae.config.types import PositionLayout, TokenIds
+from icae.model.decoder import embed
 from icae.model.memory_tokens import MemoryTokens
 from icae.model.positions import encoder_positions
 
@@ -95,7 +96,7 @@ def memory_inputs(
         Inputs [B, S, D] with the memory tokens in place, in the model's dtype, and means
         [B, K, D], float32, without gradient.
     """
-    tokens_BSD = adapted.get_input_embeddings()(batch.ids_BS)
+    tokens_BSD = embed(adapted, batch.ids_BS)
     memory_BSD = tokens.memory(batch.slot_index_BS.clamp(min=0)).to(tokens_BSD.dtype)
     is_memory_BS1 = (batch.slot_index_BS >= 0).unsqueeze(-1)
     means_BKD = chunk_means(tokens_BSD.detach(), batch.chunk_BS, max(batch.slots))

@@ -18,7 +18,7 @@ from transformers import PreTrainedModel
 from icae.config import ModelConfig
 from icae.config.spans import SpanPlan
 from icae.config.types import Objective, TokenIds
-from icae.model.decoder import DecoderRow
+from icae.model.decoder import DecoderRow, input_table
 from icae.model.encoder import build_batch, read_memory_tokens
 from icae.model.memory_model import MemoryModel
 from icae.model.objectives import DecoderTask
@@ -48,7 +48,7 @@ class IcaeModel(MemoryModel[Slots]):
 
     def __init__(self, decoder: PreTrainedModel, config: ModelConfig, *, seed: int = 0) -> None:
         super().__init__(decoder, config, seed=seed)
-        embedding_VD = decoder.get_input_embeddings().weight
+        embedding_VD = input_table(decoder)
         self.embedding_rms = rms(embedding_VD)
         width = embedding_VD.shape[1]
         self.head = SlotHead(config, embedding_rms=self.embedding_rms, hidden_size=width)

@@ -38,6 +38,7 @@ from icae.config.types import FloatArray, Objective, TokenIds
 from icae.model.decoder import (
     DecoderRow,
     KeyValues,
+    embed,
     joined,
     label_logits,
     places_of,
@@ -126,7 +127,7 @@ class KeyValueModel(MemoryModel[KeyValueMemory]):
             centre_BK[row, :k] = chunk_centres(len(own), k)
         arrays = (ids_BL, chunk_BL, mask_BL, mask_BK, centre_BK)
         ids, chunk, seen_BL, mask, centre = (torch.from_numpy(a).to(self.device) for a in arrays)
-        embeds_BLD = self.decoder.get_input_embeddings()(ids).detach()
+        embeds_BLD = embed(self.decoder, ids).detach()
         if read_before is not None:
             seen, seen_BL = stacked(read_before)
         else:
@@ -174,7 +175,7 @@ class KeyValueModel(MemoryModel[KeyValueMemory]):
     def _untrained_lead(self, slots: int) -> Tensor:
         """Keys and values of the vocabulary's first tokens, float32."""
         ids_1P = torch.arange(slots, device=self.device)[None]
-        made = read(self.decoder, self.decoder.get_input_embeddings()(ids_1P), ids_1P)
+        made = read(self.decoder, embed(self.decoder, ids_1P), ids_1P)
         return pairs_of(
             [
                 (turn(keys.float(), -ids_1P[0]), values)

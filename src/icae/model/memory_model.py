@@ -21,7 +21,7 @@ from icae.config import ModelConfig
 from icae.config.spans import SpanPlan
 from icae.config.types import FloatArray, Objective, TokenIds
 from icae.model.adapted_decoder import AdaptedDecoder
-from icae.model.decoder import DecoderRow, label_logits
+from icae.model.decoder import DecoderRow, input_table, label_logits
 from icae.model.losses import TaskScore, score_task
 from icae.model.memory_tokens import MemoryTokens
 from icae.model.objectives import DecoderTask, Sample
@@ -37,7 +37,7 @@ class MemoryModel(AdaptedDecoder, Generic[M]):
 
     def __init__(self, decoder: PreTrainedModel, config: ModelConfig, *, seed: int = 0) -> None:
         super().__init__(decoder, config, seed=seed)
-        embedding_VD = decoder.get_input_embeddings().weight
+        embedding_VD = input_table(decoder)
         self.tokens = MemoryTokens(config, embedding_VD, torch.Generator().manual_seed(seed))
         self.tokens.to(embedding_VD.device)
 

@@ -14,15 +14,16 @@ Shape legend: R rows, H key-value heads, P places, W head width, F frequencies, 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache, PreTrainedModel
-from transformers.cache_utils import DynamicLayer
+from transformers import DynamicCache, PreTrainedConfig, PreTrainedModel
+from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from icae.errors import BaseModelError
-from icae.model.decoder import KeyValues, read
+from icae.model.decoder import KeyValues, embed, read
 
 TRIED = (1, 5, 37, 250)
 """Positions at which each layer's keys are compared with those at 0."""
@@ -60,6 +61,23 @@ class Turn:
         return torch.cat([joined, rest], dim=-1).to(keys_RHPW.dtype)
 
 
+def steady_positions(config: PreTrainedConfig) -> int:
+    """Positions that a base can be read at with one set of rotary frequencies.
+
+    Frequencies of the kind ``longrope`` are others from a length on, for all keys, also those
+    in the cache: a base is used up to there.
+    """
+    text = config.get_text_config(decoder=True)
+    rope = getattr(text, "rope_parameters", None) or {}
+    kinds = [rope, *(own for own in rope.values() if isinstance(own, Mapping))]
+    ends = [
+        own["original_max_position_embeddings"]
+        for own in kinds
+        if own.get("rope_type") == "longrope"
+    ]
+    return int(min([text.max_position_embeddings, *ends]))
+
+
 @torch.no_grad()
 def key_turns(decoder: PreTrainedModel) -> tuple[Turn, ...]:
     """How each layer of a causal LM turns its keys, found by trying.
@@ -69,7 +87,8 @@ def key_turns(decoder: PreTrainedModel) -> tuple[Turn, ...]:
             model's frequencies explains its keys.
     """
     layers = DynamicCache(config=decoder.config).layers
-    if {type(layer) for layer in layers} != {DynamicLayer}:
+    # A layer with a window is read with a cache of all places, its mask keeps to the window.
+    if not {type(layer) for layer in layers} <= {DynamicLayer, DynamicSlidingWindowLayer}:
         kinds = sorted({type(layer).__name__ for layer in layers})
         raise _unplaced(decoder, f"layers whose cache is {', '.join(kinds)}")
     at_zero = _alone(decoder, 0)
@@ -118,9 +137,9 @@ def _explains(turn: Turn, keys: Tensor, wanted: dict[int, Tensor]) -> bool:
 
 def _alone(decoder: PreTrainedModel, position: int) -> KeyValues:
     """Keys and values [N, H, 1, W] of every layer for tokens that stand alone at a position."""
-    embed = decoder.get_input_embeddings()
-    ids = torch.linspace(0, len(embed.weight) - 1, 8, device=embed.weight.device).long()[:, None]
-    return read(decoder, embed(ids), torch.full_like(ids, position))
+    weight = decoder.get_input_embeddings().weight
+    ids = torch.linspace(0, len(weight) - 1, 8, device=weight.device).long()[:, None]
+    return read(decoder, embed(decoder, ids), torch.full_like(ids, position))
 
 
 def _unplaced(decoder: PreTrainedModel, got: str) -> BaseModelError:

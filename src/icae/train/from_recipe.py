@@ -32,6 +32,7 @@ from icae.model import (
 from icae.model.adapted_decoder import AdaptedDecoder
 from icae.model.adapter import model_class
 from icae.model.adapter_files import KINDS
+from icae.model.rotary import steady_positions
 from icae.train.evaluate import Evaluation
 from icae.train.instructions import InstructionSource, TripletSet, load_instructions
 from icae.train.records import plot_losses
@@ -201,7 +202,7 @@ def load_training_decoder(recipe: Recipe) -> PreTrainedModel:
 def _build_model(recipe: Recipe, shards: ShardSet | None) -> tuple[AdaptedDecoder, str]:
     """The model with its first weights, and the hash of its base."""
     decoder = load_training_decoder(recipe)
-    require_window(recipe, int(decoder.config.max_position_embeddings))
+    require_window(recipe, steady_positions(decoder.config))
     make = model_class(recipe.model, recipe.objective.reader)
     model = make(decoder, recipe.model, seed=recipe.optim.seed)
     weights = base_hash(recipe.base, decoder)

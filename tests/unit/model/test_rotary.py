@@ -67,6 +67,7 @@ def keys_of(decoder: Any, ids: torch.Tensor, start: int) -> list[torch.Tensor]:
         ("Glm", {"head_dim": 8}),  # half of them, neighbouring
         ("Qwen3", {}),  # normed before they are turned
         ("SmolLM3", {}),  # none in every fourth layer
+        ("Mistral", {"sliding_window": 16}),  # layers that see the last places alone
     ],
 )
 def test_keys_are_turned_to_where_the_model_would_put_them(
@@ -88,7 +89,6 @@ def test_keys_are_turned_to_where_the_model_would_put_them(
     ("name", "settings", "got"),
     [
         ("OPT", {"ffn_dim": 48, "word_embed_proj_dim": 32}, "no rotary frequency explains"),
-        ("Mistral", {"sliding_window": 16}, "Sliding"),
         ("Mamba", {"state_size": 4}, "LinearAttentionLayer"),
         ("Bamba", HYBRID, "DynamicLayer, LinearAttentionLayer"),
         ("DeepseekV2", LATENT, "a latent cache"),

@@ -1,0 +1,80 @@
+"""Tiny random models of many architectures: what `transformers` builds, at a width of 32.
+
+The weights are large, as in `tests.conftest`, so that a wrong mask or position is seen.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import transformers
+
+SIZES: dict[str, Any] = {
+    "vocab_size": 288,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 8,
+    "max_position_embeddings": 512,
+    "initializer_range": 0.3,
+    "bos_token_id": None,
+    "eos_token_id": None,
+    "pad_token_id": None,
+}
+LLAMA3 = {"rope_type": "llama3", "factor": 4.0, "rope_theta": 10_000.0}
+LLAMA3 |= {"original_max_position_embeddings": 128}
+LLAMA3 |= {"low_freq_factor": 1.0, "high_freq_factor": 4.0}
+LONGROPE = {"rope_type": "longrope", "rope_theta": 10_000.0}
+LONGROPE |= {"short_factor": [1.0] * 4, "long_factor": [3.0] * 4, "factor": 8.0}
+LONGROPE |= {"original_max_position_embeddings": 64}
+LATENT = {"q_lora_rank": 8, "kv_lora_rank": 8, "qk_nope_head_dim": 8, "qk_rope_head_dim": 4}
+LATENT |= {"v_head_dim": 8, "head_dim": 4, "num_key_value_heads": 4, "first_k_dense_replace": 2}
+MAMBA = {"mamba_n_heads": 4, "mamba_d_head": 16, "mamba_d_state": 4, "mamba_n_groups": 1}
+MAMBA |= {"mamba_d_ssm": 64, "mamba_expand": 2, "mamba_chunk_size": 8}
+EXPERTS = {"num_experts": 4, "num_local_experts": 4, "num_experts_per_tok": 2}
+EXPERTS |= {"moe_intermediate_size": 16, "shared_expert_intermediate_size": 16}
+GPT2 = {"n_layer": 2, "n_head": 4, "n_embd": 32, "n_positions": 512}
+
+OTHER: dict[str, dict[str, Any]] = {
+    "Gemma2": {"query_pre_attn_scalar": 8, "final_logit_softcapping": 3.0, "sliding_window": 128},
+    "Granite": {"logits_scaling": 4.0, "embedding_multiplier": 6.0, "residual_multiplier": 0.5},
+    "Cohere": {"logit_scale": 0.25},
+    "Cohere2": {"logit_scale": 0.25, "sliding_window": 128},
+    "Phi3": {"rope_parameters": LONGROPE, "original_max_position_embeddings": 64},
+    "FalconH1": MAMBA | {"lm_head_multiplier": 0.5, "embedding_multiplier": 3.0},
+    "Bamba": MAMBA | {"attn_layer_indices": [1]},
+    "HyperCLOVAX": {"logits_scaling": 4.0, "embedding_multiplier": 6.0},
+    "GptOss": EXPERTS | {"sliding_window": 128},
+    "DeepseekV2": LATENT,
+    "DeepseekV3": LATENT | {"n_routed_experts": 4, "n_group": 1, "topk_group": 1},
+    "Lfm2": {"layer_types": ["conv", "full_attention"], "block_ff_dim": 48},
+    "Bloom": GPT2,
+    "Mpt": {"d_model": 32, "n_heads": 4, "n_layers": 2, "max_seq_len": 512},
+    "Mamba": {"state_size": 4},
+    "Rwkv": {"attention_hidden_size": 32},
+    "OPT": {"ffn_dim": 48, "word_embed_proj_dim": 16},
+    "Llama31": {"rope_parameters": LLAMA3},
+}
+"""What an architecture needs beside or in place of `SIZES`; its name with digits for a variant."""
+
+VARIANTS = {"Llama31": "Llama", "Gemma3Text": "Gemma3"}
+"""Name of a row -> the prefix of its model's class, where that is another."""
+
+
+def tiny_config(name: str, **settings: Any) -> Any:
+    """The settings of a tiny model."""
+    kind = {"Gemma3Text": "Gemma3Text"}.get(name) or VARIANTS.get(name, name)
+    wanted = SIZES | OTHER.get(name, {}) | settings
+    return getattr(transformers, f"{kind}Config")(**wanted)
+
+
+def tiny(name: str, **settings: Any) -> Any:
+    """A tiny random model, float32, in eval mode."""
+    config = tiny_config(name, **settings)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = getattr(transformers, f"{VARIANTS.get(name, name)}ForCausalLM")(config)
+    return model.to(torch.float32).eval()
