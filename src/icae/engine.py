@@ -38,7 +38,6 @@ from icae.model import (
     AdapterInfo,
     IcaeModel,
     adapter_hash,
-    base_hash,
     load_decoder,
     load_tokenizer,
     load_trained,
@@ -49,6 +48,7 @@ from icae.model.adapter_files import adapter_folder
 from icae.model.base_files import stop_tokens
 from icae.model.decoder import key_value_shape
 from icae.model.key_values import KeyValueModel
+from icae.model.self_check import checked_base
 
 
 class Icae(Reader):
@@ -314,7 +314,7 @@ def load(
     precision = pick_dtype(dtype, place)
     name = base or info.base_model
     decoder = load_decoder(name, dtype=precision, device=place)
-    weights = base_hash(name, decoder)
+    weights = checked_base(name, decoder)
     in_pairs = info.model.memory == "key-values"
     make: type[IcaeModel | KeyValueModel] = KeyValueModel if in_pairs else IcaeModel
     model = load_trained(make, info, folder, decoder, base_model=name, base_hash=weights)

@@ -52,6 +52,7 @@ OTHER: dict[str, dict[str, Any]] = {
     "DeepseekV3": LATENT | {"n_routed_experts": 4, "n_group": 1, "topk_group": 1},
     "Lfm2": {"layer_types": ["conv", "full_attention"], "block_ff_dim": 48},
     "Bloom": GPT2,
+    "GPT2": GPT2,
     "Mpt": {"d_model": 32, "n_heads": 4, "n_layers": 2, "max_seq_len": 512},
     "Mamba": {"state_size": 4},
     "Rwkv": {"attention_hidden_size": 32},
@@ -60,15 +61,14 @@ OTHER: dict[str, dict[str, Any]] = {
 }
 """What an architecture needs beside or in place of `SIZES`; its name with digits for a variant."""
 
-VARIANTS = {"Llama31": "Llama", "Gemma3Text": "Gemma3"}
-"""Name of a row -> the prefix of its model's class, where that is another."""
+VARIANTS = {"Llama31": "Llama"}
+"""Name of a row -> the prefix of its configuration's class, where that is another."""
 
 
 def tiny_config(name: str, **settings: Any) -> Any:
     """The settings of a tiny model."""
-    kind = {"Gemma3Text": "Gemma3Text"}.get(name) or VARIANTS.get(name, name)
     wanted = SIZES | OTHER.get(name, {}) | settings
-    return getattr(transformers, f"{kind}Config")(**wanted)
+    return getattr(transformers, f"{VARIANTS.get(name, name)}Config")(**wanted)
 
 
 def tiny(name: str, **settings: Any) -> Any:
@@ -76,5 +76,5 @@ def tiny(name: str, **settings: Any) -> Any:
     config = tiny_config(name, **settings)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        model = getattr(transformers, f"{VARIANTS.get(name, name)}ForCausalLM")(config)
+        model = transformers.AutoModelForCausalLM.from_config(config)
     return model.to(torch.float32).eval()

@@ -18,6 +18,7 @@ from icae.errors import AdapterError
 from icae.model.adapted_decoder import AdaptedDecoder
 from icae.model.adapter_files import KINDS, AdapterInfo, require_base, write_info
 from icae.model.autocompressor import AutoCompressor
+from icae.model.base import computation_hash
 from icae.model.card import model_card
 from icae.model.full_context import FullContextModel
 from icae.model.gist import GistModel
@@ -76,7 +77,8 @@ def load_trained(
     Raises:
         AdapterError: If the base is another one, or files are missing or do not fit.
     """
-    require_base(info, base_model=base_model, base_hash=base_hash)
+    settings = computation_hash(decoder.config)
+    require_base(info, base_model=base_model, base_hash=base_hash, settings=settings)
     model = make(decoder, info.model)
     load_weights(model, folder, method=info.method)
     return model.eval()

@@ -104,6 +104,8 @@ class AdapterInfo:
         base_model: Base model that it was trained on.
         base_hash: Weight hash of that base (`icae.model.base.weight_hash`).
         tokenizer_hash: Hash of its tokenizer.
+        base_settings: Hash of its settings that change what weights compute
+            (`icae.model.base.computation_hash`), or "" where an older run did not record it.
         model: Architecture.
         method: What was trained; see `ObjectiveConfig.reader`.
         ratios: Compression ratios it was trained at.
@@ -122,6 +124,7 @@ class AdapterInfo:
     ratios: tuple[float, ...] = (4.0,)
     recipe: Mapping[str, Any] = field(default_factory=dict)
     data: Mapping[str, Any] = field(default_factory=dict)
+    base_settings: str = ""
     commit: str = ""
     metrics: Mapping[str, float] = field(default_factory=dict)
 
@@ -300,17 +303,25 @@ def adapter_hash(folder: str | Path, kind: FolderKind = ADAPTER) -> str:
     return digest.hexdigest()
 
 
-def require_base(info: AdapterInfo, *, base_model: str, base_hash: str) -> None:
+def require_base(info: AdapterInfo, *, base_model: str, base_hash: str, settings: str = "") -> None:
     """Refuse a base model that a trained model was not trained on.
 
     Args:
         info: The trained model.
         base_model: Name of the base, for the message.
         base_hash: Its weight hash.
+        settings: Hash of its settings that change what weights compute, where it is known.
 
     Raises:
         AdapterError: If it is another one.
     """
+    if settings and info.base_settings not in ("", settings):
+        raise AdapterError(
+            "The base model computes with other settings than the adapter was trained with.",
+            got=f"base {base_model} (settings {settings[:12]})",
+            expected=f"base {info.base_model} (settings {info.base_settings[:12]})",
+            fix="Use the config.json of the base as it was: rope, scaling, norms, windows.",
+        )
     if info.base_hash != base_hash:
         raise AdapterError(
             "The adapter was trained on another base model.",

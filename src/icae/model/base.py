@@ -38,6 +38,7 @@ from icae.model.base_files import (
     embedded_gguf,
     make_cache_folder,
     recorded_hash,
+    remembered_hash,
     tokenizer_hash,
 )
 
@@ -298,6 +299,44 @@ def weight_hash(model: torch.nn.Module) -> str:
     return digest.hexdigest()
 
 
-def base_hash(base: str, model: torch.nn.Module) -> str:
-    """The weight hash of a loaded base; read from the cache where it was recorded."""
-    return recorded_hash(resolve_base(base), "weights.sha256") or weight_hash(model)
+def base_hash(base: str, model: torch.nn.Module, *, anew: bool = False) -> str:
+    """The weight hash of a loaded base; once it was computed, files that stayed are not read.
+
+    Args:
+        base: Its name.
+        model: The base.
+        anew: Compute it whatever is recorded or remembered.
+    """
+    place = resolve_base(base)
+    known = None if anew else recorded_hash(place, "weights.sha256")
+    if known is not None:
+        return known
+    folder = Path(place)
+    if not folder.is_dir():
+        config = cached_file(place, "config.json", _raise_exceptions_for_missing_entries=False)
+        if config is None:
+            return weight_hash(model)
+        folder = Path(config).parent
+    return remembered_hash(folder, lambda: weight_hash(model), anew=anew)
+
+
+COMPUTING = ("rope", "rotary", "theta", "norm", "eps", "scal", "multipl", "softcap", "window")
+COMPUTING += ("layer", "head", "act", "expert", "top", "chunk", "bias", "attn", "attention")
+COMPUTING += ("model_type", "hidden", "group", "rank", "mamba", "conv", "state", "router")
+"""What the name of a setting has in it where it changes what the weights compute."""
+
+
+def computation_hash(config: PreTrainedConfig) -> str:
+    """SHA-256 of the settings of a base that change what its weights compute.
+
+    What is not set counts as what is off, and dropout, precision and the attention in use not.
+    """
+    settings = config.get_text_config(decoder=True).to_dict()
+    used = {
+        name: value
+        for name, value in settings.items()
+        if any(part in name for part in COMPUTING)
+        and not ("drop" in name or "implementation" in name)
+        and value not in (None, False, 0, [], {})
+    }
+    return hashlib.sha256(json.dumps(used, sort_keys=True, default=str).encode()).hexdigest()

@@ -5,13 +5,16 @@ Neither torch nor transformers is imported: an answer from a cached memory needs
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib.util
 import json
 import os
+import tempfile
+from collections.abc import Callable
 from errno import EACCES
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from icae.errors import BaseModelError
 
@@ -71,6 +74,53 @@ def recorded_hash(folder: str, name: str) -> str | None:
     if cache_root() not in file.parents or not file.is_file():
         return None
     return file.read_text().strip()
+
+
+def recall_json(kind: str, name: str) -> Any:
+    """What was remembered of a kind under a name; None where nothing was, or it is damaged."""
+    try:
+        return json.loads(_memo(kind, name).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+
+
+def remember_json(kind: str, name: str, value: object) -> None:
+    """Keep what was found out beside the cache; where that cannot be written, it is not kept."""
+    file = _memo(kind, name)
+    with contextlib.suppress(OSError):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile("w", dir=file.parent, delete=False) as made:
+            json.dump(value, made)
+        Path(made.name).replace(file)
+
+
+def _memo(kind: str, name: str) -> Path:
+    digest = hashlib.sha256(name.encode()).hexdigest()[:32]
+    return cache_root() / kind / f"{digest}.json"
+
+
+WEIGHT_FILES = ("*.safetensors", "*.bin", "*.gguf", "config.json")
+"""Files of a folder that decide its weights and their names."""
+
+
+def remembered_hash(folder: Path, compute: Callable[[], str], *, anew: bool = False) -> str:
+    """The weight hash of a folder, computed once for files of one size, inode and time.
+
+    Args:
+        folder: The folder.
+        compute: What computes it.
+        anew: Compute it whatever is remembered.
+    """
+    found = sorted({path for pattern in WEIGHT_FILES for path in folder.glob(pattern)})
+    states = [(path.name, path.stat()) for path in found]
+    files = [[name, s.st_size, s.st_ino, s.st_mtime_ns] for name, s in states]
+    name = str(folder.resolve())
+    known = recall_json("hashes", name)
+    if not anew and isinstance(known, dict) and known.get("files") == files:
+        return str(known["weights"])
+    weights = compute()
+    remember_json("hashes", name, {"files": files, "weights": weights})
+    return weights
 
 
 def tokenizer_hash(tokenizer: Tokenizer) -> str:

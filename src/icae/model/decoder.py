@@ -18,7 +18,6 @@ import torch
 from torch import Tensor, nn
 from transformers import DynamicCache, PreTrainedConfig, PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
-from transformers.modeling_outputs import MoeModelOutputWithPast
 
 from icae.config.types import KeyValueShape, TokenIds
 from icae.errors import InputError
@@ -132,15 +131,28 @@ def input_table(model: PreTrainedModel) -> Tensor:
     return embed(model, torch.arange(len(weight), device=weight.device))
 
 
+class _Output:
+    """What layers give: last hidden states, and nothing else that a head may ask for."""
+
+    def __init__(self, hidden_1TD: Tensor) -> None:
+        self.last_hidden_state = hidden_1TD
+
+    def __getitem__(self, at: Any) -> Any:
+        return (self.last_hidden_state,)[at]
+
+    def __getattr__(self, name: str) -> None:
+        return None
+
+
 class _Given(nn.Module):
     """Stands where a causal LM has its layers: their output is given, not computed."""
 
     def __init__(self, body: nn.Module, hidden_1TD: Tensor) -> None:
         super().__init__()
         self.body = (body,)  # in a tuple: none of its own
-        self.output = MoeModelOutputWithPast(last_hidden_state=hidden_1TD)
+        self.output = _Output(hidden_1TD)
 
-    def forward(self, *inputs: object, **named: object) -> MoeModelOutputWithPast:
+    def forward(self, *inputs: object, **named: object) -> _Output:
         """The given output, whatever the inputs are."""
         return self.output
 

@@ -21,7 +21,6 @@ from icae.errors import TrainingError
 from icae.model import (
     AdapterInfo,
     adapter_hash,
-    base_hash,
     load_decoder,
     load_tokenizer,
     load_weights,
@@ -32,7 +31,9 @@ from icae.model import (
 from icae.model.adapted_decoder import AdaptedDecoder
 from icae.model.adapter import model_class
 from icae.model.adapter_files import KINDS
+from icae.model.base import computation_hash
 from icae.model.rotary import steady_positions
+from icae.model.self_check import checked_base
 from icae.train.evaluate import Evaluation
 from icae.train.instructions import InstructionSource, TripletSet, load_instructions
 from icae.train.records import plot_losses
@@ -96,6 +97,7 @@ def train(recipe: Recipe, *, stage: Stage, dry_run_steps: int | None = None) -> 
         name=recipe.name,
         base_model=recipe.base,
         base_hash=weights,
+        base_settings=computation_hash(model.decoder.config),
         tokenizer_hash=token_hash,
         model=recipe.model,
         method=recipe.objective.reader,
@@ -205,7 +207,7 @@ def _build_model(recipe: Recipe, shards: ShardSet | None) -> tuple[AdaptedDecode
     require_window(recipe, steady_positions(decoder.config))
     make = model_class(recipe.model, recipe.objective.reader)
     model = make(decoder, recipe.model, seed=recipe.optim.seed)
-    weights = base_hash(recipe.base, decoder)
+    weights = checked_base(recipe.base, decoder)
     if recipe.init_adapter not in (None, UNTRAINED):
         _start_from(model, str(recipe.init_adapter), recipe, weights)
     elif shards is not None:

@@ -1,0 +1,241 @@
+"""Whether a base computes what memories rest on: found on a few random token ids, not by its name.
+
+A memory stands for tokens only if input embeddings give what token ids give, logits made from
+hidden states at labels are the model's own, what was cached is what one pass computes, positions
+are relative, rows do not see their padding, and nothing is drawn at random. A base that fails is
+refused with what failed and by how much; what was found is kept beside the cache by the base's
+identity, so that a base is tried once.
+
+Shape legend: N token ids, T compared places, D hidden size, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+
+import torch
+import transformers
+from torch import Tensor
+from transformers import DynamicCache, PreTrainedModel
+
+from icae.config import ModelConfig
+from icae.errors import BaseModelError
+from icae.model.adapted_decoder import AdaptedDecoder
+from icae.model.base import base_hash, computation_hash
+from icae.model.base_files import recall_json, remember_json
+from icae.model.decoder import DecoderRow, embed, label_logits, vocabulary_logits
+from icae.model.rotary import steady_positions
+
+VERSION = 1
+"""Version of the checks: what an older one found is not read."""
+
+IDS = 24
+"""Token ids that are tried."""
+
+STEPS = 4
+"""Of these, how many are read one by one behind a cache."""
+
+BOUNDS = {torch.float32: 1e-3, torch.float16: 2e-2, torch.bfloat16: 8e-2}
+"""Largest difference of a logit, of the largest logit, that rounding explains. Where rounding is
+coarse, the middle one of the places counts: an expert more or less moves a single place."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """What one check found.
+
+    Attributes:
+        check: Its name.
+        claim: What has to hold.
+        amount: Largest difference of a logit, of the largest logit; infinite if it failed to run.
+        bound: What is allowed.
+        error: What was raised, or "".
+    """
+
+    check: str
+    claim: str
+    amount: float
+    bound: float
+    error: str = ""
+
+    @property
+    def holds(self) -> bool:
+        """Whether the base has passed it."""
+        return self.amount <= self.bound
+
+
+class _Trial:
+    """A base, a few token ids, and the logits that it gives for them itself."""
+
+    def __init__(self, decoder: PreTrainedModel) -> None:
+        self.decoder = decoder
+        weight = decoder.get_input_embeddings().weight
+        self.coarse = weight.dtype != torch.float32
+        rng = torch.Generator().manual_seed(0)
+        self.ids_1N = torch.randint(0, len(weight), (1, IDS), generator=rng).to(weight.device)
+        self.own_NV = self.logits()
+
+    def logits(
+        self, model: PreTrainedModel | None = None, start: int = 0, **inputs: Tensor
+    ) -> Tensor:
+        """The model's own logits [N, V], of the ids unless other inputs are given."""
+        positions = torch.arange(start, start + IDS, device=self.ids_1N.device)[None]
+        made = (model or self.decoder)(
+            **(inputs or {"input_ids": self.ids_1N}),
+            attention_mask=torch.ones_like(self.ids_1N),
+            position_ids=positions,
+            use_cache=False,
+        )
+        logits_NV: Tensor = made.logits[0].float()
+        return logits_NV
+
+    def _apart(self, made_TV: Tensor, own_TV: Tensor) -> float:
+        """Largest difference of the places (the middle one), of the largest logit."""
+        off_T = (made_TV - own_TV).abs().amax(dim=-1)
+        off = off_T.median() if self.coarse else off_T.max()
+        amount = float(off) / max(float(own_TV.abs().max()), 1e-30)
+        return amount if math.isfinite(amount) else math.inf
+
+    def embeddings(self) -> float:
+        return self._apart(self.logits(inputs_embeds=embed(self.decoder, self.ids_1N)), self.own_NV)
+
+    def head(self) -> float:
+        return self._apart(label_logits(self.decoder, [self._row(IDS)])[0], self.own_NV)
+
+    def rows(self) -> float:
+        short = IDS // 2
+        made, _ = label_logits(self.decoder, [self._row(short), self._row(IDS)])
+        return self._apart(made, self.own_NV[:short])
+
+    def _row(self, size: int) -> DecoderRow:
+        ids = self.ids_1N[0, :size].cpu().numpy()
+        return DecoderRow(ids=ids, positions=range(size), scored=slice(0, size))
+
+    def cache(self) -> float:
+        last = steady_positions(self.decoder.config)
+        near, split = list(range(IDS)), IDS - STEPS
+        return max(self._cached(near), self._cached([*near[:split], *range(last - STEPS, last)]))
+
+    def _cached(self, positions: Sequence[int]) -> float:
+        """Read with a cache, the last ids one by one, against one pass over all of them."""
+        places_1N = torch.tensor([list(positions)], device=self.ids_1N.device)
+        whole_TV = self._read(0, IDS, places_1N, DynamicCache(config=self.decoder.config))[-STEPS:]
+        cache, split = DynamicCache(config=self.decoder.config), IDS - STEPS
+        self._read(0, split, places_1N, cache)
+        steps = [self._read(at, at + 1, places_1N, cache) for at in range(split, IDS)]
+        return self._apart(torch.cat(steps), whole_TV)
+
+    def _read(self, start: int, end: int, places_1N: Tensor, cache: DynamicCache) -> Tensor:
+        hidden_1ND = self.decoder.base_model(
+            inputs_embeds=embed(self.decoder, self.ids_1N[:, start:end]),
+            attention_mask=torch.ones_like(self.ids_1N[:, :end]),
+            position_ids=places_1N[:, start:end],
+            past_key_values=cache,
+            use_cache=True,
+        ).last_hidden_state
+        return vocabulary_logits(self.decoder, hidden_1ND[0])
+
+    def shift(self) -> float:
+        return self._apart(self.logits(start=7), self.own_NV)
+
+    def again(self) -> float:
+        return self._apart(self.logits(), self.own_NV)
+
+    def adapter(self) -> float:
+        try:
+            model = AdaptedDecoder(self.decoder, ModelConfig(lora_rank=1))
+        except BaseModelError:  # projections of other names
+            every = ModelConfig(lora_rank=1, lora_targets="all-linear")
+            model = AdaptedDecoder(self.decoder, every)
+        model.train()
+        try:
+            return self._apart(self.logits(model.adapted), self.own_NV)
+        finally:
+            model.eval()
+
+    def attention(self) -> float:
+        chosen = self.decoder.config._attn_implementation
+        if chosen == "eager":
+            return 0.0
+        self.decoder.set_attn_implementation("eager")
+        try:
+            return self._apart(self.logits(), self.own_NV)
+        finally:
+            self.decoder.set_attn_implementation(chosen)
+
+
+CHECKS: dict[str, tuple[str, Callable[[_Trial], float]]] = {
+    "embeddings": ("input embeddings give the logits of their ids", _Trial.embeddings),
+    "head": ("logits from hidden states at labels are the model's own", _Trial.head),
+    "cache": ("cached, token by token, is as one pass, up to the last position", _Trial.cache),
+    "positions": ("the same text 7 positions on gives the same logits", _Trial.shift),
+    "rows": ("a row beside a longer one is as alone", _Trial.rows),
+    "again": ("a second pass is equal, bit for bit", _Trial.again),
+    "adapter": ("with an untrained LoRA it is the base, in training mode too", _Trial.adapter),
+    "attention": ("the attention in use is as the plain one (eager)", _Trial.attention),
+}
+"""Name -> what has to hold, and what measures by how much it does not."""
+
+
+@torch.no_grad()
+def self_check(decoder: PreTrainedModel) -> list[Finding]:
+    """Try a base; nothing is raised for what it does wrong."""
+    bound = BOUNDS.get(decoder.get_input_embeddings().weight.dtype, BOUNDS[torch.bfloat16])
+    found: list[Finding] = []
+    try:
+        trial = _Trial(decoder)
+    except Exception as error:  # a model of somebody else may fail in any way
+        return [_failed("own", "the model reads token ids at given positions", error)]
+    for name, (claim, measure) in CHECKS.items():
+        try:
+            amount = measure(trial)
+            exact = 0.0 if name == "again" else bound
+            found.append(Finding(check=name, claim=claim, amount=amount, bound=exact))
+        except Exception as error:
+            found.append(_failed(name, claim, error))
+    return found
+
+
+def _failed(name: str, claim: str, error: Exception) -> Finding:
+    what = (str(error).strip().splitlines() or [""])[0]
+    what = f"{type(error).__name__}: {what}"[:200]
+    return Finding(check=name, claim=claim, amount=math.inf, bound=0.0, error=what)
+
+
+def checked_base(base: str, decoder: PreTrainedModel) -> str:
+    """The weight hash of a loaded base that computes what memories rest on.
+
+    Raises:
+        BaseModelError: If a check fails.
+    """
+    weights = base_hash(base, decoder)
+    failed = [finding for finding in kept_check(decoder, weights) if not finding.holds]
+    if failed:
+        raise BaseModelError(
+            f"Memories of {base} would be wrong.",
+            got="; ".join(f"{f.check}: {f.error or f'off by {f.amount:.1%}'}" for f in failed),
+            expected="; ".join(f"{f.claim} (within {f.bound:.1%})" for f in failed),
+            fix=f"`icae check {base}` prints all. Try --dtype float32, else another base.",
+        )
+    return weights
+
+
+def kept_check(decoder: PreTrainedModel, weights: str, *, anew: bool = False) -> list[Finding]:
+    """What was found of a base, from the cache or now.
+
+    Args:
+        decoder: The base.
+        weights: Its weight hash.
+        anew: Try it whatever is kept.
+    """
+    versions = f"{VERSION} {transformers.__version__} {torch.__version__}"
+    loaded = f"{decoder.dtype} {decoder.device.type} {decoder.config._attn_implementation}"
+    name = f"{weights} {computation_hash(decoder.config)} {loaded} {versions}"
+    kept = None if anew else recall_json("checks", name)
+    if kept is not None:
+        return [Finding(**row) for row in kept]
+    found = self_check(decoder)
+    remember_json("checks", name, [asdict(finding) for finding in found])
+    return found
