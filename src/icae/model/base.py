@@ -320,9 +320,36 @@ def base_hash(base: str, model: torch.nn.Module, *, anew: bool = False) -> str:
     return remembered_hash(folder, lambda: weight_hash(model), anew=anew)
 
 
-COMPUTING = ("rope", "rotary", "theta", "norm", "eps", "scal", "multipl", "softcap", "window")
-COMPUTING += ("layer", "head", "act", "expert", "top", "chunk", "bias", "attn", "attention")
-COMPUTING += ("model_type", "hidden", "group", "rank", "mamba", "conv", "state", "router")
+COMPUTING = tuple(
+    [
+        "rope",
+        "rotary",
+        "theta",
+        "norm",
+        "eps",
+        "scal",
+        "multipl",
+        "softcap",
+        "window",
+        "layer",
+        "head",
+        "act",
+        "expert",
+        "top",
+        "chunk",
+        "bias",
+        "attn",
+        "attention",
+        "model_type",
+        "hidden",
+        "group",
+        "rank",
+        "mamba",
+        "conv",
+        "state",
+        "router",
+    ]
+)
 """What the name of a setting has in it where it changes what the weights compute."""
 
 

@@ -22,10 +22,10 @@ from transformers import DynamicCache, PreTrainedModel
 
 from icae.config import ModelConfig
 from icae.errors import BaseModelError
-from icae.model.adapted_decoder import AdaptedDecoder
 from icae.model.base import base_hash, computation_hash
 from icae.model.base_files import recall_json, remember_json
 from icae.model.decoder import DecoderRow, embed, label_logits, vocabulary_logits
+from icae.model.full_context import FullContextModel
 from icae.model.rotary import steady_positions
 
 VERSION = 1
@@ -145,10 +145,10 @@ class _Trial:
 
     def adapter(self) -> float:
         try:
-            model = AdaptedDecoder(self.decoder, ModelConfig(lora_rank=1))
+            model = FullContextModel(self.decoder, ModelConfig(lora_rank=1))
         except BaseModelError:  # projections of other names
             every = ModelConfig(lora_rank=1, lora_targets="all-linear")
-            model = AdaptedDecoder(self.decoder, every)
+            model = FullContextModel(self.decoder, every)
         model.train()
         try:
             return self._apart(self.logits(model.adapted), self.own_NV)
