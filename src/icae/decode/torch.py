@@ -133,6 +133,9 @@ class TorchRuntime(Runtime):
         Returns:
             The share of each task's scored tokens that are the most likely ones (0..1).
         """
+        if not self._keeps_all:
+            scores = self.score([prefix] * len(tasks), tasks)
+            return [float(score.correct_T.float().mean()) for score in scores]
         (past,) = self.read_prefixes([prefix])
         start = past[0][0].shape[2]
         inputs_FD = self._inputs(prefix, np.zeros(0, dtype=np.int64), start)

@@ -234,8 +234,8 @@ def logits_beside(
     Returns:
         Logits [T, V] of each row, float32.
     """
-    embed = decoder.get_input_embeddings()
-    device, dtype = embed.weight.device, embed.weight.dtype
+    weight = decoder.get_input_embeddings().weight
+    device, dtype = weight.device, weight.dtype
     sizes = [len(row.positions) for row in rows]
     seen_SS = torch.block_diag(*(torch.ones(size, size).tril() for size in sizes))
     seen_SP = torch.cat([torch.ones(sum(sizes), past[0][0].shape[2]), seen_SS], dim=1)
@@ -244,7 +244,7 @@ def logits_beside(
             [
                 part_SD
                 for row in rows
-                for part_SD in (row.inputs_FD, embed(torch.from_numpy(row.ids).to(device)))
+                for part_SD in (row.inputs_FD, embed(decoder, torch.from_numpy(row.ids).to(device)))
                 if part_SD is not None
             ]
         )[None],
@@ -254,7 +254,7 @@ def logits_beside(
         use_cache=True,
     ).last_hidden_state[0]
     scored = [own[row.scored] for row, own in zip(rows, hidden_SD.split(sizes), strict=True)]
-    return [decoder.get_output_embeddings()(own).float() for own in scored]
+    return [vocabulary_logits(decoder, own) for own in scored]
 
 
 def plain_logits(decoder: PreTrainedModel, rows: Sequence[PlainRow]) -> list[Tensor]:

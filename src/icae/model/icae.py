@@ -18,7 +18,7 @@ from transformers import PreTrainedModel
 from icae.config import ModelConfig
 from icae.config.spans import SpanPlan
 from icae.config.types import Objective, TokenIds
-from icae.model.decoder import DecoderRow, input_table
+from icae.model.decoder import DecoderRow, embed, input_table
 from icae.model.encoder import build_batch, read_memory_tokens
 from icae.model.memory_model import MemoryModel
 from icae.model.objectives import DecoderTask
@@ -118,5 +118,4 @@ class IcaeModel(MemoryModel[Slots]):
     def _embedded(self, ids: Sequence[int] | TokenIds) -> Tensor:
         """Token ids as the decoder reads them, [N, D]."""
         indices = torch.tensor([int(i) for i in ids], device=self.device)
-        inputs_ND: Tensor = self.decoder.get_input_embeddings()(indices)
-        return inputs_ND
+        return embed(self.decoder, indices)
