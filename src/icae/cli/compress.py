@@ -27,6 +27,7 @@ from icae.cli.options import Count, Force, KeepKv, ModelOptions, Runtime
 if TYPE_CHECKING:
     from icae.compression.adaptive import FidelityPolicy
     from icae.compression.refinement import RefineConfig
+    from icae.data.documents import Document
     from icae.engine import Icae
     from icae.memory import Memory
     from icae.memory.locked_file import LockedFile
@@ -210,18 +211,7 @@ def compress(
         icae = model.load(None if stopped is None else stopped.provenance)
         start = time.perf_counter()
         saver = _Saver(locked, keep_source=not no_source)
-        with console.progress("Compressing spans") as on_progress, saver.said_when_stopped():
-            memory = icae.compress(
-                document.text,
-                ratio=wanted.one_ratio(icae),
-                name=document.name,
-                verify=not wanted.no_verify,
-                policy=wanted.policy(icae),
-                on_progress=on_progress,
-                start=stopped,
-                on_settled=saver.save_at_times,
-            )
-        memory = _refined(icae, memory, wanted.refinement(), saver)
+        memory = _compressed(icae, document, wanted, saver, stopped)
     _warn(wanted.missed(memory), _beyond_training(memory, icae, text=not no_source))
     if kv:
         use_kv(model.reader(runtime, memory.provenance, loaded=icae), memory, target, keep="always")
@@ -294,6 +284,28 @@ class _Saver:
                     "the same command with --resume goes on from there."
                 )
             raise
+
+
+def _compressed(
+    icae: Icae,
+    document: Document,
+    wanted: CompressOptions,
+    saver: _Saver,
+    stopped: Memory | None,
+) -> Memory:
+    """A memory of a document, kept in its file while it is made."""
+    with console.progress("Compressing spans") as on_progress, saver.said_when_stopped():
+        memory = icae.compress(
+            document.text,
+            ratio=wanted.one_ratio(icae),
+            name=document.name,
+            verify=not wanted.no_verify,
+            policy=wanted.policy(icae),
+            on_progress=on_progress,
+            start=stopped,
+            on_settled=saver.save_at_times,
+        )
+    return _refined(icae, memory, wanted.refinement(), saver)
 
 
 def _refined(icae: Icae, memory: Memory, config: RefineConfig | None, saver: _Saver) -> Memory:

@@ -18,6 +18,8 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    ProgressColumn,
+    Task,
     TaskProgressColumn,
     TextColumn,
     TimeRemainingColumn,
@@ -152,9 +154,16 @@ def table(*headings: str, right: Collection[str] = ()) -> Table:
     return made
 
 
+class _Rate(ProgressColumn):
+    """How much is done in a second."""
+
+    def render(self, task: Task) -> Text:
+        return Text("" if task.speed is None else f"{task.speed:.3g}/s")
+
+
 @contextmanager
 def progress(label: str) -> Iterator[ProgressCallback]:
-    """Show how far work is and how long it still takes, on standard error.
+    """Show how far work is, how fast, and how long it still takes, on standard error.
 
     A bar on a terminal, elsewhere a line every half minute. Yields what is called with
     (done, total).
@@ -165,6 +174,7 @@ def progress(label: str) -> Iterator[ProgressCallback]:
         BarColumn(),
         MofNCompleteColumn(),
         TaskProgressColumn(),
+        _Rate(),
         TimeRemainingColumn(),
         console=out,
         transient=True,
@@ -180,8 +190,9 @@ def progress(label: str) -> Iterator[ProgressCallback]:
             now = time.monotonic()
             if not out.is_terminal and done and now - said >= SECONDS_BETWEEN_LINES:
                 said = now
-                left = (now - begin) * (total - done) / done
-                note(f"{label}: {done / total:.0%}, about {time_text(left)} left")
+                rate = done / (now - begin)
+                left = time_text((total - done) / rate)
+                note(f"{label}: {done / total:.0%}, {rate:.3g}/s, about {left} left")
 
         yield show
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Argument, Option
 
+from icae.cli.console import status
 from icae.cli.options import Force
 from icae.errors import IncompatibleMemoryError, InputError
 
@@ -73,7 +74,9 @@ def locked_output(path: Path, *, force: bool, inputs: Sequence[Path] = ()) -> It
     from icae.memory.locked_file import locked
 
     check_output(path, force=force, inputs=inputs)
-    with locked(path) as file:
+    with ExitStack() as stack:
+        with status(f"Waiting for {path.name}"):
+            file = stack.enter_context(locked(path))
         check_output(path, force=force, inputs=inputs)  # it may be there since it was waited for
         yield file
 

@@ -73,9 +73,7 @@ def add(
                 continue
             added.append(one)
             if not as_json:
-                how = "added" if one.new else "was there already"
-                was = "" if one.replaced is None else f"; was {one.replaced[:KEY_DIGITS]} before"
-                console.write_text(_line(one.key, one.name) + f"  {how}{was}\n")
+                console.write_text(_added_line(one))
     payload = {
         "store": store,
         "added": [asdict(one) for one in added],
@@ -88,6 +86,12 @@ def add(
     return Outcome(
         payload=payload, show=lambda: _show_failed(failed, len(files)), exit_code=bool(failed)
     )
+
+
+def _added_line(one: Added) -> str:
+    how = "added" if one.new else "was there already"
+    was = "" if one.replaced is None else f"; was {one.replaced[:KEY_DIGITS]} before"
+    return _line(one.key, one.name) + f"  {how}{was}\n"
 
 
 def _show_failed(failed: Sequence[tuple[str, IcaeError]], count: int) -> None:

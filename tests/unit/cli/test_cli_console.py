@@ -109,6 +109,6 @@ def test_time_left_is_said_where_there_is_no_terminal(monkeypatch, capsys) -> No
         for done in (5, 25, 30, 50):
             show(done, 100)
     assert capsys.readouterr().err.splitlines() == [
-        "Measuring: 25%, about 2 min 0 s left",
-        "Measuring: 50%, about 1 min 20 s left",
+        "Measuring: 25%, 0.625/s, about 2 min 0 s left",
+        "Measuring: 50%, 0.625/s, about 1 min 20 s left",
     ]
