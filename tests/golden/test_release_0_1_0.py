@@ -16,7 +16,7 @@ from icae.model.base_files import embedded_gguf
 from icae.store import open_store
 
 WRITTEN = Path(__file__).parent / "release_0_1_0"
-FILE = WRITTEN / "lighthouse.icae"
+FILE = WRITTEN / "lighthouse.safetensors"
 TEXT = "The lighthouse at Cape Wickham was built in 1861.\n"
 
 
