@@ -202,7 +202,8 @@ class _Files:
     ) -> Reader:
         """What reads memories of hidden size `width`, or of keys and values, by a runtime."""
         lead = lead_vectors(self.adapter, self.info.model)
-        runtime.lead_slots = None if lead is None else KeyValueSlots(pairs_KY2HW=lead)
+        if lead is not None:
+            runtime.lead_slots = KeyValueSlots(pairs_KY2HW=lead)
         found = tokenizer_hash(self.tokenizer)
         if found != self.info.tokenizer_hash:
             raise BaseModelError(
