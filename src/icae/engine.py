@@ -11,6 +11,7 @@ memory.save("report.icae")
 from __future__ import annotations
 
 import functools
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -31,7 +32,7 @@ from icae.decode.devices import pick_device, pick_dtype
 from icae.decode.reader import OldTurns, Reader
 from icae.decode.runtime import Runtime
 from icae.decode.torch import TorchRuntime
-from icae.errors import InputError
+from icae.errors import AdapterError, InputError
 from icae.memory import Memory, Provenance
 from icae.memory.provenance import KEY_VALUE_DTYPE, SlotDtype
 from icae.model import (
@@ -44,11 +45,24 @@ from icae.model import (
     read_info,
     tokenizer_hash,
 )
-from icae.model.adapter_files import adapter_folder
+from icae.model.adapter_files import adapter_folder, require_base
 from icae.model.base_files import stop_tokens
 from icae.model.decoder import key_value_shape
 from icae.model.key_values import KeyValueModel
 from icae.model.self_check import checked_base
+
+log = logging.getLogger(__name__)
+
+PROBE = """\
+The harbour of Tessaly was closed for eleven days in the spring of 1907. Anna Brandt, who kept \
+the customs book, wrote that forty-three barges lay waiting, most of them with coal and nine \
+with oranges from the south. When the ice broke on the morning of the twelfth day, the first \
+ship to enter was a small ferry, the Marguerite, with the mail and a doctor named Elias Kerr.
+"""
+"""What is measured where weights are others than an adapter was trained on."""
+
+LEAST_FIDELITY = 0.3
+"""Fidelity of it below which other weights are refused."""
 
 
 class Icae(Reader):
@@ -315,10 +329,17 @@ def load(
     name = base or info.base_model
     decoder = load_decoder(name, dtype=precision, device=place)
     weights = checked_base(name, decoder)
+    tokenizer = load_tokenizer(name)
     in_pairs = info.model.memory == "key-values"
     make: type[IcaeModel | KeyValueModel] = KeyValueModel if in_pairs else IcaeModel
-    model = load_trained(make, info, folder, decoder, base_model=name, base_hash=weights)
-    tokenizer = load_tokenizer(name)
+    # Other weights of the same shapes, settings and tokenizer may do: that is measured below.
+    other = weights != info.base_hash and tokenizer_hash(tokenizer) == info.tokenizer_hash
+    trained_on = info.base_hash if other else weights
+    try:
+        model = load_trained(make, info, folder, decoder, base_model=name, base_hash=trained_on)
+    except AdapterError:
+        require_base(info, base_model=name, base_hash=weights)
+        raise
     plain: SlotDtype = "bfloat16" if precision == torch.bfloat16 else "float32"
     provenance = Provenance(
         base_model=name,
@@ -331,7 +352,28 @@ def load(
         key_values=key_value_shape(decoder.config) if in_pairs else None,
         slot_dtype=KEY_VALUE_DTYPE if in_pairs else plain,
     )
-    return Icae(model, info, tokenizer, provenance)
+    loaded = Icae(model, info, tokenizer, provenance)
+    if other:
+        _require_readable(loaded)
+    return loaded
+
+
+def _require_readable(loaded: Icae) -> None:
+    """Measure a text in weights that the adapter was not trained on; refuse what cannot read it."""
+    memory = loaded.compress(PROBE)
+    fidelity, recall = memory.fidelity or 0.0, memory.recall or 0.0
+    figures = f"fidelity {fidelity:.1%}, recall {recall:.1%} of a built-in text at ratio 4"
+    name, info, found = loaded.provenance.base_model, loaded.info, loaded.provenance.base_hash
+    if fidelity < LEAST_FIDELITY:
+        raise AdapterError(
+            "The adapter was trained on another base model.",
+            got=f"base {name} (weights {found[:12]}): {figures}",
+            expected=f"base {info.base_model} (weights {info.base_hash[:12]}), or weights near "
+            f"them: fidelity {LEAST_FIDELITY:.0%}",
+            fix=f"Load {info.base_model}, or train an adapter for {name}.",
+        )
+    note = "%s has other weights than %s was trained on: %s. They are what memories are keyed by."
+    log.warning(note, name, info.name, figures)
 
 
 @functools.lru_cache(maxsize=2)

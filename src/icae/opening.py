@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 from icae.decode.checkpoint import BaseFolder
 from icae.decode.reader import Reader
-from icae.errors import BaseModelError, InputError
+from icae.errors import AdapterError, BaseModelError, InputError
 from icae.memory import KeyValueSlots, Provenance
 from icae.memory.provenance import KEY_VALUE_DTYPE
 from icae.model.adapter_files import (
@@ -113,7 +113,7 @@ def open_reader(
         )
     try:
         return open_llamacpp(adapter, base=base, dtype=dtype)
-    except (BaseModelError, InputError) as error:
+    except (AdapterError, BaseModelError, InputError) as error:
         if runtime == "llamacpp":
             raise
         log.warning("Answering with torch, as llama.cpp cannot: %s", error.message)

@@ -1,18 +1,24 @@
 from __future__ import annotations
 
+import copy
+import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from transformers import AutoConfig
 
 import icae
 from icae import engine as api
 from icae.engine import Icae
-from icae.errors import AdapterError, InputError
-from icae.model import adapter_files, save_adapter, tokenizer_hash
+from icae.errors import AdapterError, IncompatibleMemoryError, InputError
+from icae.model import adapter_files, read_info, save_adapter, tokenizer_hash
+from icae.model.adapter_files import write_info
+from icae.model.base import computation_hash
 
 TEXT = "The inner thing is in the thin tin: a thief ran there, and the end is near.\n" * 2
 
@@ -65,6 +71,47 @@ def test_load_refuses_an_adapter_of_another_base(
         icae.load(tmp_path / "none")
     with pytest.raises(InputError, match="dtype"):
         icae.load(folders[1], device="cpu", dtype="int8")
+
+
+def test_other_weights_of_the_same_kind_are_taken_with_a_warning_and_measured(
+    folders: tuple[Path, Path],
+    engine: Icae,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    near = copy.deepcopy(engine.runtime.model.decoder)
+    with torch.no_grad():
+        for weight in near.parameters():
+            weight += 0.001 * torch.randn_like(weight)
+    near.save_pretrained(tmp_path / "near")
+    engine.tokenizer.save_pretrained(tmp_path / "near")
+    options = {"base": str(tmp_path / "near"), "device": "cpu", "dtype": "float32"}
+    with pytest.raises(AdapterError, match="another base model") as caught:
+        icae.load(folders[1], **options)
+    assert "recall" in str(caught.value.got)
+
+    monkeypatch.setattr(api, "LEAST_FIDELITY", 0.0)  # nothing was learned here
+    loaded = icae.load(folders[1], **options)
+    assert "other weights than tiny was trained on: fidelity" in caplog.text
+    made = loaded.compress(TEXT, ratio=4)
+    assert made.provenance.base_hash != engine.provenance.base_hash
+    with pytest.raises(IncompatibleMemoryError):
+        engine.ask(made, "Who?", max_new_tokens=2)
+
+
+def test_other_settings_of_a_base_are_refused(folders: tuple[Path, Path]) -> None:
+    base, adapter = folders
+    info = read_info(adapter)
+    settings = computation_hash(AutoConfig.from_pretrained(base))
+    write_info(replace(info, base_settings=settings), adapter)
+    icae.load(adapter, device="cpu", dtype="float32")
+
+    config = json.loads((base / "config.json").read_text())
+    config["rope_parameters"]["rope_theta"] *= 2
+    (base / "config.json").write_text(json.dumps(config))
+    with pytest.raises(AdapterError, match="computes with other settings"):
+        icae.load(adapter, device="cpu", dtype="float32")
 
 
 def test_the_module_functions_load_the_adapter_of_the_memory_once(

@@ -16,6 +16,7 @@ from icae.cli import console
 from icae.cli.ask import ask
 from icae.cli.bulk import bulk
 from icae.cli.chat import chat
+from icae.cli.check import check
 from icae.cli.command import EXIT_BROKEN_PIPE, EXIT_INTERRUPTED
 from icae.cli.compress import compress, refine
 from icae.cli.data import build, pack
@@ -43,6 +44,7 @@ from icae.cli.serve import serve, serve_key
 from icae.cli.store import add, collect, list_memories, remove, search, show, verify
 from icae.cli.train import finetune, pretrain
 from icae.cli.upgrade import upgrade
+from icae.model import base_files
 
 
 class _Icae(TyperGroup):
@@ -91,9 +93,17 @@ def icae(
             "--version", help="Print the version and exit.", callback=_print_version, is_eager=True
         ),
     ] = False,
+    trust_remote_code: Annotated[
+        bool,
+        typer.Option(
+            "--trust-remote-code", help="Let code that lies beside a base model's weights run."
+        ),
+    ] = False,
 ) -> None:
     """Carry a long context in a quarter of the tokens, without changing the LLM."""
     console.log_to_stderr(logging.WARNING)
+    if trust_remote_code:
+        base_files.trust_remote_code()
     _help_without_a_command(context)
 
 
@@ -112,7 +122,7 @@ def _subgroup(name: str, description: str) -> typer.Typer:
 
 _add(app, compress=compress, ask=ask, reconstruct=reconstruct, refine=refine, inspect=inspect)
 _add(app, chat=chat, append=append, edit=edit, slice=slice_memory, merge=merge)
-_add(app, upgrade=upgrade)
+_add(app, upgrade=upgrade, check=check)
 _add(app, serve=serve, serve_key=serve_key, bulk=bulk, plan=plan, doctor=doctor)
 _add(app, pretrain=pretrain, finetune=finetune)
 

@@ -53,10 +53,9 @@ class Runtime(ABC):
     def context_window(self) -> int:
         """Most decoder positions, prompt and answer together."""
 
-    @property
     @abstractmethod
-    def position_bytes(self) -> int:
-        """Bytes of key-value cache for one decoder position."""
+    def kv_bytes(self, positions: int) -> int:
+        """Bytes of key-value cache for that many decoder positions."""
 
     @abstractmethod
     def generate(
@@ -125,10 +124,6 @@ class Runtime(ABC):
         before = self.config.asking.before if objective == "ft" else ()
         tokens = (Verbatim(ids=np.array(before, dtype=np.int64)),) if before else ()
         return (*slots, *tokens)
-
-    def kv_bytes(self, positions: int) -> int:
-        """Bytes of key-value cache for that many decoder positions."""
-        return self.position_bytes * positions
 
     def positions(self, prefix: Prefix | None, prompt_length: int) -> list[int]:
         """Position of every decoder input of ``[front ; memory ; objective ; prompt]``."""

@@ -7,6 +7,7 @@ Shape legend: R rows, S decoder places, D hidden size, V vocabulary.
 
 from __future__ import annotations
 
+import functools
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,23 +20,22 @@ from transformers import DynamicCache
 from icae.config.types import TokenIds
 from icae.decode.batching import RowClock, row_batches
 from icae.decode.prefix import Generated, Prefix, ReadSoFar, Request
-from icae.decode.runtime import Runtime, kv_bytes
+from icae.decode.runtime import Runtime
 from icae.decode.torch_folding import Folding, Leaving
 from icae.decode.torch_forms import embedded, form_of
 from icae.decode.torch_kv import LastRead, keeps_all, kv_from_bytes, kv_to_bytes, stacks
-from icae.decode.torch_rows import Row, greedy_rows
+from icae.decode.torch_rows import Row, greedy_rows, next_tokens
 from icae.errors import InputError
 from icae.memory import KeyValueSlots, TokenFidelity
 from icae.memory.payload import ReadablePayload
 from icae.memory.provenance import KEY_VALUE_DTYPE, KEY_VALUE_DTYPES, StoredDtype
+from icae.model.cache_size import CacheSize
 from icae.model.decoder import (
     DecoderRow,
     KeyValues,
     embed,
-    key_value_shape,
     label_logits,
     logits_beside,
-    vocabulary_logits,
 )
 from icae.model.icae import IcaeModel
 from icae.model.key_values import KeyValueModel
@@ -63,6 +63,7 @@ class TorchRuntime(Runtime):
         self.lead_slots = None if lead is None else KeyValueSlots(pairs_KY2HW=lead)
         self._keeps_all = keeps_all(model.decoder.config)
         self._last: LastRead | None = None
+        self._cache_size = functools.cache(lambda: CacheSize.of(model.decoder))
 
     @property
     def name(self) -> str:
@@ -89,12 +90,9 @@ class TorchRuntime(Runtime):
         """Most decoder positions, prompt and answer together."""
         return steady_positions(self.model.decoder.config)
 
-    @property
-    def position_bytes(self) -> int:
-        """Bytes of key-value cache for one decoder position."""
-        shape = key_value_shape(self.model.decoder.config)
-        element = torch.finfo(self.model.dtype).bits // 8
-        return kv_bytes(shape.layers, shape.heads, shape.width, element=element)
+    def kv_bytes(self, positions: int) -> int:
+        """Bytes of key-value cache for that many decoder positions, measured on a small one."""
+        return self._cache_size().of_places(positions)
 
     @torch.inference_mode()
     def encode(self, spans: Sequence[TokenIds], slots: Sequence[int]) -> list[ReadablePayload]:
@@ -324,19 +322,10 @@ class TorchRuntime(Runtime):
             if step > 0:
                 self._last = None
                 read.add(token)
+            mask = torch.ones(1, len(places) + step, dtype=torch.long, device=device)
+            token_R = next_tokens(decoder, cache, embeds, mask, place)
             with torch.inference_mode():
-                hidden_RSD = decoder.base_model(
-                    inputs_embeds=embeds,
-                    attention_mask=torch.ones(
-                        1, len(places) + step, dtype=torch.long, device=device
-                    ),
-                    position_ids=place,
-                    past_key_values=cache,
-                    use_cache=True,
-                ).last_hidden_state
-                token_R = vocabulary_logits(decoder, hidden_RSD[:, -1]).argmax(dim=-1)
-                embeds = embed(decoder, token_R)[:, None]
-                place = place[:, -1:] + 1
+                embeds, place = embed(decoder, token_R)[:, None], place[:, -1:] + 1
             token = int(token_R)
             if self._keeps_all:
                 self._last = LastRead(cache=cache, read=read)

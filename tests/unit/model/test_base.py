@@ -153,3 +153,20 @@ def test_the_cache_follows_the_environment(monkeypatch: pytest.MonkeyPatch) -> N
     assert cache_root() == Path("/x/icae")
     monkeypatch.setenv("ICAE_CACHE", "/y")
     assert cache_root() == Path("/y")
+
+
+def test_the_hash_of_files_that_stayed_is_remembered(
+    base_folder: Path, build_decoder: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ICAE_CACHE", str(base_folder.parent / "cache"))
+    decoder, reads = build_decoder(), []
+    monkeypatch.setattr(base, "weight_hash", lambda m: reads.append(m) or weight_hash(m))
+    first = base_hash(str(base_folder), decoder)
+    assert base_hash(str(base_folder), decoder) == first == weight_hash(decoder)
+    assert len(reads) == 1
+    assert base_hash(str(base_folder), decoder, anew=True) == first
+    assert len(reads) == 2
+
+    build_decoder(seed=3).save_pretrained(base_folder)
+    assert base_hash(str(base_folder), build_decoder(seed=3)) != first
+    assert len(reads) == 3

@@ -88,12 +88,11 @@ class LlamaCppRuntime(Runtime):
         """Most decoder positions, prompt and answer together."""
         return self.model.window
 
-    @property
-    def position_bytes(self) -> int:
-        """Bytes of key-value cache for one decoder position."""
+    def kv_bytes(self, positions: int) -> int:
+        """Bytes of key-value cache for that many decoder positions."""
         shape = self.model.cache
         element = np.dtype(KV_DTYPES[self.dtype]).itemsize
-        return kv_bytes(shape.layers, shape.heads, shape.width, element=element)
+        return positions * kv_bytes(shape.layers, shape.heads, shape.width, element=element)
 
     def generate(
         self,

@@ -139,14 +139,13 @@ class VllmRuntime(Runtime):
         """Most decoder positions, prompt and answer together."""
         return min(self.model.window, int(self.base["max_position_embeddings"]))
 
-    @property
-    def position_bytes(self) -> int:
-        """Bytes of key-value cache for one decoder position."""
+    def kv_bytes(self, positions: int) -> int:
+        """Bytes of key-value cache for that many decoder positions."""
         heads = self.base["num_attention_heads"]
         width = self.base.get("head_dim") or self.base["hidden_size"] // heads
         kept = self.base.get("num_key_value_heads") or heads
         layers, element = self.base["num_hidden_layers"], BYTES[self.dtype]
-        return kv_bytes(layers, kept, width, element=element)
+        return positions * kv_bytes(layers, kept, width, element=element)
 
     def generate(
         self,
