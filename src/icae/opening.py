@@ -255,7 +255,7 @@ def open_llamacpp(
         BaseModelError: If llama.cpp does not know the base model.
     """
     from icae.decode.llamacpp.context import LlamaModel, import_llama_cpp
-    from icae.decode.llamacpp.order import CacheOrder
+    from icae.decode.llamacpp.forms import CacheEntry
     from icae.decode.llamacpp.runtime import LlamaCppRuntime
     from icae.decode.llamacpp.weights import ensure_gguf, gguf_path, order_path
 
@@ -266,17 +266,16 @@ def open_llamacpp(
     if files.base != files.info.base_model or not gguf.exists():
         gguf = ensure_gguf(*files.checked_base(), files.dtype)
     model = LlamaModel(gguf)
-    order = None
+    entry = None
     if files.info.model.memory == "key-values":
         if not order_path(gguf).exists():
             from icae.decode.cache_order import write_order  # needs torch, once
 
             write_order(files.base, model, order_path(gguf))
-        order = CacheOrder.read(order_path(gguf))
-    runtime = LlamaCppRuntime(
-        model, files.info.model, files.objectives(), dtype=files.dtype, order=order
-    )
-    return files.reader(runtime, model.width, "cpu", None if order is None else model.cache)
+        entry = CacheEntry.read(order_path(gguf), files.folder)
+    vectors = files.objectives()
+    runtime = LlamaCppRuntime(model, files.info.model, vectors, dtype=files.dtype, entry=entry)
+    return files.reader(runtime, model.width, "cpu", None if entry is None else model.cache)
 
 
 def open_vllm(

@@ -22,6 +22,7 @@ TEXT = (
     "The lighthouse at Cape Wickham was built in 1861 from local granite. It is 48 metres tall, "
     "the tallest in Australia, and its light can be seen from 24 nautical miles away."
 )
+KEY_VALUES = Path(__file__).parents[2] / "adapters" / "smollm2-135m-kv"
 QUESTION = "What was the lighthouse built from?"
 
 ASK = """
@@ -73,6 +74,33 @@ def test_an_answer_from_a_cached_memory_needs_neither_torch_nor_much_memory(
     assert second["runtime"] == "llamacpp bfloat16"
     assert second["answer"] == first["answer"] != ""
     assert "not used" not in messages
+
+
+@pytest.fixture(scope="module")
+def key_values() -> api.Icae:
+    """SmolLM2-135M in float32 with the adapter whose memories are keys and values."""
+    return api.load(KEY_VALUES, device="cpu", dtype="float32")
+
+
+def test_keys_and_values_are_answered_from_as_in_torch_and_without_it(
+    key_values: api.Icae, tmp_path: Path
+) -> None:
+    from icae.opening import open_llamacpp
+
+    memory = key_values.compress(TEXT, ratio=4, verify=False) + key_values.verbatim(" It is white.")
+    memory.save(tmp_path / "lighthouse.icae")
+    reader = open_llamacpp(KEY_VALUES)
+
+    questions = [(memory, QUESTION), (memory, "How tall is it?"), (memory, "Where is it?")]
+    wanted = [key_values.ask(*asked, max_new_tokens=12).text for asked in questions]
+    assert [reader.ask(*asked, max_new_tokens=12).text for asked in questions] == wanted
+    together = reader.ask_many(questions, max_new_tokens=1)
+    assert [answer.memory_positions for answer in together] == [memory.positions] * 3
+
+    options = ("--adapter", str(KEY_VALUES), "--runtime", "llamacpp", "--max-new-tokens", "12")
+    payload, told, _ = ask(tmp_path / "lighthouse.icae", *options)
+    assert payload["answer"] == wanted[0]
+    assert told["heavy"] == []
 
 
 def test_both_runtimes_answer_alike(engine: api.Icae, memory_file: Path) -> None:

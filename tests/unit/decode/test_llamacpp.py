@@ -21,6 +21,7 @@ pytest.importorskip(
 
 from icae.decode.cache_order import find_order
 from icae.decode.llamacpp.context import LlamaModel
+from icae.decode.llamacpp.forms import CacheEntry
 from icae.decode.llamacpp.runtime import LlamaCppRuntime
 from icae.decode.llamacpp.weights import BaseFolder, write_gguf
 
@@ -46,6 +47,11 @@ def files(tmp_path_factory: pytest.TempPathFactory, build_decoder: Any) -> Calla
     return path_of
 
 
+def entry_of(decoder: Any, weights: LlamaModel) -> CacheEntry:
+    embedding = decoder.get_input_embeddings().weight.detach().numpy()
+    return CacheEntry(order=find_order(decoder, weights), embed=lambda ids: embedding[ids])
+
+
 @pytest.fixture
 def build_both(build_model: Any, files: Any) -> Callable[..., tuple[TorchRuntime, Any]]:
     """``build_both(family, **config)``: torch and llama.cpp on the same tiny model."""
@@ -54,9 +60,9 @@ def build_both(build_model: Any, files: Any) -> Callable[..., tuple[TorchRuntime
         model = build_model(family, **config)
         vectors = {name: model.tokens.objective(name).detach().numpy() for name in OWN_TOKENS}
         weights = LlamaModel(files(family))
-        order = find_order(model.decoder, weights) if "memory" in config else None
+        entry = entry_of(model.decoder, weights) if "memory" in config else None
         return TorchRuntime(model), LlamaCppRuntime(
-            weights, model.config, vectors, dtype="float32", order=order
+            weights, model.config, vectors, dtype="float32", entry=entry
         )
 
     return build
@@ -181,22 +187,15 @@ def test_answers_written_together_equal_those_written_one_by_one(
         Request(prefix=prefix, prompt_ids=random_ids(3 + 2 * i, 40 + i))
         for i, prefix in enumerate([shared, None, alone, shared, None, shared])
     ]
-    alone_written = [
-        llama.generate(r.prefix, r.prompt_ids, max_new_tokens=8, stop_ids=()) for r in requests
-    ]
-    stop = alone_written[0].token_ids[2]
+    expected = torch_runtime.generate_many(requests, max_new_tokens=8, stop_ids=())
+    stops = [expected[0].token_ids[2]]
 
-    made = llama.generate_many(requests, max_new_tokens=8, stop_ids=())
     # The first three share nothing, so that each has places of its own.
-    made += llama.generate_many(requests[:3], max_new_tokens=8, stop_ids=())
-    wanted = [*alone_written, *alone_written[:3]]
-    assert [m.token_ids for m in made] == [w.token_ids for w in wanted]
-
-    made = llama.generate_many(requests, max_new_tokens=8, stop_ids=[stop])
-    wanted_ids = [w.token_ids for w in alone_written]
-    cut = [ids[: ids.index(stop)] if stop in ids else ids for ids in wanted_ids]
-    assert [m.token_ids for m in made] == cut
-    assert [m.stopped for m in made] == [stop in ids for ids in wanted_ids]
+    for chosen, stop_ids in ((requests, ()), (requests, stops), (requests[:3], ())):
+        made = llama.generate_many(chosen, max_new_tokens=8, stop_ids=stop_ids)
+        wanted = torch_runtime.generate_many(chosen, max_new_tokens=8, stop_ids=stop_ids)
+        assert [m.token_ids for m in made] == [m.token_ids for m in wanted]
+        assert [m.stopped for m in made] == [m.stopped for m in wanted]
 
 
 @both_forms

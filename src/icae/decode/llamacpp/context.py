@@ -16,6 +16,7 @@ from types import ModuleType
 from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from icae.config.types import FloatArray, KeyValueShape, TokenIds
 from icae.decode.llamacpp.state import Bytes, SequenceState, StateLayout
@@ -23,6 +24,10 @@ from icae.errors import BaseModelError, InputError, MissingDependencyError
 
 BATCH = 512
 """Decoder inputs read in one pass."""
+
+Attention = Literal["plain", "flash"]
+"""How a token looks over the cache. ``plain`` is exact, and faster for one sequence; ``flash``
+skips the places of other sequences, and rounds to float16 on its way."""
 
 Sharing = Literal["unified", "apart"]
 """Whether sequences share the places of a cache or have their own."""
@@ -155,6 +160,9 @@ class LlamaContext:
         sharing: ``unified``: sequences share places, and each token looks over all of them;
             ``apart``: each has its own equal share of the places.
 
+    Attributes:
+        attention: On a CPU ``plain`` for one sequence, and in float32.
+
     Raises:
         InputError: If there is no memory for the cache.
     """
@@ -180,6 +188,10 @@ class LlamaContext:
         settings.n_threads = settings.n_threads_batch = thread_count()
         settings.kv_unified = sharing == "unified"
         settings.no_perf = True
+        self.attention: Attention = "flash"
+        exact = sequences == 1 or kv_dtype == "float32"
+        if exact and not api.llama_supports_gpu_offload():
+            settings.flash_attn_type, self.attention = api.LLAMA_FLASH_ATTN_TYPE_DISABLED, "plain"
         kinds = {"float16": api.GGML_TYPE_F16, "float32": api.GGML_TYPE_F32}
         settings.type_k = settings.type_v = self._kind = kinds[kv_dtype]
         self.pointer = api.llama_init_from_model(model.pointer, settings)
@@ -286,6 +298,17 @@ class LlamaContext:
             kind=int(self._kind),
         )
         return SequenceState.read(self.save(sequence), known)
+
+    def rounded(self, numbers: FloatArray) -> NDArray[Any]:
+        """Numbers in the precision of the cache; too large ones become infinite."""
+        numbers = np.ascontiguousarray(numbers)
+        convert = getattr(self.api.llama_cpp._lib, "ggml_cpu_fp32_to_fp16", None)
+        if convert is None or self._item != np.float16:
+            return numbers.astype(self._item, copy=False)
+        half = np.empty(numbers.shape, dtype=self._item)  # NumPy takes twenty times as long
+        addresses = (ctypes.c_void_p(array.ctypes.data) for array in (numbers, half))
+        convert(*addresses, ctypes.c_int64(numbers.size))
+        return half
 
     def _best(self, index: int) -> int:
         return int(self.logits(index).argmax())

@@ -14,6 +14,7 @@ import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -21,6 +22,7 @@ from numpy.typing import NDArray
 
 from icae.config import ModelConfig
 from icae.config.types import FloatArray, Objective, TokenIds
+from icae.decode.checkpoint import BaseFolder
 from icae.decode.llamacpp.context import LlamaContext, LlamaModel
 from icae.decode.llamacpp.order import CacheOrder, Positions
 from icae.decode.llamacpp.state import SequenceState
@@ -91,13 +93,16 @@ class LlamaForm(ABC):
     def memory(self, prefix: Prefix) -> list[Run]:
         """What is read of ``[front ; memory]``."""
 
+    def prompt(self, token_ids: TokenIds) -> Run:
+        """A prompt behind a memory."""
+        return tokens_run(token_ids)
+
     def runs(self, prefix: Prefix | None, prompt_ids: TokenIds) -> list[Run]:
         """Decoder inputs ``[front ; memory ; objective ; prompt]``."""
-        runs = [tokens_run(prompt_ids)] if len(prompt_ids) else []
         if prefix is None:
-            return runs
-        behind_MD = self.objectives[prefix.objective][-self.config.objective_tokens :]
-        return joined([*self.memory(prefix), embeds_run(behind_MD), *runs])
+            return [tokens_run(prompt_ids)]
+        behind = embeds_run(self.objectives[prefix.objective][-self.config.objective_tokens :])
+        return joined([*self.memory(prefix), behind, self.prompt(prompt_ids)])
 
     def front(self, objective: Objective) -> FloatArray:
         """Vectors of the objective tokens before the memory; there may be none."""
@@ -127,6 +132,29 @@ class SlotForm(LlamaForm):
         raise other_form("key-values", "embeddings")
 
 
+@dataclass(frozen=True, kw_only=True)
+class CacheEntry:
+    """How memories of keys and values enter the cache of a base model.
+
+    Attributes:
+        order: How llama.cpp keeps keys and values.
+        embed: Input embeddings [S, D], float32, of token ids.
+    """
+
+    order: CacheOrder
+    embed: Callable[[TokenIds], FloatArray]
+
+    @classmethod
+    def read(cls, order: Path, base: Path) -> CacheEntry:
+        """From the file beside the GGUF file and the folder of the base model.
+
+        Raises:
+            BaseModelError: If either is not what it should be.
+        """
+        tensor = BaseFolder.open(base).tensors["model.embed_tokens.weight"]
+        return cls(order=CacheOrder.read(order), embed=tensor.rows)
+
+
 class KeyValueForm(LlamaForm):
     """Slots as keys and values: they enter the cache as a state of the library.
 
@@ -134,7 +162,7 @@ class KeyValueForm(LlamaForm):
         model: The weights.
         config: Architecture of the adapter.
         objectives: Vectors of each objective.
-        order: How llama.cpp keeps keys and values.
+        entry: How memories enter the cache.
         kv_dtype: Precision of the cache.
     """
 
@@ -145,13 +173,17 @@ class KeyValueForm(LlamaForm):
         model: LlamaModel,
         config: ModelConfig,
         objectives: Mapping[Objective, FloatArray],
-        order: CacheOrder,
+        entry: CacheEntry,
         *,
         kv_dtype: str,
     ) -> None:
         super().__init__(config, objectives)
-        self._model, self._order, self._kv_dtype = model, order, kv_dtype
+        self._model, self._entry, self._kv_dtype = model, entry, kv_dtype
         self._front = functools.cache(self._read_front)
+
+    def prompt(self, token_ids: TokenIds) -> Run:
+        """As embeddings, to be read in one pass with the objective tokens."""
+        return embeds_run(self._entry.embed(token_ids))
 
     def memory(self, prefix: Prefix) -> list[Run]:
         """Front and slots enter as they are; verbatim tokens are read behind what precedes."""
@@ -159,25 +191,29 @@ class KeyValueForm(LlamaForm):
         position_S = np.array(input_positions(self.config, prefix, 0))
         # What follows the memory is read at the positions from `places` on.
         position_S += places - position_S[places]
-        template, front = self._front(prefix.objective)
-        place = functools.partial(self._place, template=template, position_S=position_S)
+        _, front = self._front(prefix.objective, 1)
+        objective = prefix.objective
+        place = functools.partial(self._place, objective=objective, position_S=position_S)
         runs = [placed_run(len(front), lambda start, end: [front[start:end]], place)]
         for part in prefix.parts:
             runs.append(part.read_by(_Part(at=at, position_S=position_S, place=place)))
             at += part.positions
         return runs
 
-    def _read_front(self, objective: Objective) -> tuple[SequenceState, FloatArray]:
-        """A state as the library writes it, and the keys and values of the front."""
+    def _read_front(self, objective: Objective, sequences: int) -> tuple[SequenceState, FloatArray]:
+        """The keys and values of the front, and the state that the library writes of them.
+
+        How it does depends on whether it was set up for one sequence or for several.
+        """
         read_SD = self.objectives[objective][: max(1, self.config.front)]
         context = LlamaContext(
-            self._model, places=len(read_SD), sequences=1, kv_dtype=self._kv_dtype
+            self._model, places=len(read_SD), sequences=sequences, kv_dtype=self._kv_dtype
         )
         context.read_embeds(read_SD, start=0, sequence=0)
         state = context.state(0)
         context.close()
         position_S = state.cells_P["position"].astype(np.int64)
-        pairs_MY2HW = self._order.taken(position_S, state.keys_YPC, state.values_YPC)
+        pairs_MY2HW = self._entry.order.taken(position_S, state.keys_YPC, state.values_YPC)
         return state, pairs_MY2HW[: self.config.front]
 
     def _place(
@@ -188,10 +224,11 @@ class KeyValueForm(LlamaForm):
         start: int,
         sequence: int,
         blocks: Blocks,
-        template: SequenceState,
+        objective: Objective,
         position_S: Positions,
     ) -> int:
         """Put keys and values behind what a sequence has read; there is no next token yet."""
+        template, _ = self._front(objective, min(context.sequences, 2))
         held = context.save(sequence)
         state = SequenceState.room(held, template, start + len(index_K))
         if start:
@@ -202,7 +239,7 @@ class KeyValueForm(LlamaForm):
         for pairs_PY2HW in blocks(int(index_K[0]), int(index_K[-1]) + 1):
             own = slice(start, start + len(pairs_PY2HW))
             cells = state.keys_YPC[:, own], state.values_YPC[:, own]
-            self._order.place(pairs_PY2HW, position_S[own], *cells)
+            self._entry.order.place(pairs_PY2HW, position_S[own], *cells, context.rounded)
             start = own.stop
         context.load(sequence, state.data)
         return -1

@@ -12,7 +12,7 @@ F frequencies.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -92,8 +92,9 @@ class Turn:
 
     def __call__(self, keys_PYC: FloatArray) -> FloatArray:
         """The keys of some layers turned, float32 [P, Y, C]."""
-        turned_PYC = keys_PYC.take(self.own_C, axis=2)
-        mates_PYC = keys_PYC.take(self.mate_C, axis=2)
+        keys_PYC = np.ascontiguousarray(keys_PYC)  # which `take` would do, twice
+        turned_PYC = keys_PYC.take(self.own_C, axis=2, mode="clip")
+        mates_PYC = keys_PYC.take(self.mate_C, axis=2, mode="clip")
         turned_PYC *= self.cos_PC[:, None]
         mates_PYC *= self.sin_PC[:, None]
         turned_PYC += mates_PYC
@@ -119,7 +120,12 @@ class CacheOrder:
         return cls(kinds=tuple(kinds), layers=tuple(kinds.index(layer) for layer in layers))
 
     def place(
-        self, pairs_PY2HW: FloatArray, position_P: Positions, keys_YPC: Cells, values_YPC: Cells
+        self,
+        pairs_PY2HW: FloatArray,
+        position_P: Positions,
+        keys_YPC: Cells,
+        values_YPC: Cells,
+        rounded: Callable[[FloatArray], NDArray[Any]],
     ) -> None:
         """Write keys and values of a memory as llama.cpp keeps them.
 
@@ -128,6 +134,7 @@ class CacheOrder:
             position_P: Where each place is wanted.
             keys_YPC: Where the keys go.
             values_YPC: Where the values go.
+            rounded: What rounds numbers to the dtype of the cache.
 
         Raises:
             InputError: If they are not of this base model, or too large for the cache.
@@ -151,9 +158,11 @@ class CacheOrder:
             )
         for kind, layers in self._groups():
             turn = kind.turn(position_P, np.array(kind.keys))
-            keys_YPC[layers] = turn(rows_PY2C[:, layers, 0]).swapaxes(0, 1)
-            values_PYC = rows_PY2C[:, layers, 1].take(kind.values, axis=2)
-            values_YPC[layers] = values_PYC.swapaxes(0, 1)
+            keys_YPC[layers] = rounded(turn(rows_PY2C[:, layers, 0])).swapaxes(0, 1)
+            values_PYC = rows_PY2C[:, layers, 1]
+            if kind.values != tuple(range(len(kind.values))):
+                values_PYC = values_PYC.take(kind.values, axis=2)
+            values_YPC[layers] = rounded(values_PYC).swapaxes(0, 1)
 
     def taken(self, position_P: Positions, keys_YPC: Cells, values_YPC: Cells) -> FloatArray:
         """The other way: what a memory would hold, [P, Y, 2, H, W], of what llama.cpp keeps."""

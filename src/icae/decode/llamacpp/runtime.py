@@ -19,8 +19,7 @@ from icae.config import ModelConfig
 from icae.config.types import FloatArray, Objective, TokenIds
 from icae.decode.batching import RowClock, row_batches
 from icae.decode.llamacpp.context import LlamaContext, LlamaModel, Next, Sharing
-from icae.decode.llamacpp.forms import KeyValueForm, LlamaForm, Run, SlotForm
-from icae.decode.llamacpp.order import CacheOrder
+from icae.decode.llamacpp.forms import CacheEntry, KeyValueForm, LlamaForm, Run, SlotForm
 from icae.decode.llamacpp.weights import GgufDtype
 from icae.decode.prefix import Generated, Prefix, ReadSoFar, Request
 from icae.decode.runtime import Runtime, kv_bytes, require_consecutive
@@ -42,7 +41,7 @@ class LlamaCppRuntime(Runtime):
         config: Architecture of the adapter.
         objectives: Vectors [M, D] of each objective, float32.
         dtype: Precision of the weights.
-        order: How llama.cpp keeps keys and values, where memories are made of these.
+        entry: How memories of keys and values enter the cache, where they are made of these.
 
     Raises:
         InputError: If the adapter places slots where llama.cpp cannot.
@@ -55,15 +54,15 @@ class LlamaCppRuntime(Runtime):
         objectives: Mapping[Objective, FloatArray],
         *,
         dtype: GgufDtype = "bfloat16",
-        order: CacheOrder | None = None,
+        entry: CacheEntry | None = None,
     ) -> None:
         self.form: LlamaForm
-        if order is None:
+        if entry is None:
             require_consecutive(config, "llama.cpp")
             self.form = SlotForm(config, objectives)
         else:
             kv_dtype = KV_DTYPES[dtype]
-            self.form = KeyValueForm(model, config, objectives, order, kv_dtype=kv_dtype)
+            self.form = KeyValueForm(model, config, objectives, entry, kv_dtype=kv_dtype)
         self.model, self.config, self.dtype = model, config, dtype
         self._context: LlamaContext | None = None
         self._last: ReadSoFar | None = None
@@ -126,7 +125,7 @@ class LlamaCppRuntime(Runtime):
     def kv_format(self) -> str:
         """What decides the bytes of a key-value cache beside memory and weights."""
         version = self.model.api.__version__
-        return f"llama-cpp-python {version} {self.dtype} {KV_DTYPES[self.dtype]}"
+        return f"llama-cpp-python {version} {self.dtype} {KV_DTYPES[self.dtype]} plain"
 
     def save_kv(self, prefix: Prefix) -> bytes:
         """Read a memory, unless it was just read, and return its key-value cache."""
@@ -175,6 +174,7 @@ class LlamaCppRuntime(Runtime):
             context
             and context.places >= places
             and context.sequences >= sequences
+            and (context.sequences == 1) == (sequences == 1)
             and context.sharing == sharing
         ):
             return context
