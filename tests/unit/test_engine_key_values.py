@@ -161,6 +161,23 @@ def test_a_first_token_behind_a_memory_that_was_read_costs_the_prompt(
     assert sum(read) <= prompt + 1  # and the first of the two answer tokens
 
 
+def test_a_second_question_makes_no_pass_over_the_slots_of_a_memory(
+    engine: Icae, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    memory = engine.compress(TEXT, ratio=4)
+    first = engine.ask(memory, "Who ran?", max_new_tokens=2)
+
+    def never(*_: Any) -> None:
+        raise AssertionError("the slots were gone through")
+
+    monkeypatch.setattr("icae.memory.key_value_run._bytes", never)
+    monkeypatch.setattr(type(engine.runtime.form), "past", never)
+    # Memories are joined anew for every question of a chat: their spans are the same.
+    again = memory.with_documents(memory.documents)
+    assert engine.ask(again, "Who ran?", max_new_tokens=2).text == first.text
+    assert Prefix.of_memory(again, "ft").digest == Prefix.of_memory(memory, "ft").digest
+
+
 def test_answers_that_join_others_are_the_same(engine: Icae) -> None:
     memory = engine.compress(TEXT, ratio=4)
     requests = [engine.request(m, q) for m, q in ((memory, "Who?"), (None, "So?"), (memory, "Or?"))]

@@ -1,0 +1,141 @@
+"""First token from a stored memory: key-values against embeddings with their cache (`--kv`).
+
+python benchmarks/first_token.py --adapter adapters/smollm2-135m-kv -o docs/results/first-token.json
+
+Both memories are of the same document at 4x, stored in files, and read by torch in one process, in
+turn. Seconds are those of the processor (one thread), so that other work on the machine does not
+decide. Clocked are
+
+- loaded: the memory is in the process and nothing of it was read; for embeddings the cache
+  file beside it is taken, for key-values nothing more is needed;
+- from file: the same with loading and checking the memory file;
+- again: a second question on the memory;
+- process: `icae ask` from its start to the end of one token.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import icae
+from icae.config.checkout import commit
+from icae.decode.kv_file import load_kv, store_kv
+from icae.engine import Icae
+from icae.evals.metadata import hardware
+from icae.memory import Memory
+
+DOCUMENT = Path(__file__).parents[1] / "examples" / "pep-0347.txt"
+QUESTION = "What is the first step of the migration procedure?"
+AGAIN = "Who wrote the proposal?"
+
+
+class Stored:
+    """A memory of one form in a file, and the engine that reads it."""
+
+    def __init__(self, engine: Icae, text: str, path: Path, *, cached: bool) -> None:
+        self.engine, self.path, self.cached = engine, path, cached
+        self.memory = engine.compress(text, ratio=4, verify=False)
+        self.memory.save(path)
+        if cached:
+            store_kv(engine, self.memory, path)
+
+    def ask(self, memory: Memory, question: str = QUESTION) -> None:
+        """One token of an answer."""
+        self.engine.ask(memory, question, max_new_tokens=1)
+
+    def from_loaded(self, memory: Memory) -> None:
+        """The first token when nothing was read yet."""
+        if self.cached:
+            assert load_kv(self.engine, memory, self.path) == "loaded"
+        self.ask(memory)
+
+    def seconds(self) -> dict[str, float]:
+        """Processor seconds of each way, once."""
+        self.engine.runtime._last = None
+        memory = Memory.load(self.path)
+        found = {"loaded": spent(lambda: self.from_loaded(memory))}
+        found["again"] = spent(lambda: self.ask(memory, AGAIN))
+        self.engine.runtime._last = None
+        found["from file"] = spent(lambda: self.from_loaded(Memory.load(self.path)))
+        return found
+
+    def process_seconds(self, adapter: str | None) -> float:
+        """Processor seconds of `icae ask` for one token."""
+        command = [sys.executable, "-c", "from icae.cli.app import main; main()", "ask"]
+        command += [str(self.path), QUESTION, "--runtime", "torch", "--max-new-tokens", "1"]
+        command += ["--adapter", adapter] if adapter else []
+        before = os.times()
+        subprocess.run(command, check=True, capture_output=True)
+        after = os.times()
+        return sum(after[2:4]) - sum(before[2:4])
+
+
+def spent(work: Callable[[], None]) -> float:
+    """Processor seconds of this process."""
+    start = time.process_time()
+    work()
+    return time.process_time() - start
+
+
+def main() -> None:
+    """Measure both forms in turn and write medians and their ratio."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--adapter", default="adapters/smollm2-135m-kv")
+    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--processes", type=int, default=3)
+    parser.add_argument("-o", "--output", type=Path)
+    options = parser.parse_args()
+    text = DOCUMENT.read_text(encoding="utf-8")
+    with tempfile.TemporaryDirectory() as folder:
+        made = {
+            "embeddings": Stored(icae.load(), text, Path(folder, "e.icae"), cached=True),
+            "key-values": Stored(
+                icae.load(options.adapter), text, Path(folder, "k.icae"), cached=False
+            ),
+        }
+        runs: dict[str, list[dict[str, float]]] = {form: [] for form in made}
+        for stored in made.values():
+            stored.seconds()
+        for _ in range(options.repeats):
+            for form, stored in made.items():
+                runs[form].append(stored.seconds())
+        for turn in range(options.processes):
+            for form, stored in made.items():
+                adapter = options.adapter if form == "key-values" else None
+                runs[form][turn]["process"] = stored.process_seconds(adapter)
+        tokens = made["key-values"].memory.tokens
+        slots = {form: stored.memory.slot_count for form, stored in made.items()}
+        bytes_ = {form: stored.path.stat().st_size for form, stored in made.items()}
+    figures = {}
+    for way in ("loaded", "again", "from file", "process"):
+        both = {
+            form: statistics.median(run[way] for run in found if way in run)
+            for form, found in runs.items()
+        }
+        figures[way] = {**both, "ratio": both["key-values"] / both["embeddings"]}
+        print(way, {name: round(value, 4) for name, value in figures[way].items()}, flush=True)
+    record = {
+        "commit": commit(),
+        "hardware": hardware(made["key-values"].engine.runtime.model.device),
+        "runtime": {form: stored.engine.runtime.name for form, stored in made.items()},
+        "tokens": tokens,
+        "slots": slots,
+        "file_bytes": bytes_,
+        "processor_seconds": figures,
+    }
+    print(json.dumps({key: record[key] for key in ("tokens", "slots", "file_bytes")}))
+    if options.output is not None:
+        options.output.write_text(f"{json.dumps(record, indent=1)}\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
