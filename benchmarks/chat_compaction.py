@@ -1,21 +1,21 @@
 """What a long conversation costs that turns its old turns into memory, and what it still knows.
 
-python benchmarks/chat_compaction.py --adapter adapters/smollm2-135m-kv -o docs/results/chat-compaction
+python benchmarks/chat_compaction.py --adapter adapters/smollm2-135m-kv -o docs/results/chat
 
-The conversation is scripted (`chat_turns.json`): 40 turns, the first ten of which tell a fact each. It
-is read turn by turn as `icae chat` reads it, four turns word for word and older ones as memory at 4x. At
-the end every fact is asked. The base model is small, so answers are weighed, not written: of five words
-of one kind ("Your dog is called Biscuit / Rover / ...") the likeliest behind the question counts, and
-the loss of the right one is told. Ways:
+The conversation is scripted (`chat_turns.json`): 40 turns, the first ten of which tell a fact
+each. It is read turn by turn as `icae chat` reads it, four turns word for word and older ones as
+memory. At the end every fact is asked. The base model is small, so answers are weighed, not
+written: of five words of one kind ("You said: My dog is called Biscuit / Rover / ...") the
+likeliest behind the question counts, and the loss of the right one is told. Ways:
 
+- nothing: the question without the conversation;
 - full: all turns word for word;
 - moved: old turns compressed from the cache, the turns behind them moved up in it (`icae chat`);
 - read again: old turns compressed from the cache, the turns behind them read once more;
-- from text: the encoder reads the text of old turns by itself, as it does a document;
-- nothing: the question without the conversation.
+- from text: the encoder reads the text of old turns by itself, as it does a document.
 
-Seconds of a compaction are to be held against those of reading the conversation so far afresh, in the
-same run, at the same turn.
+Seconds of a compaction are to be held against those of reading the conversation so far afresh, in
+the same run, at the same turn.
 """
 
 from __future__ import annotations
@@ -121,11 +121,11 @@ def first_token(engine: Icae, memory: Memory, history: Sequence[Turn], question:
 
 
 def lead_conversation(
-    engine: Icae, way: str, turns: Sequence[Turn], facts: Sequence[Fact], *, every: int, keep: int
+    told: Conversation, way: str, turns: Sequence[Turn], facts: Sequence[Fact], *, every: int
 ) -> Told:
-    """Lead the conversation and ask its facts at the end."""
-    documents = engine.compress(ABOUT, verify=False)
-    told = Conversation(reader=engine, documents=documents, keep_turns=keep)
+    """Lead a new conversation and ask its facts at the end."""
+    engine = told.reader
+    assert isinstance(engine, Icae)
     engine.runtime._last = None
     positions, slots, compactions = [], [], []
     for number, (said, replied) in enumerate(turns, start=1):
@@ -170,19 +170,24 @@ def forget(runtime: TorchRuntime, *_: Any) -> None:
 
 
 def in_every_way(
-    engine: Icae, turns: Sequence[Turn], facts: Sequence[Fact], ways: Sequence[str], every: int
+    engine: Icae, turns: Sequence[Turn], facts: Sequence[Fact], options: argparse.Namespace
 ) -> list[Told]:
     """Lead the conversation in each way."""
     found = []
+    documents = engine.compress(ABOUT, verify=False)
     own = (folding._from_cache, TorchRuntime.go_on)
-    for way in ways:
+    for way in options.ways.split(","):
         folding._from_cache = from_text if way == "from text" else own[0]  # type: ignore[assignment]
         TorchRuntime.go_on = forget if way == "read again" else own[1]  # type: ignore[method-assign,assignment]
         said = [] if way == "nothing" else turns
-        keep = len(turns) if way == "full" else KEEP_TURNS
-        told = lead_conversation(engine, way, said, facts, every=every, keep=keep)
-        found.append(told)
-        print(line(told), flush=True)
+        conversation = Conversation(
+            reader=engine,
+            documents=documents,
+            keep_turns=len(turns) if way == "full" else KEEP_TURNS,
+            older_positions=options.older_positions,
+        )
+        found.append(lead_conversation(conversation, way, said, facts, every=options.every))
+        print(line(found[-1]), flush=True)
     folding._from_cache, TorchRuntime.go_on = own  # type: ignore[method-assign]
     return found
 
@@ -223,6 +228,7 @@ def main() -> None:
     parser.add_argument("--adapter", default="adapters/smollm2-135m-kv")
     parser.add_argument("--turns", type=int, default=40)
     parser.add_argument("--every", type=int, default=8, help="turns between two fresh readings")
+    parser.add_argument("--older-positions", type=int, default=512)
     parser.add_argument("--ways", default="nothing,full,moved,read again,from text")
     parser.add_argument("-o", "--output", type=Path)
     options = parser.parse_args()
@@ -232,11 +238,12 @@ def main() -> None:
     turns = [*turns, *((said, replied) for said, replied in script["others"])][: options.turns]
     engine = icae.load(options.adapter)
     print(HEAD, flush=True)
-    found = in_every_way(engine, turns, facts, options.ways.split(","), options.every)
+    found = in_every_way(engine, turns, facts, options)
     if options.output is not None:
         options.output.mkdir(parents=True, exist_ok=True)
         prompt = render_prompt(engine.tokenizer, facts[0].question, history=turns)
-        page = f"# A conversation that compacts itself\n\n{len(turns)} turns, {len(prompt)} tokens.\n\n"
+        page = f"# A conversation that compacts itself\n\n{len(turns)} turns, {len(prompt)} tokens"
+        page = f"{page}, older turns in at most {options.older_positions} positions.\n\n"
         table = "\n".join([HEAD, *map(line, found)])
         (options.output / "chat.md").write_text(f"{page}{table}\n", encoding="utf-8")
         record = {
@@ -245,6 +252,7 @@ def main() -> None:
             "model": model_record(engine),
             "turns": len(turns),
             "tokens": len(prompt),
+            "older_positions": options.older_positions,
             "ways": [asdict(told) for told in found],
         }
         text = json.dumps(record, indent=1)

@@ -73,6 +73,7 @@ def chat(
     *,
     memories: MemoryPaths,
     keep_turns: Annotated[int, Option(min=0, metavar="N")] = 4,
+    older_positions: Annotated[int, Option(min=1, metavar="N")] = 512,
     max_new_tokens: MaxNewTokens = 128,
     kv: KeepKv = False,
     decoder: DecoderOptions,
@@ -82,6 +83,7 @@ def chat(
 
     Args:
         keep_turns: Turns kept word for word; older ones are compressed.
+        older_positions: Most decoder positions of older turns; the oldest are compressed further.
     """
     from icae.decode.conversation import Conversation
 
@@ -91,7 +93,9 @@ def chat(
     icae = decoder.open(memory.provenance)
     if len(memories) == 1:
         use_kv(icae, memory, memories[0], keep="always" if kv else "renew")
-    conversation = Conversation(reader=icae, documents=memory, keep_turns=keep_turns)
+    conversation = Conversation(
+        reader=icae, documents=memory, keep_turns=keep_turns, older_positions=older_positions
+    )
     dialogue = Dialogue(conversation=conversation, max_new_tokens=max_new_tokens, as_json=as_json)
     if sys.stdin.isatty():
         console.note(dialogue.context_line())

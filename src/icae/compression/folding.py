@@ -2,7 +2,8 @@
 
 Where the decoder has read them and the memory is keys and values, they are compressed from
 its cache: memory tokens alone are computed, and what follows the turns is not read again. Else
-their text is compressed like any other.
+their text is compressed like any other. All older turns take a bounded number of positions: where
+they would take more, the oldest are compressed anew at twice their ratio.
 """
 
 from __future__ import annotations
@@ -17,13 +18,16 @@ from icae.compression.compressor import Compressor, TokenizedText
 from icae.config.types import TokenIds
 from icae.decode.prefix import Prefix
 from icae.decode.reader import OldTurns
-from icae.decode.torch_folding import Leaving
+from icae.decode.torch_folding import Folding, Leaving
 from icae.memory import Memory, Span
 from icae.memory.payload import ReadablePayload
 from icae.model import render_prompt, tokenize_with_offsets
 
 NAME = "conversation"
 """Name of the document that old turns become."""
+
+HIGHEST_RATIO = 16.0
+"""Context tokens per slot of the oldest turns, before they are forgotten."""
 
 
 def fold(compressor: Compressor, turns: OldTurns, prefix_of: Callable[[Memory], Prefix]) -> Memory:
@@ -34,9 +38,16 @@ def fold(compressor: Compressor, turns: OldTurns, prefix_of: Callable[[Memory], 
         turns: The turns.
         prefix_of: What the decoder reads of a memory before a question.
     """
-    folded = _from_cache(compressor, turns, prefix_of)
-    if folded is not None:
-        return folded
+    found = _in_cache(compressor, turns, prefix_of)
+    if found is None:
+        return _within(compressor, _from_text(compressor, turns), turns.most_positions)
+    grown = _within(compressor, _from_cache(compressor, turns, *found), turns.most_positions)
+    compressor.runtime.go_on(found[0], prefix_of(turns.memory + grown))
+    return grown
+
+
+def _from_text(compressor: Compressor, turns: OldTurns) -> Memory:
+    """The encoder reads the turns by themselves."""
     left = turns.history[: turns.count]
     text = "".join(f"User: {asked}\nAssistant: {answer}\n" for asked, answer in left)
     if turns.older is None:
@@ -44,12 +55,12 @@ def fold(compressor: Compressor, turns: OldTurns, prefix_of: Callable[[Memory], 
     return living.append(compressor, turns.older, text)
 
 
-def _from_cache(
+def _in_cache(
     compressor: Compressor, turns: OldTurns, prefix_of: Callable[[Memory], Prefix]
-) -> Memory | None:
-    """The same from the cache, or None if the turns are not in it."""
-    tokenizer, older = compressor.tokenizer, turns.older
-    so_far = turns.memory if older is None else turns.memory + older
+) -> tuple[Folding, TokenizedText] | None:
+    """The turns in the cache, and as text; None if they are not there."""
+    tokenizer = compressor.tokenizer
+    so_far = turns.memory if turns.older is None else turns.memory + turns.older
     prompt_ids = render_prompt(tokenizer, turns.question, history=turns.history)
     start, end = _left_out(
         prompt_ids,
@@ -58,18 +69,38 @@ def _from_cache(
     leaving = Leaving(prefix=prefix_of(so_far), prompt_ids=prompt_ids, start=start, end=end)
     folding = compressor.runtime.folding(leaving) if start < end else None
     text = _as_text(compressor, prompt_ids[start:end]) if folding is not None else None
-    if folding is None or text is None:
-        return None
+    return None if folding is None or text is None else (folding, text)
+
+
+def _from_cache(
+    compressor: Compressor, turns: OldTurns, folding: Folding, text: TokenizedText
+) -> Memory:
+    """Memory tokens attend to what the decoder made of the turns."""
     cut = compressor.cut(text)
     lengths = [span.tokens for span in cut]
-    slots = [compressor.config.spans.count(n, living.DEFAULT_RATIO) for n in lengths]
-    payloads = folding.encode(lengths, slots)
+    payloads = folding.encode(lengths, [compressor.config.spans.count(n, living.DEFAULT_RATIO) for n in lengths])
     spans = [_held(span, payload) for span, payload in zip(cut, payloads, strict=True)]
-    made = compressor.memory(text, spans, name=NAME)
+    made, older = compressor.memory(text, spans, name=NAME), turns.older
     size = 0 if older is None else len(older.spans)
-    grown = made if older is None else older.replace_spans(0, size, size, made)
-    compressor.runtime.go_on(folding, prefix_of(turns.memory + grown), payloads)
-    return grown
+    return made if older is None else older.replace_spans(0, size, size, made)
+
+
+def _within(compressor: Compressor, older: Memory, most: int) -> Memory:
+    """Older turns in at most so many positions: the oldest get fewer slots, then leave."""
+    while older.positions > most and len(older.spans) > 1:
+        ratios = [span.ratio for span in older.spans]
+        ratio, first = 2 * min(ratios), ratios.index(min(ratios))
+        if ratio > HIGHEST_RATIO:
+            older = older.replace_spans(0, 0, 1, None)
+            continue
+        end, spare = first, 0
+        while end < len(ratios) and ratios[end] == ratios[first] and spare < most // 16:
+            spare += older.spans[end].positions // 2
+            end += 1
+        chars = older.spans[first].char_start, older.spans[end - 1].char_end
+        text = older.documents[0].require_source()[slice(*chars)]
+        older = living.replace(compressor, older, *chars, text, ratio=ratio)
+    return older
 
 
 def _held(span: Span, payload: ReadablePayload) -> Span:
@@ -95,6 +126,11 @@ def _as_text(compressor: Compressor, ids: TokenIds) -> TokenizedText | None:
     text = compressor.tokenizer.decode(ids.tolist(), skip_special_tokens=False)
     if not text.strip():
         return None
-    again, offsets = tokenize_with_offsets(compressor.tokenizer, text, control=True)
-    same = np.array_equal(again, ids)
-    return TokenizedText(text=text, ids=again, offsets=offsets) if same else None
+    tokens = _tokenized(compressor, text, control=True)
+    return tokens if np.array_equal(tokens.ids, ids) else None
+
+
+def _tokenized(compressor: Compressor, text: str, *, control: bool) -> TokenizedText:
+    """A text and its tokens, those of the chat template taken for what they are, or as text."""
+    ids, offsets = tokenize_with_offsets(compressor.tokenizer, text, control=control)
+    return TokenizedText(text=text, ids=ids, offsets=offsets)

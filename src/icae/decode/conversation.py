@@ -21,6 +21,8 @@ class Conversation:
         reader: What answers.
         documents: What is talked about.
         keep_turns: Most turns that are read word for word.
+        older_positions: Most decoder positions of older turns: the oldest are held ever more
+            coarsely.
         history: Turns that the next question builds on word for word,
             ``(question, answer)``.
         older: The turns before them, compressed, or None.
@@ -29,6 +31,7 @@ class Conversation:
     reader: Reader
     documents: Memory
     keep_turns: int = 4
+    older_positions: int = 512
     history: list[Turn] = field(default_factory=list)
     older: Memory | None = None
 
@@ -77,6 +80,7 @@ class Conversation:
                 history=tuple(self.history),
                 count=count,
                 question=question,
+                most_positions=self.older_positions,
             )
         )
         del self.history[:count]

@@ -38,6 +38,7 @@ class OldTurns:
         history: The turns that were read word for word, the leaving ones first.
         count: How many of them leave.
         question: What is asked next.
+        most_positions: Most decoder positions of all turns that left.
     """
 
     memory: Memory
@@ -45,6 +46,7 @@ class OldTurns:
     history: Sequence[Turn]
     count: int
     question: str
+    most_positions: int
 
 
 class MemoryMaker(Protocol):

@@ -340,7 +340,8 @@ class TorchRuntime(Runtime):
         start = 0 if last is None else min(last.read.shared(read), len(read) - 1)
         if last is not None and start >= max(1, unread):
             return last.cut(start), start
-        past = None if prefix is None else self.form.past(prefix)
+        known = None if last is None else last.places(min(start, unread))
+        past = None if prefix is None else self.form.past(prefix, known)
         return DynamicCache(past, config=self.model.decoder.config), unread
 
     def folding(self, leaving: Leaving) -> Folding | None:
@@ -350,15 +351,14 @@ class TorchRuntime(Runtime):
         """
         return None if self._last is None else self.form.folding(self._last, leaving)
 
-    def go_on(self, folding: Folding, prefix: Prefix, added: Sequence[ReadablePayload]) -> None:
+    def go_on(self, folding: Folding, prefix: Prefix) -> None:
         """Take tokens for memory: the next answer reads what follows them in the prompt.
 
         Args:
             folding: The tokens that left the prompt.
-            prefix: The memory with them at its end.
-            added: What stands for them.
+            prefix: The memory with them.
         """
-        self._last = folding.read_behind(prefix, added)
+        self._last = folding.read_behind(prefix)
 
     @property
     def kv_format(self) -> str:

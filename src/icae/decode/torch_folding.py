@@ -37,10 +37,8 @@ class MovableForm(Protocol):
         """What stands for spans that were read; their keys are as if each began at 0."""
         ...
 
-    def behind(
-        self, past: KeyValues, payload: ReadablePayload, positions: Sequence[int]
-    ) -> KeyValues:
-        """A past with a payload behind it."""
+    def past(self, prefix: Prefix, known: KeyValues | None = None) -> KeyValues:
+        """Keys and values of a prefix, of which the first places may be known."""
         ...
 
     def moved(self, past: KeyValues, by: int) -> KeyValues:
@@ -90,8 +88,7 @@ class Folding:
         shared = last.read.shared(read)
         if shared < len(read) - len(leaving.prompt_ids) + leaving.end:
             return None
-        layers = tuple((keys, values) for keys, values, *_ in last.cache)
-        return cls(form=form, leaving=leaving, layers=layers, read=read, shared=shared)
+        return cls(form=form, leaving=leaving, layers=last.places(shared), read=read, shared=shared)
 
     @torch.inference_mode()
     def encode(self, lengths: Sequence[int], slots: Sequence[int]) -> list[ReadablePayload]:
@@ -105,24 +102,19 @@ class Folding:
         return self.form.encode_read(ids, slots, seen)
 
     @torch.inference_mode()
-    def read_behind(self, prefix: Prefix, added: Sequence[ReadablePayload]) -> LastRead:
+    def read_behind(self, prefix: Prefix) -> LastRead:
         """What counts as read once the tokens are memory.
 
         Args:
-            prefix: The memory with them at its end.
-            added: What stands for them.
+            prefix: The memory with them.
         """
         start, end = self.leaving.start, self.leaving.end
         ids = [*self.leaving.prompt_ids[:start], *self.leaving.prompt_ids[end:]]
         read = ReadSoFar.of(self.form.config, prefix, ids)
-        at = self._prompt - self.form.config.objective_tokens
-        objective = at
-        past = places_of(self.layers, 0, at)
-        for payload in added:
-            positions = read.positions[at : at + payload.positions]
-            past = self.form.behind(past, payload, positions)
-            at += payload.positions
-        grown = at - objective
+        objective = self._prompt - self.form.config.objective_tokens
+        known = min(self.read.shared(read), objective)
+        past = self.form.past(prefix, places_of(self.layers, 0, known))
+        grown = past[0][0].shape[2] - objective
         stay = self._moved(objective, self._prompt + start, grown)
         follow = self._moved(self._prompt + end, self.shared, grown - (end - start))
         past = joined([past, stay, follow])

@@ -64,8 +64,13 @@ class TorchForm(ABC):
         """Decoder places of a prefix that need no reading, as they are keys and values."""
 
     @abstractmethod
-    def past(self, prefix: Prefix) -> KeyValues | None:
-        """Keys and values of these places, or None where there are none."""
+    def past(self, prefix: Prefix, known: KeyValues | None = None) -> KeyValues | None:
+        """Keys and values of these places, or None where there are none.
+
+        Args:
+            prefix: The memory.
+            known: Those of its first places, where they are known.
+        """
 
     @abstractmethod
     def inputs(self, prefix: Prefix) -> Tensor:
@@ -112,7 +117,7 @@ class SlotForm(TorchForm):
         """None: everything is read."""
         return 0
 
-    def past(self, prefix: Prefix) -> None:
+    def past(self, prefix: Prefix, known: KeyValues | None = None) -> None:
         """Nothing."""
 
     def inputs(self, prefix: Prefix) -> Tensor:
@@ -197,12 +202,6 @@ class KeyValueForm(TorchForm):
         """The tokens and their keys and values, if the cache holds them."""
         return Folding.of(self, last, leaving)
 
-    def behind(
-        self, past: KeyValues, payload: ReadablePayload, positions: Sequence[int]
-    ) -> KeyValues:
-        """A past with a payload behind it."""
-        return payload.read_by(_Behind(self.model, past, positions))
-
     def moved(self, past: KeyValues, by: int) -> KeyValues:
         """Keys and values of places, so many positions further on."""
         return self.model.place(past, [by] * past[0][0].shape[2])
@@ -211,13 +210,18 @@ class KeyValueForm(TorchForm):
         """Front and memory."""
         return self.model.config.front + prefix.positions
 
-    def past(self, prefix: Prefix) -> KeyValues:
+    def past(self, prefix: Prefix, known: KeyValues | None = None) -> KeyValues:
         """Keys and values of front and memory, placed where the objective wants them."""
-        past, at = self._front(prefix.objective), self.model.config.front
+        start = at = self.model.config.front
+        past = self._front(prefix.objective)
+        if known is not None and known[0][0].shape[2] > start:
+            past, start = known, known[0][0].shape[2]
         positions = input_positions(self.model.config, prefix, 0)
         for part in prefix.parts:
-            end = at + part.positions
-            past = self.behind(past, part, positions[at:end])
+            begin, end = max(at, start), at + part.positions
+            if begin < end:
+                behind = _Behind(self.model, past, positions[begin:end])
+                past = part.part(begin - at, part.positions).read_by(behind)
             at = end
         return past
 

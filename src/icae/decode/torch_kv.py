@@ -15,7 +15,7 @@ from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from icae.decode.prefix import ReadSoFar
 from icae.errors import InputError
-from icae.model.decoder import key_value_shape
+from icae.model.decoder import KeyValues, key_value_shape, places_of
 
 
 def keeps_all(config: PreTrainedConfig) -> bool:
@@ -40,6 +40,10 @@ class LastRead:
 
     cache: DynamicCache
     read: ReadSoFar
+
+    def places(self, inputs: int) -> KeyValues:
+        """Keys and values of the first inputs."""
+        return places_of(tuple((keys, values) for keys, values, *_ in self.cache), 0, inputs)
 
     def cut(self, inputs: int) -> DynamicCache:
         """The cache of the first inputs alone; what lies behind them is forgotten."""

@@ -179,6 +179,34 @@ def test_older_turns_keep_their_text_and_grow_at_the_end(engine: Icae) -> None:
     assert grown.positions == sum(-(-span.tokens // 4) for span in grown.spans)
 
 
+@pytest.mark.parametrize("form", [FORM, {}])
+def test_older_turns_keep_within_their_positions_and_the_oldest_are_held_most_coarsely(
+    build_engine: Callable[..., Icae], form: dict[str, Any]
+) -> None:
+    engine = build_engine(**form)
+    documents = engine.compress(TEXT, ratio=4)
+    told = Conversation(reader=engine, documents=documents, keep_turns=0, older_positions=12)
+    positions = []
+    for number in range(8):
+        told.ask(f"The thing {number}?", max_new_tokens=1)
+        told.history[-1] = (f"The thing {number}?", "in the thin tin")
+        engine.ask(told.memory, "So?", history=told.history, max_new_tokens=1)
+        told.compact("Why?")
+        assert told.older is not None
+        ratios = [span.ratio for span in told.older.spans]
+        assert ratios == sorted(ratios, reverse=True)
+        assert f"thing {number}" in told.older.documents[0].require_source()
+        positions.append(told.older.positions)
+        if form:
+            read = ReadSoFar.of(engine.config, engine.prefix(told.memory), ())
+            assert engine.runtime._last is not None
+            assert engine.runtime._last.read.shared(read) == len(read)
+    assert max(positions) <= 12
+    assert min(positions[4:]) > 4
+    assert max(ratios) > min(ratios)
+    assert "thing 0" not in told.older.documents[0].require_source()
+
+
 def test_turns_that_the_cache_does_not_hold_are_compressed_from_their_text(
     engine: Icae, build_engine: Callable[..., Icae]
 ) -> None:
