@@ -175,9 +175,9 @@ def in_every_way(
     """Lead the conversation in each way."""
     found = []
     documents = engine.compress(ABOUT, verify=False)
-    own = (folding._from_cache, TorchRuntime.go_on)
+    own = (folding._in_cache, TorchRuntime.go_on)
     for way in options.ways.split(","):
-        folding._from_cache = from_text if way == "from text" else own[0]  # type: ignore[assignment]
+        folding._in_cache = from_text if way == "from text" else own[0]  # type: ignore[assignment]
         TorchRuntime.go_on = forget if way == "read again" else own[1]  # type: ignore[method-assign,assignment]
         said = [] if way == "nothing" else turns
         conversation = Conversation(
@@ -188,7 +188,7 @@ def in_every_way(
         )
         found.append(lead_conversation(conversation, way, said, facts, every=options.every))
         print(line(found[-1]), flush=True)
-    folding._from_cache, TorchRuntime.go_on = own  # type: ignore[method-assign]
+    folding._in_cache, TorchRuntime.go_on = own  # type: ignore[method-assign]
     return found
 
 

@@ -29,6 +29,9 @@ NAME = "conversation"
 HIGHEST_RATIO = 16.0
 """Context tokens per slot of the oldest turns, before they are forgotten."""
 
+SLACK = 16
+"""When positions run out, about one of so many is won back at a time."""
+
 
 def fold(compressor: Compressor, turns: OldTurns, prefix_of: Callable[[Memory], Prefix]) -> Memory:
     """The memory of older turns, with those that leave at its end.
@@ -78,7 +81,9 @@ def _from_cache(
     """Memory tokens attend to what the decoder made of the turns."""
     cut = compressor.cut(text)
     lengths = [span.tokens for span in cut]
-    payloads = folding.encode(lengths, [compressor.config.spans.count(n, living.DEFAULT_RATIO) for n in lengths])
+    payloads = folding.encode(
+        lengths, [compressor.config.spans.count(n, living.DEFAULT_RATIO) for n in lengths]
+    )
     spans = [_held(span, payload) for span, payload in zip(cut, payloads, strict=True)]
     made, older = compressor.memory(text, spans, name=NAME), turns.older
     size = 0 if older is None else len(older.spans)
@@ -94,13 +99,25 @@ def _within(compressor: Compressor, older: Memory, most: int) -> Memory:
             older = older.replace_spans(0, 0, 1, None)
             continue
         end, spare = first, 0
-        while end < len(ratios) and ratios[end] == ratios[first] and spare < most // 16:
+        while end < len(ratios) and ratios[end] == ratios[first] and spare <= most // SLACK:
             spare += older.spans[end].positions // 2
             end += 1
-        chars = older.spans[first].char_start, older.spans[end - 1].char_end
-        text = older.documents[0].require_source()[slice(*chars)]
-        older = living.replace(compressor, older, *chars, text, ratio=ratio)
+        coarser = _anew(compressor, older, slice(first, end), ratio=ratio)
+        older = older.replace_spans(0, first, end, coarser)
     return older
+
+
+def _anew(compressor: Compressor, older: Memory, which: slice, *, ratio: float) -> Memory | None:
+    """Spans of older turns, compressed anew at another ratio; None if they are blank."""
+    spans = older.spans[which]
+    chars = slice(spans[0].char_start, spans[-1].char_end)
+    text = older.documents[0].require_source()[chars]
+    if not text.strip():
+        return None
+    # Turns from a cache have the template's tokens; what somebody typed never is one.
+    plain, control = (_tokenized(compressor, text, control=control) for control in (False, True))
+    tokens = control if len(control.ids) == sum(span.tokens for span in spans) else plain
+    return compressor.compress(tokens, ratio=ratio, name=NAME, verify=False)
 
 
 def _held(span: Span, payload: ReadablePayload) -> Span:

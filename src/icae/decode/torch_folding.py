@@ -2,8 +2,9 @@
 
 A conversation reads ``[front ; memory ; objective ; prompt]``. When old turns leave the prompt,
 the decoder has read them: memory tokens attend to those keys and values, turned so that each span
-begins at position 0, and are all that is computed. What follows them is moved up by as many
-positions as became free, keys turned back and values as they are.
+begins at position 0, and are all that is computed (but for the first token of a span, if it is
+not known alone). What follows them is moved up by as many positions as became free, keys turned
+back and values as they are.
 """
 
 from __future__ import annotations

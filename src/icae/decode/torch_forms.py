@@ -33,6 +33,9 @@ from icae.model.positions import document_places
 Asked = tuple[Tensor, int, Sequence[DecoderTask]]
 """Numbers of a span's slots, with gradient, the span's length, and tasks behind them."""
 
+FIRST_TOKENS = 64
+"""First tokens of spans whose keys and values are kept: those of a chat template's turns."""
+
 
 class TorchForm(ABC):
     """One form of memory: the encoder that makes it, and what the decoder reads of it.
@@ -166,6 +169,7 @@ class KeyValueForm(TorchForm):
         self.model: KeyValueModel = model
         self.config = model.config
         self._front = functools.cache(self._read_front)
+        self._alone = functools.lru_cache(FIRST_TOKENS)(self._read_alone)
 
     def scale(self, numbers: Tensor) -> Tensor:
         """The RMS of the keys, and of the values, of each layer."""
@@ -192,11 +196,25 @@ class KeyValueForm(TorchForm):
     def encode_read(
         self, spans: Sequence[TokenIds], slots: Sequence[int], seen: Sequence[KeyValues] | None
     ) -> list[ReadablePayload]:
-        """The same of spans that were read; their keys are as if each began at 0."""
+        """The same of spans that were read; their keys are as if each began at 0.
+
+        Attention rests on what stands first, wherever it has nothing to find. So the first
+        token of a span counts as the encoder itself would read it, alone.
+        """
+        if seen is not None:
+            seen = [
+                joined([self._alone(int(ids[0])), places_of(own, 1, len(ids))])
+                for ids, own in zip(spans, seen, strict=True)
+            ]
         return [
             KeyValueSlots(pairs_KY2HW=pairs_of(layers).cpu().numpy())
             for layers in self.model.encode_spans(spans, slots, seen)
         ]
+
+    def _read_alone(self, token: int) -> KeyValues:
+        """Keys and values of a token at position 0, with nothing before it."""
+        inputs_11D = embedded(self.model.decoder, np.array([token]))[None]
+        return read(self.model.decoder, inputs_11D, torch.zeros_like(inputs_11D[..., 0]).long())
 
     def folding(self, last: LastRead, leaving: Leaving) -> Folding | None:
         """The tokens and their keys and values, if the cache holds them."""
