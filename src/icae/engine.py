@@ -165,7 +165,7 @@ class Icae(Reader):
                 start=start,
                 on_settled=on_settled,
             )
-            return self.compressor.with_recall(memory, tokens)
+            return self.compressor.with_recall(memory, {0: tokens.ids})
         return self.compressor.compress(
             tokens,
             ratio=self._ratio(ratio),

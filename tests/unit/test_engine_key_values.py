@@ -432,6 +432,23 @@ def test_recall_is_what_the_decoder_finds_behind_the_whole_memory(engine: Icae) 
     assert all((span.recall is None) == (span.kind == "tokens") for span in chosen.spans)
 
 
+def test_refined_spans_are_asked_again_behind_the_whole_memory(engine: Icae) -> None:
+    memory = engine.compress(TEXT, ratio=4) + engine.compress(OTHER, ratio=4)
+    *_, better = engine.refine(memory, RefineConfig(steps=1))
+    long = [span for span in better.spans if span.tokens > 8]
+    assert len(long) > 3
+    assert all(span.recall is not None for span in long)
+    ids = {i: ids_of(engine, text) for i, text in enumerate((TEXT, OTHER))}
+    unknown = better.with_documents(
+        replace(document, spans=tuple(replace(span, recall=None) for span in document.spans))
+        for document in better.documents
+    )
+    assert engine.compressor.with_recall(unknown, ids) == better
+    second = engine.compressor.with_recall(unknown, {1: ids[1]})
+    assert {span.recall for span in second.documents[0].spans} == {None}
+    assert second.documents[1] == better.documents[1]
+
+
 def test_recall_is_not_measured_of_embeddings_nor_without_verification(
     engine: Icae, build_engine: Any
 ) -> None:

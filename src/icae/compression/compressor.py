@@ -8,7 +8,7 @@ Shapes: L context tokens of a span, K slots, D hidden.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -159,27 +159,39 @@ class Compressor:
         ]
         if not verify:
             return memories
-        return [self.with_recall(own, text) for own, text in zip(memories, texts, strict=True)]
+        return [
+            self.with_recall(own, {0: text.ids}) for own, text in zip(memories, texts, strict=True)
+        ]
 
-    def with_recall(self, memory: Memory, text: TokenizedText) -> Memory:
-        """A memory of one text with the recall of its spans: a seeded probe of each.
+    def with_recall(self, memory: Memory, ids: Mapping[int, TokenIds]) -> Memory:
+        """A memory with the recall of its spans of keys and values: a seeded probe of each.
 
-        Left as it is where slots are embeddings, or the memory is longer than the decoder reads.
+        Left as it is where there are none, or it is longer than the decoder reads.
+
+        Args:
+            memory: The memory, which is read as a whole.
+            ids: Index -> token ids of the documents whose spans are asked.
         """
-        (document,) = memory.documents
         probes: dict[int, DecoderTask] = {}
-        for i, span in enumerate(document.spans):
-            if span.kind == "key-values":
-                rng = np.random.default_rng(span.token_start)
-                for task in draw_probes(rng, text.ids[span.token_start : span.token_end], 1):
+        for i, (document, span) in enumerate(zip(memory.document_of, memory.spans, strict=True)):
+            if span.kind == "key-values" and document in ids:
+                own = ids[document][span.token_start : span.token_end]
+                for task in draw_probes(np.random.default_rng(span.token_start), own, 1):
                     probes[i] = task
+        if not probes:
+            return memory
         prefix = Prefix.of_memory(memory, "ft", lead=self.runtime.lead("ft"))
         longest = len(self.runtime.positions(prefix, PROBE_GIVEN[1] + PROBE_FOUND))
-        if not probes or longest > self.runtime.context_window:
+        if longest > self.runtime.context_window:
             return memory
         found = dict(zip(probes, self.runtime.recall(prefix, list(probes.values())), strict=True))
-        spans = tuple(replace(span, recall=found.get(i)) for i, span in enumerate(document.spans))
-        return memory.with_documents([replace(document, spans=spans)])
+        asked = (
+            replace(span, recall=found.get(i, span.recall)) for i, span in enumerate(memory.spans)
+        )
+        return memory.with_documents(
+            replace(document, spans=tuple(itertools.islice(asked, len(document.spans))))
+            for document in memory.documents
+        )
 
     def cut(self, text: TokenizedText) -> list[Span]:
         """Cut a text into verbatim spans, each ending where the next one begins."""

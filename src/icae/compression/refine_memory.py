@@ -50,12 +50,13 @@ def refine_memory(
         on_step: Called after each step, with (steps taken or saved, most steps).
 
     Yields:
-        The memory after each span that is done, so that it can be saved.
+        The memory after each span that is done, so that it can be saved; where its recall was
+        known, at last with that of the new slots.
 
     Raises:
         InputError: If the text of a weak span was not kept.
     """
-    originals = original_ids(tokenizer, memory)
+    originals, asked = original_ids(tokenizer, memory), memory.recall is not None
     spans = {i: memory.spans[i] for i in weak_spans(memory, config.target)}
     ids = {}
     for i, span in spans.items():
@@ -71,6 +72,8 @@ def refine_memory(
     for i, better in adaptive.refined(spans, ids, config, on_step=on_step):
         memory = _with_span(memory, i, better)
         yield memory
+    if asked and spans:
+        yield adaptive.compressor.with_recall(memory, originals)
 
 
 def _with_span(memory: Memory, index: int, span: Span) -> Memory:

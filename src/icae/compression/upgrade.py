@@ -63,7 +63,7 @@ def upgraded(
     for document, text, own in zip(memory.documents, texts, parts, strict=True):
         one = compressor.memory(text, [next(made[wanted]) for wanted, _ in own], name=document.name)
         asked = any(wanted.verify for wanted, _ in own)
-        memories.append(compressor.with_recall(one, text) if asked else one)
+        memories.append(compressor.with_recall(one, {0: text.ids}) if asked else one)
     return merge(memories)
 
 

@@ -102,10 +102,9 @@ class MemoryContent:
 
     @property
     def recall(self) -> float | None:
-        """Mean recall of the spans of slots (0..1), or None if one was not measured."""
-        found = [span.recall for span in self.spans if span.kind != "tokens"]
-        known = [recall for recall in found if recall is not None]
-        return sum(known) / len(known) if known and len(known) == len(found) else None
+        """Mean recall (0..1) of the spans that were asked, short ones cannot be; None of none."""
+        known = [span.recall for span in self.spans if span.recall is not None]
+        return sum(known) / len(known) if known else None
 
     @property
     def fidelity(self) -> float | None:
