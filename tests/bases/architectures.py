@@ -51,6 +51,46 @@ OTHER: dict[str, dict[str, Any]] = {
     "DeepseekV2": LATENT,
     "DeepseekV3": LATENT | {"n_routed_experts": 4, "n_group": 1, "topk_group": 1},
     "Lfm2": {"layer_types": ["conv", "full_attention"], "block_ff_dim": 48},
+    "Lfm2Moe": EXPERTS
+    | {"layer_types": ["conv", "full_attention"], "num_dense_layers": 1, "use_expert_bias": False}
+    | {"rope_parameters": {"rope_type": "default", "rope_theta": 10_000.0}},
+    "Persimmon": {"num_key_value_heads": 4},
+    "Qwen3Next": EXPERTS
+    | {"layer_types": ["linear_attention", "full_attention"], "linear_num_value_heads": 4}
+    | {"linear_num_key_heads": 2, "linear_key_head_dim": 8, "linear_value_head_dim": 8},
+    "Falcon": {"head_dim": ..., "num_kv_heads": 2, "new_decoder_architecture": True},
+    "GraniteMoeHybrid": MAMBA | {"layer_types": ["mamba", "attention"]} | EXPERTS,
+    "Jamba": EXPERTS | {"attn_layer_period": 2, "attn_layer_offset": 1, "mamba_d_state": 4},
+    "Zamba2": MAMBA | {"num_mem_blocks": 1, "hybrid_layer_ids": [1], "mamba_ngroups": 1},
+    "Gemma3nText": {"num_kv_shared_layers": 0, "vocab_size_per_layer_input": 288}
+    | {"hidden_size_per_layer_input": 8, "laurel_rank": 4}
+    | {"layer_types": ["sliding_attention", "full_attention"], "sliding_window": 128},
+    "MiniCPM3": LATENT | {"num_key_value_heads": 4, "head_dim": ...},
+    "MiniMax": EXPERTS | {"layer_types": ["linear_attention", "full_attention"]},
+    "Qwen2Moe": EXPERTS,
+    "Qwen3Moe": EXPERTS,
+    "Glm4Moe": EXPERTS
+    | {"n_routed_experts": 4, "first_k_dense_replace": 1, "n_group": 1}
+    | {"topk_group": 1, "n_shared_experts": 1},
+    "Dots1": EXPERTS
+    | {"n_routed_experts": 4, "first_k_dense_replace": 1, "n_group": 1}
+    | {"topk_group": 1, "n_shared_experts": 1},
+    "MiniMaxM2": EXPERTS,
+    "FlexOlmo": EXPERTS,
+    "Olmoe": EXPERTS,
+    "Mixtral": EXPERTS,
+    "Phimoe": EXPERTS,
+    "Ernie4_5_Moe": EXPERTS | {"moe_num_experts": 4, "moe_k": 2},
+    "JetMoe": EXPERTS | {"kv_channels": 8, "num_key_value_heads": 2, "num_attention_heads": ...},
+    "HunYuanMoEV1": EXPERTS | {"moe_topk": 2},
+    "Llama4Text": EXPERTS | {"intermediate_size_mlp": 48, "moe_layers": [1]},
+    "GPTJ": GPT2 | {"rotary_dim": 4},
+    "CodeGen": GPT2 | {"rotary_dim": 4},
+    "GPTBigCode": GPT2,
+    "XGLM": {"d_model": 32, "ffn_dim": 48, "num_layers": 2, "attention_heads": 4},
+    "GPTNeo": {"num_layers": 2, "num_heads": 4, "attention_types": [[["global"], 2]]},
+    "Mamba2": {"state_size": 4, "num_heads": 4, "head_dim": 16, "n_groups": 1},
+    "Youtu": LATENT,
     "Bloom": GPT2,
     "GPT2": GPT2,
     "Mpt": {"d_model": 32, "n_heads": 4, "n_layers": 2, "max_seq_len": 512},
@@ -58,6 +98,7 @@ OTHER: dict[str, dict[str, Any]] = {
     "Rwkv": {"attention_hidden_size": 32},
     "OPT": {"ffn_dim": 48, "word_embed_proj_dim": 16},
     "Llama31": {"rope_parameters": LLAMA3},
+    "Mistral": {"sliding_window": 128},
 }
 """What an architecture needs beside or in place of `SIZES`; its name with digits for a variant."""
 
@@ -68,6 +109,7 @@ VARIANTS = {"Llama31": "Llama"}
 def tiny_config(name: str, **settings: Any) -> Any:
     """The settings of a tiny model."""
     wanted = SIZES | OTHER.get(name, {}) | settings
+    wanted = {key: value for key, value in wanted.items() if value is not ...}
     return getattr(transformers, f"{VARIANTS.get(name, name)}Config")(**wanted)
 
 
@@ -77,4 +119,8 @@ def tiny(name: str, **settings: Any) -> Any:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = transformers.AutoModelForCausalLM.from_config(config)
+        with torch.no_grad():
+            for weight in model.parameters():
+                if (weight == weight.flatten()[0]).all():  # zeros and ones hide what they scale
+                    weight += 0.1 * torch.randn_like(weight)
     return model.to(torch.float32).eval()

@@ -19,7 +19,8 @@ from icae.model import load_tokenizer, tokenize, tokenizer_hash, weight_hash
 from icae.model.adapter_files import ADAPTERS, DEFAULT_ADAPTER
 from icae.model.base_files import DEFAULT_BASE
 from icae.opening import config_file
-from icae.serve.plan import ModelSizes, Workload, plan
+from icae.serve.model_sizes import ModelSizes
+from icae.serve.plan import Workload, plan
 
 pytestmark = pytest.mark.real_model
 

@@ -96,9 +96,10 @@ def plan(
     """
     from icae.opening import config_file
     from icae.serve import plan as planning
+    from icae.serve.model_sizes import ModelSizes
 
     base, config = _architecture(model, options.adapter, options.span_length)
-    sizes = planning.ModelSizes.of_file(config_file(base))
+    sizes = ModelSizes.of_file(config_file(base))
     workload = options.workload(config)
     made = planning.plan(sizes, workload)
     rate = _rate(made, options.tokens, tflops, tokens_per_second)

@@ -1,7 +1,7 @@
 """What the folder of a trained model holds, read without torch: its record, hash and vectors.
 
-Three kinds of folder have one form: the weights of a standard PEFT LoRA, the model's own vectors,
-a JSON record and a model card. Each is refused where another is wanted.
+Three kinds of folder have one form: weights of a standard PEFT LoRA, the model's own vectors, a
+JSON record and a model card. Each is refused where another is wanted.
 """
 
 from __future__ import annotations
@@ -104,8 +104,7 @@ class AdapterInfo:
         base_model: Base model that it was trained on.
         base_hash: Weight hash of that base (`icae.model.base.weight_hash`).
         tokenizer_hash: Hash of its tokenizer.
-        base_settings: Hash of its settings that change what weights compute
-            (`icae.model.base.computation_hash`), or "" where an older run did not record it.
+        base_settings: `icae.model.base.computation_hash` of it; "" where it was not recorded.
         model: Architecture.
         method: What was trained; see `ObjectiveConfig.reader`.
         ratios: Compression ratios it was trained at.
@@ -202,8 +201,7 @@ def read_info(folder: str | Path, kind: FolderKind = ADAPTER) -> AdapterInfo:
         kind: What it has to be.
 
     Raises:
-        AdapterError: If it is something else, of another version, damaged, or names a setting
-            that is no more.
+        AdapterError: If it is something else, of another version, damaged, or names old settings.
     """
     folder = Path(folder)
     record = _read_record(folder, kind)
@@ -310,14 +308,14 @@ def require_base(info: AdapterInfo, *, base_model: str, base_hash: str, settings
         info: The trained model.
         base_model: Name of the base, for the message.
         base_hash: Its weight hash.
-        settings: Hash of its settings that change what weights compute, where it is known.
+        settings: Its `computation_hash`, where it is known.
 
     Raises:
         AdapterError: If it is another one.
     """
     if settings and info.base_settings not in ("", settings):
         raise AdapterError(
-            "The base model computes with other settings than the adapter was trained with.",
+            "The base model has other settings than the adapter was trained with.",
             got=f"base {base_model} (settings {settings[:12]})",
             expected=f"base {info.base_model} (settings {info.base_settings[:12]})",
             fix="Use the config.json of the base as it was: rope, scaling, norms, windows.",

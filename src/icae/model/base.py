@@ -358,10 +358,20 @@ def computation_hash(config: PreTrainedConfig) -> str:
     """
     settings = config.get_text_config(decoder=True).to_dict()
     used = {
-        name: value
+        name: _rounded(value)
         for name, value in settings.items()
         if any(part in name for part in COMPUTING)
         and not ("drop" in name or "implementation" in name)
         and value not in (None, False, 0, [], {})
     }
     return hashlib.sha256(json.dumps(used, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def _rounded(value: object) -> object:
+    """A setting as five digits: a file of another format may hold it in float32."""
+    if isinstance(value, dict):
+        return {str(name): _rounded(part) for name, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_rounded(part) for part in value]
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return f"{value:.5g}" if number else value

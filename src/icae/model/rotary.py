@@ -92,7 +92,8 @@ def key_turns(decoder: PreTrainedModel) -> tuple[Turn, ...]:
         kinds = sorted({type(layer).__name__ for layer in layers})
         raise _unplaced(decoder, f"layers whose cache is {', '.join(kinds)}")
     at_zero = _alone(decoder, 0)
-    tried = {position: _alone(decoder, position) for position in TRIED}
+    end = steady_positions(decoder.config)
+    tried = {position: _alone(decoder, position) for position in TRIED if position < end}
     candidates = _candidates(decoder)
     turns: list[Turn] = []
     for index, (keys, values) in enumerate(at_zero):

@@ -28,7 +28,7 @@ from icae.model.decoder import DecoderRow, embed, label_logits, vocabulary_logit
 from icae.model.full_context import FullContextModel
 from icae.model.rotary import steady_positions
 
-VERSION = 1
+VERSION = 2
 """Version of the checks: what an older one found is not read."""
 
 IDS = 24
@@ -76,6 +76,7 @@ class _Trial:
         rng = torch.Generator().manual_seed(0)
         self.ids_1N = torch.randint(0, len(weight), (1, IDS), generator=rng).to(weight.device)
         self.own_NV = self.logits()
+        self.inputs_1ND = embed(decoder, self.ids_1N)
 
     def logits(
         self, model: PreTrainedModel | None = None, start: int = 0, **inputs: Tensor
@@ -99,7 +100,13 @@ class _Trial:
         return amount if math.isfinite(amount) else math.inf
 
     def embeddings(self) -> float:
-        return self._apart(self.logits(inputs_embeds=embed(self.decoder, self.ids_1N)), self.own_NV)
+        return self._apart(self.logits(inputs_embeds=self.inputs_1ND), self.own_NV)
+
+    def vectors(self) -> float:
+        noise = torch.linspace(-1, 1, self.inputs_1ND.shape[-1], device=self.ids_1N.device)
+        vectors_1ND = self.inputs_1ND * (1 + 0.1 * noise.to(self.inputs_1ND.dtype))
+        read_NV = self.logits(inputs_embeds=vectors_1ND)
+        return 0.0 if read_NV.isfinite().all() else math.inf
 
     def head(self) -> float:
         return self._apart(label_logits(self.decoder, [self._row(IDS)])[0], self.own_NV)
@@ -168,6 +175,7 @@ class _Trial:
 
 CHECKS: dict[str, tuple[str, Callable[[_Trial], float]]] = {
     "embeddings": ("input embeddings give the logits of their ids", _Trial.embeddings),
+    "vectors": ("inputs that are no token's embedding are read, too", _Trial.vectors),
     "head": ("logits from hidden states at labels are the model's own", _Trial.head),
     "cache": ("cached, token by token, is as one pass, up to the last position", _Trial.cache),
     "positions": ("the same text 7 positions on gives the same logits", _Trial.shift),

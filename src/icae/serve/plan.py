@@ -9,12 +9,9 @@ M objective tokens.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -22,13 +19,12 @@ from icae.config import ModelConfig
 from icae.config.parsing import check
 from icae.config.spans import check_ratio
 from icae.config.types import KeyValueShape
-from icae.decode.runtime import kv_bytes
-from icae.errors import BaseModelError
 from icae.memory import Memory, MemoryDocument, Provenance, Span, TokenFidelity, memory_bytes
 from icae.memory.container import byte_size
 from icae.memory.forms import FORMS
 from icae.memory.provenance import KEY_VALUE_DTYPE, SlotDtype
 from icae.model.objectives import PROBE_FOUND, PROBE_GIVEN
+from icae.serve.model_sizes import ModelSizes
 
 ELEMENT_BYTES: Mapping[str, int] = {"bfloat16": 2, "float32": 4}
 """Bytes of one number in each precision."""
@@ -41,102 +37,6 @@ MEASURED_TFLOPS = 0.22
 
 Source: docs/results/bench, AMD EPYC, 2 threads: 2,048 tokens read at 776 tokens a second.
 """
-
-_FUSED = ("gpt_neox",)
-"""`model_type` of decoders whose MLP has two matrices and whose query, key and value are one."""
-
-_OTHER_COSTS = {
-    "kv_lora_rank": "a latent key-value cache",
-    "n_routed_experts": "a mixture of experts",
-    "num_experts": "a mixture of experts",
-    "num_local_experts": "a mixture of experts",
-    "state_size": "state-space layers",
-    "ssm_state_size": "state-space layers",
-}
-"""Keys of configurations whose cost does not follow from the sizes below."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class ModelSizes:
-    """What the cost of a dense decoder with full attention follows from.
-
-    Attributes:
-        hidden: D, width of a hidden state and of a slot.
-        layers: Transformer layers.
-        heads: Query heads of a layer.
-        kv_heads: Key-value heads of a layer.
-        head_size: Width of a head.
-        mlp: Inner width of the MLP.
-        mlp_matrices: Matrices of the MLP: 3 with a gate, else 2.
-        vocabulary: V, number of token ids.
-    """
-
-    hidden: int
-    layers: int
-    heads: int
-    kv_heads: int
-    head_size: int
-    mlp: int
-    mlp_matrices: int
-    vocabulary: int
-
-    @classmethod
-    def of_config(cls, config: Mapping[str, Any], *, name: str = "the model") -> ModelSizes:
-        """Read the sizes out of a ``config.json``; of a model for text and images, its text part.
-
-        Raises:
-            BaseModelError: If a size is missing or wrong, or the decoder is of a kind
-                whose cost does not follow from them.
-        """
-        nested = config.get("text_config")
-        config = nested if isinstance(nested, Mapping) else config
-        other = [what for key, what in _OTHER_COSTS.items() if config.get(key)]
-        if other:
-            raise BaseModelError(
-                f"The cost of {name} cannot be planned.",
-                got=other[0],
-                expected="a dense decoder with attention in every layer",
-            )
-        heads = _size(config, "num_attention_heads", name)
-        hidden = _size(config, "hidden_size", name)
-        kv_heads, head_size = config.get("num_key_value_heads"), config.get("head_dim")
-        return cls(
-            hidden=hidden,
-            layers=_size(config, "num_hidden_layers", name),
-            heads=heads,
-            kv_heads=heads if kv_heads is None else _size(config, "num_key_value_heads", name),
-            head_size=hidden // heads if head_size is None else _size(config, "head_dim", name),
-            mlp=_size(config, "intermediate_size", name),
-            mlp_matrices=2 if config.get("model_type") in _FUSED else 3,
-            vocabulary=_size(config, "vocab_size", name),
-        )
-
-    @classmethod
-    def of_file(cls, path: Path) -> ModelSizes:
-        """Read the sizes out of a ``config.json``; a BaseModelError if it cannot be."""
-        try:
-            config = json.loads(path.read_text(encoding="utf-8"))
-            if not isinstance(config, dict):
-                raise ValueError(f"a {type(config).__name__}")
-        except (OSError, ValueError) as error:
-            raise BaseModelError(
-                f"{path} cannot be read as the configuration of a model.",
-                got=getattr(error, "strerror", None) or str(error),
-                expected="the config.json of a causal LM",
-            ) from error
-        return cls.of_config(config, name=str(path))
-
-
-def _size(config: Mapping[str, Any], key: str, name: str) -> int:
-    value = config.get(key)
-    if type(value) is not int or value < 1:
-        raise BaseModelError(
-            f"The configuration of {name} does not say its {key}.",
-            got="nothing" if value is None else repr(value),
-            expected="a whole number >= 1",
-            fix="Write the sizes into a config.json and give its path.",
-        )
-    return value
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -228,7 +128,6 @@ def plan(sizes: ModelSizes, workload: Workload) -> Plan:
     """Work out what memories cost."""
     slots = sum(k for _, k in workload.spans)
     element = ELEMENT_BYTES[workload.dtype]
-    position = kv_bytes(sizes.layers, sizes.kv_heads, sizes.head_size, element=element)
     compress = encode_flop(sizes, workload) + workload.verified * verify_flop(sizes, workload)
     full = read_flop(sizes, 0, workload.tokens) + question_flop(sizes, workload, workload.tokens)
     held = question_flop(sizes, workload, slots + workload.model.lead_slots)
@@ -237,8 +136,8 @@ def plan(sizes: ModelSizes, workload: Workload) -> Plan:
     return Plan(
         spans=len(workload.spans),
         slots=slots,
-        kv_full=position * workload.tokens,
-        kv_slots=position * slots,
+        kv_full=sizes.cache_bytes(workload.tokens, element),
+        kv_slots=sizes.cache_bytes(slots, element),
         file_bytes=file_bytes(sizes, workload),
         compress_flop=compress,
         full_question_flop=full,

@@ -91,3 +91,28 @@ def test_of_a_hub_model_only_the_config_is_fetched(
     assert asked == [("someone/llm", ["config.json"])]
     refused = error("plan", "no/such-model")
     assert "Cannot load the base model no/such-model" in refused["message"]
+
+
+def test_layers_with_a_window_keep_no_more_than_it(payload: Any, tmp_path: Path) -> None:
+    full = payload("plan", write(tmp_path, {}), "--tokens", 1024)["kv_bytes"]["full"]
+    window: dict[str, Any] = {"sliding_window": 257}
+    for settings, layers in (
+        ({}, 32),
+        ({"layer_types": ["sliding_attention", "full_attention"] * 16}, 16),
+        ({"sliding_window_pattern": 4}, 24),
+        ({"use_sliding_window": False}, 0),
+    ):
+        made = payload("plan", write(tmp_path, window | settings), "--tokens", 1024)
+        assert made["kv_bytes"]["full"] == full * (32 - layers + layers / 4) / 32
+
+
+def test_a_hybrid_is_refused(error: Any, tmp_path: Path) -> None:
+    refused = error("plan", write(tmp_path, {"mamba_d_state": 16}))
+    assert refused["got"] == "state-space layers"
+
+
+def write(folder: Path, settings: dict[str, Any]) -> Path:
+    """A config.json of `SIZES` and more."""
+    path = folder / "config.json"
+    path.write_text(json.dumps(SIZES | settings), encoding="utf-8")
+    return path

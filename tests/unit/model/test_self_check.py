@@ -98,5 +98,10 @@ def test_settings_that_change_what_weights_compute_change_the_hash() -> None:
         {"hidden_act": "gelu"},
     ):
         assert computation_hash(tiny_config("Llama", **changed)) != plain
-    for same in ({"attention_dropout": 0.5}, {"initializer_range": 1.0}, {"use_cache": False}):
+    for same in (
+        {"attention_dropout": 0.5},
+        {"initializer_range": 1.0},
+        {"use_cache": False},
+        {"rms_norm_eps": 9.99999997e-7, "rope_parameters": {"rope_theta": 10_000}},
+    ):
         assert computation_hash(tiny_config("Llama", **same)) == plain
