@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import importlib.util
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
@@ -40,6 +40,7 @@ from icae.model.base_files import (
     stop_tokens,
     tokenizer_hash,
 )
+from icae.model.hub import base_snapshot
 
 if TYPE_CHECKING:
     from icae.config.types import FloatArray, KeyValueShape, Objective
@@ -55,9 +56,6 @@ RUNTIMES: tuple[RuntimeName, ...] = get_args(RuntimeName)
 
 NVIDIA_DRIVER = Path("/dev/nvidiactl")
 """There where an NVIDIA driver is loaded: told without importing torch."""
-
-HUB_FILES = ("*.json", "*.safetensors", "*.jinja")
-"""Files of a hub model that are downloaded."""
 
 log = logging.getLogger(__name__)
 
@@ -358,7 +356,7 @@ def base_folder(base: str) -> Path:
         return folder
     if Path(base).is_dir():
         return Path(base)
-    return _hub_folder(DEFAULT_HUB_ID if base == DEFAULT_BASE else base)
+    return base_snapshot(DEFAULT_HUB_ID if base == DEFAULT_BASE else base)
 
 
 def config_file(base: str) -> Path:
@@ -374,28 +372,6 @@ def config_file(base: str) -> Path:
         return Path(base)
     if Path(base).is_dir() or (base == DEFAULT_BASE and embedded_gguf() is not None):
         return base_folder(base) / "config.json"
-    return _hub_folder(DEFAULT_HUB_ID if base == DEFAULT_BASE else base, ["config.json"]) / (
+    return base_snapshot(DEFAULT_HUB_ID if base == DEFAULT_BASE else base, ["config.json"]) / (
         "config.json"
     )
-
-
-def _hub_folder(hub_id: str, patterns: Sequence[str] = HUB_FILES) -> Path:
-    """Folder of a hub model: as it was downloaded before, else downloaded now."""
-    import huggingface_hub
-
-    wanted = list(patterns)
-    try:
-        return Path(
-            huggingface_hub.snapshot_download(hub_id, local_files_only=True, allow_patterns=wanted)
-        )
-    except (OSError, ValueError):
-        pass  # not there yet
-    try:
-        return Path(huggingface_hub.snapshot_download(hub_id, allow_patterns=wanted))
-    except (OSError, ValueError) as error:
-        raise BaseModelError(
-            f"Cannot load the base model {hub_id}.",
-            got=(str(error).strip().splitlines() or [type(error).__name__])[0],
-            expected=f"{DEFAULT_BASE}, a folder with a causal LM, or a Hugging Face hub id",
-            fix="Check the name and the connection.",
-        ) from error

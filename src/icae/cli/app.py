@@ -38,6 +38,7 @@ from icae.cli.eval_reports import all_experiments, compare
 from icae.cli.inspect import inspect
 from icae.cli.official import export_official, import_official
 from icae.cli.plan import plan
+from icae.cli.push import push
 from icae.cli.pwc import build as build_pwc
 from icae.cli.reconstruct import reconstruct
 from icae.cli.serve import serve, serve_key
@@ -123,6 +124,8 @@ def _subgroup(name: str, description: str) -> typer.Typer:
 _add(app, compress=compress, ask=ask, reconstruct=reconstruct, refine=refine, inspect=inspect)
 _add(app, chat=chat, append=append, edit=edit, slice=slice_memory, merge=merge)
 _add(app, upgrade=upgrade, check=check)
+_add(app, push=push)
+_add(app, upgrade=upgrade)
 _add(app, serve=serve, serve_key=serve_key, bulk=bulk, plan=plan, doctor=doctor)
 _add(app, pretrain=pretrain, finetune=finetune)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -19,6 +21,7 @@ from icae.model.adapted_decoder import AdaptedDecoder
 from icae.model.adapter_files import KINDS, AdapterInfo, require_base, write_info
 from icae.model.autocompressor import AutoCompressor
 from icae.model.base import computation_hash
+from icae.model.base_files import public_name
 from icae.model.card import model_card
 from icae.model.full_context import FullContextModel
 from icae.model.gist import GistModel
@@ -53,6 +56,7 @@ def save_adapter(model: AdaptedDecoder, info: AdapterInfo, folder: str | Path) -
     folder.mkdir(parents=True, exist_ok=True)
     model.lora.save_pretrained(str(folder / kind.lora), save_embedding_layers=False)
     (folder / kind.lora / "README.md").unlink(missing_ok=True)
+    _name_base(folder / kind.lora / "adapter_config.json", info.base_model)
     if kind.vectors is not None:
         save_file(
             {k: v.detach().cpu().contiguous() for k, v in model.own_state().items()},
@@ -60,7 +64,25 @@ def save_adapter(model: AdaptedDecoder, info: AdapterInfo, folder: str | Path) -
         )
     write_info(info, folder)
     (folder / "README.md").write_text(model_card(info), encoding="utf-8")
+    for part in kind.weights:  # safetensors writes files that others cannot read
+        (folder / part).chmod(0o666 & ~_umask())
     return folder
+
+
+def _name_base(settings: Path, base: str) -> None:
+    """Let PEFT's settings name the base by its id, not by where it lies here, and in order."""
+    written = json.loads(settings.read_text(encoding="utf-8"))
+    written["base_model_name_or_path"] = public_name(base)
+    if isinstance(written["target_modules"], list):
+        written["target_modules"].sort()
+    settings.write_text(json.dumps(written, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def _umask() -> int:
+    """Permissions that new files lack; it can only be read by setting it."""
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
 
 
 def load_trained(

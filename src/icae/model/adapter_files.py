@@ -22,6 +22,7 @@ from icae.config import ModelConfig
 from icae.config.parsing import from_dict, to_dict
 from icae.config.types import OWN_TOKENS, FloatArray, Method, Objective
 from icae.errors import AdapterError, ConfigError, IncompatibleMemoryError
+from icae.model.hub import adapter_snapshot, is_hub_id
 
 VERSION = 1
 """Version of every record."""
@@ -148,15 +149,16 @@ def adapter_folder(adapter: str | Path | None, maker: Maker | None = None) -> Pa
     """The folder of an adapter that is to be used.
 
     Args:
-        adapter: A folder, or None for the one in the package that made a memory, and without
-            a memory for the default one.
+        adapter: A folder or an id of the Hub, or None for the one in the package that made a
+            memory, and without a memory for the default one.
         maker: What made the memory that is to be read or changed.
 
     Raises:
         IncompatibleMemoryError: If no folder is given and none in the package made it.
+        AdapterError: If the Hub cannot give it.
     """
     if adapter is not None:
-        return Path(adapter)
+        return adapter_snapshot(str(adapter)) if is_hub_id(str(adapter)) else Path(adapter)
     shipped = shipped_adapters()
     if maker is None:
         return shipped[0]

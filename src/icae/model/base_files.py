@@ -160,6 +160,13 @@ def end_of_answers(folder: Path) -> int | list[int] | None:
     return None
 
 
+def public_name(base: str) -> str:
+    """A name of a base model that others can use: its id on the Hub, of a folder its last part."""
+    if base == DEFAULT_BASE:
+        return DEFAULT_HUB_ID
+    return Path(base).name if Path(base).is_dir() else base
+
+
 def stop_tokens(of_model: int | list[int] | None, of_tokenizer: int | None) -> list[int]:
     """Tokens that end an answer: those of the generation settings and the tokenizer's."""
     stops = of_model if isinstance(of_model, list) else [of_model]

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from icae.config.parsing import to_dict
 from icae.config.types import Method
 from icae.model.adapter_files import AdapterInfo
+from icae.model.base_files import public_name
 
 _RIVAL = (
     "with a frozen decoder: a rival of the in-context autoencoder, trained to be compared with it "
@@ -40,7 +41,7 @@ def model_card(info: AdapterInfo) -> str:
         "---",
         "license: apache-2.0",
         f"library_name: {'icae' if info.method == 'memory' else 'peft'}",
-        f"base_model: {info.base_model}",
+        f"base_model: {public_name(info.base_model)}",
         f"tags: [context-compression, {'icae' if info.method == 'memory' else info.method}, lora]",
         "---",
         f"# {info.name}",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import os
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -203,6 +204,24 @@ def test_a_saved_adapter_gives_identical_slots_and_objective_tokens(
     for name in ("ae", "lm", "ft"):
         assert torch.equal(loaded.tokens.objective(name), model.tokens.objective(name))
         assert stored[name].tolist() == model.tokens.objective(name).tolist()
+
+
+def test_the_lora_names_its_base_by_id_and_files_follow_the_umask(
+    model: Any, tokenizer: Any, info_for: Any, tmp_path: Path
+) -> None:
+    info = replace(info_for(model, tokenizer), base_model="smollm2-135m-instruct")
+    before = os.umask(0o027)
+    try:
+        folder = save_adapter(model, info, tmp_path / "made")
+    finally:
+        os.umask(before)
+    settings = json.loads((folder / "lora/adapter_config.json").read_text())
+    assert settings["base_model_name_or_path"] == "HuggingFaceTB/SmolLM2-135M-Instruct"
+    assert settings["target_modules"] == sorted(settings["target_modules"])
+    card = (folder / "README.md").read_text()
+    assert "base_model: HuggingFaceTB/SmolLM2-135M-Instruct\n" in card
+    modes = {path.stat().st_mode & 0o777 for path in folder.rglob("*") if path.is_file()}
+    assert modes == {0o640}
 
 
 def test_the_lora_folder_loads_through_plain_peft(
