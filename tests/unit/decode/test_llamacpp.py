@@ -13,6 +13,7 @@ from icae.config.types import OWN_TOKENS
 from icae.decode.prefix import Prefix, Request
 from icae.decode.torch import TorchRuntime
 from icae.errors import BaseModelError, InputError
+from icae.memory import KeyValueSlots
 from mixed_prefix import mixed_prefix
 
 pytest.importorskip(
@@ -20,9 +21,10 @@ pytest.importorskip(
 )
 
 from icae.decode.cache_order import find_order
-from icae.decode.llamacpp.context import LlamaModel
+from icae.decode.llamacpp.context import LlamaContext, LlamaModel
 from icae.decode.llamacpp.forms import CacheEntry
 from icae.decode.llamacpp.runtime import LlamaCppRuntime
+from icae.decode.llamacpp.state import SequenceState
 from icae.decode.llamacpp.weights import BaseFolder, write_gguf
 
 AROUND = {"framing": "around", "objective_tokens": 3}
@@ -249,6 +251,55 @@ def test_bytes_that_are_no_cache_of_this_memory_are_refused_and_nothing_is_kept(
             llama.load_kv(prefix, wrong)
         made = llama.generate(prefix, prompt, max_new_tokens=6, stop_ids=())
         assert made.token_ids == expected
+
+
+@pytest.mark.parametrize("kv_dtype", ["float32", "float16"])
+@pytest.mark.parametrize("sequences", [1, 2])
+def test_a_state_whose_layout_is_not_known_is_refused(
+    files: Any, random_ids: Any, kv_dtype: str, sequences: int
+) -> None:
+    context = LlamaContext(
+        LlamaModel(files("llama")), places=16, sequences=sequences, kv_dtype=kv_dtype
+    )
+    context.read_tokens(random_ids(3), start=0, sequence=0)
+    state = context.state(0)
+    assert state.cells_P["position"].tolist() == [0, 1, 2]
+    known, fields = state.layout, state.layout.fields(state.data)
+
+    for name in known.fixed():
+        if len(fields[name]):
+            wrong = state.data.copy()
+            wrong[known.fields(wrong)[name].ctypes.data - wrong.ctypes.data] += 2
+            with pytest.raises(InputError, match="layout that is not known"):
+                SequenceState.read(wrong, known)
+    for wrong in (state.data[:-4], state.data[:9], np.append(state.data, state.data[:4])):
+        with pytest.raises(InputError, match="layout that is not known"):
+            SequenceState.read(wrong, known)
+
+
+def test_keys_and_values_that_the_cache_cannot_hold_are_refused(
+    build_model: Any, build_decoder: Any, random_ids: Any, tmp_path: Path
+) -> None:
+    build_decoder().save_pretrained(tmp_path)
+    write_gguf(BaseFolder.open(tmp_path), tmp_path / "half.gguf", "bfloat16")
+    model, weights = build_model(**KEY_VALUES), LlamaModel(tmp_path / "half.gguf")
+    vectors = {name: model.tokens.objective(name).detach().numpy() for name in OWN_TOKENS}
+    entry = entry_of(model.decoder, weights)
+    llama = LlamaCppRuntime(weights, model.config, vectors, entry=entry)
+    torch_runtime, prompt = TorchRuntime(model), random_ids(5)
+    prefix = mixed_prefix(torch_runtime, random_ids)
+    requests = [Request(prefix=prefix, prompt_ids=prompt)] * 2
+    made = llama.generate_many(requests, max_new_tokens=4, stop_ids=())
+    assert made[0].token_ids == made[1].token_ids
+
+    pairs = prefix.parts[0].pairs_KY2HW  # type: ignore[attr-defined]
+    for change, what in ((1e6, "too large for the cache"), (1.0, "not of this base model")):
+        wrong = KeyValueSlots(
+            pairs_KY2HW=pairs * np.float32(change) if change > 1 else pairs[:, :1]
+        )
+        asked = Prefix.of_payload(wrong, tokens=16, objective="ft")
+        with pytest.raises(InputError, match=what):
+            llama.generate(asked, prompt, max_new_tokens=1, stop_ids=())
 
 
 def test_positions_with_gaps_are_refused(build_both: Any) -> None:
