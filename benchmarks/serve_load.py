@@ -2,6 +2,7 @@
 
 python benchmarks/serve_load.py examples/pep-0347.txt --output docs/results/serve-load
     [--clients 50] [--seconds 300] [--rounds 1] [--store load.db] [--adapter FOLDER]
+    [--memory-only]
 
 A server process answers; every client asks, waits for the whole answer and asks again, about
 one of the documents: as a memory (4x, made before; a store that is named keeps it for the next
@@ -117,7 +118,7 @@ def memories_of(url: str, documents: Sequence[tuple[str, str]]) -> list[dict[str
 
 def client(url: str, number: int, ask: Ask, phase: Phase, end: float, lock: threading.Lock) -> None:
     """Ask until the time is up."""
-    with httpx2.Client(base_url=url) as http:
+    with httpx2.Client(base_url=url, timeout=60) as http:
         turn = number
         model = http.get("/v1/models").json()["data"][0]["id"]
         while (left := end - time.monotonic()) > 0:
@@ -185,10 +186,11 @@ def table(phases: Sequence[dict[str, Any]]) -> list[str]:
 
 def write_report(folder: Path, settings: Any, phases: Sequence[Phase]) -> None:
     """The figures as JSON and Markdown."""
-    memory, full = (phase.summary() for phase in phases)
+    memory, *others = ways = [phase.summary() for phase in phases]
     ratios = {
         name: round(memory[key] / full[key], 2) if full[key] else None
         for name, key in (("wall", "requests_per_s"), ("processor", "requests_per_cpu_s"))
+        for full in others
     }
     folder.mkdir(parents=True, exist_ok=True)
     setting: dict[str, Any] = {"clients": settings.clients, "seconds": settings.seconds}
@@ -196,7 +198,7 @@ def write_report(folder: Path, settings: Any, phases: Sequence[Phase]) -> None:
     setting |= {"processor": platform.processor() or platform.machine(), "cores": os.cpu_count()}
     record = {
         "setting": setting,
-        "ways": [memory, full],
+        "ways": ways,
         "ratios": ratios,
         "raw": [{"latencies_s": p.latencies, "rss_mb": p.rss_mb} for p in phases],
     }
@@ -209,15 +211,18 @@ def write_report(folder: Path, settings: Any, phases: Sequence[Phase]) -> None:
         f"{settings.model}; {settings.clients} clients, {settings.rounds} x "
         f"{settings.seconds:g} s each way in turn, documents of {settings.tokens} tokens at 4x, "
         f"answers of at most "
-        f"{ANSWER_TOKENS} tokens; {os.cpu_count()} cores. While memories were asked the server had "
-        f"{memory['server_cpu_share']:.0%} of a core, with full context "
-        f"{full['server_cpu_share']:.0%}.",
+        f"{ANSWER_TOKENS} tokens; {os.cpu_count()} cores. The server had "
+        + ", ".join(f"{one['server_cpu_share']:.0%} of a core ({one['way']})" for one in ways)
+        + ".",
         "",
-        *table([memory, full]),
-        "",
-        f"Requests/s with memories over full context: **{ratios['wall']}**, per processor second "
-        f"of the server **{ratios['processor']}**.",
+        *table(ways),
     ]
+    if others:
+        lines += [
+            "",
+            f"Requests/s with memories over full context: **{ratios['wall']}**, per processor "
+            f"second of the server **{ratios['processor']}**.",
+        ]
     (folder / "serve-load.md").write_text("\n".join(lines) + "\n")
     print("\n".join(lines))
 
@@ -231,6 +236,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--store", type=Path)
     parser.add_argument("--adapter", help="by default the one shipped")
+    parser.add_argument("--memory-only", action="store_true", help="to compare adapters")
     settings = parser.parse_args()
     documents = [(path.name, path.read_text(encoding="utf-8")) for path in settings.documents]
     memory, full = Phase(way="memory"), Phase(way="full context")
@@ -254,11 +260,12 @@ def main() -> None:
             question = QUESTIONS[turn // len(ids) % len(QUESTIONS)]
             return [{"role": "user", "content": f"{documents[turn % len(ids)][1]}\n\n{question}"}]
 
+        ways = [(memory, about_memory), (full, with_text)][: 1 if settings.memory_only else 2]
         for number in range(settings.rounds):
-            for phase, ask in ((memory, about_memory), (full, with_text)):
+            for phase, ask in ways:
                 print(f"Round {number + 1}: {phase.way}", file=sys.stderr)
                 run_phase(url, server, phase, ask, settings)
-    write_report(settings.output, settings, [memory, full])
+    write_report(settings.output, settings, [phase for phase, _ in ways])
 
 
 if __name__ == "__main__":
