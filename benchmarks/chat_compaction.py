@@ -170,13 +170,17 @@ def forget(runtime: TorchRuntime, *_: Any) -> None:
 
 
 def in_every_way(
-    engine: Icae, turns: Sequence[Turn], facts: Sequence[Fact], options: argparse.Namespace
+    engine: Icae,
+    turns: Sequence[Turn],
+    facts: Sequence[Fact],
+    options: argparse.Namespace,
+    ways: Sequence[str],
 ) -> list[Told]:
     """Lead the conversation in each way."""
     found = []
     documents = engine.compress(ABOUT, verify=False)
     own = (folding._in_cache, TorchRuntime.go_on)
-    for way in options.ways.split(","):
+    for way in ways:
         folding._in_cache = from_text if way == "from text" else own[0]  # type: ignore[assignment]
         TorchRuntime.go_on = forget if way == "read again" else own[1]  # type: ignore[method-assign,assignment]
         said = [] if way == "nothing" else turns
@@ -222,8 +226,8 @@ HEAD = (
 )
 
 
-def main() -> None:
-    """Run it and write a table and all figures."""
+def parser() -> argparse.ArgumentParser:
+    """What can be set."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--adapter", default="adapters/smollm2-135m-kv")
     parser.add_argument("--turns", type=int, default=40)
@@ -231,14 +235,19 @@ def main() -> None:
     parser.add_argument("--older-positions", type=int, default=512)
     parser.add_argument("--ways", default="nothing,full,moved,read again,from text")
     parser.add_argument("-o", "--output", type=Path)
-    options = parser.parse_args()
+    return parser
+
+
+def main() -> None:
+    """Run it and write a table and all figures."""
+    options = parser().parse_args()
     script = json.loads(Path(__file__).with_name("chat_turns.json").read_text(encoding="utf-8"))
     facts = [Fact(**fact) for fact in script["facts"]]
     turns = [(fact.said, fact.replied) for fact in facts]
     turns = [*turns, *((said, replied) for said, replied in script["others"])][: options.turns]
     engine = icae.load(options.adapter)
     print(HEAD, flush=True)
-    found = in_every_way(engine, turns, facts, options)
+    found = in_every_way(engine, turns, facts, options, options.ways.split(","))
     if options.output is not None:
         options.output.mkdir(parents=True, exist_ok=True)
         prompt = render_prompt(engine.tokenizer, facts[0].question, history=turns)
