@@ -203,8 +203,9 @@ class KeyValueModel(MemoryModel[KeyValueMemory]):
             positions: Position of each slot, [K].
         """
         positions_K = torch.tensor(list(positions), device=self.device)
+        rotations = {turn: turn.rotation(positions_K) for turn in set(self.turns)}
         return tuple(
-            (turn(keys, positions_K).to(self.dtype), values.to(self.dtype))
+            (turn.turned(keys, *rotations[turn]).to(self.dtype), values.to(self.dtype))
             for turn, (keys, values) in zip(self.turns, key_values, strict=True)
         )
 

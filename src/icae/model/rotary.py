@@ -46,11 +46,18 @@ class Turn:
 
     def __call__(self, keys_RHPW: Tensor, positions_P: Tensor) -> Tensor:
         """Keys turned on by so many positions (back, if negative), in their dtype."""
+        return self.turned(keys_RHPW, *self.rotation(positions_P.to(keys_RHPW.device)))
+
+    def rotation(self, positions_P: Tensor) -> tuple[Tensor, Tensor]:
+        """Cosine and sine [P, F] of the angles of each pair, for layers that share them."""
+        angle_PF = positions_P.to(torch.float32)[:, None] * self.frequency_F
+        return angle_PF.cos(), angle_PF.sin()
+
+    def turned(self, keys_RHPW: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        """Keys turned by `rotation`, in their dtype."""
         pairs = len(self.frequency_F)
         if pairs == 0:
             return keys_RHPW
-        angle_PF = positions_P.to(keys_RHPW.device, torch.float32)[:, None] * self.frequency_F
-        cos, sin = angle_PF.cos(), angle_PF.sin()
         turned, rest = keys_RHPW.float().split([2 * pairs, keys_RHPW.shape[-1] - 2 * pairs], -1)
         if self.interleaved:
             first, second = turned[..., 0::2], turned[..., 1::2]
