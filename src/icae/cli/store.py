@@ -336,7 +336,10 @@ def _names_text(record: StoredMemory) -> str:
 def _show_list(records: list[StoredMemory]) -> None:
     """Print one line for each memory, then their sum."""
     figures = ("tokens", "positions", "fidelity", "size")
-    table = console.table("key", *figures, "added", "names", right=figures)
+    out = console.results()
+    table = console.table("key", *figures, "added", right=figures)
+    table.add_column("names", no_wrap=True, overflow="ellipsis", ratio=1)
+    table.expand = out.is_terminal  # there names are cut to its width, elsewhere nothing is
     for record in records:
         table.add_row(
             record.key[:KEY_DIGITS],
@@ -347,9 +350,11 @@ def _show_list(records: list[StoredMemory]) -> None:
             record.added_at[:10],
             console.preview(_names_text(record), width=96),
         )
-    out = console.results()
+    if not out.is_terminal:
+        wide = out.measure(table, options=out.options.update(width=1000)).maximum
+        out.width = max(out.width, wide)
     if records:
-        out.print(table, soft_wrap=True)
+        out.print(table)
     size = console.size_text(sum(record.bytes for record in records))
     out.print(f"{len(records)} memories, {size}", soft_wrap=True)
 

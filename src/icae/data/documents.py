@@ -13,6 +13,7 @@ import logging
 import re
 import sys
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Literal
@@ -49,8 +50,9 @@ _ACCEPTED = "text, Markdown, HTML, .docx, .epub, .rtf, or a PDF with a text laye
 _URL = re.compile(r"[a-z][a-z0-9+.-]*:/", re.IGNORECASE)
 
 # Tried in this order: single bytes of the West fit nearly any text, so Central Europe comes last.
+_UTF_16 = "utf_16_le utf_16_be"
 _ENCODINGS = (
-    "utf_16_le utf_16_be cp949 cp932 euc_jp iso2022_jp gb18030 big5 cp1252 cp1251 koi8_r",
+    f"{_UTF_16} cp949 cp932 euc_jp iso2022_jp gb18030 big5 cp1252 cp1251 koi8_r",
     "cp1250",
 )
 _FEWEST_BYTES = 24
@@ -208,21 +210,21 @@ def _decode(data: bytes, name: str, *, encoding: str) -> str:
     try:
         text = data[skipped:].decode(encoding)
     except UnicodeDecodeError as error:
-        guessed = None if skipped else _guessed(data, name)
+        guessed = None if skipped else _guessed(data, name, _ENCODINGS)
         if guessed is None:
             raise _binary(f"{name}: byte {skipped + error.start} is not {encoding}") from error
         return guessed
     if "\0" in text and not skipped:
-        text = _guessed(data, name) or text
+        text = _guessed(data, name, [_UTF_16]) or text
     if "\0" in text:
         at = skipped + len(text[: text.index("\0")].encode(encoding))
         raise _binary(f"{name}: a NUL at byte {at}")
     return text
 
 
-def _guessed(data: bytes, name: str) -> str | None:
+def _guessed(data: bytes, name: str, tried: Sequence[str]) -> str | None:
     """Text in the encoding that it looks like, which is said; None where it looks like none."""
-    for encodings in _ENCODINGS if len(data) >= _FEWEST_BYTES else ():
+    for encodings in tried if len(data) >= _FEWEST_BYTES else ():
         found = from_bytes(data, cp_isolation=encodings.split()).best()
         if found is not None:
             log.warning("%s is not UTF-8; it is read as %s.", name, found.encoding)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import subprocess
@@ -9,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from icae.memory import Memory
 from icae.store import open_store
@@ -129,6 +131,21 @@ def test_list_shows_names_figures_and_sum(icae, payload, filled, monkeypatch) ->
     }
     monkeypatch.setenv("ICAE_STORE", filled)
     assert HAY in icae("store", "list").stdout
+
+
+def test_list_fits_the_terminal(add, icae, filled, monkeypatch) -> None:
+    long = Path("docs") / ("a-long-name-" * 9 + ".txt")
+    long.write_text("Some words.")
+    add(long, "-s", filled)
+    assert long.as_posix()[:90] in icae("store", "list", "-s", filled).stdout
+    screen = io.StringIO()
+    terminal = Console(file=screen, width=80, force_terminal=True, color_system=None)
+    monkeypatch.setattr("icae.cli.console.results", lambda: terminal)
+    assert icae("store", "list", "-s", filled).exit_code == 0
+    lines = screen.getvalue().splitlines()
+    assert len(lines) == 1 + 3 + 1
+    assert max(map(len, lines)) <= 80
+    assert any("docs/a-long" in line and line.rstrip().endswith("…") for line in lines)
 
 
 def test_show_describes_one_memory_and_takes_it_out(icae, error, payload, filled) -> None:

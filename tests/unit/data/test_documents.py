@@ -211,6 +211,16 @@ def test_text_in_another_encoding_is_read_and_that_is_said(tmp_path, caplog, enc
 
 
 @pytest.mark.parametrize(
+    "data",
+    [bytes(range(1, 256)) * 4, b"A text with a \0 in it. " * 9, b"\x80\x04\x95\xff\x81" * 40],
+)
+def test_what_looks_like_no_encoding_is_refused_and_none_is_said(caplog, data):
+    with pytest.raises(InputError, match="binary"):
+        read(data)
+    assert caplog.text == ""
+
+
+@pytest.mark.parametrize(
     ("data", "name", "what", "way"),
     [
         (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + b"\0" * 99, "a.doc", "old Office", "libreoffice"),
