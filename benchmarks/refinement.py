@@ -32,7 +32,6 @@ import torch
 import icae
 from icae.compression.compressor import readable
 from icae.compression.refinement import RefineConfig, RefineTask, refine
-from icae.config.spans import slot_count
 from icae.engine import Icae
 from icae.evals.metadata import hardware
 from icae.model.adapted_decoder import layers_of
@@ -84,13 +83,13 @@ def measure(engine: Icae, options: argparse.Namespace) -> dict[str, Any]:
     head = model.decoder.get_output_embeddings().weight.numel()
     cut = compressor.cut(compressor.tokenize(options.document.read_text()))[: options.spans]
     lengths = [span.tokens for span in cut]
-    slots = [slot_count(length, options.ratio) for length in lengths]
     compressor.encode(cut[:1], ratio=options.ratio)  # the first pass prepares what is kept
 
     most = ceiling()
     encoded, seconds, wall = timed(
         lambda: compressor.encode(cut, ratio=options.ratio, verify=False)
     )
+    slots = [span.positions for span in encoded]
     encoding = 2 * weights * (sum(lengths) + sum(slots)) / 1e12
     report: dict[str, Any] = {
         "adapter": engine.name,

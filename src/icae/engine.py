@@ -25,6 +25,7 @@ from icae.compression.compressor import Compressor
 from icae.compression.folding import fold
 from icae.compression.refine_memory import refine_memory
 from icae.compression.refinement import RefineConfig
+from icae.compression.study import OnStudy, StudyConfig, study_memory
 from icae.compression.teachers import TeacherWriter
 from icae.compression.upgrade import upgraded
 from icae.config.types import Answer, Reconstruction
@@ -255,6 +256,27 @@ class Icae(Reader):
     ) -> Memory:
         """Documents that another adapter compressed; see `icae.compression.upgrade.upgraded`."""
         return upgraded(self.compressor, memory, on_progress=on_progress)
+
+    def study(
+        self,
+        memory: Memory,
+        config: StudyConfig,
+        *,
+        questions: Sequence[str] = (),
+        checkpoint: Path | None = None,
+        on_step: OnStudy = lambda done, total, held: None,
+    ) -> tuple[Memory, tuple[float, ...]]:
+        """A memory that learned from its own document; see `icae.compression.study`."""
+        self.require_own(memory)
+        return study_memory(
+            self.compressor,
+            self.answerer.stop_ids,
+            memory,
+            config,
+            questions=questions,
+            checkpoint=checkpoint,
+            on_step=on_step,
+        )
 
     def append(
         self, memory: Memory, text: str, *, document: int = -1, ratio: float | None = None

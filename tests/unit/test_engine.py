@@ -74,7 +74,7 @@ def test_slots_of_a_long_text_are_those_of_its_spans_alone(
         (alone,) = engine.runtime.encode([piece], [span.slots])
         np.testing.assert_allclose(span.slots_KD, alone.slots_KD, atol=1e-5, rtol=1e-5)
 
-    monkeypatch.setattr("icae.decode.torch.TorchRuntime.span_tokens", 32)
+    monkeypatch.setattr("icae.decode.torch.TorchRuntime.encoded_tokens", 32)
     seen: list[tuple[int, int]] = []
     again = engine.compress(TEXT, ratio=4, on_progress=lambda *done: seen.append(done))
     np.testing.assert_allclose(memory.slots, again.slots, atol=1e-5, rtol=1e-5)
@@ -425,7 +425,7 @@ def test_many_texts_become_the_memories_that_each_becomes_alone(engine: Icae) ->
 def test_spans_of_one_length_share_a_pass_whatever_text_they_come_from(
     engine: Icae, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("icae.decode.torch.TorchRuntime.span_tokens", 32)
+    monkeypatch.setattr("icae.decode.torch.TorchRuntime.encoded_tokens", 32)
     encode, passes = engine.runtime.encode, []
 
     def spy(spans: Any, slots: Any) -> Any:

@@ -43,6 +43,7 @@ from icae.cli.pwc import build as build_pwc
 from icae.cli.reconstruct import reconstruct
 from icae.cli.serve import serve, serve_key
 from icae.cli.store import add, collect, list_memories, remove, search, show, verify
+from icae.cli.study import study
 from icae.cli.train import finetune, pretrain
 from icae.cli.upgrade import upgrade
 from icae.model import base_files
@@ -125,9 +126,9 @@ _add(app, compress=compress, ask=ask, reconstruct=reconstruct, refine=refine, in
 _add(app, chat=chat, append=append, edit=edit, slice=slice_memory, merge=merge)
 _add(app, upgrade=upgrade, check=check)
 _add(app, push=push)
-_add(app, upgrade=upgrade)
 _add(app, serve=serve, serve_key=serve_key, bulk=bulk, plan=plan, doctor=doctor)
 _add(app, pretrain=pretrain, finetune=finetune)
+_add(app, study=study)
 
 _store = _subgroup("store", "Keep many memories in one place: add, find, check and drop them.")
 _add(_store, add=add, list=list_memories, show=show, search=search)

@@ -16,6 +16,7 @@ import numpy as np
 
 from icae.config import ModelConfig
 from icae.config.types import TokenIds
+from icae.decode.batching import span_batches
 from icae.decode.prefix import Prefix
 from icae.decode.torch import TorchRuntime
 from icae.memory import (
@@ -224,24 +225,40 @@ class Compressor:
         """
         order = sorted(range(len(spans)), key=lambda i: -spans[i].tokens)
         made: dict[int, Span] = {}
-        for part in self.runtime.batches([spans[i].tokens for i in order]):
+        bound = self.runtime.encoded_tokens
+        for part in span_batches([spans[i].tokens for i in order], bound=bound):
             ids = [spans[i].verbatim_ids for i in order[part]]
             slots = [self.config.spans.count(len(own), ratio) for own in ids]
             encoded = self.runtime.encode(ids, slots)
-            measured: Sequence[TokenFidelity | None] = [None] * len(encoded)
-            if verify:
-                measured = self.runtime.fidelity(encoded, ids)
-            for i, payload, fidelity in zip(order[part], encoded, measured, strict=True):
-                made[i] = replace(
+            own = [
+                replace(
                     spans[i],
                     payload=payload,
                     ratio=float(ratio),
-                    fidelity=None if fidelity is None else fidelity.share,
-                    token_fidelity=fidelity,
+                    fidelity=None,
+                    token_fidelity=None,
                 )
+                for i, payload in zip(order[part], encoded, strict=True)
+            ]
+            made.update(zip(order[part], self.measured(own, ids) if verify else own, strict=True))
             if on_progress is not None:
                 on_progress(len(made), len(spans))
         return [made[i] for i in range(len(spans))]
+
+    def measured(self, spans: Sequence[Span], ids: Sequence[TokenIds]) -> list[Span]:
+        """Spans of slots with their fidelity, under teacher forcing.
+
+        Args:
+            spans: Spans of slots.
+            ids: Token ids of each.
+        """
+        found: list[TokenFidelity] = []
+        for part in self.runtime.batches([span.tokens for span in spans]):
+            found += self.runtime.fidelity([readable(span) for span in spans[part]], ids[part])
+        return [
+            replace(span, fidelity=own.share, token_fidelity=own, written_back=None)
+            for span, own in zip(spans, found, strict=True)
+        ]
 
     def written_back(self, spans: Sequence[Span], ids: Sequence[TokenIds]) -> list[Span]:
         """Spans of slots, with whether the decoder, writing freely, gives them back.

@@ -161,6 +161,7 @@ class _Work:
         self.task = autoencoding(task.token_ids)
         self.token_ids, self.length = task.token_ids, len(task.token_ids)
         self.payload = self.best_payload = task.payload
+        self.span = (self.length, task.payload.positions)
         self.start = self._numbers(task.payload)
         self.scale = form.scale(self.start)
         self.moved = nn.Parameter(torch.zeros_like(self.start))
@@ -198,8 +199,7 @@ class _Work:
     @property
     def places(self) -> int:
         """Decoder places of one step; as many again are kept for teachers to come."""
-        slots = self.payload.positions
-        places = sum(slots + len(task.target_ids) for task in self.tasks)
+        places = sum(self.span[1] + len(task.target_ids) for task in self.tasks)
         to_come = self.teachers is None and self.kl_weight > 0
         return places * (2 if to_come else 1)
 
@@ -373,7 +373,7 @@ def _step(
     """One forward pass over all spans at work, and a step for those not done yet."""
     done: list[_Work] = []
     with torch.enable_grad():
-        asked = [(work.numbers(), work.length, work.tasks) for work in active]
+        asked = [(work.numbers(), [work.span], work.tasks) for work in active]
         logits = iter(form.task_logits(asked))
         losses, going = [], []
         for work in active:

@@ -52,8 +52,11 @@ class TorchRuntime(Runtime):
     """
 
     span_tokens = 512
-    """Context tokens encoded or written back in one forward pass. Bounds memory: the logits of
-    the verification take 8 bytes for each token and vocabulary entry."""
+    """Context tokens written back in one forward pass. Bounds memory: the logits of the
+    verification take 8 bytes for each token and vocabulary entry."""
+
+    encoded_tokens = 2048
+    """Context tokens encoded in one forward pass, of which there are no logits."""
 
     def __init__(self, model: IcaeModel | KeyValueModel) -> None:
         self.model = model.eval()
@@ -107,6 +110,10 @@ class TorchRuntime(Runtime):
     @torch.inference_mode()
     def score(self, prefixes: Sequence[Prefix], tasks: Sequence[DecoderTask]) -> list[TaskScore]:
         """Teacher forcing of a task behind each prefix, whose objective is the task's tokens."""
+        logits = self._logits(prefixes, tasks)
+        return [score_task(row_TV, task) for row_TV, task in zip(logits, tasks, strict=True)]
+
+    def _logits(self, prefixes: Sequence[Prefix], tasks: Sequence[DecoderTask]) -> list[Tensor]:
         rows = []
         for prefix, task in zip(prefixes, tasks, strict=True):
             past_places = self.form.past_places(prefix)
@@ -121,8 +128,7 @@ class TorchRuntime(Runtime):
                     past=self.form.past(prefix),
                 )
             )
-        logits = label_logits(self.model.decoder, rows)
-        return [score_task(row_TV, task) for row_TV, task in zip(logits, tasks, strict=True)]
+        return label_logits(self.model.decoder, rows)
 
     @torch.inference_mode()
     def recall(self, prefix: Prefix, tasks: Sequence[DecoderTask]) -> list[float]:
@@ -131,13 +137,20 @@ class TorchRuntime(Runtime):
         Returns:
             The share of each task's scored tokens that are the most likely ones (0..1).
         """
+        return [
+            float(score_task(row_TV, task).correct_T.float().mean())
+            for row_TV, task in zip(self.logits_behind(prefix, tasks), tasks, strict=True)
+        ]
+
+    @torch.inference_mode()
+    def logits_behind(self, prefix: Prefix, tasks: Sequence[DecoderTask]) -> Iterator[Tensor]:
+        """Logits [T, V] of the scored targets of tasks behind one memory, which is read once."""
         if not self._keeps_all:
-            scores = self.score([prefix] * len(tasks), tasks)
-            return [float(score.correct_T.float().mean()) for score in scores]
+            yield from self._logits([prefix] * len(tasks), tasks)
+            return
         (past,) = self.read_prefixes([prefix])
         start = past[0][0].shape[2]
         inputs_FD = self._inputs(prefix, np.zeros(0, dtype=np.int64), start)
-        shares: list[float] = []
         for part in self.batches([len(inputs_FD) + len(task.input_ids) for task in tasks]):
             rows = []
             for task in tasks[part]:
@@ -150,10 +163,7 @@ class TorchRuntime(Runtime):
                         inputs_FD=inputs_FD,
                     )
                 )
-            logits = logits_beside(self.model.decoder, past, rows)
-            for row_TV, task in zip(logits, tasks[part], strict=True):
-                shares.append(float(score_task(row_TV, task).correct_T.float().mean()))
-        return shares
+            yield from logits_beside(self.model.decoder, past, rows)
 
     def fidelity(
         self, payloads: Sequence[ReadablePayload], spans: Sequence[TokenIds]

@@ -30,8 +30,8 @@ from icae.model.key_values import KeyValueMemory, KeyValueModel, layers_of_pairs
 from icae.model.objectives import DecoderTask
 from icae.model.positions import document_places
 
-Asked = tuple[Tensor, int, Sequence[DecoderTask]]
-"""Numbers of a span's slots, with gradient, the span's length, and tasks behind them."""
+Asked = tuple[Tensor, Sequence[tuple[int, int]], Sequence[DecoderTask]]
+"""Numbers of slots, with gradient, (tokens, slots) of each span of them, and tasks behind them."""
 
 FIRST_TOKENS = 64
 """First tokens of spans whose keys and values are kept: those of a chat template's turns."""
@@ -104,9 +104,8 @@ class SlotForm(TorchForm):
         """The decoder reads each row anew."""
         memories: list[Slots] = []
         tasks: list[DecoderTask] = []
-        for numbers_KD, length, own in asked:
+        for numbers_KD, spans, own in asked:
             slots_KD = numbers_KD.to(self.model.dtype)
-            spans = [(length, len(slots_KD))]
             memories += [Slots(slots_KD=slots_KD, spans=spans)] * len(own)
             tasks += own
         return self.model.label_logits(memories, tasks)
@@ -178,14 +177,13 @@ class KeyValueForm(TorchForm):
     def task_logits(self, asked: Sequence[Asked]) -> list[Tensor]:
         """Gradients reach the upper half of the layers: all would take as many steps [measured]."""
         rows = []
-        for pairs_KY2HW, length, tasks in asked:
+        for pairs_KY2HW, spans, tasks in asked:
             upper = len(self.model.turns) // 2
             layers = tuple(
                 pair if layer >= upper else (pair[0].detach(), pair[1].detach())
                 for layer, pair in enumerate(layers_of_pairs(pairs_KY2HW))
             )
-            places = document_places([(length, len(pairs_KY2HW))])
-            memory = KeyValueMemory(key_values=layers, places=places)
+            memory = KeyValueMemory(key_values=layers, places=document_places(spans))
             rows += [self.model.row_behind(self._front(t.tokens), memory, t) for t in tasks]
         return label_logits(self.model.decoder, rows)
 

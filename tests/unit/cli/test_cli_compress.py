@@ -239,3 +239,18 @@ def test_refine_touches_only_weak_spans(
     assert other_memory_file.read_bytes() != content
     tiny.verbatim("As it stands.").save(better)
     assert payload("refine", better, *options)["refined_spans"] == 0
+
+
+def test_study_writes_a_memory_that_learned_and_names_what_it_gained(
+    icae, payload, loaded, other_memory_file, tmp_path
+) -> None:
+    questions, studied = tmp_path / "questions.txt", tmp_path / "studied.icae"
+    questions.write_text("What is packed?\n\nWith what?\n")
+    options = ("--questions", questions, "--steps", 2, "--batch", 2)
+    told = payload("study", other_memory_file, "-o", studied, *options)
+    assert told["steps"] == 2
+    assert told["held_out_kl"] <= told["held_out_kl_before"]
+    assert {span.refine_steps for span in Memory.load(studied).spans} == {2}
+    assert [path.name for path in tmp_path.glob("*.study")] == []
+    result = icae("study", other_memory_file, "-o", studied, *options)
+    assert "exists" in result.output

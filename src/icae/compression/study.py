@@ -1,0 +1,330 @@
+"""Study: a memory learns what it will be asked from its own document.
+
+The start is the encoder's memory; lessons (`lessons.py`) are what the decoder answers when it
+reads the text itself, span groups at a time where that is long. Gradient steps on the slots bring
+what it answers from the whole memory to that:
+
+    mean over lessons of KL(full text || memory) + ae_weight * AE of one span
+
+and end when lessons that are held out no longer gain.
+
+Source: Eyuboglu et al. 2025 (Cartridges, arXiv:2506.06266).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from icae.compression.compressor import Compressor, readable
+from icae.compression.lessons import Lesson, LessonWriter
+from icae.config.parsing import check
+from icae.config.types import FloatArray, TokenIds
+from icae.decode.batching import span_batches
+from icae.decode.torch_forms import Asked, TorchForm
+from icae.errors import InputError
+from icae.memory import Memory, Span
+from icae.memory.atomic_write import write_atomically
+from icae.model import score_task
+from icae.model.objectives import DecoderTask, autoencoding
+
+HELD_OUT = 4
+"""One lesson of so many is held out."""
+
+OnStudy = Callable[[int, int, float], None]
+"""Called with (steps taken, most steps, KL of the held-out lessons at last, nats per token)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyConfig:
+    """How a memory studies.
+
+    Attributes:
+        steps: Most optimiser steps.
+        batch: Lessons of a step.
+        learning_rate: Adam learning rate as in `RefineConfig`; None for an eighth of what suits
+            the form there.
+        ae_weight: Weight of writing back, of one span a step.
+        every: Steps between two looks at the held-out lessons.
+        patience: Looks without a gain after which it ends.
+        length: Most tokens of an answer.
+        seed: Decides the order of lessons and what is asked.
+
+    Raises:
+        ConfigError: If a value is out of range.
+    """
+
+    steps: int = 60
+    batch: int = 8
+    learning_rate: float | None = None
+    ae_weight: float = 0.5
+    every: int = 5
+    patience: int = 3
+    length: int = 32
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch", "every", "patience", "length"):
+            value = getattr(self, name)
+            check(value >= 1, f"study.{name} is out of range.", value, ">= 1")
+        check(self.ae_weight >= 0, "study.ae_weight is out of range.", self.ae_weight, ">= 0")
+        rate = self.learning_rate
+        check(rate is None or rate > 0, "study.learning_rate is out of range.", rate, "> 0")
+
+
+class Study:
+    """A memory at work: its numbers, lessons, optimiser, and the best so far.
+
+    Args:
+        form: Reads the memory.
+        spans: All of its spans, of slots.
+        ids: Token ids of each.
+        lessons: Everything that can be learned or held out.
+        config: How.
+
+    Attributes:
+        steps: Steps taken.
+        history: KL of the held-out lessons at each look, the first before any step.
+    """
+
+    def __init__(
+        self,
+        form: TorchForm,
+        spans: Sequence[Span],
+        ids: Sequence[TokenIds],
+        lessons: Sequence[Lesson],
+        config: StudyConfig,
+    ) -> None:
+        self.form, self.config, self.ids, self.lessons = form, config, ids, lessons
+        self.spans = [(span.tokens, span.positions) for span in spans]
+        payloads = [readable(span) for span in spans]
+        numbers = np.concatenate([payload.numbers for payload in payloads])
+        self.start = torch.from_numpy(numbers).to(form.model.device)
+        self.scale = form.scale(self.start)
+        self.moved = nn.Parameter(torch.zeros_like(self.start))
+        self.best = torch.zeros_like(self.start)
+        rate = config.learning_rate
+        self.rate = form.learning_rate / 8 if rate is None else rate
+        self.optimizer = torch.optim.Adam([self.moved], lr=self.rate, betas=(0.9, 0.95))
+        order = np.random.default_rng(config.seed).permutation(len(lessons)).tolist()
+        self.held, self.learned = order[::HELD_OUT], order
+        self.learned = [i for i in order if i not in set(self.held)] or order
+        self.steps, self.history = 0, list[float]()
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing is left to gain."""
+        best = int(np.argmin(self.history)) if self.history else 0
+        stale = len(self.history) - 1 - best >= self.config.patience
+        return self.steps >= self.config.steps or stale
+
+    def look(self) -> float:
+        """KL of the held-out lessons; the memory is kept if it is the lowest."""
+        with torch.no_grad():
+            chosen = [self.lessons[i] for i in self.held]
+            parts = [
+                chosen[at : at + self.config.batch]
+                for at in range(0, len(chosen), self.config.batch)
+            ]
+            losses = [loss for part in parts for loss in self._losses(part, ())]
+        self.history.append(float(torch.stack(losses).mean()))
+        if self.history[-1] <= min(self.history):
+            self.best = self.moved.detach().clone()
+        return self.history[-1]
+
+    def step(self) -> None:
+        """One step on the next lessons, and on writing one span back."""
+        config = self.config
+        at = self.steps * config.batch + np.arange(min(config.batch, len(self.learned)))
+        lessons = [self.lessons[self.learned[i % len(self.learned)]] for i in at.tolist()]
+        span = [self.steps % len(self.spans)] if config.ae_weight else []
+        with torch.enable_grad(), self.form.model.gradients_to_inputs():
+            losses = self._losses(lessons, span)
+            taught = torch.stack(losses[: len(lessons)]).mean()
+            total = taught + config.ae_weight * sum(losses[len(lessons) :], torch.zeros(()))
+            (self.moved.grad,) = torch.autograd.grad(total, [self.moved])
+        left = max(0.1, 1.0 - self.steps / config.steps)
+        self.optimizer.param_groups[0]["lr"] = self.rate * left
+        self.optimizer.step()
+        self.steps += 1
+
+    def _losses(self, lessons: Sequence[Lesson], written: Sequence[int]) -> list[Tensor]:
+        """KL of each lesson, then the AE loss of each span that is written back."""
+        numbers = self.start + self.scale * self.moved
+        asked: list[Asked] = [(numbers, self.spans, [lesson.task for lesson in lessons])]
+        tasks: list[DecoderTask] = [autoencoding(self.ids[i]) for i in written]
+        for i, task in zip(written, tasks, strict=True):
+            first = sum(slots for _, slots in self.spans[:i])
+            own = numbers[first : first + self.spans[i][1]]
+            asked.append((own, [self.spans[i]], [task]))
+        logits = self.form.task_logits(asked)
+        losses = [lesson.loss(own) for lesson, own in zip(lessons, logits, strict=False)]
+        scores = map(score_task, logits[len(lessons) :], tasks)
+        return losses + [score.loss_sum / score.labels for score in scores]
+
+    def numbers(self) -> list[FloatArray]:
+        """What the slots of each span are made of in the best memory, float32."""
+        best = (self.start + self.scale * self.best).cpu()
+        ends = np.cumsum([slots for _, slots in self.spans])
+        return np.split(best.numpy(), ends[:-1])
+
+    def save(self, path: Path, key: str) -> None:
+        """Write a checkpoint."""
+        lessons = [
+            (own.task.objective, own.task.tokens, own.task.unscored, own.task.target_ids.tolist())
+            for own in self.lessons
+        ]
+        kept = {
+            "key": key,
+            "lessons": lessons,
+            "taught": [(own.ids_TC, own.probs_TC) for own in self.lessons],
+            "moved": self.moved.detach(),
+            "best": self.best,
+            "optimizer": self.optimizer.state_dict(),
+            "steps": self.steps,
+            "history": self.history,
+        }
+        stream = io.BytesIO()
+        torch.save(kept, stream)
+        write_atomically(path, [stream.getvalue()])
+
+    def restore(self, kept: dict[str, Any]) -> None:
+        """Go on from a checkpoint of the same study."""
+        self.moved.data.copy_(kept["moved"])
+        self.best = kept["best"]
+        self.optimizer.load_state_dict(kept["optimizer"])
+        self.steps, self.history = kept["steps"], kept["history"]
+
+
+def kept_lessons(kept: dict[str, Any]) -> list[Lesson]:
+    """The lessons of a checkpoint."""
+    return [
+        Lesson(
+            task=DecoderTask(
+                objective=objective,
+                tokens=tokens,
+                unscored=unscored,
+                target_ids=np.array(ids, dtype=np.int64),
+            ),
+            ids_TC=ids_TC,
+            probs_TC=probs_TC,
+        )
+        for (objective, tokens, unscored, ids), (ids_TC, probs_TC) in zip(
+            kept["lessons"], kept["taught"], strict=True
+        )
+    ]
+
+
+def study_memory(
+    compressor: Compressor,
+    stop_ids: Sequence[int],
+    memory: Memory,
+    config: StudyConfig,
+    *,
+    questions: Sequence[str] = (),
+    checkpoint: Path | None = None,
+    on_step: OnStudy = lambda done, total, held: None,
+) -> tuple[Memory, tuple[float, ...]]:
+    """Let a memory of one document study its text.
+
+    Args:
+        compressor: Of the adapter that made the memory.
+        stop_ids: Tokens that end an answer.
+        memory: All of its spans are slots; its text was kept.
+        config: How.
+        questions: Questions that it must be good for, beside those it is asked anyway.
+        checkpoint: File that a stopped run goes on from; gone when it is done.
+        on_step: Called after each step.
+
+    Returns:
+        The memory with its fidelity and recall measured anew, its steps and seconds added to
+        those of refinement; and the KL of the held-out lessons at each look.
+
+    Raises:
+        InputError: If it has several documents, verbatim spans or no text, or the checkpoint is
+            of another study.
+    """
+    text = compressor.tokenize(_studied_text(memory))
+    spans = memory.spans
+    ids = [text.ids[span.token_start : span.token_end] for span in spans]
+    begin = time.perf_counter()
+    told = repr((config, list(questions), [readable(s).numbers.tobytes() for s in spans]))
+    key = hashlib.sha256(told.encode() + text.ids.tobytes()).hexdigest()
+    kept = _read(checkpoint, key)
+    if kept is None:
+        writer = LessonWriter(
+            runtime=compressor.runtime,
+            tokenizer=compressor.tokenizer,
+            stop_ids=stop_ids,
+            length=config.length,
+        )
+        window = compressor.runtime.context_window // 2
+        lessons = []
+        for part in span_batches([len(own) for own in ids], bound=window):
+            lessons += writer.write(np.concatenate(ids[part]), questions, config.seed)
+    else:
+        lessons = kept_lessons(kept)
+    study = Study(compressor.runtime.form, spans, ids, lessons, config)
+    if kept is not None:
+        study.restore(kept)
+    else:
+        study.look()
+    while not study.over:
+        study.step()
+        if study.steps % config.every == 0 or study.steps == config.steps:
+            study.look()
+            if checkpoint is not None:
+                study.save(checkpoint, key)
+        on_step(study.steps, config.steps, study.history[-1])
+    seconds = (time.perf_counter() - begin) / len(spans)
+    made = [
+        replace(
+            span,
+            payload=readable(span).changed(numbers),
+            refine_steps=span.refine_steps + study.steps,
+            refine_seconds=span.refine_seconds + seconds,
+        )
+        for span, numbers in zip(spans, study.numbers(), strict=True)
+    ]
+    document = replace(memory.documents[0], spans=tuple(compressor.measured(made, ids)))
+    studied = compressor.with_recall(memory.with_documents([document]), {0: text.ids})
+    if checkpoint is not None:
+        checkpoint.unlink(missing_ok=True)
+    return studied, tuple(study.history)
+
+
+def _studied_text(memory: Memory) -> str:
+    """The text of a memory that can study."""
+    kinds = {span.kind for span in memory.spans}
+    if len(memory.documents) > 1 or "tokens" in kinds:
+        raise InputError(
+            "A memory studies one document, of which every span is slots.",
+            got=f"{len(memory.documents)} documents; spans of {', '.join(sorted(kinds))}",
+            expected="one document without verbatim spans",
+            fix="Compress the document by itself, with --ratio.",
+        )
+    return memory.documents[0].require_source()
+
+
+def _read(checkpoint: Path | None, key: str) -> dict[str, Any] | None:
+    """A checkpoint of this very study, or None if there is no file."""
+    if checkpoint is None or not checkpoint.exists():
+        return None
+    kept: dict[str, Any] = torch.load(checkpoint, weights_only=True)
+    if kept["key"] != key:
+        raise InputError(
+            f"{checkpoint} is of another study.",
+            got="other options, questions, or another memory",
+            expected="what the stopped run was given",
+            fix="Give the same options, or delete the file to start anew.",
+        )
+    return kept

@@ -1,0 +1,146 @@
+"""Study: a memory learns from its own document what it will be asked."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from icae.compression.lessons import Lesson, LessonWriter
+from icae.compression.study import Study, StudyConfig
+from icae.errors import ConfigError, InputError
+from icae.memory import Memory
+from icae.model import token_kl
+from icae.model.objectives import recall
+
+TEXT = "The inner thing is in the thin tin: a thief ran there, and the end is near.\n"
+QUICK: dict[str, Any] = {"steps": 4, "batch": 3, "every": 2, "length": 4, "patience": 9}
+KEY_VALUES: dict[str, Any] = {
+    "memory": "key-values",
+    "framing": "between",
+    "objective_tokens": 2,
+    "lora_targets": "all-linear",
+}
+
+
+@pytest.fixture
+def engine(build_engine: Any) -> Any:
+    return build_engine(**KEY_VALUES)
+
+
+def writer(engine: Any) -> LessonWriter:
+    return LessonWriter(
+        runtime=engine.runtime,
+        tokenizer=engine.tokenizer,
+        stop_ids=engine.answerer.stop_ids,
+        length=4,
+    )
+
+
+def test_loss_of_a_lesson_is_the_kl_over_the_tokens_it_keeps() -> None:
+    task = recall(np.arange(4), given=2)
+    teacher_TV, student_TV = torch.randn(2, 2, 9)
+    lesson = Lesson.of_logits(task, teacher_TV)
+    expected = token_kl(teacher_TV.log_softmax(dim=1), student_TV).mean()
+    torch.testing.assert_close(lesson.loss(student_TV), expected)
+    certain = Lesson.of_text(task, torch.device("cpu"))
+    own = -student_TV.log_softmax(dim=1)[[0, 1], task.scored_ids].mean()
+    torch.testing.assert_close(certain.loss(student_TV), own)
+
+
+def test_lessons_are_what_the_decoder_says_of_the_text_in_place_of_a_memory(engine: Any) -> None:
+    ids = engine.compressor.tokenize(TEXT).ids
+    (lesson,) = writer(engine).answered(ids, ["Who ran?"])
+    full = engine.verbatim(TEXT)
+    answer = engine.ask(full, "Who ran?", max_new_tokens=4)
+    said = [i for i in lesson.task.scored_ids.tolist() if i not in engine.answerer.stop_ids]
+    assert len(said) == answer.answer_tokens
+    assert lesson.ids_TC[:, 0].tolist() == lesson.task.scored_ids.tolist()
+
+
+def test_user_questions_the_general_ones_and_recall_are_asked(engine: Any) -> None:
+    ids = engine.compressor.tokenize(TEXT).ids
+    lessons = writer(engine).write(ids, ["Who ran?", "Who ran?"])
+    kinds = [lesson.task.objective for lesson in lessons]
+    assert kinds.count("ft") >= 5
+    assert {"lm", "recall"} <= set(kinds)
+
+
+@pytest.mark.parametrize("form", [{}, KEY_VALUES], ids=["slots", "key-values"])
+def test_steps_bring_the_answer_from_memory_to_that_from_the_text(
+    build_engine: Any, form: dict[str, Any]
+) -> None:
+    engine = build_engine(**form)
+    memory = engine.compress(TEXT, ratio=4)
+    ids = engine.compressor.tokenize(TEXT).ids
+    lessons = list(writer(engine).answered(ids, ["Who ran?"]))
+    config = StudyConfig(**(QUICK | {"steps": 30, "ae_weight": 0.0, "learning_rate": 0.1}))
+    own = [ids[span.token_start : span.token_end] for span in memory.spans]
+    study = Study(engine.runtime.form, memory.spans, own, lessons, config)
+    before = study.look()
+    while study.steps < 30:
+        study.step()
+    assert study.look() < 0.7 * before
+    assert [len(numbers) for numbers in study.numbers()] == [s.slots for s in memory.spans]
+
+
+def test_a_studied_memory_says_so_and_is_measured_anew(engine: Any, tmp_path: Path) -> None:
+    memory = engine.compress(TEXT, ratio=4)
+    studied, _ = engine.study(memory, StudyConfig(**QUICK))
+    assert all(span.refine_steps == 4 for span in studied.spans)
+    assert all(span.refine_seconds > 0 for span in studied.spans)
+    studied.save(tmp_path / "a.icae")
+    assert Memory.load(tmp_path / "a.icae") == studied
+    (fidelity,) = engine.runtime.fidelity(
+        [studied.spans[0].payload], [engine.compressor.tokenize(TEXT).ids[:16]]
+    )
+    assert fidelity.share == studied.spans[0].fidelity
+
+
+def test_a_stopped_study_goes_on_from_its_checkpoint_as_if_it_had_not_been(
+    engine: Any, tmp_path: Path
+) -> None:
+    memory, path = engine.compress(TEXT, ratio=4), tmp_path / "a.study"
+
+    def stop(done: int, total: int, held: float) -> None:
+        if done == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        engine.study(memory, StudyConfig(**QUICK), checkpoint=path, on_step=stop)
+    with pytest.raises(InputError, match="another study"):
+        engine.study(memory, StudyConfig(**(QUICK | {"seed": 1})), checkpoint=path)
+    seen: list[int] = []
+    resumed, history = engine.study(
+        memory,
+        StudyConfig(**QUICK),
+        checkpoint=path,
+        on_step=lambda done, total, held: seen.append(done),
+    )
+    whole, expected = engine.study(memory, StudyConfig(**QUICK))
+    assert seen == [3, 4]
+    assert history == pytest.approx(expected)
+    for one, other in zip(resumed.spans, whole.spans, strict=True):
+        np.testing.assert_array_equal(one.payload.numbers, other.payload.numbers)
+    assert not path.exists()
+
+
+def test_study_ends_when_what_is_held_out_gains_no_more(engine: Any) -> None:
+    memory = engine.compress(TEXT, ratio=4)
+    config = StudyConfig(**(QUICK | {"steps": 50, "patience": 1, "learning_rate": 50.0}))
+    _, held_out = engine.study(memory, config)
+    assert len(held_out) < 25
+    assert held_out[-1] > min(held_out)
+
+
+def test_memories_that_cannot_study_and_odd_values_are_refused(engine: Any) -> None:
+    memory = engine.compress(TEXT)
+    for wrong in (memory + memory, engine.verbatim(TEXT)):
+        with pytest.raises(InputError, match="studies one document"):
+            engine.study(wrong, StudyConfig(**QUICK))
+    with pytest.raises(ConfigError, match="out of range"):
+        replace(StudyConfig(), ae_weight=-1.0)
