@@ -28,6 +28,15 @@ def name_of(key: str) -> str:
     return f"base_model.model.model.layers.{layer}.{WHERE[part]}.{ab}.weight"
 
 
+def lead_of(named: dict[str, torch.Tensor], heads: int = 3) -> torch.Tensor | None:
+    """The learned slots before the memory, [P, Y, 2, H, W]; the run holds keys and values [Y * H * P, W]."""
+    if "tokens.prefix_keys" not in named:
+        return None
+    layers = 1 + max(int(k.split(".")[1]) for k in named if k.startswith("layers."))
+    both = [named[f"tokens.prefix_{k}"] for k in ("keys", "values")]
+    return torch.stack([t.view(layers, heads, -1, t.shape[1]) for t in both]).permute(3, 1, 0, 2, 4)
+
+
 def save(weights: Path, folder: Path) -> None:
     from icae.config import ModelConfig
     from icae.model import AdapterInfo, base_hash, load_decoder, load_tokenizer, save_adapter, tokenizer_hash
@@ -36,8 +45,9 @@ def save(weights: Path, folder: Path) -> None:
     named = {k: v.float() for k, v in load_file(weights).items()}
     t = {k.removeprefix("tokens."): v for k, v in named.items() if k.startswith("tokens.")}
     rank, tokens = named["layers.0.q.lora_A"].shape[0], t["front"].shape[0]
+    lead = lead_of(named)
     config = ModelConfig(
-        memory="key-values", framing="between", objective_tokens=tokens, lora_targets="all-linear",
+        memory="key-values", lead_slots=0 if lead is None else len(lead), framing="between", objective_tokens=tokens, lora_targets="all-linear",
         lora_rank=rank, lora_alpha=float(rank), span_length=128,
     )
     decoder = load_decoder(BASE, dtype=torch.bfloat16, device=torch.device("cpu"))
@@ -50,6 +60,8 @@ def save(weights: Path, folder: Path) -> None:
             if key.startswith("layers."):
                 mine[name_of(key)].copy_(value)
         model.tokens.memory_ND.copy_(t["memory"].reshape(1, -1))
+        if lead is not None:
+            model.lead_PY2HW.copy_(lead)
         sides = ("ae_front", "ae_back", "front", "lm_back", "front", "back")
         model.tokens.objective_ND.copy_(torch.cat([t[side] for side in sides]))
     beside = weights.with_name("adapter.json")
@@ -84,6 +96,9 @@ def load(folder: Path, weights: Path) -> None:
     for side, value in zip(("ae_front", "ae_back", "front", "lm_back", "", "back"), rows, strict=True):
         if side:
             named[f"tokens.{side}"] = value.contiguous()
+    if "lead_PY2HW" in own:
+        keys, values = own["lead_PY2HW"].float().permute(2, 1, 3, 0, 4)
+        named |= {f"tokens.prefix_{k}": t.reshape(-1, t.shape[-1]).contiguous() for k, t in (("keys", keys), ("values", values))}
     named["tokens.memory"] = own["tokens.memory_ND"].float().reshape(1, -1)
     save_file(named, weights)
 

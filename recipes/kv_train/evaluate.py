@@ -20,7 +20,7 @@ from torch import Tensor
 
 from .data import SHARED, Tokens, ids_of, read_lines, template
 from .kernels import AddNorm, BlockAttention, Heads, ScoredRows, causal_plan, turn
-from .model import BF, Adapter, Base, Live, Memory, encode, front_length, frozen_block, read
+from .model import BF, Adapter, Base, Live, Memory, encode, frozen_block, prefix_layers, read
 from .readings import Tree, contiguous, document, scored
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -64,14 +64,11 @@ class Cache:
 
 def memory_cache(base: Base, live: Live, memory: Memory) -> Cache:
     """Front tokens and the memory at contiguous positions."""
-    front = live.front("front")
-    if isinstance(front, tuple):
-        n = front_length(base, front)
-        k0, v = (t.view(-1, 1, base.G, n, base.E) for t in front)
-        cache = Cache(base, [(turn(a, *base.angles(torch.arange(n))), b) for a, b in zip(k0, v)], n)
-    else:
-        cache = Cache(base)
-        cache.run(front)
+    cache, n = Cache(base), live.tokens["front"].shape[0]
+    cache.run(live.tokens["front"])
+    lead = prefix_layers(base, live.prefix(), n)
+    cache.layers = [(torch.cat([fk, k], 2), torch.cat([fv, v], 2)) for (fk, fv), (k, v) in zip(cache.layers, lead)]
+    cache.end += live.prefix_length
     cos, sin = base.angles(torch.arange(cache.end, cache.end + memory.M))
     layers = [
         (torch.cat([fk, turn(k, cos, sin)], 2), torch.cat([fv, v], 2))
@@ -250,9 +247,6 @@ class Suite:
 def main() -> None:
     p = argparse.ArgumentParser()
     p.add_argument("weights")
-    p.add_argument("--rank", type=int, default=16)
-    p.add_argument("--tokens", type=int, default=4)
-    p.add_argument("--front", default="rows")
     p.add_argument("--full", action="store_true")
     a = p.parse_args()
     from transformers import AutoTokenizer
@@ -260,8 +254,11 @@ def main() -> None:
     torch.set_num_threads(1)
     folder = base_folder()
     base = Base(folder)
-    adapter = Adapter(base, a.rank, a.tokens, front=a.front)
-    adapter.load(load_file(a.weights))
+    named = load_file(a.weights)
+    keys = named.get("tokens.prefix_keys")
+    prefix = 0 if keys is None else keys.shape[0] // (base.layers_count * base.G)
+    adapter = Adapter(base, named["layers.0.q.lora_A"].shape[0], named["tokens.front"].shape[0], prefix_ids=[0] * prefix)
+    adapter.load(named)
     with torch.no_grad():
         print(json.dumps(Suite(base, AutoTokenizer.from_pretrained(folder)).run(adapter.live(), a.full), indent=1))
 

@@ -27,10 +27,10 @@ def main() -> None:
         "lora_alpha": options["rank"],
         "lora_targets": "all-linear, rows of memory tokens alone; the last layer k and v only",
         "memory_token": "learned vector + mean input embedding of its chunk, position = centre of its chunk",
-        "front": options.get("front", "rows"),
+        "prefix": options.get("prefix", 0),
         "tokens": {"front": options["tokens"], "back": options["tokens"], "ae_front": options["tokens"], "ae_back": options["tokens"], "lm_back": options["tokens"]},
         "placement": {
-            "contiguous": "front 0..n-1, memory n.., rows behind; keys stored as if at position 0",
+            "contiguous": "front, prefix, memory, rows behind, from 0 on; keys stored as if at position 0",
             "autoencoding": "front 0..n-1, memory at 2n + document place, back n + s.., text token t at 2n + t",
         },
         "span_lengths": [32, 128, 512],

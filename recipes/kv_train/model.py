@@ -74,13 +74,12 @@ class Base:
 
 # ---------------------------------------------------------------- trained parameters
 
-KV_FRONTS = ("front_keys", "front_values", "ae_front_keys", "ae_front_values")
-
-
 @torch.no_grad()
 def kv_of_rows(base: Base, rows_nD: Tensor) -> tuple[Tensor, Tensor]:
     """Keys at position 0 and values of rows at the beginning, [layers * G * n, E] each."""
     n = rows_nD.shape[0]
+    if n == 0:
+        return torch.zeros(0, base.E), torch.zeros(0, base.E)
     x = rows_nD.to(BF)
     dx, none, keys, values = torch.zeros_like(x), torch.zeros(1, base.G, 0, base.E, dtype=BF), [], []
     for w in base.layers:
@@ -92,25 +91,18 @@ def kv_of_rows(base: Base, rows_nD: Tensor) -> tuple[Tensor, Tensor]:
     return flat(keys), flat(values)
 
 
-def widened(base: Base, named: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Weights whose front tokens are rows, with the key-values that those rows have."""
-    out = {k: v for k, v in named.items() if k not in ("tokens.front", "tokens.ae_front")}
-    for name in ("front", "ae_front"):
-        out[f"tokens.{name}_keys"], out[f"tokens.{name}_values"] = kv_of_rows(base, named[f"tokens.{name}"])
-    return out
-
 SITES = ("q", "k", "v", "o", "gate", "up", "down")
 
 
 class Adapter:
     """LoRA on every linear layer (rows of memory tokens alone) and the learned tokens.
 
-    The last layer needs keys and values only. Masters are float32, in three flat vectors
-    (A, B, tokens), one for each learning rate.
+    The last layer needs keys and values only. Masters are float32, in four flat vectors
+    (A, B, tokens, slots before the memory), one for each learning rate.
     """
 
-    def __init__(self, base: Base, rank: int, n: int, seed: int = 0, front: str = "rows") -> None:
-        self.rank, self.n, self.front, self.base = rank, n, front, base
+    def __init__(self, base: Base, rank: int, n: int, seed: int = 0, prefix_ids: list[int] | None = None) -> None:
+        self.rank, self.n, self.prefix, self.base = rank, n, len(prefix_ids or []), base
         D, Q, KV, FF = base.D, base.H * base.E, base.G * base.E, base.F
         dims = {"q": (D, Q), "k": (D, KV), "v": (D, KV), "o": (Q, D), "gate": (D, FF), "up": (D, FF), "down": (FF, D)}
         last = base.layers_count - 1
@@ -125,17 +117,15 @@ class Adapter:
         mean, std = emb.mean(0), emb.std(0)
         toks = [mean + std * torch.randn(s, generator=gen) for s in self.shapes_T]
         toks[0] = toks[0] * 0.1
-        if front == "kv":
-            fronts = {"ae_front": toks.pop(3), "front": toks.pop(1)}
-            self.token_names = ("memory", "back", "ae_back", "lm_back", *KV_FRONTS)
-            toks = [toks[0], toks[1], toks[2], toks[3], *kv_of_rows(base, fronts["front"]), *kv_of_rows(base, fronts["ae_front"])]
-            self.shapes_T = [tuple(t.shape) for t in toks]
         self.A = flat_A.requires_grad_()
         self.B = torch.zeros(sum(o * r for o, r in self.shapes_B)).requires_grad_()
         self.T = torch.cat([t.flatten() for t in toks]).requires_grad_()
+        self.prefix_names, lead = ("prefix_keys", "prefix_values"), kv_of_rows(base, base.embed(torch.tensor(prefix_ids or [], dtype=torch.long)))
+        self.shapes_P = [tuple(t.shape) for t in lead]
+        self.P = torch.cat([t.flatten() for t in lead]).requires_grad_()
 
     def flat(self) -> list[Tensor]:
-        return [self.A, self.B, self.T]
+        return [self.A, self.B, self.T, self.P]
 
     @staticmethod
     def _cut(flat: Tensor, shapes: list[tuple[int, int]]) -> list[Tensor]:
@@ -146,21 +136,25 @@ class Adapter:
         A = dict(zip(self.names, self._cut(self.A.to(BF), self.shapes_A)))
         B = dict(zip(self.names, self._cut(self.B.to(BF), self.shapes_B)))
         t = dict(zip(self.token_names, self._cut(self.T.to(BF), self.shapes_T)))
-        return Live(A, B, t)
+        if self.prefix:
+            t |= zip(self.prefix_names, self._cut(self.P.to(BF), self.shapes_P))
+        return Live(A, B, t, self.prefix)
 
     def named(self, flats: list[Tensor] | None = None) -> dict[str, Tensor]:
-        A, B, T = flats or self.flat()
+        A, B, T, P = flats or self.flat()
         out = {}
         for (i, s), a, b in zip(self.names, self._cut(A, self.shapes_A), self._cut(B, self.shapes_B)):
             out[f"layers.{i}.{s}.lora_A"], out[f"layers.{i}.{s}.lora_B"] = a, b
         out.update({f"tokens.{k}": v for k, v in zip(self.token_names, self._cut(T, self.shapes_T))})
+        if self.prefix:
+            out.update({f"tokens.{k}": v for k, v in zip(self.prefix_names, self._cut(P, self.shapes_P))})
         return out
 
     @torch.no_grad()
     def load(self, named: dict[str, Tensor]) -> None:
         mine = self.named()
-        if "tokens.front" in named and self.front == "kv":
-            named = widened(self.base, named)
+        if self.prefix and "tokens.prefix_keys" not in named:
+            named = named | {k: v for k, v in mine.items() if k.startswith("tokens.prefix")}
         if mine.keys() != named.keys():
             raise ValueError(f"other weights: {sorted(mine.keys() ^ named.keys())[:4]}")
         for k, v in named.items():
@@ -170,8 +164,8 @@ class Adapter:
 class Live:
     """Parameters of one update in bf16. Stacked projections get one A and one block-diagonal B."""
 
-    def __init__(self, A: dict[tuple[int, str], Tensor], B: dict[tuple[int, str], Tensor], tokens: dict[str, Tensor]) -> None:
-        self.tokens = tokens
+    def __init__(self, A: dict[tuple[int, str], Tensor], B: dict[tuple[int, str], Tensor], tokens: dict[str, Tensor], prefix: int = 0) -> None:
+        self.tokens, self.prefix_length = tokens, prefix
         self.A: dict[tuple[int, str], Tensor] = {}
         self.B: dict[tuple[int, str], Tensor] = {}
         for i in sorted({i for i, _ in A}):
@@ -180,11 +174,10 @@ class Live:
                 self.A[i, name] = torch.cat([A[i, s] for s in sites])
                 self.B[i, name] = torch.block_diag(*(B[i, s] for s in sites)) if len(sites) > 1 else B[i, sites[0]]
 
-    def front(self, name: str) -> Tensor | tuple[Tensor, Tensor]:
-        """Rows, or keys and values, of ``front`` or ``ae_front``."""
-        if name in self.tokens:
-            return self.tokens[name]
-        return self.tokens[f"{name}_keys"], self.tokens[f"{name}_values"]
+    def prefix(self) -> tuple[Tensor, Tensor] | None:
+        """Keys (as if at position 0) and values of the learned slots before the memory, [layers * G * P, E]."""
+        keys = self.tokens.get("prefix_keys")
+        return None if keys is None else (keys, self.tokens["prefix_values"])
 
     def linear(self, i: int, name: str, x: Tensor, weight: Tensor) -> Tensor:
         """x through a frozen weight and its LoRA."""
@@ -317,34 +310,41 @@ class Segment:
     """Rows that read a memory, for B contexts at once.
 
     Attributes:
-        front: Learned tokens before the memory: rows [n, D], or keys and values of every layer.
+        front: Learned tokens before everything, rows [n, D].
+        prefix: Learned keys and values of every layer between them and the memory, or None.
         rows_BTD: Inputs behind it.
         positions_BT: Their positions ([1, T] or [B, T]).
         plan: Which keys a row may see.
         memory_positions_M: Where the memory is placed.
     """
 
-    front: Tensor | tuple[Tensor, Tensor]
+    front: Tensor
+    prefix: tuple[Tensor, Tensor] | None
     rows_BTD: Tensor
     positions_BT: Tensor
     plan: list[Block]
     memory_positions_M: Tensor
 
 
-def front_length(base: Base, front: Tensor | tuple[Tensor, Tensor]) -> int:
-    return front[0].shape[0] // (base.layers_count * base.G) if isinstance(front, tuple) else front.shape[0]
+def prefix_layers(base: Base, prefix: tuple[Tensor, Tensor] | None, start: int) -> list[tuple[Tensor, Tensor]]:
+    """Keys at positions from ``start`` on and values [1, G, P, E] of each layer; P is 0 without a prefix."""
+    if prefix is None:
+        none = torch.zeros(1, base.G, 0, base.E, dtype=BF)
+        return [(none, none)] * base.layers_count
+    keys, values = (t.view(base.layers_count, 1, base.G, -1, base.E) for t in prefix)
+    angles = base.angles(torch.arange(start, start + keys.shape[3]))
+    return [(Turn.apply(k, *angles), v) for k, v in zip(keys, values)]
 
 
 def read(base: Base, memory: Memory, segments: list[Segment]) -> list[Tensor]:
     """Last hidden states (after the final norm) of the rows of each segment, [B*T, D]."""
     places, pieces = [], []
     for s in segments:
-        rows = None if isinstance(s.front, tuple) else s.front
-        n = front_length(base, s.front)
-        B, T, _ = s.rows_BTD.shape
+        n, (B, T, _) = s.front.shape[0], s.rows_BTD.shape
+        lead = prefix_layers(base, s.prefix, n)
         cos, sin = base.angles(s.positions_BT)
-        places.append((n, B, T, base.angles(torch.arange(n)), base.angles(s.memory_positions_M), (cos[:, None], sin[:, None]), s))
-        pieces += [s.rows_BTD.new_zeros(0, base.D) if rows is None else rows, s.rows_BTD.reshape(-1, base.D)]
+        places.append((n, B, lead, base.angles(torch.arange(n)), base.angles(s.memory_positions_M), (cos[:, None], sin[:, None]), s))
+        pieces += [s.front, s.rows_BTD.reshape(-1, base.D)]
     sizes = [t.shape[0] for t in pieces]
     x = torch.cat(pieces)
     dx = torch.zeros_like(x)
@@ -354,17 +354,15 @@ def read(base: Base, memory: Memory, segments: list[Segment]) -> list[Tensor]:
         x, y = AddNorm.apply(x, dx, w.norm1, base.eps)
         parts, outs = F.linear(y, w.qkv).split(sizes), []
         k0, mv = memory.layers[i]
-        for j, (n, B, T, fa, ma, ra, s) in enumerate(places):
-            if isinstance(s.front, tuple):
-                fk0, fv = (t.view(-1, 1, base.G, n, base.E)[i] for t in s.front)
-                fk = Turn.apply(fk0, *fa)
+        for j, (n, B, lead, fa, ma, ra, s) in enumerate(places):
+            pk, pv = lead[i]
+            fq, fk, _, fv = Heads.apply(parts[2 * j], 1, base.H, base.G, *fa)
+            if i < last:
+                outs.append(BlockAttention.apply(fq, none, none, fk, fv, causal_plan(0, n)))
             else:
-                fq, fk, _, fv = Heads.apply(parts[2 * j], 1, base.H, base.G, *fa)
-                if i < last:
-                    outs.append(BlockAttention.apply(fq, none, none, fk, fv, causal_plan(0, n)))
-                else:
-                    outs.append(torch.zeros(n, base.H * base.E, dtype=BF))
+                outs.append(torch.zeros(n, base.H * base.E, dtype=BF))
             q, k, _, v = Heads.apply(parts[2 * j + 1], B, base.H, base.G, *ra)
+            fk, fv = torch.cat([fk, pk], 2), torch.cat([fv, pv], 2)
             kp = torch.cat([fk.expand(B, -1, -1, -1), Turn.apply(k0, *ma)], 2)
             vp = torch.cat([fv.expand(B, -1, -1, -1), mv], 2)
             outs.append(BlockAttention.apply(q, kp, vp, k, v, s.plan))

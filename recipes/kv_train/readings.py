@@ -105,13 +105,15 @@ def segment(base: Base, live: Live, memory: Memory, trees: list[Tree], front: st
         ids[b, : len(t.ids)], pos[b, : len(t.ids)] = t.ids, t.steps
     same = all(t.pieces == trees[0].pieces for t in trees[1:])
     used = trees[:1] if same else trees
-    plan = blocks(used, T, live.tokens["back"].shape[0] + memory.M)
+    prefix = live.prefix() if front == "front" else None
+    n = live.tokens[front].shape[0] + (live.prefix_length if prefix else 0)
+    plan = blocks(used, T, n + memory.M)
     positions = torch.from_numpy(pos[: len(used)]) + start
-    return Segment(live.front(front), rows_of(base, live, torch.from_numpy(ids)), positions, plan, places)
+    return Segment(live.tokens[front], prefix, rows_of(base, live, torch.from_numpy(ids)), positions, plan, places)
 
 
 def contiguous(base: Base, live: Live, memory: Memory, trees: list[Tree]) -> Segment:
-    n = live.tokens["back"].shape[0]
+    n = live.prefix_length + live.tokens["front"].shape[0]
     return segment(base, live, memory, trees, "front", n + memory.M, torch.arange(n, n + memory.M))
 
 

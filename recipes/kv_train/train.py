@@ -24,6 +24,10 @@ from .model import Adapter, Base, Live, encode, read, verbatim
 from .readings import Tree, contiguous, document, scored
 
 KINDS = ("ae", "recall", "lm", "ft")
+INSTRUCTION = (
+    "Read the text below. Then answer the question about it in a few words, taken from the text, as short as they can be."
+)
+"""What the learned slots before the memory begin as."""
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -35,11 +39,12 @@ def options() -> argparse.Namespace:
     a("--from", dest="start", default="")
     a("--rank", type=int, default=16)
     a("--tokens", type=int, default=4)
-    a("--front", default="rows", choices=["rows", "kv"], help="front tokens as input rows, or as learned key-values")
+    a("--prefix", type=int, default=0, help="learned keys and values of every layer before the memory")
     a("--seed", type=int, default=0)
     a("--lr", type=float, default=1e-3)
     a("--b-lr", type=float, default=16.0)
     a("--t-lr", type=float, default=5.0)
+    a("--p-lr", type=float, default=20.0)
     a("--warm", type=int, default=20)
     a("--ema", type=float, default=0.998)
     a("--batch", type=int, default=1024, help="context tokens an update")
@@ -88,9 +93,11 @@ class Run:
         self.out.mkdir(parents=True, exist_ok=True)
         folder = base_folder()
         self.base, self.tok = Base(folder), AutoTokenizer.from_pretrained(folder)
-        self.adapter = Adapter(self.base, a.rank, a.tokens, a.seed, a.front)
+        words = ids_of(self.tok, INSTRUCTION)
+        prefix = (words * (1 + a.prefix // len(words)))[: a.prefix]
+        self.adapter = Adapter(self.base, a.rank, a.tokens, a.seed, prefix)
         self.ema = [p.detach().clone() for p in self.adapter.flat()]
-        peaks = (a.lr, a.lr * a.b_lr, a.lr * a.t_lr)
+        peaks = (a.lr, a.lr * a.b_lr, a.lr * a.t_lr, a.lr * a.p_lr)
         groups = [{"params": [p], "lr": 0.0, "peak": x} for p, x in zip(self.adapter.flat(), peaks)]
         self.opt = torch.optim.AdamW(groups, betas=(0.9, 0.98), weight_decay=0.0, fused=True)
         self.rng = np.random.default_rng(a.seed)
@@ -210,7 +217,7 @@ class Run:
         warm = min(1.0, (self.since + 1) / a.warm)
         for g in self.opt.param_groups:
             g["lr"] = g["peak"] * warm
-        asked = self.seen > 25e3 and self.rng.random() < a.ft_share
+        asked = max(self.seen, a.stage) > 25e3 and self.rng.random() < a.ft_share
         loss, info = (self.asked_update if asked else self.text_update)(self.adapter.live())
         loss.backward()
         info["norm"] = float(torch.nn.utils.clip_grad_norm_(self.adapter.flat(), 2.0))
@@ -259,15 +266,15 @@ class Run:
                 p.copy_(r)
         peaks = [g["peak"] for g in self.opt.param_groups]
         kept = torch.load(folder / "optimizer.pt", weights_only=True)
-        for i, p in enumerate(self.adapter.flat()):
-            if kept["state"][i]["exp_avg"].shape != p.shape:  # tokens of another form: their moments begin anew
-                del kept["state"][i]
-        self.opt.load_state_dict(kept)
+        fits = all(i in kept["state"] and kept["state"][i]["exp_avg"].shape == p.shape for i, p in enumerate(self.adapter.flat()))
+        if fits:  # else the moments begin anew
+            self.opt.load_state_dict(kept)
         for g, x in zip(self.opt.param_groups, peaks):
             g["peak"] = x
         self.rng.bit_generator.state = state["rng"]
         for k in ("step", "seen", "asked_count", "seconds", "since"):
             setattr(self, k, state[k])
+        self.since *= fits
         self.evaluated = state.get("evaluated", self.seconds)
 
     def evaluate(self) -> None:
@@ -276,7 +283,7 @@ class Run:
         with torch.no_grad():
             mine = Adapter.__new__(Adapter)
             mine.__dict__.update(self.adapter.__dict__)
-            mine.A, mine.B, mine.T = self.ema
+            mine.A, mine.B, mine.T, mine.P = self.ema
             self.suite = getattr(self, "suite", None) or Suite(self.base, self.tok)
             result = self.suite.run(mine.live())
         self.log("eval.jsonl", {**result, "eval_seconds": result["seconds"], **self.where()})
