@@ -56,12 +56,15 @@ def append(
     Args:
         file: Text to append; - reads standard input.
     """
-    with output.locked(memory_path) as target:
+    output.check(memory_path)
+    memory = load_memories(memory_path)
+    _source(memory, document)
+    text = _read(file)
+    icae = model.load(memory.provenance)
+    with output.locked(memory_path) as target:  # not while the model is loaded: others append, too
         memory = load_memories(memory_path)
         source = _source(memory, document)
-        text = _read(file)
         joint = "" if source[-1:].isspace() or text[:1].isspace() else "\n"
-        icae = model.load(memory.provenance)
         start = time.perf_counter()
         longer = icae.append(memory, joint + text, document=document, ratio=ratio)
         return _saved(memory, longer, target, start)

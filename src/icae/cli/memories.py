@@ -109,6 +109,13 @@ class ChangedMemory:
     ] = None
     force: Force = False
 
+    def check(self, memory: Path) -> None:
+        """Refuse a file that cannot be written, as `check_output` does, before long work."""
+        if self.output is None:
+            check_output(memory, force=True)
+        else:
+            check_output(self.output, force=self.force, inputs=[memory])
+
     def locked(self, memory: Path) -> AbstractContextManager[LockedFile]:
         """The file to write; raises as `locked_output` does."""
         if self.output is None:

@@ -117,6 +117,19 @@ def test_output_that_would_destroy_something_is_refused(
     assert told["got"] == str(tmp_path / "absent")
 
 
+def test_what_was_appended_while_the_model_was_loaded_stays(
+    icae, loaded, tiny, made, memory_file, more, monkeypatch
+) -> None:
+    def load(*_: object, **options: object) -> object:
+        tiny.append(made["notes"], "Somebody else was faster.").save(memory_file)
+        return tiny
+
+    monkeypatch.setattr("icae.engine.load", load)
+    result = icae("append", memory_file, more)
+    assert result.exit_code == 0, result.output
+    assert source(memory_file).endswith("Somebody else was faster.\nAnd then it rained.")
+
+
 @pytest.mark.parametrize("call", ["append", "edit", "refine"])
 def test_change_that_lost_a_race_is_an_error_and_the_other_change_stays(
     error, loaded, tiny, made, memory_file, more, monkeypatch, call
