@@ -12,7 +12,7 @@ VLLM := $(VLLM_VENV)/.ready
 
 BULK := $(VENV)/.bulk
 
-.PHONY: setup demo test recorded coverage test-llamacpp test-vllm test-bulk bench lint docs clean
+.PHONY: setup demo test recorded coverage test-bases test-llamacpp test-vllm test-bulk bench lint docs clean
 
 setup: $(READY)
 
@@ -43,6 +43,10 @@ coverage: $(READY)
 $(LLAMACPP): $(READY)
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[llamacpp]'
 	touch $@
+
+# Tiny models of every architecture of docs/bases.md, through the whole loop: ten minutes of a core.
+test-bases: $(READY)
+	OMP_NUM_THREADS=1 ICAE_ALL_BASES=1 $(TEST) tests/bases
 
 test-llamacpp: $(LLAMACPP)
 	$(BIN)/python -m pytest tests/unit/decode tests/unit/test_opening.py tests/integration/test_smollm2_llamacpp.py

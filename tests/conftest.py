@@ -235,7 +235,7 @@ def build_engine(
             tokenizer_hash=info.tokenizer_hash,
             layout=model.config.layout,
             hidden_size=32,
-            key_values=key_value_shape(model.decoder.config) if in_pairs else None,
+            key_values=key_value_shape(model.decoder) if in_pairs else None,
             slot_dtype=KEY_VALUE_DTYPE if in_pairs else "float32",
         )
         return Icae(model, info, own_tokenizer, provenance)

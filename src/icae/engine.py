@@ -11,7 +11,6 @@ memory.save("report.icae")
 from __future__ import annotations
 
 import functools
-import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +22,7 @@ from icae.compression import living
 from icae.compression.adaptive import AdaptiveCompressor, FidelityPolicy, OnSettled
 from icae.compression.compressor import Compressor
 from icae.compression.folding import fold
+from icae.compression.other_weights import require_readable
 from icae.compression.refine_memory import refine_memory
 from icae.compression.refinement import RefineConfig
 from icae.compression.study import OnStudy, StudyConfig, study_memory
@@ -51,19 +51,6 @@ from icae.model.base_files import stop_tokens
 from icae.model.decoder import key_value_shape
 from icae.model.key_values import KeyValueModel
 from icae.model.self_check import checked_base
-
-log = logging.getLogger(__name__)
-
-PROBE = """\
-The harbour of Tessaly was closed for eleven days in the spring of 1907. Anna Brandt, who kept \
-the customs book, wrote that forty-three barges lay waiting, most of them with coal and nine \
-with oranges from the south. When the ice broke on the morning of the twelfth day, the first \
-ship to enter was a small ferry, the Marguerite, with the mail and a doctor named Elias Kerr.
-"""
-"""What is measured where weights are others than an adapter was trained on."""
-
-LEAST_FIDELITY = 0.3
-"""Fidelity of it below which other weights are refused."""
 
 
 class Icae(Reader):
@@ -371,31 +358,13 @@ def load(
         tokenizer_hash=tokenizer_hash(tokenizer),
         layout=info.model.layout,
         hidden_size=int(decoder.config.hidden_size),
-        key_values=key_value_shape(decoder.config) if in_pairs else None,
+        key_values=key_value_shape(decoder) if in_pairs else None,
         slot_dtype=KEY_VALUE_DTYPE if in_pairs else plain,
     )
     loaded = Icae(model, info, tokenizer, provenance)
     if other:
-        _require_readable(loaded)
+        require_readable(loaded.compressor, info)
     return loaded
-
-
-def _require_readable(loaded: Icae) -> None:
-    """Measure a text in weights that the adapter was not trained on; refuse what cannot read it."""
-    memory = loaded.compress(PROBE)
-    fidelity, recall = memory.fidelity or 0.0, memory.recall or 0.0
-    figures = f"fidelity {fidelity:.1%}, recall {recall:.1%} of a built-in text at ratio 4"
-    name, info, found = loaded.provenance.base_model, loaded.info, loaded.provenance.base_hash
-    if fidelity < LEAST_FIDELITY:
-        raise AdapterError(
-            "The adapter was trained on another base model.",
-            got=f"base {name} (weights {found[:12]}): {figures}",
-            expected=f"base {info.base_model} (weights {info.base_hash[:12]}), or weights near "
-            f"them: fidelity {LEAST_FIDELITY:.0%}",
-            fix=f"Load {info.base_model}, or train an adapter for {name}.",
-        )
-    note = "%s has other weights than %s was trained on: %s. They are what memories are keyed by."
-    log.warning(note, name, info.name, figures)
 
 
 @functools.lru_cache(maxsize=2)

@@ -82,7 +82,8 @@ def train(model: Any) -> None:
     tasks = (autoencoding(ids[:20]), continuation(ids[20:]))
     sample = Sample(context_ids=ids[:20], ratio=4.0, tasks=tasks)
     model.train()
-    if model.config.memory == "embeddings":  # keys and values of layers are not made twice
+    # Where layers are computed twice, their keys and values are not kept.
+    if model.config.memory == "embeddings" and model.decoder.supports_gradient_checkpointing:
         model.checkpoint_activations()
     optimizer = torch.optim.AdamW(model.trainable().values(), lr=3e-3)
     losses = []
@@ -102,8 +103,10 @@ def refine_once(engine: Any) -> None:
     """One small step on the slots of a span lowers the loss of writing it back."""
     ids = np.random.default_rng(2).integers(0, 256, 12)
     (payload,) = engine.runtime.encode([ids], [3])
+    # Keys and values are stored in bfloat16, which a smaller step would not change.
+    rate = 1e-4 if engine.config.memory == "embeddings" else 3e-3
     config = RefineConfig(
-        steps=1, kl_weight=0.0, target=1.0, slack=math.inf, learning_rate=1e-4, probe=0
+        steps=1, kl_weight=0.0, target=1.0, slack=math.inf, learning_rate=rate, probe=0
     )
     task = RefineTask(token_ids=ids, payload=payload)
     ((_, found),) = refine(form_of(engine.runtime.model), [task], config)

@@ -29,14 +29,9 @@ from icae.errors import InputError
 from icae.memory import KeyValueSlots, TokenFidelity
 from icae.memory.payload import ReadablePayload
 from icae.memory.provenance import KEY_VALUE_DTYPE, KEY_VALUE_DTYPES, StoredDtype
+from icae.model.around import embed
 from icae.model.cache_size import CacheSize
-from icae.model.decoder import (
-    DecoderRow,
-    KeyValues,
-    embed,
-    label_logits,
-    logits_beside,
-)
+from icae.model.decoder import DecoderRow, KeyValues, label_logits, logits_beside
 from icae.model.icae import IcaeModel
 from icae.model.key_values import KeyValueModel
 from icae.model.losses import TaskScore, score_task
@@ -401,7 +396,7 @@ class TorchRuntime(Runtime):
         read = ReadSoFar.of(self.config, prefix)
         cache = kv_from_bytes(
             data,
-            self.model.decoder.config,
+            self.model.decoder,
             places=len(read),
             dtype=self.model.dtype,
             device=self.model.device,

@@ -24,7 +24,8 @@ from icae.decode.torch_kv import LastRead
 from icae.decode.torch_rows import read_fronts
 from icae.memory import Embeddings, KeyValueSlots
 from icae.memory.payload import ReadablePayload
-from icae.model.decoder import KeyValues, embed, joined, label_logits, places_of, read
+from icae.model.around import embed
+from icae.model.decoder import KeyValues, joined, label_logits, places_of, read
 from icae.model.icae import IcaeModel, Slots
 from icae.model.key_values import KeyValueMemory, KeyValueModel, layers_of_pairs, pairs_of
 from icae.model.objectives import DecoderTask

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
-from transformers import DynamicCache, PreTrainedConfig
+from transformers import DynamicCache, PreTrainedConfig, PreTrainedModel
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from icae.decode.prefix import ReadSoFar
@@ -64,7 +64,7 @@ def kv_to_bytes(cache: DynamicCache) -> bytes:
 
 def kv_from_bytes(
     data: bytes,
-    config: PreTrainedConfig,
+    decoder: PreTrainedModel,
     *,
     places: int,
     dtype: torch.dtype,
@@ -74,7 +74,7 @@ def kv_from_bytes(
 
     Args:
         data: The bytes.
-        config: Settings of the decoder.
+        decoder: The decoder.
         places: Decoder places P that it has to hold.
         dtype: Precision that it has to have.
         device: Where it goes.
@@ -82,7 +82,7 @@ def kv_from_bytes(
     Raises:
         InputError: If the bytes are no cache of that decoder and size.
     """
-    shape = key_value_shape(config)
+    shape = key_value_shape(decoder)
     layers = shape.layers
     names = [f"{kind}.{i}" for i in range(layers) for kind in ("keys", "values")]
     try:
@@ -100,4 +100,4 @@ def kv_from_bytes(
     pairs = [
         (tensors[f"keys.{i}"].to(device), tensors[f"values.{i}"].to(device)) for i in range(layers)
     ]
-    return DynamicCache(pairs, config=config)
+    return DynamicCache(pairs, config=decoder.config)

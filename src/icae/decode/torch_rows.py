@@ -18,14 +18,8 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
-from icae.model.decoder import (
-    KeyValues,
-    embed,
-    places_of,
-    read,
-    stacked,
-    vocabulary_logits,
-)
+from icae.model.around import body_of, embed, vocabulary_logits
+from icae.model.decoder import KeyValues, places_of, read, stacked
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,7 +89,7 @@ def next_tokens(
     places_RS: Tensor,
 ) -> Tensor:
     """Read inputs behind a cache: the most likely next token of each row, [R]."""
-    hidden_RSD = decoder.base_model(
+    hidden_RSD = body_of(decoder)(
         inputs_embeds=embeds_RSD,
         attention_mask=mask_RP,
         position_ids=places_RS,

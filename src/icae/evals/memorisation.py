@@ -23,7 +23,7 @@ from icae.evals.word_errors import (
     split_words,
     text_type,
 )
-from icae.model.decoder import input_table
+from icae.model.around import input_table
 
 QUARTERS = 4
 CRITICAL = ("number", "name", "code")

@@ -34,7 +34,7 @@ from icae.evals.reconstruction import check_greedy, joined, text_figures
 from icae.evals.tables import Row, columns_of
 from icae.memory.payload import ReadablePayload
 from icae.model import IcaeModel
-from icae.model.decoder import embed
+from icae.model.around import embed
 from icae.model.encoder import chunk_means
 from icae.model.key_values import KeyValueModel
 

@@ -22,7 +22,7 @@ from transformers import PreTrainedModel
 from icae.config import ModelConfig
 from icae.config.types import TokenIds
 from icae.errors import BaseModelError
-from icae.model.decoder import input_scale, layers_of
+from icae.model.around import input_scale, layers_of
 from icae.model.losses import TaskScore
 from icae.model.objectives import Sample
 

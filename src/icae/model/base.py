@@ -31,6 +31,7 @@ from transformers.utils import cached_file
 from transformers.utils import logging as hf_logging
 
 from icae.errors import BaseModelError
+from icae.model.around import body_of
 from icae.model.base_files import (
     DEFAULT_BASE,
     DEFAULT_HUB_ID,
@@ -239,7 +240,7 @@ def _require_all_weights(base: str, report: dict[str, set[str]], *, of_text: boo
 
 def _require_positions(base: str, model: PreTrainedModel) -> None:
     """Refuse a model whose places cannot be told, or whose inputs are not of its width."""
-    if "position_ids" not in inspect.signature(model.base_model.forward).parameters:
+    if "position_ids" not in inspect.signature(body_of(model).forward).parameters:
         kind = f"{model.config.model_type}: recurrent, or positions that cannot be given"
         raise _no_base(base, kind, "Use a decoder with rotary positions.")
     width = model.get_input_embeddings().weight.shape[1]

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
-from icae.model.decoder import embed
+from icae.model.around import body_of, embed
 
 FEW = (2, 6)
 """Tokens of the two caches that are built."""
@@ -67,7 +67,7 @@ def _bytes(decoder: PreTrainedModel, tokens: int) -> list[int]:
     device = decoder.get_input_embeddings().weight.device
     ids = torch.arange(tokens, device=device)[None]
     cache = DynamicCache(config=decoder.config)
-    decoder.base_model(
+    body_of(decoder)(
         inputs_embeds=embed(decoder, ids),
         attention_mask=torch.ones_like(ids),
         position_ids=ids,

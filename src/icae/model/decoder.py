@@ -8,19 +8,17 @@ row, T scored targets, H key-value heads, W head width, D hidden size, V vocabul
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
-from transformers import DynamicCache, PreTrainedConfig, PreTrainedModel
-from transformers.modeling_layers import GradientCheckpointingLayer
+from torch import Tensor
+from transformers import DynamicCache, PreTrainedModel
 
 from icae.config.types import KeyValueShape, TokenIds
 from icae.errors import InputError
+from icae.model.around import body_of, embed, vocabulary_logits
 
 PASS_TOKENS = {"cpu": 64, "cuda": 4096}
 """What a forward pass costs beside its tokens, in tokens, by the type of the device. The figure
@@ -30,15 +28,13 @@ KeyValues = tuple[tuple[Tensor, Tensor], ...]
 """Keys and values of every layer, each [R, H, places, W]."""
 
 
-def key_value_shape(config: PreTrainedConfig) -> KeyValueShape:
-    """What a place of a decoder's key-value cache holds, by its settings."""
-    config = config.get_text_config(decoder=True)
-    heads = config.num_attention_heads
-    return KeyValueShape(
-        layers=config.num_hidden_layers,
-        heads=getattr(config, "num_key_value_heads", None) or heads,
-        width=getattr(config, "head_dim", None) or config.hidden_size // heads,
-    )
+@torch.no_grad()
+def key_value_shape(decoder: PreTrainedModel) -> KeyValueShape:
+    """What a place of a decoder's key-value cache holds: of one token that is read."""
+    ids = torch.zeros(1, 1, dtype=torch.long, device=decoder.get_input_embeddings().weight.device)
+    layers = read(decoder, embed(decoder, ids), ids)
+    _, heads, _, width = layers[0][0].shape
+    return KeyValueShape(layers=len(layers), heads=heads, width=width)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -81,99 +77,6 @@ class PlainRow:
             )
 
 
-def embed(model: PreTrainedModel, ids: Tensor) -> Tensor:
-    """Token ids as decoder inputs [..., D]: embeddings that give what the ids themselves give.
-
-    A base may multiply embeddings that it looks up and not those that it is given.
-    """
-    scale = input_scale(model)
-    inputs: Tensor = model.get_input_embeddings()(ids)
-    return inputs if scale == 1 else inputs * scale
-
-
-def input_scale(model: PreTrainedModel) -> float:
-    """What a base multiplies embeddings by that it looks up; found once, kept with them."""
-    kept = vars(model.get_input_embeddings())
-    if "icae_scale" not in kept:
-        kept["icae_scale"] = _scale(model)
-    scale: float = kept["icae_scale"]
-    return scale
-
-
-@torch.no_grad()
-def _scale(model: PreTrainedModel) -> float:
-    """First layer's input for token ids, in units of that for their embeddings."""
-    lookup, seen = model.get_input_embeddings(), []
-    ids = torch.linspace(0, len(lookup.weight) - 1, 16, device=lookup.weight.device).long()[None]
-    hook = layers_of(model)[0].register_forward_pre_hook(
-        lambda _, inputs, named: seen.append([*inputs, *named.values()][0].double()),
-        with_kwargs=True,
-    )
-    try:
-        model.base_model(input_ids=ids, use_cache=False)
-        model.base_model(inputs_embeds=lookup(ids), use_cache=False)
-    finally:
-        hook.remove()
-    looked_up, given = seen
-    scale = float((looked_up * given).sum() / given.square().sum())
-    return 1.0 if abs(scale - 1) < 1e-3 else scale
-
-
-def layers_of(tree: nn.Module) -> list[nn.Module]:
-    """The transformer layers of a model, in order."""
-    return [m for m in tree.modules() if isinstance(m, GradientCheckpointingLayer)]
-
-
-@torch.no_grad()
-def input_table(model: PreTrainedModel) -> Tensor:
-    """What `embed` gives for every token id, [V, D]."""
-    weight = model.get_input_embeddings().weight
-    return embed(model, torch.arange(len(weight), device=weight.device))
-
-
-class _Output:
-    """What layers give: last hidden states, and nothing else that a head may ask for."""
-
-    def __init__(self, hidden_1TD: Tensor) -> None:
-        self.last_hidden_state = hidden_1TD
-
-    def __getitem__(self, at: Any) -> Any:
-        return (self.last_hidden_state,)[at]
-
-    def __getattr__(self, name: str) -> None:
-        return None
-
-
-class _Given(nn.Module):
-    """Stands where a causal LM has its layers: their output is given, not computed."""
-
-    def __init__(self, body: nn.Module, hidden_1TD: Tensor) -> None:
-        super().__init__()
-        self.body = (body,)  # in a tuple: none of its own
-        self.output = _Output(hidden_1TD)
-
-    def forward(self, *inputs: object, **named: object) -> _Output:
-        """The given output, whatever the inputs are."""
-        return self.output
-
-    def __getattr__(self, name: str) -> Any:
-        """What a head reads of the layers' module beside their output."""
-        return getattr(self.__dict__["body"][0], name)
-
-
-def vocabulary_logits(decoder: PreTrainedModel, hidden_TD: Tensor) -> Tensor:
-    """Logits [T, V] of last hidden states, float32, as the model's own forward makes them.
-
-    What a model does behind its layers (scale, bias, capping) is its own code, run with the
-    hidden states in place of its layers.
-    """
-    head = copy.copy(decoder)
-    given = _Given(decoder.base_model, hidden_TD[None])
-    head._modules = {**decoder._modules, decoder.base_model_prefix: given}
-    logits_TV: Tensor = head(inputs_embeds=hidden_TD[None], use_cache=False).logits[0]
-    return logits_TV.float()
-
-
 def read(
     model: PreTrainedModel,
     inputs_RSD: Tensor,
@@ -200,7 +103,7 @@ def read(
     if mask_RP is None:
         places = inputs_RSD.shape[1] + (past[0][0].shape[2] if past else 0)
         mask_RP = positions_RS.new_ones(len(inputs_RSD), places)
-    model.base_model(
+    body_of(model)(
         inputs_embeds=inputs_RSD,
         attention_mask=mask_RP,
         position_ids=positions_RS,
@@ -239,7 +142,7 @@ def logits_beside(
     sizes = [len(row.positions) for row in rows]
     seen_SS = torch.block_diag(*(torch.ones(size, size).tril() for size in sizes))
     seen_SP = torch.cat([torch.ones(sum(sizes), past[0][0].shape[2]), seen_SS], dim=1)
-    hidden_SD = decoder.base_model(
+    hidden_SD = body_of(decoder)(
         inputs_embeds=torch.cat(
             [
                 part_SD
@@ -315,7 +218,7 @@ def _hidden(decoder: PreTrainedModel, rows: Sequence[DecoderRow]) -> Tensor:
         past, mask_RP = stacked([row.past for row in rows])
         cache = DynamicCache(past)
         mask = torch.cat([mask_RP.to(ids.device), mask], dim=1)
-    hidden_RSD: Tensor = decoder.base_model(
+    hidden_RSD: Tensor = body_of(decoder)(
         inputs_embeds=torch.stack(inputs),
         attention_mask=mask,
         position_ids=torch.from_numpy(positions_RS).to(ids.device),

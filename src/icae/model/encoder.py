@@ -21,7 +21,7 @@ from transformers import PreTrainedModel
 
 from icae.config.spans import chunk_of_tokens
 from icae.config.types import PositionLayout, TokenIds
-from icae.model.decoder import embed
+from icae.model.around import body_of, embed
 from icae.model.memory_tokens import MemoryTokens
 from icae.model.positions import encoder_positions
 
@@ -110,7 +110,7 @@ def read_inputs(adapted: PreTrainedModel, inputs_BSD: Tensor, positions_BS: Tens
     positions that are not one run of +1 steps as packed sequences and cuts attention at
     every jump. Padding stands on the right, so causal attention alone keeps it out.
     """
-    hidden_BSD: Tensor = adapted.base_model(
+    hidden_BSD: Tensor = body_of(adapted)(
         inputs_embeds=inputs_BSD,
         attention_mask=torch.ones_like(positions_BS),
         position_ids=positions_BS,

@@ -18,7 +18,8 @@ from transformers import PreTrainedModel
 from icae.config import ModelConfig
 from icae.config.spans import SpanPlan
 from icae.config.types import Objective, TokenIds
-from icae.model.decoder import DecoderRow, embed, input_table
+from icae.model.around import embed, input_table
+from icae.model.decoder import DecoderRow
 from icae.model.encoder import build_batch, read_memory_tokens
 from icae.model.memory_model import MemoryModel
 from icae.model.objectives import DecoderTask

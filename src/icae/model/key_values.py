@@ -35,16 +35,8 @@ from transformers import PreTrainedModel
 from icae.config import ModelConfig
 from icae.config.spans import SpanPlan, chunk_centres, chunk_of_tokens
 from icae.config.types import FloatArray, Objective, TokenIds
-from icae.model.decoder import (
-    DecoderRow,
-    KeyValues,
-    embed,
-    joined,
-    label_logits,
-    places_of,
-    read,
-    stacked,
-)
+from icae.model.around import embed
+from icae.model.decoder import DecoderRow, KeyValues, joined, label_logits, places_of, read, stacked
 from icae.model.encoder import chunk_means
 from icae.model.memory_model import MemoryModel
 from icae.model.objectives import DecoderTask

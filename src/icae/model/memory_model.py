@@ -21,7 +21,8 @@ from icae.config import ModelConfig
 from icae.config.spans import SpanPlan
 from icae.config.types import FloatArray, Objective, TokenIds
 from icae.model.adapted_decoder import AdaptedDecoder
-from icae.model.decoder import DecoderRow, input_table, label_logits
+from icae.model.around import input_table
+from icae.model.decoder import DecoderRow, label_logits
 from icae.model.losses import TaskScore, score_task
 from icae.model.memory_tokens import MemoryTokens
 from icae.model.objectives import DecoderTask, Sample

@@ -23,7 +23,8 @@ from transformers import DynamicCache, PreTrainedConfig, PreTrainedModel
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from icae.errors import BaseModelError
-from icae.model.decoder import KeyValues, embed, read
+from icae.model.around import embed
+from icae.model.decoder import KeyValues, read
 
 TRIED = (1, 5, 37, 250)
 """Positions at which each layer's keys are compared with those at 0."""

@@ -2,9 +2,9 @@
 
 A memory stands for tokens only if input embeddings give what token ids give, logits made from
 hidden states at labels are the model's own, what was cached is what one pass computes, positions
-are relative, rows do not see their padding, and nothing is drawn at random. A base that fails is
-refused with what failed and by how much; what was found is kept beside the cache by the base's
-identity, so that a base is tried once.
+are not in the inputs, rows do not see their padding, and nothing is drawn at random. A base that
+fails is refused with what failed and by how much; what was found is kept beside the cache by the
+base's identity, so that a base is tried once.
 
 Shape legend: N token ids, T compared places, D hidden size, V vocabulary.
 """
@@ -22,13 +22,14 @@ from transformers import DynamicCache, PreTrainedModel
 
 from icae.config import ModelConfig
 from icae.errors import BaseModelError
+from icae.model.around import body_of, embed, first_inputs, vocabulary_logits
 from icae.model.base import base_hash, computation_hash
 from icae.model.base_files import recall_json, remember_json
-from icae.model.decoder import DecoderRow, embed, label_logits, vocabulary_logits
+from icae.model.decoder import DecoderRow, label_logits
 from icae.model.full_context import FullContextModel
 from icae.model.rotary import steady_positions
 
-VERSION = 2
+VERSION = 3
 """Version of the checks: what an older one found is not read."""
 
 IDS = 24
@@ -78,11 +79,9 @@ class _Trial:
         self.own_NV = self.logits()
         self.inputs_1ND = embed(decoder, self.ids_1N)
 
-    def logits(
-        self, model: PreTrainedModel | None = None, start: int = 0, **inputs: Tensor
-    ) -> Tensor:
+    def logits(self, model: PreTrainedModel | None = None, **inputs: Tensor) -> Tensor:
         """The model's own logits [N, V], of the ids unless other inputs are given."""
-        positions = torch.arange(start, start + IDS, device=self.ids_1N.device)[None]
+        positions = torch.arange(IDS, device=self.ids_1N.device)[None]
         made = (model or self.decoder)(
             **(inputs or {"input_ids": self.ids_1N}),
             attention_mask=torch.ones_like(self.ids_1N),
@@ -135,7 +134,7 @@ class _Trial:
         return self._apart(torch.cat(steps), whole_TV)
 
     def _read(self, start: int, end: int, places_1N: Tensor, cache: DynamicCache) -> Tensor:
-        hidden_1ND = self.decoder.base_model(
+        hidden_1ND = body_of(self.decoder)(
             inputs_embeds=embed(self.decoder, self.ids_1N[:, start:end]),
             attention_mask=torch.ones_like(self.ids_1N[:, :end]),
             position_ids=places_1N[:, start:end],
@@ -145,7 +144,11 @@ class _Trial:
         return vocabulary_logits(self.decoder, hidden_1ND[0])
 
     def shift(self) -> float:
-        return self._apart(self.logits(start=7), self.own_NV)
+        places = [torch.arange(at, at + IDS, device=self.ids_1N.device)[None] for at in (0, 7)]
+        seen = first_inputs(
+            self.decoder, *({"input_ids": self.ids_1N, "position_ids": own} for own in places)
+        )
+        return self._apart(*(own.flatten(0, -2).float() for own in seen)) if seen else 0.0
 
     def again(self) -> float:
         return self._apart(self.logits(), self.own_NV)
@@ -178,7 +181,7 @@ CHECKS: dict[str, tuple[str, Callable[[_Trial], float]]] = {
     "vectors": ("inputs that are no token's embedding are read, too", _Trial.vectors),
     "head": ("logits from hidden states at labels are the model's own", _Trial.head),
     "cache": ("cached, token by token, is as one pass, up to the last position", _Trial.cache),
-    "positions": ("the same text 7 positions on gives the same logits", _Trial.shift),
+    "positions": ("positions are not added to what the first layer receives", _Trial.shift),
     "rows": ("a row beside a longer one is as alone", _Trial.rows),
     "again": ("a second pass is equal, bit for bit", _Trial.again),
     "adapter": ("with an untrained LoRA it is the base, in training mode too", _Trial.adapter),
@@ -208,7 +211,7 @@ def self_check(decoder: PreTrainedModel) -> list[Finding]:
 
 def _failed(name: str, claim: str, error: Exception) -> Finding:
     what = (str(error).strip().splitlines() or [""])[0]
-    what = f"{type(error).__name__}: {what}"[:200]
+    what = f"{type(error).__name__}: {what}"[:120]
     return Finding(check=name, claim=claim, amount=math.inf, bound=0.0, error=what)
 
 

@@ -19,7 +19,7 @@ from icae.config import ModelConfig
 from icae.errors import BaseModelError
 from icae.model import FullContextModel, Sample
 from icae.model.adapted_decoder import lora_target_modules
-from icae.model.decoder import layers_of
+from icae.model.around import layers_of
 from icae.model.objectives import autoencoding, continuation, instruction
 
 

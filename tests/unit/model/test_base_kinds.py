@@ -16,8 +16,8 @@ from tests.bases.architectures import tiny, tiny_config
 
 from icae.errors import BaseModelError
 from icae.model import PlainRow, plain_logits
+from icae.model.around import input_table
 from icae.model.base import load_decoder, load_tokenizer
-from icae.model.decoder import input_table
 from icae.model.rotary import steady_positions
 
 

@@ -65,12 +65,14 @@ def test_chance_in_a_base_is_found() -> None:
     assert "again" in failed(decoder)
 
 
-def test_a_base_that_fails_is_refused_with_what_by_how_much_and_what_to_do() -> None:
+def test_a_base_that_fails_is_refused_with_what_by_how_much_and_what_to_do(
+    tmp_path: Path,
+) -> None:
     decoder = tiny("GPT2")
     with pytest.raises(BaseModelError, match="would be wrong") as caught:
-        checked_base("folder", decoder)
+        checked_base(str(tmp_path), decoder)
     assert "positions: off by" in str(caught.value.got)
-    assert "icae check folder" in str(caught.value.fix)
+    assert f"icae check {tmp_path}" in str(caught.value.fix)
 
 
 def test_a_base_is_tried_once_and_again_when_its_settings_change(
