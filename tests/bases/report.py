@@ -26,8 +26,8 @@ Differences are shares of the largest logit. Allowed are 0.1 % in float32, 2 % i
 in bfloat16 (there, of the middle one of the places); a second pass has to be equal bit for bit.
 
 Refused in a sentence before anything is tried: weights that are quantised (GPTQ, AWQ,
-bitsandbytes, FP8, MXFP4; refused untried: give the weights they were made from), models with an encoder, models whose positions cannot be given
-(recurrent ones, ALiBi), embeddings that are projected to the hidden size, folders of PEFT
+bitsandbytes, FP8, MXFP4; refused untried: give the weights they were made from), models with an
+encoder, models whose positions cannot be given (recurrent ones, ALiBi), embeddings that are projected to the hidden size, folders of PEFT
 adapters, weights with tensors missing or left over, tokenizers without a fast form. Code that
 lies beside weights runs with `icae --trust-remote-code ...` alone; nothing is asked.
 

@@ -68,7 +68,7 @@ def test_logits_are_computed_only_at_labels(build_model: Any, random_ids: Any) -
     model = build_model()
     rows: list[int] = []
     model.decoder.get_output_embeddings().register_forward_hook(
-        lambda module, inputs, out: rows.append(inputs[0].shape[0])
+        lambda module, inputs, out: rows.append(inputs[0].flatten(0, -2).shape[0])
     )
     task = instruction(random_ids(40), random_ids(3, 1))
 
