@@ -27,9 +27,10 @@ in bfloat16 (there, of the middle one of the places); a second pass has to be eq
 
 Refused in a sentence before anything is tried: weights that are quantised (GPTQ, AWQ,
 bitsandbytes, FP8, MXFP4; refused untried: give the weights they were made from), models with an
-encoder, models whose positions cannot be given (recurrent ones, ALiBi), embeddings that are projected to the hidden size, folders of PEFT
-adapters, weights with tensors missing or left over, tokenizers without a fast form. Code that
-lies beside weights runs with `icae --trust-remote-code ...` alone; nothing is asked.
+encoder, models whose positions cannot be given (recurrent ones, ALiBi), embeddings that are
+projected to the hidden size, folders of PEFT adapters, weights with tensors missing or left over,
+tokenizers without a fast form. Code that lies beside weights runs with
+`icae --trust-remote-code ...` alone; nothing is asked.
 
 Of a model for images its text part is the base. Where the frequencies of rotary positions change
 with length (`longrope`), a base is read up to the length at which they do. The attention in use
