@@ -40,6 +40,7 @@ def lead_of(named: dict[str, torch.Tensor], heads: int = 3) -> torch.Tensor | No
 def save(weights: Path, folder: Path) -> None:
     from icae.config import ModelConfig
     from icae.model import AdapterInfo, base_hash, load_decoder, load_tokenizer, save_adapter, tokenizer_hash
+    from icae.model.base import computation_hash
     from icae.model.key_values import KeyValueModel
 
     named = {k: v.float() for k, v in load_file(weights).items()}
@@ -67,7 +68,7 @@ def save(weights: Path, folder: Path) -> None:
     beside = weights.with_name("adapter.json")
     record = json.loads(beside.read_text()) if beside.exists() else {}
     info = AdapterInfo(
-        name="smollm2-135m-kv", base_model=BASE, base_hash=base_hash(BASE, decoder),
+        name="smollm2-135m-kv", base_model=BASE, base_hash=base_hash(BASE, decoder), base_settings=computation_hash(decoder.config),
         tokenizer_hash=tokenizer_hash(load_tokenizer(BASE)), model=config, ratios=(2.0, 4.0, 8.0, 16.0), data=DATA,
         metrics={k: float(record[k]) for k in ("step", "context_tokens", "questions") if k in record},
     )

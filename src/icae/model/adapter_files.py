@@ -30,7 +30,7 @@ VERSION = 1
 ADAPTERS = Path(str(resources.files("icae") / "adapters"))
 """Folder of the adapters in the package."""
 
-DEFAULT_ADAPTER = "smollm2-135m"
+DEFAULT_ADAPTER = "smollm2-135m-kv"
 """Name of the one among them that is used where none is named; all others read memories."""
 
 
@@ -149,7 +149,7 @@ def adapter_folder(adapter: str | Path | None, maker: Maker | None = None) -> Pa
     """The folder of an adapter that is to be used.
 
     Args:
-        adapter: A folder or an id of the Hub, or None for the one in the package that made a
+        adapter: A folder, the name of one in the package or an id of the Hub, or None for the one in the package that made a
             memory, and without a memory for the default one.
         maker: What made the memory that is to be read or changed.
 
@@ -158,7 +158,7 @@ def adapter_folder(adapter: str | Path | None, maker: Maker | None = None) -> Pa
         AdapterError: If the Hub cannot give it.
     """
     if adapter is not None:
-        return adapter_snapshot(str(adapter)) if is_hub_id(str(adapter)) else Path(adapter)
+        return _named_folder(str(adapter))
     shipped = shipped_adapters()
     if maker is None:
         return shipped[0]
@@ -172,6 +172,15 @@ def adapter_folder(adapter: str | Path | None, maker: Maker | None = None) -> Pa
         fix="Name the folder of its adapter with --adapter, or compress the document again: "
         "`icae upgrade` does from the text that the memory keeps.",
     )
+
+
+def _named_folder(adapter: str) -> Path:
+    """A folder, an adapter in the package by its name, or one of the Hub by its id."""
+    if is_hub_id(adapter):
+        return adapter_snapshot(adapter)
+    shipped = ADAPTERS / adapter
+    given = Path(adapter)
+    return shipped if not given.exists() and (shipped / ADAPTER.record).is_file() else given
 
 
 def shipped_adapters() -> list[Path]:

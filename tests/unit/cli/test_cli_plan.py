@@ -80,7 +80,7 @@ def test_of_a_hub_model_only_the_config_is_fetched(
 
     asked: list[Any] = []
 
-    def fetch(hub_id: str, *, allow_patterns: Any, local_files_only: bool = False) -> str:
+    def fetch(hub_id: str, *, allow_patterns: Any, **_: Any) -> str:
         asked.append((hub_id, allow_patterns))
         if hub_id == "no/such-model":
             raise OSError("no connection")
