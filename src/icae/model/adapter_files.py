@@ -149,8 +149,8 @@ def adapter_folder(adapter: str | Path | None, maker: Maker | None = None) -> Pa
     """The folder of an adapter that is to be used.
 
     Args:
-        adapter: A folder, the name of one in the package or an id of the Hub, or None for the one in the package that made a
-            memory, and without a memory for the default one.
+        adapter: A folder, the name of one in the package or an id of the Hub; or None for the
+            one in the package that made a memory, and without a memory for the default one.
         maker: What made the memory that is to be read or changed.
 
     Raises:
