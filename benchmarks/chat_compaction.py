@@ -1,6 +1,6 @@
 """What a long conversation costs that turns its old turns into memory, and what it still knows.
 
-python benchmarks/chat_compaction.py --adapter src/icae/adapters/smollm2-135m-kv -o docs/results/chat
+python benchmarks/chat_compaction.py --adapter smollm2-135m-kv -o docs/results/chat
 
 The conversation is scripted (`chat_turns.json`): 40 turns, the first ten of which tell a fact
 each. It is read turn by turn as `icae chat` reads it, four turns word for word and older ones as
@@ -229,7 +229,7 @@ HEAD = (
 def parser() -> argparse.ArgumentParser:
     """What can be set."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--adapter", default="src/icae/adapters/smollm2-135m-kv")
+    parser.add_argument("--adapter", default="smollm2-135m-kv")
     parser.add_argument("--turns", type=int, default=40)
     parser.add_argument("--every", type=int, default=8, help="turns between two fresh readings")
     parser.add_argument("--older-positions", type=int, default=512)

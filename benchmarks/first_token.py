@@ -1,6 +1,6 @@
 """First token from a stored memory: key-values against embeddings with their cache (`--kv`).
 
-python benchmarks/first_token.py --adapter src/icae/adapters/smollm2-135m-kv -o docs/results/first-token.json
+python benchmarks/first_token.py --adapter smollm2-135m-kv -o docs/results/first-token.json
 
 Both memories are of the same document at 4x, stored in files, and read by torch in one process, in
 turn. Seconds are those of the processor (one thread), so that other work on the machine does not
@@ -89,7 +89,7 @@ def spent(work: Callable[[], None]) -> float:
 def main() -> None:
     """Measure both forms in turn and write medians and their ratio."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--adapter", default="src/icae/adapters/smollm2-135m-kv")
+    parser.add_argument("--adapter", default="smollm2-135m-kv")
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--processes", type=int, default=3)
     parser.add_argument("-o", "--output", type=Path)

@@ -1,6 +1,6 @@
 """How close encoding and refinement come to the machine's matrix-multiply ceiling.
 
-python benchmarks/refinement.py examples/pep-0347.txt --adapter src/icae/adapters/smollm2-135m-kv --ratio 4
+python benchmarks/refinement.py examples/pep-0347.txt --adapter smollm2-135m-kv --ratio 4
 
 One run measures the ceiling (bfloat16 products of 2048 x 2048), encodes the document, refines every
 span until all of its tokens are reproduced by a margin, and has it written back freely. Seconds are
