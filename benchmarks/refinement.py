@@ -67,7 +67,7 @@ def main() -> None:
     """Measure one document and print one JSON object."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("document", type=Path)
-    parser.add_argument("--adapter", type=Path)
+    parser.add_argument("--adapter")
     parser.add_argument("--ratio", type=float, default=4.0)
     parser.add_argument("--steps", type=int, default=RefineConfig().steps)
     parser.add_argument("--spans", type=int, help="first spans alone")

@@ -106,7 +106,7 @@ def main() -> None:
     parser.add_argument("--skip", type=int, default=0, help="documents left out at first")
     parser.add_argument("--least", type=int, default=8, help="questions of each document")
     parser.add_argument("--longest", type=int, default=2000, help="characters")
-    parser.add_argument("--adapter", type=Path, default=Path("smollm2-135m-kv"))
+    parser.add_argument("--adapter", default="smollm2-135m-kv")
     parser.add_argument("--ratio", type=float, default=4.0)
     parser.add_argument("--steps", type=int, default=StudyConfig().steps)
     parser.add_argument("--learning-rate", type=float)
