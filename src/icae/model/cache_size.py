@@ -74,7 +74,8 @@ def _bytes(decoder: PreTrainedModel, tokens: int) -> list[int]:
         past_key_values=cache,
         use_cache=True,
     )
-    return [sum(t.nbytes for t in _tensors(vars(layer))) for layer in cache.layers]
+    layers = ((t for t in _tensors(vars(layer)) if t.is_floating_point()) for layer in cache.layers)
+    return [sum(t.nbytes for t in layer) for layer in layers]
 
 
 def _tensors(held: object) -> Iterator[Tensor]:

@@ -51,7 +51,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     "random-text": {**GRID, "ratios": (4.0,), "greedy": 16},
     "refinement": {
         **{"lengths": (32,), "ratios": (4.0, 8.0, 16.0), "steps": 60, "every": 10, "samples": 8},
-        **{"starts": ("encoder", "chunk-means", "noise"), "kl": 1.0, "learning_rate": 0.08},
+        **{"starts": ("encoder", "chunk-means", "noise"), "kl": None, "learning_rate": None},
     },
     "adaptive": {
         **{"lengths": (128,), "ratios": (2.0, 4.0, 8.0), "refined": (), "steps": 60, "samples": 8},
@@ -139,7 +139,8 @@ def test_model_folder_and_force_are_handed_on(icae, ran, fake, tmp_path) -> None
     assert result.exit_code == 0, result.output
     assert (ran["texts"], ran["folder"]) == ([Path("x"), Path("y")], tmp_path)
     assert ran["replace"] is True
-    assert fake.opened == {"adapter": "a", "base": None, "device": None, "dtype": "float32"}
+    opened = {"adapter": "a", "base": None, "device": None, "dtype": "float32"}
+    assert fake.opened == {**opened, "made_by": None}
 
 
 @pytest.mark.parametrize(
