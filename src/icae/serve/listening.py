@@ -67,6 +67,7 @@ def make_server(app: FastAPI, *, grace_s: float) -> uvicorn.Server:
     return _Server(
         uvicorn.Config(
             app,
+            log_config=None,  # its own would close the log handlers of everybody in the process
             log_level="warning",
             access_log=False,
             server_header=False,
