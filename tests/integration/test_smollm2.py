@@ -15,7 +15,7 @@ from icae import engine as api
 from icae.compression.adaptive import FidelityPolicy
 from icae.compression.refinement import RefineConfig
 from icae.memory import Memory, memory_bytes
-from icae.model import load_tokenizer, tokenize, tokenizer_hash, weight_hash
+from icae.model import load_tokenizer, render_prompt, tokenize, tokenizer_hash, weight_hash
 from icae.model.adapter_files import ADAPTERS, DEFAULT_ADAPTER
 from icae.model.base_files import DEFAULT_BASE
 from icae.opening import config_file
@@ -101,11 +101,14 @@ def test_slots_have_the_scale_of_input_embeddings(engine: api.Icae, memory: Any)
 
 
 def test_a_question_is_answered_from_the_memory(engine: api.Icae, memory: Any) -> None:
-    answer = engine.ask(memory, "What is this text about?", max_new_tokens=16)
+    question, config = "What is this text about?", engine.config
+    answer = engine.ask(memory, question, max_new_tokens=16)
 
     assert answer.text
-    assert answer.memory_positions == memory.slot_count
-    assert answer.prompt_tokens < engine.count_tokens(TEXT)
+    assert answer.memory_positions == memory.slot_count < engine.count_tokens(TEXT) / 3
+    around = config.lead_slots + config.front + config.objective_tokens
+    prompt = len(render_prompt(engine.tokenizer, question))
+    assert answer.prompt_tokens == memory.slot_count + around + prompt
 
 
 def test_every_span_is_written_back_in_full_length(engine: api.Icae, memory: Any) -> None:

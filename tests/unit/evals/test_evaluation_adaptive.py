@@ -57,7 +57,7 @@ def test_fixed_row_is_what_compressing_at_that_ratio_gives(
     windows = draw_windows(documents, size=24 + 33, samples=2, seed=0).windows
     for i, window in enumerate(windows):
         ids = window.context(24, after=33)
-        segments = engine.compressor.encode(verbatim_spans(ids, span_length=16), ratio=4.0)
+        segments = engine.compressor.encode(verbatim_spans(ids, engine.config), ratio=4.0)
         held = sum(s.token_fidelity.reproduced.sum() for s in segments)
         assert row["per_context"]["fidelity"][i] == pytest.approx(held / 24)
 

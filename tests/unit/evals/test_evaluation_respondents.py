@@ -53,7 +53,7 @@ def test_refined_slots_are_held_better(engine: Any, questions: Any) -> None:
     config = RefineConfig(steps=40, kl_weight=0.0, slack=np.inf)
     ids = questions[2].context_ids[:16]
     held = refined(engine, config)([replace(questions[2], context_ids=ids)], 2.0)
-    (plain,) = engine.compressor.encode(verbatim_spans(ids, span_length=16), ratio=2.0)
+    (plain,) = engine.compressor.encode(verbatim_spans(ids, engine.config), ratio=2.0)
     (found,) = engine.runtime.fidelity(held.memories[0].parts, [ids])
     assert found.share > plain.token_fidelity.share
 
