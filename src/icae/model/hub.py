@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from icae.errors import AdapterError, BaseModelError, IcaeError, InputError
+from icae.model.base_files import DEFAULT_BASE
 
 BASE_FILES = ("*.json", "*.safetensors", "*.jinja")
 """Files of a base model that are downloaded."""
@@ -39,7 +40,8 @@ def base_snapshot(name: str, patterns: Sequence[str] = BASE_FILES) -> Path:
     Raises:
         BaseModelError: If it cannot be had.
     """
-    with _explained(BaseModelError, f"Cannot load the base model {name}."):
+    expected = f"{DEFAULT_BASE}, a folder with a causal LM, or a Hugging Face hub id"
+    with _explained(BaseModelError, f"Cannot load the base model {name}.", expected):
         return _snapshot(name, patterns)
 
 
@@ -117,7 +119,9 @@ def _endpoint() -> str | None:
 
 
 @contextmanager
-def _explained(error_type: type[IcaeError], message: str) -> Iterator[None]:
+def _explained(
+    error_type: type[IcaeError], message: str, expected: str = "a folder, or user/name[@revision]"
+) -> Iterator[None]:
     """What the Hub's client raises becomes an explained error."""
     try:
         yield
@@ -134,6 +138,4 @@ def _explained(error_type: type[IcaeError], message: str) -> Iterator[None]:
             fix = "Check the id and the revision; what is private needs a token (HF_TOKEN)."
         else:
             fix = "Check the name and the connection."
-        raise error_type(
-            message, got=got, expected="a folder, or user/name[@revision] of the Hub", fix=fix
-        ) from error
+        raise error_type(message, got=got, expected=expected, fix=fix) from error
