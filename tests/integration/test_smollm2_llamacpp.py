@@ -22,7 +22,7 @@ TEXT = (
     "The lighthouse at Cape Wickham was built in 1861 from local granite. It is 48 metres tall, "
     "the tallest in Australia, and its light can be seen from 24 nautical miles away."
 )
-KEY_VALUES = Path(__file__).parents[2] / "adapters" / "smollm2-135m-kv"
+KEY_VALUES, EMBEDDINGS = "smollm2-135m-kv", "smollm2-135m"
 QUESTION = "What was the lighthouse built from?"
 
 ASK = """
@@ -36,6 +36,12 @@ atexit.register(tell)
 from icae.cli.app import main
 main()
 """
+
+
+@pytest.fixture(scope="module")
+def engine() -> api.Icae:
+    """SmolLM2-135M in float32 with the adapter whose memories are embeddings."""
+    return api.load(EMBEDDINGS, device="cpu", dtype="float32")
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +103,7 @@ def test_keys_and_values_are_answered_from_as_in_torch_and_without_it(
     together = reader.ask_many(questions, max_new_tokens=1)
     assert [answer.memory_positions for answer in together] == [memory.positions] * 3
 
-    options = ("--adapter", str(KEY_VALUES), "--runtime", "llamacpp", "--max-new-tokens", "12")
+    options = ("--adapter", KEY_VALUES, "--runtime", "llamacpp", "--max-new-tokens", "12")
     payload, told, _ = ask(tmp_path / "lighthouse.icae", *options)
     assert payload["answer"] == wanted[0]
     assert told["heavy"] == []
@@ -112,7 +118,7 @@ def test_both_runtimes_answer_alike(engine: api.Icae, memory_file: Path) -> None
     from icae.opening import open_llamacpp
 
     memory = Memory.load(memory_file)
-    prefix, reader = Prefix.of_memory(memory, "ft"), open_llamacpp()
+    prefix, reader = Prefix.of_memory(memory, "ft"), open_llamacpp(EMBEDDINGS)
     prompt = render_prompt(engine.tokenizer, QUESTION)
     assert render_prompt(reader.tokenizer, QUESTION).tolist() == prompt.tolist()
 
