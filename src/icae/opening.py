@@ -23,13 +23,11 @@ from icae.model.adapter_files import (
     AdapterInfo,
     adapter_folder,
     adapter_hash,
-    closing_vectors,
-    lead_vectors,
-    objective_vectors,
     read_info,
     require_base,
     require_slots,
 )
+from icae.model.adapter_vectors import closing_vectors, lead_vectors, objective_vectors
 from icae.model.base_files import (
     DEFAULT_BASE,
     DEFAULT_HUB_ID,

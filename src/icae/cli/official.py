@@ -14,6 +14,7 @@ from icae.errors import AdapterError, InputError
 if TYPE_CHECKING:
     from icae.engine import Icae
     from icae.memory import Memory
+    from icae.model.official import OfficialForm
 
 SAMPLE = (
     "The library of Alexandria was one of the largest libraries of the ancient world. It was "
@@ -46,22 +47,35 @@ def import_official(
         segment: Most tokens of a span.
         generation: Of the public code: 2 is icae_v2 (Mistral), 1 the first (Llama).
     """
+    if output.exists():
+        raise InputError(f"{output} is there already.", fix="Give another folder with -o.")
+    from icae.model.official import OfficialForm
+
+    form = OfficialForm(generation=1 if generation == "1" else 2, alpha=alpha, segment=segment)
+    payload = _imported(file, base, output, form, name or file.stem)
+    return Outcome(
+        payload=payload,
+        show=lambda: console.print_figures({key: str(value) for key, value in payload.items()}),
+    )
+
+
+def _imported(
+    file: Path, base: str, output: Path, form: OfficialForm, name: str
+) -> dict[str, object]:
+    """Write the adapter, and try it."""
     import torch
 
     from icae.engine import load
     from icae.model import AdapterInfo, base_hash, load_decoder, load_tokenizer, save_adapter
     from icae.model.base_files import tokenizer_hash
-    from icae.model.official import OfficialForm, from_official, read_official
+    from icae.model.official import from_official, read_official
 
-    if output.exists():
-        raise InputError(f"{output} is there already.", fix="Give another folder with -o.")
     tensors = read_official(file)
     decoder = load_decoder(base, dtype=torch.float32, device="cpu")
     tokenizer = load_tokenizer(base)
-    form = OfficialForm(generation=1 if generation == "1" else 2, alpha=alpha, segment=segment)
     model = from_official(tensors, decoder, tokenizer, form)
     info = AdapterInfo(
-        name=name or file.stem,
+        name=name,
         base_model=base,
         base_hash=base_hash(base, decoder),
         tokenizer_hash=tokenizer_hash(tokenizer),
@@ -72,11 +86,7 @@ def import_official(
     save_adapter(model, info, output)
     loaded = load(output, base=base, device="cpu", dtype="float32")
     memory = loaded.compress(SAMPLE)
-    payload = {"adapter": str(output), "tensors": len(tensors), **_tried(model, loaded, memory)}
-    return Outcome(
-        payload=payload,
-        show=lambda: console.print_figures({name: str(value) for name, value in payload.items()}),
-    )
+    return {"adapter": str(output), "tensors": len(tensors), **_tried(model, loaded, memory)}
 
 
 def _tried(model: object, loaded: Icae, memory: Memory) -> dict[str, object]:

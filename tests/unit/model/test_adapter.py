@@ -32,7 +32,8 @@ from icae.model import (
     weight_hash,
 )
 from icae.model.adapter import model_class
-from icae.model.adapter_files import ADAPTERS, FULL_CONTEXT, KINDS, RIVAL, objective_vectors
+from icae.model.adapter_files import ADAPTERS, FULL_CONTEXT, KINDS, RIVAL
+from icae.model.adapter_vectors import objective_vectors
 from icae.model.card import model_card
 from icae.model.objectives import instruction
 

@@ -15,7 +15,8 @@ from icae.config import ModelConfig
 from icae.errors import AdapterError
 from icae.model import load_trained, read_info, save_adapter
 from icae.model.adapter import FORMS
-from icae.model.adapter_files import lead_vectors, require_slots
+from icae.model.adapter_files import require_slots
+from icae.model.adapter_vectors import lead_vectors
 from icae.model.key_values import KeyValueMemory, KeyValueModel
 from icae.model.objectives import autoencoding, continuation, instruction
 
