@@ -92,17 +92,17 @@ def llm_stub(decide: Callable[[int], Act] = lambda number: Act()) -> Iterator[Ll
         def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             number = state.begin(body, self.headers.get("Authorization", ""))
+            act = state.decide(number)
+            time.sleep(act.stall)
+            with state.lock:  # before the answer, which may bring the next request at once
+                state.in_flight -= 1
             try:
-                self._act(state.decide(number), body)
+                self._act(act, body)
             except (BrokenPipeError, ConnectionResetError):
                 self.close_connection = True
-            finally:
-                with state.lock:
-                    state.in_flight -= 1
 
         def _act(self, act: Act, body: dict[str, Any]) -> None:
             user = body["messages"][-1]["content"]
-            time.sleep(act.stall)
             if act.hang_up:
                 self.close_connection = True
                 return
