@@ -143,8 +143,7 @@ class Icae(Reader):
         """
         tokens = self.compressor.tokenize(text)
         if policy is not None:
-            if self.config.own_ratio is not None:
-                self._ratio(max(policy.ratios))
+            self.config.ratio_for(max(policy.ratios))
             memory = self.adaptive.compress(
                 tokens,
                 policy=policy,
@@ -156,7 +155,7 @@ class Icae(Reader):
             return self.compressor.with_recall(memory, {0: tokens.ids})
         return self.compressor.compress(
             tokens,
-            ratio=self._ratio(ratio),
+            ratio=self.config.ratio_for(ratio),
             name=name,
             verify=verify,
             on_progress=on_progress,
@@ -196,24 +195,11 @@ class Icae(Reader):
             )
         return self.compressor.compress_many(
             [self.compressor.tokenize(text) for text in texts],
-            ratio=self._ratio(ratio),
+            ratio=self.config.ratio_for(ratio),
             names=names,
             verify=verify,
             on_progress=on_progress,
         )
-
-    def _ratio(self, asked: float | None) -> float:
-        """The ratio of a memory, where one was asked for or not."""
-        own = self.config.own_ratio
-        if own is not None and asked is not None:
-            raise InputError(
-                "This adapter gives every span as many slots.",
-                got=f"ratio {asked:g}",
-                expected=f"none: spans of up to {self.config.span_length} tokens become "
-                f"{self.config.spans.slots} slots",
-                fix="Leave the ratio out.",
-            )
-        return own or asked or living.DEFAULT_RATIO
 
     def verbatim(self, text: str, *, name: str = "text") -> Memory:
         """A memory that keeps a text as it is: every token takes a decoder position.

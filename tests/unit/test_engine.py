@@ -98,9 +98,10 @@ def test_blank_text_is_refused(engine: Icae, text: str) -> None:
         engine.compress(text)
 
 
-def test_a_ratio_below_one_is_refused(engine: Icae) -> None:
+@pytest.mark.parametrize("ratio", [0.25, 0])
+def test_a_ratio_below_one_is_refused(engine: Icae, ratio: float) -> None:
     with pytest.raises(ConfigError, match="tokens per slot"):
-        engine.compress(TEXT, ratio=0.25)
+        engine.compress(TEXT, ratio=ratio)
 
 
 def test_an_answer_counts_what_it_read_and_wrote(engine: Icae) -> None:

@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from icae.memory import Memory
     from icae.memory.locked_file import LockedFile
 
-DEFAULT_RATIO = 4.0
 DEFAULT_STEPS = 60
 DEFAULT_TARGET = 0.98
 SAVE_SECONDS = 20.0
@@ -56,7 +55,7 @@ class CompressOptions:
         no_verify: Skip measuring the fidelity of each span.
     """
 
-    ratio: Annotated[float | None, Option(metavar="N", show_default=f"{DEFAULT_RATIO:g}")] = None
+    ratio: Annotated[float | None, Option(metavar="N", show_default="4")] = None
     min_fidelity: Annotated[float | None, Option(metavar="F")] = None
     budget: Annotated[int | None, Option(metavar="N")] = None
     ratios: Annotated[
@@ -76,7 +75,8 @@ class CompressOptions:
     def __post_init__(self) -> None:
         from icae.config.spans import check_ratio
 
-        check_ratio(DEFAULT_RATIO if self.ratio is None else self.ratio)
+        if self.ratio is not None:
+            check_ratio(self.ratio)
         self._ladder()
         policy, speed = self.has_policy, self.prefer == "speed"
         for wrong, option, why in (
@@ -109,9 +109,16 @@ class CompressOptions:
         """Whether a fidelity or a budget decides the ratio of each span."""
         return self.min_fidelity is not None or self.budget is not None
 
-    def one_ratio(self, icae: Icae) -> float:
-        """The ratio of all spans where nothing else decides."""
-        return self.ratio or icae.config.own_ratio or DEFAULT_RATIO
+    def compress(self, icae: Icae, document: Document, **more: Any) -> Memory:
+        """A memory of a document; `more` as `icae.Icae.compress` takes it."""
+        return icae.compress(
+            document.text,
+            ratio=self.ratio,
+            name=document.name,
+            verify=not self.no_verify,
+            policy=self.policy(icae),
+            **more,
+        )
 
     def refuse_idle(self, *, resume: bool, runtime: str, kv: bool) -> None:
         """Refuse options of `icae compress` that would change nothing."""
@@ -295,12 +302,9 @@ def _compressed(
 ) -> Memory:
     """A memory of a document, kept in its file while it is made."""
     with console.progress("Compressing spans") as on_progress, saver.said_when_stopped():
-        memory = icae.compress(
-            document.text,
-            ratio=wanted.one_ratio(icae),
-            name=document.name,
-            verify=not wanted.no_verify,
-            policy=wanted.policy(icae),
+        memory = wanted.compress(
+            icae,
+            document,
             on_progress=on_progress,
             start=stopped,
             on_settled=saver.save_at_times,

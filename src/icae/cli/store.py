@@ -261,14 +261,7 @@ def _add_file(
         return linked
     refinement = wanted.refinement()
     with console.progress(f"Compressing {console.preview(name)}") as on_progress:
-        memory = icae.compress(
-            document.text,
-            ratio=wanted.one_ratio(icae),
-            name=document.name,
-            verify=not wanted.no_verify,
-            policy=wanted.policy(icae),
-            on_progress=on_progress,
-        )
+        memory = wanted.compress(icae, document, on_progress=on_progress)
         if refinement is not None:
             for better in icae.refine(memory, refinement, on_step=on_progress):
                 memory = better
@@ -282,7 +275,8 @@ def _settings(wanted: CompressOptions, icae: Icae) -> Settings:
     policy, refinement = wanted.policy(icae), wanted.refinement()
     found: dict[str, str | int | float | bool] = {}
     if policy is None:
-        found |= compressor_settings(ratio=wanted.one_ratio(icae), verify=not wanted.no_verify)
+        ratio = icae.config.ratio_for(wanted.ratio)
+        found |= compressor_settings(ratio=ratio, verify=not wanted.no_verify)
     else:
         refinement = policy.refine
         found["ratios"] = ",".join(f"{ratio:g}" for ratio in policy.ladder)

@@ -15,6 +15,7 @@ import numpy as np
 
 from icae.compression import living
 from icae.compression.compressor import Compressor, TokenizedText
+from icae.config.spans import DEFAULT_RATIO
 from icae.config.types import TokenIds
 from icae.decode.prefix import Prefix
 from icae.decode.reader import OldTurns
@@ -54,7 +55,7 @@ def _from_text(compressor: Compressor, turns: OldTurns) -> Memory:
     left = turns.history[: turns.count]
     text = "".join(f"User: {asked}\nAssistant: {answer}\n" for asked, answer in left)
     if turns.older is None:
-        return compressor.compress(compressor.tokenize(text), ratio=living.DEFAULT_RATIO, name=NAME)
+        return compressor.compress(compressor.tokenize(text), ratio=DEFAULT_RATIO, name=NAME)
     return living.append(compressor, turns.older, text)
 
 
@@ -82,7 +83,7 @@ def _from_cache(
     cut = compressor.cut(text)
     lengths = [span.tokens for span in cut]
     payloads = folding.encode(
-        lengths, [compressor.config.spans.count(n, living.DEFAULT_RATIO) for n in lengths]
+        lengths, [compressor.config.spans.count(n, DEFAULT_RATIO) for n in lengths]
     )
     spans = [_held(span, payload) for span, payload in zip(cut, payloads, strict=True)]
     made, older = compressor.memory(text, spans, name=NAME), turns.older
@@ -122,9 +123,7 @@ def _anew(compressor: Compressor, older: Memory, which: slice, *, ratio: float) 
 
 def _held(span: Span, payload: ReadablePayload) -> Span:
     """A verbatim span with slots in place of its tokens; how well they hold it is not measured."""
-    return replace(
-        span, payload=payload, ratio=living.DEFAULT_RATIO, fidelity=None, token_fidelity=None
-    )
+    return replace(span, payload=payload, ratio=DEFAULT_RATIO, fidelity=None, token_fidelity=None)
 
 
 def _left_out(longer: TokenIds, shorter: TokenIds) -> tuple[int, int]:

@@ -14,14 +14,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from icae.compression.compressor import Compressor, TokenizedText
+from icae.config.spans import DEFAULT_RATIO
 from icae.config.types import TokenIds
 from icae.errors import InputError
 from icae.memory import Memory, MemoryDocument, Span, hash_token_ids
 from icae.memory.edit import cuts
 from icae.model import tokenize
-
-DEFAULT_RATIO = 4.0
-"""Ratio of new text in a document that has no slots yet."""
 
 
 def append(

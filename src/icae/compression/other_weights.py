@@ -7,6 +7,7 @@ import logging
 import numpy as np
 
 from icae.compression.compressor import Compressor
+from icae.config.spans import DEFAULT_RATIO
 from icae.decode.prefix import Prefix
 from icae.errors import AdapterError
 from icae.model.adapter_files import AdapterInfo
@@ -40,7 +41,7 @@ def require_readable(compressor: Compressor, info: AdapterInfo) -> None:
         AdapterError: If the fidelity of a built-in text is below `LEAST_FIDELITY`.
     """
     text, runtime = compressor.tokenize(PROBE), compressor.runtime
-    memory = compressor.compress(text, ratio=4.0, name="probe", verify=True)
+    memory = compressor.compress(text, ratio=DEFAULT_RATIO, name="probe")
     fidelity = memory.fidelity or 0.0
     probes = draw_probes(np.random.default_rng(0), text.ids, PROBES)
     prefix = Prefix.of_memory(memory, "ft", lead=runtime.lead("ft"))

@@ -13,7 +13,7 @@ from typing import ClassVar, Literal
 from icae.config.asking import AskingConfig, SpanConfig
 from icae.config.data import DataConfig
 from icae.config.parsing import Removed, check, check_ranges, from_dict, read_yaml
-from icae.config.spans import SpanPlan
+from icae.config.spans import DEFAULT_RATIO, SpanPlan
 from icae.config.types import (
     AnswerMean,
     Compilation,
@@ -27,6 +27,7 @@ from icae.config.types import (
     Sharing,
     SlotHead,
 )
+from icae.errors import InputError
 
 UNTRAINED = "untrained"
 """What `Recipe.init_adapter` says to fine-tune fresh weights."""
@@ -120,6 +121,25 @@ class ModelConfig:
     def own_ratio(self) -> float | None:
         """Context tokens a slot of a full span, where no other ratio can be asked for."""
         return None if self.spans.slots is None else max(1.0, self.span_length / self.spans.slots)
+
+    def ratio_for(self, asked: float | None) -> float:
+        """The ratio of a memory, where one was asked for or not.
+
+        Raises:
+            InputError: If one was, of an adapter that has its own.
+        """
+        own = self.own_ratio
+        if own is None:
+            return DEFAULT_RATIO if asked is None else asked
+        if asked is not None:
+            raise InputError(
+                "This adapter gives every span as many slots.",
+                got=f"ratio {asked:g}",
+                expected=f"none: spans of up to {self.span_length} tokens become "
+                f"{self.spans.slots} slots",
+                fix="Leave the ratio out.",
+            )
+        return own
 
     @property
     def objective_rows(self) -> int:

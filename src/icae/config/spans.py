@@ -19,6 +19,9 @@ import numpy as np
 from icae.config.types import TokenIds
 from icae.errors import ConfigError, require_type
 
+DEFAULT_RATIO = 4.0
+"""Compression ratio where none is asked for."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class SpanPlan:

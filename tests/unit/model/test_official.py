@@ -129,7 +129,11 @@ def engine(folder: Path) -> Icae:
 
 
 def test_its_own_number_of_slots_and_its_greedy_answers_are_those_of_the_public_code(
-    engine: Icae, expected: dict[str, Any], tmp_path: Path
+    engine: Icae,
+    expected: dict[str, Any],
+    folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     texts = json.loads((OFFICIAL / "texts.json").read_text())
     prompt_ids = np.concatenate([expected["question_ids"], engine.config.asking.behind])
@@ -147,6 +151,14 @@ def test_its_own_number_of_slots_and_its_greedy_answers_are_those_of_the_public_
         assert list(written.token_ids) == expected[f"{name}/ae_greedy"].tolist()
     memory.save(tmp_path / "kept.icae")
     assert Memory.load(tmp_path / "kept.icae") == memory
+    (tmp_path / "short.txt").write_text(texts["short40"])
+    for command in (["compress", "short.txt", "-o", "short.icae"], ["store", "add", "short.txt"]):
+        monkeypatch.chdir(tmp_path)
+        options = ["--adapter", str(folder), "--device", "cpu", "--dtype", "float32"]
+        store = ["-s", "kept.db"] if command[0] == "store" else []
+        result = CliRunner().invoke(app, [*command, *store, *options])
+        assert result.exit_code == 0, result.output
+    assert Memory.load(tmp_path / "short.icae").slot_count == 128
     with pytest.raises(InputError, match="as many slots"):
         engine.compress(texts["short40"], ratio=4)
 
