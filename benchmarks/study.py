@@ -57,7 +57,9 @@ def f1(engine: Icae, memory: Memory, rows: Sequence[Any]) -> float:
 
 def divergence(engine: Icae, full: Memory, memory: Memory, tasks: Sequence[DecoderTask]) -> float:
     """Mean KL(full text || memory) of answers, nats per token."""
-    both = [engine.runtime.logits_behind(engine.prefix(own), tasks) for own in (full, memory)]
+    both = [
+        engine.runtime.logits_behind(engine.decoder.asked(own), tasks) for own in (full, memory)
+    ]
     found = [
         float(token_kl(torch.log_softmax(teacher, dim=1), own).mean())
         for teacher, own in zip(*both, strict=True)

@@ -261,7 +261,7 @@ class Icae(Reader):
     def fold(self, turns: OldTurns) -> Memory:
         """Old turns of a conversation as memory; see `icae.compression.folding.fold`."""
         self.require_own(turns.memory)
-        return fold(self.compressor, turns, self.prefix)
+        return fold(self.compressor, turns)
 
     def replace(
         self,

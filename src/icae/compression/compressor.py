@@ -181,7 +181,7 @@ class Compressor:
                     probes[i] = task
         if not probes:
             return memory
-        prefix = Prefix.of_memory(memory, "ft", lead=self.runtime.lead("ft"))
+        prefix = self.runtime.asked(memory)
         longest = len(self.runtime.positions(prefix, PROBE_GIVEN[1] + PROBE_FOUND))
         if longest > self.runtime.context_window:
             return memory

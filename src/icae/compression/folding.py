@@ -8,7 +8,6 @@ they would take more, the oldest are compressed anew at twice their ratio.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -17,7 +16,6 @@ from icae.compression import living
 from icae.compression.compressor import Compressor, TokenizedText
 from icae.config.spans import DEFAULT_RATIO
 from icae.config.types import TokenIds
-from icae.decode.prefix import Prefix
 from icae.decode.reader import OldTurns
 from icae.decode.torch_folding import Folding, Leaving
 from icae.memory import Memory, Span
@@ -34,19 +32,13 @@ SLACK = 16
 """When positions run out, about one of so many is won back at a time."""
 
 
-def fold(compressor: Compressor, turns: OldTurns, prefix_of: Callable[[Memory], Prefix]) -> Memory:
-    """The memory of older turns, with those that leave at its end.
-
-    Args:
-        compressor: Makes it.
-        turns: The turns.
-        prefix_of: What the decoder reads of a memory before a question.
-    """
-    found = _in_cache(compressor, turns, prefix_of)
+def fold(compressor: Compressor, turns: OldTurns) -> Memory:
+    """The memory of older turns, with those that leave at its end."""
+    found = _in_cache(compressor, turns)
     if found is None:
         return _within(compressor, _from_text(compressor, turns), turns.most_positions)
     grown = _within(compressor, _from_cache(compressor, turns, *found), turns.most_positions)
-    compressor.runtime.go_on(found[0], prefix_of(turns.memory + grown))
+    compressor.runtime.go_on(found[0], compressor.runtime.asked(turns.memory + grown))
     return grown
 
 
@@ -59,9 +51,7 @@ def _from_text(compressor: Compressor, turns: OldTurns) -> Memory:
     return living.append(compressor, turns.older, text)
 
 
-def _in_cache(
-    compressor: Compressor, turns: OldTurns, prefix_of: Callable[[Memory], Prefix]
-) -> tuple[Folding, TokenizedText] | None:
+def _in_cache(compressor: Compressor, turns: OldTurns) -> tuple[Folding, TokenizedText] | None:
     """The turns in the cache, and as text; None if they are not there."""
     tokenizer = compressor.tokenizer
     so_far = turns.memory if turns.older is None else turns.memory + turns.older
@@ -70,8 +60,9 @@ def _in_cache(
         prompt_ids,
         render_prompt(tokenizer, turns.question, history=turns.history[turns.count :]),
     )
-    leaving = Leaving(prefix=prefix_of(so_far), prompt_ids=prompt_ids, start=start, end=end)
-    folding = compressor.runtime.folding(leaving) if start < end else None
+    runtime = compressor.runtime
+    leaving = Leaving(prefix=runtime.asked(so_far), prompt_ids=prompt_ids, start=start, end=end)
+    folding = runtime.folding(leaving) if start < end else None
     text = _as_text(compressor, prompt_ids[start:end]) if folding is not None else None
     return None if folding is None or text is None else (folding, text)
 

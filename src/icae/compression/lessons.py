@@ -155,10 +155,8 @@ class LessonWriter:
 
     def _reading(self, ids: TokenIds, objective: Objective) -> Prefix:
         """A text in the place of a memory."""
-        lead = self.runtime.lead(objective)
-        places = tuple((part.positions, part.positions) for part in lead)
-        own = (Verbatim(ids=ids),)
-        return Prefix(parts=lead + own, spans=(*places, (len(ids), len(ids))), objective=objective)
+        own = Prefix.of_payload(Verbatim(ids=ids), tokens=len(ids), objective=objective)
+        return own.behind(self.runtime.lead(objective))
 
     def _prompt(self, question: str) -> TokenIds:
         return render_prompt(self.tokenizer, question, asking=self.runtime.config.asking)

@@ -8,7 +8,6 @@ import numpy as np
 
 from icae.compression.compressor import Compressor
 from icae.config.spans import DEFAULT_RATIO
-from icae.decode.prefix import Prefix
 from icae.errors import AdapterError
 from icae.model.adapter_files import AdapterInfo
 from icae.model.objectives import draw_probes
@@ -44,8 +43,7 @@ def require_readable(compressor: Compressor, info: AdapterInfo) -> None:
     memory = compressor.compress(text, ratio=DEFAULT_RATIO, name="probe")
     fidelity = memory.fidelity or 0.0
     probes = draw_probes(np.random.default_rng(0), text.ids, PROBES)
-    prefix = Prefix.of_memory(memory, "ft", lead=runtime.lead("ft"))
-    recall = float(np.mean(runtime.recall(prefix, list(probes))))
+    recall = float(np.mean(runtime.recall(runtime.asked(memory), probes)))
     figures = f"fidelity {fidelity:.1%}, recall {recall:.1%} of a built-in text at 4x"
     name, found = memory.provenance.base_model, memory.provenance.base_hash
     if fidelity < LEAST_FIDELITY:

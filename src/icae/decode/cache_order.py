@@ -13,13 +13,15 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from transformers import DynamicCache, PreTrainedModel
+from transformers import PreTrainedModel
 
 from icae.config.types import FloatArray
 from icae.decode.llamacpp.context import LlamaContext, LlamaModel
 from icae.decode.llamacpp.order import CacheOrder, LayerOrder
 from icae.errors import BaseModelError
+from icae.model.around import embed
 from icae.model.base import load_decoder
+from icae.model.decoder import read
 from icae.model.rotary import key_turns
 
 TOKENS = 64
@@ -60,8 +62,7 @@ def find_order(decoder: PreTrainedModel, model: LlamaModel) -> CacheOrder:
     """
     turns = key_turns(decoder)
     ids = np.linspace(0, model.vocabulary - 1, TOKENS).astype(np.int64)
-    cache = DynamicCache()
-    decoder.base_model(input_ids=torch.from_numpy(ids)[None], past_key_values=cache, use_cache=True)
+    layers = read(decoder, embed(decoder, torch.from_numpy(ids)[None]), torch.arange(TOKENS)[None])
     context = LlamaContext(model, places=TOKENS, sequences=1, kv_dtype="float32")
     context.read_tokens(ids, start=0, sequence=0)
     state = context.state(0)
@@ -77,7 +78,7 @@ def find_order(decoder: PreTrainedModel, model: LlamaModel) -> CacheOrder:
                     _channels(values), state.values_YPC[layer], f"values of layer {layer}"
                 ),
             )
-            for layer, (turn, (keys, values, *_)) in enumerate(zip(turns, cache, strict=True))
+            for layer, (turn, (keys, values)) in enumerate(zip(turns, layers, strict=True))
         ]
     )
 

@@ -74,11 +74,9 @@ class Prefix:
         return cls(parts=(payload,), spans=((tokens, payload.positions),), objective=objective)
 
     @classmethod
-    def of_memory(
-        cls, memory: Memory, objective: Objective, *, lead: Sequence[ReadablePayload] = ()
-    ) -> Prefix:
-        """All of a memory, neighbouring spans of one kind in one part; an adapter's lead before."""
-        return cls._of_spans(memory, 0, len(memory.spans), objective).behind(lead)
+    def of_memory(cls, memory: Memory, objective: Objective) -> Prefix:
+        """All of a memory, neighbouring spans of one kind in one part."""
+        return cls._of_spans(memory, 0, len(memory.spans), objective)
 
     def behind(self, lead: Sequence[ReadablePayload]) -> Prefix:
         """The same with other parts before it."""

@@ -15,7 +15,7 @@ import numpy as np
 from icae.config import ModelConfig
 from icae.config.types import Answer, FloatArray, Reconstruction, TokenIds
 from icae.decode.answering import Answerer
-from icae.decode.prefix import Prefix, Request
+from icae.decode.prefix import Request
 from icae.decode.reconstruction import decode, joined_text
 from icae.decode.reconstruction import reconstruct as reconstruct_spans
 from icae.decode.runtime import Runtime
@@ -169,7 +169,7 @@ class Reader:
         prefix = None
         if memory is not None:
             self.require_own(memory)
-            prefix = self.prefix(memory)
+            prefix = self.decoder.asked(memory)
         prompt_ids = self._prompt(question, history)
         if prefix is None or self._closing is None:
             return Request(prefix=prefix, prompt_ids=prompt_ids)
@@ -279,11 +279,7 @@ class Reader:
 
     def memory_digest(self, memory: Memory) -> str:
         """SHA-256 of what the decoder reads of a memory before a question."""
-        return self.prefix(memory).digest
-
-    def prefix(self, memory: Memory) -> Prefix:
-        """What the decoder reads of a memory before a question."""
-        return Prefix.of_memory(memory, "ft", lead=self.decoder.lead("ft"))
+        return self.decoder.asked(memory).digest
 
     def save_kv(self, memory: Memory) -> bytes:
         """The decoder's key-value cache of a memory, for `load_kv` of the same runtime.
@@ -294,7 +290,7 @@ class Reader:
                 not fit its context window.
         """
         self.require_own(memory)
-        prefix = self.prefix(memory)
+        prefix = self.decoder.asked(memory)
         self.answerer.require_room(prefix, np.zeros(0, dtype=np.int64), 1)
         return self.decoder.save_kv(prefix)
 
@@ -306,7 +302,7 @@ class Reader:
             InputError: If the bytes are no such cache.
         """
         self.require_own(memory)
-        self.decoder.load_kv(self.prefix(memory), data)
+        self.decoder.load_kv(self.decoder.asked(memory), data)
 
     def require_own(self, memory: Memory) -> None:
         """Refuse a memory that this adapter on this base model cannot read.

@@ -12,7 +12,7 @@ from icae.config.types import Objective, TokenIds
 from icae.decode.batching import span_batches
 from icae.decode.prefix import Generated, Prefix, Request, input_positions, writing_back
 from icae.errors import IncompatibleMemoryError, InputError
-from icae.memory import KeyValueSlots, Verbatim
+from icae.memory import KeyValueSlots, Memory, Verbatim
 from icae.memory.payload import ReadablePayload
 from icae.memory.provenance import StoredDtype
 
@@ -124,6 +124,10 @@ class Runtime(ABC):
         before = self.config.asking.before if objective == "ft" else ()
         tokens = (Verbatim(ids=np.array(before, dtype=np.int64)),) if before else ()
         return (*slots, *tokens)
+
+    def asked(self, memory: Memory) -> Prefix:
+        """What the decoder reads of a memory before a question."""
+        return Prefix.of_memory(memory, "ft").behind(self.lead("ft"))
 
     def positions(self, prefix: Prefix | None, prompt_length: int) -> list[int]:
         """Position of every decoder input of ``[front ; memory ; objective ; prompt]``."""

@@ -28,7 +28,7 @@ from icae.decode.torch_rows import Row, greedy_rows, next_tokens
 from icae.errors import InputError
 from icae.memory import KeyValueSlots, TokenFidelity
 from icae.memory.payload import ReadablePayload
-from icae.memory.provenance import KEY_VALUE_DTYPE, KEY_VALUE_DTYPES, StoredDtype
+from icae.memory.provenance import KEY_VALUE_DTYPES, StoredDtype
 from icae.model.around import embed
 from icae.model.cache_size import CacheSize
 from icae.model.decoder import DecoderRow, KeyValues, label_logits, logits_beside
@@ -74,8 +74,7 @@ class TorchRuntime(Runtime):
     def slot_dtypes(self) -> tuple[StoredDtype, ...]:
         """Of embeddings, the precision of the weights: these are made and read in it."""
         if self.config.memory == "key-values":
-            others = set(KEY_VALUE_DTYPES) - {KEY_VALUE_DTYPE}
-            return (KEY_VALUE_DTYPE, *sorted(others))
+            return KEY_VALUE_DTYPES
         return ("bfloat16",) if self.model.dtype == torch.bfloat16 else ("float32",)
 
     @property
@@ -109,21 +108,28 @@ class TorchRuntime(Runtime):
         return [score_task(row_TV, task) for row_TV, task in zip(logits, tasks, strict=True)]
 
     def _logits(self, prefixes: Sequence[Prefix], tasks: Sequence[DecoderTask]) -> list[Tensor]:
-        rows = []
-        for prefix, task in zip(prefixes, tasks, strict=True):
-            past_places = self.form.past_places(prefix)
-            positions = self.positions(prefix, len(task.input_ids))[past_places:]
-            # The output at the last objective token predicts the first target.
-            rows.append(
-                DecoderRow(
-                    ids=task.input_ids,
-                    positions=positions,
-                    scored=slice(len(positions) - task.labels, len(positions)),
-                    inputs_FD=self.form.inputs(prefix),
-                    past=self.form.past(prefix),
-                )
-            )
+        form = self.form
+        rows = [
+            self._scored(own, task, form.past_places(own), form.inputs(own), form.past(own))
+            for own, task in zip(prefixes, tasks, strict=True)
+        ]
         return label_logits(self.model.decoder, rows)
+
+    def _scored(
+        self,
+        prefix: Prefix,
+        task: DecoderTask,
+        start: int,
+        inputs_FD: Tensor,
+        past: KeyValues | None = None,
+    ) -> DecoderRow:
+        """A task behind a prefix whose first places, up to `start`, need no reading."""
+        positions = self.positions(prefix, len(task.input_ids))[start:]
+        # The output at the last objective token predicts the first target.
+        scored, ids = slice(len(positions) - task.labels, len(positions)), task.input_ids
+        return DecoderRow(
+            ids=ids, positions=positions, scored=scored, inputs_FD=inputs_FD, past=past
+        )
 
     @torch.inference_mode()
     def recall(self, prefix: Prefix, tasks: Sequence[DecoderTask]) -> list[float]:
@@ -147,17 +153,7 @@ class TorchRuntime(Runtime):
         start = past[0][0].shape[2]
         inputs_FD = self._inputs(prefix, np.zeros(0, dtype=np.int64), start)
         for part in self.batches([len(inputs_FD) + len(task.input_ids) for task in tasks]):
-            rows = []
-            for task in tasks[part]:
-                positions = self.positions(prefix, len(task.input_ids))[start:]
-                rows.append(
-                    DecoderRow(
-                        ids=task.input_ids,
-                        positions=positions,
-                        scored=slice(len(positions) - task.labels, len(positions)),
-                        inputs_FD=inputs_FD,
-                    )
-                )
+            rows = [self._scored(prefix, task, start, inputs_FD) for task in tasks[part]]
             yield from logits_beside(self.model.decoder, past, rows)
 
     def fidelity(

@@ -20,10 +20,14 @@ StoredDtype = Literal["bfloat16", "float32", "int8"]
 """How the slots of a memory of either form are stored."""
 
 SLOT_DTYPES: tuple[SlotDtype, ...] = get_args(SlotDtype)
-KEY_VALUE_DTYPES: tuple[KeyValueDtype, ...] = get_args(KeyValueDtype)
 
 KEY_VALUE_DTYPE: KeyValueDtype = "bfloat16"
 """How keys and values are stored that are made now."""
+
+KEY_VALUE_DTYPES: tuple[KeyValueDtype, ...] = tuple(
+    sorted(get_args(KeyValueDtype), key=lambda dtype: dtype != KEY_VALUE_DTYPE)
+)
+"""How they may be stored, as they are now first."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -156,8 +156,8 @@ def logits_beside(
         past_key_values=DynamicCache(past),
         use_cache=True,
     ).last_hidden_state[0]
-    scored = [own[row.scored] for row, own in zip(rows, hidden_SD.split(sizes), strict=True)]
-    return [vocabulary_logits(decoder, own) for own in scored]
+    split = hidden_SD.split(sizes)
+    return _in_one_product(decoder, [own[row.scored] for row, own in zip(rows, split, strict=True)])
 
 
 def plain_logits(decoder: PreTrainedModel, rows: Sequence[PlainRow]) -> list[Tensor]:
@@ -188,9 +188,13 @@ def _logits(
         hidden_RSD = _hidden(decoder, [rows[r] for r in group])
         for row, hidden_SD in zip(group, hidden_RSD, strict=True):
             picked[row] = hidden_SD[rows[row].scored]
-    hidden_TD = torch.cat([picked[row] for row in range(len(rows))])
-    logits_TV = vocabulary_logits(decoder, hidden_TD)
-    return list(logits_TV.split([len(picked[row]) for row in range(len(rows))]))
+    return _in_one_product(decoder, [picked[row] for row in range(len(rows))])
+
+
+def _in_one_product(decoder: PreTrainedModel, scored: Sequence[Tensor]) -> list[Tensor]:
+    """Vocabulary logits of the last hidden states of each row, [T, D] each."""
+    logits_TV = vocabulary_logits(decoder, torch.cat(list(scored)))
+    return list(logits_TV.split([len(own) for own in scored]))
 
 
 def _hidden(decoder: PreTrainedModel, rows: Sequence[DecoderRow]) -> Tensor:

@@ -205,7 +205,7 @@ def test_older_turns_keep_within_their_positions_and_the_oldest_are_held_most_co
         assert f"thing {number}" in told.older.documents[0].require_source()
         positions.append(told.older.positions)
         if form:
-            read = ReadSoFar.of(engine.config, engine.prefix(told.memory), ())
+            read = ReadSoFar.of(engine.config, engine.decoder.asked(told.memory), ())
             assert engine.runtime._last is not None
             assert engine.runtime._last.read.shared(read) == len(read)
     assert max(positions) <= 12

@@ -142,7 +142,10 @@ def test_its_own_number_of_slots_and_its_greedy_answers_are_those_of_the_public_
         segments = -(-len(expected[f"{name}/ids"]) // 512)
         assert [span.slots for span in memory.spans] == [128] * segments
         made = engine.runtime.generate(
-            engine.prefix(memory), prompt_ids, max_new_tokens=16, stop_ids=engine.answerer.stop_ids
+            engine.decoder.asked(memory),
+            prompt_ids,
+            max_new_tokens=16,
+            stop_ids=engine.answerer.stop_ids,
         )
         assert list(made.token_ids) == expected[f"{name}/ft_greedy"].tolist()
         written = engine.runtime.generate(

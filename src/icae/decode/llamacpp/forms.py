@@ -30,7 +30,7 @@ from icae.decode.prefix import Prefix, input_positions
 from icae.decode.runtime import other_form
 from icae.errors import InputError
 from icae.memory import KeyValueSlots
-from icae.memory.provenance import KEY_VALUE_DTYPE, KEY_VALUE_DTYPES, StoredDtype
+from icae.memory.provenance import KEY_VALUE_DTYPES, StoredDtype
 
 Blocks = Callable[[int, int], Iterable[FloatArray]]
 """Gives the keys and values of some slots, in one or several arrays [P, Y, 2, H, W]."""
@@ -166,7 +166,7 @@ class KeyValueForm(LlamaForm):
         kv_dtype: Precision of the cache.
     """
 
-    slot_dtypes = tuple(sorted(KEY_VALUE_DTYPES, key=lambda dtype: dtype != KEY_VALUE_DTYPE))
+    slot_dtypes = KEY_VALUE_DTYPES
 
     def __init__(
         self,
