@@ -325,10 +325,11 @@ def load(
     decoder = load_decoder(name, dtype=precision, device=place)
     weights = checked_base(name, decoder)
     tokenizer = load_tokenizer(name)
+    tokens = tokenizer_hash(tokenizer)
     in_pairs = info.model.memory == "key-values"
     make: type[IcaeModel | KeyValueModel] = KeyValueModel if in_pairs else IcaeModel
     # Other weights of the same shapes, settings and tokenizer may do: that is measured below.
-    other = weights != info.base_hash and tokenizer_hash(tokenizer) == info.tokenizer_hash
+    other = weights != info.base_hash and tokens == info.tokenizer_hash
     trained_on = info.base_hash if other else weights
     try:
         model = load_trained(make, info, folder, decoder, base_model=name, base_hash=trained_on)
@@ -341,7 +342,7 @@ def load(
         base_hash=weights,
         adapter=info.name,
         adapter_hash=adapter_hash(folder),
-        tokenizer_hash=tokenizer_hash(tokenizer),
+        tokenizer_hash=tokens,
         layout=info.model.layout,
         hidden_size=int(decoder.config.hidden_size),
         key_values=key_value_shape(decoder) if in_pairs else None,

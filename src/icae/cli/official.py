@@ -14,6 +14,7 @@ from icae.errors import AdapterError, InputError
 if TYPE_CHECKING:
     from icae.engine import Icae
     from icae.memory import Memory
+    from icae.model.icae import IcaeModel
     from icae.model.official import OfficialForm
 
 SAMPLE = (
@@ -89,14 +90,11 @@ def _imported(
     return {"adapter": str(output), "tensors": len(tensors), **_tried(model, loaded, memory)}
 
 
-def _tried(model: object, loaded: Icae, memory: Memory) -> dict[str, object]:
+def _tried(model: IcaeModel, loaded: Icae, memory: Memory) -> dict[str, object]:
     """What the adapter makes of the sample, and whether it is what the weights make."""
     import numpy as np
     import torch
 
-    from icae.model.icae import IcaeModel
-
-    assert isinstance(model, IcaeModel)
     spans = [span.tokens for span in memory.spans]
     ids = loaded.compressor.tokenize(SAMPLE).ids
     with torch.no_grad():

@@ -71,8 +71,7 @@ def upgrade(
     start, folder = time.perf_counter(), adapter_folder(model.adapter)
     name, own = read_info(folder).name, adapter_hash(folder)
     with _targets(memories or [], store) as targets:
-        old = [target for target in targets if target.made_by.adapter_hash != own]
-        lacking = [one.name for one in old if None in _sources(one)]
+        old, told, lacking = _chosen(targets, own)
         if lacking and store is None:
             raise InputError(
                 "Memories can be compressed again from their text alone, and some kept none.",
@@ -80,8 +79,6 @@ def upgrade(
                 expected="memories compressed without --no-source",
                 fix="Leave these out: the adapter that made them still reads them.",
             )
-        old = [one for one in old if one.name not in lacking]
-        told = [_figures(one, "_before", one.load()) for one in old]
         if old and not dry_run:
             _upgrade(old, told, model)
     payload = {
@@ -128,6 +125,23 @@ def _targets(paths: Sequence[Path], store: str | None) -> Iterator[list[Target]]
         ]
 
 
+def _chosen(
+    targets: Sequence[Target], own: str
+) -> tuple[list[Target], list[dict[str, Any]], list[str]]:
+    """The memories of other adapters, their figures, and the names of those without a text."""
+    old, told, lacking = [], [], []
+    for target in targets:
+        if target.made_by.adapter_hash == own:
+            continue
+        memory = target.load()
+        if any(document.source is None for document in memory.documents):
+            lacking.append(target.name)
+        else:
+            old.append(target)
+            told.append(_figures(target, "_before", memory))
+    return old, told, lacking
+
+
 def _change_file(path: Path, change: Callable[[Memory], Memory]) -> Memory:
     from icae.memory import locked
 
@@ -152,10 +166,6 @@ def _change_stored(
     new = functools.partial(NewMemory, memory=memory, settings=settings, replaces=record.key)
     store.add([new(name=name) for name in record.names])
     return memory
-
-
-def _sources(target: Target) -> list[str | None]:
-    return [document.source for document in target.load().documents]
 
 
 def _figures(target: Target, when: str, memory: Memory) -> dict[str, Any]:

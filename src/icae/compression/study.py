@@ -116,8 +116,8 @@ class Study:
         self.rate = form.learning_rate / 8 if rate is None else rate
         self.optimizer = torch.optim.Adam([self.moved], lr=self.rate, betas=(0.9, 0.95))
         order = np.random.default_rng(config.seed).permutation(len(lessons)).tolist()
-        self.held, self.learned = order[::HELD_OUT], order
-        self.learned = [i for i in order if i not in set(self.held)] or order
+        self.held = order[::HELD_OUT]
+        self.learned = [i for place, i in enumerate(order) if place % HELD_OUT] or order
         self.steps, self.history = 0, list[float]()
 
     @property
@@ -167,8 +167,9 @@ class Study:
             own = numbers[first : first + self.spans[i][1]]
             asked.append((own, [self.spans[i]], [task]))
         logits = self.form.task_logits(asked)
-        losses = [lesson.loss(own) for lesson, own in zip(lessons, logits, strict=False)]
-        scores = map(score_task, logits[len(lessons) :], tasks)
+        taught, back = logits[: len(lessons)], logits[len(lessons) :]
+        losses = [lesson.loss(own) for lesson, own in zip(lessons, taught, strict=True)]
+        scores = map(score_task, back, tasks)
         return losses + [score.loss_sum / score.labels for score in scores]
 
     def numbers(self) -> list[FloatArray]:
@@ -261,23 +262,12 @@ def study_memory(
     key = hashlib.sha256(told.encode() + text.ids.tobytes()).hexdigest()
     kept = _read(checkpoint, key)
     if kept is None:
-        writer = LessonWriter(
-            runtime=compressor.runtime,
-            tokenizer=compressor.tokenizer,
-            stop_ids=stop_ids,
-            length=config.length,
-        )
-        window = compressor.runtime.context_window // 2
-        lessons = []
-        for part in span_batches([len(own) for own in ids], bound=window):
-            lessons += writer.write(np.concatenate(ids[part]), questions, config.seed)
-    else:
-        lessons = kept_lessons(kept)
-    study = Study(compressor.runtime.form, spans, ids, lessons, config)
-    if kept is not None:
-        study.restore(kept)
-    else:
+        lessons = _written_lessons(compressor, stop_ids, ids, questions, config)
+        study = Study(compressor.runtime.form, spans, ids, lessons, config)
         study.look()
+    else:
+        study = Study(compressor.runtime.form, spans, ids, kept_lessons(kept), config)
+        study.restore(kept)
     while not study.over:
         study.step()
         if study.steps % config.every == 0 or study.steps == config.steps:
@@ -300,6 +290,27 @@ def study_memory(
     if checkpoint is not None:
         checkpoint.unlink(missing_ok=True)
     return studied, tuple(study.history)
+
+
+def _written_lessons(
+    compressor: Compressor,
+    stop_ids: Sequence[int],
+    ids: Sequence[TokenIds],
+    questions: Sequence[str],
+    config: StudyConfig,
+) -> list[Lesson]:
+    """Lessons about stretches of a text, given as its spans, that leave room in the window."""
+    writer = LessonWriter(
+        runtime=compressor.runtime,
+        tokenizer=compressor.tokenizer,
+        stop_ids=stop_ids,
+        length=config.length,
+    )
+    lessons: list[Lesson] = []
+    window = compressor.runtime.context_window // 2
+    for part in span_batches([len(own) for own in ids], bound=window):
+        lessons += writer.write(np.concatenate(ids[part]), questions, config.seed)
+    return lessons
 
 
 def _studied_text(memory: Memory) -> str:

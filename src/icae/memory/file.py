@@ -87,7 +87,8 @@ def parts(memory: MemoryContent) -> list[Buffer]:
     Raises:
         MemoryFileError: If it cannot be written.
     """
-    data: dict[str, list[Buffer]] = {name: [] for name in payload_tensors(memory)}
+    tensors = payload_tensors(memory)
+    data: dict[str, list[Buffer]] = {name: [] for name in tensors}
     digests: list[str] = []
     for span in memory.spans:
         assert isinstance(span.payload, ReadablePayload)
@@ -117,7 +118,7 @@ def parts(memory: MemoryContent) -> list[Buffer]:
         "header": header,
         "sha256": digest_of(f"{FORMAT}/{FORMAT_VERSION}", header, described, others),
     }
-    index = write_index(metadata, payload_tensors(memory) | described)
+    index = write_index(metadata, tensors | described)
     return [index, *(part for own in data.values() for part in own), *others.values()]
 
 

@@ -33,6 +33,7 @@ from transformers.utils import logging as hf_logging
 from icae.errors import BaseModelError
 from icae.model.around import body_of
 from icae.model.base_files import (
+    BASE_NAMES,
     DEFAULT_BASE,
     DEFAULT_HUB_ID,
     converted_folder,
@@ -282,7 +283,7 @@ def _loading(base: str) -> Iterator[None]:
         raise BaseModelError(
             f"Cannot load the base model {base}.",
             got="code of its own" if remote else lines[0],
-            expected=f"{DEFAULT_BASE}, a folder with a causal LM, or a Hugging Face hub id",
+            expected=BASE_NAMES,
             fix=fix,
         ) from error
 

@@ -25,6 +25,9 @@ DEFAULT_BASE = "smollm2-135m-instruct"
 TRUST = "ICAE_TRUST_REMOTE_CODE"
 """Name of the environment variable that is 1 where code beside weights may run."""
 
+BASE_NAMES = f"{DEFAULT_BASE}, a folder with a causal LM, or a Hugging Face hub id"
+"""What a base model can be named by, for messages."""
+
 DEFAULT_HUB_ID = "HuggingFaceTB/SmolLM2-135M-Instruct"
 
 

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from icae.errors import AdapterError, BaseModelError, IcaeError, InputError
-from icae.model.base_files import DEFAULT_BASE
+from icae.model.base_files import BASE_NAMES
 
 BASE_FILES = ("*.json", "*.safetensors", "*.jinja")
 """Files of a base model that are downloaded."""
@@ -40,8 +40,7 @@ def base_snapshot(name: str, patterns: Sequence[str] = BASE_FILES) -> Path:
     Raises:
         BaseModelError: If it cannot be had.
     """
-    expected = f"{DEFAULT_BASE}, a folder with a causal LM, or a Hugging Face hub id"
-    with _explained(BaseModelError, f"Cannot load the base model {name}.", expected):
+    with _explained(BaseModelError, f"Cannot load the base model {name}.", BASE_NAMES):
         return _snapshot(name, patterns)
 
 
