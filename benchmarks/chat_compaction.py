@@ -36,7 +36,7 @@ from icae.compression import folding
 from icae.config.checkout import commit
 from icae.decode.conversation import Conversation
 from icae.decode.torch import TorchRuntime
-from icae.engine import Icae
+from icae.engine import Engine
 from icae.evals.metadata import hardware, model_record
 from icae.memory import Memory
 from icae.model import render_prompt, tokenize
@@ -88,7 +88,7 @@ class Told:
     facts: list[Known]
 
 
-def known(engine: Icae, memory: Memory, history: Sequence[Turn], fact: Fact) -> Known:
+def known(engine: Engine, memory: Memory, history: Sequence[Turn], fact: Fact) -> Known:
     """Weigh the words that may answer, behind what `ask` reads."""
     engine.ask(memory, fact.question, history=history, max_new_tokens=1)
     last = engine.runtime._last
@@ -112,7 +112,7 @@ def known(engine: Icae, memory: Memory, history: Sequence[Turn], fact: Fact) -> 
     return Known(right=losses[0] == min(losses), loss=losses[0])
 
 
-def first_token(engine: Icae, memory: Memory, history: Sequence[Turn], question: str) -> float:
+def first_token(engine: Engine, memory: Memory, history: Sequence[Turn], question: str) -> float:
     """Seconds to the first token when nothing was read before."""
     kept, engine.runtime._last = engine.runtime._last, None
     answer = engine.ask(memory, question, history=history, max_new_tokens=1)
@@ -125,7 +125,7 @@ def lead_conversation(
 ) -> Told:
     """Lead a new conversation and ask its facts at the end."""
     engine = told.reader
-    assert isinstance(engine, Icae)
+    assert isinstance(engine, Engine)
     engine.runtime._last = None
     positions, slots, compactions = [], [], []
     for number, (said, replied) in enumerate(turns, start=1):
@@ -145,7 +145,13 @@ def lead_conversation(
 
 
 def _compact(
-    engine: Icae, told: Conversation, said: str, before: Sequence[Turn], number: int, *, every: int
+    engine: Engine,
+    told: Conversation,
+    said: str,
+    before: Sequence[Turn],
+    number: int,
+    *,
+    every: int,
 ) -> Compaction:
     start = time.perf_counter()
     told.compact(said)
@@ -170,7 +176,7 @@ def forget(runtime: TorchRuntime, *_: Any) -> None:
 
 
 def in_every_way(
-    engine: Icae,
+    engine: Engine,
     turns: Sequence[Turn],
     facts: Sequence[Fact],
     options: argparse.Namespace,

@@ -29,7 +29,7 @@ from pathlib import Path
 import icae
 from icae.config.checkout import commit
 from icae.decode.kv_file import load_kv, store_kv
-from icae.engine import Icae
+from icae.engine import Engine
 from icae.evals.metadata import hardware
 from icae.memory import Memory
 
@@ -41,7 +41,7 @@ AGAIN = "Who wrote the proposal?"
 class Stored:
     """A memory of one form in a file, and the engine that reads it."""
 
-    def __init__(self, engine: Icae, text: str, path: Path, *, cached: bool) -> None:
+    def __init__(self, engine: Engine, text: str, path: Path, *, cached: bool) -> None:
         self.engine, self.path, self.cached = engine, path, cached
         self.memory = engine.compress(text, ratio=4, verify=False)
         self.memory.save(path)

@@ -30,7 +30,7 @@ from icae.compression.adaptive import FidelityPolicy
 from icae.compression.refinement import RefineConfig
 from icae.config.checkout import commit
 from icae.data.corpus import read_corpus
-from icae.engine import Icae
+from icae.engine import Engine
 from icae.evals.metadata import hardware, model_record
 from icae.memory import Memory
 
@@ -171,7 +171,7 @@ def figures_by_kind(document: MixedDocument, memory: Memory) -> dict[str, dict[s
     return found
 
 
-def measure(engine: Icae, document: MixedDocument, policy: FidelityPolicy) -> dict[str, Any]:
+def measure(engine: Engine, document: MixedDocument, policy: FidelityPolicy) -> dict[str, Any]:
     """Compress, save, load, write back, and count what came back."""
     begin, said = time.perf_counter(), [0.0]
 

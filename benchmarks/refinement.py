@@ -32,7 +32,7 @@ import torch
 import icae
 from icae.compression.compressor import readable
 from icae.compression.refinement import RefineConfig, RefineTask, refine
-from icae.engine import Icae
+from icae.engine import Engine
 from icae.evals.metadata import hardware
 from icae.model.adapted_decoder import layers_of
 
@@ -76,7 +76,7 @@ def main() -> None:
     print(json.dumps(measure(engine, options), indent=2))
 
 
-def measure(engine: Icae, options: argparse.Namespace) -> dict[str, Any]:
+def measure(engine: Engine, options: argparse.Namespace) -> dict[str, Any]:
     """All figures."""
     model, compressor = engine.runtime.model, engine.compressor
     weights = sum(p.numel() for layer in layers_of(model.decoder) for p in layer.parameters())

@@ -4,7 +4,7 @@ python benchmarks/store.py --texts corpus.jsonl.xz [--documents 1000] [--sample 
 
 One run measures, on one machine:
 
-- encoding: texts of about 512 tokens through `icae.Icae.compress` (4x, fidelity measured,
+- encoding: texts of about 512 tokens through `icae.Engine.compress` (4x, fidelity measured,
   as `icae store add` does it), wall time a document;
 - add: memories of the same shape with random slots, each in its own durable transaction;
 - add in batches: the same memories, 50 a transaction, into a second store;

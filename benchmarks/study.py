@@ -26,7 +26,7 @@ import torch
 import icae
 from icae.compression.lessons import LessonWriter
 from icae.compression.study import StudyConfig
-from icae.engine import Icae
+from icae.engine import Engine
 from icae.evals.text_metrics import token_f1
 from icae.memory import Memory
 from icae.model import token_kl
@@ -45,7 +45,7 @@ def documents(path: Path, questions: int, longest: int) -> Iterator[tuple[str, l
         yield text, found[text][:questions]
 
 
-def f1(engine: Icae, memory: Memory, rows: Sequence[Any]) -> float:
+def f1(engine: Engine, memory: Memory, rows: Sequence[Any]) -> float:
     """Mean F1 of the answers from a memory."""
     answers = engine.ask_many([(memory, row["prompt"]) for row in rows], max_new_tokens=24)
     found = [
@@ -55,7 +55,7 @@ def f1(engine: Icae, memory: Memory, rows: Sequence[Any]) -> float:
     return round(float(np.mean(found)), 3)
 
 
-def divergence(engine: Icae, full: Memory, memory: Memory, tasks: Sequence[DecoderTask]) -> float:
+def divergence(engine: Engine, full: Memory, memory: Memory, tasks: Sequence[DecoderTask]) -> float:
     """Mean KL(full text || memory) of answers, nats per token."""
     both = [
         engine.runtime.logits_behind(engine.decoder.asked(own), tasks) for own in (full, memory)
@@ -67,7 +67,7 @@ def divergence(engine: Icae, full: Memory, memory: Memory, tasks: Sequence[Decod
     return round(float(np.mean(found)), 3)
 
 
-def measure(engine: Icae, text: str, rows: Sequence[Any], options: Any) -> dict[str, Any]:
+def measure(engine: Engine, text: str, rows: Sequence[Any], options: Any) -> dict[str, Any]:
     """Figures of one document."""
     full, memory = engine.verbatim(text), engine.compress(text, ratio=options.ratio)
     writer = LessonWriter(

@@ -21,7 +21,7 @@ from icae.data.documents import read_document
 HERE = Path(__file__).parent
 
 
-def show_memory(console: Console, engine: icae.Icae, memory: icae.Memory, seconds: float) -> None:
+def show_memory(console: Console, engine: icae.Engine, memory: icae.Memory, seconds: float) -> None:
     """Print tokens, slots, KV bytes and the fidelity of the best and worst spans."""
     full, slots = engine.kv_bytes(memory.tokens), engine.kv_bytes(memory.slot_count)
     console.print(
@@ -44,7 +44,7 @@ def show_memory(console: Console, engine: icae.Icae, memory: icae.Memory, second
         )
 
 
-def show_reconstruction(console: Console, engine: icae.Icae, memory: icae.Memory) -> None:
+def show_reconstruction(console: Console, engine: icae.Engine, memory: icae.Memory) -> None:
     """Write one span back by greedy decoding, beside the original."""
     best = max(range(len(memory.spans)), key=lambda i: memory.spans[i].fidelity or 0.0)
     made = engine.reconstruct(memory, spans=[best])[0]
@@ -56,7 +56,7 @@ def show_reconstruction(console: Console, engine: icae.Icae, memory: icae.Memory
 
 
 def show_answers(
-    console: Console, engine: icae.Icae, memory: icae.Memory, text: str, questions: list[str]
+    console: Console, engine: icae.Engine, memory: icae.Memory, text: str, questions: list[str]
 ) -> None:
     """Ask each question from the memory and from the full text."""
     table = Table("question", "reads", "positions", "KV MB", "s", "answer", show_lines=True)

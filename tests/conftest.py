@@ -219,7 +219,7 @@ def build_engine(
     def build(
         *, adapter_hash: str = "a" * 64, own_tokenizer: Any = tokenizer, **config: Any
     ) -> Any:
-        from icae.engine import Icae
+        from icae.engine import Engine
         from icae.memory import Provenance
         from icae.memory.provenance import KEY_VALUE_DTYPE
         from icae.model.decoder import key_value_shape
@@ -238,7 +238,7 @@ def build_engine(
             key_values=key_value_shape(model.decoder) if in_pairs else None,
             slot_dtype=KEY_VALUE_DTYPE if in_pairs else "float32",
         )
-        return Icae(model, info, own_tokenizer, provenance)
+        return Engine(model, info, own_tokenizer, provenance)
 
     return build
 

@@ -54,7 +54,7 @@ def ask_both(setting: Setting) -> dict[str, Any]:
     }
 
 
-def questions(setting: Setting, engine: api.Icae) -> list[Request]:
+def questions(setting: Setting, engine: api.Engine) -> list[Request]:
     """Questions about words of several passages of the document."""
     text = setting.text(setting.sizes.document)
     size = len(text) // PASSAGES
@@ -75,7 +75,7 @@ def questions(setting: Setting, engine: api.Icae) -> list[Request]:
 
 
 @torch.inference_mode()
-def gap(engine: api.Icae, request: Request, written: tuple[int, ...], other: int) -> float:
+def gap(engine: api.Engine, request: Request, written: tuple[int, ...], other: int) -> float:
     """How much less likely a token is than the best one, in nats, behind what was written."""
     runtime = engine.runtime
     prompt = np.append(request.prompt_ids, np.asarray(written, dtype=np.int64))

@@ -84,7 +84,7 @@ class Setting:
         self.sizes, self.folder, self.dtype = sizes, folder, dtype
 
     @cached_property
-    def engine(self) -> api.Icae:
+    def engine(self) -> api.Engine:
         return api.load(device="cpu", dtype=self.dtype)
 
     @cached_property

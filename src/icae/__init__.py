@@ -13,7 +13,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Conversation",
-    "Icae",
+    "Engine",
     "IcaeError",
     "Memory",
     "Reader",
@@ -29,14 +29,14 @@ __all__ = [
 if TYPE_CHECKING:
     from icae.decode.conversation import Conversation
     from icae.decode.reader import Reader
-    from icae.engine import Icae, ask, compress, load, reconstruct
+    from icae.engine import Engine, ask, compress, load, reconstruct
     from icae.errors import IcaeError
     from icae.memory import Memory, locked
     from icae.opening import open_reader
 
 _HOME = {
     "Conversation": "icae.decode.conversation",
-    "Icae": "icae.engine",
+    "Engine": "icae.engine",
     "ask": "icae.engine",
     "compress": "icae.engine",
     "load": "icae.engine",

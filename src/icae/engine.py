@@ -53,7 +53,7 @@ from icae.model.key_values import KeyValueModel
 from icae.model.self_check import checked_base
 
 
-class Icae(Reader):
+class Engine(Reader):
     """A loaded base model with its adapter: a `Reader` that also writes. Make one with `load`.
 
     Args:
@@ -98,13 +98,15 @@ class Icae(Reader):
             teachers=TeacherWriter(decoder=model.decoder, tokenizer=tokenizer),
         )
 
-    def answering_in(self, decoder: Runtime) -> Icae:
+    def answering_in(self, decoder: Runtime) -> Engine:
         """The same model, with memories read by another runtime.
 
         Args:
             decoder: What answers: the same base model, in a vLLM server for example.
         """
-        return Icae(self.runtime.model, self.info, self.tokenizer, self.provenance, decoder=decoder)
+        return Engine(
+            self.runtime.model, self.info, self.tokenizer, self.provenance, decoder=decoder
+        )
 
     def compress(
         self,
@@ -299,7 +301,7 @@ def load(
     base: str | None = None,
     device: str | None = None,
     dtype: str | None = None,
-) -> Icae:
+) -> Engine:
     """Load an adapter and its base model.
 
     Args:
@@ -348,31 +350,31 @@ def load(
         key_values=key_value_shape(decoder) if in_pairs else None,
         slot_dtype=KEY_VALUE_DTYPE if in_pairs else plain,
     )
-    loaded = Icae(model, info, tokenizer, provenance)
+    loaded = Engine(model, info, tokenizer, provenance)
     if other:
         require_readable(loaded.compressor, info)
     return loaded
 
 
 @functools.lru_cache(maxsize=2)
-def _loaded(folder: Path) -> Icae:
+def _loaded(folder: Path) -> Engine:
     return load(folder)
 
 
-def _maker_of(memory: Memory) -> Icae:
+def _maker_of(memory: Memory) -> Engine:
     return _loaded(adapter_folder(None, memory.provenance))
 
 
 def compress(text: str, *, ratio: float | None = None, name: str = "text") -> Memory:
-    """`Icae.compress` with the default adapter, loaded on first use and kept."""
+    """`Engine.compress` with the default adapter, loaded on first use and kept."""
     return _loaded(adapter_folder(None)).compress(text, ratio=ratio, name=name)
 
 
 def ask(memory: Memory, question: str, *, max_new_tokens: int = 128) -> Answer:
-    """`Icae.ask` with the adapter in the package that made the memory, loaded and kept."""
+    """`Engine.ask` with the adapter in the package that made the memory, loaded and kept."""
     return _maker_of(memory).ask(memory, question, max_new_tokens=max_new_tokens)
 
 
 def reconstruct(memory: Memory, *, spans: Sequence[int] | None = None) -> list[Reconstruction]:
-    """`Icae.reconstruct` with the adapter in the package that made the memory."""
+    """`Engine.reconstruct` with the adapter in the package that made the memory."""
     return _maker_of(memory).reconstruct(memory, spans=spans)

@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from icae.decode.runtime import Runtime
     from icae.decode.vllm.client import VllmAddress
     from icae.decode.vllm.runtime import VllmRuntime
-    from icae.engine import Icae
+    from icae.engine import Engine
     from icae.memory.provenance import SlotDtype
     from icae.model.fast_tokenizer import FastTokenizer
 
@@ -153,7 +153,7 @@ def _prefers_llamacpp(device: str | None) -> bool:
 
 def _open_torch(
     adapter: str | Path | None, *, base: str | None, device: str | None, dtype: str | None
-) -> Icae:
+) -> Engine:
     from icae.engine import load
 
     return load(adapter, base=base, device=device, dtype=dtype)

@@ -27,7 +27,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 
 @pytest.fixture(scope="session")
-def engine() -> api.Icae:
+def engine() -> api.Engine:
     """SmolLM2-135M with the shipped adapter, in float32."""
     return api.load(device="cpu", dtype="float32")
 

@@ -59,12 +59,12 @@ print(json.dumps({"start": start, "peak": peak(), "slots": memory.slot_count}))
 
 
 @pytest.fixture(scope="module")
-def memory(engine: api.Icae) -> Any:
+def memory(engine: api.Engine) -> Any:
     """The paragraph at 4x."""
     return engine.compress(TEXT, ratio=4, name="lighthouse.txt")
 
 
-def test_a_paragraph_takes_a_quarter_of_its_tokens(engine: api.Icae, memory: Any) -> None:
+def test_a_paragraph_takes_a_quarter_of_its_tokens(engine: api.Engine, memory: Any) -> None:
     tokens = engine.count_tokens(TEXT)
 
     assert memory.tokens == tokens
@@ -74,7 +74,7 @@ def test_a_paragraph_takes_a_quarter_of_its_tokens(engine: api.Icae, memory: Any
 
 @pytest.mark.parametrize(("ratio", "margin"), [(2.0, 0.1), (4.0, 0.02)])
 def test_slots_beat_the_slots_of_another_span(
-    engine: api.Icae, document: Path, ratio: float, margin: float
+    engine: api.Engine, document: Path, ratio: float, margin: float
 ) -> None:
     """The slots themselves carry the text: chance is what the decoder guesses without them."""
     text = document.read_text(encoding="utf-8")
@@ -91,7 +91,7 @@ def test_slots_beat_the_slots_of_another_span(
     assert own > foreign + margin, (own, foreign)
 
 
-def test_slots_have_the_scale_of_input_embeddings(engine: api.Icae, memory: Any) -> None:
+def test_slots_have_the_scale_of_input_embeddings(engine: api.Engine, memory: Any) -> None:
     if engine.config.memory != "embeddings":
         pytest.skip("the slots of the default adapter are keys and values")
     table = engine.runtime.model.decoder.get_input_embeddings().weight.detach().numpy()
@@ -100,7 +100,7 @@ def test_slots_have_the_scale_of_input_embeddings(engine: api.Icae, memory: Any)
     assert 0.2 < ratio < 5
 
 
-def test_a_question_is_answered_from_the_memory(engine: api.Icae, memory: Any) -> None:
+def test_a_question_is_answered_from_the_memory(engine: api.Engine, memory: Any) -> None:
     question, config = "What is this text about?", engine.config
     answer = engine.ask(memory, question, max_new_tokens=16)
 
@@ -111,7 +111,7 @@ def test_a_question_is_answered_from_the_memory(engine: api.Icae, memory: Any) -
     assert answer.prompt_tokens == memory.slot_count + around + prompt
 
 
-def test_every_span_is_written_back_in_full_length(engine: api.Icae, memory: Any) -> None:
+def test_every_span_is_written_back_in_full_length(engine: api.Engine, memory: Any) -> None:
     made = engine.reconstruct(memory, spans=[0])
 
     assert len(made[0].token_ids) == memory.spans[0].tokens
@@ -136,7 +136,7 @@ def test_compressing_and_asking_stays_under_a_gibibyte_and_a_half(
     assert measured["peak"] < 1.5 * GIB
 
 
-def test_lora_off_equals_the_base_logits_bit_for_bit(engine: api.Icae) -> None:
+def test_lora_off_equals_the_base_logits_bit_for_bit(engine: api.Engine) -> None:
     import torch
 
     from icae.model import load_decoder
@@ -152,7 +152,7 @@ def test_lora_off_equals_the_base_logits_bit_for_bit(engine: api.Icae) -> None:
             assert torch.equal(encoder(input_ids=ids).logits, base)
 
 
-def test_recorded_hashes_are_those_of_what_was_loaded(engine: api.Icae) -> None:
+def test_recorded_hashes_are_those_of_what_was_loaded(engine: api.Engine) -> None:
     tokenizer = load_tokenizer(DEFAULT_BASE)
     recorded = tokenizer_hash(tokenizer)
     tokenizer.name_or_path = "elsewhere"
@@ -161,7 +161,7 @@ def test_recorded_hashes_are_those_of_what_was_loaded(engine: api.Icae) -> None:
     assert weight_hash(engine.runtime.model.decoder) == engine.info.base_hash
 
 
-def test_plan_is_what_the_paragraph_really_takes(engine: api.Icae, memory: Any) -> None:
+def test_plan_is_what_the_paragraph_really_takes(engine: api.Engine, memory: Any) -> None:
     sizes = ModelSizes.of_file(config_file(DEFAULT_BASE))
     workload = Workload(
         documents=1,

@@ -39,13 +39,13 @@ main()
 
 
 @pytest.fixture(scope="module")
-def engine() -> api.Icae:
+def engine() -> api.Engine:
     """SmolLM2-135M in float32 with the adapter whose memories are embeddings."""
     return api.load(EMBEDDINGS, device="cpu", dtype="float32")
 
 
 @pytest.fixture(scope="module")
-def memory_file(engine: api.Icae, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def memory_file(engine: api.Engine, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("memories") / "lighthouse.icae"
     engine.compress(TEXT, ratio=4, verify=False).save(path)
     return path
@@ -83,13 +83,13 @@ def test_an_answer_from_a_cached_memory_needs_neither_torch_nor_much_memory(
 
 
 @pytest.fixture(scope="module")
-def key_values() -> api.Icae:
+def key_values() -> api.Engine:
     """SmolLM2-135M in float32 with the adapter whose memories are keys and values."""
     return api.load(KEY_VALUES, device="cpu", dtype="float32")
 
 
 def test_keys_and_values_are_answered_from_as_in_torch_and_without_it(
-    key_values: api.Icae, tmp_path: Path
+    key_values: api.Engine, tmp_path: Path
 ) -> None:
     from icae.opening import open_llamacpp
 
@@ -109,7 +109,7 @@ def test_keys_and_values_are_answered_from_as_in_torch_and_without_it(
     assert told["heavy"] == []
 
 
-def test_both_runtimes_answer_alike(engine: api.Icae, memory_file: Path) -> None:
+def test_both_runtimes_answer_alike(engine: api.Engine, memory_file: Path) -> None:
     import torch
 
     from icae.decode.prefix import Prefix
@@ -136,7 +136,7 @@ def test_both_runtimes_answer_alike(engine: api.Icae, memory_file: Path) -> None
 
 
 def test_the_tokenizer_without_transformers_gives_the_same_ids(
-    engine: api.Icae, document: Path
+    engine: api.Engine, document: Path
 ) -> None:
     from icae.model import tokenize, tokenizer_hash
     from icae.model.fast_tokenizer import FastTokenizer

@@ -111,7 +111,7 @@ def _wait(address: str, *, alive: Callable[[], bool] = lambda: True) -> None:
 
 
 @pytest.fixture(scope="module")
-def memory(engine: api.Icae) -> Memory:
+def memory(engine: api.Engine) -> Memory:
     """Slots of a document and verbatim tokens of another."""
     slots = engine.compress(TEXT, ratio=2, name="pep-0347", verify=False)
     return slots + engine.verbatim("The meeting was moved to Thursday, 14 May.", name="note")
@@ -135,7 +135,7 @@ def prefix_cache(url: str) -> dict[str, float]:
 
 
 def test_the_server_writes_the_same_greedy_tokens_as_torch(
-    engine: api.Icae, memory: Memory, reader: Any
+    engine: api.Engine, memory: Memory, reader: Any
 ) -> None:
     pieces: list[str] = []
     for question in QUESTIONS:
@@ -170,7 +170,7 @@ def test_a_second_question_finds_the_memory_in_the_cache_and_another_user_does_n
 
 
 def test_the_command_line_asks_the_server(
-    url: str, memory: Memory, engine: api.Icae, tmp_path: Path
+    url: str, memory: Memory, engine: api.Engine, tmp_path: Path
 ) -> None:
     memory.save(tmp_path / "pep.icae")
     command = ["-m", "icae.cli.app", "ask", str(tmp_path / "pep.icae"), QUESTIONS[0]]
@@ -207,7 +207,9 @@ def test_refusals_of_the_server_say_what_to_do(url: str, memory: Memory, reader:
         open_vllm(VllmAddress(url=url, model="no-such-model"))
 
 
-def test_spans_are_written_back_as_by_torch(engine: api.Icae, memory: Memory, reader: Any) -> None:
+def test_spans_are_written_back_as_by_torch(
+    engine: api.Engine, memory: Memory, reader: Any
+) -> None:
     made = reader.reconstruct(memory, spans=[0, 1])
 
     expected = engine.reconstruct(memory, spans=[0, 1])
@@ -215,7 +217,7 @@ def test_spans_are_written_back_as_by_torch(engine: api.Icae, memory: Memory, re
 
 
 def test_many_answers_and_the_full_context_are_the_same_too(
-    engine: api.Icae, memory: Memory, reader: Any
+    engine: api.Engine, memory: Memory, reader: Any
 ) -> None:
     asked = [(memory, QUESTIONS[0]), (TEXT[:600], QUESTIONS[0]), (memory, QUESTIONS[2])]
 
@@ -230,7 +232,7 @@ def test_many_answers_and_the_full_context_are_the_same_too(
 
 
 def test_the_gateway_compresses_and_the_server_answers_its_clients(
-    url: str, engine: api.Icae, serving: Callable[..., Any], tmp_path: Path
+    url: str, engine: api.Engine, serving: Callable[..., Any], tmp_path: Path
 ) -> None:
     expected = [
         engine.ask(engine.compress(TEXT, ratio=2), question, max_new_tokens=8).text

@@ -7,11 +7,11 @@ from typing import Any
 
 from icae.compression import folding
 from icae.decode.torch import TorchRuntime
-from icae.engine import Icae
+from icae.engine import Engine
 
 
 def test_each_way_leads_the_same_conversation_and_leaves_the_library_as_it_was(
-    build_engine: Callable[..., Icae], benchmark_script: Callable[[str], Any]
+    build_engine: Callable[..., Engine], benchmark_script: Callable[[str], Any]
 ) -> None:
     script = benchmark_script("chat_compaction")
     engine = build_engine(memory="key-values", framing="between", objective_tokens=2)

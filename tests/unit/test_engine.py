@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from icae.engine import Icae
+from icae.engine import Engine
 from icae.errors import ConfigError, IncompatibleMemoryError, InputError
 from icae.memory import Memory, hash_token_ids
 from icae.model import render_prompt, tokenize
@@ -32,7 +32,9 @@ def assert_tiles(memory: Memory, text: str) -> None:
 
 @pytest.mark.parametrize("text", [TEXT, UNICODE, "a", " x ", "🙂", "\ud7ff\ufffd\x00"])
 @pytest.mark.parametrize("ratio", [1.0, 2.5, 4.0, 100.0])
-def test_compress_tiles_tokens_characters_and_slots(engine: Icae, text: str, ratio: float) -> None:
+def test_compress_tiles_tokens_characters_and_slots(
+    engine: Engine, text: str, ratio: float
+) -> None:
     memory = engine.compress(text, ratio=ratio)
 
     assert_tiles(memory, text)
@@ -45,12 +47,12 @@ def test_compress_tiles_tokens_characters_and_slots(engine: Icae, text: str, rat
 
 @pytest.mark.parametrize("span_length", [1, 2, 3, 5])
 def test_spans_that_end_inside_a_character_still_tile(
-    build_engine: Callable[..., Icae], span_length: int
+    build_engine: Callable[..., Engine], span_length: int
 ) -> None:
     assert_tiles(build_engine(span_length=span_length).compress(UNICODE, ratio=2), UNICODE)
 
 
-def test_a_memory_records_what_it_was_made_of(engine: Icae) -> None:
+def test_a_memory_records_what_it_was_made_of(engine: Engine) -> None:
     memory = engine.compress(UNICODE, ratio=2, name="notes.txt")
     (document,) = memory.documents
     ids = tokenize(engine.tokenizer, UNICODE)
@@ -65,7 +67,7 @@ def test_a_memory_records_what_it_was_made_of(engine: Icae) -> None:
 
 
 def test_slots_of_a_long_text_are_those_of_its_spans_alone(
-    engine: Icae, monkeypatch: pytest.MonkeyPatch
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     memory = engine.compress(TEXT, ratio=4)
     ids = tokenize(engine.tokenizer, TEXT)
@@ -82,7 +84,7 @@ def test_slots_of_a_long_text_are_those_of_its_spans_alone(
     assert seen == [(min(2 * i, spans), spans) for i in range(1, (spans + 1) // 2 + 1)]
 
 
-def test_fidelity_is_measured_unless_told_otherwise(engine: Icae) -> None:
+def test_fidelity_is_measured_unless_told_otherwise(engine: Engine) -> None:
     measured = engine.compress(TEXT, ratio=4)
     unmeasured = engine.compress(TEXT, ratio=4, verify=False)
 
@@ -93,18 +95,18 @@ def test_fidelity_is_measured_unless_told_otherwise(engine: Icae) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "  \n\t"])
-def test_blank_text_is_refused(engine: Icae, text: str) -> None:
+def test_blank_text_is_refused(engine: Engine, text: str) -> None:
     with pytest.raises(InputError, match="nothing to compress"):
         engine.compress(text)
 
 
 @pytest.mark.parametrize("ratio", [0.25, 0])
-def test_a_ratio_below_one_is_refused(engine: Icae, ratio: float) -> None:
+def test_a_ratio_below_one_is_refused(engine: Engine, ratio: float) -> None:
     with pytest.raises(ConfigError, match="tokens per slot"):
         engine.compress(TEXT, ratio=ratio)
 
 
-def test_an_answer_counts_what_it_read_and_wrote(engine: Icae) -> None:
+def test_an_answer_counts_what_it_read_and_wrote(engine: Engine) -> None:
     memory = engine.compress(TEXT, ratio=4)
     pieces: list[str] = []
     answer = engine.ask(memory, "Who ran?", max_new_tokens=6, on_text=pieces.append)
@@ -118,7 +120,7 @@ def test_an_answer_counts_what_it_read_and_wrote(engine: Icae) -> None:
     assert engine.ask(memory, "Who ran?", max_new_tokens=6).text == answer.text
 
 
-def test_the_answer_is_the_runtimes_behind_the_instruction_token(engine: Icae) -> None:
+def test_the_answer_is_the_runtimes_behind_the_instruction_token(engine: Engine) -> None:
     from icae.decode.prefix import Prefix
 
     memory = engine.compress(TEXT, ratio=4)
@@ -133,7 +135,7 @@ def test_the_answer_is_the_runtimes_behind_the_instruction_token(engine: Icae) -
 
 
 def test_stop_tokens_are_the_tokenizers_and_the_generation_configs(
-    build_engine: Callable[..., Icae], build_decoder: Callable[..., Any], tokenizer: Any
+    build_engine: Callable[..., Engine], build_decoder: Callable[..., Any], tokenizer: Any
 ) -> None:
     end = tokenizer.eos_token_id
     for of_model, expected in ((None, {end}), (7, {7, end}), ([7, 8], {7, 8, end})):
@@ -155,7 +157,7 @@ def test_stop_tokens_are_the_tokenizers_and_the_generation_configs(
 
 
 def test_an_answer_that_the_model_ends_is_finished(
-    engine: Icae, build_engine: Callable[..., Icae], build_decoder: Callable[..., Any]
+    engine: Engine, build_engine: Callable[..., Engine], build_decoder: Callable[..., Any]
 ) -> None:
     prompt = render_prompt(engine.tokenizer, "the thing\n\nWho?")
     written = engine.runtime.generate(None, prompt, max_new_tokens=5, stop_ids=()).token_ids
@@ -169,7 +171,7 @@ def test_an_answer_that_the_model_ends_is_finished(
     assert answer.text == ""
 
 
-def test_asking_the_text_reads_all_of_it(engine: Icae) -> None:
+def test_asking_the_text_reads_all_of_it(engine: Engine) -> None:
     answer = engine.ask_text(TEXT, "Who ran?", max_new_tokens=4)
     prompt = render_prompt(engine.tokenizer, f"{TEXT}\n\nWho ran?")
 
@@ -180,7 +182,7 @@ def test_asking_the_text_reads_all_of_it(engine: Icae) -> None:
 
 
 def test_asking_the_text_again_puts_it_before_the_first_turn(
-    engine: Icae, monkeypatch: pytest.MonkeyPatch
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[list[int]] = []
     generate = engine.runtime.generate
@@ -201,7 +203,7 @@ def test_asking_the_text_again_puts_it_before_the_first_turn(
 
 
 @pytest.mark.parametrize("question", ["", " \n"])
-def test_a_blank_question_is_refused(engine: Icae, question: str) -> None:
+def test_a_blank_question_is_refused(engine: Engine, question: str) -> None:
     memory = engine.compress("the thing", ratio=4)
 
     with pytest.raises(InputError, match="question is blank"):
@@ -212,7 +214,7 @@ def test_a_blank_question_is_refused(engine: Icae, question: str) -> None:
         engine.ask_text("the thing", question, history=[("Who?", "Me.")])
 
 
-def test_what_does_not_fit_the_context_window_is_refused(engine: Icae) -> None:
+def test_what_does_not_fit_the_context_window_is_refused(engine: Engine) -> None:
     memory = engine.compress(TEXT, ratio=4)
     question = len(render_prompt(engine.tokenizer, "Who?"))
     room = 256 - (memory.slot_count + 1 + question)
@@ -227,7 +229,7 @@ def test_what_does_not_fit_the_context_window_is_refused(engine: Icae) -> None:
     assert "Leave --full-context out" in str(caught.value.fix)
 
 
-def test_reconstructions_have_the_lengths_of_their_spans(engine: Icae) -> None:
+def test_reconstructions_have_the_lengths_of_their_spans(engine: Engine) -> None:
     memory = engine.compress(TEXT, ratio=4)
     seen: list[tuple[int, int]] = []
 
@@ -240,7 +242,7 @@ def test_reconstructions_have_the_lengths_of_their_spans(engine: Icae) -> None:
     assert seen[-1] == (len(memory.spans), len(memory.spans))
 
 
-def test_spans_are_reconstructed_in_the_order_asked_for(engine: Icae) -> None:
+def test_spans_are_reconstructed_in_the_order_asked_for(engine: Engine) -> None:
     memory = engine.compress(TEXT, ratio=4)
     every = engine.reconstruct(memory)
 
@@ -253,7 +255,7 @@ def test_spans_are_reconstructed_in_the_order_asked_for(engine: Icae) -> None:
 
 
 def test_the_exact_prefix_is_the_share_of_leading_tokens(
-    engine: Icae, monkeypatch: pytest.MonkeyPatch
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     memory = engine.compress("the thing is", ratio=4)
     true = tokenize(engine.tokenizer, "the thing is")
@@ -268,7 +270,7 @@ def test_the_exact_prefix_is_the_share_of_leading_tokens(
     assert shares == [0.0, 3 / len(true), 1.0]
 
 
-def test_without_the_source_there_is_nothing_to_compare_with(engine: Icae) -> None:
+def test_without_the_source_there_is_nothing_to_compare_with(engine: Engine) -> None:
     memory = engine.compress(TEXT, ratio=4)
     bare = engine.reconstruct(memory.without_source())
 
@@ -276,7 +278,7 @@ def test_without_the_source_there_is_nothing_to_compare_with(engine: Icae) -> No
     assert [r.token_ids for r in bare] == [r.token_ids for r in engine.reconstruct(memory)]
 
 
-def test_two_memories_are_asked_as_one(engine: Icae) -> None:
+def test_two_memories_are_asked_as_one(engine: Engine) -> None:
     first, second = engine.compress(TEXT, ratio=4), engine.compress(UNICODE, ratio=2, name="b")
     both = first + second
 
@@ -290,7 +292,7 @@ def test_two_memories_are_asked_as_one(engine: Icae) -> None:
 
 
 def test_a_memory_of_another_adapter_is_refused(
-    engine: Icae, build_engine: Callable[..., Icae]
+    engine: Engine, build_engine: Callable[..., Engine]
 ) -> None:
     foreign = build_engine(adapter_hash="f" * 64).compress(TEXT, ratio=4)
 
@@ -303,7 +305,7 @@ def test_a_memory_of_another_adapter_is_refused(
         engine.compress(TEXT) + foreign
 
 
-def test_a_memory_in_another_precision_is_refused(engine: Icae) -> None:
+def test_a_memory_in_another_precision_is_refused(engine: Engine) -> None:
     memory = engine.compress(TEXT, ratio=4)
     other = dataclasses.replace(
         memory, provenance=dataclasses.replace(memory.provenance, slot_dtype="bfloat16")
@@ -315,7 +317,7 @@ def test_a_memory_in_another_precision_is_refused(engine: Icae) -> None:
 
 @pytest.mark.parametrize("layout", ["default", "uniform"])
 def test_every_layout_compresses_and_answers(
-    build_engine: Callable[..., Icae], layout: str
+    build_engine: Callable[..., Engine], layout: str
 ) -> None:
     engine = build_engine(layout=layout)
     memory = engine.compress(TEXT, ratio=4)
@@ -325,7 +327,7 @@ def test_every_layout_compresses_and_answers(
 
 
 def test_a_tokenizer_without_a_chat_template_serves(
-    build_engine: Callable[..., Icae], build_tokenizer: Callable[..., Any]
+    build_engine: Callable[..., Engine], build_tokenizer: Callable[..., Any]
 ) -> None:
     engine = build_engine(own_tokenizer=build_tokenizer(chat_template=None))
     memory = engine.compress(TEXT, ratio=4)
@@ -335,7 +337,7 @@ def test_a_tokenizer_without_a_chat_template_serves(
     assert answer.prompt_tokens == memory.slot_count + 1 + engine.count_tokens("Who?\n")
 
 
-def test_a_memory_survives_its_file(engine: Icae, tmp_path: Path) -> None:
+def test_a_memory_survives_its_file(engine: Engine, tmp_path: Path) -> None:
     memory = engine.compress(UNICODE, ratio=2)
     memory.save(tmp_path / "a.icae")
     loaded = Memory.load(tmp_path / "a.icae")
@@ -360,12 +362,12 @@ def test_the_uniform_layout_counts_the_tokens_that_slots_stand_for(
         uniform.ask(uniform.compress(text, ratio=16), "the?", max_new_tokens=1)
 
 
-def test_asking_a_blank_text_is_refused(engine: Icae) -> None:
+def test_asking_a_blank_text_is_refused(engine: Engine) -> None:
     with pytest.raises(InputError, match="no text"):
         engine.ask_text(" \n", "the?")
 
 
-def test_many_questions_get_the_answers_that_each_gets_alone(engine: Icae) -> None:
+def test_many_questions_get_the_answers_that_each_gets_alone(engine: Engine) -> None:
     one, other = engine.compress(TEXT, ratio=4), engine.compress("the thing in a shed", ratio=2)
     asked: list[tuple[Any, str]] = [
         (one, "Who ran?"),
@@ -390,7 +392,7 @@ def test_many_questions_get_the_answers_that_each_gets_alone(engine: Icae) -> No
     assert engine.ask_many([]) == []
 
 
-def test_many_questions_are_checked_like_one(engine: Icae) -> None:
+def test_many_questions_are_checked_like_one(engine: Engine) -> None:
     memory = engine.compress("the thing", ratio=4)
 
     with pytest.raises(InputError, match="question is blank"):
@@ -401,7 +403,7 @@ def test_many_questions_are_checked_like_one(engine: Icae) -> None:
         engine.ask_many([(memory, "Who?"), (TEXT * 4, "Who?")])
 
 
-def test_many_texts_become_the_memories_that_each_becomes_alone(engine: Icae) -> None:
+def test_many_texts_become_the_memories_that_each_becomes_alone(engine: Engine) -> None:
     texts = [TEXT, "the thing", "a tin in the shed and a thin ring in it", TEXT[:70]]
     seen: list[tuple[int, int]] = []
 
@@ -424,7 +426,7 @@ def test_many_texts_become_the_memories_that_each_becomes_alone(engine: Icae) ->
 
 
 def test_spans_of_one_length_share_a_pass_whatever_text_they_come_from(
-    engine: Icae, monkeypatch: pytest.MonkeyPatch
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("icae.decode.torch.TorchRuntime.encoded_tokens", 32)
     encode, passes = engine.runtime.encode, []
@@ -442,7 +444,7 @@ def test_spans_of_one_length_share_a_pass_whatever_text_they_come_from(
     assert all(16 not in lengths for lengths in passes[2:])
 
 
-def test_mistakes_with_the_api_say_what_is_wanted(engine: Icae, tmp_path: Path) -> None:
+def test_mistakes_with_the_api_say_what_is_wanted(engine: Engine, tmp_path: Path) -> None:
     memory, path = engine.compress(TEXT), tmp_path / "notes.icae"
     for call, wanted, fix in (
         (lambda: engine.ask(path, "Who?"), "a memory", "icae.Memory.load(path)"),

@@ -18,7 +18,7 @@ from icae.compression.refinement import RefineConfig
 from icae.decode.prefix import Prefix, Request
 from icae.decode.runtime import Runtime
 from icae.decode.torch_decoding import TorchDecoding
-from icae.engine import Icae
+from icae.engine import Engine
 from icae.errors import IncompatibleMemoryError
 from icae.memory import Embeddings, KeyValueSlots, Memory, Span, memory_bytes, read_header
 from icae.model import render_prompt, save_adapter, tokenize
@@ -51,15 +51,15 @@ def _without_gradient() -> Iterator[None]:
 
 
 @pytest.fixture
-def engine(build_engine: Callable[..., Icae]) -> Icae:
+def engine(build_engine: Callable[..., Engine]) -> Engine:
     return build_engine(**FORM)
 
 
-def ids_of(engine: Icae, text: str) -> Any:
+def ids_of(engine: Engine, text: str) -> Any:
     return tokenize(engine.tokenizer, text)
 
 
-def made_by(engine: Icae, texts: list[str], ratio: float = 4.0) -> KeyValueMemory:
+def made_by(engine: Engine, texts: list[str], ratio: float = 4.0) -> KeyValueMemory:
     """The memory that the model itself makes of texts, one after another, rounded as a file."""
     model = engine.runtime.model
     assert isinstance(model, KeyValueModel)
@@ -75,7 +75,7 @@ def made_by(engine: Icae, texts: list[str], ratio: float = 4.0) -> KeyValueMemor
 
 
 def written(
-    engine: Icae, memory: KeyValueMemory, task: Callable[[Any], DecoderTask], count: int
+    engine: Engine, memory: KeyValueMemory, task: Callable[[Any], DecoderTask], count: int
 ) -> list[int]:
     """Greedy decoding that scores everything again for each token."""
     ids: list[int] = []
@@ -90,7 +90,7 @@ def answering(prompt: Any) -> Callable[[Any], DecoderTask]:
     return lambda ids: instruction(np.concatenate([prompt, ids]), ONE)
 
 
-def text_of(engine: Icae, ids: list[int]) -> str:
+def text_of(engine: Engine, ids: list[int]) -> str:
     stops = [i for i, token in enumerate(ids) if token in engine.answerer.stop_ids]
     kept = ids[: stops[0]] if stops else ids
     return str(engine.tokenizer.decode(kept, skip_special_tokens=True)).strip()
@@ -101,7 +101,7 @@ def text_of(engine: Icae, ids: list[int]) -> str:
     [{}, {"framing": "behind"}, {"layout": "uniform"}, {"family": "gpt-neox"}, {"lead_slots": 3}],
 )
 def test_answers_equal_a_loop_that_keeps_no_cache(
-    build_engine: Callable[..., Icae], config: dict[str, Any]
+    build_engine: Callable[..., Engine], config: dict[str, Any]
 ) -> None:
     engine = build_engine(**(FORM | config))
     one, other = engine.compress(TEXT, ratio=4), engine.compress(OTHER, ratio=2)
@@ -129,7 +129,7 @@ def test_answers_equal_a_loop_that_keeps_no_cache(
         assert answer.prompt_tokens == memory.positions + front + prompt
 
 
-def test_a_conversation_goes_on_from_what_was_read(engine: Icae, build_engine: Any) -> None:
+def test_a_conversation_goes_on_from_what_was_read(engine: Engine, build_engine: Any) -> None:
     memory = engine.compress(TEXT, ratio=4)
     first = engine.ask(memory, "Who ran?", max_new_tokens=4).text
     later = engine.ask(memory, "Why?", history=[("Who ran?", first)], max_new_tokens=6)
@@ -144,7 +144,7 @@ def test_a_conversation_goes_on_from_what_was_read(engine: Icae, build_engine: A
 
 
 def test_a_first_token_behind_a_memory_that_was_read_costs_the_prompt(
-    engine: Icae, monkeypatch: pytest.MonkeyPatch
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     memory = engine.compress(TEXT, ratio=4)
     engine.ask(memory, "Who ran?", max_new_tokens=2)
@@ -162,7 +162,7 @@ def test_a_first_token_behind_a_memory_that_was_read_costs_the_prompt(
 
 
 def test_a_second_question_makes_no_pass_over_the_slots_of_a_memory(
-    engine: Icae, monkeypatch: pytest.MonkeyPatch
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     memory = engine.compress(TEXT, ratio=4)
     first = engine.ask(memory, "Who ran?", max_new_tokens=2)
@@ -178,7 +178,7 @@ def test_a_second_question_makes_no_pass_over_the_slots_of_a_memory(
     assert Prefix.of_memory(again, "ft").digest == Prefix.of_memory(memory, "ft").digest
 
 
-def test_answers_that_join_others_are_the_same(engine: Icae) -> None:
+def test_answers_that_join_others_are_the_same(engine: Engine) -> None:
     memory = engine.compress(TEXT, ratio=4)
     requests = [engine.request(m, q) for m, q in ((memory, "Who?"), (None, "So?"), (memory, "Or?"))]
     decoding = TorchDecoding(engine.runtime, (), kept_bytes=10**6)
@@ -195,7 +195,7 @@ def test_answers_that_join_others_are_the_same(engine: Icae) -> None:
 
 
 @pytest.mark.parametrize("objective", ["ft", "lm"])
-def test_verbatim_tokens_are_read_as_in_any_text(engine: Icae, objective: Any) -> None:
+def test_verbatim_tokens_are_read_as_in_any_text(engine: Engine, objective: Any) -> None:
     memory, prompt = engine.verbatim(TEXT), ids_of(engine, "Who?")
     model = engine.runtime.model
     markers_MD, ids = model.markers(objective), ids_of(engine, TEXT)
@@ -219,7 +219,9 @@ def test_verbatim_tokens_are_read_as_in_any_text(engine: Icae, objective: Any) -
 
 
 @pytest.mark.parametrize("objective", ["ft", "ae"])
-def test_verbatim_tokens_between_slots_see_those_before_them(engine: Icae, objective: Any) -> None:
+def test_verbatim_tokens_between_slots_see_those_before_them(
+    engine: Engine, objective: Any
+) -> None:
     memory = engine.compress(TEXT, ratio=4)
     (document,) = memory.documents
     middle = document.spans[1]
@@ -267,7 +269,7 @@ def test_verbatim_tokens_between_slots_see_those_before_them(engine: Icae, objec
     torch.testing.assert_close(score.log_probs_T, expected_T, atol=1e-4, rtol=1e-4)
 
 
-def test_fidelity_is_what_the_model_scores(engine: Icae) -> None:
+def test_fidelity_is_what_the_model_scores(engine: Engine) -> None:
     memory, ids = engine.compress(TEXT, ratio=4), ids_of(engine, TEXT)
     model = engine.runtime.model
     for span in memory.spans:
@@ -280,7 +282,7 @@ def test_fidelity_is_what_the_model_scores(engine: Icae) -> None:
         assert span.payload.positions == span.slots == -(-span.tokens // 4)
 
 
-def test_spans_and_whole_documents_are_written_back_on_their_own_axis(engine: Icae) -> None:
+def test_spans_and_whole_documents_are_written_back_on_their_own_axis(engine: Engine) -> None:
     memory, ids = engine.compress(TEXT, ratio=4), ids_of(engine, TEXT)
     model = engine.runtime.model
     assert isinstance(model, KeyValueModel)
@@ -302,7 +304,7 @@ def test_spans_and_whole_documents_are_written_back_on_their_own_axis(engine: Ic
     assert list(whole) == loop
 
 
-def test_ratios_and_verbatim_spans_are_chosen_without_refinement(engine: Icae) -> None:
+def test_ratios_and_verbatim_spans_are_chosen_without_refinement(engine: Engine) -> None:
     memory = engine.compress(TEXT, policy=FidelityPolicy(min_fidelity=1.0, ratios=(4.0, 1.0)))
     assert memory.fidelity == 1.0
     assert engine.ask(memory, "Who?", max_new_tokens=2).answer_tokens <= 2
@@ -310,7 +312,7 @@ def test_ratios_and_verbatim_spans_are_chosen_without_refinement(engine: Icae) -
     assert {span.kind for span in loose.spans} <= {"key-values", "tokens"}
 
 
-def test_a_memory_grows_and_shrinks(engine: Icae) -> None:
+def test_a_memory_grows_and_shrinks(engine: Engine) -> None:
     memory = engine.append(engine.compress(TEXT, ratio=4), OTHER)
     assert memory.documents[0].source == TEXT + OTHER
     assert {span.kind for span in engine.delete(memory, 0, 4).spans} == {"key-values"}
@@ -328,7 +330,7 @@ def test_a_cache_that_was_kept_gives_the_same_answer(build_engine: Any) -> None:
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "int8"])
 def test_a_memory_from_its_file_is_the_same_and_gives_the_same_answers(
-    engine: Icae, tmp_path: Path, dtype: Any
+    engine: Engine, tmp_path: Path, dtype: Any
 ) -> None:
     made = engine.compress(TEXT, ratio=4) + engine.verbatim(OTHER)
     spans = []
@@ -357,7 +359,7 @@ def test_a_memory_from_its_file_is_the_same_and_gives_the_same_answers(
 
 
 def test_weak_spans_get_better_keys_and_values_that_a_file_keeps(
-    engine: Icae, tmp_path: Path
+    engine: Engine, tmp_path: Path
 ) -> None:
     memory = engine.compress(TEXT, ratio=4)
     config = RefineConfig(steps=30, target=1.0, learning_rate=0.3, slack=np.inf)
@@ -372,7 +374,7 @@ def test_weak_spans_get_better_keys_and_values_that_a_file_keeps(
     assert float(score.correct_T.float().mean()) == loaded.spans[0].fidelity
 
 
-def test_a_policy_refines_what_falls_short(engine: Icae) -> None:
+def test_a_policy_refines_what_falls_short(engine: Engine) -> None:
     config = RefineConfig(steps=40, learning_rate=0.3, slack=np.inf)
     policy = FidelityPolicy(min_fidelity=0.4, ratios=(2.0,), refine=config)
     settled: list[Memory] = []
@@ -384,14 +386,14 @@ def test_a_policy_refines_what_falls_short(engine: Icae) -> None:
     assert [span.payload for span in last] == [span.payload for span in memory.spans]
 
 
-def test_slots_of_another_adapter_are_refused(engine: Icae) -> None:
+def test_slots_of_another_adapter_are_refused(engine: Engine) -> None:
     part = Embeddings(slots_KD=np.zeros((2, 32), dtype=np.float32))
     prefix = Prefix.of_payload(part, tokens=8, objective="ft")
     with pytest.raises(IncompatibleMemoryError, match="another form"):
         engine.runtime.generate(prefix, ONE, max_new_tokens=1, stop_ids=())
 
 
-def test_a_decoder_of_slots_refuses_keys_and_values(engine: Icae, build_engine: Any) -> None:
+def test_a_decoder_of_slots_refuses_keys_and_values(engine: Engine, build_engine: Any) -> None:
     runtime: Runtime = build_engine().runtime
     prefix = Prefix.of_memory(engine.compress(TEXT), "ft")
     with pytest.raises(IncompatibleMemoryError, match="another form"):
@@ -399,7 +401,7 @@ def test_a_decoder_of_slots_refuses_keys_and_values(engine: Icae, build_engine: 
 
 
 def test_an_adapter_folder_of_this_form_is_loaded(
-    engine: Icae, tokenizer: Any, info_for: Any, tmp_path: Path
+    engine: Engine, tokenizer: Any, info_for: Any, tmp_path: Path
 ) -> None:
     model, base = engine.runtime.model, tmp_path / "base"
     model.decoder.save_pretrained(base)
@@ -418,7 +420,7 @@ def test_an_adapter_folder_of_this_form_is_loaded(
             assert answer.text == own.text
 
 
-def test_recall_is_what_the_decoder_finds_behind_the_whole_memory(engine: Icae) -> None:
+def test_recall_is_what_the_decoder_finds_behind_the_whole_memory(engine: Engine) -> None:
     memory, ids = engine.compress(TEXT * 2, ratio=2), ids_of(engine, TEXT * 2)
     prefix = Prefix.of_memory(memory, "ft")
     assert len(memory.spans) > 2
@@ -432,7 +434,7 @@ def test_recall_is_what_the_decoder_finds_behind_the_whole_memory(engine: Icae) 
     assert all((span.recall is None) == (span.kind == "tokens") for span in chosen.spans)
 
 
-def test_refined_spans_are_asked_again_behind_the_whole_memory(engine: Icae) -> None:
+def test_refined_spans_are_asked_again_behind_the_whole_memory(engine: Engine) -> None:
     memory = engine.compress(TEXT, ratio=4) + engine.compress(OTHER, ratio=4)
     *_, better = engine.refine(memory, RefineConfig(steps=1))
     long = [span for span in better.spans if span.tokens > 8]
@@ -450,7 +452,7 @@ def test_refined_spans_are_asked_again_behind_the_whole_memory(engine: Icae) -> 
 
 
 def test_recall_is_not_measured_of_embeddings_nor_without_verification(
-    engine: Icae, build_engine: Any
+    engine: Engine, build_engine: Any
 ) -> None:
     for memory in (engine.compress(TEXT, verify=False), build_engine().compress(TEXT)):
         assert {span.recall for span in memory.spans} == {None}

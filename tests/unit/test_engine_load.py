@@ -15,7 +15,7 @@ from transformers import AutoConfig
 import icae
 from icae import engine as api
 from icae.compression import other_weights
-from icae.engine import Icae
+from icae.engine import Engine
 from icae.errors import AdapterError, IncompatibleMemoryError, InputError
 from icae.model import adapter_files, read_info, save_adapter, tokenizer_hash
 from icae.model.adapter_files import write_info
@@ -36,7 +36,7 @@ def folders(
 
 
 def test_load_gives_an_engine_that_makes_the_same_memories(
-    folders: tuple[Path, Path], engine: Icae, tokenizer: Any
+    folders: tuple[Path, Path], engine: Engine, tokenizer: Any
 ) -> None:
     base, adapter = folders
     loaded = icae.load(adapter, device="cpu", dtype="float32")
@@ -76,7 +76,7 @@ def test_load_refuses_an_adapter_of_another_base(
 
 def test_other_weights_of_the_same_kind_are_taken_with_a_warning_and_measured(
     folders: tuple[Path, Path],
-    engine: Icae,
+    engine: Engine,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,

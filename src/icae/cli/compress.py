@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from icae.compression.adaptive import FidelityPolicy
     from icae.compression.refinement import RefineConfig
     from icae.data.documents import Document
-    from icae.engine import Icae
+    from icae.engine import Engine
     from icae.memory import Memory
     from icae.memory.locked_file import LockedFile
 
@@ -109,8 +109,8 @@ class CompressOptions:
         """Whether a fidelity or a budget decides the ratio of each span."""
         return self.min_fidelity is not None or self.budget is not None
 
-    def compress(self, icae: Icae, document: Document, **more: Any) -> Memory:
-        """A memory of a document; `more` as `icae.Icae.compress` takes it."""
+    def compress(self, icae: Engine, document: Document, **more: Any) -> Memory:
+        """A memory of a document; `more` as `icae.Engine.compress` takes it."""
         return icae.compress(
             document.text,
             ratio=self.ratio,
@@ -144,7 +144,7 @@ class CompressOptions:
                 param_hint="--ratios",
             ) from None
 
-    def policy(self, icae: Icae) -> FidelityPolicy | None:
+    def policy(self, icae: Engine) -> FidelityPolicy | None:
         """What decides the ratio of each span, or None if every span gets the same."""
         if not self.has_policy:
             return None
@@ -294,7 +294,7 @@ class _Saver:
 
 
 def _compressed(
-    icae: Icae,
+    icae: Engine,
     document: Document,
     wanted: CompressOptions,
     saver: _Saver,
@@ -312,7 +312,7 @@ def _compressed(
     return _refined(icae, memory, wanted.refinement(), saver)
 
 
-def _refined(icae: Icae, memory: Memory, config: RefineConfig | None, saver: _Saver) -> Memory:
+def _refined(icae: Engine, memory: Memory, config: RefineConfig | None, saver: _Saver) -> Memory:
     """Save a memory, and refine its weak spans; the file is brought up to date on the way."""
     saver.save(memory)
     if config is None:
@@ -334,7 +334,7 @@ def _warn(*warnings: str | None) -> None:
             console.warn(warning)
 
 
-def _beyond_training(memory: Memory, icae: Icae, *, text: bool) -> str | None:
+def _beyond_training(memory: Memory, icae: Engine, *, text: bool) -> str | None:
     """That a memory has more spans of slots than the adapter was trained on, in words."""
     most = icae.info.trained_spans
     slots = sum(span.kind != "tokens" for span in memory.spans)
@@ -361,7 +361,7 @@ def _target(file: str, output: Path | None) -> Path:
     return Path(file).with_suffix(".icae")
 
 
-def _payload(memory: Memory, target: Path, icae: Icae, seconds: float) -> dict[str, Any]:
+def _payload(memory: Memory, target: Path, icae: Engine, seconds: float) -> dict[str, Any]:
     full, held = icae.kv_bytes(memory.tokens), icae.kv_bytes(memory.positions)
     return {
         "output": str(target),

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from icae.data.triplets.config import TripletConfig
 from icae.data.triplets.records import Context, Reply
 from icae.data.triplets.requests import Failures, Request, answer_requests
-from icae.engine import Icae
+from icae.engine import Engine
 
 BATCH = 32
 """Answers asked of the decoder at once; what a kill can cost."""
@@ -20,7 +20,7 @@ class DecoderWriter:
     answers, where they are any good, are therefore the right targets, and need no service.
     """
 
-    def __init__(self, icae: Icae, *, max_new_tokens: int) -> None:
+    def __init__(self, icae: Engine, *, max_new_tokens: int) -> None:
         made = icae.provenance
         self.model, self.service = f"{made.base_model}@{made.base_hash[:12]}", "decoder"
         self.options: Mapping[str, object] = {

@@ -12,7 +12,7 @@ from icae.cli.command import Outcome, command
 from icae.errors import AdapterError, InputError
 
 if TYPE_CHECKING:
-    from icae.engine import Icae
+    from icae.engine import Engine
     from icae.memory import Memory
     from icae.model.icae import IcaeModel
     from icae.model.official import OfficialForm
@@ -90,7 +90,7 @@ def _imported(
     return {"adapter": str(output), "tensors": len(tensors), **_tried(model, loaded, memory)}
 
 
-def _tried(model: IcaeModel, loaded: Icae, memory: Memory) -> dict[str, object]:
+def _tried(model: IcaeModel, loaded: Engine, memory: Memory) -> dict[str, object]:
     """What the adapter makes of the sample, and whether it is what the weights make."""
     import numpy as np
     import torch

@@ -13,7 +13,7 @@ from icae.cli.console import status
 if TYPE_CHECKING:
     from icae.decode.reader import Reader
     from icae.decode.vllm.client import VllmAddress
-    from icae.engine import Icae
+    from icae.engine import Engine
     from icae.memory import Provenance
 
 Base = Annotated[
@@ -81,7 +81,7 @@ class ModelOptions(BaseOptions):
         str | None, Option(metavar="PATH", show_default="the memory's, else the default one")
     ] = None
 
-    def load(self, made_by: Provenance | None = None) -> Icae:
+    def load(self, made_by: Provenance | None = None) -> Engine:
         """Load the base model and the adapter; as `icae.engine.load`."""
         from icae import engine
 
@@ -100,7 +100,7 @@ class ModelOptions(BaseOptions):
         made_by: Provenance | None = None,
         *,
         server: VllmAddress | None = None,
-        loaded: Icae | None = None,
+        loaded: Engine | None = None,
     ) -> Reader:
         """Open what reads memories.
 

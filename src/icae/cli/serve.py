@@ -17,7 +17,7 @@ from icae.cli.options import Count, ModelOptions, Ratio, VllmOptions
 if TYPE_CHECKING:
     from icae.decode.vllm.client import VllmAddress
     from icae.decode.vllm.runtime import VllmRuntime
-    from icae.engine import Icae
+    from icae.engine import Engine
     from icae.memory import Provenance
     from icae.serve.limits import Limits
     from icae.store import MemoryStore
@@ -150,7 +150,7 @@ def _maker_of(store: MemoryStore) -> Provenance | None:
     return next(iter(makers.values()), None)
 
 
-def _connect(icae: Icae, server: VllmAddress, adapter: str | None) -> VllmRuntime:
+def _connect(icae: Engine, server: VllmAddress, adapter: str | None) -> VllmRuntime:
     """Let a vLLM server answer, with a secret of its own where the environment gave none."""
     from icae import opening
     from icae.model.adapter_files import adapter_folder

@@ -20,7 +20,7 @@ from icae.cli.options import Count, Force, ModelOptions
 from icae.errors import IcaeError, InputError, MemoryFileError, StoreError
 
 if TYPE_CHECKING:
-    from icae.engine import Icae
+    from icae.engine import Engine
     from icae.store import Added, MemoryStore, SearchHit, Settings, StoredMemory
 
 KEY_DIGITS = 12
@@ -243,7 +243,7 @@ def _opened(path: str) -> MemoryStore:
 
 
 def _add_file(
-    store: MemoryStore, file: str, name: str, wanted: CompressOptions, load: Callable[[], Icae]
+    store: MemoryStore, file: str, name: str, wanted: CompressOptions, load: Callable[[], Engine]
 ) -> Added:
     """Add a memory file, or compress a document, unless the store has the result."""
     from icae.data.documents import read_document
@@ -268,7 +268,7 @@ def _add_file(
     return store.add([NewMemory(name=name, memory=memory, settings=settings)])[0]
 
 
-def _settings(wanted: CompressOptions, icae: Icae) -> Settings:
+def _settings(wanted: CompressOptions, icae: Engine) -> Settings:
     """What is asked of the compressor, as the store records it."""
     from icae.store import compressor_settings
 

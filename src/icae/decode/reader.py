@@ -50,7 +50,7 @@ class OldTurns:
 
 
 class MemoryMaker(Protocol):
-    """What makes memories; see `icae.Icae`."""
+    """What makes memories; see `icae.Engine`."""
 
     def fold(self, turns: OldTurns) -> Memory:
         """The memory of all turns that left a conversation, with these at its end."""

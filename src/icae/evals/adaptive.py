@@ -12,7 +12,7 @@ from icae.compression.adaptive import FidelityPolicy
 from icae.compression.compressor import verbatim_spans
 from icae.compression.refinement import RefineConfig
 from icae.config.types import TokenIds
-from icae.engine import Icae
+from icae.engine import Engine
 from icae.errors import ConfigError
 from icae.evals.bootstrap import mean_figure
 from icae.evals.decoding import slot_losses, span_memory
@@ -175,7 +175,7 @@ class Adaptive(TextExperiment):
             row["fixed_share"] = share_of_fixed(same, figures["fidelity"]["value"])
         return [row]
 
-    def _spans(self, engine: Icae, contexts: Sequence[TokenIds], cell: Cell) -> list[list[Span]]:
+    def _spans(self, engine: Engine, contexts: Sequence[TokenIds], cell: Cell) -> list[list[Span]]:
         """The spans of each context, by one ratio or by a policy."""
         cut = [verbatim_spans(ids, engine.config) for ids in contexts]
         pieces = [piece for own in cut for piece in own]

@@ -11,7 +11,7 @@ from typing import Any, Generic, Self, TypeVar
 import numpy as np
 
 from icae.config.types import Answer
-from icae.engine import Icae
+from icae.engine import Engine
 from icae.errors import InputError
 from icae.evals.bootstrap import mean_figure
 from icae.evals.experiment import (
@@ -104,7 +104,7 @@ class QuestionExperiment(Experiment[On], Generic[On]):
             "max_context": self.max_context,
         }
 
-    def draw(self, engine: Icae, inputs: Sequence[Path]) -> dict[str, QuestionSet]:
+    def draw(self, engine: Engine, inputs: Sequence[Path]) -> dict[str, QuestionSet]:
         """The questions of each data set that fit the decoder.
 
         Raises:
@@ -167,7 +167,7 @@ class QuestionExperiment(Experiment[On], Generic[On]):
             row["per_question"]["read"] = list(read.texts)
         return row, seconds
 
-    def _require_fit(self, engine: Icae, cell: Cell, read: Read) -> None:
+    def _require_fit(self, engine: Engine, cell: Cell, read: Read) -> None:
         longest, window = max(map(len, read.prompts)), engine.runtime.context_window
         if longest + self.max_new_tokens > window:
             raise InputError(

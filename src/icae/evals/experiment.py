@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Generic, Literal, Self, TypeVar
 
 from icae.config.spans import check_ratio
 from icae.config.types import TokenIds
-from icae.engine import Icae
+from icae.engine import Engine
 from icae.errors import ConfigError, InputError
 from icae.evals.contexts import Window, draw_windows, read_documents
 from icae.evals.plots import Plot
@@ -71,7 +71,7 @@ class Material:
         record: What the result says about the material.
     """
 
-    engine: Icae
+    engine: Engine
     record: Mapping[str, Any]
 
 
@@ -116,7 +116,7 @@ class Experiment(ABC, Generic[On]):
         """The settings that make results comparable; more cells may be added for the others."""
 
     @abstractmethod
-    def prepare(self, engine: Icae, inputs: Sequence[Path]) -> On:
+    def prepare(self, engine: Engine, inputs: Sequence[Path]) -> On:
         """Read the material.
 
         Raises:
@@ -179,7 +179,7 @@ class TextExperiment(Experiment[HeldOut]):
         """Decoder positions that the longest context needs: its slots, [AE] and its tokens."""
         return 2 * max(self.lengths) + 1
 
-    def prepare(self, engine: Icae, inputs: Sequence[Path]) -> HeldOut:
+    def prepare(self, engine: Engine, inputs: Sequence[Path]) -> HeldOut:
         """Draw the windows."""
         signature = bleu_signature()
         drawn = draw_windows(
@@ -272,7 +272,7 @@ def check_share(message: str, got: int, samples: int) -> None:
         raise ConfigError(message, got=str(got), expected=f"0 to {samples}, the number of samples")
 
 
-def require_fit(engine: Icae, positions: int) -> None:
+def require_fit(engine: Engine, positions: int) -> None:
     """Refuse a length that the decoder cannot read.
 
     Raises:

@@ -17,7 +17,7 @@ from icae.decode.prefix import Generated, Request
 from icae.decode.torch import TorchRuntime
 from icae.decode.torch_rows import Row as DecoderRow
 from icae.decode.torch_rows import greedy_rows
-from icae.engine import Icae
+from icae.engine import Engine
 from icae.evals.decoding import (
     ContextMemory,
     TokenScores,
@@ -47,7 +47,7 @@ class HeldSlots:
     memories: tuple[ContextMemory, ...]
 
     @classmethod
-    def of(cls, engine: Icae, memories: Sequence[ContextMemory]) -> HeldSlots:
+    def of(cls, engine: Engine, memories: Sequence[ContextMemory]) -> HeldSlots:
         """Slots that the engine's decoder reads."""
         return cls(runtime=engine.runtime, answerer=engine.answerer, memories=tuple(memories))
 
@@ -90,7 +90,7 @@ class HeldGists:
         lengths: Tokens of each context.
     """
 
-    engine: Icae
+    engine: Engine
     model: GistModel
     gists: tuple[GistMemory, ...]
     lengths: tuple[int, ...]
@@ -151,7 +151,7 @@ Hold = Callable[[Sequence[TokenIds], float], Held]
 """(contexts, context tokens per decoder position) -> the contexts, read."""
 
 
-def slot_hold(engine: Icae) -> Hold:
+def slot_hold(engine: Engine) -> Hold:
     """The memory itself: contexts as the adapter's slots."""
     return lambda contexts, ratio: HeldSlots.of(
         engine, encode_contexts(engine.runtime, contexts, ratio=ratio)
@@ -182,7 +182,7 @@ def write_rows(
 
 
 def answer_rows(
-    engine: Icae,
+    engine: Engine,
     decoder: PreTrainedModel,
     rows: Sequence[DecoderRow],
     context_positions: Sequence[int],

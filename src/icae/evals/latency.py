@@ -19,7 +19,7 @@ from icae.config.types import TokenIds
 from icae.decode.prefix import Prefix, Request
 from icae.decode.torch_rows import Row as DecoderRow
 from icae.decode.torch_rows import greedy_rows
-from icae.engine import Icae
+from icae.engine import Engine
 from icae.errors import ConfigError
 from icae.evals.bootstrap import mean_figure
 from icae.evals.decoding import encode_contexts, slot_budget
@@ -220,7 +220,7 @@ class Latency(TextExperiment):
 
 
 def reading_ways(
-    engine: Icae, contexts: Sequence[TokenIds], *, ratio: float, tokens: int
+    engine: Engine, contexts: Sequence[TokenIds], *, ratio: float, tokens: int
 ) -> dict[str, Callable[[], Timed]]:
     """What is timed, by name."""
     runtime = engine.runtime
@@ -271,7 +271,7 @@ def reading_ways(
     }
 
 
-def compressed(engine: Icae, contexts: Sequence[TokenIds], ratio: float) -> list[Prefix]:
+def compressed(engine: Engine, contexts: Sequence[TokenIds], ratio: float) -> list[Prefix]:
     """The memories of all contexts, encoded in large passes."""
     memories = encode_contexts(engine.runtime, contexts, ratio=ratio, bound=TOKENS_PER_PASS)
     return [memory.prefix(engine.runtime, "lm") for memory in memories]

@@ -11,7 +11,7 @@ from typing import Any
 
 import icae
 from icae.config.checkout import commit
-from icae.engine import Icae
+from icae.engine import Engine
 from icae.evals.bootstrap import LEVEL, RESAMPLES
 from icae.evals.experiment import Cell, Experiment, On
 from icae.evals.metadata import data_hashes, hardware, model_record
@@ -24,7 +24,7 @@ Progress = Callable[[int, int], None]
 
 
 def evaluate(
-    engine: Icae,
+    engine: Engine,
     inputs: Sequence[Path],
     experiment: Experiment[On],
     *,
@@ -90,7 +90,7 @@ def _keyed(cell: Cell, row: Row) -> Row:
     return {**named, **row}
 
 
-def _head(engine: Icae, inputs: Sequence[Path], experiment: Experiment[On]) -> dict[str, Any]:
+def _head(engine: Engine, inputs: Sequence[Path], experiment: Experiment[On]) -> dict[str, Any]:
     return {
         "schema": SCHEMA,
         "experiment": experiment.name,

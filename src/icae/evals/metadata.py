@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from icae.data.corpus import list_corpus
-from icae.engine import Icae
+from icae.engine import Engine
 
 
 def data_hashes(texts: Sequence[Path]) -> list[dict[str, str | None]]:
@@ -34,7 +34,7 @@ def file_hash(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def model_record(engine: Icae) -> dict[str, Any]:
+def model_record(engine: Engine) -> dict[str, Any]:
     """Names and hashes of adapter, base and tokenizer, and the precision of the weights."""
     made = engine.provenance
     return {

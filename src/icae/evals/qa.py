@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from icae.compression.refinement import RefineConfig
-from icae.engine import Icae
+from icae.engine import Engine
 from icae.errors import ConfigError
 from icae.evals.asking import Asked, QuestionExperiment
 from icae.evals.bootstrap import mean_figure, ratio_figure
@@ -113,7 +113,7 @@ class Qa(QuestionExperiment[Asked]):
         """The settings that make answers comparable; ratios and readers may be added."""
         return {**super().fixed(), "refine_steps": self.refine_steps}
 
-    def prepare(self, engine: Icae, inputs: Sequence[Path]) -> Asked:
+    def prepare(self, engine: Engine, inputs: Sequence[Path]) -> Asked:
         """Draw the questions and load the upper bound.
 
         Raises:
@@ -148,7 +148,7 @@ class Qa(QuestionExperiment[Asked]):
         )
 
 
-def _upper_bound(engine: Icae, folder: Path) -> tuple[TextRespondent, dict[str, Any]]:
+def _upper_bound(engine: Engine, folder: Path) -> tuple[TextRespondent, dict[str, Any]]:
     """The decoder with a LoRA tuned to read whole contexts, and what the result says of it."""
     info = read_info(folder, FULL_CONTEXT)
     tuned = load_trained(

@@ -9,7 +9,7 @@ from typing import ClassVar, Self
 import numpy as np
 
 from icae.config.types import TokenIds
-from icae.engine import Icae
+from icae.engine import Engine
 from icae.evals.bootstrap import mean_figure, median_figure
 from icae.evals.contexts import partners
 from icae.evals.decoding import (
@@ -137,7 +137,7 @@ def token_figures(scores: Sequence[TokenScores], *, seed: int) -> Row:
 
 
 def text_figures(
-    engine: Icae, contexts: Sequence[TokenIds], written: Sequence[Sequence[int]], *, seed: int
+    engine: Engine, contexts: Sequence[TokenIds], written: Sequence[Sequence[int]], *, seed: int
 ) -> Row:
     """Figures of free greedy decoding.
 
@@ -161,7 +161,7 @@ def text_figures(
 
 
 def written_figures(
-    engine: Icae,
+    engine: Engine,
     contexts: Sequence[TokenIds],
     scores: Sequence[TokenScores],
     written: Sequence[Sequence[int]],

@@ -18,7 +18,7 @@ from icae.compression.teachers import TeacherWriter
 from icae.config.spans import chunk_of_tokens, slot_count
 from icae.config.types import FloatArray, TokenIds
 from icae.decode.torch import TorchRuntime
-from icae.engine import Icae
+from icae.engine import Engine
 from icae.errors import ConfigError, InputError
 from icae.evals.bootstrap import mean_figure
 from icae.evals.decoding import (
@@ -162,7 +162,7 @@ class Refinement(TextExperiment):
         del rest["starts"]
         return rest
 
-    def prepare(self, engine: Icae, inputs: Sequence[Any]) -> HeldOut:
+    def prepare(self, engine: Engine, inputs: Sequence[Any]) -> HeldOut:
         """Draw the windows.
 
         Raises:
@@ -223,7 +223,7 @@ class Refinement(TextExperiment):
         return made
 
     def _refined(
-        self, engine: Icae, contexts: Sequence[TokenIds], starts: Sequence[ContextMemory]
+        self, engine: Engine, contexts: Sequence[TokenIds], starts: Sequence[ContextMemory]
     ) -> tuple[list[Refined], dict[int, list[ContextMemory]]]:
         """Every span refined, and the best slots of all at each reported step."""
         form = engine.runtime.form
@@ -261,7 +261,7 @@ class Refinement(TextExperiment):
         }
 
     def _loss(
-        self, engine: Icae, following: Sequence[TokenIds], memories: Sequence[ContextMemory]
+        self, engine: Engine, following: Sequence[TokenIds], memories: Sequence[ContextMemory]
     ) -> Row:
         """The next-token loss behind finished slots."""
         losses = slot_losses(engine.runtime, memories, following)

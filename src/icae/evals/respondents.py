@@ -15,7 +15,7 @@ from icae.compression.refinement import RefineConfig
 from icae.config.types import Answer, TokenIds
 from icae.decode.prefix import Request
 from icae.decode.torch_rows import Row as DecoderRow
-from icae.engine import Icae
+from icae.engine import Engine
 from icae.evals.contexts import partners
 from icae.evals.decoding import plain_losses, slot_budget, span_memory
 from icae.evals.held import Held, HeldSlots, Hold, answer_rows, slot_hold
@@ -93,7 +93,7 @@ class MemoryRespondent:
         note: (question, ratio) -> what stands in the prompt before the question, or None.
     """
 
-    engine: Icae
+    engine: Engine
     hold: HoldQuestions
     swapped: bool = False
     note: Callable[[Question, float], str] | None = None
@@ -135,7 +135,7 @@ def holding(hold: Hold) -> HoldQuestions:
 
 
 def _held_spans(
-    engine: Icae,
+    engine: Engine,
     shape: Callable[[Sequence[Sequence[Span]], float | None], Sequence[Sequence[Span]]],
 ) -> HoldQuestions:
     """Memories of spans: (verbatim spans of each context, ratio) -> spans of each context."""
@@ -147,7 +147,7 @@ def _held_spans(
     return made
 
 
-def refined(engine: Icae, config: RefineConfig) -> HoldQuestions:
+def refined(engine: Engine, config: RefineConfig) -> HoldQuestions:
     """Slots at one ratio, every span refined until it is held or given up."""
 
     def shape(cut: Sequence[Sequence[Span]], ratio: float | None) -> list[list[Span]]:
@@ -162,7 +162,7 @@ def refined(engine: Icae, config: RefineConfig) -> HoldQuestions:
     return _held_spans(engine, shape)
 
 
-def within_budget(engine: Icae) -> HoldQuestions:
+def within_budget(engine: Engine) -> HoldQuestions:
     """Ratios (the trained ones) and verbatim spans within as many positions as one ratio takes."""
 
     def shape(cut: Sequence[Sequence[Span]], ratio: float | None) -> list[list[Span]]:
@@ -178,12 +178,12 @@ def within_budget(engine: Icae) -> HoldQuestions:
     return _held_spans(engine, shape)
 
 
-def verbatim(engine: Icae) -> HoldQuestions:
+def verbatim(engine: Engine) -> HoldQuestions:
     """The tokens themselves, read where slots are read: nothing is compressed or encoded."""
     return _held_spans(engine, lambda cut, ratio: cut)
 
 
-def lost_words(engine: Icae) -> Callable[[Question, float], str]:
+def lost_words(engine: Engine) -> Callable[[Question, float], str]:
     """A note of the figures, names and code that the slots of a context lose."""
 
     def note(question: Question, ratio: float) -> str:
@@ -208,7 +208,7 @@ class TextRead:
         decoder: A tuned decoder that reads in its place, or None.
     """
 
-    engine: Icae
+    engine: Engine
     prompts: Sequence[TokenIds]
     positions: Sequence[int]
     texts: Sequence[str | None]
@@ -256,7 +256,7 @@ class TextRespondent:
         decoder: A tuned decoder that reads in its place, or None.
     """
 
-    engine: Icae
+    engine: Engine
     source: TextSource
     decoder: PreTrainedModel | None = field(default=None, repr=False)
 
@@ -290,7 +290,7 @@ def no_text(questions: Sequence[Question], ratio: float | None) -> list[str]:
     return [""] * len(questions)
 
 
-def first_tokens(engine: Icae) -> TextSource:
+def first_tokens(engine: Engine) -> TextSource:
     """Each context cut off, at the end of a token, after as many tokens as there are slots."""
 
     def texts(questions: Sequence[Question], ratio: float | None) -> list[str]:
@@ -306,7 +306,7 @@ def first_tokens(engine: Icae) -> TextSource:
     return texts
 
 
-def own_summary(engine: Icae) -> TextSource:
+def own_summary(engine: Engine) -> TextSource:
     """The frozen decoder's own summary, cut off after as many tokens as there are slots."""
 
     def texts(questions: Sequence[Question], ratio: float | None) -> list[str]:
@@ -331,7 +331,7 @@ def own_summary(engine: Icae) -> TextSource:
     return texts
 
 
-def known_respondents(engine: Icae, refine: RefineConfig) -> dict[str, Respondent]:
+def known_respondents(engine: Engine, refine: RefineConfig) -> dict[str, Respondent]:
     """Everybody who can answer with an engine alone, by name."""
     slots = holding(slot_hold(engine))
     return {

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from transformers import DynamicCache
 
-from icae.engine import Icae
+from icae.engine import Engine
 from icae.errors import MissingDependencyError
 from icae.evals.decoding import slot_budget
 from icae.evals.questions import Question
@@ -34,7 +34,7 @@ class LlmLingua:
         MissingDependencyError: If the package is not installed.
     """
 
-    def __init__(self, engine: Icae) -> None:
+    def __init__(self, engine: Engine) -> None:
         self.engine = engine
         self._compressor = _compressor(engine)
 
@@ -91,7 +91,7 @@ class _ScoringModel:
         return SimpleNamespace(logits=made.logits.float(), past_key_values=pairs)
 
 
-def _compressor(engine: Icae) -> Any:
+def _compressor(engine: Engine) -> Any:
     """A `PromptCompressor` on the loaded decoder; its own start would load another copy."""
     try:
         from llmlingua import PromptCompressor

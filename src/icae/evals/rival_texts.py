@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from icae.config.types import TokenIds
-from icae.engine import Icae
+from icae.engine import Engine
 from icae.evals.bootstrap import mean_figure
 from icae.evals.contexts import Window, draw_windows, read_documents
 from icae.evals.decoding import (
@@ -64,7 +64,7 @@ class RivalTexts:
         """The settings that make rows comparable, with the hashes of the texts."""
         return {**asdict(self), "paths": data_hashes(self.paths)}
 
-    def prepare(self, engine: Icae, holds: Mapping[str, Hold], *, seed: int) -> HeldOutText:
+    def prepare(self, engine: Engine, holds: Mapping[str, Hold], *, seed: int) -> HeldOutText:
         """Draw the windows.
 
         Raises:
@@ -92,7 +92,7 @@ class HeldOutText:
         seed: Seed of the bootstrap.
     """
 
-    engine: Icae
+    engine: Engine
     settings: RivalTexts
     holds: Mapping[str, Hold]
     windows: tuple[Window, ...]

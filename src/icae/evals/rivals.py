@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from icae.compression.refinement import RefineConfig
-from icae.engine import Icae
+from icae.engine import Engine
 from icae.errors import IcaeError
 from icae.evals.asking import Asked, QuestionExperiment
 from icae.evals.experiment import Cell
@@ -35,7 +35,7 @@ from icae.evals.trained_rivals import TrainedRival, load_rivals
 PLAIN = (FULL, NOTHING, MEMORY, FIRST, SUMMARY)
 """Who needs no package, of `known_respondents`."""
 
-PACKAGES: Mapping[str, Callable[[Icae], Respondent]] = {
+PACKAGES: Mapping[str, Callable[[Engine], Respondent]] = {
     "LLMLingua": lambda engine: TextRespondent(engine=engine, source=LlmLingua(engine).texts),
 }
 """Rivals that need a package: name in the table -> what makes it; one more line is one more."""
@@ -103,7 +103,7 @@ class Rivals(QuestionExperiment[RivalsAsked]):
         texts = {} if self.texts is None else {"texts": self.texts.fixed()}
         return {**super().fixed(), **texts}
 
-    def prepare(self, engine: Icae, inputs: Sequence[Path]) -> RivalsAsked:
+    def prepare(self, engine: Engine, inputs: Sequence[Path]) -> RivalsAsked:
         """Draw questions and texts, and see which rivals can take part.
 
         Raises:

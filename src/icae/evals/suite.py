@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import icae
 from icae.config.checkout import commit
-from icae.engine import Icae
+from icae.engine import Engine
 from icae.errors import IcaeError, InputError, ResultConflictError
 from icae.evals.compare import read_result
 from icae.evals.experiment import Experiment
@@ -85,7 +85,7 @@ class SuiteFinished:
 
 
 def run_suite(
-    engine: Icae,
+    engine: Engine,
     suite: Suite,
     *,
     folder: Path,
@@ -119,7 +119,7 @@ def run_suite(
 
 
 def _measure(
-    engine: Icae,
+    engine: Engine,
     suite: Suite,
     kind: type[Experiment[Any]],
     folder: Path,
@@ -177,7 +177,7 @@ def _judge(suite: Suite, name: str, folder: Path, command: str) -> Finished:
     return judge_answers(judging, judge, folder=folder, command=command)
 
 
-def _head(engine: Icae, suite: Suite, command: str) -> dict[str, Any]:
+def _head(engine: Engine, suite: Suite, command: str) -> dict[str, Any]:
     return {
         "schema": SCHEMA,
         "title": f"Evaluation of {engine.provenance.adapter}",

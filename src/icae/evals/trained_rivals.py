@@ -17,7 +17,7 @@ import torch
 from icae.config.types import TokenIds
 from icae.decode.answering import Answerer
 from icae.decode.torch import TorchRuntime
-from icae.engine import Icae
+from icae.engine import Engine
 from icae.errors import InputError
 from icae.evals.decoding import ContextMemory
 from icae.evals.held import HeldGists, HeldSlots, Hold
@@ -97,7 +97,7 @@ def rival_names(folders: Sequence[Path]) -> dict[str, Path]:
     return names
 
 
-def load_rivals(engine: Icae, folders: Sequence[Path]) -> dict[str, TrainedRival]:
+def load_rivals(engine: Engine, folders: Sequence[Path]) -> dict[str, TrainedRival]:
     """Trained rivals by name.
 
     Args:
@@ -128,7 +128,7 @@ def load_rivals(engine: Icae, folders: Sequence[Path]) -> dict[str, TrainedRival
     return rivals
 
 
-def summary_hold(engine: Icae, model: AutoCompressor) -> Hold:
+def summary_hold(engine: Engine, model: AutoCompressor) -> Hold:
     """AutoCompressor: contexts as accumulated summary vectors."""
     runtime = TorchRuntime(model)
     answerer = Answerer(
@@ -147,7 +147,7 @@ def summary_hold(engine: Icae, model: AutoCompressor) -> Hold:
     return hold
 
 
-def gist_hold(engine: Icae, model: GistModel) -> Hold:
+def gist_hold(engine: Engine, model: GistModel) -> Hold:
     """GIST: contexts as the keys and values of gist tokens."""
 
     @torch.inference_mode()

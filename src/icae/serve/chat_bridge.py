@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from icae.decode.answering import written_answer
 from icae.decode.prefix import Generated, Request
-from icae.engine import Icae
+from icae.engine import Engine
 from icae.errors import RequestError
 from icae.memory import Memory, merge
 from icae.serve.chat_work import Answered, ChatWork, too_late
@@ -45,7 +45,7 @@ class ChatBridge:
 
     def __init__(
         self,
-        icae: Icae,
+        icae: Engine,
         *,
         limits: Limits,
         metrics: Metrics,

@@ -10,7 +10,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 
 from icae.compression.adaptive import FidelityPolicy
-from icae.engine import Icae
+from icae.engine import Engine
 from icae.errors import IcaeError, RequestError
 from icae.memory import Memory, Span
 from icae.serve.memory_models import MemoryRequest
@@ -63,9 +63,9 @@ class Job:
 
 
 def compressing(
-    icae: Icae, wanted: MemoryRequest, *, ratio: float
+    icae: Engine, wanted: MemoryRequest, *, ratio: float
 ) -> Generator[tuple[int, int], None, Memory]:
-    """Compress a text, one batch of spans a step, to the memory that `Icae.compress` makes."""
+    """Compress a text, one batch of spans a step, to the memory that `Engine.compress` makes."""
     compressor = icae.compressor
     encode = functools.partial(compressor.encode, ratio=wanted.ratio or ratio)
     if wanted.min_fidelity is not None:

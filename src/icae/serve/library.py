@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from weakref import WeakValueDictionary
 
-from icae.engine import Icae
+from icae.engine import Engine
 from icae.errors import MissingMemoryError, RequestError
 from icae.memory import Memory, memory_bytes
 from icae.serve.jobs import Job, Steps, compressing
@@ -51,7 +51,7 @@ class Library:
     """
 
     def __init__(
-        self, icae: Icae, store: MemoryStore, *, submit: Callable[[Job], None], metrics: Metrics
+        self, icae: Engine, store: MemoryStore, *, submit: Callable[[Job], None], metrics: Metrics
     ) -> None:
         self._icae = icae
         self._store = store

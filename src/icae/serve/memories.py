@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 from fastapi import Body, Depends, Header, Path, Query, Response
 
-from icae.engine import Icae
+from icae.engine import Engine
 from icae.errors import MemoryFileError, RequestError
 from icae.memory import MemoryDocument, hash_token_ids, memory_bytes, memory_from_bytes
 from icae.serve.jobs import Job
@@ -201,7 +201,7 @@ def _memory(entry: Entry) -> MemoryObject:
     return made
 
 
-def _token_starts(icae: Icae, document: MemoryDocument) -> Sequence[int] | None:
+def _token_starts(icae: Engine, document: MemoryDocument) -> Sequence[int] | None:
     """Where the tokens start, if the text still has those that it was compressed from."""
     if document.source is None:
         return None

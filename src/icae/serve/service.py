@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from icae.config.spans import check_ratio
 from icae.decode.vllm.runtime import VllmRuntime
-from icae.engine import Icae
+from icae.engine import Engine
 from icae.serve.chat_bridge import ChatBridge
 from icae.serve.keys import Keys
 from icae.serve.library import Library
@@ -48,7 +48,7 @@ class Service:
 
     def __init__(
         self,
-        icae: Icae,
+        icae: Engine,
         store: MemoryStore,
         *,
         keys: Keys,

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 import icae as package
 from icae.cli.app import app
-from icae.engine import Icae
+from icae.engine import Engine
 from icae.memory import Memory
 from icae.model import adapter_files, save_adapter
 from icae.store import NewMemory, create_store, open_store
@@ -28,7 +28,7 @@ def old(
     build_model: Callable[..., Any],
     tokenizer: Any,
     info_for: Callable[..., Any],
-) -> Icae:
+) -> Engine:
     """The engine of one of two adapters."""
     folder = tmp_path_factory.mktemp("package")
     for name, tokens in (("new", 2), ("old", 1)):
@@ -41,7 +41,7 @@ def old(
 
 
 @pytest.fixture(autouse=True)
-def adapters(old: Icae, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def adapters(old: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The adapters in the package; the default one is the other."""
     folder = Path(old.provenance.base_model).parent / "adapters"
     monkeypatch.chdir(tmp_path)
@@ -51,7 +51,7 @@ def adapters(old: Icae, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path
 
 
 @pytest.fixture
-def memory(old: Icae) -> Memory:
+def memory(old: Engine) -> Memory:
     """A memory that the adapter made, in old.icae."""
     made = old.compress(TEXT, name="old.txt")
     made.save("old.icae")
@@ -81,7 +81,7 @@ def test_command_takes_the_adapter_that_the_memory_names(
     assert Memory.load("old.icae").provenance == memory.provenance
 
 
-def test_questions_and_chats_are_answered_by_it(payload: Any, old: Icae, memory: Memory) -> None:
+def test_questions_and_chats_are_answered_by_it(payload: Any, old: Engine, memory: Memory) -> None:
     expected = old.ask(memory, "Who ran?", max_new_tokens=4).text
 
     assert payload("ask", "old.icae", "Who ran?", *FEW, *CPU)["answer"] == expected
@@ -102,7 +102,7 @@ def test_each_question_to_a_store_is_answered_by_the_adapter_of_the_best_passage
     assert cited == [["new.txt"], ["old.icae"]]
 
 
-def test_python_reads_a_memory_with_the_adapter_that_it_names(old: Icae, memory: Memory) -> None:
+def test_python_reads_a_memory_with_the_adapter_that_it_names(old: Engine, memory: Memory) -> None:
     expected = old.ask(memory, "Who ran?", max_new_tokens=4).text
     on_cpu = {"device": "cpu", "dtype": "float32"}
 
@@ -158,7 +158,7 @@ def shape(memory: Memory) -> list[Any]:
 
 
 @pytest.fixture
-def mixed(old: Icae) -> Memory:
+def mixed(old: Engine) -> Memory:
     """Two documents in mixed.icae: one in part verbatim, the other edited."""
     first = old.compress(TEXT, ratio=2, name="first.txt")
     kept = old.verbatim(TEXT, name="first.txt")
@@ -197,7 +197,7 @@ def test_upgrade_needs_the_text(error: Any, usage: Any, memory: Memory) -> None:
 
 
 def test_upgrade_of_a_store_goes_on_where_it_was_stopped(
-    payload: Any, old: Icae, memory: Memory, monkeypatch: pytest.MonkeyPatch
+    payload: Any, old: Engine, memory: Memory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bare = old.compress("A hen is in the inn.").without_source()
     with create_store("m.db") as store:
@@ -205,18 +205,18 @@ def test_upgrade_of_a_store_goes_on_where_it_was_stopped(
         store.add([NewMemory(name=name, memory=memory) for name in ("a", "b")])
         store.add([NewMemory(name="anna/mem_1", memory=memory, settings=settings)])
         store.add([NewMemory(name="bare", memory=bare)])
-    whole = Icae.upgrade
+    whole = Engine.upgrade
 
-    def stopped(self: Icae, one: Memory, **options: Any) -> Memory:
-        monkeypatch.setattr(Icae, "upgrade", interrupted)
+    def stopped(self: Engine, one: Memory, **options: Any) -> Memory:
+        monkeypatch.setattr(Engine, "upgrade", interrupted)
         return whole(self, one, **options)
 
     def interrupted(*_: Any, **__: Any) -> Memory:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(Icae, "upgrade", stopped)
+    monkeypatch.setattr(Engine, "upgrade", stopped)
     assert CliRunner().invoke(app, ["upgrade", "-s", "m.db", *CPU]).exit_code == 130
-    monkeypatch.setattr(Icae, "upgrade", whole)
+    monkeypatch.setattr(Engine, "upgrade", whole)
     told = payload("upgrade", "--store", "m.db", *CPU)
     assert (len(told["upgraded"]), told["current"], told["without_text"]) == (1, 1, ["bare"])
 

@@ -12,7 +12,7 @@ import torch
 from icae.compression import living
 from icae.decode.conversation import Conversation
 from icae.decode.prefix import Prefix, ReadSoFar
-from icae.engine import Icae
+from icae.engine import Engine
 from icae.memory import KeyValueSlots
 from icae.model import render_prompt, tokenize, tokenize_with_offsets
 from icae.model.decoder import joined, places_of, read
@@ -29,11 +29,11 @@ FORM: dict[str, Any] = {
 
 
 @pytest.fixture
-def engine(build_engine: Callable[..., Icae]) -> Icae:
+def engine(build_engine: Callable[..., Engine]) -> Engine:
     return build_engine(**FORM)
 
 
-def talk(engine: Icae, *, keep_turns: int = 1) -> Conversation:
+def talk(engine: Engine, *, keep_turns: int = 1) -> Conversation:
     """A conversation whose turns were read, without an answer of its own."""
     documents = engine.compress(TEXT, ratio=4)
     told = Conversation(reader=engine, documents=documents, keep_turns=keep_turns)
@@ -42,7 +42,7 @@ def talk(engine: Icae, *, keep_turns: int = 1) -> Conversation:
     return told
 
 
-def folded_ids(engine: Icae, count: int) -> Any:
+def folded_ids(engine: Engine, count: int) -> Any:
     """Tokens of the first turns, as the prompt has them."""
     longer = render_prompt(engine.tokenizer, "Where?", history=TURNS)
     shorter = render_prompt(engine.tokenizer, "Where?", history=TURNS[count:])
@@ -51,7 +51,7 @@ def folded_ids(engine: Icae, count: int) -> Any:
 
 
 @torch.no_grad()
-def test_memory_tokens_attend_to_what_the_decoder_made_of_the_turns(engine: Icae) -> None:
+def test_memory_tokens_attend_to_what_the_decoder_made_of_the_turns(engine: Engine) -> None:
     told = talk(engine)
     told.compact("Where?")
     ids, model = folded_ids(engine, 2), engine.runtime.model
@@ -86,7 +86,7 @@ def test_memory_tokens_attend_to_what_the_decoder_made_of_the_turns(engine: Icae
 
 
 def test_a_span_that_nothing_stands_before_is_encoded_as_the_encoder_itself_reads_it(
-    engine: Icae,
+    engine: Engine,
 ) -> None:
     model, ids = engine.runtime.model, tokenize(engine.tokenizer, TEXT)[:13]
     assert isinstance(model, KeyValueModel)
@@ -102,7 +102,7 @@ def test_a_span_that_nothing_stands_before_is_encoded_as_the_encoder_itself_read
 
 
 def test_what_follows_old_turns_moves_up_and_is_not_read_again(
-    engine: Icae, monkeypatch: pytest.MonkeyPatch
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     told = talk(engine)
     base = engine.runtime.model.decoder.base_model
@@ -128,7 +128,7 @@ def test_what_follows_old_turns_moves_up_and_is_not_read_again(
 
 
 @torch.no_grad()
-def test_keys_that_moved_are_those_of_the_same_text_at_the_new_positions(engine: Icae) -> None:
+def test_keys_that_moved_are_those_of_the_same_text_at_the_new_positions(engine: Engine) -> None:
     told = talk(engine)
     last = engine.runtime._last
     assert last is not None
@@ -157,7 +157,7 @@ def test_keys_that_moved_are_those_of_the_same_text_at_the_new_positions(engine:
         torch.testing.assert_close(pair, fresh, atol=1e-5, rtol=1e-5)
 
 
-def _unlike(engine: Icae) -> int:
+def _unlike(engine: Engine) -> int:
     """Tokens at the end of the prompt read before that the next question does not share."""
     asked = [render_prompt(engine.tokenizer, q, history=TURNS) for q in ("So?", "Where?")]
     shortest = min(map(len, asked))
@@ -165,7 +165,7 @@ def _unlike(engine: Icae) -> int:
     return len(asked[0]) - int(differing[0])
 
 
-def test_older_turns_keep_their_text_and_grow_at_the_end(engine: Icae) -> None:
+def test_older_turns_keep_their_text_and_grow_at_the_end(engine: Engine) -> None:
     told = talk(engine, keep_turns=2)
     told.compact("Where?")
     first = told.older
@@ -187,7 +187,7 @@ def test_older_turns_keep_their_text_and_grow_at_the_end(engine: Icae) -> None:
 
 @pytest.mark.parametrize("form", [FORM, {}])
 def test_older_turns_keep_within_their_positions_and_the_oldest_are_held_most_coarsely(
-    build_engine: Callable[..., Icae], form: dict[str, Any]
+    build_engine: Callable[..., Engine], form: dict[str, Any]
 ) -> None:
     engine = build_engine(**form)
     documents = engine.compress(TEXT, ratio=4)
@@ -215,7 +215,7 @@ def test_older_turns_keep_within_their_positions_and_the_oldest_are_held_most_co
 
 
 def test_turns_that_the_cache_does_not_hold_are_compressed_from_their_text(
-    engine: Icae, build_engine: Callable[..., Icae]
+    engine: Engine, build_engine: Callable[..., Engine]
 ) -> None:
     told = talk(engine)
     engine.ask(told.documents, "Something else?", max_new_tokens=1)
@@ -223,7 +223,7 @@ def test_turns_that_the_cache_does_not_hold_are_compressed_from_their_text(
     for conversation in (told, slots):
         text = "User: Who ran there?\nAssistant: the thief\nUser: Why?\nAssistant: a tin\n"
         reader = conversation.reader
-        assert isinstance(reader, Icae)
+        assert isinstance(reader, Engine)
         conversation.compact("Where?")
         assert conversation.older == reader.compress(text, name="conversation")
         older = conversation.older

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from icae.engine import Icae
+from icae.engine import Engine
 from icae.errors import IncompatibleMemoryError, InputError
 from icae.memory import Memory, hash_token_ids
 from icae.model import tokenize
@@ -21,7 +21,7 @@ def sources(memory: Memory, document: int = 0) -> str:
     return "".join(str(memory.span_source(i)) for i in memory.span_range(document))
 
 
-def assert_is_the_memory_of(engine: Icae, memory: Memory, text: str, document: int = 0) -> None:
+def assert_is_the_memory_of(engine: Engine, memory: Memory, text: str, document: int = 0) -> None:
     """Tokens, digests and measured fidelity are those of the text, whatever the spans."""
     described = memory.documents[document]
     ids = tokenize(engine.tokenizer, text)
@@ -38,7 +38,7 @@ def assert_is_the_memory_of(engine: Icae, memory: Memory, text: str, document: i
             np.testing.assert_allclose(span.slots_KD, alone.slots_KD, atol=1e-5, rtol=1e-5)
 
 
-def test_appended_text_leaves_all_whole_spans_as_they_are(engine: Icae) -> None:
+def test_appended_text_leaves_all_whole_spans_as_they_are(engine: Engine) -> None:
     text = TEXT + "It"
     memory = engine.compress(text, ratio=4)
     assert memory.spans[-1].tokens < 16
@@ -52,7 +52,7 @@ def test_appended_text_leaves_all_whole_spans_as_they_are(engine: Icae) -> None:
     assert {span.ratio for span in longer.spans} == {4.0}
 
 
-def test_only_new_spans_are_encoded(engine: Icae, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_new_spans_are_encoded(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     memory = engine.compress(TEXT * 3, ratio=4)
     seen: list[int] = []
     encode = engine.runtime.encode
@@ -66,7 +66,7 @@ def test_only_new_spans_are_encoded(engine: Icae, monkeypatch: pytest.MonkeyPatc
     assert sum(seen) <= 16 + engine.count_tokens(MORE)
 
 
-def test_text_is_appended_to_the_document_named(engine: Icae) -> None:
+def test_text_is_appended_to_the_document_named(engine: Engine) -> None:
     both = engine.compress(TEXT, ratio=4) + engine.compress(MORE, ratio=2, name="b")
 
     longer = engine.append(both, " And on.", document=0)
@@ -77,7 +77,7 @@ def test_text_is_appended_to_the_document_named(engine: Icae) -> None:
     assert engine.append(both, "!").documents[0] == both.documents[0]
 
 
-def test_verbatim_text_stays_verbatim_and_only_the_rest_is_compressed(engine: Icae) -> None:
+def test_verbatim_text_stays_verbatim_and_only_the_rest_is_compressed(engine: Engine) -> None:
     memory = engine.verbatim(TEXT)
     longer = engine.append(memory, MORE, ratio=2)
     assert_is_the_memory_of(engine, longer, TEXT + MORE)
@@ -90,7 +90,7 @@ def test_verbatim_text_stays_verbatim_and_only_the_rest_is_compressed(engine: Ic
     assert {span.kind for span in changed.spans} == {"tokens"}
 
 
-def test_deleting_characters_encodes_the_spans_at_the_borders_again(engine: Icae) -> None:
+def test_deleting_characters_encodes_the_spans_at_the_borders_again(engine: Engine) -> None:
     memory = engine.compress(TEXT * 2, ratio=4)
     start, end = memory.spans[1].char_start + 3, memory.spans[4].char_end - 2
 
@@ -111,7 +111,7 @@ def test_deleting_characters_encodes_the_spans_at_the_borders_again(engine: Icae
     text=st.text(alphabet="ab the\n🙂é1", max_size=30),
 )
 def test_any_edit_gives_the_memory_of_the_edited_text(
-    engine: Icae, data: st.DataObject, kind: str, text: str
+    engine: Engine, data: st.DataObject, kind: str, text: str
 ) -> None:
     old = "the a\n🙂é " * 6
     memory = engine.compress(old, ratio=4) if kind == "slots" else engine.verbatim(old)
@@ -123,7 +123,7 @@ def test_any_edit_gives_the_memory_of_the_edited_text(
     assert_is_the_memory_of(engine, engine.replace(memory, start, end, text), new)
 
 
-def test_slice_without_known_ids_is_edited_by_its_spans(engine: Icae) -> None:
+def test_slice_without_known_ids_is_edited_by_its_spans(engine: Engine) -> None:
     # The second is cut so that only blanks are left of its first span.
     for text, cut, gone in ((TEXT * 2, (30, 90), 5), ("the the the the   " * 4, (0, 40), 15)):
         part = engine.compress(text, ratio=4).slice(*cut)
@@ -134,7 +134,7 @@ def test_slice_without_known_ids_is_edited_by_its_spans(engine: Icae) -> None:
         assert longer.documents[0].token_ids_sha256 is None
 
 
-REFUSED: list[tuple[Callable[[Icae, Memory], object], str]] = [
+REFUSED: list[tuple[Callable[[Engine, Memory], object], str]] = [
     (lambda engine, memory: engine.delete(memory, 0, len(TEXT)), "would be left"),
     (lambda engine, memory: engine.replace(memory, 0, len(TEXT), " \n"), "would be left"),
     (lambda engine, memory: engine.append(memory, ""), "nothing to append"),
@@ -148,14 +148,14 @@ REFUSED: list[tuple[Callable[[Icae, Memory], object], str]] = [
 
 @pytest.mark.parametrize(("edit", "message"), REFUSED)
 def test_edit_that_is_not_possible_is_refused(
-    engine: Icae, edit: Callable[[Icae, Memory], object], message: str
+    engine: Engine, edit: Callable[[Engine, Memory], object], message: str
 ) -> None:
     with pytest.raises(InputError, match=message):
         edit(engine, engine.compress(TEXT, ratio=4))
 
 
 def test_memory_of_another_adapter_is_refused(
-    engine: Icae, build_engine: Callable[..., Icae]
+    engine: Engine, build_engine: Callable[..., Engine]
 ) -> None:
     foreign = build_engine(adapter_hash="f" * 64).compress(TEXT, ratio=4)
     for edit in (

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from icae.engine import Icae
+from icae.engine import Engine
 from icae.errors import IncompatibleMemoryError
 from icae.memory import Verbatim, hash_token_ids
 from icae.model import tokenize
@@ -18,7 +18,7 @@ TEXT = "The inner thing is in the thin tin: a thief ran there, and the end is ne
 UNICODE = "Fluß – 漢字, e\u0301 and 👩‍👩‍👧🙂🙂 at\u00a0the end 🙂"
 
 
-def test_fidelity_of_every_token_is_kept_beside_that_of_the_spans(engine: Icae) -> None:
+def test_fidelity_of_every_token_is_kept_beside_that_of_the_spans(engine: Engine) -> None:
     memory = engine.compress(TEXT, ratio=4)
     fidelity, ids = memory.token_fidelity, tokenize(engine.tokenizer, TEXT)
     assert fidelity is not None
@@ -33,7 +33,7 @@ def test_fidelity_of_every_token_is_kept_beside_that_of_the_spans(engine: Icae) 
 
 
 @pytest.mark.parametrize("text", [TEXT, UNICODE, "a", " x ", "🙂"])
-def test_verbatim_memory_holds_the_tokens_themselves(engine: Icae, text: str) -> None:
+def test_verbatim_memory_holds_the_tokens_themselves(engine: Engine, text: str) -> None:
     memory = engine.verbatim(text, name="exact")
     ids, (document,) = tokenize(engine.tokenizer, text), memory.documents
 
@@ -44,7 +44,7 @@ def test_verbatim_memory_holds_the_tokens_themselves(engine: Icae, text: str) ->
 
 
 def test_verbatim_spans_come_back_exactly_and_without_the_model(
-    engine: Icae, monkeypatch: pytest.MonkeyPatch
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: Any) -> Any:
         raise AssertionError("the model was run")
@@ -65,7 +65,7 @@ def test_verbatim_spans_come_back_exactly_and_without_the_model(
     assert seen[-1] == (len(memory.spans),) * 2
 
 
-def test_slots_and_verbatim_tokens_are_asked_and_written_back_together(engine: Icae) -> None:
+def test_slots_and_verbatim_tokens_are_asked_and_written_back_together(engine: Engine) -> None:
     slots, tokens = engine.compress(TEXT, ratio=4), engine.verbatim(UNICODE, name="b")
     both = slots + tokens + slots
 
@@ -79,7 +79,7 @@ def test_slots_and_verbatim_tokens_are_asked_and_written_back_together(engine: I
     assert "".join(r.text for r in made[len(slots.spans) : -len(slots.spans)]) == UNICODE
 
 
-def test_verbatim_text_is_read_like_the_text_itself(engine: Icae) -> None:
+def test_verbatim_text_is_read_like_the_text_itself(engine: Engine) -> None:
     from icae.decode.prefix import Prefix
 
     memory = engine.verbatim("the thing")
@@ -88,7 +88,7 @@ def test_verbatim_text_is_read_like_the_text_itself(engine: Icae) -> None:
     assert embeds[:-1].tolist() == engine.runtime.read_tokens(ids).tolist()
 
 
-def test_token_that_the_model_does_not_have_is_refused(engine: Icae) -> None:
+def test_token_that_the_model_does_not_have_is_refused(engine: Engine) -> None:
     memory = engine.verbatim("the thing")
     spans = [
         dataclasses.replace(span, payload=Verbatim(ids=span.verbatim_ids + 288))
@@ -100,7 +100,7 @@ def test_token_that_the_model_does_not_have_is_refused(engine: Icae) -> None:
             use()
 
 
-def test_slice_is_written_back_without_a_comparison_of_its_ids(engine: Icae) -> None:
+def test_slice_is_written_back_without_a_comparison_of_its_ids(engine: Engine) -> None:
     memory = engine.compress(TEXT, ratio=4)
     part = memory.select([1, 2])
     made = engine.reconstruct(part)

@@ -47,7 +47,7 @@ def test_the_list_of_a_literal_type_names_all_of_it(known: tuple[str, ...], lite
 
 
 def test_the_public_names_are_these() -> None:
-    names = "Conversation Icae IcaeError Memory Reader __version__ ask compress load locked"
+    names = "Conversation Engine IcaeError Memory Reader __version__ ask compress load locked"
     assert sorted(icae.__all__) == [*names.split(), "open_reader", "reconstruct"]
     assert icae.IcaeError is IcaeError
     with pytest.raises(AttributeError, match="no attribute 'nonsense'"):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from icae.decode.kv_file import kv_path, load_kv, store_kv
-from icae.engine import Icae
+from icae.engine import Engine
 from icae.errors import InputError, MemoryFileError
 from icae.memory import Embeddings, Memory
 from word_memories import with_spans
@@ -17,7 +17,7 @@ TEXT = "the thing in the shed is a tin and in it is a thin ring " * 2
 
 
 @pytest.fixture
-def memory(engine: Icae) -> Memory:
+def memory(engine: Engine) -> Memory:
     return engine.compress(TEXT, ratio=4)
 
 
@@ -28,7 +28,7 @@ def path(tmp_path: Path, memory: Memory) -> Path:
 
 
 def test_a_cache_that_was_stored_is_taken_and_changes_no_answer(
-    engine: Icae, build_engine: Any, memory: Memory, path: Path
+    engine: Engine, build_engine: Any, memory: Memory, path: Path
 ) -> None:
     expected = engine.ask(memory, "Where is it?", max_new_tokens=6).text
     written = store_kv(engine, memory, path)
@@ -39,12 +39,12 @@ def test_a_cache_that_was_stored_is_taken_and_changes_no_answer(
     assert other.ask(memory, "Where is it?", max_new_tokens=6).text == expected
 
 
-def test_no_file_is_no_matter(engine: Icae, memory: Memory, path: Path) -> None:
+def test_no_file_is_no_matter(engine: Engine, memory: Memory, path: Path) -> None:
     assert load_kv(engine, memory, path) == "absent"
 
 
 def test_a_cache_of_something_else_is_ignored_with_a_warning(
-    engine: Icae, build_engine: Any, memory: Memory, path: Path, caplog: Any
+    engine: Engine, build_engine: Any, memory: Memory, path: Path, caplog: Any
 ) -> None:
     store_kv(engine, memory, path)
     other_memory = engine.compress("the thing", ratio=4)
@@ -60,7 +60,7 @@ def test_a_cache_of_something_else_is_ignored_with_a_warning(
     "wreck", [lambda b: b[:-9], lambda b: b[:20], lambda b: b"", lambda b: b"x" * 99]
 )
 def test_a_damaged_file_is_ignored_with_a_warning_and_written_anew(
-    engine: Icae, memory: Memory, path: Path, caplog: Any, wreck: Any
+    engine: Engine, memory: Memory, path: Path, caplog: Any, wreck: Any
 ) -> None:
     file = store_kv(engine, memory, path)
     whole = file.read_bytes()
@@ -73,7 +73,7 @@ def test_a_damaged_file_is_ignored_with_a_warning_and_written_anew(
     assert load_kv(engine, memory, path) == "loaded"
 
 
-def test_a_flipped_bit_is_noticed(engine: Icae, memory: Memory, path: Path) -> None:
+def test_a_flipped_bit_is_noticed(engine: Engine, memory: Memory, path: Path) -> None:
     file = store_kv(engine, memory, path)
     content = bytearray(file.read_bytes())
     content[-1] ^= 1
@@ -83,7 +83,7 @@ def test_a_flipped_bit_is_noticed(engine: Icae, memory: Memory, path: Path) -> N
 
 
 def test_bytes_that_the_runtime_refuses_are_unusable(
-    engine: Icae, memory: Memory, path: Path, monkeypatch: pytest.MonkeyPatch
+    engine: Engine, memory: Memory, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store_kv(engine, memory, path)
 
@@ -95,7 +95,7 @@ def test_bytes_that_the_runtime_refuses_are_unusable(
 
 
 def test_a_write_that_fails_leaves_the_old_file(
-    engine: Icae, memory: Memory, path: Path, monkeypatch: pytest.MonkeyPatch
+    engine: Engine, memory: Memory, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = store_kv(engine, memory, path)
     before = file.read_bytes()
@@ -110,7 +110,7 @@ def test_a_write_that_fails_leaves_the_old_file(
     assert sorted(p.name for p in path.parent.iterdir()) == ["notes.icae", "notes.icae.torch.kv"]
 
 
-def test_a_memory_with_other_slots_has_another_cache(engine: Icae, memory: Memory) -> None:
+def test_a_memory_with_other_slots_has_another_cache(engine: Engine, memory: Memory) -> None:
     from dataclasses import replace
 
     spans = [
@@ -122,7 +122,9 @@ def test_a_memory_with_other_slots_has_another_cache(engine: Icae, memory: Memor
     assert engine.memory_digest(memory) != engine.memory_digest(other)
 
 
-def test_a_memory_that_leaves_no_room_for_a_question_is_not_read(engine: Icae, path: Path) -> None:
+def test_a_memory_that_leaves_no_room_for_a_question_is_not_read(
+    engine: Engine, path: Path
+) -> None:
     long = engine.compress(TEXT * 8, ratio=1, verify=False)
     assert long.positions > 256
 

@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 from icae.cli.app import app
 from icae.config.asking import AskingConfig
 from icae.decode.prefix import Prefix
-from icae.engine import Icae, load
+from icae.engine import Engine, load
 from icae.errors import AdapterError, InputError
 from icae.memory import Memory
 from icae.model import load_decoder, load_tokenizer, tokenize
@@ -124,12 +124,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def engine(folder: Path) -> Icae:
+def engine(folder: Path) -> Engine:
     return load(folder, device="cpu", dtype="float32")
 
 
 def test_its_own_number_of_slots_and_its_greedy_answers_are_those_of_the_public_code(
-    engine: Icae,
+    engine: Engine,
     expected: dict[str, Any],
     folder: Path,
     tmp_path: Path,
@@ -167,7 +167,7 @@ def test_its_own_number_of_slots_and_its_greedy_answers_are_those_of_the_public_
 
 
 def test_an_adapter_is_exported_as_it_was_imported_and_no_other_is(
-    engine: Icae, mistral: Any, tmp_path: Path, build_engine: Callable[..., Icae]
+    engine: Engine, mistral: Any, tmp_path: Path, build_engine: Callable[..., Engine]
 ) -> None:
     model = engine.runtime.model
     assert isinstance(model, IcaeModel)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from icae.engine import Icae
+from icae.engine import Engine
 from icae.memory import memory_bytes, memory_from_bytes
 from icae.serve.keys import LOCAL_OWNER
 
@@ -15,14 +15,14 @@ FILE = {"Content-Type": "application/octet-stream"}
 
 
 @pytest.fixture
-def engine(build_engine: Callable[..., Icae]) -> Icae:
+def engine(build_engine: Callable[..., Engine]) -> Engine:
     return build_engine(
         memory="key-values", framing="between", objective_tokens=2, lora_targets="all-linear"
     )
 
 
 def test_memories_are_made_longer_asked_and_taken_out_and_in(
-    engine: Icae, serve: Callable[..., Any], text: str
+    engine: Engine, serve: Callable[..., Any], text: str
 ) -> None:
     server = serve()
     made = server.make_memory()
@@ -52,7 +52,7 @@ def test_a_minimal_fidelity_and_a_long_message_are_held(serve: Callable[..., Any
 
 
 def test_a_memory_of_the_other_form_is_refused_with_both(
-    serve: Callable[..., Any], build_engine: Callable[..., Icae]
+    serve: Callable[..., Any], build_engine: Callable[..., Engine]
 ) -> None:
     server = serve()
     data = memory_bytes(build_engine().compress("The fox is in the inn."))

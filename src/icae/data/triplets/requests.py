@@ -127,7 +127,7 @@ def answer_requests(writer: Writer, context: Context, config: TripletConfig) -> 
 
 
 def _answer_request(writer: Writer, context: Context, prompt: Prompt) -> Request:
-    # The form in which `icae.engine.Icae.ask_text` reads a full context.
+    # The form in which `icae.engine.Engine.ask_text` reads a full context.
     messages = ({"role": "user", "content": f"{context.text}\n\n{prompt.text}"},)
     return Request(
         id=_request_id(writer, messages),

@@ -27,7 +27,7 @@ from icae.serve.bulk.documents import (
 from icae.serve.bulk.folder import BulkFolder
 
 if TYPE_CHECKING:
-    from icae.engine import Icae
+    from icae.engine import Engine
 
 VERSION = 1
 
@@ -38,7 +38,7 @@ log = logging.getLogger(__name__)
 
 
 class Encoder(Protocol):
-    """What turns texts into memories, `compress_many` of `icae.engine.Icae`."""
+    """What turns texts into memories, `compress_many` of `icae.engine.Engine`."""
 
     def compress_many(  # noqa: D102
         self, texts: Sequence[str], *, ratio: float, names: Sequence[str], verify: bool
@@ -58,7 +58,7 @@ class EngineOpener:
     dtype: str | None = None
     threads: int = 1
 
-    def __call__(self) -> Icae:
+    def __call__(self) -> Engine:
         """Load it."""
         import torch
 
