@@ -18,8 +18,8 @@ from icae.memory import Memory, memory_bytes
 from icae.model import load_tokenizer, render_prompt, tokenize, tokenizer_hash, weight_hash
 from icae.model.adapter_files import ADAPTERS, DEFAULT_ADAPTER
 from icae.model.base_files import DEFAULT_BASE
+from icae.model.sizes import ModelSizes
 from icae.opening import config_file
-from icae.serve.model_sizes import ModelSizes
 from icae.serve.plan import Workload, plan
 
 pytestmark = pytest.mark.real_model
@@ -162,7 +162,7 @@ def test_recorded_hashes_are_those_of_what_was_loaded(engine: api.Engine) -> Non
 
 
 def test_plan_is_what_the_paragraph_really_takes(engine: api.Engine, memory: Any) -> None:
-    sizes = ModelSizes.of_file(config_file(DEFAULT_BASE))
+    sizes = ModelSizes.of_file(config_file(DEFAULT_BASE), dtype="float32")
     workload = Workload(
         documents=1,
         tokens=memory.tokens,

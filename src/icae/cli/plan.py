@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from typer import Argument, Option
@@ -83,8 +83,8 @@ def plan(
 ) -> Outcome:
     """Say what memories of many documents will cost: positions, cache, disk, hours, break-even.
 
-    From formulas alone: nothing is loaded, compressed or timed. docs/planning.md sets them
-    beside measured points.
+    Nothing is loaded, compressed or timed: the model is built without weights, its cache measured,
+    the rest is formulas. docs/planning.md sets them beside measured points.
 
     Args:
         model: Base model: a name, a folder, or a config.json with its sizes; of a hub id,
@@ -94,16 +94,23 @@ def plan(
             --tflops.
         devices: Devices that share the work.
     """
+    from icae.model.sizes import ModelSizes
     from icae.opening import config_file
     from icae.serve import plan as planning
-    from icae.serve.model_sizes import ModelSizes
 
     base, config = _architecture(model, options.adapter, options.span_length)
-    sizes = ModelSizes.of_file(config_file(base))
+    sizes = ModelSizes.of_file(config_file(base), dtype=options.dtype)
     workload = options.workload(config)
     made = planning.plan(sizes, workload)
     rate = _rate(made, options.tokens, tflops, tokens_per_second)
-    payload = _payload(base, workload, made, rate, devices) | {"sizes": asdict(sizes)}
+    payload = _payload(base, workload, made, rate, devices) | {
+        "sizes": {
+            "hidden": sizes.hidden,
+            "vocabulary": sizes.vocabulary,
+            "layers": len(sizes.cache.layers),
+            "weights": sizes.weights,
+        }
+    }
     return Outcome(payload=payload, show=lambda: _show(payload))
 
 

@@ -1,4 +1,4 @@
-"""What a key-value cache takes, measured on one that is really built with a few tokens."""
+"""What a key-value cache takes, measured on one that is built, on `meta` too, with a few tokens."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
-from icae.model.around import body_of, embed
+from icae.model.around import body_of
 
 FEW = (2, 6)
 """Tokens of the two caches that are built."""
@@ -67,13 +67,7 @@ def _bytes(decoder: PreTrainedModel, tokens: int) -> list[int]:
     device = decoder.get_input_embeddings().weight.device
     ids = torch.arange(tokens, device=device)[None]
     cache = DynamicCache(config=decoder.config)
-    body_of(decoder)(
-        inputs_embeds=embed(decoder, ids),
-        attention_mask=torch.ones_like(ids),
-        position_ids=ids,
-        past_key_values=cache,
-        use_cache=True,
-    )
+    body_of(decoder)(input_ids=ids, past_key_values=cache, use_cache=True)
     layers = ((t for t in _tensors(vars(layer)) if t.is_floating_point()) for layer in cache.layers)
     return [sum(t.nbytes for t in layer) for layer in layers]
 

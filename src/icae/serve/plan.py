@@ -1,7 +1,7 @@
 """What memories of many documents cost: positions, bytes, FLOP, questions to break even.
 
-Every formula stands here, with its source; nothing is measured, and only the ``config.json`` of
-the decoder is read. ``docs/planning.md`` and the tests set them beside measured points.
+Every formula stands here, with its source; nothing is timed, and only the ``config.json`` of the
+decoder is read. ``docs/planning.md`` and the tests set them beside measured points.
 
 Shapes: L tokens of a span, K slots of it, T tokens of a document, D hidden, V vocabulary,
 M objective tokens.
@@ -10,7 +10,6 @@ M objective tokens.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -19,15 +18,16 @@ from icae.config import ModelConfig
 from icae.config.parsing import check
 from icae.config.spans import check_ratio
 from icae.config.types import KeyValueShape
+from icae.errors import BaseModelError
 from icae.memory import Memory, MemoryDocument, Provenance, Span, TokenFidelity, memory_bytes
 from icae.memory.container import byte_size
 from icae.memory.forms import FORMS
 from icae.memory.provenance import KEY_VALUE_DTYPE, SlotDtype
 from icae.model.objectives import PROBE_FOUND, PROBE_GIVEN
-from icae.serve.model_sizes import ModelSizes
+from icae.model.sizes import ModelSizes
 
-ELEMENT_BYTES: Mapping[str, int] = {"bfloat16": 2, "float32": 4}
-"""Bytes of one number in each precision."""
+DTYPES = ("bfloat16", "float32")
+"""Precisions of a cache."""
 
 TEXT_BYTES_PER_TOKEN = 1.9
 """Bytes of compressed text a token, in files that keep it (docs/planning.md)."""
@@ -74,8 +74,7 @@ class Workload:
         check(0 <= self.verified <= 1, "verified is out of range.", self.verified, "0..1")
         usable = math.isfinite(self.text_bytes) and self.text_bytes >= 0
         check(usable, "text_bytes is out of range.", self.text_bytes, ">= 0")
-        known = self.dtype in ELEMENT_BYTES
-        check(known, "The dtype is not known.", self.dtype, ", ".join(ELEMENT_BYTES))
+        check(self.dtype in DTYPES, "The dtype is not known.", self.dtype, ", ".join(DTYPES))
 
     @property
     def in_pairs(self) -> bool:
@@ -126,8 +125,12 @@ class Plan:
 
 def plan(sizes: ModelSizes, workload: Workload) -> Plan:
     """Work out what memories cost."""
+    if workload.in_pairs and sizes.key_values is None:
+        raise BaseModelError(
+            "The model's layers keep no keys and values of one shape.",
+            expected="an adapter whose memories are input embeddings (model.memory: embeddings)",
+        )
     slots = sum(k for _, k in workload.spans)
-    element = ELEMENT_BYTES[workload.dtype]
     compress = encode_flop(sizes, workload) + workload.verified * verify_flop(sizes, workload)
     full = read_flop(sizes, 0, workload.tokens) + question_flop(sizes, workload, workload.tokens)
     held = question_flop(sizes, workload, slots + workload.model.lead_slots)
@@ -136,8 +139,8 @@ def plan(sizes: ModelSizes, workload: Workload) -> Plan:
     return Plan(
         spans=len(workload.spans),
         slots=slots,
-        kv_full=sizes.cache_bytes(workload.tokens, element),
-        kv_slots=sizes.cache_bytes(slots, element),
+        kv_full=sizes.cache.of_places(workload.tokens),
+        kv_slots=sizes.cache.of_places(slots),
         file_bytes=file_bytes(sizes, workload),
         compress_flop=compress,
         full_question_flop=full,
@@ -147,26 +150,12 @@ def plan(sizes: ModelSizes, workload: Workload) -> Plan:
     )
 
 
-def layer_weights(sizes: ModelSizes) -> int:
-    """Weights of the matrices in the layers; no embedding, no vocabulary head, no norms.
-
-    Source: query and output projections [D, heads x size], key and value [D, kv heads x
-    size], and the MLP's matrices [D, inner width].
-    """
-    attention = 2 * (sizes.heads + sizes.kv_heads) * sizes.head_size * sizes.hidden
-    return sizes.layers * (attention + sizes.mlp_matrices * sizes.mlp * sizes.hidden)
-
-
 def lora_weights(sizes: ModelSizes, model: ModelConfig) -> int:
-    """Weights of LoRA on the query and value projections, or on all matrices of the layers.
+    """Weights of the LoRA.
 
     Source: Hu et al. 2021 (arXiv:2106.09685): rank x (inputs + outputs) of each matrix.
     """
-    query, value = sizes.heads * sizes.head_size, sizes.kv_heads * sizes.head_size
-    ends = 2 * sizes.hidden + query + value
-    if model.lora_targets == "all-linear":
-        ends = 2 * ends + sizes.mlp_matrices * (sizes.hidden + sizes.mlp)
-    return sizes.layers * model.lora_rank * ends
+    return model.lora_rank * sizes.lora_ends[model.lora_targets]
 
 
 def read_flop(sizes: ModelSizes, past: int, places: int) -> float:
@@ -174,11 +163,11 @@ def read_flop(sizes: ModelSizes, past: int, places: int) -> float:
 
     2 for each weight and place (Kaplan et al. 2020, arXiv:2001.08361, section 2.1), and 4 D_h
     for each pair of a place and one that it attends to, D_h being heads x head size: the
-    products of queries with keys, and of weights with values. Attention is causal.
+    products of queries with keys, and of weights with values. Attention is causal, and counted
+    as if no layer had a window.
     """
     pairs = places * past + places * (places + 1) / 2
-    width = sizes.layers * sizes.heads * sizes.head_size
-    return 2.0 * layer_weights(sizes) * places + 4.0 * width * pairs
+    return 2.0 * sizes.weights * places + 4.0 * sizes.attended * pairs
 
 
 def head_flop(sizes: ModelSizes, tokens: int) -> float:
@@ -232,8 +221,9 @@ def file_bytes(sizes: ModelSizes, workload: Workload) -> int:
 
     Raises a MemoryFileError if the document has too many spans for one file.
     """
-    one = replace(sizes, hidden=1, layers=1, kv_heads=1, head_size=1)
-    small, full = _maker(one, workload), _maker(sizes, workload)
+    one = KeyValueShape(layers=1, heads=1, width=1)
+    small = _maker(replace(sizes, hidden=1, key_values=one), workload)
+    full = _maker(sizes, workload)
     written = len(memory_bytes(_made_up(workload, small)))
     rest = sum(_payload_bytes(k, full) - _payload_bytes(k, small) for _, k in workload.spans)
     return written + rest + round(workload.text_bytes * workload.tokens)
@@ -247,7 +237,6 @@ def _payload_bytes(slots: int, made_by: Provenance) -> int:
 def _maker(sizes: ModelSizes, workload: Workload) -> Provenance:
     """What makes the slots; its digests are zeros."""
     zeros = "0" * 64
-    shape = KeyValueShape(layers=sizes.layers, heads=sizes.kv_heads, width=sizes.head_size)
     return Provenance(
         base_model="smollm2-135m-instruct",
         base_hash=zeros,
@@ -256,7 +245,7 @@ def _maker(sizes: ModelSizes, workload: Workload) -> Provenance:
         tokenizer_hash=zeros,
         layout=workload.model.layout,
         hidden_size=sizes.hidden,
-        key_values=shape if workload.in_pairs else None,
+        key_values=sizes.key_values if workload.in_pairs else None,
         slot_dtype=KEY_VALUE_DTYPE if workload.in_pairs else workload.dtype,
     )
 

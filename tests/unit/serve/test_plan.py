@@ -8,18 +8,22 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from tests.bases.architectures import tiny, tiny_config
+from transformers import AutoConfig
 
 from icae.config import ModelConfig
 from icae.errors import BaseModelError, ConfigError
 from icae.memory import memory_bytes
+from icae.model.around import layers_of
+from icae.model.cache_size import CacheSize
+from icae.model.sizes import ModelSizes
 from icae.serve.plan import (
     MEASURED_TFLOPS,
-    ModelSizes,
     Workload,
     encode_flop,
     file_bytes,
     head_flop,
-    layer_weights,
     lora_weights,
     plan,
     read_flop,
@@ -35,7 +39,13 @@ CONFIG = {
     "num_key_value_heads": 3,
     "vocab_size": 49152,
 }
-SMOLLM2 = ModelSizes.of_config(CONFIG)
+
+
+def sizes_of(config: Any) -> ModelSizes:
+    return ModelSizes.of_config(config, dtype=torch.float32)
+
+
+SMOLLM2 = ModelSizes.of_config(AutoConfig.for_model(**CONFIG), dtype=torch.bfloat16)
 SHIPPED = ModelConfig(span_length=32, lora_rank=32, objective_tokens=4, framing="around")
 
 KEY_VALUES = ModelConfig(
@@ -62,9 +72,9 @@ def workload(**settings: Any) -> Workload:
 
 def test_weights_are_those_of_the_model(family: str, build_decoder: Any, build_model: Any) -> None:
     decoder = build_decoder(family)
-    sizes = ModelSizes.of_config(decoder.config.to_dict())
+    sizes = sizes_of(decoder.config)
     layers = {n: p for n, p in decoder.named_parameters() if ".layers." in n and p.ndim == 2}
-    assert layer_weights(sizes) == sum(p.numel() for p in layers.values())
+    assert sizes.weights == sum(p.numel() for p in layers.values())
     if family != "gpt-neox":  # one fused projection there
         for targets in ("qv", "all-linear"):
             model = build_model(family, lora_targets=targets)
@@ -74,12 +84,10 @@ def test_weights_are_those_of_the_model(family: str, build_decoder: Any, build_m
 
 
 def test_kv_bytes_are_those_of_the_real_cache(family: str, build_decoder: Any) -> None:
-    import torch
-
     decoder = build_decoder(family)
     cache = decoder(input_ids=torch.zeros(1, 24, dtype=torch.long), use_cache=True).past_key_values
     held = sum(t.nbytes for layer in cache.layers for t in (layer.keys, layer.values))
-    sizes = ModelSizes.of_config(decoder.config.to_dict())
+    sizes = sizes_of(decoder.config)
     assert plan(sizes, workload(tokens=24, dtype="float32")).kv_full == held
 
 
@@ -91,7 +99,7 @@ def test_file_bytes_are_those_of_the_real_file(
 ) -> None:
     text = "abcdefghij" * (letters // 10) + "x" * (letters % 10)
     made = engine.compress(text, ratio=ratio, verify=bool(verified), name="notes.txt")
-    sizes = ModelSizes.of_config(engine.runtime.model.decoder.config.to_dict())
+    sizes = sizes_of(engine.runtime.model.decoder.config)
     own = workload(tokens=made.tokens, ratio=ratio, model=engine.config, dtype="float32")
     own = replace(own, verified=verified, text_bytes=0.0)
     real = len(memory_bytes(made.without_source()))
@@ -106,7 +114,7 @@ def test_file_bytes_of_key_values_are_those_of_the_real_file(
 ) -> None:
     engine = build_engine(memory="key-values", framing="between", lora_targets="all-linear")
     made = engine.compress("abcdefghij" * (letters // 10) + "x" * (letters % 10), ratio=ratio)
-    sizes = ModelSizes.of_config(engine.runtime.model.decoder.config.to_dict())
+    sizes = sizes_of(engine.runtime.model.decoder.config)
     own = workload(tokens=made.tokens, ratio=ratio, model=engine.config, text_bytes=0.0)
     real = len(memory_bytes(made.without_source()))
     assert file_bytes(sizes, own) == pytest.approx(real, rel=0.02, abs=64)
@@ -195,24 +203,35 @@ def test_sizes_are_read_from_a_file_and_its_text_part(tmp_path: Path) -> None:
     path = tmp_path / "config.json"
     path.write_text(json.dumps({"text_config": CONFIG}), encoding="utf-8")
     assert ModelSizes.of_file(path) == SMOLLM2
-    few = ModelSizes.of_config({k: v for k, v in CONFIG.items() if k != "num_key_value_heads"})
-    assert (few.kv_heads, few.head_size) == (9, 64)
+    assert SMOLLM2.lora_ends["qv"] == 30 * (576 + 576 + 576 + 192)
 
 
 @pytest.mark.parametrize(
-    "change",
-    [
-        {"num_hidden_layers": None},
-        {"hidden_size": "576"},
-        {"vocab_size": 0},
-        {"num_attention_heads": True},
-        {"num_experts": 8},
-        {"kv_lora_rank": 512},
-    ],
+    "change", [{"model_type": "unheard"}, {"model_type": None}, {"hidden_size": "576"}]
 )
-def test_config_whose_cost_cannot_be_told_is_refused(change: dict[str, Any]) -> None:
-    with pytest.raises(BaseModelError):
-        ModelSizes.of_config(CONFIG | change)
+def test_config_whose_cost_cannot_be_told_is_refused(
+    tmp_path: Path, change: dict[str, Any]
+) -> None:
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(CONFIG | change), encoding="utf-8")
+    with pytest.raises(BaseModelError, match="sizes of a causal LM"):
+        ModelSizes.of_file(path)
+
+
+@pytest.mark.parametrize(
+    "name", ["Mistral", "DeepseekV3", "FalconH1", "Lfm2", "GptOss", "Qwen3Moe"]
+)
+def test_sizes_without_weights_are_those_of_the_model_of_any_kind(name: str) -> None:
+    model = tiny(name)
+    sizes = sizes_of(tiny_config(name))
+    assert sizes.cache == CacheSize.of(model)
+    matrices = sum(p.numel() for part in layers_of(model) for p in part.parameters() if p.ndim >= 2)
+    assert sizes.weights < matrices if name in ("GptOss", "Qwen3Moe") else sizes.weights == matrices
+    made = plan(sizes, workload(tokens=400, model=ModelConfig()))
+    assert 0 < made.kv_slots < made.kv_full
+    if name in ("DeepseekV3", "FalconH1", "Lfm2"):
+        with pytest.raises(BaseModelError, match="embeddings"):
+            plan(sizes, workload(model=KEY_VALUES))
 
 
 @pytest.mark.parametrize("content", ["[]", "{", None])
