@@ -35,7 +35,7 @@ from typing import Any
 import numpy as np
 
 from icae.memory import Embeddings, Memory, MemoryDocument, hash_token_ids
-from icae.store import NewMemory, SqliteStore, retrieve
+from icae.store import MemoryStore, NewMemory, retrieve
 
 TOKENS = 512
 BATCH = 50
@@ -93,7 +93,7 @@ def spread(seconds: Sequence[float]) -> dict[str, float]:
 
 
 def encode_and_add(
-    engine: Any, sample: Sequence[str], store: SqliteStore
+    engine: Any, sample: Sequence[str], store: MemoryStore
 ) -> tuple[list[Memory], list[float], list[float]]:
     """Alternate encoding and adding; memories, encoding times, adding times."""
     memories: list[Memory] = []
@@ -128,14 +128,14 @@ def main() -> None:
     chance = random.Random(0)
     with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
         path = Path(folder) / "memories.db"
-        store = SqliteStore.create(path)
+        store = MemoryStore.create(path)
         memories, encoding, adding_sample = encode_and_add(engine, sample, store)
         items = [
             NewMemory(name=f"doc-{i}", memory=variant(memories[i % len(memories)], text, i))
             for i, text in enumerate(rest)
         ]
         adding = [timed(lambda item=item: store.add([item])) for item in items]
-        with SqliteStore.create(Path(folder) / "batches.db") as batches:
+        with MemoryStore.create(Path(folder) / "batches.db") as batches:
             in_batches = sum(
                 timed(lambda at=at: batches.add(items[at : at + BATCH]))
                 for at in range(0, len(items), BATCH)

@@ -110,3 +110,8 @@ def in_key_values(memory: Memory, dtype: KeyValueDtype = KEY_VALUE_DTYPE) -> Mem
             spans.append(span)
         documents.append(replace(document, spans=tuple(spans)))
     return replace(memory, documents=tuple(documents), provenance=provenance)
+
+
+def filler(words: int, *, word: str = "filler") -> str:
+    """As many different words."""
+    return " ".join(f"{word}{i}" for i in range(words))

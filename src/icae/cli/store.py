@@ -134,7 +134,7 @@ def show(
     with _opened(store) as opened:
         record = opened.get(reference)
         if output is not None:
-            opened.export(record.key, output)
+            opened.load(record.key).save(output)
     payload = {"store": store, **_record_payload(record)}
     if output is not None:
         payload["output"] = str(output)
@@ -203,11 +203,12 @@ def remove(
 def collect(*, store: StorePath) -> Outcome:
     """Drop the memories that have no name and give their space back."""
     with _opened(store) as opened:
-        collected = opened.collect()
-    size = console.size_text(collected.bytes)
+        memories, freed = opened.collect()
     return Outcome(
-        payload={"store": store, **asdict(collected)},
-        show=lambda: console.write_text(f"{collected.memories} memories dropped, {size} freed\n"),
+        payload={"store": store, "memories": memories, "bytes": freed},
+        show=lambda: console.write_text(
+            f"{memories} memories dropped, {console.size_text(freed)} freed\n"
+        ),
     )
 
 
@@ -218,14 +219,10 @@ def verify(*, store: StorePath) -> Outcome:
         problems = opened.verify()
         count = len(opened.records()) if not problems else 0
     if problems:
-        lines = [
-            problem.message if problem.key is None else f"{problem.key}: {problem.message}"
-            for problem in problems[:MOST_PROBLEMS]
-        ]
-        more = len(problems) - len(lines)
+        more = len(problems) - MOST_PROBLEMS
         raise StoreError(
             f"The store {store} has {len(problems)} problems.",
-            got="; ".join(lines) + (f"; and {more} more" if more else ""),
+            got="; ".join([*problems[:MOST_PROBLEMS], *[f"and {more} more"] * (more > 0)]),
             expected="a sound store",
             fix="Drop damaged memories with `icae store rm --key` and add the documents again, "
             "or restore the store from a copy.",

@@ -13,7 +13,7 @@ from icae.memory import Memory
 from icae.memory.critical_words import CriticalWord, critical_words, overlapping_word
 from icae.memory.shading import Stretch, shaded_spans
 from icae.serve.refusals import ErrorDetail
-from icae.store.prepared import check_name
+from icae.store.keys import check_name
 
 _ID = re.compile(r"mem_[0-9a-f]{24}")
 

@@ -5,34 +5,21 @@ A store is one SQLite file. Needs no model: torch and transformers are never imp
 
 from __future__ import annotations
 
-from icae.store.base import (
-    Added,
-    Collected,
-    MemoryStore,
-    NewMemory,
-    Problem,
-    SearchHit,
-    Settings,
-    StoredMemory,
-)
 from icae.store.keys import compressor_settings, memory_key
-from icae.store.retrieval import Citation, Retrieved, retrieve
-from icae.store.sqlite import SqliteStore
+from icae.store.records import Added, NewMemory, SearchHit, Settings, StoredMemory
+from icae.store.retrieval import Retrieved, retrieve
+from icae.store.sqlite import MemoryStore
 
-open_store = SqliteStore.open
-create_store = SqliteStore.create
+open_store = MemoryStore.open
+create_store = MemoryStore.create
 
 __all__ = [
     "Added",
-    "Citation",
-    "Collected",
     "MemoryStore",
     "NewMemory",
-    "Problem",
     "Retrieved",
     "SearchHit",
     "Settings",
-    "SqliteStore",
     "StoredMemory",
     "compressor_settings",
     "create_store",

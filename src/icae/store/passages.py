@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from icae.errors import InputError
 from icae.memory import Memory
+from icae.store.records import Passage
 
 PASSAGE_TOKENS = 128
 """A passage is closed once it has as many tokens."""
@@ -29,20 +29,6 @@ _LETTER = re.compile(f"(?!{_IDEOGRAPH.pattern})[{_UNSPACED}]")
 _ENDING = re.compile("[\u3040-\u309f]{2}")  # hiragana alone: grammar, where other words are asked
 _RUN = re.compile(f"[{_UNSPACED}]+")
 _WORD = re.compile(f"[{_UNSPACED}]+|[^\\W{_UNSPACED}]+")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Passage:
-    """Consecutive spans of one document, by its index and name; see `SearchHit` for the rest."""
-
-    document: int
-    document_name: str
-    span_first: int
-    span_end: int
-    char_start: int
-    char_end: int
-    positions: int
-    text: str
 
 
 def passages_of(memory: Memory) -> list[Passage]:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import replace
+from typing import NamedTuple
 
 from icae.errors import InputError, StoreError
 from icae.memory import Memory, Provenance, merge
-from icae.store.base import MemoryStore, SearchHit
+from icae.store.records import SearchHit
+from icae.store.sqlite import MemoryStore
 
 MOST_HITS = 256
 """Most passages that are considered for one question."""
@@ -17,34 +19,18 @@ LOWEST_SHARE = 0.1
 in common with the question are words that every text has."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Citation:
-    """A part of a document that an answer was read from; see `SearchHit` for the fields.
-
-    Score and snippet are those of its best passage.
-    """
-
-    document: str
-    key: str
-    char_start: int
-    char_end: int
-    positions: int
-    score: float
-    snippet: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class Retrieved:
+class Retrieved(NamedTuple):
     """What a store has for a question.
 
     Attributes:
         memory: The passages as one memory: documents in order of their best passage,
             each with its passages in the order of the text.
-        citations: What the memory is made of, in the same order.
+        citations: What the memory is made of, in the same order: of passages that follow each
+            other one, with score and snippet of the best.
     """
 
     memory: Memory
-    citations: tuple[Citation, ...]
+    citations: list[SearchHit]
 
 
 def retrieve(
@@ -81,7 +67,7 @@ def retrieve(
         spans = [i for hit in own for i in range(hit.span_first, hit.span_end)]
         memories.append(store.load(key).select(spans))
         citations += _citations(own)
-    return Retrieved(memory=merge(memories), citations=tuple(citations))
+    return Retrieved(merge(memories), citations)
 
 
 def _fitting(hits: Sequence[SearchHit], budget: int) -> list[SearchHit]:
@@ -95,28 +81,24 @@ def _fitting(hits: Sequence[SearchHit], budget: int) -> list[SearchHit]:
     return chosen
 
 
-def _citations(hits: Sequence[SearchHit]) -> list[Citation]:
+def _citations(hits: Sequence[SearchHit]) -> list[SearchHit]:
     """One citation for each run of hits that follow each other in a document."""
-    runs: list[list[SearchHit]] = []
+    runs: list[SearchHit] = []
     for hit in hits:
-        end = (runs[-1][-1].document_index, runs[-1][-1].span_end) if runs else None
-        if end == (hit.document_index, hit.span_first):
-            runs[-1].append(hit)
+        last = runs[-1] if runs else None
+        if last and (last.document_index, last.span_end) == (hit.document_index, hit.span_first):
+            best = max(last, hit, key=lambda one: one.score)
+            runs[-1] = replace(
+                best,
+                span_first=last.span_first,
+                span_end=hit.span_end,
+                char_start=last.char_start,
+                char_end=hit.char_end,
+                positions=last.positions + hit.positions,
+            )
         else:
-            runs.append([hit])
-    best = [max(run, key=lambda hit: hit.score) for run in runs]
-    return [
-        Citation(
-            document=one.document,
-            key=one.key,
-            char_start=run[0].char_start,
-            char_end=run[-1].char_end,
-            positions=sum(hit.positions for hit in run),
-            score=one.score,
-            snippet=one.snippet,
-        )
-        for run, one in zip(runs, best, strict=True)
-    ]
+            runs.append(hit)
+    return runs
 
 
 def _nothing_found(store: MemoryStore, question: str, made_by: Provenance | None) -> StoreError:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -18,16 +18,13 @@ from typing import Self
 
 from icae.config.parsing import from_dict
 from icae.errors import ConflictError, MemoryFileError, MissingMemoryError, StoreError
-from icae.memory import Memory, Provenance, memory_from_bytes
-from icae.memory.strict_json import write_canonical
+from icae.memory import Memory, Provenance, memory_bytes, memory_from_bytes
 from icae.store import sqlite_check, sqlite_file
-from icae.store.base import Added, Collected, NewMemory, Problem, SearchHit, StoredMemory
-from icae.store.keys import MIN_PREFIX, maker_hash
-from icae.store.passages import fts_query, indexed_text, snippet_of
-from icae.store.prepared import Prepared, check_name, prepare
+from icae.store.keys import MIN_PREFIX, check_name, maker_hash, row_of
+from icae.store.passages import fts_query, indexed_text, passages_of, snippet_of
+from icae.store.records import Added, NewMemory, SearchHit, StoredMemory
 
-LOCK_TIMEOUT_S = 30.0
-"""How long a store waits for another process before it gives up, s."""
+Row = Mapping[str, str | int | float | None]
 
 _RECORD = """
     SELECT *,
@@ -64,47 +61,59 @@ _SEARCH = """
 """
 
 
-class SqliteStore:
-    """A `MemoryStore` in one SQLite file; open one with `open` or `create`."""
+class MemoryStore:
+    """Memories under the user's names, each stored once, with search over their text.
 
-    def __init__(self, path: Path, db: sqlite3.Connection, *, timeout_s: float) -> None:
+    A reference is a name, a key, or the first digits of one key (at least 8). Every
+    method raises StoreError if the store cannot be read or written, or a reference stands
+    for no memory or for several; the store is then as it was before.
+    """
+
+    def __init__(self, path: Path, db: sqlite3.Connection) -> None:
         self._path = path
         self._db = db
-        self._timeout_s = timeout_s
 
     @classmethod
-    def open(cls, path: str | Path, *, timeout_s: float = LOCK_TIMEOUT_S) -> Self:
-        """Open a store that exists; `timeout_s` is the longest wait for another process.
+    def open(cls, path: str | Path) -> Self:
+        """Open a store that exists.
 
         Raises:
             StoreError: If there is none, it is another file or of a newer version.
         """
-        path = Path(path)
-        return cls(path, sqlite_file.connect(path, timeout_s=timeout_s), timeout_s=timeout_s)
+        return cls(Path(path), sqlite_file.connect(Path(path)))
 
     @classmethod
-    def create(cls, path: str | Path, *, timeout_s: float = LOCK_TIMEOUT_S) -> Self:
+    def create(cls, path: str | Path) -> Self:
         """Open a store, which is made if there is none; a StoreError if it cannot be."""
-        sqlite_file.create(Path(path), timeout_s=timeout_s)
-        return cls.open(path, timeout_s=timeout_s)
+        sqlite_file.create(Path(path))
+        return cls.open(path)
 
     @property
     def location(self) -> str:
-        """Path of the file."""
+        """Where the store is, for messages."""
         return str(self._path)
 
     def add(self, items: Sequence[NewMemory]) -> list[Added]:
-        """Put memories into the store in one transaction; see `MemoryStore.add`."""
-        prepared = [prepare(item) for item in items]
+        """Put memories into the store, all of them or none; returns what became of each.
+
+        Raises:
+            ConflictError: If a name stands for another memory than the one to be replaced.
+            InputError: If a name cannot be used.
+        """
+        ready = []
+        for item in items:
+            check_name(item.name)
+            data = memory_bytes(item.memory)
+            ready.append((item, row_of(item.memory, data, item.settings), data))
         with self._writing():
-            return [self._add(item) for item in prepared]
+            return [self._add(*one) for one in ready]
 
     def link(self, key: str, *, name: str) -> Added | None:
-        """Give a stored memory a name; see `MemoryStore.link`."""
+        """Give the memory with a key a name, which moves here if another memory had it.
+
+        Returns None if the store has no such memory.
+        """
         check_name(name)
-        with self._translated():
-            if self._id_of(key) is None:
-                return None
         with self._writing():
             memory_id = self._id_of(key)
             if memory_id is None:
@@ -112,54 +121,61 @@ class SqliteStore:
             return Added(name=name, key=key, new=False, replaced=self._name(name, memory_id, key))
 
     def records(self, *, under: str = "") -> list[StoredMemory]:
-        """All memories, those with names first; see `MemoryStore.records`."""
-        with self._translated():
-            if under:
-                rows = self._db.execute(_RECORD + _UNDER, [under, under + chr(0x10FFFF)]).fetchall()
-            else:
-                rows = self._db.execute(_RECORD).fetchall()
+        """All memories, or those with a name that starts so; in the order of the names.
+
+        Memories without a name come last.
+        """
+        asked = (_RECORD + _UNDER, [under, under + chr(0x10FFFF)]) if under else (_RECORD,)
+        with self._reading():
+            rows = self._db.execute(*asked).fetchall()
         records = [_record(row) for row in rows]
         return sorted(records, key=lambda record: (not record.names, record.names, record.key))
 
     def get(self, reference: str) -> StoredMemory:
-        """What the store knows about a memory; see `MemoryStore.get`."""
+        """What the store knows about a memory."""
         with self._reading():
-            row = self._db.execute(f"{_RECORD} WHERE id = ?", [self._resolve(reference)]).fetchone()
-        return _record(row)
+            return self._stored(self._resolve(reference))
 
     def load(self, reference: str) -> Memory:
-        """Read a memory and check all of it; see `MemoryStore.load`."""
+        """Read a memory and check all of it; a StoreError if it is damaged."""
         with self._reading():
             key, data = self._db.execute(
                 "SELECT key, data FROM memories LEFT JOIN contents ON memory_id = id WHERE id = ?",
                 [self._resolve(reference)],
             ).fetchone()
-        if data is None:
-            raise self._damaged(key, "its bytes are missing")
         try:
+            if data is None:
+                raise MemoryFileError("its bytes are missing")
             return memory_from_bytes(data, where=f"memory {key} of {self.location}")
         except MemoryFileError as error:
-            raise self._damaged(key, str(error.got or error.message)) from error
-
-    def export(self, reference: str, path: Path) -> None:
-        """Write a memory to an ``.icae`` file; see `MemoryStore.export`."""
-        self.load(reference).save(path)
+            raise StoreError(
+                f"A memory in {self.location} is damaged.",
+                got=f"{key}: {error.got or error.message}",
+                fix="Drop it with `icae store rm --key` and add the document again.",
+            ) from error
 
     def search(
         self, query: str, *, limit: int = 10, made_by: Provenance | None = None
     ) -> list[SearchHit]:
-        """Find passages by their words; see `MemoryStore.search`."""
+        """Find passages by the words of any text: those with more and rarer ones come first.
+
+        Only memories that have a name are searched, and if `made_by` is given, of these only
+        those that fit it.
+
+        Raises:
+            InputError: If the query has no word.
+        """
         parameters = {
             "query": fts_query(query),
             "maker": None if made_by is None else maker_hash(made_by),
             "limit": limit,
         }
-        with self._translated():
+        with self._reading():
             rows = self._db.execute(_SEARCH, parameters).fetchall()
         return [_hit(row, query) for row in rows]
 
     def remove_name(self, name: str) -> str:
-        """Drop a name; see `MemoryStore.remove_name`."""
+        """Drop a name; the memory, whose key is returned, stays until `collect`."""
         check_name(name)
         with self._writing():
             key = self._key_named(name)
@@ -169,37 +185,40 @@ class SqliteStore:
         return key
 
     def remove(self, key: str) -> StoredMemory:
-        """Drop a memory and its names; see `MemoryStore.remove`."""
+        """Drop a memory, named by its key or the first digits of it, and all of its names."""
         with self._writing():
             memory_id = self._id_of_prefix(key)
-            row = self._db.execute(f"{_RECORD} WHERE id = ?", [memory_id]).fetchone()
+            record = self._stored(memory_id)
             self._db.execute("DELETE FROM names WHERE memory_id = ?", [memory_id])
             self._db.execute("DELETE FROM memories WHERE id = ?", [memory_id])
-        return _record(row)
+        return record
 
-    def collect(self) -> Collected:
-        """Drop the memories without a name; see `MemoryStore.collect`."""
-        with self._translated():
+    def collect(self) -> tuple[int, int]:
+        """Drop the memories that have no name and give their space back.
+
+        Returns:
+            How many were dropped, and by how many bytes the store became smaller.
+        """
+        with sqlite_file.translated(self._path):
             before = self._size()
-        with self._writing():
-            dropped = self._db.execute(
-                "DELETE FROM memories WHERE id NOT IN (SELECT memory_id FROM names)"
-            ).rowcount
-        with self._translated():
+            with sqlite_file.writing(self._db):
+                dropped = self._db.execute(
+                    "DELETE FROM memories WHERE id NOT IN (SELECT memory_id FROM names)"
+                ).rowcount
             # A script, since `execute` stops after the first page that is given back.
             self._db.executescript("PRAGMA incremental_vacuum")
             after = self._size()
             # Only what is in the log already moves; another process at work may prevent it.
             self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
-        return Collected(memories=dropped, bytes=before - after)
+        return dropped, before - after
 
-    def verify(self) -> list[Problem]:
-        """Read everything and report what is wrong; see `MemoryStore.verify`."""
-        with self._translated():
+    def verify(self) -> list[str]:
+        """Read everything and say what is wrong; nothing is changed."""
+        with sqlite_file.translated(self._path):
             return sqlite_check.problems_of(self._db)
 
     def close(self) -> None:
-        """Close the file."""
+        """Let go of the store; it cannot be used afterwards."""
         self._db.close()
 
     def __enter__(self) -> Self:
@@ -209,22 +228,17 @@ class SqliteStore:
         self.close()
 
     @contextmanager
-    def _translated(self) -> Iterator[None]:
-        with sqlite_file.translated(self._path, self._timeout_s):
-            yield
-
-    @contextmanager
     def _writing(self) -> Iterator[None]:
-        with self._translated(), sqlite_file.writing(self._db):
+        with sqlite_file.translated(self._path), sqlite_file.writing(self._db):
             yield
 
     @contextmanager
     def _reading(self) -> Iterator[None]:
-        with self._translated(), sqlite_file.reading(self._db):
+        with sqlite_file.translated(self._path), sqlite_file.reading(self._db):
             yield
 
-    def _add(self, item: Prepared) -> Added:
-        now = self._key_named(item.name)
+    def _add(self, item: NewMemory, row: Row, data: bytes) -> Added:
+        now, key = self._key_named(item.name), str(row["key"])
         if item.replaces is not None and now != item.replaces:
             raise ConflictError(
                 f"{item.name} was changed by somebody else in the meantime.",
@@ -232,35 +246,20 @@ class SqliteStore:
                 expected=f"memory {item.replaces}, of which this is a change",
                 fix="Nothing was written. Read it again and do the change again.",
             )
-        there = self._id_of(item.key)
-        memory_id = self._insert(item) if there is None else there
-        replaced = self._name(item.name, memory_id, item.key)
-        return Added(name=item.name, key=item.key, new=there is None, replaced=replaced)
+        there = self._id_of(key)
+        memory_id = self._insert(item.memory, row, data) if there is None else there
+        replaced = self._name(item.name, memory_id, key)
+        return Added(name=item.name, key=key, new=there is None, replaced=replaced)
 
-    def _insert(self, item: Prepared) -> int:
+    def _insert(self, memory: Memory, row: Row, data: bytes) -> int:
         """Store a memory with its bytes and passages; the index follows by trigger."""
-        row = {
-            **item.figures,
-            "key": item.key,
-            "settings": write_canonical(dict(item.settings)),
-            "sha256": item.sha256,
-            "added_at": datetime.now(UTC).isoformat(timespec="microseconds"),
-        }
-        memory_id = self._db.execute(
-            f"INSERT INTO memories ({', '.join(row)}) VALUES (:{', :'.join(row)})", row
-        ).lastrowid
+        row = {**row, "added_at": datetime.now(UTC).isoformat(timespec="microseconds")}
+        memory_id = self._db.execute(_insert_into("memories", row), row).lastrowid
         assert memory_id is not None  # an INSERT that did not raise has one
-        self._db.execute("INSERT INTO contents VALUES (?, ?)", [memory_id, item.data])
-        self._db.executemany(
-            "INSERT INTO passages (memory_id, document, document_name, span_first, span_end,"
-            " char_start, char_end, positions, text, words)"
-            " VALUES (:memory_id, :document, :document_name, :span_first, :span_end,"
-            " :char_start, :char_end, :positions, :text, :words)",
-            [
-                {"memory_id": memory_id, "words": indexed_text(passage.text), **asdict(passage)}
-                for passage in item.passages
-            ],
-        )
+        self._db.execute("INSERT INTO contents VALUES (?, ?)", [memory_id, data])
+        for passage in passages_of(memory):
+            own = {"memory_id": memory_id, "words": indexed_text(passage.text), **asdict(passage)}
+            self._db.execute(_insert_into("passages", own), own)
         return memory_id
 
     def _name(self, name: str, memory_id: int, key: str) -> str | None:
@@ -276,6 +275,9 @@ class SqliteStore:
             "SELECT key FROM names JOIN memories ON memories.id = memory_id WHERE name = ?", [name]
         ).fetchone()
         return None if row is None else str(row["key"])
+
+    def _stored(self, memory_id: int) -> StoredMemory:
+        return _record(self._db.execute(f"{_RECORD} WHERE id = ?", [memory_id]).fetchone())
 
     def _id_of(self, key: str) -> int | None:
         row = self._db.execute("SELECT id FROM memories WHERE key = ?", [key]).fetchone()
@@ -317,12 +319,9 @@ class SqliteStore:
             fix="Look it up with `icae store list`.",
         )
 
-    def _damaged(self, key: str, detail: str) -> StoreError:
-        return StoreError(
-            f"A memory in {self.location} is damaged.",
-            got=f"{key}: {detail}",
-            fix="Drop it with `icae store rm --key` and add the document again.",
-        )
+
+def _insert_into(table: str, row: Mapping[str, object]) -> str:
+    return f"INSERT INTO {table} ({', '.join(row)}) VALUES (:{', :'.join(row)})"
 
 
 def _record(row: sqlite3.Row) -> StoredMemory:

@@ -9,18 +9,16 @@ from collections.abc import Iterator
 from dataclasses import asdict
 
 from icae.errors import IcaeError
-from icae.memory import Memory, memory_from_bytes
-from icae.store.base import Problem
-from icae.store.keys import memory_key, text_digest
+from icae.memory import memory_from_bytes
+from icae.store.keys import row_of
 from icae.store.passages import passages_of
-from icae.store.prepared import figures_of
-from icae.store.sqlite_file import reading, rollback
+from icae.store.sqlite_file import error_code, reading, rollback
 
 _DAMAGE = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 
 
-def problems_of(db: sqlite3.Connection) -> list[Problem]:
-    """Everything that is wrong with a store, as of one moment.
+def problems_of(db: sqlite3.Connection) -> list[str]:
+    """Everything that is wrong with a store, as of one moment; with the key of a memory if of one.
 
     The index of the words is checked where the store can be written, since SQLite takes
     the write lock for it; nothing is changed.
@@ -28,28 +26,23 @@ def problems_of(db: sqlite3.Connection) -> list[Problem]:
     Raises:
         sqlite3.Error: If the store cannot be read for another reason than damage.
     """
-    found: list[Problem] = []
+    found: list[str] = []
     try:
         with reading(db):
             for row in db.execute("PRAGMA integrity_check").fetchall():
                 if row[0] != "ok":
-                    found.append(Problem(key=None, message=f"SQLite: {row[0]}"))
+                    found.append(f"SQLite: {row[0]}")
             for row in db.execute("PRAGMA foreign_key_check").fetchall():
-                message = f"row {row[1]} of {row[0]} names a row of {row[2]} that is not there"
-                found.append(Problem(key=None, message=message))
+                found.append(f"row {row[1]} of {row[0]} names a row of {row[2]} that is not there")
             for row in db.execute("SELECT * FROM memories ORDER BY key"):
-                found += [Problem(key=row["key"], message=m) for m in _check_memory(db, row)]
-        found += _check_words(db)
+                found += [f"{row['key']}: {problem}" for problem in _check_memory(db, row)]
+        if not _words_are_indexed(db):
+            found.append("the words of the passages are not indexed as they are")
     except sqlite3.DatabaseError as error:
-        if _code(error) not in _DAMAGE:
+        if error_code(error) not in _DAMAGE:
             raise
-        found.append(Problem(key=None, message=f"SQLite: {error}"))
+        found.append(f"SQLite: {error}")
     return found
-
-
-def _code(error: sqlite3.DatabaseError) -> int:
-    """The primary result code; 0 for an error of the module itself."""
-    return int(getattr(error, "sqlite_errorcode", 0)) & 0xFF
 
 
 def _check_memory(db: sqlite3.Connection, row: sqlite3.Row) -> Iterator[str]:
@@ -67,7 +60,12 @@ def _check_memory(db: sqlite3.Connection, row: sqlite3.Row) -> Iterator[str]:
     except IcaeError as error:
         yield f"{error.message} ({error.got})"
         return
-    yield from _check_record(row, memory, data)
+    try:
+        for field, value in row_of(memory, data, json.loads(row["settings"])).items():
+            if row[field] != value:
+                yield f"its {field} is {row[field]!r}, {value!r} by its bytes"
+    except (TypeError, ValueError):
+        yield "its settings cannot be read"
     columns = ("document", "document_name", "span_first", "span_end", "char_start", "char_end")
     stored = db.execute(
         f"SELECT {', '.join(columns)}, positions, text FROM passages WHERE memory_id = ?"
@@ -78,32 +76,15 @@ def _check_memory(db: sqlite3.Connection, row: sqlite3.Row) -> Iterator[str]:
         yield "its passages are not those of its text"
 
 
-def _check_record(row: sqlite3.Row, memory: Memory, data: bytes) -> Iterator[str]:
-    """What a record says about a memory that its bytes do not."""
-    for field, value in figures_of(memory, data).items():
-        if row[field] != value:
-            yield f"its {field} is {row[field]!r}, {value!r} by its bytes"
-    try:
-        settings = json.loads(row["settings"])
-        key = memory_key(text_digest(memory), memory.provenance, settings)
-    except (TypeError, ValueError):
-        yield "its settings cannot be read"
-        return
-    if key != row["key"]:
-        yield "its key is not that of its text, models and settings"
-
-
-def _check_words(db: sqlite3.Connection) -> list[Problem]:
-    """What is wrong with the index of the words."""
+def _words_are_indexed(db: sqlite3.Connection) -> bool:
+    """Whether the index has the words of the passages; of a read-only store that is not known."""
     try:
         db.execute("BEGIN IMMEDIATE")
         db.execute("INSERT INTO passage_words (passage_words, rank) VALUES ('integrity-check', 1)")
     except sqlite3.DatabaseError as error:
-        if _code(error) == sqlite3.SQLITE_READONLY:
-            return []
-        if _code(error) not in _DAMAGE:
+        if error_code(error) not in {*_DAMAGE, sqlite3.SQLITE_READONLY}:
             raise
-        return [Problem(key=None, message="the words of the passages are not indexed as they are")]
+        return error_code(error) == sqlite3.SQLITE_READONLY
     finally:
         rollback(db)
-    return []
+    return True

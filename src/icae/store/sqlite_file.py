@@ -17,12 +17,15 @@ from icae.errors import StoreError
 from icae.memory.atomic_write import flush_folder
 from icae.store import migrations
 
+LOCK_TIMEOUT_S = 30.0
+"""How long a store waits for another process before it gives up, s."""
+
 _MAGIC = b"SQLite format 3\x00"
 _KEPT_LOG_BYTES = 16_000_000
 _BUSY = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
 
 
-def create(path: Path, *, timeout_s: float) -> None:
+def create(path: Path) -> None:
     """Make an empty store, unless there is a file already.
 
     The store is made under another name and linked to its place, so that it is there as
@@ -33,18 +36,23 @@ def create(path: Path, *, timeout_s: float) -> None:
     """
     if path.exists():
         return
-    _require_no_log(path)
+    log = Path(f"{path}-wal")
+    if log.exists():  # SQLite would apply it to the new store
+        raise StoreError(
+            f"The store {path} is missing, but its log is there.",
+            got=f"{log} without {path.name}",
+            fix=f"Put {path.name} back, or delete {log.name} to start an empty store.",
+        )
     temporary = path.parent / f".icae-{secrets.token_hex(8)}.tmp"
     try:
-        with translated(path, timeout_s):
-            with closing(_connect(temporary, "rwc", timeout_s)) as db:
-                db.execute("PRAGMA auto_vacuum = INCREMENTAL")
-                db.execute("PRAGMA journal_mode = WAL")
-                db.execute("PRAGMA synchronous = FULL")
-                with writing(db):
-                    migrations.migrate(db)
-            os.link(temporary, path)
-            flush_folder(path.parent)
+        with translated(path), closing(_connect(temporary, "rwc")) as db:
+            db.execute("PRAGMA auto_vacuum = INCREMENTAL")
+            db.execute("PRAGMA journal_mode = WAL")
+            db.execute("PRAGMA synchronous = FULL")
+            with writing(db):
+                migrations.migrate(db)
+        os.link(temporary, path)
+        flush_folder(path.parent)
     except FileExistsError:
         return  # another process was faster
     except OSError as error:
@@ -59,27 +67,16 @@ def create(path: Path, *, timeout_s: float) -> None:
             Path(f"{temporary}{suffix}").unlink(missing_ok=True)
 
 
-def _require_no_log(path: Path) -> None:
-    """Refuse to put a new store beside the log of another one: SQLite would apply it."""
-    log = Path(f"{path}-wal")
-    if log.exists():
-        raise StoreError(
-            f"The store {path} is missing, but its log is there.",
-            got=f"{log} without {path.name}",
-            fix=f"Put {path.name} back, or delete {log.name} to start an empty store.",
-        )
-
-
-def connect(path: Path, *, timeout_s: float) -> sqlite3.Connection:
-    """Open a store.
+def connect(path: Path) -> sqlite3.Connection:
+    """Open a store, and take an older one to the newest version.
 
     Raises:
         StoreError: If there is none, it is another file, is of a newer version, or
             cannot be opened.
     """
     _require_sqlite(path)
-    with translated(path, timeout_s):
-        db = _connect(path, "rw", timeout_s)
+    with translated(path):
+        db = _connect(path, "rw")
         try:
             try:
                 found = migrations.application_id(db)
@@ -88,11 +85,12 @@ def connect(path: Path, *, timeout_s: float) -> sqlite3.Connection:
                     raise
                 # SQLite cannot put its lock file beside it, and nobody can write it.
                 db.close()
-                db = _connect(path, "ro&immutable=1", timeout_s)
+                db = _connect(path, "ro&immutable=1")
                 found = migrations.application_id(db)
             db.execute("PRAGMA synchronous = FULL")
-            _require_store(path, found, migrations.schema_version(db))
-            if migrations.schema_version(db) < migrations.SCHEMA_VERSION:
+            version = migrations.schema_version(db)
+            _require_store(path, found, version)
+            if version < migrations.SCHEMA_VERSION:
                 _migrate(db)
         except BaseException:
             db.close()
@@ -101,20 +99,20 @@ def connect(path: Path, *, timeout_s: float) -> sqlite3.Connection:
 
 
 def _migrate(db: sqlite3.Connection) -> None:
-    """Take an older store to the newest version; one that cannot be written is read as it is."""
+    """Take a store to the newest version; one that cannot be written is read as it is."""
     try:
         with writing(db):
             migrations.migrate(db)
     except sqlite3.OperationalError as error:
-        if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_READONLY:
+        if error_code(error) != sqlite3.SQLITE_READONLY:
             raise
 
 
-def _connect(path: Path, mode: str, timeout_s: float) -> sqlite3.Connection:
+def _connect(path: Path, mode: str) -> sqlite3.Connection:
     db = sqlite3.connect(
         f"{path.absolute().as_uri()}?mode={mode}",
         uri=True,
-        timeout=timeout_s,
+        timeout=LOCK_TIMEOUT_S,
         isolation_level=None,
         check_same_thread=False,
     )
@@ -201,23 +199,23 @@ def rollback(db: sqlite3.Connection) -> None:
         db.execute("ROLLBACK")
 
 
+def error_code(error: sqlite3.Error) -> int:
+    """The primary result code of SQLite; 0 for an error of the module itself."""
+    return int(getattr(error, "sqlite_errorcode", 0)) & 0xFF
+
+
 @contextmanager
-def translated(path: Path, timeout_s: float) -> Iterator[None]:
+def translated(path: Path) -> Iterator[None]:
     """Turn the errors of SQLite into StoreError."""
     try:
         yield
     except sqlite3.Error as error:
-        code = getattr(error, "sqlite_errorcode", None)
-        if code is None:  # a misuse of the module, not something that happened to the store
+        code = error_code(error)
+        if code == 0:  # a misuse of the module, not something that happened to the store
             raise
-        raise _store_error(path, timeout_s, code & 0xFF, str(error)) from error
-
-
-def _store_error(path: Path, timeout_s: float, code: int, reason: str) -> StoreError:
-    """The error for a result code of SQLite."""
-    message, expected, fix = next(said for codes, *said in _ERRORS if code in codes)
-    got = f"locked for more than {timeout_s:g} s" if code in _BUSY else reason
-    return StoreError(message.format(path=path), got=got, expected=expected, fix=fix)
+        message, expected, fix = next(said for codes, *said in _ERRORS if code in codes)
+        got = f"locked for more than {LOCK_TIMEOUT_S:g} s" if code in _BUSY else str(error)
+        raise StoreError(message.format(path=path), got=got, expected=expected, fix=fix) from error
 
 
 _ERRORS = (

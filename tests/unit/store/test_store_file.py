@@ -16,9 +16,10 @@ from pathlib import Path
 import pytest
 
 from icae.errors import StoreError
-from icae.store import NewMemory, SqliteStore, open_store
+from icae.store import MemoryStore, NewMemory, open_store, sqlite_file
 from icae.store.migrations import SCHEMA_VERSION
 from icae.store.sqlite_file import translated
+from word_memories import filler, word_memory
 
 posix = pytest.mark.skipif(os.name != "posix", reason="POSIX permissions and limits")
 
@@ -27,11 +28,11 @@ import os, resource, sys
 sys.path[:0] = {paths!r}
 from icae.errors import StoreError
 from icae.memory import Memory
-from icae.store import NewMemory, SqliteStore
+from icae.store import NewMemory, MemoryStore
 memory = Memory.load({memory!r})
 if {drop_rights} and os.geteuid() == 0:
     os.setgroups([]), os.setgid(65534), os.setuid(65534)
-store = SqliteStore.open({store!r})
+store = MemoryStore.open({store!r})
 {before}
 try:
     store.add([NewMemory(name="second", memory=memory)])
@@ -43,9 +44,9 @@ except StoreError as error:
 
 
 @pytest.fixture
-def filled(path, build, text_of) -> Path:
-    with SqliteStore.create(path) as store:
-        store.add([NewMemory(name="first", memory=build(text_of(100) + " needle"))])
+def filled(path) -> Path:
+    with MemoryStore.create(path) as store:
+        store.add([NewMemory(name="first", memory=word_memory(filler(100) + " needle"))])
     return path
 
 
@@ -66,7 +67,7 @@ def test_other_file_is_not_a_store_and_stays_as_it_is(path, tmp_path) -> None:
     database = changed(tmp_path / "other.db", "CREATE TABLE t (x)")
     for content in (b"", b"not a store", b"x" * 5000, database):
         path.write_bytes(content)
-        for act in (SqliteStore.open, SqliteStore.create):
+        for act in (MemoryStore.open, MemoryStore.create):
             with pytest.raises(StoreError, match="is not a store"):
                 act(path)
         assert path.read_bytes() == content
@@ -74,56 +75,55 @@ def test_other_file_is_not_a_store_and_stays_as_it_is(path, tmp_path) -> None:
 
 def test_place_where_no_store_can_be_is_refused(tmp_path) -> None:
     with pytest.raises(StoreError, match="is not a store"):
-        SqliteStore.create(tmp_path)
+        MemoryStore.create(tmp_path)
     with pytest.raises(StoreError, match="cannot be"):
-        SqliteStore.create(tmp_path / "absent" / "memories.db")
+        MemoryStore.create(tmp_path / "absent" / "memories.db")
 
 
 def test_store_of_a_newer_version_is_refused(filled) -> None:
     changed(filled, f"PRAGMA user_version = {SCHEMA_VERSION + 1}")
     with pytest.raises(StoreError, match="newer icae") as caught:
-        SqliteStore.open(filled)
+        MemoryStore.open(filled)
     assert caught.value.got == f"store version {SCHEMA_VERSION + 1}"
 
 
 def test_log_of_a_lost_store_is_not_applied_to_a_new_one(path) -> None:
     path.with_name("memories.db-wal").write_bytes(b"log")
     with pytest.raises(StoreError, match="log is there"):
-        SqliteStore.create(path)
+        MemoryStore.create(path)
     assert not path.exists()
 
 
 def test_loser_of_a_race_to_create_opens_the_winner_s_store(filled, monkeypatch) -> None:
     real = Path.exists
     monkeypatch.setattr(Path, "exists", lambda self: self != filled and real(self))
-    from icae.store import sqlite_file
-
-    sqlite_file.create(filled, timeout_s=1)
+    sqlite_file.create(filled)
     monkeypatch.undo()
-    with SqliteStore.open(filled) as store:
+    with MemoryStore.open(filled) as store:
         assert store.get("first")
     assert [file.name for file in filled.parent.iterdir()] == [filled.name]
 
 
-def test_lock_of_another_process_is_waited_for_and_then_reported(filled, build) -> None:
+def test_lock_of_another_process_is_waited_for_and_then_reported(filled, monkeypatch) -> None:
+    monkeypatch.setattr(sqlite_file, "LOCK_TIMEOUT_S", 0.05)
     other = sqlite3.connect(filled, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
-    with SqliteStore.open(filled, timeout_s=0.05) as store:
+    with MemoryStore.open(filled) as store:
         with pytest.raises(StoreError, match="in use by another process"):
-            store.add([NewMemory(name="second", memory=build("text"))])
+            store.add([NewMemory(name="second", memory=word_memory("text"))])
         assert store.search("needle")  # readers are not kept waiting
         other.execute("ROLLBACK")
         other.close()
-        store.add([NewMemory(name="second", memory=build("text"))])
+        store.add([NewMemory(name="second", memory=word_memory("text"))])
         assert store.verify() == []
 
 
-def test_full_store_is_an_error_and_unchanged(filled, build, text_of) -> None:
-    with SqliteStore.open(filled) as store:
+def test_full_store_is_an_error_and_unchanged(filled) -> None:
+    with MemoryStore.open(filled) as store:
         pages = store._db.execute("PRAGMA page_count").fetchone()[0]
         store._db.execute(f"PRAGMA max_page_count = {pages + 3}")
         with pytest.raises(StoreError, match="no space left") as caught:
-            store.add([NewMemory(name="first", memory=build(text_of(5000)))])
+            store.add([NewMemory(name="first", memory=word_memory(filler(5000)))])
         assert "nothing was changed" in (caught.value.fix or "")
         assert [record.names for record in store.records()] == [("first",)]
         assert store.get("first").tokens == 101
@@ -131,13 +131,13 @@ def test_full_store_is_an_error_and_unchanged(filled, build, text_of) -> None:
 
 
 @pytest.fixture
-def shared(filled, build, text_of) -> Iterator[tuple[Path, Path]]:
+def shared(filled) -> Iterator[tuple[Path, Path]]:
     """A store and a memory file in a folder that every user may read."""
     folder = Path(tempfile.mkdtemp(prefix="icae-test-"))
     folder.chmod(0o755)
     store, memory = folder / "memories.db", folder / "memory.icae"
     shutil.copy(filled, store)
-    build(text_of(8000)).save(memory)
+    word_memory(filler(8000)).save(memory)
     memory.chmod(0o644)
     yield store, memory
     shutil.rmtree(folder)
@@ -202,11 +202,11 @@ def test_read_only_store_can_be_read_and_refuses_to_change(shared, what) -> None
 def test_every_failure_of_sqlite_has_a_message(code, message) -> None:
     failure = sqlite3.OperationalError("reason")
     failure.sqlite_errorcode = code
-    with pytest.raises(StoreError, match=message) as caught, translated(Path("s.db"), 1):
+    with pytest.raises(StoreError, match=message) as caught, translated(Path("s.db")):
         raise failure
     assert caught.value.fix is not None
 
 
 def test_misuse_of_sqlite_is_not_hidden() -> None:
-    with pytest.raises(sqlite3.ProgrammingError), translated(Path("s.db"), 1):
+    with pytest.raises(sqlite3.ProgrammingError), translated(Path("s.db")):
         raise sqlite3.ProgrammingError("closed")

@@ -3,16 +3,17 @@ from __future__ import annotations
 import pytest
 
 from icae.errors import InputError, StoreError
-from icae.store import NewMemory, SqliteStore, retrieve
+from icae.store import MemoryStore, NewMemory, retrieve
+from word_memories import filler, make_provenance, word_memory
 
 
 @pytest.fixture
-def library(store, build, text_of) -> SqliteStore:
+def library(store) -> MemoryStore:
     """Two documents of three passages (32, 32 and about 11 positions) each, and a short one."""
-    first = f"{text_of(130)} needle {text_of(130, word='b')} needle {text_of(38, word='c')}"
-    second = f"{text_of(298, word='d')} golden needle"
+    first = f"{filler(130)} needle {filler(130, word='b')} needle {filler(38, word='c')}"
+    second = f"{filler(298, word='d')} golden needle"
     for name, text in (("first", first), ("second", second), ("short", "golden needle golden")):
-        store.add([NewMemory(name=name, memory=build(text, name=f"{name}.txt"))])
+        store.add([NewMemory(name=name, memory=word_memory(text, name=f"{name}.txt"))])
     return store
 
 
@@ -60,14 +61,14 @@ def test_question_that_nothing_matches_is_an_error(library) -> None:
         retrieve(library, "unheard words", budget=100)
 
 
-def test_memories_of_other_adapters_are_named_and_not_used(library, provenance) -> None:
+def test_memories_of_other_adapters_are_named_and_not_used(library) -> None:
     with pytest.raises(StoreError, match="loaded adapter can read") as caught:
-        retrieve(library, "needle", budget=100, made_by=provenance("c" * 64))
+        retrieve(library, "needle", budget=100, made_by=make_provenance("c" * 64))
     assert "tiny-adapter" in (caught.value.got or "")
 
 
-def test_passage_with_only_common_words_of_the_question_is_left_out(store, build) -> None:
+def test_passage_with_only_common_words_of_the_question_is_left_out(store) -> None:
     texts = ["the platypus", *(f"the wind and number{i}" for i in range(20))]
-    store.add([NewMemory(name=f"doc{i}", memory=build(text)) for i, text in enumerate(texts)])
+    store.add([NewMemory(name=f"doc{i}", memory=word_memory(text)) for i, text in enumerate(texts)])
     found = retrieve(store, "Where is the platypus?", budget=500)
     assert [citation.document for citation in found.citations] == ["doc0"]
