@@ -170,7 +170,7 @@ def test_a_second_question_makes_no_pass_over_the_slots_of_a_memory(
     def never(*_: Any) -> None:
         raise AssertionError("the slots were gone through")
 
-    monkeypatch.setattr("icae.memory.key_value_run._bytes", never)
+    monkeypatch.setattr("icae.memory.key_values._bytes", never)
     monkeypatch.setattr(type(engine.runtime.form), "past", never)
     # Memories are joined anew for every question of a chat: their spans are the same.
     again = memory.with_documents(memory.documents)

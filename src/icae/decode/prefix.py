@@ -19,7 +19,7 @@ from icae.config import ModelConfig
 from icae.config.types import FloatArray, Objective, TokenIds
 from icae.memory import Embeddings, KeyValueSlots, Memory
 from icae.memory.forms import FORMS
-from icae.memory.key_value_run import DIGEST_BYTES
+from icae.memory.key_values import DIGEST_BYTES
 from icae.memory.payload import ReadablePayload
 from icae.model.positions import decoder_positions, document_places, key_value_positions
 

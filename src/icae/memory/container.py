@@ -29,6 +29,9 @@ Buffer = bytes | memoryview
 Description = tuple[str, tuple[int, ...]]
 """Dtype of a tensor by its safetensors name, and shape; items are little-endian, row-major."""
 
+COPY_AGAIN = "Copy the file again, or compress the documents again."
+NAME_ANOTHER = "Give the path of a file that `icae compress` wrote."
+
 _METADATA = "__metadata__"
 _LENGTH = struct.Struct("<Q")
 _ALIGNMENT = 8
@@ -38,8 +41,7 @@ _ALIGNMENT = 8
 class TensorEntry:
     """A tensor in an index; its bytes are ``start..end``, counted from the end of the index."""
 
-    dtype: str
-    shape: tuple[int, ...]
+    form: Description
     start: int
     end: int
 
@@ -51,6 +53,21 @@ class Index:
     metadata: Mapping[str, str]
     tensors: Mapping[str, TensorEntry]
     data_start: int
+
+    @property
+    def forms(self) -> dict[str, Description]:
+        """Dtype and shape of each tensor."""
+        return {name: entry.form for name, entry in self.tensors.items()}
+
+    @property
+    def size(self) -> int:
+        """Bytes of the whole file."""
+        return self.data_start + max((entry.end for entry in self.tensors.values()), default=0)
+
+    def slices(self, data: memoryview) -> dict[str, memoryview]:
+        """The bytes of each tensor in those of the file, where they lie."""
+        own = data[self.data_start :]
+        return {name: own[entry.start : entry.end] for name, entry in self.tensors.items()}
 
 
 def byte_size(tensor: Description) -> int:
@@ -66,10 +83,9 @@ def write_index(metadata: Mapping[str, str], tensors: Mapping[str, Description])
     """
     index: dict[str, Any] = {_METADATA: dict(metadata)}
     end = 0
-    for name, tensor in tensors.items():
-        start, end = end, end + byte_size(tensor)
-        place = {"dtype": tensor[0], "shape": list(tensor[1]), "data_offsets": [start, end]}
-        index[name] = place
+    for name, (dtype, shape) in tensors.items():
+        start, end = end, end + byte_size((dtype, shape))
+        index[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [start, end]}
     text = write_canonical(index).encode("utf-8")
     text += b" " * (-len(text) % _ALIGNMENT)
     if len(text) > MAX_INDEX_BYTES:
@@ -96,7 +112,7 @@ def read_index(stream: BinaryIO, *, size: int, where: str) -> Index:
             f"{where} is not a memory file.",
             got=f"a file that starts with {start!r}",
             expected="a safetensors file",
-            fix="Give the path of a file that `icae compress` wrote.",
+            fix=NAME_ANOTHER,
         )
     data_start = _LENGTH.size + length
     text = start[_LENGTH.size :] + stream.read(length - 1)
@@ -122,7 +138,7 @@ def _entry(raw: object) -> TensorEntry:
         raise ValueError("a tensor is described by values of the wrong type")
     if len(offsets) != 2 or offsets[0] > offsets[1]:
         raise ValueError("a tensor has no start and end")
-    return TensorEntry(dtype=dtype, shape=tuple(shape), start=offsets[0], end=offsets[1])
+    return TensorEntry(form=(dtype, tuple(shape)), start=offsets[0], end=offsets[1])
 
 
 def _is_counts(value: object) -> bool:
@@ -141,29 +157,21 @@ def check_extent(index: Index, *, size: int, where: str) -> None:
         if entry.start != end:
             raise damaged(where, f"tensor {name!r} starts at {entry.start} instead of {end}")
         end = entry.end
-        if end - entry.start != byte_size((entry.dtype, entry.shape)):
+        if end - entry.start != byte_size(entry.form):
             raise damaged(where, f"tensor {name!r} has another size than its shape says")
-    expected = index.data_start + end
-    if size < expected:
-        raise truncated(where, got=size, expected=str(expected))
-    if size > expected:
-        raise damaged(where, f"{size - expected} bytes follow the last tensor")
+    if size < index.size:
+        raise truncated(where, got=size, expected=str(index.size))
+    if size > index.size:
+        raise damaged(where, f"{size - index.size} bytes follow the last tensor")
 
 
 def truncated(where: str, *, got: int, expected: str) -> MemoryFileError:
     """The error for a file that is cut off; sizes in bytes."""
     return MemoryFileError(
-        f"{where} is truncated.",
-        got=f"{got} bytes",
-        expected=f"{expected} bytes",
-        fix="Copy the file again, or compress the documents again.",
+        f"{where} is truncated.", got=f"{got} bytes", expected=f"{expected} bytes", fix=COPY_AGAIN
     )
 
 
 def damaged(where: str, detail: str) -> MemoryFileError:
     """The error for a file whose content contradicts itself: what is wrong in which file."""
-    return MemoryFileError(
-        f"{where} is damaged.",
-        got=detail,
-        fix="Copy the file again, or compress the documents again.",
-    )
+    return MemoryFileError(f"{where} is damaged.", got=detail, fix=COPY_AGAIN)

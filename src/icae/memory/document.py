@@ -59,24 +59,13 @@ class MemoryDocument:
             check_sha256("document.token_ids_sha256", self.token_ids_sha256)
         check(self.chars >= 0, "document.chars is out of range.", self.chars, ">= 0")
         if self.source is not None:
-            self._check_source(self.source)
+            what = f"The source of {self.name!r}"
+            check_text(what, self.source)
+            chars, wanted = f"{len(self.source)} characters", f"{self.chars} characters"
+            check(chars == wanted, f"{what} has another length.", chars, wanted)
+            digest, wanted = hash_text(self.source), f"a text with SHA-256 {self.sha256}"
+            check(digest == self.sha256, f"{what} is another text.", digest, wanted)
         self._check_spans()
-
-    def _check_source(self, source: str) -> None:
-        check_text(f"The source of {self.name!r}", source)
-        check(
-            len(source) == self.chars,
-            f"The source of {self.name!r} has another length.",
-            f"{len(source)} characters",
-            f"{self.chars} characters",
-        )
-        digest = hash_text(source)
-        check(
-            digest == self.sha256,
-            f"The source of {self.name!r} is another text.",
-            digest,
-            f"a text with SHA-256 {self.sha256}",
-        )
 
     def _check_spans(self) -> None:
         check(bool(self.spans), f"{self.name!r} has no spans.", 0, "at least one span")
@@ -95,12 +84,8 @@ class MemoryDocument:
                 (span.char_start, span.char_end),
                 f"not before ({before.char_start}, {before.char_end})",
             )
-        check(
-            self.spans[-1].char_end <= self.chars,
-            f"A span of {self.name!r} ends after it.",
-            self.spans[-1].char_end,
-            f"<= {self.chars} characters",
-        )
+        end, wanted = self.spans[-1].char_end, f"<= {self.chars} characters"
+        check(end <= self.chars, f"A span of {self.name!r} ends after it.", end, wanted)
 
     @classmethod
     def of_text(

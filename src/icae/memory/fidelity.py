@@ -10,14 +10,14 @@ from numpy.typing import NDArray
 
 from icae.config.parsing import check
 from icae.config.types import FloatArray
-from icae.memory.checks import check_array
+from icae.memory.checks import ByValue, check_array
 
 CERTAIN = 255
 """A confidence of 1: it is stored in steps of 1/255."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class TokenFidelity:
+class TokenFidelity(ByValue):
     """What the decoder makes of each of T tokens under teacher forcing.
 
     Attributes:
@@ -38,12 +38,8 @@ class TokenFidelity:
             message = f"token_fidelity.{name} is not a list of {np.dtype(dtype)}."
             check_array(message, getattr(self, name), dtype, 1)
         lengths = len(self.reproduced), len(self.confidence)
-        check(
-            lengths[0] == lengths[1],
-            "token_fidelity is of two lengths.",
-            lengths,
-            "one value of each for every token",
-        )
+        one = "one value of each for every token"
+        check(lengths[0] == lengths[1], "token_fidelity is of two lengths.", lengths, one)
 
     @classmethod
     def of_probabilities(
@@ -56,20 +52,11 @@ class TokenFidelity:
     @classmethod
     def of_verbatim(cls, tokens: int) -> TokenFidelity:
         """The fidelity of tokens that are kept as they are."""
-        return cls(
-            reproduced=np.ones(tokens, dtype=np.bool_),
-            confidence=np.full(tokens, CERTAIN, dtype=np.uint8),
-        )
+        certain = np.full(tokens, CERTAIN, dtype=np.uint8)
+        return cls(reproduced=np.ones(tokens, dtype=np.bool_), confidence=certain)
 
     def __len__(self) -> int:
         return len(self.reproduced)
-
-    def __eq__(self, other: object) -> bool:
-        return (
-            isinstance(other, TokenFidelity)
-            and np.array_equal(self.reproduced, other.reproduced)
-            and np.array_equal(self.confidence, other.confidence)
-        )
 
     @property
     def share(self) -> float:

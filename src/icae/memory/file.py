@@ -16,7 +16,7 @@ import stat
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import BinaryIO
@@ -26,6 +26,8 @@ import numpy as np
 from icae.errors import ConfigError, MemoryFileError
 from icae.memory.atomic_write import write_atomically
 from icae.memory.container import (
+    COPY_AGAIN,
+    NAME_ANOTHER,
     Buffer,
     Description,
     Index,
@@ -36,13 +38,13 @@ from icae.memory.container import (
     truncated,
     write_index,
 )
-from icae.memory.content import MemoryContent
-from icae.memory.fidelity import TokenFidelity, join_token_fidelity
+from icae.memory.fidelity import TokenFidelity
 from icae.memory.forms import FORMS
 from icae.memory.header import MemoryHeader, parse_header, write_header
+from icae.memory.memory import Memory
 from icae.memory.payload import ReadablePayload
 from icae.memory.sealing import FORMAT, FORMAT_VERSION, digest_of, payload_tensors, span_digest
-from icae.memory.source_text import pack_source, unpack_source
+from icae.memory.source_text import MAX_SOURCE_BYTES, pack_source, unpack_source
 from icae.memory.span import Span
 
 _REPRODUCED = "reproduced"
@@ -51,21 +53,14 @@ _SOURCE = "source_zstd"
 _METADATA_KEYS = {"format", "format_version", "header", "sha256"}
 
 
-def write(memory: MemoryContent, path: str | Path) -> None:
-    """Write a memory to a file, completely or not at all.
-
-    The same memory gives the same bytes. Slots stored as bfloat16 are rounded to the
-    nearest, ties to even; those that are bfloat16 values already are stored exactly.
-
-    Args:
-        memory: The memory, its payloads read.
-        path: File to write; one that exists is replaced.
+def write(memory: Memory, path: str | Path) -> None:
+    """Write a memory to a file, completely or not at all; one that exists is replaced.
 
     Raises:
         MemoryFileError: If it cannot be written; a file that was there is untouched.
     """
     path = Path(path)
-    content = parts(memory)
+    content = _parts(memory)
     try:
         if path.exists() and not path.is_file():
             raise MemoryFileError(
@@ -76,17 +71,27 @@ def write(memory: MemoryContent, path: str | Path) -> None:
             )
         write_atomically(path, content)
     except (OSError, ValueError) as error:
+        fix = "Free some disk space or choose another place."
+        if not path.parent.is_dir():
+            fix = f"Create the folder {path.parent} first."
+        elif isinstance(error, PermissionError):
+            fix = f"Choose a folder that you may write to instead of {path.parent}."
         raise MemoryFileError(
-            f"Cannot write the memory to {path}.", got=_reason(error), fix=_write_fix(path, error)
+            f"Cannot write the memory to {path}.", got=_reason(error), fix=fix
         ) from error
 
 
-def parts(memory: MemoryContent) -> list[Buffer]:
-    """The content of the file of a memory, in order.
+def memory_bytes(memory: Memory) -> bytes:
+    """The bytes that `Memory.save` would write; a MemoryFileError if it cannot.
 
-    Raises:
-        MemoryFileError: If it cannot be written.
+    The same memory gives the same bytes. Slots stored as bfloat16 are rounded to the
+    nearest, ties to even; those that are bfloat16 values already are stored exactly.
     """
+    return b"".join(_parts(memory))
+
+
+def _parts(memory: Memory) -> list[Buffer]:
+    """The content of the file of a memory, in order."""
     tensors = payload_tensors(memory)
     data: dict[str, list[Buffer]] = {name: [] for name in tensors}
     digests: list[str] = []
@@ -97,7 +102,7 @@ def parts(memory: MemoryContent) -> list[Buffer]:
         for name, packed in own.items():
             data[name].append(packed)
     others: dict[str, Buffer] = {}
-    fidelity = join_token_fidelity([span.token_fidelity for span in memory.spans])
+    fidelity = memory.token_fidelity
     if fidelity is not None:
         others[_REPRODUCED] = np.packbits(fidelity.reproduced, bitorder="little").tobytes()
         others[_CONFIDENCE] = fidelity.confidence.tobytes()
@@ -122,158 +127,55 @@ def parts(memory: MemoryContent) -> list[Buffer]:
     return [index, *(part for own in data.values() for part in own), *others.values()]
 
 
-def read(path: str | Path) -> MemoryContent:
+def read(path: str | Path) -> Memory:
     """Read a memory from a file and check all of it.
 
     Raises:
         MemoryFileError: If the file is missing, cannot be read, is not a memory file, is
             truncated or changed, or is of a newer format.
     """
-    with _opened(Path(path)) as (file, stream):
+    with _opened(Path(path)) as (stream, index, header):
         # Closed with the last view of it.
         mapped = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
-        return file.content(memoryview(mapped))
+        return _memory(index, header, memoryview(mapped), str(path))
 
 
-def from_bytes(data: bytes, *, where: str, max_source_bytes: int) -> MemoryContent:
+def memory_from_bytes(
+    data: bytes, *, where: str, max_source_bytes: int = MAX_SOURCE_BYTES
+) -> Memory:
     """Read a memory from the content of a file and check all of it.
 
+    At most `max_source_bytes` of text, decompressed: a small file may hold very much.
+
     Raises:
-        MemoryFileError: As for `read`; if its text is longer than allowed.
+        MemoryFileError: As for `Memory.load`; if its text is longer than allowed.
     """
-    file = _checked(io.BytesIO(data), size=len(data), where=where)
-    declared = file.header.source_bytes or 0
+    index, header = _checked(io.BytesIO(data), size=len(data), where=where)
+    declared = header.source_bytes or 0
     if declared > max_source_bytes:
         raise MemoryFileError(
             f"{where} holds too much text.",
             got=f"{declared:,} bytes",
             expected=f"at most {max_source_bytes:,}",
         )
-    return file.content(memoryview(data))
+    return _memory(index, header, memoryview(data), where)
 
 
 def read_header(path: str | Path) -> MemoryHeader:
     """Read what a memory file says about itself, without its tensors.
 
-    Whether slots, tokens and text are intact is not checked; `read` does that.
+    Whether slots, tokens and text are intact is not checked; `Memory.load` does that.
 
     Raises:
         MemoryFileError: If the file is missing, cannot be read, is not a memory file, is
             truncated, is of a newer format, or its header is damaged.
     """
-    with _opened(Path(path)) as (file, _):
-        return file.header
-
-
-@dataclass(frozen=True, kw_only=True)
-class _OpenFile:
-    """A memory file whose index and header were read and checked."""
-
-    where: str
-    index: Index
-    header: MemoryHeader
-
-    def content(self, data: memoryview) -> MemoryContent:
-        """The memory in it, all of it checked."""
-        starts = {n: self.index.data_start + t.start for n, t in self.index.tensors.items()}
-        ends = {n: self.index.data_start + t.end for n, t in self.index.tensors.items()}
-        if len(data) < max(ends.values()):
-            raise truncated(self.where, got=len(data), expected=str(max(ends.values())))
-        tensors = {name: data[start : ends[name]] for name, start in starts.items()}
-        header, metadata = self.header, self.index.metadata
-        # Of what spans hold, version 4 has digests apart.
-        apart = set(payload_tensors(header)) if header.span_sha256 else set()
-        sealed = {
-            name: (entry.dtype, entry.shape)
-            for name, entry in self.index.tensors.items()
-            if name not in apart
-        }
-        start = f"{FORMAT}/{header.format_version}"
-        if digest_of(start, metadata["header"], sealed, tensors) != metadata["sha256"]:
-            raise _changed(self.where, "content that does not match its SHA-256")
-        try:
-            return _content(header, tensors, self.where)
-        except ConfigError as error:
-            raise _inconsistent(self.where, error) from error
-        except ValueError as error:
-            raise damaged(self.where, str(error)) from error
-
-
-def _changed(where: str, got: str) -> MemoryFileError:
-    return MemoryFileError(
-        f"{where} was damaged or changed after it was written.",
-        got=got,
-        fix="Copy the file again, or compress the documents again.",
-    )
-
-
-def _content(header: MemoryHeader, tensors: Mapping[str, memoryview], where: str) -> MemoryContent:
-    """The documents of a header with the payloads, fidelity and text that tensors hold.
-
-    Raises:
-        MemoryFileError: If a span is not what its digest says.
-        ConfigError: If header and content do not fit together.
-        ValueError: If a tensor is damaged.
-    """
-    sources: list[str | None] = [None] * len(header.documents)
-    if header.source_bytes is not None:
-        sources = unpack_source(
-            bytes(tensors[_SOURCE]), source_bytes=header.source_bytes, documents=len(sources)
-        )
-    fidelity = _fidelity(tensors) if header.has_token_fidelity else None
-    token = 0
-    spans: list[Span] = []
-    for span, payload in zip(header.spans, _payloads(header, tensors, where), strict=True):
-        end = token + span.tokens
-        measured = TokenFidelity.of_verbatim(span.tokens) if span.kind == "tokens" else None
-        if fidelity is not None:
-            measured = fidelity.part(token, end)
-        spans.append(replace(span, payload=payload, token_fidelity=measured))
-        token = end
-    own = iter(spans)
-    documents = [
-        replace(document, spans=tuple(islice(own, len(document.spans))), source=source)
-        for document, source in zip(header.documents, sources, strict=True)
-    ]
-    return MemoryContent(
-        documents=tuple(documents), provenance=header.provenance, created_by=header.created_by
-    )
-
-
-def _payloads(
-    header: MemoryHeader, tensors: Mapping[str, memoryview], where: str
-) -> Iterator[ReadablePayload]:
-    """What each span holds: its rows of the tensors, checked against its digest."""
-    at: dict[str, int] = defaultdict(int)
-    for number, span in enumerate(header.spans):
-        form = FORMS[span.kind]
-        own: dict[str, Buffer] = {}
-        for name, description in form.tensors(span.positions, header.provenance).items():
-            start, at[name] = at[name], at[name] + byte_size(description)
-            own[name] = tensors[name][start : at[name]]
-        if header.span_sha256:
-            digest = span_digest(span, header.provenance, own)
-            if digest != header.span_sha256[number]:
-                raise _changed(where, f"span {number}, which does not match its SHA-256")
-        yield form.unpack(own, header.provenance)
-
-
-def _fidelity(tensors: Mapping[str, memoryview]) -> TokenFidelity:
-    """The fidelity of every token.
-
-    Raises:
-        ValueError: If a bit is set that stands for no token.
-    """
-    confidence = np.frombuffer(tensors[_CONFIDENCE], dtype=np.uint8).copy()
-    packed = np.frombuffer(tensors[_REPRODUCED], dtype=np.uint8)
-    bits = np.unpackbits(packed, bitorder="little").astype(np.bool_)
-    if bits[len(confidence) :].any():
-        raise ValueError("a token is marked as reproduced that does not exist")
-    return TokenFidelity(reproduced=bits[: len(confidence)].copy(), confidence=confidence)
+    with _opened(Path(path)) as (_, _, header):
+        return header
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[tuple[_OpenFile, BinaryIO]]:
+def _opened(path: Path) -> Iterator[tuple[BinaryIO, Index, MemoryHeader]]:
     """Open a memory file; every way in which that or reading can fail is a MemoryFileError."""
     where = str(path)
     try:
@@ -284,11 +186,11 @@ def _opened(path: Path) -> Iterator[tuple[_OpenFile, BinaryIO]]:
                 f"{where} is not a file.",
                 got="a folder" if stat.S_ISDIR(mode) else "a pipe or device",
                 expected="the path of an .icae file",
-                fix="Give the path of a file that `icae compress` wrote.",
+                fix=NAME_ANOTHER,
             )
         with path.open("rb") as stream:
             size = os.fstat(stream.fileno()).st_size
-            yield _checked(stream, size=size, where=where), stream
+            yield stream, *_checked(stream, size=size, where=where)
     except FileNotFoundError as error:
         raise MemoryFileError(
             f"There is no memory file {where}.",
@@ -303,7 +205,11 @@ def _opened(path: Path) -> Iterator[tuple[_OpenFile, BinaryIO]]:
         ) from error
 
 
-def _checked(stream: BinaryIO, *, size: int, where: str) -> _OpenFile:
+def _reason(error: OSError | ValueError) -> str:
+    return str(getattr(error, "strerror", None) or error)
+
+
+def _checked(stream: BinaryIO, *, size: int, where: str) -> tuple[Index, MemoryHeader]:
     """The index and header of a file, read and checked."""
     if size == 0:
         raise MemoryFileError(
@@ -321,11 +227,11 @@ def _checked(stream: BinaryIO, *, size: int, where: str) -> _OpenFile:
     except ConfigError as error:
         raise _inconsistent(where, error) from error
     expected = _expected_tensors(header, index)
-    found = {name: (entry.dtype, entry.shape) for name, entry in index.tensors.items()}
-    if found != expected:
-        raise damaged(where, f"tensors {_shown(found)} where the header says {_shown(expected)}")
+    if index.forms != expected:
+        found, wanted = _shown(index.forms), _shown(expected)
+        raise damaged(where, f"tensors {found} where the header says {wanted}")
     check_extent(index, size=size, where=where)
-    return _OpenFile(where=where, index=index, header=header)
+    return index, header
 
 
 def _version(index: Index, *, where: str) -> int:
@@ -336,7 +242,7 @@ def _version(index: Index, *, where: str) -> int:
             f"{where} is a safetensors file, but not a memory.",
             got=f"format {name!r}, tensors {sorted(index.tensors)}",
             expected=f"format {FORMAT!r}",
-            fix="Give the path of a file that `icae compress` wrote.",
+            fix=NAME_ANOTHER,
         )
     version = index.metadata.get("format_version", "")
     if not (version.isascii() and version.isdecimal()) or version[0] == "0" or len(version) > 9:
@@ -365,6 +271,10 @@ def _expected_tensors(header: MemoryHeader, index: Index) -> dict[str, Descripti
     return expected
 
 
+def _shown(tensors: Mapping[str, Description]) -> str:
+    return ", ".join(f"{name} {dtype} {list(shape)}" for name, (dtype, shape) in tensors.items())
+
+
 def _inconsistent(where: str, error: ConfigError) -> MemoryFileError:
     detail = error.message if error.got is None else f"{error.message} ({error.got})"
     return damaged(
@@ -372,17 +282,76 @@ def _inconsistent(where: str, error: ConfigError) -> MemoryFileError:
     )
 
 
-def _shown(tensors: Mapping[str, Description]) -> str:
-    return ", ".join(f"{name} {dtype} {list(shape)}" for name, (dtype, shape) in tensors.items())
+def _memory(index: Index, header: MemoryHeader, data: memoryview, where: str) -> Memory:
+    """The memory in the bytes of a file whose index and header are sound; the rest is checked."""
+    if len(data) < index.size:
+        raise truncated(where, got=len(data), expected=str(index.size))
+    tensors, metadata = index.slices(data), index.metadata
+    # Of what spans hold, version 4 has digests apart.
+    apart = set(payload_tensors(header)) if header.span_sha256 else set()
+    sealed = {name: form for name, form in index.forms.items() if name not in apart}
+    start = f"{FORMAT}/{header.format_version}"
+    if digest_of(start, metadata["header"], sealed, tensors) != metadata["sha256"]:
+        raise _changed(where, "content that does not match its SHA-256")
+    try:
+        own, sources = iter(_spans(header, tensors, where)), _sources(header, tensors)
+        documents = [
+            replace(document, spans=tuple(islice(own, len(document.spans))), source=source)
+            for document, source in zip(header.documents, sources, strict=True)
+        ]
+        return Memory(
+            documents=tuple(documents),
+            provenance=header.provenance,
+            created_by=header.created_by,
+        )
+    except ConfigError as error:
+        raise _inconsistent(where, error) from error
+    except ValueError as error:
+        raise damaged(where, str(error)) from error
 
 
-def _reason(error: OSError | ValueError) -> str:
-    return str(getattr(error, "strerror", None) or error)
+def _changed(where: str, got: str) -> MemoryFileError:
+    return MemoryFileError(
+        f"{where} was damaged or changed after it was written.", got=got, fix=COPY_AGAIN
+    )
 
 
-def _write_fix(path: Path, error: OSError | ValueError) -> str:
-    if not path.parent.is_dir():
-        return f"Create the folder {path.parent} first."
-    if isinstance(error, PermissionError):
-        return f"Choose a folder that you may write to instead of {path.parent}."
-    return "Free some disk space or choose another place."
+def _sources(header: MemoryHeader, tensors: Mapping[str, memoryview]) -> list[str | None]:
+    """The text of each document; a ValueError if it is damaged."""
+    count, size = len(header.documents), header.source_bytes
+    if size is None:
+        return [None] * count
+    return unpack_source(bytes(tensors[_SOURCE]), source_bytes=size, documents=count)
+
+
+def _spans(header: MemoryHeader, tensors: Mapping[str, memoryview], where: str) -> Iterator[Span]:
+    """The spans with what they hold: their rows of the tensors, checked against their digests."""
+    fidelity = _fidelity(tensors) if header.has_token_fidelity else None
+    at: dict[str, int] = defaultdict(int)
+    token = 0
+    for number, span in enumerate(header.spans):
+        form = FORMS[span.kind]
+        own: dict[str, Buffer] = {}
+        for name, description in form.tensors(span.positions, header.provenance).items():
+            start, at[name] = at[name], at[name] + byte_size(description)
+            own[name] = tensors[name][start : at[name]]
+        if header.span_sha256:
+            digest = span_digest(span, header.provenance, own)
+            if digest != header.span_sha256[number]:
+                raise _changed(where, f"span {number}, which does not match its SHA-256")
+        measured = TokenFidelity.of_verbatim(span.tokens) if span.kind == "tokens" else None
+        if fidelity is not None:
+            measured = fidelity.part(token, token + span.tokens)
+        token += span.tokens
+        payload = form.unpack(own, header.provenance)
+        yield replace(span, payload=payload, token_fidelity=measured)
+
+
+def _fidelity(tensors: Mapping[str, memoryview]) -> TokenFidelity:
+    """The fidelity of every token; a ValueError if a bit is set that stands for no token."""
+    confidence = np.frombuffer(tensors[_CONFIDENCE], dtype=np.uint8).copy()
+    packed = np.frombuffer(tensors[_REPRODUCED], dtype=np.uint8)
+    bits = np.unpackbits(packed, bitorder="little").astype(np.bool_)
+    if bits[len(confidence) :].any():
+        raise ValueError("a token is marked as reproduced that does not exist")
+    return TokenFidelity(reproduced=bits[: len(confidence)].copy(), confidence=confidence)

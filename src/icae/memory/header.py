@@ -6,7 +6,7 @@ In a header, and only there, a span says which rows of the tensors are its own.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
@@ -14,9 +14,9 @@ from icae.config.parsing import check, from_dict
 from icae.config.types import SpanKind
 from icae.errors import ConfigError
 from icae.memory.checks import check_sha256
-from icae.memory.content import MemoryContent
 from icae.memory.document import MemoryDocument
 from icae.memory.forms import FORMS
+from icae.memory.memory import MemoryContent
 from icae.memory.payload import Unread
 from icae.memory.provenance import Provenance
 from icae.memory.span import Span
@@ -46,12 +46,9 @@ class MemoryHeader(MemoryContent):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check(
-            self.source_bytes is None or self.source_bytes >= 0,
-            "source_bytes is out of range.",
-            self.source_bytes,
-            ">= 0, or null",
-        )
+        size = self.source_bytes
+        good = size is None or size >= 0
+        check(good, "source_bytes is out of range.", size, ">= 0, or null")
 
     @property
     def has_source(self) -> bool:
@@ -165,11 +162,8 @@ def parse_header(text: str, *, version: int, file_bytes: int) -> MemoryHeader:
     digests = tuple(span.sha256 or "" for span in record.spans) if version >= 4 else ()
     for digest in digests:
         check_sha256("span.sha256", digest)
-    spans: dict[int, list[Span]] = defaultdict(list)
-    for span in record.spans:
-        spans[span.document].append(_span(span))
     return MemoryHeader(
-        documents=tuple(_document(own, spans[i]) for i, own in enumerate(record.documents)),
+        documents=tuple(_documents(record)),
         provenance=record.provenance,
         created_by=record.created_by,
         source_bytes=record.source_bytes,
@@ -211,85 +205,66 @@ def _rows(span: _SpanRecord, row: str) -> tuple[int, int]:
     return getattr(span, f"{row}_start"), getattr(span, f"{row}_end")
 
 
-def _document(record: _DocumentRecord, spans: Sequence[Span]) -> MemoryDocument:
-    """A document without its text, the payloads of its spans unread."""
-    document = MemoryDocument(
-        name=record.name,
-        sha256=record.sha256,
-        chars=record.chars,
-        source=None,
-        token_ids_sha256=record.token_ids_sha256,
-        spans=tuple(spans),
-    )
-    check(
-        document.tokens == record.tokens,
-        f"The spans do not cover the document {record.name!r}.",
-        f"{document.tokens} tokens",
-        f"{record.tokens} tokens",
-    )
-    return document
+def _documents(record: _Record) -> Iterator[MemoryDocument]:
+    """The documents without their text, the payloads of their spans unread."""
+    spans: dict[int, list[Span]] = defaultdict(list)
+    for own in record.spans:
+        start, end = _rows(own, FORMS[own.kind].row)
+        said = {name: getattr(own, name) for name in _OF_A_SPAN}
+        payload = Unread(kind=own.kind, positions=end - start)
+        spans[own.document].append(Span(payload=payload, **said))
+    for number, said_of in enumerate(record.documents):
+        said = {f.name: getattr(said_of, f.name) for f in fields(said_of) if f.name != "tokens"}
+        document = MemoryDocument(source=None, spans=tuple(spans[number]), **said)
+        what = f"The spans do not cover the document {document.name!r}."
+        held, wanted = f"{document.tokens} tokens", f"{said_of.tokens} tokens"
+        check(held == wanted, what, held, wanted)
+        yield document
 
 
-def _span(record: _SpanRecord) -> Span:
-    start, end = _rows(record, FORMS[record.kind].row)
-    return Span(
-        payload=Unread(kind=record.kind, positions=end - start),
-        **{name: getattr(record, name) for name in _OF_A_SPAN},
-    )
-
-
-_SINCE_2: dict[str, Any] = {"token_fidelity": False, "verbatim_count": 0}
-"""What version 2 added to the header, with what it says about a memory of version 1."""
-
-_OF_A_SPAN_SINCE_2: dict[str, Any] = {
-    "kind": "slots",
-    "verbatim_start": 0,
-    "verbatim_end": 0,
-    "refine_steps": 0,
-    "refine_seconds": 0.0,
+_ADDED: dict[int, dict[str, dict[str, Any]]] = {
+    2: {
+        "header": {"token_fidelity": False, "verbatim_count": 0},
+        "spans": {
+            "kind": "slots",
+            "verbatim_start": 0,
+            "verbatim_end": 0,
+            "refine_steps": 0,
+            "refine_seconds": 0.0,
+        },
+    },
+    3: {"spans": {"written_back": None}},
+    4: {"spans": {"recall": None, "sha256": None}, "provenance": {"key_values": None}},
 }
-"""What version 2 added to a span."""
-
-_OF_A_SPAN_SINCE_3: dict[str, Any] = {"written_back": None}
-"""What version 3 added to a span."""
-
-_OF_A_SPAN_SINCE_4: dict[str, Any] = {"recall": None, "sha256": None}
-"""What version 4 added to a span."""
-
-_OF_PROVENANCE_SINCE_4: dict[str, Any] = {"key_values": None}
-"""What version 4 added to the provenance."""
+"""Version -> part of the header -> the keys that it added, and what older files say by them."""
 
 
 def _as_of_now(raw: Any, version: int) -> Any:
-    """A header of any version with the keys of this one."""
+    """A header of any version with the keys of this one; it may have none that came later."""
     if version >= 4 or not isinstance(raw, dict):
         return raw
-    header, added = raw, _OF_A_SPAN_SINCE_4
-    if version < 3:
-        added = _OF_A_SPAN_SINCE_3 | added
     if version < 2:
-        header, added = _extended(raw, _SINCE_2, "header"), _OF_A_SPAN_SINCE_2 | added
-        for document in _list(raw, "documents"):
+        documents = raw.get("documents")
+        for document in documents if isinstance(documents, list) else ():
             if isinstance(document, dict) and document.get("token_ids_sha256", "") is None:
                 raise ConfigError("header: wrong type or value.", got="no token_ids_sha256")
-    made_by = header.get("provenance")
-    if isinstance(made_by, dict):
-        made_by = _extended(made_by, _OF_PROVENANCE_SINCE_4, "provenance")
-        header = {**header, "provenance": made_by}
-    spans = [
-        _extended(span, added, f"spans[{i}]") if isinstance(span, dict) else span
-        for i, span in enumerate(_list(raw, "spans"))
-    ]
-    return {**header, "spans": spans} if spans else header
+    added: dict[str, dict[str, Any]] = {"header": {}, "spans": {}, "provenance": {}}
+    for later in range(version + 1, 5):
+        for part, keys in _ADDED[later].items():
+            added[part] |= keys
+    header = _extended(raw, added["header"], "header")
+    if "provenance" in raw:
+        header["provenance"] = _extended(raw["provenance"], added["provenance"], "provenance")
+    if isinstance(raw.get("spans"), list):
+        spans = enumerate(raw["spans"])
+        header["spans"] = [_extended(own, added["spans"], f"spans[{i}]") for i, own in spans]
+    return header
 
 
-def _list(raw: Mapping[str, Any], key: str) -> list[Any]:
-    value = raw.get(key)
-    return value if isinstance(value, list) else []
-
-
-def _extended(raw: dict[str, Any], added: dict[str, Any], where: str) -> dict[str, Any]:
-    """A record of an old version with the keys added later, none of which it may have."""
+def _extended(raw: Any, added: dict[str, Any], where: str) -> Any:
+    """A record of an old version with the keys added later; what is no record as it is."""
+    if not isinstance(raw, dict):
+        return raw
     early = sorted(raw.keys() & added.keys())
     if early:
         raise ConfigError(f"header: {where}: unknown key.", got=", ".join(early))

@@ -2,18 +2,125 @@
 
 from __future__ import annotations
 
+import functools
+import itertools
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from importlib import import_module
 from pathlib import Path
 
+from icae.config.parsing import check
 from icae.config.types import FloatArray, TokenIds
 from icae.errors import InputError
-from icae.memory import edit, file
-from icae.memory.content import MemoryContent
+from icae.memory import edit
+from icae.memory.checks import check_text
 from icae.memory.document import MemoryDocument
 from icae.memory.fidelity import TokenFidelity, join_token_fidelity
 from icae.memory.payload import Embeddings, ReadablePayload, Verbatim
-from icae.memory.source_text import MAX_SOURCE_BYTES
+from icae.memory.provenance import Provenance
+from icae.memory.span import Span
+
+
+def _this_version() -> str:
+    # By name: a static import would tie this layer to all that the package re-exports.
+    return f"icae {import_module('icae').__version__}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class MemoryContent:
+    """What a memory and the header of its file say: documents, what made them, and their figures.
+
+    Attributes:
+        documents: The documents, in order; at least one.
+        provenance: What made the slots.
+        created_by: Program and version that made the memory.
+
+    Raises:
+        ConfigError: If there is no document, or slots are of another form than its models make.
+    """
+
+    documents: tuple[MemoryDocument, ...]
+    provenance: Provenance
+    created_by: str = field(default_factory=_this_version)
+
+    def __post_init__(self) -> None:
+        check_text("created_by", self.created_by)
+        check(bool(self.documents), "A memory has no documents.", 0, "at least one document")
+        own = self.provenance.slot_kind
+        for kind in {span.kind for span in self.spans} - {"tokens"}:
+            check(kind == own, "The slots are of another form than those models make.", kind, own)
+
+    @functools.cached_property
+    def spans(self) -> tuple[Span, ...]:
+        """The spans of all documents, in order."""
+        return tuple(span for document in self.documents for span in document.spans)
+
+    @functools.cached_property
+    def document_of(self) -> tuple[int, ...]:
+        """For each span the index of its document."""
+        return tuple(i for i, document in enumerate(self.documents) for _ in document.spans)
+
+    def span_range(self, document: int) -> range:
+        """Which spans are those of a document; an InputError if there is no such document."""
+        index = self.document_index(document)
+        starts = [0, *itertools.accumulate(len(own.spans) for own in self.documents)]
+        return range(starts[index], starts[index + 1])
+
+    def document_index(self, document: int) -> int:
+        """Index from 0 of a document that may be counted from the end (negative).
+
+        Raises:
+            InputError: If there is no such document.
+        """
+        count = len(self.documents)
+        if not -count <= document < count:
+            raise InputError(
+                "The memory has no such document.",
+                got=f"document {document}",
+                expected=f"0..{count - 1}, or -1 for the last",
+            )
+        return document % count
+
+    @property
+    def tokens(self) -> int:
+        """Context tokens of all documents."""
+        return sum(document.tokens for document in self.documents)
+
+    @property
+    def slot_count(self) -> int:
+        """Number of slots K."""
+        return sum(span.slots for span in self.spans)
+
+    @property
+    def positions(self) -> int:
+        """Decoder positions that the memory takes: its slots and its verbatim tokens."""
+        return sum(span.positions for span in self.spans)
+
+    @property
+    def verbatim_tokens(self) -> int:
+        """Number of tokens that are kept as they are."""
+        return self.positions - self.slot_count
+
+    @property
+    def ratio(self) -> float:
+        """Compression ratio reached: context tokens per decoder position."""
+        return self.tokens / self.positions
+
+    @property
+    def recall(self) -> float | None:
+        """Mean recall (0..1) of the spans that were asked, short ones cannot be; None of none."""
+        known = [span.recall for span in self.spans if span.recall is not None]
+        return sum(known) / len(known) if known else None
+
+    @property
+    def fidelity(self) -> float | None:
+        """Fidelity over all tokens (0..1), or None if a span was not measured."""
+        total = 0.0
+        for span in self.spans:
+            if span.fidelity is None:
+                return None
+            total += span.fidelity * span.tokens
+        return total / self.tokens
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -166,56 +273,22 @@ class Memory(MemoryContent):
         )
         return self.with_documents(documents)
 
-    def delete_document(self, document: int) -> Memory:
-        """A memory without a document; an InputError if there is none such, or no other."""
-        gone = self.document_index(document)
-        documents = self.documents[:gone] + self.documents[gone + 1 :]
-        if not documents:
-            raise InputError(
-                "A memory cannot be empty.",
-                got=f"{self.documents[gone].name} is its only document",
-                fix="Delete the memory file instead.",
-            )
-        return self.with_documents(documents)
-
     def save(self, path: str | Path) -> None:
         """Write an ``.icae`` file, wholly or not at all; a MemoryFileError if that fails."""
+        from icae.memory import file
+
         file.write(self, path)
 
     @classmethod
     def load(cls, path: str | Path) -> Memory:
-        """Read a memory from an ``.icae`` file and check all of it; see `file.read`.
+        """Read a memory from an ``.icae`` file and check all of it.
 
         Raises:
             MemoryFileError: If it cannot be read or is not a sound memory file.
         """
-        return _memory(file.read(path))
+        from icae.memory import file
 
-
-def _memory(content: MemoryContent) -> Memory:
-    return Memory(
-        documents=content.documents,
-        provenance=content.provenance,
-        created_by=content.created_by,
-    )
-
-
-def memory_bytes(memory: Memory) -> bytes:
-    """The bytes that `Memory.save` would write; a MemoryFileError if it cannot."""
-    return b"".join(file.parts(memory))
-
-
-def memory_from_bytes(
-    data: bytes, *, where: str, max_source_bytes: int = MAX_SOURCE_BYTES
-) -> Memory:
-    """Read a memory from the content of a file and check all of it.
-
-    At most `max_source_bytes` of text, decompressed: a small file may hold very much.
-
-    Raises:
-        MemoryFileError: As for `Memory.load`; if its text is longer than allowed.
-    """
-    return _memory(file.from_bytes(data, where=where, max_source_bytes=max_source_bytes))
+        return file.read(path)
 
 
 def merge(memories: Sequence[Memory]) -> Memory:

@@ -19,7 +19,7 @@ from icae.config.parsing import check
 from icae.config.types import FloatArray, SpanKind, TokenIds
 from icae.errors import MemoryFileError
 from icae.memory.bfloat16 import from_bfloat16_bits, to_bfloat16_bits
-from icae.memory.checks import check_array
+from icae.memory.checks import ByValue, check_array
 from icae.memory.container import Buffer, Description
 from icae.memory.provenance import Provenance
 
@@ -47,20 +47,6 @@ class PayloadReader(Protocol[Read]):
 
     def read_key_values(self, slots: KeyValueSlots) -> Read:
         """Take keys, as if at position 0, and values of every layer as already read."""
-        ...
-
-
-class Payload(Protocol):
-    """What the decoder gets in place of a span, as far as anybody can tell of it."""
-
-    @property
-    def kind(self) -> SpanKind:
-        """Name of its form."""
-        ...
-
-    @property
-    def positions(self) -> int:
-        """Decoder positions that it takes."""
         ...
 
 
@@ -129,7 +115,7 @@ class ReadablePayload(ABC):
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Embeddings(ReadablePayload):
+class Embeddings(ByValue, ReadablePayload):
     """Memory slots: one input embedding of the decoder each.
 
     Attributes:
@@ -145,25 +131,10 @@ class Embeddings(ReadablePayload):
     slots_KD: FloatArray = field(repr=False)
 
     def __post_init__(self) -> None:
-        slots_KD = self.slots_KD
-        check(
-            isinstance(slots_KD, np.ndarray)
-            and slots_KD.dtype == np.float32
-            and slots_KD.ndim == 2,
-            "The slots are not a matrix of float32.",
-            f"{getattr(slots_KD, 'dtype', type(slots_KD).__name__)} {np.shape(slots_KD)}",
-            "a NumPy array, float32 [K, D]",
-        )
-        finite_K = np.isfinite(slots_KD).all(axis=1)
-        check(
-            bool(finite_K.all()),
-            "Some slots are not finite.",
-            f"{int((~finite_K).sum())} of {len(slots_KD)} slots",
-            "no NaN and no infinity",
-        )
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Embeddings) and np.array_equal(self.slots_KD, other.slots_KD)
+        check_array("The slots are not a matrix of float32.", self.slots_KD, np.float32, 2)
+        finite_K = np.isfinite(self.slots_KD).all(axis=1)
+        bad = f"{int((~finite_K).sum())} of {len(self.slots_KD)} slots"
+        check(bool(finite_K.all()), "Some slots are not finite.", bad, "no NaN and no infinity")
 
     @property
     def positions(self) -> int:
@@ -196,12 +167,10 @@ class Embeddings(ReadablePayload):
 
     def require_fit(self, provenance: Provenance) -> None:
         """A ConfigError unless the slots are as wide as the decoder's embeddings."""
-        check(
-            self.slots_KD.shape[1] == provenance.hidden_size,
-            "The slots have another width than the decoder.",
-            self.slots_KD.shape[1],
-            f"{provenance.hidden_size} (provenance.hidden_size)",
-        )
+        width, wanted = self.slots_KD.shape[1], provenance.hidden_size
+        wanted_is = f"{wanted} (provenance.hidden_size)"
+        good = width == wanted
+        check(good, "The slots have another width than the decoder.", width, wanted_is)
 
     @classmethod
     def tensors(cls, positions: int, provenance: Provenance) -> dict[str, Description]:
@@ -234,7 +203,7 @@ class Embeddings(ReadablePayload):
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Verbatim(ReadablePayload):
+class Verbatim(ByValue, ReadablePayload):
     """The tokens themselves.
 
     Attributes:
@@ -252,15 +221,9 @@ class Verbatim(ReadablePayload):
     def __post_init__(self) -> None:
         check_array("The verbatim token ids are not a list of int64.", self.ids, np.int64, 1)
         lowest, highest = int(self.ids.min(initial=0)), int(self.ids.max(initial=0))
-        check(
-            lowest >= 0 and highest <= MAX_TOKEN_ID,
-            "A verbatim token id is out of range.",
-            lowest if lowest < 0 else highest,
-            f"0..{MAX_TOKEN_ID}",
-        )
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Verbatim) and np.array_equal(self.ids, other.ids)
+        worst = lowest if lowest < 0 else highest
+        good = 0 <= worst <= MAX_TOKEN_ID
+        check(good, "A verbatim token id is out of range.", worst, f"0..{MAX_TOKEN_ID}")
 
     @property
     def positions(self) -> int:
@@ -310,3 +273,7 @@ class Unread:
 
     kind: SpanKind
     positions: int
+
+
+Payload = ReadablePayload | Unread
+"""What the decoder gets in place of a span, as far as anybody can tell of it."""

@@ -14,7 +14,7 @@ SlotDtype = Literal["bfloat16", "float32"]
 """Precision in which slots that are embeddings are stored, and models compute."""
 
 KeyValueDtype = Literal["bfloat16", "int8"]
-"""How keys and values are stored; see `icae.memory.key_value_run`."""
+"""How keys and values are stored; see `icae.memory.key_values`."""
 
 StoredDtype = Literal["bfloat16", "float32", "int8"]
 """How the slots of a memory of either form are stored."""

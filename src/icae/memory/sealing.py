@@ -12,8 +12,8 @@ from collections import defaultdict
 from collections.abc import Mapping
 
 from icae.memory.container import Buffer, Description
-from icae.memory.content import MemoryContent
 from icae.memory.forms import FORMS
+from icae.memory.memory import MemoryContent
 from icae.memory.provenance import Provenance
 from icae.memory.span import Span
 from icae.memory.strict_json import write_canonical

@@ -71,58 +71,34 @@ class Span:
         check(self.positions >= 1, "A span has no payload.", self.positions, ">= 1 position")
         check_ratio(self.ratio)
         for name, share in (("fidelity", self.fidelity), ("recall", self.recall)):
-            good = share is None or (math.isfinite(share) and 0 <= share <= 1)
+            good = share is None or 0 <= share <= 1
             check(good, f"span.{name} is out of range.", share, "0..1, or None")
-        refined = (self.refine_steps, self.refine_seconds)
-        check(
-            0 <= self.refine_steps <= MAX_REFINE_STEPS
-            and self.refine_seconds >= 0
-            and math.isfinite(self.refine_seconds),
-            "The refinement of a span is out of range.",
-            refined,
-            f"0..{MAX_REFINE_STEPS} steps, seconds >= 0",
-        )
+        refined = self.refine_steps, self.refine_seconds
+        good = 0 <= refined[0] <= MAX_REFINE_STEPS and 0 <= refined[1] < math.inf
+        wanted = f"0..{MAX_REFINE_STEPS} steps, seconds >= 0"
+        check(good, "The refinement of a span is out of range.", refined, wanted)
         if self.kind == "tokens":
-            self._check_verbatim()
+            held, wanted = self.positions, f"{self.tokens} tokens"
+            good = held == self.tokens
+            check(good, "A verbatim span does not hold all of its tokens.", held, wanted)
+            said = (self.ratio, self.fidelity, *refined, self.written_back, self.recall)
+            wanted = "ratio 1, fidelity 1, no refinement, not written back, no recall"
+            good = said == (1.0, 1.0, 0, 0.0, None, None)
+            check(good, "A verbatim span says that it was compressed.", said, wanted)
         if self.token_fidelity is not None:
             self._check_token_fidelity(self.token_fidelity)
 
-    def _check_verbatim(self) -> None:
-        check(
-            self.positions == self.tokens,
-            "A verbatim span does not hold all of its tokens.",
-            self.positions,
-            f"{self.tokens} tokens",
-        )
-        refined = (self.refine_steps, self.refine_seconds, self.written_back)
-        said = (self.ratio, self.fidelity, *refined, self.recall)
-        check(
-            said == (1.0, 1.0, 0, 0.0, None, None),
-            "A verbatim span says that it was compressed.",
-            said,
-            "ratio 1, fidelity 1, no refinement, not written back, no recall",
-        )
-
     def _check_token_fidelity(self, measured: TokenFidelity) -> None:
-        check(
-            len(measured) == self.tokens,
-            "token_fidelity does not cover the tokens of a span.",
-            len(measured),
-            f"{self.tokens} tokens",
-        )
-        check(
-            self.fidelity is None or abs(self.fidelity - measured.share) <= _TOLERANCE,
-            "A span has another fidelity than its tokens.",
-            self.fidelity,
-            str(measured.share),
-        )
+        covered, wanted = len(measured), f"{self.tokens} tokens"
+        good = covered == self.tokens
+        check(good, "token_fidelity does not cover the tokens of a span.", covered, wanted)
+        share = self.fidelity
+        good = share is None or abs(share - measured.share) <= _TOLERANCE
+        check(good, "A span has another fidelity than its tokens.", share, str(measured.share))
         lowest = int(measured.confidence.min())
-        check(
-            self.kind != "tokens" or lowest == CERTAIN,
-            "A span is verbatim, but its tokens are not certain.",
-            lowest,
-            str(CERTAIN),
-        )
+        good = self.kind != "tokens" or lowest == CERTAIN
+        wanted = str(CERTAIN)
+        check(good, "A span is verbatim, but its tokens are not certain.", lowest, wanted)
 
     @classmethod
     def verbatim(

@@ -93,7 +93,6 @@ REFUSED: list[tuple[Callable[[Memory], object], str]] = [
     (lambda m: m.replace_spans(0, 2, 1, None), "first has no such spans"),
     (lambda m: m.replace_spans(0, 0, 5, None), "first has no such spans"),
     (lambda m: m.replace_spans(0, 4, 4, m), "several"),
-    (lambda m: m.delete_document(0).delete_document(0), "cannot be empty"),
     (lambda m: m.without_source().select([0]), "no source text for first"),
     (lambda m: m.without_source().replace_spans(0, 0, 1, None), "no source text for first"),
 ]
@@ -139,13 +138,6 @@ def test_dropped_spans_take_their_text_along(mixed: Memory) -> None:
     assert everything(shorter) == [held(mixed, i) for i in (0, 1, 2, 3, 4, 6)]
 
 
-def test_deleted_document_leaves_the_others(mixed: Memory) -> None:
-    left = mixed.delete_document(0)
-    assert left.documents == mixed.documents[1:]
-    assert everything(left) == everything(mixed)[4:]
-    assert mixed.delete_document(-1).documents == mixed.documents[:1]
-
-
 def test_replacement_of_another_model_is_refused(mixed: Memory, build: Build) -> None:
     foreign = replace(build("x", "s1"), provenance=replace(mixed.provenance, adapter_hash="c" * 64))
     with pytest.raises(IncompatibleMemoryError):
@@ -166,7 +158,7 @@ Edit = tuple[str, int, int, str]
 
 EDITS = st.lists(
     st.tuples(
-        st.sampled_from(["extend", "replace", "drop", "slice", "merge", "delete", "select"]),
+        st.sampled_from(["extend", "replace", "drop", "slice", "merge", "select"]),
         st.integers(0, 30),
         st.integers(0, 30),
         st.sampled_from(["s1", "t1", "s2 t3", "t2 s1 s1"]),
@@ -193,8 +185,6 @@ def edited(memory: Memory, edit: Edit, new: Memory) -> Memory:
         return memory.slice(b % chars, chars, document=document)
     if what == "merge":
         return memory + new
-    if what == "delete" and len(memory.documents) > 1:
-        return memory.delete_document(document)
     if what == "select":
         return memory.select(range(first % len(memory.spans), len(memory.spans)))
     return memory

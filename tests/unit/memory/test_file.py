@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from icae.errors import MemoryFileError
 from icae.memory import Embeddings, Memory, Verbatim, memory_bytes, memory_from_bytes, read_header
-from icae.memory.content import MemoryContent
+from icae.memory.memory import MemoryContent
 from word_memories import with_spans
 
 Convert = Callable[[Memory], Memory]

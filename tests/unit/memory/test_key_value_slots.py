@@ -25,7 +25,7 @@ from icae.memory import (
     read_header,
 )
 from icae.memory.bfloat16 import from_bfloat16_bits
-from icae.memory.key_value_run import KeyValueRun
+from icae.memory.key_values import KeyValueRun
 from word_memories import with_spans
 
 TakeApart = Callable[[Memory], Any]
