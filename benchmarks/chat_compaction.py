@@ -33,9 +33,9 @@ import torch
 
 import icae
 from icae.compression import folding
+from icae.compression.compressor import Compressor
 from icae.config.checkout import commit
 from icae.decode.conversation import Conversation
-from icae.decode.torch import TorchRuntime
 from icae.engine import Engine
 from icae.evals.metadata import hardware, model_record
 from icae.memory import Memory
@@ -91,7 +91,7 @@ class Told:
 def known(engine: Engine, memory: Memory, history: Sequence[Turn], fact: Fact) -> Known:
     """Weigh the words that may answer, behind what `ask` reads."""
     engine.ask(memory, fact.question, history=history, max_new_tokens=1)
-    last = engine.runtime._last
+    last = engine.runtime.last
     assert last is not None
     past = tuple((keys, values) for keys, values, *_ in last.cache)
     lead = tokenize(engine.tokenizer, fact.lead)
@@ -114,9 +114,9 @@ def known(engine: Engine, memory: Memory, history: Sequence[Turn], fact: Fact) -
 
 def first_token(engine: Engine, memory: Memory, history: Sequence[Turn], question: str) -> float:
     """Seconds to the first token when nothing was read before."""
-    kept, engine.runtime._last = engine.runtime._last, None
+    kept, engine.runtime.last = engine.runtime.last, None
     answer = engine.ask(memory, question, history=history, max_new_tokens=1)
-    engine.runtime._last = kept
+    engine.runtime.last = kept
     return answer.first_token_seconds
 
 
@@ -126,7 +126,7 @@ def lead_conversation(
     """Lead a new conversation and ask its facts at the end."""
     engine = told.reader
     assert isinstance(engine, Engine)
-    engine.runtime._last = None
+    engine.runtime.last = None
     positions, slots, compactions = [], [], []
     for number, (said, replied) in enumerate(turns, start=1):
         if told.leaving:
@@ -170,9 +170,9 @@ def from_text(*_: Any) -> None:
     """In place of the compression from the cache."""
 
 
-def forget(runtime: TorchRuntime, *_: Any) -> None:
+def forget(compressor: Compressor, *_: Any) -> None:
     """In place of moving up what follows old turns."""
-    runtime._last = None
+    compressor.runtime.last = None
 
 
 def in_every_way(
@@ -185,10 +185,10 @@ def in_every_way(
     """Lead the conversation in each way."""
     found = []
     documents = engine.compress(ABOUT, verify=False)
-    own = (folding._in_cache, TorchRuntime.go_on)
+    own = (folding._in_cache, folding._go_on)
     for way in ways:
         folding._in_cache = from_text if way == "from text" else own[0]  # type: ignore[assignment]
-        TorchRuntime.go_on = forget if way == "read again" else own[1]  # type: ignore[method-assign,assignment]
+        folding._go_on = forget if way == "read again" else own[1]
         said = [] if way == "nothing" else turns
         conversation = Conversation(
             reader=engine,
@@ -198,7 +198,7 @@ def in_every_way(
         )
         found.append(lead_conversation(conversation, way, said, facts, every=options.every))
         print(line(found[-1]), flush=True)
-    folding._in_cache, TorchRuntime.go_on = own  # type: ignore[method-assign]
+    folding._in_cache, folding._go_on = own
     return found
 
 

@@ -60,11 +60,11 @@ class Stored:
 
     def seconds(self) -> dict[str, float]:
         """Processor seconds of each way, once."""
-        self.engine.runtime._last = None
+        self.engine.runtime.last = None
         memory = Memory.load(self.path)
         found = {"loaded": spent(lambda: self.from_loaded(memory))}
         found["again"] = spent(lambda: self.ask(memory, AGAIN))
-        self.engine.runtime._last = None
+        self.engine.runtime.last = None
         found["from file"] = spent(lambda: self.from_loaded(Memory.load(self.path)))
         return found
 

@@ -162,7 +162,7 @@ def bare_llamacpp(setting: Setting) -> float:
 
     rate = written / median(loop, before=prefill)
     context.forget(0)
-    runtime._last = None
+    runtime.last = None
     return rate
 
 

@@ -11,7 +11,7 @@ memory.save("report.icae")
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ import torch
 
 from icae.compression import living
 from icae.compression.adaptive import AdaptiveCompressor, FidelityPolicy, OnSettled
-from icae.compression.compressor import Compressor
+from icae.compression.compressor import Compressor, OnProgress
 from icae.compression.folding import fold
 from icae.compression.other_weights import require_readable
 from icae.compression.refine_memory import refine_memory
@@ -29,8 +29,9 @@ from icae.compression.study import OnStudy, StudyConfig, study_memory
 from icae.compression.teachers import TeacherWriter
 from icae.compression.upgrade import upgraded
 from icae.config.types import Answer, Reconstruction
+from icae.decode.conversation import Conversation
 from icae.decode.devices import pick_device, pick_dtype
-from icae.decode.reader import OldTurns, Reader
+from icae.decode.reader import Reader
 from icae.decode.runtime import Runtime
 from icae.decode.torch import TorchRuntime
 from icae.errors import AdapterError, InputError
@@ -116,7 +117,7 @@ class Engine(Reader):
         name: str = "text",
         verify: bool = True,
         policy: FidelityPolicy | None = None,
-        on_progress: Callable[[int, int], None] | None = None,
+        on_progress: OnProgress | None = None,
         start: Memory | None = None,
         on_settled: OnSettled = lambda make: None,
     ) -> Memory:
@@ -143,25 +144,22 @@ class Engine(Reader):
             InputError: If the text is blank or not valid Unicode, or exceeds the budget.
             ConfigError: If the ratio is out of range.
         """
-        tokens = self.compressor.tokenize(text)
-        if policy is not None:
-            self.config.ratio_for(max(policy.ratios))
-            memory = self.adaptive.compress(
-                tokens,
-                policy=policy,
-                name=name,
-                on_progress=on_progress,
-                start=start,
-                on_settled=on_settled,
+        if policy is None:
+            (memory,) = self.compress_many(
+                [text], ratio=ratio, names=[name], verify=verify, on_progress=on_progress
             )
-            return self.compressor.with_recall(memory, {0: tokens.ids})
-        return self.compressor.compress(
+            return memory
+        tokens = self.compressor.tokenize(text)
+        self.config.ratio_for(max(policy.ratios))
+        memory = self.adaptive.compress(
             tokens,
-            ratio=self.config.ratio_for(ratio),
+            policy=policy,
             name=name,
-            verify=verify,
             on_progress=on_progress,
+            start=start,
+            on_settled=on_settled,
         )
+        return self.compressor.with_recall(memory, {0: tokens.ids})
 
     def compress_many(
         self,
@@ -170,7 +168,7 @@ class Engine(Reader):
         ratio: float | None = None,
         names: Sequence[str] | None = None,
         verify: bool = True,
-        on_progress: Callable[[int, int], None] | None = None,
+        on_progress: OnProgress | None = None,
     ) -> list[Memory]:
         """Compress several texts, each into a memory of its own; faster than one by one.
 
@@ -220,14 +218,14 @@ class Engine(Reader):
         memory: Memory,
         config: RefineConfig,
         *,
-        on_step: Callable[[int, int], None] = lambda done, total: None,
+        on_step: OnProgress = lambda done, total: None,
     ) -> Iterator[Memory]:
         """Better slots for the spans below a fidelity; see `icae.compression.refine_memory`."""
         self.require_own(memory)
         return refine_memory(self.adaptive, self.tokenizer, memory, config, on_step=on_step)
 
     def upgrade(
-        self, memory: Memory, *, on_progress: Callable[[int, int], None] = lambda done, total: None
+        self, memory: Memory, *, on_progress: OnProgress = lambda done, total: None
     ) -> Memory:
         """Documents that another adapter compressed; see `icae.compression.upgrade.upgraded`."""
         return upgraded(self.compressor, memory, on_progress=on_progress)
@@ -260,10 +258,10 @@ class Engine(Reader):
         self.require_own(memory)
         return living.append(self.compressor, memory, text, document=document, ratio=ratio)
 
-    def fold(self, turns: OldTurns) -> Memory:
+    def fold(self, told: Conversation, question: str) -> Memory:
         """Old turns of a conversation as memory; see `icae.compression.folding.fold`."""
-        self.require_own(turns.memory)
-        return fold(self.compressor, turns)
+        self.require_own(told.documents)
+        return fold(self.compressor, told, question)
 
     def replace(
         self,

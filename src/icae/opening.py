@@ -299,7 +299,7 @@ def open_vllm(
     """
     files = _Files.find(adapter, base, dtype)
     runtime = _connected(server, files)
-    return files.reader(runtime, runtime.embeddings.hidden_size, None, None)
+    return files.reader(runtime, runtime.embeddings_VD.shape[1], None, None)
 
 
 def connect_vllm(
@@ -317,7 +317,7 @@ def _connected(server: VllmAddress, files: _Files) -> VllmRuntime:
     client = VllmClient(server)
     folder, _ = files.checked_base()
     hub_id = [DEFAULT_HUB_ID] if files.base == DEFAULT_BASE else []
-    return VllmRuntime.connect(
+    return VllmRuntime(
         client,
         folder,
         files.info.model,

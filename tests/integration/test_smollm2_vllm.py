@@ -26,7 +26,7 @@ import pytest
 
 from icae import engine as api
 from icae.decode.prefix import Prefix
-from icae.decode.vllm.client import Order, VllmAddress, embeds_prompt
+from icae.decode.vllm.client import VllmAddress, embeds_prompt
 from icae.decode.vllm.runtime import VllmRuntime
 from icae.errors import BaseModelError, InputError, ServiceError
 from icae.memory import Memory
@@ -192,8 +192,7 @@ def test_refusals_of_the_server_say_what_to_do(url: str, memory: Memory, reader:
     def ask(model: str, width: int, tokens: int) -> None:
         embeds = np.zeros((4, width), dtype=np.float32)
         prompt = embeds_prompt(embeds, "float32")
-        order = Order(prompt=prompt, max_new_tokens=tokens, stop_ids=(), salt="x")
-        list(runtime.client.write(model, order))
+        list(runtime.client.write(model, prompt, limit=tokens, salt="x"))
 
     with pytest.raises(BaseModelError, match="another model"):
         ask(runtime.model.name, 64, 1)

@@ -124,8 +124,7 @@ def test_the_answer_is_the_runtimes_behind_the_instruction_token(engine: Engine)
     from icae.decode.prefix import Prefix
 
     memory = engine.compress(TEXT, ratio=4)
-    spans = [(span.tokens, span.slots) for span in memory.spans]
-    prefix = Prefix.of_slots(memory.slots, spans, "ft")
+    prefix = Prefix.of_memory(memory, "ft")
     prompt = render_prompt(engine.tokenizer, "Why?", history=[("Who?", "Me.")])
     made = engine.runtime.generate(prefix, prompt, max_new_tokens=5, stop_ids=())
 

@@ -369,7 +369,7 @@ def test_weak_spans_get_better_keys_and_values_that_a_file_keeps(
     loaded = Memory.load(tmp_path / "a.icae")
     assert loaded == better
     assert all(span.refine_steps > 0 for span in loaded.spans)
-    (prefix,) = [Prefix.of_span(loaded, 0, "ae")]
+    prefix = Prefix.of_memory(loaded, "ae", spans=slice(1))
     (score,) = engine.runtime.score([prefix], [autoencoding(ids_of(engine, TEXT)[:16])])
     assert float(score.correct_T.float().mean()) == loaded.spans[0].fidelity
 

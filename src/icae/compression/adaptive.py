@@ -131,17 +131,15 @@ class AdaptiveCompressor:
                 on from is of another text.
         """
         cut = self.compressor.cut(text)
-        settled = {} if start is None else self._settled(start, text, cut, policy)
         memory = functools.partial(self.compressor.memory, text, name=name)
-        return memory(
-            self.choose(
-                cut,
-                policy=policy,
-                on_progress=on_progress,
-                settled=settled,
-                on_settled=lambda spans: on_settled(functools.partial(memory, spans)),
-            )
+        spans = self.choose(
+            cut,
+            policy=policy,
+            on_progress=on_progress,
+            settled={} if start is None else self._settled(start, text, cut, policy),
+            on_settled=lambda spans: on_settled(functools.partial(memory, spans)),
         )
+        return memory(spans)
 
     def _settled(
         self, start: Memory, text: TokenizedText, cut: Sequence[Span], policy: FidelityPolicy
@@ -177,68 +175,68 @@ class AdaptiveCompressor:
         settled: Mapping[int, Span] = MappingProxyType({}),
         on_settled: Callable[[Sequence[Span]], None] = lambda spans: None,
     ) -> list[Span]:
-        """Compress spans as a policy asks.
+        """Compress verbatim spans as a policy asks; see `compress`.
 
         Args:
-            cut: Verbatim spans.
+            cut: The spans.
             policy: What every span must reach and what all of them may cost.
             on_progress: As for `compress`.
             settled: Index -> span that has the fidelity already, where there is no budget.
             on_settled: Called when refined spans are settled, with all spans as they are then.
-
-        Returns:
-            The same spans, as slots or verbatim.
-
-        Raises:
-            InputError: If not even the highest ratio fits the budget.
         """
         report = on_progress or _silent
         if policy.budget is not None:
-            return self._spend(cut, policy, report)
-        return self._reach(cut, policy, report, dict(settled), on_settled)
+            chosen = self._spend(cut, policy, policy.budget, report)
+        else:
+            assert policy.min_fidelity is not None
+            chosen = self._reach(
+                cut, policy, policy.min_fidelity, report, dict(settled), on_settled
+            )
+        report(1, 1)
+        return chosen
 
     def _reach(
         self,
         cut: Sequence[Span],
         policy: FidelityPolicy,
+        target: float,
         report: OnProgress,
         settled: dict[int, Span],
         on_settled: Callable[[Sequence[Span]], None],
     ) -> list[Span]:
         """Settle spans at the cheapest ratio that has the fidelity, on top of those that are."""
-        target = policy.min_fidelity
-        assert target is not None
+        rungs = len(policy.ladder)
 
         def so_far() -> list[Span]:
             return [settled.get(i, span) for i, span in enumerate(cut)]
 
-        progress = _LadderProgress(len(cut), policy, report)
+        def show(rung: int, before: int, steps: int, total: int) -> None:
+            """Every span that was not settled before a rung may need every step of each."""
+            part = steps / max(1, total)
+            done = before * rungs + (len(cut) - before) * (rung + part)
+            report(round(100 * done), 100 * len(cut) * rungs)
+
         for rung, ratio in enumerate(policy.ladder):
-            short = [i for i in range(len(cut)) if i not in settled]
-            own = [cut[i] for i in short]
-            tried = self.compressor.written_back(
-                self.compressor.encode(own, ratio=ratio), [span.verbatim_ids for span in own]
-            )
-            encoded = dict(zip(short, tried, strict=True))
-            settled |= {i: span for i, span in encoded.items() if holds(span, target)}
-            progress.show(rung, len(settled), 0.0)
+            short = {i: span for i, span in enumerate(cut) if i not in settled}
+            ids = {i: span.verbatim_ids for i, span in short.items()}
+            encoded = self.compressor.encode(list(short.values()), ratio=ratio)
+            tried = dict(self._checked(dict(zip(short, encoded, strict=True)), ids))
+            settled |= {i: span for i, span in tried.items() if holds(span, target)}
+            show(rung, len(settled), 0, 1)
             if policy.refine is not None:
-                rest = {i: span for i, span in encoded.items() if i not in settled}
-                for i, refined in self.refined(
-                    rest,
-                    {i: cut[i].verbatim_ids for i in rest},
-                    replace(policy.refine, target=target),
-                    on_step=functools.partial(progress.step, rung, len(settled)),
-                ):
+                rest = {i: span for i, span in tried.items() if i not in settled}
+                config = replace(policy.refine, target=target)
+                on_step = functools.partial(show, rung, len(settled))
+                for i, refined in self.refined(rest, ids, config, on_step=on_step):
                     if holds(refined, target):
                         settled[i] = refined
                         on_settled(so_far())
-        report(1, 1)
         return so_far()
 
-    def _spend(self, cut: Sequence[Span], policy: FidelityPolicy, report: OnProgress) -> list[Span]:
+    def _spend(
+        self, cut: Sequence[Span], policy: FidelityPolicy, budget: int, report: OnProgress
+    ) -> list[Span]:
         """The best spans for a number of positions, refined afterwards if asked for."""
-        assert policy.budget is not None
         offers: list[list[Span]] = [[] for _ in cut]
         for step, ratio in enumerate(policy.ladder):
             for own, span in zip(offers, self.compressor.encode(cut, ratio=ratio), strict=True):
@@ -247,14 +245,13 @@ class AdaptiveCompressor:
         for own, span in zip(offers, cut, strict=True):
             own.append(span)
         cap = 1.0 if policy.min_fidelity is None else policy.min_fidelity
-        chosen = spend(offers, policy.budget, enough=cap)
-        ids = {i: cut[i].verbatim_ids for i, span in enumerate(chosen) if span.kind != "tokens"}
-        tried = self.compressor.written_back([chosen[i] for i in ids], list(ids.values()))
-        found = dict(zip(ids, tried, strict=True))
+        chosen = spend(offers, budget, enough=cap)
+        slots = {i: span for i, span in enumerate(chosen) if span.kind != "tokens"}
+        ids = {i: cut[i].verbatim_ids for i in slots}
+        found = dict(self._checked(slots, ids))
         if policy.refine is not None:
             short = {i: span for i, span in found.items() if not holds(span, cap)}
             found |= self.refined(short, ids, replace(policy.refine, target=cap), on_step=report)
-        report(1, 1)
         return [found.get(i, span) for i, span in enumerate(chosen)]
 
     def refined(
@@ -304,14 +301,10 @@ class AdaptiveCompressor:
 
 
 def holds(span: Span, target: float) -> bool:
-    """Whether a span of slots is known to have a fidelity.
+    """Whether a span of slots is known to have a fidelity (0..1).
 
     Where the fidelity leaves room for no wrong token, teacher forcing is not enough: the
     decoder must have written the span back freely.
-
-    Args:
-        span: The span.
-        target: Fidelity wanted (0..1).
     """
     if needs_every_token(span.tokens, target):
         return span.written_back is True
@@ -378,22 +371,3 @@ def _fidelity(span: Span) -> float:
 def _held(span: Span, enough: float) -> float:
     """Tokens held, counted up to the fidelity that is enough."""
     return span.tokens * min(_fidelity(span), enough)
-
-
-@dataclass(frozen=True)
-class _LadderProgress:
-    """How far the work on a ladder of ratios is: every span may need every step of each."""
-
-    spans: int
-    policy: FidelityPolicy
-    report: OnProgress
-
-    def show(self, rung: int, settled: int, part: float) -> None:
-        """Report a share of one rung's work on the spans that were not settled before."""
-        rungs = len(self.policy.ladder)
-        done = settled * rungs + (self.spans - settled) * (rung + part)
-        self.report(round(100 * done), 100 * self.spans * rungs)
-
-    def step(self, rung: int, settled: int, done: int, total: int) -> None:
-        """Report refinement steps on one rung."""
-        self.show(rung, settled, done / max(1, total))

@@ -19,14 +19,7 @@ from icae.config.types import TokenIds
 from icae.decode.batching import span_batches
 from icae.decode.prefix import Prefix
 from icae.decode.torch import TorchRuntime
-from icae.memory import (
-    Memory,
-    MemoryDocument,
-    Provenance,
-    Span,
-    TokenFidelity,
-    hash_token_ids,
-)
+from icae.memory import Memory, MemoryDocument, Provenance, Span, TokenFidelity, hash_token_ids
 from icae.memory.payload import ReadablePayload
 from icae.model import tokenize_with_offsets
 from icae.model.objectives import PROBE_FOUND, PROBE_GIVEN, DecoderTask, draw_probes
@@ -50,14 +43,7 @@ class TokenizedText:
     offsets: Sequence[int]
 
     def part(self, first: int, end: int, *, char_start: int, char_end: int) -> TokenizedText:
-        """A stretch of the text, with the tokens that it has in the whole.
-
-        Args:
-            first: Its first token.
-            end: One past its last token.
-            char_start: Its first character.
-            char_end: One past its last character.
-        """
+        """A stretch of tokens and characters of the text, with the tokens it has in the whole."""
         length = char_end - char_start
         inside = [min(max(at - char_start, 0), length) for at in self.offsets[first:end]]
         return TokenizedText(
@@ -115,18 +101,10 @@ class Compressor:
         return TokenizedText(text=text, ids=ids, offsets=offsets)
 
     def compress(
-        self,
-        text: TokenizedText,
-        *,
-        ratio: float,
-        name: str,
-        verify: bool = True,
-        on_progress: OnProgress | None = None,
+        self, text: TokenizedText, *, ratio: float, name: str, verify: bool = True
     ) -> Memory:
         """Make a memory of slots of one text; see `compress_many`."""
-        (memory,) = self.compress_many(
-            [text], ratio=ratio, names=[name], verify=verify, on_progress=on_progress
-        )
+        (memory,) = self.compress_many([text], ratio=ratio, names=[name], verify=verify)
         return memory
 
     def compress_many(
@@ -207,21 +185,10 @@ class Compressor:
         verify: bool = True,
         on_progress: OnProgress | None = None,
     ) -> list[Span]:
-        """Encode verbatim spans at one ratio, in forward passes of bounded size.
-
-        Spans of like length go together, so that little is padded.
-
-        Args:
-            spans: The spans.
-            ratio: Context tokens per slot, at least 1.
-            verify: Measure how faithfully each token is held (one more forward pass).
-            on_progress: Called with (spans done, spans in all).
+        """Encode verbatim spans at one ratio, those of like length in one forward pass.
 
         Returns:
-            The same spans as slots.
-
-        Raises:
-            ConfigError: If the ratio is out of range.
+            The same spans as slots; arguments and errors are those of `compress_many`.
         """
         order = sorted(range(len(spans)), key=lambda i: -spans[i].tokens)
         made: dict[int, Span] = {}
@@ -231,13 +198,7 @@ class Compressor:
             slots = [self.config.spans.count(len(own), ratio) for own in ids]
             encoded = self.runtime.encode(ids, slots)
             own = [
-                replace(
-                    spans[i],
-                    payload=payload,
-                    ratio=float(ratio),
-                    fidelity=None,
-                    token_fidelity=None,
-                )
+                unmeasured(spans[i], payload, float(ratio))
                 for i, payload in zip(order[part], encoded, strict=True)
             ]
             made.update(zip(order[part], self.measured(own, ids) if verify else own, strict=True))
@@ -246,12 +207,7 @@ class Compressor:
         return [made[i] for i in range(len(spans))]
 
     def measured(self, spans: Sequence[Span], ids: Sequence[TokenIds]) -> list[Span]:
-        """Spans of slots with their fidelity, under teacher forcing.
-
-        Args:
-            spans: Spans of slots.
-            ids: Token ids of each.
-        """
+        """Spans of slots, of these token ids, with their fidelity under teacher forcing."""
         found: list[TokenFidelity] = []
         for part in self.runtime.batches([span.tokens for span in spans]):
             found += self.runtime.fidelity([readable(span) for span in spans[part]], ids[part])
@@ -261,14 +217,10 @@ class Compressor:
         ]
 
     def written_back(self, spans: Sequence[Span], ids: Sequence[TokenIds]) -> list[Span]:
-        """Spans of slots, with whether the decoder, writing freely, gives them back.
+        """Spans of slots, of these ids, with whether the decoder, writing freely, gives them back.
 
         Only those are tried whose every token is reproduced under teacher forcing; of
         others it is known that free writing goes wrong.
-
-        Args:
-            spans: Spans of slots, their fidelity measured.
-            ids: Token ids of each.
         """
         tried = [replace(span, written_back=False) for span in spans]
         faultless = [i for i, span in enumerate(spans) if span.fidelity == 1.0]
@@ -290,6 +242,11 @@ class Compressor:
             text.text, spans, name=name, token_ids_sha256=hash_token_ids(text.ids)
         )
         return Memory(documents=(document,), provenance=self.provenance)
+
+
+def unmeasured(span: Span, payload: ReadablePayload, ratio: float) -> Span:
+    """A verbatim span with slots in place of its tokens; how well they hold it is not known."""
+    return replace(span, payload=payload, ratio=ratio, fidelity=None, token_fidelity=None)
 
 
 def readable(span: Span) -> ReadablePayload:

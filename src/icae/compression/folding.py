@@ -1,26 +1,36 @@
 """Old turns of a conversation become memory.
 
-Where the decoder has read them and the memory is keys and values, they are compressed from
-its cache: memory tokens alone are computed, and what follows the turns is not read again. Else
-their text is compressed like any other. All older turns take a bounded number of positions: where
-they would take more, the oldest are compressed anew at twice their ratio.
+A conversation reads ``[front ; memory ; objective ; prompt]``. Where the decoder has read the turns
+that leave the prompt and the memory is keys and values, memory tokens attend to those in its cache,
+turned so that each span begins at position 0, and are all that is computed (but for the first token
+of a span, if it is not known alone). What follows the turns is not read again either: it moves up
+by as many positions as became free, keys turned back and values as they are.
+
+Elsewhere their text is compressed like any other. All older turns take a bounded number of
+positions: where they would take more, the oldest are compressed anew at twice their ratio.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
+import torch
+from transformers import DynamicCache
 
 from icae.compression import living
-from icae.compression.compressor import Compressor, TokenizedText
+from icae.compression.compressor import Compressor, TokenizedText, unmeasured
 from icae.config.spans import DEFAULT_RATIO
 from icae.config.types import TokenIds
-from icae.decode.reader import OldTurns
-from icae.decode.torch_folding import Folding, Leaving
-from icae.memory import Memory, Span
+from icae.decode.conversation import Conversation
+from icae.decode.prefix import Prefix, ReadSoFar
+from icae.decode.torch_forms import KeyValueForm
+from icae.decode.torch_kv import LastRead
+from icae.memory import Memory
 from icae.memory.payload import ReadablePayload
 from icae.model import render_prompt, tokenize_with_offsets
+from icae.model.decoder import KeyValues, joined, places_of
 
 NAME = "conversation"
 """Name of the document that old turns become."""
@@ -32,52 +42,127 @@ SLACK = 16
 """When positions run out, about one of so many is won back at a time."""
 
 
-def fold(compressor: Compressor, turns: OldTurns) -> Memory:
-    """The memory of older turns, with those that leave at its end."""
-    found = _in_cache(compressor, turns)
-    if found is None:
-        return _within(compressor, _from_text(compressor, turns), turns.most_positions)
-    grown = _within(compressor, _from_cache(compressor, turns, *found), turns.most_positions)
-    compressor.runtime.go_on(found[0], compressor.runtime.asked(turns.memory + grown))
+@dataclass(frozen=True, kw_only=True)
+class Cached:
+    """Turns that leave a prompt, and the cache that holds them.
+
+    Attributes:
+        form: Form of the memory.
+        layers: Keys and values of all that was read last, as far as it is in `read`.
+        read: What was to be read before the answer.
+        prompt_ids: The prompt with the turns.
+        start: Their first token in it.
+        text: Their tokens as text.
+    """
+
+    form: KeyValueForm
+    layers: KeyValues
+    read: ReadSoFar
+    prompt_ids: TokenIds
+    start: int
+    text: TokenizedText
+
+    @property
+    def prompt(self) -> int:
+        """Places before the prompt."""
+        return len(self.read) - len(self.prompt_ids)
+
+    def moved(self, start: int, end: int, by: int) -> KeyValues:
+        """Keys and values of places, so many positions further on."""
+        return self.form.moved(places_of(self.layers, start, end), by)
+
+    @torch.inference_mode()
+    def encode(self, lengths: Sequence[int], slots: Sequence[int]) -> list[ReadablePayload]:
+        """What stands for the turns, cut into spans of some lengths; one forward pass."""
+        ids, seen, start = [], [], self.start
+        for length in lengths:
+            ids.append(self.prompt_ids[start : start + length])
+            at = self.prompt + start
+            seen.append(self.moved(at, at + length, -self.read.positions[at]))
+            start += length
+        return self.form.encode_read(ids, slots, seen)
+
+    @torch.inference_mode()
+    def moved_up(self, prefix: Prefix) -> LastRead:
+        """What counts as read once the turns are part of a memory."""
+        start, end = self.start, self.start + len(self.text.ids)
+        ids = [*self.prompt_ids[:start], *self.prompt_ids[end:]]
+        read = ReadSoFar.of(self.form.config, prefix, ids)
+        objective = self.prompt - self.form.config.objective_tokens
+        known = min(self.read.shared(read), objective)
+        past = self.form.past(prefix, places_of(self.layers, 0, known))
+        grown = past[0][0].shape[2] - objective
+        stay = self.moved(objective, self.prompt + start, grown)
+        held = self.layers[0][0].shape[2]
+        follow = self.moved(self.prompt + end, held, grown - (end - start))
+        past = joined([past, stay, follow])
+        places = past[0][0].shape[2]
+        read = ReadSoFar(keys=read.keys[:places], positions=read.positions[:places])
+        return LastRead(cache=DynamicCache(past), read=read)
+
+
+def fold(compressor: Compressor, told: Conversation, question: str) -> Memory:
+    """The memory of older turns, with those that leave before a question at its end."""
+    cached = _in_cache(compressor, told, question)
+    if cached is None:
+        return _within(compressor, _from_text(compressor, told), told.older_positions)
+    grown = _within(compressor, _from_cache(compressor, told, cached), told.older_positions)
+    _go_on(compressor, cached, compressor.runtime.asked(told.documents + grown))
     return grown
 
 
-def _from_text(compressor: Compressor, turns: OldTurns) -> Memory:
+def _go_on(compressor: Compressor, cached: Cached, prefix: Prefix) -> None:
+    """The next answer reads what follows the turns in the prompt."""
+    compressor.runtime.last = cached.moved_up(prefix)
+
+
+def _from_text(compressor: Compressor, told: Conversation) -> Memory:
     """The encoder reads the turns by themselves."""
-    left = turns.history[: turns.count]
+    left = told.history[: told.leaving]
     text = "".join(f"User: {asked}\nAssistant: {answer}\n" for asked, answer in left)
-    if turns.older is None:
+    if told.older is None:
         return compressor.compress(compressor.tokenize(text), ratio=DEFAULT_RATIO, name=NAME)
-    return living.append(compressor, turns.older, text)
+    return living.append(compressor, told.older, text)
 
 
-def _in_cache(compressor: Compressor, turns: OldTurns) -> tuple[Folding, TokenizedText] | None:
+def _in_cache(compressor: Compressor, told: Conversation, question: str) -> Cached | None:
     """The turns in the cache, and as text; None if they are not there."""
-    tokenizer = compressor.tokenizer
-    so_far = turns.memory if turns.older is None else turns.memory + turns.older
-    prompt_ids = render_prompt(tokenizer, turns.question, history=turns.history)
-    start, end = _left_out(
-        prompt_ids,
-        render_prompt(tokenizer, turns.question, history=turns.history[turns.count :]),
+    last, form, config = compressor.runtime.last, compressor.runtime.form, compressor.config
+    if last is None or not isinstance(form, KeyValueForm):
+        return None
+    tokenizer, history = compressor.tokenizer, told.history
+    prompt_ids = render_prompt(tokenizer, question, history=history)
+    shorter = render_prompt(tokenizer, question, history=history[told.leaving :])
+    start, end = _left_out(prompt_ids, shorter)
+    read = ReadSoFar.of(config, compressor.runtime.asked(told.memory), prompt_ids)
+    shared = last.read.shared(read)
+    if start == end or shared < len(read) - len(prompt_ids) + end:
+        return None
+    text = _as_text(compressor, prompt_ids[start:end])
+    if text is None:
+        return None
+    return Cached(
+        form=form,
+        layers=last.places(shared),
+        read=read,
+        prompt_ids=prompt_ids,
+        start=start,
+        text=text,
     )
-    runtime = compressor.runtime
-    leaving = Leaving(prefix=runtime.asked(so_far), prompt_ids=prompt_ids, start=start, end=end)
-    folding = runtime.folding(leaving) if start < end else None
-    text = _as_text(compressor, prompt_ids[start:end]) if folding is not None else None
-    return None if folding is None or text is None else (folding, text)
 
 
-def _from_cache(
-    compressor: Compressor, turns: OldTurns, folding: Folding, text: TokenizedText
-) -> Memory:
-    """Memory tokens attend to what the decoder made of the turns."""
-    cut = compressor.cut(text)
+def _from_cache(compressor: Compressor, told: Conversation, cached: Cached) -> Memory:
+    """Memory tokens attend to what the decoder made of the turns; none of it is measured."""
+    cut = compressor.cut(cached.text)
     lengths = [span.tokens for span in cut]
-    payloads = folding.encode(
+    payloads = cached.encode(
         lengths, [compressor.config.spans.count(n, DEFAULT_RATIO) for n in lengths]
     )
-    spans = [_held(span, payload) for span, payload in zip(cut, payloads, strict=True)]
-    made, older = compressor.memory(text, spans, name=NAME), turns.older
+    spans = [
+        unmeasured(span, payload, DEFAULT_RATIO)
+        for span, payload in zip(cut, payloads, strict=True)
+    ]
+    made, older = compressor.memory(cached.text, spans, name=NAME), told.older
     size = 0 if older is None else len(older.spans)
     return made if older is None else older.replace_spans(0, size, size, made)
 
@@ -110,11 +195,6 @@ def _anew(compressor: Compressor, older: Memory, which: slice, *, ratio: float) 
     plain, control = (_tokenized(compressor, text, control=control) for control in (False, True))
     tokens = control if len(control.ids) == sum(span.tokens for span in spans) else plain
     return compressor.compress(tokens, ratio=ratio, name=NAME, verify=False)
-
-
-def _held(span: Span, payload: ReadablePayload) -> Span:
-    """A verbatim span with slots in place of its tokens; how well they hold it is not measured."""
-    return replace(span, payload=payload, ratio=DEFAULT_RATIO, fidelity=None, token_fidelity=None)
 
 
 def _left_out(longer: TokenIds, shorter: TokenIds) -> tuple[int, int]:

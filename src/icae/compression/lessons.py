@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from icae.config.types import Objective, TokenIds
-from icae.decode.prefix import Prefix, Request
+from icae.decode.prefix import Generated, Prefix, Request
 from icae.decode.torch import TorchRuntime
 from icae.memory import Verbatim
 from icae.model.objectives import DecoderTask, continuation, draw_probes, instruction
@@ -70,6 +70,23 @@ class Lesson:
         known_TC = self.probs_TC.clamp(min=1e-9).log()
         return (self.probs_TC * (known_TC - log_probs_TC)).sum(dim=1).mean()
 
+    def kept(self) -> dict[str, Any]:
+        """What a checkpoint holds of it, without arrays of NumPy."""
+        own = self.task
+        task = {
+            "objective": own.objective,
+            "tokens": own.tokens,
+            "unscored": own.unscored,
+            "target_ids": own.target_ids.tolist(),
+        }
+        return vars(self) | {"task": task}
+
+    @classmethod
+    def of_kept(cls, kept: dict[str, Any]) -> Lesson:
+        """A lesson from `kept`."""
+        ids = np.array(kept["task"]["target_ids"], dtype=np.int64)
+        return cls(**kept | {"task": DecoderTask(**kept["task"] | {"target_ids": ids})})
+
     @classmethod
     def of_text(cls, task: DecoderTask, device: torch.device) -> Lesson:
         """A lesson whose answer is certain: the text itself."""
@@ -117,27 +134,30 @@ class LessonWriter:
         stretches = [ids[at : at + STRETCH] for at in range(0, len(ids), STRETCH // 2)]
         passages = [str(self.tokenizer.decode(own.tolist())).strip() for own in stretches]
         wanted = [form.format(passage=passage) for passage in passages for form in ASKING]
-        requests = [Request(prefix=None, prompt_ids=self._prompt(text)) for text in wanted]
-        made = self.runtime.generate_many(
-            requests, max_new_tokens=self.length, stop_ids=self.stop_ids
-        )
+        _, made = self._written(None, wanted)
         texts = [str(self.tokenizer.decode(list(m.token_ids))).strip() for m in made]
         return [text[: text.index("?") + 1] for text in texts if "?" in text]
 
     def answered(self, ids: TokenIds, questions: Sequence[str]) -> Iterator[Lesson]:
         """Questions about a text with the answers that the decoder gives when it reads it."""
-        prefix = self._reading(ids, "ft")
-        requests = [Request(prefix=prefix, prompt_ids=self._prompt(text)) for text in questions]
-        made = self.runtime.generate_many(
-            requests, max_new_tokens=self.length, stop_ids=self.stop_ids
-        )
-        tasks = []
-        for request, answer in zip(requests, made, strict=True):
+        prefix, tasks = self._reading(ids, "ft"), []
+        for prompt_ids, answer in zip(*self._written(prefix, questions), strict=True):
             end = list(self.stop_ids[:1]) if answer.stopped else []
             answer_ids = np.array([*answer.token_ids, *end], dtype=np.int64)
             if len(answer_ids):
-                tasks.append(instruction(request.prompt_ids, answer_ids))
+                tasks.append(instruction(prompt_ids, answer_ids))
         return self._lessons(prefix, tasks)
+
+    def _written(
+        self, prefix: Prefix | None, questions: Sequence[str]
+    ) -> tuple[list[TokenIds], list[Generated]]:
+        """The prompts of some questions, and what the decoder answers behind a text or nothing."""
+        asking = self.runtime.config.asking
+        prompts = [render_prompt(self.tokenizer, text, asking=asking) for text in questions]
+        requests = [Request(prefix=prefix, prompt_ids=ids) for ids in prompts]
+        return prompts, self.runtime.generate_many(
+            requests, max_new_tokens=self.length, stop_ids=self.stop_ids
+        )
 
     def _continued(self, ids: TokenIds) -> Iterator[Lesson]:
         """What the decoder writes behind a text, where it is asked to with objective tokens."""
@@ -157,6 +177,3 @@ class LessonWriter:
         """A text in the place of a memory."""
         own = Prefix.of_payload(Verbatim(ids=ids), tokens=len(ids), objective=objective)
         return own.behind(self.runtime.lead(objective))
-
-    def _prompt(self, question: str) -> TokenIds:
-        return render_prompt(self.tokenizer, question, asking=self.runtime.config.asking)

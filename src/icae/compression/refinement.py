@@ -26,8 +26,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from icae.config.parsing import check
-from icae.config.types import TokenIds
+from icae.config.parsing import check, check_ranges
+from icae.config.types import FloatArray, TokenIds
 from icae.decode.torch_forms import TorchForm
 from icae.memory import TokenFidelity
 from icae.memory.payload import ReadablePayload
@@ -83,18 +83,15 @@ class RefineConfig:
     tokens_per_batch: int = 768
 
     def __post_init__(self) -> None:
-        for name, good, expected in (
-            ("steps", self.steps >= 1, ">= 1"),
-            ("target", 0 < self.target <= 1, "above 0, at most 1"),
-            ("margin", self.margin >= 0, ">= 0"),
-            ("learning_rate", self.learning_rate is None or self.learning_rate > 0, "> 0"),
-            ("probe", self.probe >= 0, ">= 0"),
-            ("slack", self.slack > 0, "> 0"),
-            ("kl_weight", self.kl_weight is None or self.kl_weight >= 0, ">= 0"),
-            ("patience", self.patience >= 1, ">= 1"),
-            ("tokens_per_batch", self.tokens_per_batch >= 1, ">= 1"),
-        ):
-            check(good, f"refine.{name} is out of range.", getattr(self, name), expected)
+        good = 0 < self.target <= 1
+        check(good, "refine.target is out of range.", self.target, "above 0, at most 1")
+        check_ranges(
+            "refine",
+            self,
+            at_least_one=("steps", "patience", "tokens_per_batch"),
+            at_least_zero=("margin", "probe", "kl_weight"),
+            positive=("slack", "learning_rate"),
+        )
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -123,13 +120,8 @@ class RefineTask:
     payload: ReadablePayload
 
 
-Teach = Callable[[Sequence[TokenIds]], Sequence[Sequence[Teacher]]]
+Teach = Callable[[Sequence[TokenIds]], Sequence[Teacher]]
 """Writes what else the slots of each of some contexts must be good for."""
-
-
-def no_teachers(contexts: Sequence[TokenIds]) -> list[Sequence[Teacher]]:
-    """Nothing else: for refinement without a KL term."""
-    return [() for _ in contexts]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -153,54 +145,80 @@ class Refined:
     reached: bool
 
 
-class _Work:
-    """One span at work: its slots, its own Adam, the best slots so far."""
+class Moving:
+    """Numbers that slots are made of, and what moves them.
 
-    def __init__(self, index: int, task: RefineTask, form: TorchForm, config: RefineConfig):
-        self.index, self.form, self.config = index, form, config
-        self.task = autoencoding(task.token_ids)
-        self.token_ids, self.length = task.token_ids, len(task.token_ids)
-        self.payload = self.best_payload = task.payload
-        self.span = (self.length, task.payload.positions)
-        self.start = self._numbers(task.payload)
+    Args:
+        form: Says how far a step goes.
+        numbers: Where they start, float32, decoder positions first.
+        rate: By which share of their scale a step moves them at first.
+        betas: Decay rates of Adam's moments.
+
+    Attributes:
+        moved: How far they are from the start, in units of their scale.
+        steps: Steps taken.
+    """
+
+    def __init__(
+        self, form: TorchForm, numbers: FloatArray, rate: float, betas: tuple[float, float]
+    ) -> None:
+        self.start = torch.from_numpy(numbers).to(form.model.device)
         self.scale = form.scale(self.start)
         self.moved = nn.Parameter(torch.zeros_like(self.start))
-        own = config.learning_rate, config.kl_weight
-        self.rate = form.learning_rate if own[0] is None else own[0]
-        self.kl_weight = form.kl_weight if own[1] is None else own[1]
-        self.optimizer = torch.optim.Adam([self.moved], lr=self.rate, betas=BETAS)
-        self.teachers: tuple[Teacher, ...] | None = None
+        self.rate, self.steps = rate, 0
+        self.optimizer = torch.optim.Adam([self.moved], lr=rate, betas=betas)
+
+    def step(self, gradient: Tensor, share: float) -> None:
+        """One Adam step, at a share of the rate."""
+        self.moved.grad = gradient
+        self.optimizer.param_groups[0]["lr"] = self.rate * share
+        self.optimizer.step()
+        self.moved.grad = None
+        self.steps += 1
+
+
+class _Work(Moving):
+    """One span at work: its slots, its own Adam, the best slots so far."""
+
+    def __init__(
+        self, index: int, task: RefineTask, form: TorchForm, config: RefineConfig, kl_weight: float
+    ) -> None:
+        rate = form.learning_rate if config.learning_rate is None else config.learning_rate
+        super().__init__(form, task.payload.numbers, rate, BETAS)
+        self.index, self.config, self.kl_weight = index, config, kl_weight
+        self.task, self.token_ids = autoencoding(task.token_ids), task.token_ids
+        self.payload = self.best_payload = task.payload
+        self.span = (len(task.token_ids), task.payload.positions)
+        self.teacher: Teacher | None = None
         self.best: tuple[float, float, float] | None = None
-        self.steps, self.seconds, self.best_step = 0, 0.0, 0
+        self.seconds, self.best_step = 0.0, 0
         self.history: list[float] = []
         self.losses: list[float] = []
         self.reached = False
-
-    def _numbers(self, payload: ReadablePayload) -> Tensor:
-        return torch.from_numpy(payload.numbers).to(self.form.model.device)
 
     def numbers(self) -> Tensor:
         """What the slots are made of now, as it would be stored; gradients pass the rounding."""
         exact = self.start + self.scale * self.moved
         self.payload = self.payload.changed(exact.detach().cpu().numpy())
-        return exact + (self._numbers(self.payload) - exact).detach()
+        stored = torch.from_numpy(self.payload.numbers).to(exact.device)
+        return exact + (stored - exact).detach()
 
     @property
-    def lacks_teachers(self) -> bool:
+    def lacks_teacher(self) -> bool:
         """Whether its steps are to be of AE and KL from now on."""
         passed = len(self.history) > self.config.probe
-        return passed and self.kl_weight > 0 and self.teachers is None
+        return passed and self.kl_weight > 0 and self.teacher is None
 
     @property
     def tasks(self) -> tuple[DecoderTask, ...]:
-        """Everything the decoder does behind these slots: AE first, then the teachers'."""
-        return (self.task, *(teacher.task for teacher in self.teachers or ()))
+        """Everything the decoder does behind these slots: AE first, then the teacher's."""
+        return (self.task,) if self.teacher is None else (self.task, self.teacher.task)
 
     @property
     def places(self) -> int:
-        """Decoder places of one step; as many again are kept for teachers to come."""
+        """Decoder places of one step; as many again are kept for a teacher to come."""
         places = sum(self.span[1] + len(task.target_ids) for task in self.tasks)
-        to_come = self.teachers is None and self.kl_weight > 0
+        to_come = self.teacher is None and self.kl_weight > 0
         return places * (2 if to_come else 1)
 
     def note(self, score: TaskScore, logits_TV: Tensor) -> bool:
@@ -242,21 +260,17 @@ class _Work:
         return needed > config.slack * config.steps
 
     def loss(self, score: TaskScore, taught: Sequence[Tensor]) -> Tensor:
-        """AE token mean + kl_weight times the mean over teachers of the KL per token."""
+        """AE token mean + kl_weight times the KL per token."""
         total = score.loss_sum / score.labels
-        teachers = self.teachers or ()
-        for teacher, logits_TV in zip(teachers, taught, strict=True):
-            kl = token_kl(teacher.log_probs_TV, logits_TV).mean()
-            total = total + kl * (self.kl_weight / len(teachers))
+        for logits_TV in taught:
+            assert self.teacher is not None
+            total = total + token_kl(self.teacher.log_probs_TV, logits_TV).mean() * self.kl_weight
         return total
 
-    def step(self, most: int) -> None:
-        """One Adam step; the rate falls linearly to a tenth over the last half."""
-        left = max(0.1, min(1.0, 2.0 * (1.0 - self.steps / most)))
-        self.optimizer.param_groups[0]["lr"] = self.rate * left
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
-        self.steps += 1
+    @property
+    def share(self) -> float:
+        """Share of the rate: falls linearly to a tenth over the last half of the steps."""
+        return max(0.1, min(1.0, 2.0 * (1.0 - self.steps / self.config.steps)))
 
     def result(self) -> Refined:
         return Refined(
@@ -301,9 +315,9 @@ def refine(
     tasks: Sequence[RefineTask],
     config: RefineConfig,
     *,
-    teach: Teach = no_teachers,
+    teach: Teach | None = None,
     on_step: OnStep = lambda done, total: None,
-    on_slots: OnSlots | None = None,
+    on_slots: OnSlots = lambda index, steps, payload: None,
 ) -> Iterator[tuple[int, Refined]]:
     """Refine the slots of spans; each leaves as soon as it reaches the target.
 
@@ -314,7 +328,7 @@ def refine(
         form: Reads the slots with the frozen decoder; no weight of the model changes.
         tasks: The spans.
         config: When to stop and what to weigh.
-        teach: Writes the teachers of spans that are worth it; asked only for a KL term.
+        teach: Writes the teachers of spans that are worth it; without it there is no KL term.
         on_step: Called after each step of the spans at work.
         on_slots: Called for each span before its first step and after each one.
 
@@ -322,17 +336,26 @@ def refine(
         (index into `tasks`, result) in the order in which spans finish. A span that never
         reaches the target gives the best slots met; they are never worse than the first.
     """
+    kl_weight = form.kl_weight if config.kl_weight is None else config.kl_weight
+    kl_weight = 0.0 if teach is None else kl_weight
     # Spans of one length stand side by side: a forward pass pads none of them.
     waiting = deque(sorted(enumerate(tasks), key=lambda item: -len(item[1].token_ids)))
     active: list[_Work] = []
     settled, total = 0, len(tasks) * config.steps
     while waiting or active:
         if sum(work.places for work in active) <= config.tokens_per_batch / 2:
-            _admit(form, waiting, active, config)
+            while waiting and (
+                not active or sum(work.places for work in active) < config.tokens_per_batch
+            ):
+                active.append(_Work(*waiting.popleft(), form, config, kl_weight))
         begin = time.perf_counter()
-        _ask_teachers(active, teach)
+        lacking = [work for work in active if work.lacks_teacher]
+        if teach is not None and lacking:
+            written = teach([work.token_ids for work in lacking])
+            for work, teacher in zip(lacking, written, strict=True):
+                work.teacher = teacher
         with form.model.gradients_to_inputs():
-            done = _step(form, active, config, on_slots)
+            done = _step(form, active, on_slots)
         spent = time.perf_counter() - begin
         places = sum(work.places for work in active)
         for work in active:
@@ -345,31 +368,7 @@ def refine(
             yield work.index, work.result()
 
 
-def _admit(
-    form: TorchForm,
-    waiting: deque[tuple[int, RefineTask]],
-    active: list[_Work],
-    config: RefineConfig,
-) -> None:
-    """Take up waiting spans until the places are filled; at least one."""
-    while waiting and (not active or sum(w.places for w in active) < config.tokens_per_batch):
-        index, task = waiting.popleft()
-        active.append(_Work(index, task, form, config))
-
-
-def _ask_teachers(active: Sequence[_Work], teach: Teach) -> None:
-    """Have the teachers written, all at once, of the spans that lack them."""
-    lacking = [work for work in active if work.lacks_teachers]
-    if not lacking:
-        return
-    written = teach([work.token_ids for work in lacking])
-    for work, teachers in zip(lacking, written, strict=True):
-        work.teachers = tuple(teachers)
-
-
-def _step(
-    form: TorchForm, active: Sequence[_Work], config: RefineConfig, on_slots: OnSlots | None
-) -> list[_Work]:
+def _step(form: TorchForm, active: Sequence[_Work], on_slots: OnSlots) -> list[_Work]:
     """One forward pass over all spans at work, and a step for those not done yet."""
     done: list[_Work] = []
     with torch.enable_grad():
@@ -380,8 +379,7 @@ def _step(
             written_TV, *taught = [next(logits) for _ in work.tasks]
             score = score_task(written_TV, work.task)
             enough = work.note(score, written_TV)
-            if on_slots is not None:
-                on_slots(work.index, work.steps, work.best_payload)
+            on_slots(work.index, work.steps, work.best_payload)
             if enough or work.is_over():
                 done.append(work)
                 continue
@@ -390,6 +388,5 @@ def _step(
         if going:
             gradients = torch.autograd.grad(losses, [work.moved for work in going])
             for work, gradient in zip(going, gradients, strict=True):
-                work.moved.grad = gradient
-                work.step(config.steps)
+                work.step(gradient, work.share)
     return done

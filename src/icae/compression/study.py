@@ -23,11 +23,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from icae.compression.compressor import Compressor, readable
 from icae.compression.lessons import Lesson, LessonWriter
-from icae.config.parsing import check
+from icae.compression.refinement import Moving
+from icae.config.parsing import check_ranges
 from icae.config.types import FloatArray, TokenIds
 from icae.decode.batching import span_batches
 from icae.decode.torch_forms import Asked, TorchForm
@@ -73,15 +74,16 @@ class StudyConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch", "every", "patience", "length"):
-            value = getattr(self, name)
-            check(value >= 1, f"study.{name} is out of range.", value, ">= 1")
-        check(self.ae_weight >= 0, "study.ae_weight is out of range.", self.ae_weight, ">= 0")
-        rate = self.learning_rate
-        check(rate is None or rate > 0, "study.learning_rate is out of range.", rate, "> 0")
+        check_ranges(
+            "study",
+            self,
+            at_least_one=("steps", "batch", "every", "patience", "length"),
+            at_least_zero=("ae_weight",),
+            positive=("learning_rate",),
+        )
 
 
-class Study:
+class Study(Moving):
     """A memory at work: its numbers, lessons, optimiser, and the best so far.
 
     Args:
@@ -92,7 +94,6 @@ class Study:
         config: How.
 
     Attributes:
-        steps: Steps taken.
         history: KL of the held-out lessons at each look, the first before any step.
     """
 
@@ -104,21 +105,16 @@ class Study:
         lessons: Sequence[Lesson],
         config: StudyConfig,
     ) -> None:
+        numbers = np.concatenate([readable(span).numbers for span in spans])
+        rate = form.learning_rate / 8 if config.learning_rate is None else config.learning_rate
+        super().__init__(form, numbers, rate, (0.9, 0.95))
         self.form, self.config, self.ids, self.lessons = form, config, ids, lessons
         self.spans = [(span.tokens, span.positions) for span in spans]
-        payloads = [readable(span) for span in spans]
-        numbers = np.concatenate([payload.numbers for payload in payloads])
-        self.start = torch.from_numpy(numbers).to(form.model.device)
-        self.scale = form.scale(self.start)
-        self.moved = nn.Parameter(torch.zeros_like(self.start))
         self.best = torch.zeros_like(self.start)
-        rate = config.learning_rate
-        self.rate = form.learning_rate / 8 if rate is None else rate
-        self.optimizer = torch.optim.Adam([self.moved], lr=self.rate, betas=(0.9, 0.95))
         order = np.random.default_rng(config.seed).permutation(len(lessons)).tolist()
         self.held = order[::HELD_OUT]
         self.learned = [i for place, i in enumerate(order) if place % HELD_OUT] or order
-        self.steps, self.history = 0, list[float]()
+        self.history: list[float] = []
 
     @property
     def over(self) -> bool:
@@ -129,19 +125,16 @@ class Study:
 
     def look(self) -> float:
         """KL of the held-out lessons; the memory is kept if it is the lowest."""
+        held, batch = [self.lessons[i] for i in self.held], self.config.batch
         with torch.no_grad():
-            chosen = [self.lessons[i] for i in self.held]
-            parts = [
-                chosen[at : at + self.config.batch]
-                for at in range(0, len(chosen), self.config.batch)
-            ]
+            parts = [held[at : at + batch] for at in range(0, len(held), batch)]
             losses = [loss for part in parts for loss in self._losses(part, ())]
         self.history.append(float(torch.stack(losses).mean()))
         if self.history[-1] <= min(self.history):
             self.best = self.moved.detach().clone()
         return self.history[-1]
 
-    def step(self) -> None:
+    def learn(self) -> None:
         """One step on the next lessons, and on writing one span back."""
         config = self.config
         at = self.steps * config.batch + np.arange(min(config.batch, len(self.learned)))
@@ -151,11 +144,8 @@ class Study:
             losses = self._losses(lessons, span)
             taught = torch.stack(losses[: len(lessons)]).mean()
             total = taught + config.ae_weight * sum(losses[len(lessons) :], torch.zeros(()))
-            (self.moved.grad,) = torch.autograd.grad(total, [self.moved])
-        left = max(0.1, 1.0 - self.steps / config.steps)
-        self.optimizer.param_groups[0]["lr"] = self.rate * left
-        self.optimizer.step()
-        self.steps += 1
+            (gradient,) = torch.autograd.grad(total, [self.moved])
+        self.step(gradient, max(0.1, 1.0 - self.steps / config.steps))
 
     def _losses(self, lessons: Sequence[Lesson], written: Sequence[int]) -> list[Tensor]:
         """KL of each lesson, then the AE loss of each span that is written back."""
@@ -180,14 +170,9 @@ class Study:
 
     def save(self, path: Path, key: str) -> None:
         """Write a checkpoint."""
-        lessons = [
-            (own.task.objective, own.task.tokens, own.task.unscored, own.task.target_ids.tolist())
-            for own in self.lessons
-        ]
         kept = {
             "key": key,
-            "lessons": lessons,
-            "taught": [(own.ids_TC, own.probs_TC) for own in self.lessons],
+            "lessons": [lesson.kept() for lesson in self.lessons],
             "moved": self.moved.detach(),
             "best": self.best,
             "optimizer": self.optimizer.state_dict(),
@@ -204,25 +189,6 @@ class Study:
         self.best = kept["best"]
         self.optimizer.load_state_dict(kept["optimizer"])
         self.steps, self.history = kept["steps"], kept["history"]
-
-
-def kept_lessons(kept: dict[str, Any]) -> list[Lesson]:
-    """The lessons of a checkpoint."""
-    return [
-        Lesson(
-            task=DecoderTask(
-                objective=objective,
-                tokens=tokens,
-                unscored=unscored,
-                target_ids=np.array(ids, dtype=np.int64),
-            ),
-            ids_TC=ids_TC,
-            probs_TC=probs_TC,
-        )
-        for (objective, tokens, unscored, ids), (ids_TC, probs_TC) in zip(
-            kept["lessons"], kept["taught"], strict=True
-        )
-    ]
 
 
 def study_memory(
@@ -254,22 +220,20 @@ def study_memory(
         InputError: If it has several documents, verbatim spans or no text, or the checkpoint is
             of another study.
     """
-    text = compressor.tokenize(_studied_text(memory))
-    spans = memory.spans
+    text, spans = compressor.tokenize(_studied_text(memory)), memory.spans
     ids = [text.ids[span.token_start : span.token_end] for span in spans]
     begin = time.perf_counter()
     told = repr((config, list(questions), [readable(s).numbers.tobytes() for s in spans]))
     key = hashlib.sha256(told.encode() + text.ids.tobytes()).hexdigest()
-    kept = _read(checkpoint, key)
-    if kept is None:
-        lessons = _written_lessons(compressor, stop_ids, ids, questions, config)
-        study = Study(compressor.runtime.form, spans, ids, lessons, config)
-        study.look()
-    else:
-        study = Study(compressor.runtime.form, spans, ids, kept_lessons(kept), config)
-        study.restore(kept)
+    writer = LessonWriter(
+        runtime=compressor.runtime,
+        tokenizer=compressor.tokenizer,
+        stop_ids=stop_ids,
+        length=config.length,
+    )
+    study = _begun(writer, spans, ids, config, questions, _read(checkpoint, key))
     while not study.over:
-        study.step()
+        study.learn()
         if study.steps % config.every == 0 or study.steps == config.steps:
             study.look()
             if checkpoint is not None:
@@ -292,25 +256,30 @@ def study_memory(
     return studied, tuple(study.history)
 
 
-def _written_lessons(
-    compressor: Compressor,
-    stop_ids: Sequence[int],
+def _begun(
+    writer: LessonWriter,
+    spans: Sequence[Span],
     ids: Sequence[TokenIds],
-    questions: Sequence[str],
     config: StudyConfig,
-) -> list[Lesson]:
-    """Lessons about stretches of a text, given as its spans, that leave room in the window."""
-    writer = LessonWriter(
-        runtime=compressor.runtime,
-        tokenizer=compressor.tokenizer,
-        stop_ids=stop_ids,
-        length=config.length,
-    )
+    questions: Sequence[str],
+    kept: dict[str, Any] | None,
+) -> Study:
+    """A study as a checkpoint left it, or a new one.
+
+    New lessons are about stretches of the text, groups of its spans that leave room in the window.
+    """
+    form = writer.runtime.form
+    if kept is not None:
+        study = Study(form, spans, ids, list(map(Lesson.of_kept, kept["lessons"])), config)
+        study.restore(kept)
+        return study
     lessons: list[Lesson] = []
-    window = compressor.runtime.context_window // 2
+    window = writer.runtime.context_window // 2
     for part in span_batches([len(own) for own in ids], bound=window):
         lessons += writer.write(np.concatenate(ids[part]), questions, config.seed)
-    return lessons
+    study = Study(form, spans, ids, lessons, config)
+    study.look()
+    return study
 
 
 def _studied_text(memory: Memory) -> str:

@@ -6,6 +6,7 @@ Unknown keys, duplicate keys, wrong types and missing keys are refused with the 
 from __future__ import annotations
 
 import functools
+import operator
 import re
 import types
 import typing
@@ -54,18 +55,20 @@ def check_ranges(
     at_least_zero: Sequence[str] = (),
     positive: Sequence[str] = (),
 ) -> None:
-    """Refuse numbers of a section that are out of range.
+    """Refuse numbers of a section that are out of range; None is in any.
 
     Raises:
         ConfigError: With the name of the key.
     """
-    wrong = [
-        *((name, ">= 1") for name in at_least_one if getattr(config, name) < 1),
-        *((name, ">= 0") for name in at_least_zero if getattr(config, name) < 0),
-        *((name, "> 0") for name in positive if getattr(config, name) <= 0),
+    bounds = [
+        *((name, ">= 1", operator.ge, 1) for name in at_least_one),
+        *((name, ">= 0", operator.ge, 0) for name in at_least_zero),
+        *((name, "> 0", operator.gt, 0) for name in positive),
     ]
-    for name, expected in wrong:
-        check(False, f"{section}.{name} is out of range.", getattr(config, name), expected)
+    for name, expected, holds, bound in bounds:
+        got = getattr(config, name)
+        good = got is None or holds(got, bound)
+        check(good, f"{section}.{name} is out of range.", got, expected)
 
 
 def read_yaml(path: str | Path) -> Any:

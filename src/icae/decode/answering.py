@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from icae.config.types import Answer, TokenIds
-from icae.decode.prefix import Generated, Prefix, Request
+from icae.config.types import Answer
+from icae.decode.prefix import Generated, Request
 from icae.decode.runtime import Runtime
 from icae.errors import InputError
 
@@ -28,8 +28,7 @@ class Answerer:
 
     def answer(
         self,
-        prefix: Prefix | None,
-        prompt_ids: TokenIds,
+        request: Request,
         *,
         memory_positions: int,
         max_new_tokens: int,
@@ -38,8 +37,7 @@ class Answerer:
         """Answer a rendered prompt by greedy decoding.
 
         Args:
-            prefix: The memory in front, or None.
-            prompt_ids: Rendered prompt.
+            request: Memory and rendered prompt.
             memory_positions: Positions that stand for the context, for the record.
             max_new_tokens: Most tokens of the answer.
             on_text: Called with each piece of text as it is written.
@@ -47,21 +45,16 @@ class Answerer:
         Raises:
             InputError: If it does not fit the decoder's context window.
         """
-        self.require_room(prefix, prompt_ids, max_new_tokens)
+        self.require_room(request, max_new_tokens)
         stream = TextStream(self.tokenizer, on_text)
         made = self.runtime.generate(
-            prefix,
-            prompt_ids,
+            request.prefix,
+            request.prompt_ids,
             max_new_tokens=max_new_tokens,
             stop_ids=self.stop_ids,
             on_token=stream.add,
         )
-        return written_answer(
-            stream.close(),
-            made,
-            memory_positions=memory_positions,
-            runtime=self.runtime.name,
-        )
+        return self._written(stream, made, memory_positions)
 
     def answer_many(
         self,
@@ -70,56 +63,36 @@ class Answerer:
         memory_positions: Sequence[int],
         max_new_tokens: int,
     ) -> list[Answer]:
-        """Answer several rendered prompts together, by greedy decoding.
-
-        Args:
-            requests: Memories and rendered prompts.
-            memory_positions: Positions that stand for each context, for the record.
-            max_new_tokens: Most tokens of each answer.
-
-        Raises:
-            InputError: If one does not fit the decoder's context window.
-        """
+        """Answer several rendered prompts together; as `answer`."""
         for request in requests:
-            self.require_room(request.prefix, request.prompt_ids, max_new_tokens)
+            self.require_room(request, max_new_tokens)
         written = self.runtime.generate_many(
             requests, max_new_tokens=max_new_tokens, stop_ids=self.stop_ids
         )
         answers = []
         for made, positions in zip(written, memory_positions, strict=True):
             stream = TextStream(self.tokenizer, None)
-            for token in made.token_ids:
-                stream.add(token)
-            answers.append(
-                written_answer(
-                    stream.close(),
-                    made,
-                    memory_positions=positions,
-                    runtime=self.runtime.name,
-                )
-            )
+            stream.ids += made.token_ids
+            answers.append(self._written(stream, made, positions))
         return answers
 
-    def require_room(
-        self, prefix: Prefix | None, prompt_ids: TokenIds, max_new_tokens: int
-    ) -> None:
+    def _written(self, stream: TextStream, made: Generated, positions: int) -> Answer:
+        return written_answer(
+            stream.close(), made, memory_positions=positions, runtime=self.runtime.name
+        )
+
+    def require_room(self, request: Request, max_new_tokens: int) -> None:
         """Refuse what does not fit the decoder's context window.
 
-        Args:
-            prefix: The memory in front, or None.
-            prompt_ids: Rendered prompt.
-            max_new_tokens: Most tokens of the answer.
-
         Raises:
-            InputError: If it does not fit.
+            InputError: If memory, prompt and so many tokens of an answer do not fit.
         """
-        taken = self.runtime.positions(prefix, len(prompt_ids))[-1] + 1
+        prefix, prompt = request.prefix, len(request.prompt_ids)
+        taken = self.runtime.positions(prefix, prompt)[-1] + 1
         if taken + max_new_tokens > self.runtime.context_window:
-            prompt = len(prompt_ids)
-            before = taken - prompt
             raise InputError(
                 "Memory, prompt and answer do not fit the decoder's context window.",
-                got=f"{before} for the memory + {prompt} prompt + {max_new_tokens} answer",
+                got=f"{taken - prompt} for the memory + {prompt} prompt + {max_new_tokens} answer",
                 expected=f"at most {self.runtime.context_window} positions",
                 fix="Leave --full-context out, to ask the memory in place of its text, or take a "
                 "shorter answer (--max-new-tokens)."
@@ -130,14 +103,7 @@ class Answerer:
 
 
 def written_answer(text: str, made: Generated, *, memory_positions: int, runtime: str) -> Answer:
-    """An answer, from its text and what was written.
-
-    Args:
-        text: The text of the tokens.
-        made: The tokens.
-        memory_positions: Positions that stand for the context.
-        runtime: Name of what ran the decoder.
-    """
+    """An answer: its text, its tokens, positions of the context, and what ran the decoder."""
     return Answer(
         text=text,
         prompt_tokens=made.positions,
@@ -174,8 +140,7 @@ class TextStream:
     def close(self) -> str:
         """Send what is left and return the whole text."""
         text = self._text()
-        if self.on_text is not None:
-            self._send(text)
+        self._send(text)
         return text.strip()
 
     def _text(self) -> str:

@@ -15,6 +15,57 @@ POSITIONS_PER_BATCH = 8192
 """Most places of key-value cache that a batch of answers takes, padding included."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """One more token of rows.
+
+    Attributes:
+        rows: Keys of the rows.
+        tokens: The token of each.
+    """
+
+    rows: tuple[int, ...]
+    tokens: tuple[int, ...]
+
+
+@dataclass(kw_only=True)
+class RowClock:
+    """Collects the tokens of one answer and when they came.
+
+    Attributes:
+        begin: When its batch began (`time.perf_counter`).
+        token_ids: Tokens so far, without the stop token.
+        stopped: Whether a stop token came.
+        first: Seconds to the first token.
+        last: Seconds to the last token.
+    """
+
+    begin: float
+    token_ids: list[int] = field(default_factory=list)
+    stopped: bool = False
+    first: float = 0.0
+    last: float = 0.0
+
+    def take(self, token: int, stop_ids: Collection[int]) -> None:
+        """Take the next token."""
+        self.last = time.perf_counter() - self.begin
+        self.first = self.first or self.last
+        if token in stop_ids:
+            self.stopped = True
+        else:
+            self.token_ids.append(token)
+
+    def generated(self, *, positions: int) -> Generated:
+        """What was written behind so many decoder positions."""
+        return Generated(
+            token_ids=tuple(self.token_ids),
+            stopped=self.stopped,
+            positions=positions,
+            first_token_seconds=self.first,
+            seconds=self.last,
+        )
+
+
 def row_batches(
     requests: Sequence[Request], sizes: Sequence[int], *, pads: bool
 ) -> Iterator[list[int]]:
@@ -48,12 +99,7 @@ def row_batches(
 
 
 def span_batches(lengths: Sequence[int], *, bound: int) -> Iterator[slice]:
-    """Consecutive slices of spans that together stay within one forward pass.
-
-    Args:
-        lengths: Tokens of each span.
-        bound: Most tokens of a slice, padding included; a longer span goes alone.
-    """
+    """Consecutive slices of spans of at most `bound` tokens, padding included, or of one span."""
     start, longest = 0, 0
     for i, length in enumerate(lengths):
         longest = max(longest, length)
@@ -62,45 +108,3 @@ def span_batches(lengths: Sequence[int], *, bound: int) -> Iterator[slice]:
             start, longest = i, length
     if start < len(lengths):
         yield slice(start, len(lengths))
-
-
-@dataclass(kw_only=True)
-class RowClock:
-    """Collects the tokens of one answer and when they came.
-
-    Attributes:
-        begin: When its batch began (`time.perf_counter`).
-        token_ids: Tokens so far, without the stop token.
-        stopped: Whether a stop token came.
-        first: Seconds to the first token.
-        last: Seconds to the last token.
-    """
-
-    begin: float
-    token_ids: list[int] = field(default_factory=list)
-    stopped: bool = False
-    first: float = 0.0
-    last: float = 0.0
-
-    def take(self, token: int, stop_ids: Collection[int]) -> None:
-        """Take the next token."""
-        self.last = time.perf_counter() - self.begin
-        self.first = self.first or self.last
-        if token in stop_ids:
-            self.stopped = True
-        else:
-            self.token_ids.append(token)
-
-    def generated(self, *, positions: int) -> Generated:
-        """What was written.
-
-        Args:
-            positions: Decoder positions read before the first token.
-        """
-        return Generated(
-            token_ids=tuple(self.token_ids),
-            stopped=self.stopped,
-            positions=positions,
-            first_token_seconds=self.first,
-            seconds=self.last,
-        )

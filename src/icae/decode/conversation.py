@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from icae.config.types import Answer
-from icae.decode.reader import OldTurns, Reader, Turn
+from icae.decode.reader import Reader, Turn
 from icae.memory import Memory
 
 
@@ -70,20 +70,9 @@ class Conversation:
         Args:
             question: What is asked next.
         """
-        if not (count := self.leaving):
-            return
-        maker = self.reader.maker(self.documents.provenance.slot_dtype)
-        self.older = maker.fold(
-            OldTurns(
-                memory=self.documents,
-                older=self.older,
-                history=tuple(self.history),
-                count=count,
-                question=question,
-                most_positions=self.older_positions,
-            )
-        )
-        del self.history[:count]
+        if count := self.leaving:
+            self.older = self.reader.fold(self, question)
+            del self.history[:count]
 
     def forget(self) -> None:
         """Forget all turns; the documents stay."""

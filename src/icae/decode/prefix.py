@@ -17,7 +17,7 @@ import numpy as np
 
 from icae.config import ModelConfig
 from icae.config.types import FloatArray, Objective, TokenIds
-from icae.memory import Embeddings, KeyValueSlots, Memory
+from icae.memory import KeyValueSlots, Memory
 from icae.memory.forms import FORMS
 from icae.memory.key_values import DIGEST_BYTES
 from icae.memory.payload import ReadablePayload
@@ -55,28 +55,24 @@ class Prefix:
         return digest.hexdigest()
 
     @classmethod
-    def of_slots(
-        cls, slots_KD: FloatArray, spans: Sequence[tuple[int, int]], objective: Objective
-    ) -> Prefix:
-        """Slots alone.
-
-        Args:
-            slots_KD: Slots [K, D] of all spans, float32; K may be 0.
-            spans: (context tokens, slots) of each span, in order.
-            objective: Objective token placed behind the slots.
-        """
-        parts = (Embeddings(slots_KD=slots_KD),)
-        return cls(parts=parts, spans=tuple(spans), objective=objective)
-
-    @classmethod
     def of_payload(cls, payload: ReadablePayload, *, tokens: int, objective: Objective) -> Prefix:
         """What stands for one span of so many tokens."""
         return cls(parts=(payload,), spans=((tokens, payload.positions),), objective=objective)
 
     @classmethod
-    def of_memory(cls, memory: Memory, objective: Objective) -> Prefix:
-        """All of a memory, neighbouring spans of one kind in one part."""
-        return cls._of_spans(memory, 0, len(memory.spans), objective)
+    def of_memory(
+        cls, memory: Memory, objective: Objective, *, spans: slice = slice(None)
+    ) -> Prefix:
+        """Spans of a memory, neighbouring ones of one kind in one part."""
+        own = memory.spans[spans]
+        return cls(
+            parts=tuple(
+                FORMS[kind].gather((span.payload for span in run), memory.provenance)
+                for kind, run in itertools.groupby(own, key=lambda span: span.kind)
+            ),
+            spans=tuple((span.tokens, span.positions) for span in own),
+            objective=objective,
+        )
 
     def behind(self, lead: Sequence[ReadablePayload]) -> Prefix:
         """The same with other parts before it."""
@@ -85,23 +81,6 @@ class Prefix:
     def with_parts(self, *parts: ReadablePayload) -> Prefix:
         """The same with more behind it."""
         return replace(self, parts=(*self.parts, *parts), spans=(*self.spans, *_places(parts)))
-
-    @classmethod
-    def of_span(cls, memory: Memory, index: int, objective: Objective) -> Prefix:
-        """One span of a memory."""
-        return cls._of_spans(memory, index, index + 1, objective)
-
-    @classmethod
-    def _of_spans(cls, memory: Memory, first: int, end: int, objective: Objective) -> Prefix:
-        spans = memory.spans[first:end]
-        return cls(
-            parts=tuple(
-                FORMS[kind].gather((span.payload for span in run), memory.provenance)
-                for kind, run in itertools.groupby(spans, key=lambda span: span.kind)
-            ),
-            spans=tuple((span.tokens, span.positions) for span in spans),
-            objective=objective,
-        )
 
 
 def _places(parts: Sequence[ReadablePayload]) -> tuple[tuple[int, int], ...]:
@@ -156,13 +135,7 @@ class Generated:
 
 
 def input_positions(config: ModelConfig, prefix: Prefix | None, prompt_length: int) -> list[int]:
-    """Position of every decoder input of ``[front ; memory ; objective ; prompt]``.
-
-    Args:
-        config: Architecture of the adapter.
-        prefix: The memory, or None for the prompt alone.
-        prompt_length: Tokens of the prompt.
-    """
+    """Position of every decoder input of ``[front ; memory ; objective ; prompt]``."""
     if prefix is None:
         return list(range(prompt_length))
     if config.memory == "key-values":
@@ -175,17 +148,6 @@ def input_positions(config: ModelConfig, prefix: Prefix | None, prompt_length: i
         )
     prompt = config.behind(prefix.objective) + prompt_length
     return decoder_positions(config.layout, prefix.spans, prompt, front=config.front)
-
-
-def writing_back(prefixes: Sequence[Prefix]) -> tuple[list[Request], list[int]]:
-    """What is asked for the greedy reconstruction of what each prefix stands for.
-
-    Returns:
-        A request without a prompt for each prefix, and the tokens that it is written back in.
-    """
-    nothing = np.zeros(0, dtype=np.int64)
-    requests = [Request(prefix=prefix, prompt_ids=nothing) for prefix in prefixes]
-    return requests, [sum(tokens for tokens, _ in prefix.spans) for prefix in prefixes]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -205,13 +167,7 @@ class ReadSoFar:
     def of(
         cls, config: ModelConfig, prefix: Prefix | None, prompt_ids: Sequence[int] | TokenIds = ()
     ) -> ReadSoFar:
-        """What is read when all of a memory and a prompt is.
-
-        Args:
-            config: Architecture of the adapter.
-            prefix: The memory, or None.
-            prompt_ids: The prompt.
-        """
+        """What is read when all of a memory and a prompt is."""
         keys: list[Hashable] = []
         if prefix is not None:
             marker = [(prefix.objective, i) for i in range(config.objective_tokens)]

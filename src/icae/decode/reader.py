@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -25,36 +25,10 @@ from icae.memory.provenance import StoredDtype
 from icae.model.adapter_files import AdapterInfo
 from icae.model.prompts import READ_FIRST, render_prompt, tokenize
 
+if TYPE_CHECKING:
+    from icae.decode.conversation import Conversation
+
 Turn = tuple[str, str]  # an earlier question and its answer
-
-
-@dataclass(frozen=True, kw_only=True)
-class OldTurns:
-    """Turns that leave a conversation.
-
-    Attributes:
-        memory: What the conversation is about, the memory of older turns left out.
-        older: The memory of turns that left before, or None.
-        history: The turns that were read word for word, the leaving ones first.
-        count: How many of them leave.
-        question: What is asked next.
-        most_positions: Most decoder positions of all turns that left.
-    """
-
-    memory: Memory
-    older: Memory | None
-    history: Sequence[Turn]
-    count: int
-    question: str
-    most_positions: int
-
-
-class MemoryMaker(Protocol):
-    """What makes memories; see `icae.Engine`."""
-
-    def fold(self, turns: OldTurns) -> Memory:
-        """The memory of all turns that left a conversation, with these at its end."""
-        ...
 
 
 class Reader:
@@ -67,7 +41,7 @@ class Reader:
         provenance: What the memories that fit are keyed by.
         stop_ids: Tokens that end an answer, where the adapter names none.
         closing: Objective vectors [M, D] that it places behind a prompt, too, or None.
-        load_maker: Loads what makes memories with slots of a precision.
+        load_maker: Loads a reader that also makes memories, with slots of a precision.
 
     Attributes:
         name: Name of the adapter.
@@ -76,7 +50,7 @@ class Reader:
         provenance: What the memories that fit are keyed by.
         decoder: The runtime that answers.
         answerer: Lets it answer rendered prompts.
-        maker: Gives what makes memories with slots of a precision, loaded once.
+        maker: Gives the reader that makes memories with slots of a precision, loaded once.
     """
 
     def __init__(
@@ -87,7 +61,7 @@ class Reader:
         tokenizer: Any,
         provenance: Provenance,
         stop_ids: Sequence[int],
-        load_maker: Callable[[StoredDtype], MemoryMaker],
+        load_maker: Callable[[StoredDtype], Reader],
         closing: FloatArray | None = None,
     ) -> None:
         asking = info.model.asking
@@ -143,10 +117,8 @@ class Reader:
             InputError: If the question is blank, or memory, prompt and answer do not fit
                 the decoder's context window.
         """
-        request = self.request(memory, question, history=history)
         return self.answerer.answer(
-            request.prefix,
-            request.prompt_ids,
+            self.request(memory, question, history=history),
             memory_positions=memory.positions,
             max_new_tokens=max_new_tokens,
             on_text=on_text,
@@ -166,10 +138,9 @@ class Reader:
             IncompatibleMemoryError: If the memory was made by another adapter or base.
             InputError: If the question is blank.
         """
-        prefix = None
         if memory is not None:
             self.require_own(memory)
-            prefix = self.decoder.asked(memory)
+        prefix = None if memory is None else self.decoder.asked(memory)
         prompt_ids = self._prompt(question, history)
         if prefix is None or self._closing is None:
             return Request(prefix=prefix, prompt_ids=prompt_ids)
@@ -199,8 +170,7 @@ class Reader:
             the batch that they were written in.
 
         Raises:
-            IncompatibleMemoryError: As for `ask`.
-            InputError: As for `ask` and `ask_text`.
+            IncompatibleMemoryError, InputError: As for `ask` and `ask_text`.
         """
         requests, positions = [], []
         for context, question in questions:
@@ -208,8 +178,7 @@ class Reader:
                 requests.append(self.request(context, question))
                 positions.append(context.positions)
             else:
-                prompt_ids = self._text_prompt(context, question, ())
-                requests.append(Request(prefix=None, prompt_ids=prompt_ids))
+                requests.append(self._text_request(context, question, ()))
                 positions.append(self.count_tokens(context))
         return self.answerer.answer_many(
             requests, memory_positions=positions, max_new_tokens=max_new_tokens
@@ -236,10 +205,8 @@ class Reader:
         Raises:
             InputError: As for `ask`.
         """
-        prompt_ids = self._text_prompt(text, question, history)
         return self.answerer.answer(
-            None,
-            prompt_ids,
+            self._text_request(text, question, history),
             memory_positions=self.count_tokens(text),
             max_new_tokens=max_new_tokens,
             on_text=on_text,
@@ -273,6 +240,15 @@ class Reader:
             self.decoder, self.tokenizer, memory, spans=spans, on_progress=on_progress
         )
 
+    def fold(self, told: Conversation, question: str) -> Memory:
+        """The memory of all turns that left a conversation, with those that leave now at its end.
+
+        Args:
+            told: The conversation.
+            question: What is asked next.
+        """
+        return self.maker(told.documents.provenance.slot_dtype).fold(told, question)
+
     def joined_text(self, memory: Memory, spans: Sequence[Reconstruction]) -> str:
         """The text of several reconstructed spans of a memory; see `icae.decode.reconstruction`."""
         return joined_text(memory, spans, functools.partial(decode, self.tokenizer))
@@ -291,7 +267,8 @@ class Reader:
         """
         self.require_own(memory)
         prefix = self.decoder.asked(memory)
-        self.answerer.require_room(prefix, np.zeros(0, dtype=np.int64), 1)
+        nothing = Request(prefix=prefix, prompt_ids=np.zeros(0, dtype=np.int64))
+        self.answerer.require_room(nothing, 1)
         return self.decoder.save_kv(prefix)
 
     def load_kv(self, memory: Memory, data: bytes) -> None:
@@ -331,17 +308,18 @@ class Reader:
         if not question.strip():
             raise InputError("The question is blank.", expected="a question")
 
-    def _text_prompt(self, text: str, question: str, history: Sequence[Turn]) -> TokenIds:
-        """A prompt with the text before the first question."""
+    def _text_request(self, text: str, question: str, history: Sequence[Turn]) -> Request:
+        """A request with the text before the first question."""
         require_type(text, str, what="a text", fix=READ_FIRST)
         if not text.strip():
             raise InputError("There is no text to answer from.", got="blank text", expected="text")
+        self._require_question(question)
         if history:
             (first, answer), *rest = history
-            turns: list[Turn] = [(f"{text}\n\n{first}", answer), *rest]
-            return self._prompt(question, turns)
-        self._require_question(question)
-        return self._prompt(f"{text}\n\n{question}", ())
+            history = [(f"{text}\n\n{first}", answer), *rest]
+        else:
+            question = f"{text}\n\n{question}"
+        return Request(prefix=None, prompt_ids=self._prompt(question, history))
 
     def _prompt(self, question: str, history: Sequence[Turn]) -> TokenIds:
         self._require_question(question)

@@ -56,7 +56,9 @@ def reconstruct(
     for part in runtime.batches([memory.spans[i].tokens for i in coded]):
         chosen = coded[part]
         report(sum(i in made for i in wanted), len(wanted))
-        written = runtime.write_back([Prefix.of_span(memory, i, "ae") for i in chosen])
+        written = runtime.write_back(
+            [Prefix.of_memory(memory, "ae", spans=slice(i, i + 1)) for i in chosen]
+        )
         for i, ids in zip(chosen, written, strict=True):
             made[i] = _from_slots(tokenizer, memory, i, ids, originals)
     report(len(wanted), len(wanted))

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Generator, Iterator, Sequence
+from contextlib import closing
 
 import numpy as np
 
 from icae.config import ModelConfig
 from icae.config.types import Objective, TokenIds
-from icae.decode.batching import span_batches
-from icae.decode.prefix import Generated, Prefix, Request, input_positions, writing_back
+from icae.decode.batching import RowClock, Step, row_batches, span_batches
+from icae.decode.prefix import Generated, Prefix, Request, input_positions
 from icae.errors import IncompatibleMemoryError, InputError
 from icae.memory import KeyValueSlots, Memory, Verbatim
 from icae.memory.payload import ReadablePayload
@@ -18,89 +20,41 @@ from icae.memory.provenance import StoredDtype
 
 
 class Runtime(ABC):
-    """Runs the frozen decoder.
-
-    A subclass says how one answer and how many are written; the rest is the same for all.
+    """Runs the frozen decoder. A subclass writes the tokens; the rest is the same for all.
 
     Attributes:
         config: Architecture of the adapter.
+        name: What runs it and in what precision, for people: ``torch bfloat16``.
+        slot_dtypes: How slots may be stored that it reads, its own first.
+        vocabulary: Number of token ids that the decoder can read.
+        context_window: Most decoder positions, prompt and answer together.
+        kv_format: What decides the bytes of a key-value cache beside memory and weights.
         lead_slots: Learned slots that the adapter places before a memory, or None.
+        span_tokens: Tokens of the spans that are written back between two reports of progress.
     """
 
     config: ModelConfig
+    name: str
+    slot_dtypes: tuple[StoredDtype, ...]
+    vocabulary: int
+    context_window: int
+    kv_format: str
     lead_slots: KeyValueSlots | None = None
-
     span_tokens = 2048
-    """Tokens of the spans that are written back between two reports of progress."""
-
-    @property
-    @abstractmethod
-    def name(self) -> str:
-        """What runs it and in what precision, for people: ``torch bfloat16``."""
-
-    @property
-    @abstractmethod
-    def slot_dtypes(self) -> tuple[StoredDtype, ...]:
-        """How slots may be stored that it reads, its own first."""
-
-    @property
-    @abstractmethod
-    def vocabulary(self) -> int:
-        """Number of token ids that the decoder can read."""
-
-    @property
-    @abstractmethod
-    def context_window(self) -> int:
-        """Most decoder positions, prompt and answer together."""
 
     @abstractmethod
     def kv_bytes(self, positions: int) -> int:
         """Bytes of key-value cache for that many decoder positions."""
 
     @abstractmethod
-    def generate(
-        self,
-        prefix: Prefix | None,
-        prompt_ids: TokenIds,
-        *,
-        max_new_tokens: int,
-        stop_ids: Sequence[int],
-        on_token: Callable[[int], None] | None = None,
-    ) -> Generated:
-        """Greedy decoding of one answer behind ``[front ; memory ; objective ; prompt]``.
+    def tokens(
+        self, request: Request, limit: int, stop_ids: Collection[int]
+    ) -> Generator[int, None, None]:
+        """The tokens of one answer, `limit` of them; whoever takes them ends it at a stop token.
 
         What the answer before read is not read again as far as both begin alike: the
         memory, and in a conversation the turns so far.
-
-        Args:
-            prefix: The memory, or None to read the prompt alone.
-            prompt_ids: Rendered prompt.
-            max_new_tokens: Most tokens written.
-            stop_ids: Tokens that end the answer.
-            on_token: Called with each token as it comes; what it raises ends the answer.
         """
-
-    @abstractmethod
-    def generate_rows(
-        self, requests: Sequence[Request], limits: Sequence[int], stop_ids: Sequence[int]
-    ) -> list[Generated]:
-        """Greedy decoding of many answers together, each up to its own limit.
-
-        A memory that several requests share is read once.
-
-        Args:
-            requests: What to answer.
-            limits: Most tokens of each answer.
-            stop_ids: Tokens that end an answer.
-
-        Returns:
-            The answers, in the order of the requests.
-        """
-
-    @property
-    @abstractmethod
-    def kv_format(self) -> str:
-        """What decides the bytes of a key-value cache beside memory and weights."""
 
     @abstractmethod
     def save_kv(self, prefix: Prefix) -> bytes:
@@ -117,6 +71,87 @@ class Runtime(ABC):
         Raises:
             InputError: If the bytes are no such cache.
         """
+
+    def generate(
+        self,
+        prefix: Prefix | None,
+        prompt_ids: TokenIds,
+        *,
+        max_new_tokens: int,
+        stop_ids: Sequence[int],
+        on_token: Callable[[int], None] | None = None,
+    ) -> Generated:
+        """Greedy decoding of one answer behind ``[front ; memory ; objective ; prompt]``.
+
+        Args:
+            prefix: The memory, or None to read the prompt alone.
+            prompt_ids: Rendered prompt.
+            max_new_tokens: Most tokens written.
+            stop_ids: Tokens that end the answer.
+            on_token: Called with each token as it comes; what it raises ends the answer.
+        """
+        clock = RowClock(begin=time.perf_counter())
+        request = Request(prefix=prefix, prompt_ids=prompt_ids)
+        with closing(self.tokens(request, max_new_tokens, stop_ids)) as tokens:
+            for token in tokens:
+                clock.take(token, stop_ids)
+                if clock.stopped:
+                    break
+                if on_token is not None:
+                    on_token(token)
+        return clock.generated(positions=len(self.positions(prefix, len(prompt_ids))))
+
+    def generate_rows(
+        self, requests: Sequence[Request], limits: Sequence[int], stop_ids: Sequence[int]
+    ) -> list[Generated]:
+        """Greedy decoding of many answers together, each up to its own limit.
+
+        A memory that several requests share is read once.
+
+        Returns:
+            The answers, in the order of the requests.
+        """
+        read = [len(self.positions(r.prefix, len(r.prompt_ids))) for r in requests]
+        sizes = [own + limit for own, limit in zip(read, limits, strict=True)]
+        made: dict[int, Generated] = {}
+        for members in row_batches(requests, sizes, pads=self.may_pad(max(sizes, default=0))):
+            begin = time.perf_counter()
+            clocks = [RowClock(begin=begin) for _ in members]
+            asked, most = [requests[i] for i in members], [limits[i] for i in members]
+            for step in self.steps(asked, most, frozenset(stop_ids)):
+                for row, token in zip(step.rows, step.tokens, strict=True):
+                    clocks[row].take(token, stop_ids)
+            for i, clock in zip(members, clocks, strict=True):
+                made[i] = clock.generated(positions=read[i])
+        return [made[i] for i in range(len(requests))]
+
+    def steps(
+        self, requests: Sequence[Request], limits: Sequence[int], stop_ids: Collection[int]
+    ) -> Iterator[Step]:
+        """The tokens of a batch of answers, each a row by its index: here one after another."""
+        for row, (request, limit) in enumerate(zip(requests, limits, strict=True)):
+            with closing(self.tokens(request, limit, stop_ids)) as tokens:
+                for token in tokens:
+                    yield Step(rows=(row,), tokens=(token,))
+                    if token in stop_ids:
+                        break
+
+    def generate_many(
+        self, requests: Sequence[Request], *, max_new_tokens: int, stop_ids: Sequence[int]
+    ) -> list[Generated]:
+        """`generate_rows` with one limit for all answers."""
+        return self.generate_rows(requests, [max_new_tokens] * len(requests), stop_ids)
+
+    def write_back(self, prefixes: Sequence[Prefix]) -> list[tuple[int, ...]]:
+        """Greedy reconstruction of what each prefix stands for, each to its own length."""
+        nothing = np.zeros(0, dtype=np.int64)
+        requests = [Request(prefix=prefix, prompt_ids=nothing) for prefix in prefixes]
+        limits = [sum(tokens for tokens, _ in prefix.spans) for prefix in prefixes]
+        return [made.token_ids for made in self.generate_rows(requests, limits, ())]
+
+    def may_pad(self, longest: int) -> bool:
+        """Whether rows of different lengths, of so many places at most, may share a batch."""
+        return True
 
     def lead(self, objective: Objective) -> tuple[ReadablePayload, ...]:
         """What the adapter places before a memory: nothing where a text is written back."""
@@ -137,24 +172,9 @@ class Runtime(ABC):
         """Consecutive slices of spans that are written back together."""
         return span_batches(lengths, bound=self.span_tokens)
 
-    def generate_many(
-        self, requests: Sequence[Request], *, max_new_tokens: int, stop_ids: Sequence[int]
-    ) -> list[Generated]:
-        """`generate_rows` with one limit for all answers."""
-        return self.generate_rows(requests, [max_new_tokens] * len(requests), stop_ids)
-
-    def write_back(self, prefixes: Sequence[Prefix]) -> list[tuple[int, ...]]:
-        """Greedy reconstruction of what each prefix stands for, each to its own length."""
-        requests, limits = writing_back(prefixes)
-        return [made.token_ids for made in self.generate_rows(requests, limits, ())]
-
 
 def require_consecutive(config: ModelConfig, engine: str) -> None:
-    """Refuse an adapter that leaves gaps between decoder positions.
-
-    Args:
-        config: Architecture of the adapter.
-        engine: Name of the engine that counts positions itself, for the message.
+    """Refuse an adapter that leaves gaps between positions, which an engine counts itself.
 
     Raises:
         InputError: If it does.
@@ -179,14 +199,8 @@ def other_form(got: str, expected: str) -> IncompatibleMemoryError:
 
 
 def kv_bytes(layers: int, kv_heads: int, head_size: int, *, element: int) -> int:
-    """Bytes of key-value cache a position: a key and a value of every head of every layer.
+    """Bytes of key-value cache a position: numbers of `element` bytes, keys and values.
 
     Source: the shapes of `transformers.DynamicCache`, ``[rows, kv heads, positions, head]``.
-
-    Args:
-        layers: Layers of the decoder.
-        kv_heads: Key-value heads of each.
-        head_size: Width of a head.
-        element: Bytes of one number.
     """
     return 2 * layers * kv_heads * head_size * element

@@ -8,9 +8,8 @@ Shape legend: R rows, S decoder places, D hidden size, V vocabulary.
 from __future__ import annotations
 
 import functools
-import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -18,10 +17,9 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from icae.config.types import TokenIds
-from icae.decode.batching import RowClock, row_batches
-from icae.decode.prefix import Generated, Prefix, ReadSoFar, Request
+from icae.decode.batching import Step
+from icae.decode.prefix import Prefix, ReadSoFar, Request
 from icae.decode.runtime import Runtime
-from icae.decode.torch_folding import Folding, Leaving
 from icae.decode.torch_forms import embedded, form_of
 from icae.decode.torch_kv import LastRead, keeps_all, kv_from_bytes, kv_to_bytes, stacks
 from icae.decode.torch_rows import Row, greedy_rows, next_tokens
@@ -57,35 +55,21 @@ class TorchRuntime(Runtime):
         self.model = model.eval()
         self.form = form_of(model)
         self.config = model.config
+        decoder, place = model.decoder, model.device.type
+        precision = str(model.dtype).removeprefix("torch.")
+        self.name = f"torch {precision}" + ("" if place == "cpu" else f" on {place}")
+        # Embeddings are made and read in the precision of the weights.
+        plain: StoredDtype = "bfloat16" if model.dtype == torch.bfloat16 else "float32"
+        self.slot_dtypes = KEY_VALUE_DTYPES if self.config.memory == "key-values" else (plain,)
+        self.vocabulary = int(decoder.get_input_embeddings().weight.shape[0])
+        self.context_window = steady_positions(decoder.config)
+        self.kv_format = f"safetensors {precision}"
         lead = model.lead_vectors()
         self.lead_slots = None if lead is None else KeyValueSlots(pairs_KY2HW=lead)
-        self._keeps_all = keeps_all(model.decoder.config)
-        self._last: LastRead | None = None
-        self._cache_size = functools.cache(lambda: CacheSize.of(model.decoder))
-
-    @property
-    def name(self) -> str:
-        """What runs the decoder and in what precision."""
-        place = self.model.device.type
-        where = "" if place == "cpu" else f" on {place}"
-        return f"torch {str(self.model.dtype).removeprefix('torch.')}{where}"
-
-    @property
-    def slot_dtypes(self) -> tuple[StoredDtype, ...]:
-        """Of embeddings, the precision of the weights: these are made and read in it."""
-        if self.config.memory == "key-values":
-            return KEY_VALUE_DTYPES
-        return ("bfloat16",) if self.model.dtype == torch.bfloat16 else ("float32",)
-
-    @property
-    def vocabulary(self) -> int:
-        """Number of token ids that the decoder can read."""
-        return int(self.model.decoder.get_input_embeddings().weight.shape[0])
-
-    @property
-    def context_window(self) -> int:
-        """Most decoder positions, prompt and answer together."""
-        return steady_positions(self.model.decoder.config)
+        self.stacks = stacks(decoder.config)
+        self.last: LastRead | None = None
+        self._keeps_all = keeps_all(decoder.config)
+        self._cache_size = functools.cache(lambda: CacheSize.of(decoder))
 
     def kv_bytes(self, positions: int) -> int:
         """Bytes of key-value cache for that many decoder positions, measured on a small one."""
@@ -180,62 +164,17 @@ class TorchRuntime(Runtime):
             for score in self.score(prefixes, [autoencoding(ids) for ids in spans])
         ]
 
-    def generate(
-        self,
-        prefix: Prefix | None,
-        prompt_ids: TokenIds,
-        *,
-        max_new_tokens: int,
-        stop_ids: Sequence[int],
-        on_token: Callable[[int], None] | None = None,
-    ) -> Generated:
-        """Greedy decoding of one answer; see `Runtime.generate`."""
-        clock = RowClock(begin=time.perf_counter())
-        for token in self._greedy(prefix, prompt_ids, max_new_tokens):
-            clock.take(token, stop_ids)
-            if clock.stopped:
-                break
-            if on_token is not None:
-                on_token(token)
-        return clock.generated(positions=len(self.positions(prefix, len(prompt_ids))))
+    def steps(
+        self, requests: Sequence[Request], limits: Sequence[int], stop_ids: Collection[int]
+    ) -> Iterator[Step]:
+        """The tokens of a batch; in float32 every row gets those that it gets alone.
 
-    def generate_rows(
-        self, requests: Sequence[Request], limits: Sequence[int], stop_ids: Sequence[int]
-    ) -> list[Generated]:
-        """Greedy decoding of many answers together; see `Runtime.generate_rows`.
-
-        In float32 every request gets the tokens that `generate` would give it.
+        A memory that several rows share is read first, once. Caches that cannot be stacked are
+        read one after another.
         """
-        if not stacks(self.model.decoder.config):
-            return [
-                self.generate(r.prefix, r.prompt_ids, max_new_tokens=limit, stop_ids=stop_ids)
-                for r, limit in zip(requests, limits, strict=True)
-            ]
-        positions = [self.positions(r.prefix, len(r.prompt_ids)) for r in requests]
-        sizes = [len(own) + limit for own, limit in zip(positions, limits, strict=True)]
-        result: dict[int, Generated] = {}
-        for members in row_batches(requests, sizes, pads=self.may_pad(max(sizes, default=0))):
-            begin = time.perf_counter()
-            rows = self._rows(
-                [requests[i] for i in members],
-                [positions[i] for i in members],
-                [limits[i] for i in members],
-            )
-            clocks = [RowClock(begin=begin) for _ in members]
-            for step in greedy_rows(self.model.decoder, rows, frozenset(stop_ids)):
-                for row, token in zip(step.rows, step.tokens, strict=True):
-                    clocks[row].take(token, stop_ids)
-            for i, clock in zip(members, clocks, strict=True):
-                result[i] = clock.generated(positions=len(positions[i]))
-        return [result[i] for i in range(len(requests))]
-
-    def _rows(
-        self,
-        requests: Sequence[Request],
-        positions: Sequence[Sequence[int]],
-        limits: Sequence[int],
-    ) -> list[Row]:
-        """Rows of one batch; a memory that several share is read here, once."""
+        if not self.stacks:
+            yield from super().steps(requests, limits, stop_ids)
+            return
         uses = Counter(r.prefix.digest for r in requests if r.prefix is not None)
         shared = {
             r.prefix.digest: r.prefix
@@ -243,10 +182,16 @@ class TorchRuntime(Runtime):
             if r.prefix is not None and uses[r.prefix.digest] > 1
         }
         fronts = dict(zip(shared, self.read_prefixes(list(shared.values())), strict=True))
-        return [
-            self.row(request, fronts, positions=own, limit=limit)
-            for request, own, limit in zip(requests, positions, limits, strict=True)
+        rows = [
+            self.row(
+                request,
+                fronts,
+                positions=self.positions(request.prefix, len(request.prompt_ids)),
+                limit=limit,
+            )
+            for request, limit in zip(requests, limits, strict=True)
         ]
+        yield from greedy_rows(self.model.decoder, rows, stop_ids)
 
     @torch.inference_mode()
     def read_prefixes(self, prefixes: Sequence[Prefix]) -> list[KeyValues]:
@@ -307,21 +252,24 @@ class TorchRuntime(Runtime):
         """Token ids as decoder inputs, [N, D]."""
         return embedded(self.model.decoder, token_ids)
 
-    def _greedy(self, prefix: Prefix | None, prompt_ids: TokenIds, limit: int) -> Iterator[int]:
-        """Most likely next token, up to `limit` times."""
+    def tokens(
+        self, request: Request, limit: int, stop_ids: Collection[int]
+    ) -> Generator[int, None, None]:
+        """Most likely next token, `limit` times."""
+        prefix, prompt_ids = request.prefix, request.prompt_ids
         decoder, device = self.model.decoder, self.model.device
         read = ReadSoFar.of(self.config, prefix, prompt_ids)
         places = list(read.positions)
         cache, start = self._resume(prefix, read)
         # Nothing describes the cache while it is read into.
-        self._last = None
+        self.last = None
         with torch.inference_mode():
             embeds = self._inputs(prefix, prompt_ids, start)[None]
             place = torch.tensor(places[start:], device=device)[None]
         token = -1
         for step in range(limit):
             if step > 0:
-                self._last = None
+                self.last = None
                 read.add(token)
             mask = torch.ones(1, len(places) + step, dtype=torch.long, device=device)
             token_R = next_tokens(decoder, cache, embeds, mask, place)
@@ -329,13 +277,13 @@ class TorchRuntime(Runtime):
                 embeds, place = embed(decoder, token_R)[:, None], place[:, -1:] + 1
             token = int(token_R)
             if self._keeps_all:
-                self._last = LastRead(cache=cache, read=read)
+                self.last = LastRead(cache=cache, read=read)
             yield token
 
     @torch.inference_mode()
     def _resume(self, prefix: Prefix | None, read: ReadSoFar) -> tuple[DynamicCache, int]:
         """A cache to go on from for what is read next, and the decoder places it holds."""
-        last = self._last
+        last = self.last
         unread = 0 if prefix is None else self.form.past_places(prefix)
         # At least one input has to be read, for the logits of the first token.
         start = 0 if last is None else min(last.read.shared(read), len(read) - 1)
@@ -345,42 +293,21 @@ class TorchRuntime(Runtime):
         past = None if prefix is None else self.form.past(prefix, known)
         return DynamicCache(past, config=self.model.decoder.config), unread
 
-    def folding(self, leaving: Leaving) -> Folding | None:
-        """Tokens of a prompt that can become memory without being read again.
-
-        None if they were not read last, or the encoder of this form reads every token itself.
-        """
-        return None if self._last is None else self.form.folding(self._last, leaving)
-
-    def go_on(self, folding: Folding, prefix: Prefix) -> None:
-        """Take tokens for memory: the next answer reads what follows them in the prompt.
-
-        Args:
-            folding: The tokens that left the prompt.
-            prefix: The memory with them.
-        """
-        self._last = folding.read_behind(prefix)
-
-    @property
-    def kv_format(self) -> str:
-        """What decides the bytes of a key-value cache beside memory and weights."""
-        return f"safetensors {str(self.model.dtype).removeprefix('torch.')}"
-
     def save_kv(self, prefix: Prefix) -> bytes:
         """Read a memory, unless it was just read, and return its key-value cache."""
         read = ReadSoFar.of(self.config, prefix)
-        if self._last is None or self._last.read.shared(read) < len(read):
-            for _ in self._greedy(prefix, np.zeros(0, dtype=np.int64), 1):
-                pass
-        if self._last is None:
+        if self.last is None or self.last.read.shared(read) < len(read):
+            nothing = np.zeros(0, dtype=np.int64)
+            list(self.tokens(Request(prefix=prefix, prompt_ids=nothing), 1, ()))
+        if self.last is None:
             raise InputError(
                 "The cache of this base model cannot be kept.",
                 got="layers that forget",
                 expected="full attention in every layer",
                 fix="Leave --kv out.",
             )
-        cache = self._last.cut(len(read))
-        self._last = LastRead(cache=cache, read=read)
+        cache = self.last.cut(len(read))
+        self.last = LastRead(cache=cache, read=read)
         return kv_to_bytes(cache)
 
     def load_kv(self, prefix: Prefix, data: bytes) -> None:
@@ -397,4 +324,4 @@ class TorchRuntime(Runtime):
             dtype=self.model.dtype,
             device=self.model.device,
         )
-        self._last = LastRead(cache=cache, read=read)
+        self.last = LastRead(cache=cache, read=read)

@@ -9,11 +9,10 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Collection, Mapping, Sequence
 
-from icae.decode.batching import POSITIONS_PER_BATCH, ROWS_PER_BATCH
+from icae.decode.batching import POSITIONS_PER_BATCH, ROWS_PER_BATCH, Step
 from icae.decode.prefix import Prefix, Request
 from icae.decode.torch import TorchRuntime
-from icae.decode.torch_kv import stacks
-from icae.decode.torch_rows import DecodingRows, Step
+from icae.decode.torch_rows import DecodingRows
 from icae.model.decoder import KeyValues
 
 
@@ -65,7 +64,7 @@ class TorchDecoding:
     ) -> None:
         self._runtime = runtime
         self._rows = DecodingRows(runtime.model.decoder, frozenset(stop_ids))
-        self._together = ROWS_PER_BATCH if stacks(runtime.model.decoder.config) else 1
+        self._together = ROWS_PER_BATCH if runtime.stacks else 1
         self._sizes: dict[int, int] = {}
         self.fronts = KeptFronts(kept_bytes)
 
@@ -128,7 +127,7 @@ class TorchDecoding:
         found = {digest: self.fronts.get(digest) for digest in prefixes}
         fronts = {digest: front for digest, front in found.items() if front is not None}
         unread = [prefix for digest, prefix in prefixes.items() if digest not in fronts]
-        if not stacks(self._runtime.model.decoder.config):
+        if not self._runtime.stacks:
             return {}
         for prefix, front in zip(unread, self._runtime.read_prefixes(unread), strict=True):
             fronts[prefix.digest] = front

@@ -19,8 +19,6 @@ from transformers import PreTrainedModel
 from icae.config.types import FloatArray, Objective, TokenIds
 from icae.decode.prefix import Prefix, input_positions
 from icae.decode.runtime import other_form
-from icae.decode.torch_folding import Folding, Leaving
-from icae.decode.torch_kv import LastRead
 from icae.decode.torch_rows import read_fronts
 from icae.memory import Embeddings, KeyValueSlots
 from icae.memory.payload import ReadablePayload
@@ -84,10 +82,6 @@ class TorchForm(ABC):
     def fronts(self, prefixes: Sequence[Prefix]) -> list[KeyValues]:
         """Keys and values of prefixes, at least their last objective token left out."""
 
-    @abstractmethod
-    def folding(self, last: LastRead, leaving: Leaving) -> Folding | None:
-        """Tokens of what was read last that can become memory, or None if they cannot."""
-
 
 @dataclass(frozen=True)
 class SlotForm(TorchForm):
@@ -137,9 +131,6 @@ class SlotForm(TorchForm):
             for own, prefix in zip(embeds, prefixes, strict=True)
         ]
         return read_fronts(self.model.decoder, embeds, places)
-
-    def folding(self, last: LastRead, leaving: Leaving) -> None:
-        """None: the encoder reads every token itself."""
 
     def read_slots(self, slots_KD: FloatArray) -> Tensor:
         """Slots as decoder inputs, [K, D]."""
@@ -214,10 +205,6 @@ class KeyValueForm(TorchForm):
         """Keys and values of a token at position 0, with nothing before it."""
         inputs_11D = embedded(self.model.decoder, np.array([token]))[None]
         return read(self.model.decoder, inputs_11D, torch.zeros_like(inputs_11D[..., 0]).long())
-
-    def folding(self, last: LastRead, leaving: Leaving) -> Folding | None:
-        """The tokens and their keys and values, if the cache holds them."""
-        return Folding.of(self, last, leaving)
 
     def moved(self, past: KeyValues, by: int) -> KeyValues:
         """Keys and values of places, so many positions further on."""

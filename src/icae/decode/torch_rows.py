@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
+from icae.decode.batching import Step
 from icae.model.around import body_of, embed, vocabulary_logits
 from icae.model.decoder import KeyValues, places_of, read, stacked
 
@@ -39,30 +40,16 @@ class Row:
     limit: int
 
 
-@dataclass(frozen=True, kw_only=True)
-class Step:
-    """One more token of rows.
-
-    Attributes:
-        rows: Keys of the rows.
-        tokens: The token of each.
-    """
-
-    rows: tuple[int, ...]
-    tokens: tuple[int, ...]
-
-
 @torch.inference_mode()
 def read_fronts(
     decoder: PreTrainedModel, embeds: Sequence[Tensor], positions: Sequence[Sequence[int]]
 ) -> list[KeyValues]:
     """Read decoder inputs for their keys and values, in one forward pass.
 
-    Rows are padded on the right, where causal attention cannot look.
-
     Args:
         decoder: The frozen causal LM.
-        embeds: Decoder inputs [P_i, D] of each row.
+        embeds: Decoder inputs [P_i, D] of each row, padded on the right, where causal attention
+            cannot look.
         positions: Their positions.
 
     Returns:

@@ -9,9 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from icae.decode.answering import TextStream
-from icae.decode.batching import ROWS_PER_BATCH, RowClock
+from icae.decode.batching import ROWS_PER_BATCH, RowClock, Step
 from icae.decode.torch_decoding import TorchDecoding
-from icae.decode.torch_rows import Step
 from icae.serve.chat_bridge import ChatBridge, ReadyChat
 from icae.serve.chat_work import ChatWork, too_late
 from icae.serve.metrics import Metrics

@@ -130,11 +130,11 @@ def test_what_follows_old_turns_moves_up_and_is_not_read_again(
 @torch.no_grad()
 def test_keys_that_moved_are_those_of_the_same_text_at_the_new_positions(engine: Engine) -> None:
     told = talk(engine)
-    last = engine.runtime._last
+    last = engine.runtime.last
     assert last is not None
     old = tuple((keys, values) for keys, values, *_ in last.cache)
     told.compact("Where?")
-    now = engine.runtime._last
+    now = engine.runtime.last
     assert now is not None
     new = tuple((keys, values) for keys, values, *_ in now.cache)
     prefix = Prefix.of_memory(told.memory, "ft")
@@ -206,8 +206,8 @@ def test_older_turns_keep_within_their_positions_and_the_oldest_are_held_most_co
         positions.append(told.older.positions)
         if form:
             read = ReadSoFar.of(engine.config, engine.decoder.asked(told.memory), ())
-            assert engine.runtime._last is not None
-            assert engine.runtime._last.read.shared(read) == len(read)
+            assert engine.runtime.last is not None
+            assert engine.runtime.last.read.shared(read) == len(read)
     assert max(positions) <= 12
     assert min(positions[4:]) > 4
     assert seen == {4.0, 8.0, 16.0}
@@ -228,7 +228,7 @@ def test_turns_that_the_cache_does_not_hold_are_compressed_from_their_text(
         assert conversation.older == reader.compress(text, name="conversation")
         older = conversation.older
         conversation.keep_turns = 0
-        reader.runtime._last = None
+        reader.runtime.last = None
         conversation.compact("Where?")
         more = "User: In the end?\nAssistant: near\n"
         assert conversation.older == living.append(reader.compressor, older, more)

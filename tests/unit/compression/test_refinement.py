@@ -201,7 +201,7 @@ def test_kl_term_keeps_the_slots_closer_to_the_full_context(
     model: Any, tokenizer: Any, random_ids: Any
 ) -> None:
     ids = random_ids(8)
-    teachers = TeacherWriter(decoder=model.decoder, tokenizer=tokenizer, length=6).write([ids])[0]
+    teachers = TeacherWriter(decoder=model.decoder, tokenizer=tokenizer, length=6).write([ids])
 
     def distance(slots_KD: Any) -> float:
         slots = Slots(slots_KD=torch.from_numpy(slots_KD).to(model.dtype), spans=[(8, 4)])
@@ -215,7 +215,7 @@ def test_kl_term_keeps_the_slots_closer_to_the_full_context(
     start = task(model, ids)
     alone = run(model, [start], steps=40, target=1.0, slack=np.inf)[0]
     config = RefineConfig(steps=40, target=1.0, kl_weight=1.0, probe=0, slack=np.inf)
-    both = dict(refine(form_of(model), [start], config, teach=lambda contexts: [teachers]))[0]
+    both = dict(refine(form_of(model), [start], config, teach=lambda contexts: teachers))[0]
     assert distance(both.payload.numbers) < distance(alone.payload.numbers)
 
 
@@ -223,9 +223,9 @@ def test_teachers_repeat_with_the_same_seed_and_are_what_the_plain_decoder_says(
     model: Any, tokenizer: Any, random_ids: Any
 ) -> None:
     ids = random_ids(8)
-    writer = TeacherWriter(decoder=model.decoder, tokenizer=tokenizer, length=5, prompts=())
-    ((first,),) = writer.write([ids])
-    (_, (again,)) = writer.write([random_ids(8, 1), ids])
+    writer = TeacherWriter(decoder=model.decoder, tokenizer=tokenizer, length=5)
+    (first,) = writer.write([ids])
+    _, again = writer.write([random_ids(8, 1), ids])
     assert first.task.target_ids.tolist() == again.task.target_ids.tolist()
     row = PlainRow(ids=np.concatenate([ids, first.task.target_ids]), scored=5)
     expected = torch.log_softmax(plain_logits(model.decoder, [row])[0], dim=-1)

@@ -83,7 +83,7 @@ def test_steps_bring_the_answer_from_memory_to_that_from_the_text(
     study = Study(engine.runtime.form, memory.spans, own, lessons, config)
     before = study.look()
     while study.steps < 30:
-        study.step()
+        study.learn()
     assert study.look() < 0.7 * before
     assert [len(numbers) for numbers in study.numbers()] == [s.slots for s in memory.spans]
 

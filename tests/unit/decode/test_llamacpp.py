@@ -152,7 +152,7 @@ def test_what_was_read_is_not_read_again(
     assert read == [1]  # the one token that is new
 
     read.clear()
-    llama._last = None
+    llama.last = None
     llama.generate(prefix, prompt, max_new_tokens=1, stop_ids=())
     # Objective vectors and slots in one pass, as far as no token stands between them.
     assert read == [3 + 4, 6, 3 + 3, 5]
@@ -229,8 +229,8 @@ def test_a_saved_cache_gives_the_same_answer_without_reading_the_memory(
     _, other = build_both(**config)
     other.load_kv(prefix, data)
 
-    assert other._last is not None
-    assert len(other._last) == prefix.positions + 6
+    assert other.last is not None
+    assert len(other.last) == prefix.positions + 6
     made = other.generate(prefix, prompt, max_new_tokens=6, stop_ids=())
     assert made.token_ids == expected
 

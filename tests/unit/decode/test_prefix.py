@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from icae.config import ModelConfig
@@ -11,7 +13,16 @@ SLOTS = np.arange(12, dtype=np.float32).reshape(3, 4)
 
 
 def prefix(slots: object = SLOTS, objective: str = "ft") -> Prefix:
-    return Prefix.of_slots(slots, [(9, 3)], objective)  # type: ignore[arg-type]
+    return of_slots((slots, 9), objective=objective)
+
+
+def of_slots(*spans: Any, objective: Any = "ft") -> Prefix:
+    """Slots of some spans of so many tokens."""
+    return Prefix(
+        parts=tuple(Embeddings(slots_KD=slots) for slots, _ in spans),
+        spans=tuple((tokens, len(slots)) for slots, tokens in spans),
+        objective=objective,
+    )
 
 
 def test_two_questions_on_one_memory_share_it_and_what_their_prompts_begin_with() -> None:
@@ -23,7 +34,7 @@ def test_two_questions_on_one_memory_share_it_and_what_their_prompts_begin_with(
 
 
 def test_a_memory_that_grew_shares_its_first_slots() -> None:
-    grown = Prefix.of_slots(np.concatenate([SLOTS, SLOTS + 9]), [(9, 3), (9, 3)], "ft")
+    grown = of_slots((SLOTS, 9), (SLOTS + 9, 9))
 
     assert ReadSoFar.of(CONFIG, prefix(), [5]).shared(ReadSoFar.of(CONFIG, grown, [5])) == 2 + 3
 
@@ -52,8 +63,8 @@ def test_verbatim_tokens_and_prompt_tokens_are_told_from_slots_by_what_they_are(
 
 def test_the_same_inputs_at_other_positions_are_not_shared() -> None:
     config = ModelConfig(layout="uniform")
-    near = Prefix.of_slots(SLOTS, [(3, 3)], "ft")
-    far = Prefix.of_slots(SLOTS, [(300, 3)], "ft")
+    near = of_slots((SLOTS, 3))
+    far = of_slots((SLOTS, 300))
 
     assert ReadSoFar.of(config, near, [5]).shared(ReadSoFar.of(config, far, [5])) == 0
 

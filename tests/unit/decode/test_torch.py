@@ -13,7 +13,7 @@ from icae.config.types import POSITION_LAYOUTS
 from icae.decode.batching import POSITIONS_PER_BATCH, ROWS_PER_BATCH, row_batches, span_batches
 from icae.decode.prefix import Prefix, Request
 from icae.decode.torch import TorchRuntime
-from icae.memory import Verbatim
+from icae.memory import Embeddings, Verbatim
 
 SPANS = ((16, 4), (9, 3))
 
@@ -404,13 +404,18 @@ def test_two_prefixes_have_one_digest_exactly_if_the_decoder_reads_the_same(
     random_ids: Any,
 ) -> None:
     slots = np.arange(12, dtype=np.float32).reshape(3, 4)
-    one = Prefix.of_slots(slots, [(9, 3)], "ft")
 
-    assert one.digest == Prefix.of_slots(slots.copy(), [(9, 3)], "ft").digest
+    def prefix(slots: Any, tokens: int = 9, objective: Any = "ft") -> Prefix:
+        own = Embeddings(slots_KD=slots)
+        return Prefix.of_payload(own, tokens=tokens, objective=objective)
+
+    one = prefix(slots)
+
+    assert one.digest == prefix(slots.copy()).digest
     others = [
-        Prefix.of_slots(slots + 1, [(9, 3)], "ft"),
-        Prefix.of_slots(slots, [(8, 3)], "ft"),
-        Prefix.of_slots(slots, [(9, 3)], "ae"),
+        prefix(slots + 1),
+        prefix(slots, tokens=8),
+        prefix(slots, objective="ae"),
         Prefix(parts=(Verbatim(ids=random_ids(3)),), spans=((9, 3),), objective="ft"),
     ]
-    assert len({prefix.digest for prefix in [one, *others]}) == 5
+    assert len({own.digest for own in [one, *others]}) == 5

@@ -124,7 +124,7 @@ def test_bytes_that_are_no_cache_of_this_memory_are_refused(
     runtime = TorchRuntime(build_model())
     prefix = memory_prefix(runtime)
     data = runtime.save_kv(prefix)
-    short = Prefix.of_slots(prefix.parts[0].slots_KD[:2], [(8, 2)], "ft")  # type: ignore[attr-defined]
+    short = Prefix.of_payload(prefix.parts[0].part(0, 2), tokens=8, objective="ft")
     half = TorchRuntime(build_model(decoder=build_decoder().bfloat16()))
 
     with pytest.raises(InputError, match="damaged"):

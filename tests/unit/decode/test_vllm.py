@@ -28,6 +28,7 @@ from icae.errors import (
     MissingDependencyError,
     ServiceError,
 )
+from icae.memory import Embeddings
 from mixed_prefix import mixed_prefix
 from vllm_stub import VllmStub, vllm_stub
 
@@ -57,7 +58,7 @@ def start(tmp_path: Path, build_model: Any) -> Iterator[Callable[..., Any]]:
             client = VllmClient(VllmAddress(url=stub.url, **(address or {})))
             client._client.max_retries = 0
             vectors = {name: model.tokens.objective(name).detach().numpy() for name in OWN_TOKENS}
-            runtime = VllmRuntime.connect(
+            runtime = VllmRuntime(
                 client, BaseFolder.open(folder), model.config, vectors, bases=bases, dtype=dtype
             )
             stub.bodies.clear()
@@ -208,7 +209,8 @@ def test_nothing_is_asked_for_an_answer_of_no_tokens(start: Any, random_ids: Any
 
 def test_slots_of_another_width_are_never_sent(start: Any) -> None:
     _, vllm, stub = start()
-    prefix = Prefix.of_slots(np.zeros((2, 31), dtype=np.float32), [(8, 2)], "ft")
+    slots = Embeddings(slots_KD=np.zeros((2, 31), dtype=np.float32))
+    prefix = Prefix.of_payload(slots, tokens=8, objective="ft")
 
     with pytest.raises(IncompatibleMemoryError, match="not sent"):
         vllm.generate(prefix, NOTHING, max_new_tokens=1, stop_ids=())

@@ -9,7 +9,6 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
-from icae.decode.prefix import Prefix
 from icae.decode.torch import TorchRuntime
 from icae.evals.decoding import (
     NO_MEMORY,
@@ -121,6 +120,6 @@ def test_whole_contexts_are_written_back_as_one_by_one(
 
     nothing = np.array([], dtype=np.int64)
     for memory, ids in zip(memories, written, strict=True):
-        prefix = Prefix.of_slots(memory.slots_KD, memory.spans, "ae")
+        prefix = memory.prefix(runtime, "ae")
         made = runtime.generate(prefix, nothing, max_new_tokens=40, stop_ids=())
         assert ids == made.token_ids

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 
-from icae.decode.prefix import Prefix
 from icae.errors import ConfigError, InputError
 from icae.evals.contexts import draw_windows, read_documents
 from icae.evals.decoding import encode_contexts
@@ -30,7 +29,7 @@ def test_every_way_writes_what_the_runtime_writes(engine: Any, corpus: Any) -> N
     memories = encode_contexts(engine.runtime, contexts, ratio=4.0)
     for i, (ids, memory) in enumerate(zip(contexts, memories, strict=True)):
         full = engine.runtime.generate(None, ids, max_new_tokens=4, stop_ids=())
-        prefix = Prefix.of_slots(memory.slots_KD, memory.spans, "lm")
+        prefix = memory.prefix(engine.runtime, "lm")
         behind = engine.runtime.generate(prefix, NOTHING, max_new_tokens=4, stop_ids=())
         assert written[FULL][i] == full.token_ids
         assert written[COMPRESS][i] == written[CACHED][i] == behind.token_ids

@@ -35,7 +35,7 @@ def gateway(
     model.decoder.save_pretrained(tmp_path / "base")
     client = VllmClient(VllmAddress(url=stub.url, secret="s3cret"))
     client._client.max_retries = 0
-    decoder = VllmRuntime.connect(
+    decoder = VllmRuntime(
         client,
         BaseFolder.open(tmp_path / "base"),
         model.config,

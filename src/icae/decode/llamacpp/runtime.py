@@ -9,22 +9,20 @@ Shape legend: S decoder inputs, K slots, D hidden size.
 
 from __future__ import annotations
 
-import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
 
 import numpy as np
 
 from icae.config import ModelConfig
-from icae.config.types import FloatArray, Objective, TokenIds
-from icae.decode.batching import RowClock, row_batches
+from icae.config.types import FloatArray, Objective
+from icae.decode.batching import Step
 from icae.decode.llamacpp.context import LlamaContext, LlamaModel, Next, Sharing
 from icae.decode.llamacpp.forms import CacheEntry, KeyValueForm, LlamaForm, Run, SlotForm
 from icae.decode.llamacpp.weights import GgufDtype
-from icae.decode.prefix import Generated, Prefix, ReadSoFar, Request
+from icae.decode.prefix import Prefix, ReadSoFar, Request
 from icae.decode.runtime import Runtime, kv_bytes, require_consecutive
 from icae.errors import InputError
-from icae.memory.provenance import StoredDtype
 
 GROWTH = 256
 """Places by which the cache grows."""
@@ -64,28 +62,13 @@ class LlamaCppRuntime(Runtime):
             kv_dtype = KV_DTYPES[dtype]
             self.form = KeyValueForm(model, config, objectives, entry, kv_dtype=kv_dtype)
         self.model, self.config, self.dtype = model, config, dtype
+        self.name = f"llamacpp {dtype}"
+        self.slot_dtypes = self.form.slot_dtypes
+        self.vocabulary, self.context_window = model.vocabulary, model.window
+        version = model.api.__version__
+        self.kv_format = f"llama-cpp-python {version} {dtype} {KV_DTYPES[dtype]} plain"
         self._context: LlamaContext | None = None
-        self._last: ReadSoFar | None = None
-
-    @property
-    def name(self) -> str:
-        """What runs the decoder and in what precision."""
-        return f"llamacpp {self.dtype}"
-
-    @property
-    def slot_dtypes(self) -> tuple[StoredDtype, ...]:
-        """Embeddings of either precision go in as float32."""
-        return self.form.slot_dtypes
-
-    @property
-    def vocabulary(self) -> int:
-        """Number of token ids that the decoder can read."""
-        return self.model.vocabulary
-
-    @property
-    def context_window(self) -> int:
-        """Most decoder positions, prompt and answer together."""
-        return self.model.window
+        self.last: ReadSoFar | None = None
 
     def kv_bytes(self, positions: int) -> int:
         """Bytes of key-value cache for that many decoder positions."""
@@ -93,48 +76,30 @@ class LlamaCppRuntime(Runtime):
         element = np.dtype(KV_DTYPES[self.dtype]).itemsize
         return positions * kv_bytes(shape.layers, shape.heads, shape.width, element=element)
 
-    def generate(
-        self,
-        prefix: Prefix | None,
-        prompt_ids: TokenIds,
-        *,
-        max_new_tokens: int,
-        stop_ids: Sequence[int],
-        on_token: Callable[[int], None] | None = None,
-    ) -> Generated:
-        """Greedy decoding of one answer; see `Runtime.generate`."""
-        clock = RowClock(begin=time.perf_counter())
-        read = ReadSoFar.of(self.config, prefix, prompt_ids)
+    def tokens(
+        self, request: Request, limit: int, stop_ids: Collection[int]
+    ) -> Generator[int, None, None]:
+        """The tokens of one answer; see `Runtime.tokens`."""
+        read = ReadSoFar.of(self.config, request.prefix, request.prompt_ids)
         inputs = len(read)
-        context = self._room(inputs + max_new_tokens, sequences=1)
-        token = self._read_on(context, self.form.runs(prefix, prompt_ids), read)
-        for position in range(inputs, inputs + max_new_tokens):
-            clock.take(token, stop_ids)
-            if clock.stopped:
-                break
-            if on_token is not None:
-                on_token(token)
-            if position + 1 < inputs + max_new_tokens:
-                self._last = None  # nothing describes the cache while it is read into
+        context = self._room(inputs + limit, sequences=1)
+        token = self._read_on(context, self.form.runs(request.prefix, request.prompt_ids), read)
+        for position in range(inputs, inputs + limit):
+            yield token
+            if position + 1 < inputs + limit:
+                self.last = None  # nothing describes the cache while it is read into
                 (following,) = context.step([Next(sequence=0, position=position, token=token)])
                 read.add(token)
-                self._last, token = read, following
-        return clock.generated(positions=inputs)
-
-    @property
-    def kv_format(self) -> str:
-        """What decides the bytes of a key-value cache beside memory and weights."""
-        version = self.model.api.__version__
-        return f"llama-cpp-python {version} {self.dtype} {KV_DTYPES[self.dtype]} plain"
+                self.last, token = read, following
 
     def save_kv(self, prefix: Prefix) -> bytes:
         """Read a memory, unless it was just read, and return its key-value cache."""
         read = ReadSoFar.of(self.config, prefix)
         context = self._room(len(read), sequences=1)
-        if self._last is None or self._last.shared(read) < len(read):
+        if self.last is None or self.last.shared(read) < len(read):
             self._read_on(context, self.form.runs(prefix, np.zeros(0, dtype=np.int64)), read)
         context.forget(0, first=len(read))
-        self._last = read
+        self.last = read
         return context.save(0).tobytes()
 
     def load_kv(self, prefix: Prefix, data: bytes) -> None:
@@ -145,7 +110,7 @@ class LlamaCppRuntime(Runtime):
         """
         read = ReadSoFar.of(self.config, prefix)
         context = self._room(len(read) + GROWTH, sequences=1)
-        self._last = None
+        self.last = None
         context.load(0, np.frombuffer(data, dtype=np.uint8))
         if context.last_position(0) != len(read) - 1:
             found = context.last_position(0) + 1
@@ -155,16 +120,16 @@ class LlamaCppRuntime(Runtime):
                 got=f"{found} decoder positions",
                 expected=str(len(read)),
             )
-        self._last = read
+        self.last = read
 
     def _read_on(self, context: LlamaContext, runs: Sequence[Run], read: ReadSoFar) -> int:
         """Read into sequence 0 what it does not hold yet; the most likely next token."""
         # At least one input has to be read, for the logits of the first token.
-        start = 0 if self._last is None else min(self._last.shared(read), len(read) - 1)
-        self._last = None
+        start = 0 if self.last is None else min(self.last.shared(read), len(read) - 1)
+        self.last = None
         context.forget(0, first=start)
         token = read_runs(context, runs, start, sequence=0)
-        self._last = read
+        self.last = read
         return token
 
     def _room(self, places: int, *, sequences: int, sharing: Sharing = "unified") -> LlamaContext:
@@ -180,7 +145,7 @@ class LlamaCppRuntime(Runtime):
             return context
         kept = None
         if context is not None:
-            kept = context.save(0) if self._last is not None else None
+            kept = context.save(0) if self.last is not None else None
             context.close()
         self._context = LlamaContext(
             self.model,
@@ -193,26 +158,10 @@ class LlamaCppRuntime(Runtime):
             self._context.load(0, kept)
         return self._context
 
-    def generate_rows(
-        self, requests: Sequence[Request], limits: Sequence[int], stop_ids: Sequence[int]
-    ) -> list[Generated]:
-        """Greedy decoding of many answers together; see `Runtime.generate_rows`."""
-        positions = [len(self.positions(r.prefix, len(r.prompt_ids))) for r in requests]
-        sizes = [own + limit for own, limit in zip(positions, limits, strict=True)]
-        result: dict[int, Generated] = {}
-        for members in row_batches(requests, sizes, pads=True):
-            clocks = self._answer_batch(
-                [requests[i] for i in members], [limits[i] for i in members], stop_ids
-            )
-            for i, clock in zip(members, clocks, strict=True):
-                result[i] = clock.generated(positions=positions[i])
-        return [result[i] for i in range(len(requests))]
-
-    def _answer_batch(
-        self, requests: Sequence[Request], limits: Sequence[int], stop_ids: Sequence[int]
-    ) -> list[RowClock]:
-        """Answer one batch: a sequence for each row, and one for each shared memory."""
-        clocks = [RowClock(begin=time.perf_counter()) for _ in requests]
+    def steps(
+        self, requests: Sequence[Request], limits: Sequence[int], stop_ids: Collection[int]
+    ) -> Iterator[Step]:
+        """The tokens of a batch: a sequence for each row, and one for each shared memory."""
         uses = Counter(r.prefix.digest for r in requests if r.prefix is not None)
         several = [digest for digest, count in uses.items() if count > 1]
         shared = {digest: len(requests) + i for i, digest in enumerate(several)}
@@ -234,44 +183,29 @@ class LlamaCppRuntime(Runtime):
                 context.share(source, row)
                 start = held[request.prefix.digest]
             best.append(read_runs(context, runs, start, sequence=row))
-        self._decode_rows(context, clocks, best, lengths, limits, stop_ids)
+        active, taken = [row for row, limit in enumerate(limits) if limit > 0], 0
+        while active:
+            yield Step(rows=tuple(active), tokens=tuple(best[row] for row in active))
+            taken += 1
+            active = [r for r in active if best[r] not in stop_ids and taken < limits[r]]
+            following = [
+                Next(sequence=r, position=lengths[r] + taken - 1, token=best[r]) for r in active
+            ]
+            for row, token in zip(active, context.step(following) if active else (), strict=True):
+                best[row] = token
         for sequence in range(context.sequences):
             context.forget(sequence)
-        return clocks
 
     def _batch_room(
         self, lengths: Sequence[int], limits: Sequence[int], *, shared: int
     ) -> LlamaContext:
         """A context for a batch: places apart, unless rows share a memory."""
-        self._last = None
+        self.last = None
         sizes = [length + limit for length, limit in zip(lengths, limits, strict=True)]
         if shared:
             return self._room(sum(sizes), sequences=len(sizes) + shared)
         each = -(-max(sizes) // GROWTH) * GROWTH
         return self._room(each * len(sizes), sequences=len(sizes), sharing="apart")
-
-    def _decode_rows(
-        self,
-        context: LlamaContext,
-        clocks: Sequence[RowClock],
-        best: list[int],
-        lengths: Sequence[int],
-        limits: Sequence[int],
-        stop_ids: Sequence[int],
-    ) -> None:
-        """Write the rows on until each has ended; one that ended is not computed any more."""
-        active = [row for row, limit in enumerate(limits) if limit > 0]
-        taken = [0] * len(clocks)
-        while active:
-            for row in active:
-                clocks[row].take(best[row], stop_ids)
-                taken[row] += 1
-            active = [r for r in active if not clocks[r].stopped and taken[r] < limits[r]]
-            steps = [
-                Next(sequence=r, position=lengths[r] + taken[r] - 1, token=best[r]) for r in active
-            ]
-            for row, token in zip(active, context.step(steps) if steps else (), strict=True):
-                best[row] = token
 
 
 def read_runs(
@@ -282,14 +216,7 @@ def read_runs(
     sequence: int,
     end: int | None = None,
 ) -> int:
-    """Read decoder inputs into a sequence, at the positions 0, 1, 2, ...
-
-    Args:
-        context: Where to.
-        runs: All decoder inputs of the sequence.
-        start: The first that the sequence does not hold yet.
-        sequence: The sequence.
-        end: One past the last to read, or None for all.
+    """Read the inputs ``start..end`` of all that a sequence gets, at the positions 0, 1, 2, ...
 
     Returns:
         The most likely next token.

@@ -12,20 +12,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import PurePath
 
 import numpy as np
 
-from icae.config.types import FloatArray, TokenIds
 from icae.decode.checkpoint import BaseFolder, CheckpointTensor
-from icae.decode.vllm.client import (
-    Order,
-    ServedModel,
-    VllmClient,
-    embeds_prompt,
-    tokens_prompt,
-)
+from icae.decode.vllm.client import ServedModel, VllmClient, embeds_prompt, tokens_prompt
 from icae.errors import BaseModelError
 from icae.memory.provenance import SlotDtype
 
@@ -35,7 +27,6 @@ model is sure how it goes on."""
 
 TRIED_ANSWER = 4
 """Tokens of the continuation."""
-
 
 EMBEDDINGS = {
     "llama": "model.embed_tokens.weight",
@@ -49,47 +40,22 @@ EMBEDDINGS = {
 Not every family belongs here: some scale the rows before the first layer."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class InputEmbeddings:
-    """The matrix of input embeddings of a base model, on disk.
+def input_embeddings(folder: BaseFolder) -> CheckpointTensor:
+    """The matrix [V, D] of input embeddings of a base model, on disk.
 
-    Attributes:
-        matrix_VD: The tensor.
+    Raises:
+        BaseModelError: If the family is not known, or the matrix is not there.
     """
-
-    matrix_VD: CheckpointTensor
-
-    @classmethod
-    def of(cls, folder: BaseFolder) -> InputEmbeddings:
-        """Find the matrix of a base model.
-
-        Raises:
-            BaseModelError: If the family is not known, or the matrix is not there.
-        """
-        family = str(folder.config.get("model_type"))
-        name = EMBEDDINGS.get(family)
-        if name is None or name not in folder.tensors:
-            raise BaseModelError(
-                "It is not known how this base model embeds tokens.",
-                got=f"{family}, without {name}" if name else family,
-                expected=", ".join(EMBEDDINGS),
-                fix="Use --runtime torch.",
-            )
-        return cls(matrix_VD=folder.tensors[name])
-
-    @property
-    def vocabulary(self) -> int:
-        """Number of tokens V."""
-        return self.matrix_VD.shape[0]
-
-    @property
-    def hidden_size(self) -> int:
-        """Width D of a row."""
-        return self.matrix_VD.shape[1]
-
-    def rows(self, token_ids: TokenIds) -> FloatArray:
-        """The embeddings [N, D] of tokens, float32."""
-        return self.matrix_VD.rows(token_ids)
+    family = str(folder.config.get("model_type"))
+    name = EMBEDDINGS.get(family)
+    if name is None or name not in folder.tensors:
+        raise BaseModelError(
+            "It is not known how this base model embeds tokens.",
+            got=f"{family}, without {name}" if name else family,
+            expected=", ".join(EMBEDDINGS),
+            fix="Use --runtime torch.",
+        )
+    return folder.tensors[name]
 
 
 def choose_model(
@@ -132,14 +98,14 @@ def _short(name: str) -> str:
 
 
 def require_same_embeddings(
-    client: VllmClient, model: str, embeddings: InputEmbeddings, *, dtype: SlotDtype, salt: str
+    client: VllmClient, model: str, embeddings_VD: CheckpointTensor, *, dtype: SlotDtype, salt: str
 ) -> None:
     """Refuse a server that embeds tokens differently, or takes no embeds.
 
     Args:
         client: The server.
         model: Name of the model there.
-        embeddings: The input embeddings of the adapter's base.
+        embeddings_VD: The input embeddings of the adapter's base.
         dtype: Precision in which embeddings are sent.
         salt: Keeps the trial apart from other requests.
 
@@ -147,24 +113,17 @@ def require_same_embeddings(
         BaseModelError: If the model is another one.
         ServiceError: If the server cannot be asked, or takes no embeds.
     """
-    spread = np.linspace(0, embeddings.vocabulary - 1, TRIED_TOKENS).astype(np.int64)
+    spread = np.linspace(0, embeddings_VD.shape[0] - 1, TRIED_TOKENS).astype(np.int64)
     ids = np.tile(spread, 3)
-    prompts = (embeds_prompt(embeddings.rows(ids), dtype), tokens_prompt(ids.tolist()))
+    prompts = (embeds_prompt(embeddings_VD.rows(ids), dtype), tokens_prompt(ids.tolist()))
     written = [
-        tuple(
-            token
-            for piece in client.write(
-                model, Order(prompt=prompt, max_new_tokens=TRIED_ANSWER, stop_ids=(), salt=salt)
-            )
-            for token in piece.token_ids
-        )
-        for prompt in prompts
+        list(client.write(model, prompt, limit=TRIED_ANSWER, salt=salt)) for prompt in prompts
     ]
     if written[0] != written[1]:
         raise BaseModelError(
             "The model of the vLLM server embeds tokens differently than the adapter's base.",
-            got=f"{model}: the same prompt goes on with {list(written[0])} as embeds and with "
-            f"{list(written[1])} as token ids",
+            got=f"{model}: the same prompt goes on with {written[0]} as embeds and with "
+            f"{written[1]} as token ids",
             expected="the same continuation",
             fix="Serve the base model of the adapter, in the precision of --dtype.",
         )

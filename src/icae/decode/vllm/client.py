@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Collection, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import ModuleType
@@ -109,36 +109,6 @@ class ServedModel:
     adapted: bool
 
 
-@dataclass(frozen=True, kw_only=True)
-class Piece:
-    """Part of an answer.
-
-    Attributes:
-        token_ids: Its tokens.
-        stopped: Whether a stop token ended the answer here.
-    """
-
-    token_ids: tuple[int, ...]
-    stopped: bool
-
-
-@dataclass(frozen=True, kw_only=True)
-class Order:
-    """A completion to be written.
-
-    Attributes:
-        prompt: The field with the prompt, from `tokens_prompt` or `embeds_prompt`.
-        max_new_tokens: Most tokens to write, at least 1.
-        stop_ids: Tokens that end it.
-        salt: Requests of different salts share no cache.
-    """
-
-    prompt: dict[str, Any]
-    max_new_tokens: int
-    stop_ids: tuple[int, ...]
-    salt: str
-
-
 def tokens_prompt(token_ids: Sequence[int]) -> dict[str, Any]:
     """A prompt of token ids, which the server embeds."""
     return {"prompt": [int(i) for i in token_ids]}
@@ -205,38 +175,48 @@ class VllmClient:
             )
         return found
 
-    def write(self, model: str, order: Order) -> Generator[Piece, None, None]:
+    def write(
+        self,
+        model: str,
+        prompt: dict[str, Any],
+        *,
+        limit: int,
+        stop_ids: Collection[int] = (),
+        salt: str,
+    ) -> Generator[int, None, None]:
         """Greedy decoding, as the tokens come; closing the generator ends it on the server too.
 
         Args:
             model: Name of the model.
-            order: What to write.
+            prompt: The fields with the prompt, from `tokens_prompt` or `embeds_prompt`.
+            limit: Most tokens to write, at least 1.
+            stop_ids: Tokens that end it; one of them comes last if one did.
+            salt: Requests of different salts share no cache.
 
         Raises:
             ServiceError: If the server cannot be asked, or refuses.
             BaseModelError: If it runs another model than the embeds are for.
             InputError: If prompt and answer do not fit its context window.
         """
-        extra = EXACT | {"stop_token_ids": list(order.stop_ids), "cache_salt": order.salt}
-        fields = dict(order.prompt)
-        prompt = fields.pop("prompt")
+        extra = EXACT | {"stop_token_ids": list(stop_ids), "cache_salt": salt}
+        fields = dict(prompt)
         with (
             self._told(),
             self._client.completions.create(
                 model=model,
-                prompt=prompt,
+                prompt=fields.pop("prompt"),
                 stream=True,
-                max_tokens=order.max_new_tokens,
+                max_tokens=limit,
                 extra_body=extra | fields,
-                extra_headers={MEMORY_HEADER: order.salt},
+                extra_headers={MEMORY_HEADER: salt},
                 **GREEDY,
             ) as chunks,
         ):
-            ended = None
-            for chunk in chunks:
-                for choice in chunk.choices:
-                    ended = choice.finish_reason
-                    yield self._piece(choice)
+            ended, stopped = None, False
+            for choice in (choice for chunk in chunks for choice in chunk.choices):
+                ids, ended = self._token_ids(choice), choice.finish_reason
+                stopped = stopped or ended == "stop" or any(i in stop_ids for i in ids)
+                yield from (i for i in ids if i not in stop_ids)
             if ended not in ("stop", "length"):
                 raise ServiceError(
                     "The vLLM server broke an answer off.",
@@ -244,8 +224,10 @@ class VllmClient:
                     expected="stop or length",
                     fix="Ask again; its log says whether it was told to end.",
                 )
+            if stopped:
+                yield from list(stop_ids)[:1]
 
-    def _piece(self, choice: Any) -> Piece:
+    def _token_ids(self, choice: Any) -> list[int]:
         token_ids = getattr(choice, "token_ids", None)
         if token_ids is None and choice.text:
             raise ServiceError(
@@ -254,7 +236,7 @@ class VllmClient:
                 expected="a vLLM server that knows return_token_ids",
                 fix="Use a newer vLLM; docs/deployment.md names a version that works.",
             )
-        return Piece(token_ids=tuple(token_ids or ()), stopped=choice.finish_reason == "stop")
+        return list(token_ids or ())
 
     @contextmanager
     def _told(self) -> Iterator[None]:
@@ -293,11 +275,11 @@ def _message(error: Any) -> str:
 def _refusal(status: int, said: str, address: VllmAddress) -> IcaeError:
     """A refusal of the server as an error that says what to do."""
     got = f"{address.base_url} ({status}): {said}"
-    if "enable-prompt-embeds" in said:
-        return ServiceError(
-            "The vLLM server takes no prompt embeds.",
-            got=got,
-            fix="Start it with --enable-prompt-embeds, where only this program reaches it.",
+    if status == 400 and ("context length" in said or "max_model_len" in said):
+        return InputError(
+            "Memory, prompt and answer do not fit the context window of the vLLM server.",
+            got=said,
+            fix="Use a higher ratio, fewer memories, a shorter answer or a larger --max-model-len.",
         )
     if "hidden_size" in said:
         return BaseModelError(
@@ -305,25 +287,17 @@ def _refusal(status: int, said: str, address: VllmAddress) -> IcaeError:
             got=got,
             fix="Serve the base model of the adapter.",
         )
-    if status == 400 and ("context length" in said or "max_model_len" in said):
-        return InputError(
-            "Memory, prompt and answer do not fit the context window of the vLLM server.",
-            got=said,
-            fix="Use a higher ratio, fewer memories, a shorter answer or a larger --max-model-len.",
-        )
-    if status in (401, 403):
-        return ServiceError(
-            "The vLLM server refuses the key.",
-            got=got,
-            fix="Give the key it was started with in $ICAE_ENGINE_KEY.",
-        )
-    if status == 404:
-        return ServiceError(
-            "The vLLM server does not have this model or address.",
-            got=got,
-            fix="Look at the models it serves: /v1/models.",
-        )
-    return ServiceError("The vLLM server refuses a request.", got=got)
+    message, fix = "The vLLM server refuses a request.", None
+    if "enable-prompt-embeds" in said:
+        message = "The vLLM server takes no prompt embeds."
+        fix = "Start it with --enable-prompt-embeds, where only this program reaches it."
+    elif status in (401, 403):
+        message = "The vLLM server refuses the key."
+        fix = "Give the key it was started with in $ICAE_ENGINE_KEY."
+    elif status == 404:
+        message = "The vLLM server does not have this model or address."
+        fix = "Look at the models it serves: /v1/models."
+    return ServiceError(message, got=got, fix=fix)
 
 
 def _import_openai() -> ModuleType:

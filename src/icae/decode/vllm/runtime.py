@@ -2,40 +2,36 @@
 
 Nothing of an answer is kept here: the server keeps the key-value cache of what it read
 (prefix caching), batches requests as they come, and any number of threads may ask.
+
 Shape legend: S decoder inputs, K slots, N tokens, D hidden size.
 """
 
 from __future__ import annotations
 
+import copy
 import hashlib
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Collection, Generator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
-from dataclasses import dataclass, field, replace
-from typing import Any
 
 import numpy as np
 
 from icae.config import ModelConfig
 from icae.config.types import FloatArray, Objective, TokenIds
-from icae.decode.batching import RowClock
 from icae.decode.checkpoint import BaseFolder
 from icae.decode.prefix import Generated, Prefix, Request
 from icae.decode.runtime import Runtime, kv_bytes, other_form, require_consecutive
-from icae.decode.vllm.base_model import InputEmbeddings, choose_model, require_same_embeddings
-from icae.decode.vllm.client import Order, ServedModel, VllmClient, embeds_prompt
+from icae.decode.vllm.base_model import choose_model, input_embeddings, require_same_embeddings
+from icae.decode.vllm.client import VllmClient, embeds_prompt
 from icae.errors import IncompatibleMemoryError, InputError
 from icae.memory import KeyValueSlots
-from icae.memory.provenance import SlotDtype, StoredDtype
+from icae.memory.provenance import SlotDtype
 
 IN_FLIGHT = 32
-"""Most requests of `generate_many` at the server at a time."""
+"""Most requests of `generate_rows` at the server at a time."""
 
 BYTES: Mapping[SlotDtype, int] = {"bfloat16": 2, "float32": 4}
 
 
-@dataclass(frozen=True, kw_only=True)
 class VllmRuntime(Runtime):
     """The frozen decoder in a vLLM server.
 
@@ -43,29 +39,24 @@ class VllmRuntime(Runtime):
     its prompt was read before. So every memory has a salt of its own, made from a secret: who
     does not have the secret cannot find out by asking which memories are in use.
 
-    Attributes:
-        client: The server.
-        model: The model there.
+    Args:
+        client: The server; its address names the secret.
+        folder: Files of the base model.
         config: Architecture of the adapter.
-        base: Settings of the base model.
-        embeddings: Its input embeddings.
         objectives: Vectors [M, D] of each objective, float32.
+        bases: Names of the base model.
         dtype: Precision in which embeds are sent; the server should compute in it.
-        secret: What the salts are made from.
+
+    Raises:
+        InputError: If the adapter places slots where vLLM cannot.
+        ServiceError: If the server cannot be asked, or takes no embeds.
+        BaseModelError: If it does not serve the base model.
     """
 
-    client: VllmClient
-    model: ServedModel
-    config: ModelConfig
-    base: Mapping[str, Any] = field(repr=False)
-    embeddings: InputEmbeddings
-    objectives: Mapping[Objective, FloatArray] = field(repr=False)
-    dtype: SlotDtype = "bfloat16"
-    secret: str = field(default="", repr=False)
+    kv_format = "vllm"  # the cache stays in the server
 
-    @classmethod
-    def connect(
-        cls,
+    def __init__(
+        self,
         client: VllmClient,
         folder: BaseFolder,
         config: ModelConfig,
@@ -73,112 +64,56 @@ class VllmRuntime(Runtime):
         *,
         bases: Sequence[str],
         dtype: SlotDtype = "bfloat16",
-    ) -> VllmRuntime:
-        """Find the base model of an adapter in a server, and try it.
-
-        Args:
-            client: The server.
-            folder: Files of the base model.
-            config: Architecture of the adapter.
-            objectives: Vectors [M, D] of each objective, float32.
-            bases: Names of the base model.
-            dtype: Precision in which embeds are sent.
-
-        Raises:
-            InputError: If the adapter places slots where vLLM cannot.
-            ServiceError: If the server cannot be asked, or takes no embeds.
-            BaseModelError: If it does not serve the base model.
-        """
+    ) -> None:
         require_consecutive(config, "vLLM")
-        embeddings = InputEmbeddings.of(folder)
-        model = choose_model(client.served(), wanted=client.address.model, bases=bases)
-        runtime = cls(
-            client=client,
-            model=model,
-            config=config,
-            base=folder.config,
-            embeddings=embeddings,
-            objectives=objectives,
-            dtype=dtype,
-            secret=client.address.secret,
-        )
+        self.client, self.config, self.objectives, self.dtype = client, config, objectives, dtype
+        self._base, self._secret = folder.config, client.address.secret
+        self.embeddings_VD = input_embeddings(folder)
+        self.model = choose_model(client.served(), wanted=client.address.model, bases=bases)
+        self.name = f"vllm {dtype}"
+        self.slot_dtypes = (dtype, "float32" if dtype == "bfloat16" else "bfloat16")
+        self.vocabulary = self.embeddings_VD.shape[0]
+        self.context_window = min(self.model.window, int(self._base["max_position_embeddings"]))
         require_same_embeddings(
-            client, model.name, embeddings, dtype=dtype, salt=runtime.salt(None)
+            client, self.model.name, self.embeddings_VD, dtype=dtype, salt=self.salt(None)
         )
-        return runtime
 
     def apart(self, owner: str) -> VllmRuntime:
-        """The same runtime with salts of its own for one of several users.
-
-        Args:
-            owner: Who asks.
-        """
-        return replace(self, secret=_digest(self.secret, owner))
+        """The same runtime with salts of its own for one of several users."""
+        own = copy.copy(self)
+        own._secret = _digest(self._secret, owner)
+        return own
 
     def salt(self, prefix: Prefix | None) -> str:
         """The salt of a memory, or of prompts without one."""
-        return _digest(self.secret, "" if prefix is None else prefix.digest)
-
-    @property
-    def name(self) -> str:
-        """What runs the decoder and in what precision embeds go to it."""
-        return f"vllm {self.dtype}"
-
-    @property
-    def slot_dtypes(self) -> tuple[StoredDtype, ...]:
-        """Slots of either precision are sent in its own."""
-        return (self.dtype, "float32" if self.dtype == "bfloat16" else "bfloat16")
-
-    @property
-    def vocabulary(self) -> int:
-        """Number of token ids that the decoder can read."""
-        return self.embeddings.vocabulary
-
-    @property
-    def context_window(self) -> int:
-        """Most decoder positions, prompt and answer together."""
-        return min(self.model.window, int(self.base["max_position_embeddings"]))
+        return _digest(self._secret, "" if prefix is None else prefix.digest)
 
     def kv_bytes(self, positions: int) -> int:
         """Bytes of key-value cache for that many decoder positions."""
-        heads = self.base["num_attention_heads"]
-        width = self.base.get("head_dim") or self.base["hidden_size"] // heads
-        kept = self.base.get("num_key_value_heads") or heads
-        layers, element = self.base["num_hidden_layers"], BYTES[self.dtype]
+        heads = self._base["num_attention_heads"]
+        width = self._base.get("head_dim") or self._base["hidden_size"] // heads
+        kept = self._base.get("num_key_value_heads") or heads
+        layers, element = self._base["num_hidden_layers"], BYTES[self.dtype]
         return positions * kv_bytes(layers, kept, width, element=element)
 
-    def generate(
-        self,
-        prefix: Prefix | None,
-        prompt_ids: TokenIds,
-        *,
-        max_new_tokens: int,
-        stop_ids: Sequence[int],
-        on_token: Callable[[int], None] | None = None,
-    ) -> Generated:
-        """Greedy decoding of one answer; see `Runtime.generate`.
+    def tokens(
+        self, request: Request, limit: int, stop_ids: Collection[int]
+    ) -> Generator[int, None, None]:
+        """The tokens of one answer, as they come; closing it ends it at the server, too.
 
         Raises:
             ServiceError: If the server cannot be asked, or refuses.
             IncompatibleMemoryError: If the slots are not of the base model's width.
         """
-        clock = RowClock(begin=time.perf_counter())
-        inputs_SD = self._inputs(prefix, prompt_ids)
-        if max_new_tokens > 0:
-            order = Order(
-                prompt=embeds_prompt(inputs_SD, self.dtype),
-                max_new_tokens=max_new_tokens,
-                stop_ids=tuple(stop_ids),
-                salt=self.salt(prefix),
+        inputs_SD = self._inputs(request.prefix, request.prompt_ids)
+        if limit > 0:
+            yield from self.client.write(
+                self.model.name,
+                embeds_prompt(inputs_SD, self.dtype),
+                limit=limit,
+                stop_ids=stop_ids,
+                salt=self.salt(request.prefix),
             )
-            with closing(self.client.write(self.model.name, order)) as pieces:
-                for piece in pieces:
-                    for token in piece.token_ids:
-                        clock.take(token, order.stop_ids)
-                        if on_token is not None and not clock.stopped:
-                            on_token(token)
-                    clock.stopped = clock.stopped or piece.stopped
-        return clock.generated(positions=len(inputs_SD))
 
     def generate_rows(
         self, requests: Sequence[Request], limits: Sequence[int], stop_ids: Sequence[int]
@@ -193,11 +128,6 @@ class VllmRuntime(Runtime):
         workers = max(1, min(IN_FLIGHT, len(requests)))
         with ThreadPoolExecutor(workers, thread_name_prefix="vllm") as pool:
             return list(pool.map(write, requests, limits))
-
-    @property
-    def kv_format(self) -> str:
-        """The cache stays in the server."""
-        return "vllm"
 
     def save_kv(self, prefix: Prefix) -> bytes:
         """Not possible: the server keeps the cache.
@@ -234,7 +164,7 @@ class VllmRuntime(Runtime):
         Raises:
             IncompatibleMemoryError: If they are not of the base model's width.
         """
-        width = self.embeddings.hidden_size
+        width = self.embeddings_VD.shape[1]
         if slots_KD.shape[1] != width:
             raise IncompatibleMemoryError(
                 "These slots are not sent to the vLLM server.",
@@ -246,7 +176,7 @@ class VllmRuntime(Runtime):
 
     def read_tokens(self, token_ids: TokenIds) -> FloatArray:
         """Token ids as decoder inputs, [N, D]."""
-        return self.embeddings.rows(token_ids)
+        return self.embeddings_VD.rows(token_ids)
 
     def read_key_values(self, slots: KeyValueSlots) -> FloatArray:
         """Refuse keys and values."""
