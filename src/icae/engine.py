@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from transformers import PreTrainedModel
 
 from icae.compression import living
 from icae.compression.adaptive import AdaptiveCompressor, FidelityPolicy, OnSettled
@@ -222,7 +223,7 @@ class Engine(Reader):
     ) -> Iterator[Memory]:
         """Better slots for the spans below a fidelity; see `icae.compression.refine_memory`."""
         self.require_own(memory)
-        return refine_memory(self.adaptive, self.tokenizer, memory, config, on_step=on_step)
+        return refine_memory(self.adaptive, memory, config, on_step=on_step)
 
     def upgrade(
         self, memory: Memory, *, on_progress: OnProgress = lambda done, total: None
@@ -239,16 +240,27 @@ class Engine(Reader):
         checkpoint: Path | None = None,
         on_step: OnStudy = lambda done, total, held: None,
     ) -> tuple[Memory, tuple[float, ...]]:
-        """A memory that learned from its own document; see `icae.compression.study`."""
+        """A memory that learned from its own document; see `icae.compression.study`.
+
+        Args:
+            memory: A memory of one document, all of whose spans are slots; its text was kept.
+            config: How it studies.
+            questions: Questions that it must be good for, beside those it is asked anyway.
+            checkpoint: File that a stopped run goes on from; gone when it is done.
+            on_step: Called after each step.
+
+        Returns:
+            The memory with its fidelity and recall measured anew, its steps and seconds added to
+            those of refinement; and the KL of the held-out lessons at each look.
+
+        Raises:
+            InputError: If it has several documents, verbatim spans or no text, or the checkpoint
+                is of another study.
+        """
         self.require_own(memory)
+        stop_ids = self.answerer.stop_ids
         return study_memory(
-            self.compressor,
-            self.answerer.stop_ids,
-            memory,
-            config,
-            questions=questions,
-            checkpoint=checkpoint,
-            on_step=on_step,
+            self.compressor, stop_ids, memory, config, questions, checkpoint, on_step
         )
 
     def append(
@@ -308,8 +320,7 @@ def load(
         made_by: What made the memories that are to be read or changed: ``memory.provenance``.
         base: Base model name, hub id or folder; by default the one the adapter records.
         device: Torch device; by default CUDA, then MPS, then the CPU.
-        dtype: ``bfloat16`` or ``float32``; by default bfloat16 where the device computes
-            in it, else float32.
+        dtype: ``bfloat16``, the default where the device computes in it, or ``float32``.
 
     Raises:
         AdapterError: If the adapter cannot be read or belongs to another base.
@@ -318,25 +329,26 @@ def load(
         InputError: If the device or dtype is not known.
     """
     folder = adapter_folder(adapter, made_by)
-    info = read_info(folder)
-    place = pick_device(device)
-    precision = pick_dtype(dtype, place)
+    info, place = read_info(folder), pick_device(device)
     name = base or info.base_model
-    decoder = load_decoder(name, dtype=precision, device=place)
-    weights = checked_base(name, decoder)
-    tokenizer = load_tokenizer(name)
+    decoder = load_decoder(name, dtype=pick_dtype(dtype, place), device=place)
+    return _on_base(folder, info, name, decoder)
+
+
+def _on_base(folder: Path, info: AdapterInfo, name: str, decoder: PreTrainedModel) -> Engine:
+    """An adapter on a base model; other weights of its shapes, settings and tokenizer are tried."""
+    weights, tokenizer = checked_base(name, decoder), load_tokenizer(name)
     tokens = tokenizer_hash(tokenizer)
+    other = weights != info.base_hash and tokens == info.tokenizer_hash
     in_pairs = info.model.memory == "key-values"
     make: type[IcaeModel | KeyValueModel] = KeyValueModel if in_pairs else IcaeModel
-    # Other weights of the same shapes, settings and tokenizer may do: that is measured below.
-    other = weights != info.base_hash and tokens == info.tokenizer_hash
     trained_on = info.base_hash if other else weights
     try:
         model = load_trained(make, info, folder, decoder, base_model=name, base_hash=trained_on)
     except AdapterError:
         require_base(info, base_model=name, base_hash=weights)
         raise
-    plain: SlotDtype = "bfloat16" if precision == torch.bfloat16 else "float32"
+    plain: SlotDtype = "bfloat16" if model.dtype == torch.bfloat16 else "float32"
     provenance = Provenance(
         base_model=name,
         base_hash=weights,
@@ -348,10 +360,10 @@ def load(
         key_values=key_value_shape(decoder) if in_pairs else None,
         slot_dtype=KEY_VALUE_DTYPE if in_pairs else plain,
     )
-    loaded = Engine(model, info, tokenizer, provenance)
+    engine = Engine(model, info, tokenizer, provenance)
     if other:
-        require_readable(loaded.compressor, info)
-    return loaded
+        require_readable(engine.compressor, info)
+    return engine
 
 
 @functools.lru_cache(maxsize=2)

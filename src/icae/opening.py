@@ -41,7 +41,7 @@ from icae.model.base_files import (
 from icae.model.hub import base_snapshot
 
 if TYPE_CHECKING:
-    from icae.config.types import FloatArray, KeyValueShape, Objective
+    from icae.config.types import KeyValueShape
     from icae.decode.runtime import Runtime
     from icae.decode.vllm.client import VllmAddress
     from icae.decode.vllm.runtime import VllmRuntime
@@ -69,17 +69,16 @@ def open_reader(
     engine: VllmAddress | None = None,
     load_torch: Callable[..., Reader] | None = None,
 ) -> Reader:
-    """Open an adapter for reading memories.
+    """Open an adapter for reading memories; adapter, base, device and dtype as for `icae.load`.
 
     Args:
-        adapter: Adapter folder; by default the one in the package that `made_by` names, else
-            the default one, which is for SmolLM2-135M-Instruct.
+        adapter: Adapter folder; by default the one in the package that `made_by` names.
         made_by: What made the memories that are to be read: ``memory.provenance``.
         base: Base model; by default the one the adapter records.
         runtime: ``auto``: vLLM where the address of a server is given; else llama.cpp where
             it is installed, knows the base model, and no other device than the CPU is there
             or asked for; else torch.
-        device: Torch device; see `icae.load`.
+        device: Torch device.
         dtype: ``bfloat16`` or ``float32``.
         engine: The vLLM server, for the runtime ``vllm``.
         load_torch: What loads the torch runtime, in place of `icae.load`.
@@ -91,29 +90,20 @@ def open_reader(
         IncompatibleMemoryError: If no adapter is given and none in the package made them.
         BaseModelError, ServiceError: If base model or server cannot be had.
     """
-    runtime = runtime_name(runtime)
-    adapter = adapter_folder(adapter, made_by)
+    runtime, adapter = runtime_name(runtime), adapter_folder(adapter, made_by)
     if engine is not None or runtime == "vllm":
         return open_vllm(_engine(runtime, engine, device), adapter, base=base, dtype=dtype)
-    load_torch = load_torch or _open_torch
-    if runtime == "auto" and not _prefers_llamacpp(device):
-        runtime = "torch"
-    if runtime == "torch":
-        return load_torch(adapter, base=base, device=device, dtype=dtype)
-    if device not in (None, "cpu"):
-        raise InputError(
-            "llama.cpp takes no torch device.",
-            got=device,
-            expected="cpu, or no device",
-            fix="Leave --device out, or use --runtime torch.",
-        )
+    load = load_torch or _open_torch
+    if runtime == "torch" or (runtime == "auto" and not _prefers_llamacpp(device)):
+        return load(adapter, base=base, device=device, dtype=dtype)
+    _require_cpu(device)
     try:
         return open_llamacpp(adapter, base=base, dtype=dtype)
     except (AdapterError, BaseModelError, InputError) as error:
         if runtime == "llamacpp":
             raise
         log.warning("Answering with torch, as llama.cpp cannot: %s", error.message)
-        return load_torch(adapter, base=base, device=device, dtype=dtype)
+        return load(adapter, base=base, device=device, dtype=dtype)
 
 
 def runtime_name(name: str) -> RuntimeName:
@@ -144,6 +134,16 @@ def _engine(runtime: RuntimeName, engine: VllmAddress | None, device: str | None
             fix="Leave --engine out, or the other option.",
         )
     return engine
+
+
+def _require_cpu(device: str | None) -> None:
+    if device not in (None, "cpu"):
+        raise InputError(
+            "llama.cpp takes no torch device.",
+            got=device,
+            expected="cpu, or no device",
+            fix="Leave --device out, or use --runtime torch.",
+        )
 
 
 def _prefers_llamacpp(device: str | None) -> bool:
@@ -182,9 +182,6 @@ class _Files:
         from icae.model.fast_tokenizer import FastTokenizer
 
         return FastTokenizer(self.folder)
-
-    def objectives(self) -> dict[Objective, FloatArray]:
-        return objective_vectors(self.adapter, self.info.model)
 
     def checked_base(self) -> tuple[BaseFolder, str]:
         """The base model's files and the hash of its weights, which is the adapter's."""
@@ -237,19 +234,7 @@ class _Files:
 def open_llamacpp(
     adapter: str | Path | None = None, *, base: str | None = None, dtype: str | None = None
 ) -> Reader:
-    """Open an adapter in llama.cpp.
-
-    Args:
-        adapter: Adapter folder; by default the one shipped.
-        base: Base model; by default the one the adapter records.
-        dtype: ``bfloat16`` (the default) or ``float32``.
-
-    Raises:
-        InputError: If the dtype is not known, or the adapter's layout cannot be read.
-        MissingDependencyError: If llama.cpp is not installed.
-        AdapterError: If the adapter cannot be read or belongs to another base.
-        BaseModelError: If llama.cpp does not know the base model.
-    """
+    """Open an adapter in llama.cpp; arguments and errors as for `open_reader`."""
     from icae.decode.llamacpp.context import LlamaModel, import_llama_cpp
     from icae.decode.llamacpp.forms import CacheEntry
     from icae.decode.llamacpp.runtime import LlamaCppRuntime
@@ -269,7 +254,7 @@ def open_llamacpp(
 
             write_order(files.base, model, order_path(gguf))
         entry = CacheEntry.read(order_path(gguf), files.folder)
-    vectors = files.objectives()
+    vectors = objective_vectors(files.adapter, files.info.model)
     runtime = LlamaCppRuntime(model, files.info.model, vectors, dtype=files.dtype, entry=entry)
     return files.reader(runtime, model.width, "cpu", None if entry is None else model.cache)
 
@@ -281,21 +266,9 @@ def open_vllm(
     base: str | None = None,
     dtype: str | None = None,
 ) -> Reader:
-    """Open an adapter whose base model a vLLM server runs.
+    """Open an adapter whose base model a vLLM server runs; as `open_reader`.
 
-    Args:
-        server: The server.
-        adapter: Adapter folder; by default the one shipped.
-        base: Base model; by default the one the adapter records. Its files are needed here
-            too, for the tokenizer and the input embeddings.
-        dtype: Precision in which slots are sent: ``bfloat16`` (the default) or ``float32``.
-
-    Raises:
-        InputError: If the dtype is not known, or the adapter's layout cannot be read.
-        MissingDependencyError: If the client of the server is not installed.
-        AdapterError: If the adapter cannot be read or belongs to another base.
-        BaseModelError: If the server runs another model.
-        ServiceError: If the server cannot be asked, or takes no embeds.
+    The files of the base are needed here too, for the tokenizer and the input embeddings.
     """
     files = _Files.find(adapter, base, dtype)
     runtime = _connected(server, files)
@@ -321,7 +294,7 @@ def _connected(server: VllmAddress, files: _Files) -> VllmRuntime:
         client,
         folder,
         files.info.model,
-        files.objectives(),
+        objective_vectors(files.adapter, files.info.model),
         bases=[files.base, *hub_id],
         dtype=files.dtype,
     )
@@ -352,9 +325,7 @@ def base_folder(base: str) -> Path:
 
             folder = Path(resolve_base(base))
         return folder
-    if Path(base).is_dir():
-        return Path(base)
-    return base_snapshot(DEFAULT_HUB_ID if base == DEFAULT_BASE else base)
+    return Path(base) if Path(base).is_dir() else base_snapshot(_hub_id(base))
 
 
 def config_file(base: str) -> Path:
@@ -370,6 +341,8 @@ def config_file(base: str) -> Path:
         return Path(base)
     if Path(base).is_dir() or (base == DEFAULT_BASE and embedded_gguf() is not None):
         return base_folder(base) / "config.json"
-    return base_snapshot(DEFAULT_HUB_ID if base == DEFAULT_BASE else base, ["config.json"]) / (
-        "config.json"
-    )
+    return base_snapshot(_hub_id(base), ["config.json"]) / "config.json"
+
+
+def _hub_id(base: str) -> str:
+    return DEFAULT_HUB_ID if base == DEFAULT_BASE else base

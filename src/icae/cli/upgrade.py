@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from icae.memory import Memory, Provenance
     from icae.store import MemoryStore, Settings, StoredMemory
 
+Change = Callable[["Memory"], "Memory"]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Target:
@@ -38,7 +40,7 @@ class Target:
     name: str
     made_by: Provenance
     load: Callable[[], Memory]
-    change: Callable[[Callable[[Memory], Memory]], Memory]
+    change: Callable[[Change], Memory]
 
 
 @command
@@ -100,17 +102,16 @@ def _targets(paths: Sequence[Path], store: str | None) -> Iterator[list[Target]]
 
     for path in paths:
         check_output(path, force=True)
-    files = [
-        Target(
-            name=str(path),
-            made_by=read_header(path).provenance,
-            load=functools.partial(Memory.load, path),
-            change=functools.partial(_change_file, path),
-        )
-        for path in dict.fromkeys(paths)
-    ]
     if store is None:
-        yield files
+        yield [
+            Target(
+                name=str(path),
+                made_by=read_header(path).provenance,
+                load=functools.partial(Memory.load, path),
+                change=functools.partial(_change_file, path),
+            )
+            for path in dict.fromkeys(paths)
+        ]
         return
     with open_store(store) as opened:
         yield [
@@ -131,18 +132,17 @@ def _chosen(
     """The memories of other adapters, their figures, and the names of those without a text."""
     old, told, lacking = [], [], []
     for target in targets:
-        if target.made_by.adapter_hash == own:
-            continue
-        memory = target.load()
-        if any(document.source is None for document in memory.documents):
-            lacking.append(target.name)
-        else:
-            old.append(target)
-            told.append(_figures(target, "_before", memory))
+        if target.made_by.adapter_hash != own:
+            memory = target.load()
+            if any(document.source is None for document in memory.documents):
+                lacking.append(target.name)
+            else:
+                old.append(target)
+                told.append({"name": target.name} | _figures(memory, "_before"))
     return old, told, lacking
 
 
-def _change_file(path: Path, change: Callable[[Memory], Memory]) -> Memory:
+def _change_file(path: Path, change: Change) -> Memory:
     from icae.memory import locked
 
     with locked(path) as file:
@@ -151,9 +151,7 @@ def _change_file(path: Path, change: Callable[[Memory], Memory]) -> Memory:
     return memory
 
 
-def _change_stored(
-    store: MemoryStore, record: StoredMemory, change: Callable[[Memory], Memory]
-) -> Memory:
+def _change_stored(store: MemoryStore, record: StoredMemory, change: Change) -> Memory:
     """Give the names of a stored memory to the new one; gc drops the old one."""
     from icae.memory import memory_bytes
     from icae.store import NewMemory
@@ -168,15 +166,15 @@ def _change_stored(
     return memory
 
 
-def _figures(target: Target, when: str, memory: Memory) -> dict[str, Any]:
+def _figures(memory: Memory, when: str) -> dict[str, Any]:
     """A memory before or after as ``--json`` prints it."""
-    return {
-        "name": target.name,
-        f"adapter{when}": memory.provenance.adapter,
-        f"tokens{when}": memory.tokens,
-        f"positions{when}": memory.positions,
-        f"fidelity{when}": memory.fidelity,
+    figures = {
+        "adapter": memory.provenance.adapter,
+        "tokens": memory.tokens,
+        "positions": memory.positions,
+        "fidelity": memory.fidelity,
     }
+    return {f"{key}{when}": value for key, value in figures.items()}
 
 
 def _upgrade(
@@ -184,17 +182,15 @@ def _upgrade(
 ) -> None:
     """Compress memories again, one after the other; what became of each is added to its figures."""
     icae = model.load()
-    total = sum(one["tokens_before"] for one in told)
+    total, done = sum(one["tokens_before"] for one in told), 0
     with console.progress("Compressing again") as on_progress:
-        done = 0
         for target, one in zip(targets, told, strict=True):
             tokens = one["tokens_before"]
 
             def tell(spans: int, of: int, before: int = done, tokens: int = tokens) -> None:
                 on_progress(before + tokens * spans // of, total)
 
-            made = target.change(functools.partial(icae.upgrade, on_progress=tell))
-            one |= _figures(target, "", made)
+            one |= _figures(target.change(functools.partial(icae.upgrade, on_progress=tell)), "")
             done += tokens
 
 

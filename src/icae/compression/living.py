@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -22,6 +22,13 @@ from icae.memory.edit import cuts
 from icae.model import tokenize
 
 
+class _Kept(NamedTuple):
+    """How many spans at the start and at the end of a document stay as they are."""
+
+    front: int
+    back: int
+
+
 def append(
     compressor: Compressor,
     memory: Memory,
@@ -30,29 +37,18 @@ def append(
     document: int = -1,
     ratio: float | None = None,
 ) -> Memory:
-    """Add text to the end of a document.
+    """Add text to the end of a document, by default the last; as `replace`.
 
     Only the new text is encoded, together with the last span if that is one of slots and
     shorter than a whole span, or if the new text changes how its end is tokenized.
 
-    Args:
-        compressor: Encodes the new spans.
-        memory: The memory.
-        text: What to add; it follows the last character at once.
-        document: Index of the document; by default the last.
-        ratio: Context tokens per slot; by default that of the nearest span of slots.
-
-    Returns:
-        The memory with the longer document; all other spans are the same to the last bit.
-
     Raises:
-        InputError: If there is no such document, its text was not kept, or there is
-            nothing to add.
+        InputError: If there is nothing to add, and as for `replace`.
     """
     if not text:
         raise InputError("There is nothing to append.", got="no text", expected="text")
     end = memory.documents[memory.document_index(document)].chars
-    return _edit(compressor, memory, _Edit(document, end, end, text), ratio)
+    return replace(compressor, memory, end, end, text, document=document, ratio=ratio)
 
 
 def replace(
@@ -85,39 +81,29 @@ def replace(
         InputError: If there is no such document or range, the text was not kept, or no
             text would be left.
     """
-    return _edit(compressor, memory, _Edit(document, char_start, char_end, text), ratio)
-
-
-@dataclass(frozen=True)
-class _Edit:
-    """Characters of a document to replace, and the text that comes in their place."""
-
-    document: int
-    start: int
-    end: int
-    text: str
-
-
-@dataclass(frozen=True)
-class _Kept:
-    """How many spans at the start and at the end of a document stay as they are."""
-
-    front: int
-    back: int
-
-
-def _edit(compressor: Compressor, memory: Memory, edit: _Edit, ratio: float | None) -> Memory:
-    """Encode what an edit changes, and put it in the place of the spans that it touches."""
-    document = memory.documents[memory.document_index(edit.document)]
-    spans = document.spans
-    document.require_characters(edit.start, edit.end)
-    source = document.require_source()
-    text = source[: edit.start] + edit.text + source[edit.end :]
-    if not text.strip():
+    edited = memory.documents[memory.document_index(document)]
+    edited.require_characters(char_start, char_end)
+    source = edited.require_source()
+    changed = source[:char_start] + text + source[char_end:]
+    if not changed.strip():
         raise InputError(
-            f"No text of {document.name} would be left.", fix="Delete the document as a whole."
+            f"No text of {edited.name} would be left.", fix="Delete the document as a whole."
         )
-    kept = _outside(spans, edit)
+    kept = _outside(edited.spans, char_start, char_end)
+    made, kept, digest = _anew(compressor, edited, kept, changed, ratio)
+    first, end = kept.front, len(edited.spans) - kept.back
+    return memory.replace_spans(document, first, end, made, token_ids_sha256=digest)
+
+
+def _anew(
+    compressor: Compressor,
+    document: MemoryDocument,
+    kept: _Kept,
+    text: str,
+    ratio: float | None,
+) -> tuple[Memory | None, _Kept, str | None]:
+    """What the changed text between spans becomes, the spans that stay, and the new digest."""
+    spans = document.spans
     touched = spans[kept.front : len(spans) - kept.back]
     kept = _with_open_end(spans, kept, compressor.config.span_length)
     old_ids = _known_ids(compressor, document)
@@ -128,20 +114,17 @@ def _edit(compressor: Compressor, memory: Memory, edit: _Edit, ratio: float | No
         kept = _same_tokens(spans, kept, old_ids, whole.ids)
     middle, kept = _middle(compressor, document, kept, text, whole)
     if middle is None:
-        made = None
-    elif touched and all(span.kind == "tokens" for span in touched):
-        made = compressor.verbatim(middle, name=document.name)
-    else:
-        near = _near_ratio(spans, kept) if ratio is None else ratio
-        made = compressor.compress(middle, ratio=near, name=document.name)
-    first, end = kept.front, len(spans) - kept.back
-    return memory.replace_spans(edit.document, first, end, made, token_ids_sha256=digest)
+        return None, kept, digest
+    if touched and all(span.kind == "tokens" for span in touched):
+        return compressor.verbatim(middle, name=document.name), kept, digest
+    near = _near_ratio(spans, kept) if ratio is None else ratio
+    return compressor.compress(middle, ratio=near, name=document.name), kept, digest
 
 
-def _outside(spans: Sequence[Span], edit: _Edit) -> _Kept:
-    """The spans that end before an edit and those that start after it."""
-    front = sum(1 for _ in itertools.takewhile(lambda s: s.char_end <= edit.start, spans))
-    after = itertools.takewhile(lambda s: s.char_start >= edit.end, reversed(spans[front:]))
+def _outside(spans: Sequence[Span], start: int, end: int) -> _Kept:
+    """The spans that end before some characters and those that start after them."""
+    front = sum(1 for _ in itertools.takewhile(lambda s: s.char_end <= start, spans))
+    after = itertools.takewhile(lambda s: s.char_start >= end, reversed(spans[front:]))
     return _Kept(front, sum(1 for _ in after))
 
 

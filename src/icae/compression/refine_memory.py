@@ -8,23 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any
 
 from icae.compression.adaptive import AdaptiveCompressor, holds
 from icae.compression.compressor import OnProgress
 from icae.compression.refinement import RefineConfig
 from icae.decode.reconstruction import original_ids
 from icae.errors import InputError
-from icae.memory import Memory, Span
+from icae.memory import Memory
 
 
 def weak_spans(memory: Memory, target: float) -> list[int]:
-    """Indices of the slot spans of which it is not known that they have a fidelity.
-
-    Args:
-        memory: The memory.
-        target: Fidelity wanted (0..1).
-    """
+    """Indices of the slot spans of which it is not known that they have a fidelity (0..1)."""
     return [
         i
         for i, span in enumerate(memory.spans)
@@ -34,7 +28,6 @@ def weak_spans(memory: Memory, target: float) -> list[int]:
 
 def refine_memory(
     adaptive: AdaptiveCompressor,
-    tokenizer: Any,
     memory: Memory,
     config: RefineConfig,
     *,
@@ -44,8 +37,7 @@ def refine_memory(
 
     Args:
         adaptive: Refines spans.
-        tokenizer: The base model's tokenizer.
-        memory: A memory made by this model; its text must be kept.
+        memory: A memory made by its model; its text must be kept.
         config: When to stop and what to weigh.
         on_step: Called after each step, with (steps taken or saved, most steps).
 
@@ -56,7 +48,10 @@ def refine_memory(
     Raises:
         InputError: If the text of a weak span was not kept.
     """
-    originals, asked = original_ids(tokenizer, memory), memory.recall is not None
+    originals, asked = (
+        original_ids(adaptive.compressor.tokenizer, memory),
+        memory.recall is not None,
+    )
     spans = {i: memory.spans[i] for i in weak_spans(memory, config.target)}
     ids = {}
     for i, span in spans.items():
@@ -70,16 +65,11 @@ def refine_memory(
             )
         ids[i] = originals[document][span.token_start : span.token_end]
     for i, better in adaptive.refined(spans, ids, config, on_step=on_step):
-        memory = _with_span(memory, i, better)
+        documents, d = list(memory.documents), memory.document_of[i]
+        own = list(documents[d].spans)
+        own[i - memory.span_range(d).start] = better
+        documents[d] = replace(documents[d], spans=tuple(own))
+        memory = memory.with_documents(documents)
         yield memory
     if asked and spans:
         yield adaptive.compressor.with_recall(memory, originals)
-
-
-def _with_span(memory: Memory, index: int, span: Span) -> Memory:
-    """The memory with one span replaced."""
-    d = memory.document_of[index]
-    spans, documents = list(memory.documents[d].spans), list(memory.documents)
-    spans[index - memory.span_range(d).start] = span
-    documents[d] = replace(documents[d], spans=tuple(spans))
-    return memory.with_documents(documents)

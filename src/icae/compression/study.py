@@ -196,30 +196,11 @@ def study_memory(
     stop_ids: Sequence[int],
     memory: Memory,
     config: StudyConfig,
-    *,
-    questions: Sequence[str] = (),
-    checkpoint: Path | None = None,
-    on_step: OnStudy = lambda done, total, held: None,
+    questions: Sequence[str],
+    checkpoint: Path | None,
+    on_step: OnStudy,
 ) -> tuple[Memory, tuple[float, ...]]:
-    """Let a memory of one document study its text.
-
-    Args:
-        compressor: Of the adapter that made the memory.
-        stop_ids: Tokens that end an answer.
-        memory: All of its spans are slots; its text was kept.
-        config: How.
-        questions: Questions that it must be good for, beside those it is asked anyway.
-        checkpoint: File that a stopped run goes on from; gone when it is done.
-        on_step: Called after each step.
-
-    Returns:
-        The memory with its fidelity and recall measured anew, its steps and seconds added to
-        those of refinement; and the KL of the held-out lessons at each look.
-
-    Raises:
-        InputError: If it has several documents, verbatim spans or no text, or the checkpoint is
-            of another study.
-    """
+    """Let a memory study its text, answers ended by some tokens; see `icae.engine.Engine.study`."""
     text, spans = compressor.tokenize(_studied_text(memory)), memory.spans
     ids = [text.ids[span.token_start : span.token_end] for span in spans]
     begin = time.perf_counter()

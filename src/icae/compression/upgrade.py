@@ -7,24 +7,13 @@ import itertools
 from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Iterator
-from typing import NamedTuple
 
 from icae.compression.compressor import Compressor, OnProgress, TokenizedText, verbatim_spans
 from icae.config import ModelConfig
 from icae.memory import Memory, MemoryDocument, Span, merge
 
-
-class _Wanted(NamedTuple):
-    """How a stretch of text is to be held: its ratio, None for verbatim; whether it is measured."""
-
-    ratio: float | None
-    verify: bool
-
-    @classmethod
-    def as_in(cls, span: Span) -> _Wanted:
-        if span.kind == "tokens":
-            return cls(None, False)
-        return cls(span.ratio, span.fidelity is not None)
+Wanted = tuple[float | None, bool]
+"""How a stretch of text is to be held: its ratio, None for verbatim; whether it is measured."""
 
 
 def upgraded(
@@ -48,30 +37,36 @@ def upgraded(
         list(_cut(document, text, config=compressor.config))
         for document, text in zip(memory.documents, texts, strict=True)
     ]
-    alike: dict[_Wanted, list[Span]] = defaultdict(list)
+    alike: dict[Wanted, list[Span]] = defaultdict(list)
     for wanted, span in itertools.chain(*parts):
         alike[wanted].append(span)
-    total, done = sum(map(len, alike.values())), 0
-    made: dict[_Wanted, Iterator[Span]] = {}
+    total, done = sum(map(len, parts)), 0
+    made: dict[Wanted, Iterator[Span]] = {}
     for (ratio, verify), spans in alike.items():
         if ratio is not None:
             show = functools.partial(lambda before, now, _: on_progress(before + now, total), done)
             spans = compressor.encode(spans, ratio=ratio, verify=verify, on_progress=show)
-        made[_Wanted(ratio, verify)] = iter(spans)
+        made[ratio, verify] = iter(spans)
         done += len(spans)
     memories = []
     for document, text, own in zip(memory.documents, texts, parts, strict=True):
         one = compressor.memory(text, [next(made[wanted]) for wanted, _ in own], name=document.name)
-        asked = any(wanted.verify for wanted, _ in own)
+        asked = any(verify for (_, verify), _ in own)
         memories.append(compressor.with_recall(one, {0: text.ids}) if asked else one)
     return merge(memories)
 
 
+def _wanted(span: Span) -> Wanted:
+    if span.kind == "tokens":
+        return None, False
+    return span.ratio, span.fidelity is not None
+
+
 def _cut(
     document: MemoryDocument, text: TokenizedText, *, config: ModelConfig
-) -> Iterator[tuple[_Wanted, Span]]:
+) -> Iterator[tuple[Wanted, Span]]:
     """Verbatim spans of a text, and how each is to be held: as it is in the document."""
-    runs = [list(own) for _, own in itertools.groupby(document.spans, key=_Wanted.as_in)]
+    runs = [list(own) for _, own in itertools.groupby(document.spans, key=_wanted)]
     starts = [0, *(bisect_left(text.offsets, own[0].char_start) for own in runs[1:])]
     edges = [0, *text.offsets[1:], len(text.text)]
     for own, (first, end) in zip(runs, itertools.pairwise([*starts, len(text.ids)]), strict=True):
@@ -79,4 +74,4 @@ def _cut(
             continue
         ids, ends = text.ids[first:end], edges[first : end + 1]
         for span in verbatim_spans(ids, config, edges=ends):
-            yield _Wanted.as_in(own[0]), span.moved(tokens=first, chars=0)
+            yield _wanted(own[0]), span.moved(tokens=first, chars=0)

@@ -60,25 +60,50 @@ class CheckpointTensor:
         return to_bfloat16_bits(self.float32()).reshape(self.shape)
 
 
-def read_checkpoint(folder: Path) -> dict[str, CheckpointTensor]:
-    """The tensors of all safetensors files of a model folder, by name.
+@dataclass(frozen=True, kw_only=True)
+class BaseFolder:
+    """A base model's folder: settings and weights, not yet read.
 
-    Args:
-        folder: A model folder as transformers writes it.
-
-    Raises:
-        BaseModelError: If there are none, one is damaged, or a dtype is not known.
+    Attributes:
+        config: ``config.json``.
+        tensors: Its weights by name, those tied to another left out.
     """
-    tensors: dict[str, CheckpointTensor] = {}
-    for path in sorted(folder.glob("*.safetensors")):
-        tensors |= dict(_tensors_of(path))
-    if not tensors:
-        raise BaseModelError(
-            f"There are no weights in {folder}.",
-            expected="model.safetensors",
-            fix="Use --runtime torch, which reads every format of transformers.",
-        )
-    return tensors
+
+    config: Mapping[str, Any]
+    tensors: Mapping[str, CheckpointTensor]
+
+    @classmethod
+    def open(cls, path: Path) -> BaseFolder:
+        """Read the settings and the index of the weights, as transformers writes them.
+
+        Raises:
+            BaseModelError: If it holds no model, a file is damaged, or a dtype is not known.
+        """
+        try:
+            config = json.loads((path / "config.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise BaseModelError(
+                f"{path} is not a folder with a model.", got=str(error), expected="config.json"
+            ) from error
+        files = sorted(path.glob("*.safetensors"))
+        if not files:
+            raise BaseModelError(
+                f"There are no weights in {path}.",
+                expected="model.safetensors",
+                fix="Use --runtime torch, which reads every format of transformers.",
+            )
+        tensors = {name: tensor for file in files for name, tensor in _tensors_of(file)}
+        if config.get("tie_word_embeddings", False):
+            tensors.pop("lm_head.weight", None)
+        return cls(config=config, tensors=tensors)
+
+    def weight_hash(self) -> str:
+        """The hash of the weights, which `icae.model.base.weight_hash` gives of the loaded model."""
+        digest = hashlib.sha256()
+        for name, tensor in sorted(self.tensors.items()):
+            digest.update(f"{name}{tensor.shape}".encode())
+            digest.update(memoryview(tensor.bfloat16_bits()))  # type: ignore[arg-type]
+        return digest.hexdigest()
 
 
 def _tensors_of(path: Path) -> Iterator[tuple[str, CheckpointTensor]]:
@@ -107,56 +132,3 @@ def _entry(path: Path, data: int, name: str, entry: Mapping[str, Any]) -> Checkp
         shape=tuple(entry["shape"]),
         start=data + entry["data_offsets"][0],
     )
-
-
-def checkpoint_hash(tensors: Mapping[str, CheckpointTensor]) -> str:
-    """The weight hash of a checkpoint: that of the model which is loaded from it.
-
-    Args:
-        tensors: Its tensors, without one that is tied to another.
-
-    Returns:
-        What `icae.model.base.weight_hash` gives for the loaded model.
-    """
-    digest = hashlib.sha256()
-    for name, tensor in sorted(tensors.items()):
-        digest.update(f"{name}{tensor.shape}".encode())
-        digest.update(memoryview(tensor.bfloat16_bits()))  # type: ignore[arg-type]
-    return digest.hexdigest()
-
-
-@dataclass(frozen=True, kw_only=True)
-class BaseFolder:
-    """A base model's folder: settings and weights, not yet read.
-
-    Attributes:
-        path: The folder.
-        config: ``config.json``.
-        tensors: Its weights, those tied to another left out.
-    """
-
-    path: Path
-    config: Mapping[str, Any]
-    tensors: Mapping[str, CheckpointTensor]
-
-    @classmethod
-    def open(cls, path: Path) -> BaseFolder:
-        """Read the settings and the index of the weights.
-
-        Raises:
-            BaseModelError: If the folder holds no model.
-        """
-        try:
-            config = json.loads((path / "config.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise BaseModelError(
-                f"{path} is not a folder with a model.", got=str(error), expected="config.json"
-            ) from error
-        tensors = read_checkpoint(path)
-        if config.get("tie_word_embeddings", False):
-            tensors.pop("lm_head.weight", None)
-        return cls(path=path, config=config, tensors=tensors)
-
-    def weight_hash(self) -> str:
-        """The hash of the weights, as `icae.model.base.weight_hash` gives it."""
-        return checkpoint_hash(self.tensors)

@@ -23,21 +23,7 @@ def reconstruct(
     spans: Sequence[int] | None,
     on_progress: Callable[[int, int], None] | None,
 ) -> list[Reconstruction]:
-    """Write spans back out; the decoder sees nothing but the slots of each.
-
-    Args:
-        runtime: Runs the decoder.
-        tokenizer: The base model's tokenizer.
-        memory: A memory made by this model.
-        spans: Indices of the spans, or None for all.
-        on_progress: Called with (spans done, spans in all).
-
-    Returns:
-        One reconstruction for each span, in the order asked for.
-
-    Raises:
-        InputError: If a span index is out of range.
-    """
+    """Write spans back out, all or some; see `icae.decode.reader.Reader.reconstruct`."""
     wanted = list(range(len(memory.spans))) if spans is None else list(spans)
     for i in wanted:
         if not 0 <= i < len(memory.spans):
@@ -50,17 +36,17 @@ def reconstruct(
     coded = []
     for i in dict.fromkeys(wanted):
         if memory.spans[i].kind == "tokens":
-            made[i] = _verbatim(tokenizer, memory, i)
+            ids = tuple(memory.spans[i].verbatim_ids.tolist())
+            made[i] = _written(tokenizer, memory, i, ids, memory.span_source(i), 1.0)
         else:
             coded.append(i)
     for part in runtime.batches([memory.spans[i].tokens for i in coded]):
         chosen = coded[part]
         report(sum(i in made for i in wanted), len(wanted))
-        written = runtime.write_back(
-            [Prefix.of_memory(memory, "ae", spans=slice(i, i + 1)) for i in chosen]
-        )
-        for i, ids in zip(chosen, written, strict=True):
-            made[i] = _from_slots(tokenizer, memory, i, ids, originals)
+        prefixes = [Prefix.of_memory(memory, "ae", spans=slice(i, i + 1)) for i in chosen]
+        for i, ids in zip(chosen, runtime.write_back(prefixes), strict=True):
+            share = _exact_prefix(memory, i, ids, originals)
+            made[i] = _written(tokenizer, memory, i, ids, None, share)
     report(len(wanted), len(wanted))
     return [made[i] for i in wanted]
 
@@ -70,36 +56,33 @@ def decode(tokenizer: Any, token_ids: Sequence[int]) -> str:
     return str(tokenizer.decode(list(token_ids), clean_up_tokenization_spaces=False))
 
 
-def _verbatim(tokenizer: Any, memory: Memory, i: int) -> Reconstruction:
-    """A verbatim span: its source where it was kept, else its token ids as text."""
-    original = memory.span_source(i)
-    ids = tuple(memory.spans[i].verbatim_ids.tolist())
-    text = original
-    if text is None:
-        text = decode(tokenizer, ids)
-    return Reconstruction(span=i, text=text, original=original, token_ids=ids, exact_prefix=1.0)
-
-
-def _from_slots(
+def _written(
     tokenizer: Any,
     memory: Memory,
     i: int,
     ids: tuple[int, ...],
-    originals: dict[int, TokenIds],
+    text: str | None,
+    exact_prefix: float | None,
 ) -> Reconstruction:
-    span, document = memory.spans[i], memory.document_of[i]
-    prefix = None
-    if document in originals:
-        true = originals[document][span.token_start : span.token_end]
-        same = np.asarray(ids) == true
-        prefix = float(np.argmin(same) if not same.all() else len(same)) / len(same)
+    """A span from its token ids, and from its text where that is known."""
     return Reconstruction(
         span=i,
-        text=decode(tokenizer, ids),
+        text=decode(tokenizer, ids) if text is None else text,
         original=memory.span_source(i),
         token_ids=ids,
-        exact_prefix=prefix,
+        exact_prefix=exact_prefix,
     )
+
+
+def _exact_prefix(
+    memory: Memory, i: int, ids: tuple[int, ...], originals: dict[int, TokenIds]
+) -> float | None:
+    """Share of leading tokens of a span that are right, if it is known which are."""
+    span, document = memory.spans[i], memory.document_of[i]
+    if document not in originals:
+        return None
+    same = np.asarray(ids) == originals[document][span.token_start : span.token_end]
+    return float(np.argmin(same) if not same.all() else len(same)) / len(same)
 
 
 def original_ids(tokenizer: Any, memory: Memory) -> dict[int, TokenIds]:
@@ -121,16 +104,9 @@ def joined_text(
 ) -> str:
     """The text of several reconstructed spans, in the order given.
 
-    Neighbouring spans are decoded together: a character may be cut between two of them
-    (bytes of one letter can be several tokens), and neither has it alone.
-
-    Args:
-        memory: The memory they belong to.
-        spans: Reconstructed spans.
-        decode: Turns token ids into text.
-
-    Returns:
-        Neighbouring spans of a document run on; elsewhere a line break comes between.
+    Neighbouring spans of a document are decoded together: a character may be cut between two of
+    them (bytes of one letter can be several tokens), and neither has it alone. Elsewhere a line
+    break comes between.
     """
     runs: list[list[int]] = []
     previous: int | None = None

@@ -11,11 +11,14 @@ H key-value heads, W head width, D hidden size.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
+from torch.nn.utils.rnn import pad_sequence
 from transformers import DynamicCache, PreTrainedModel
 
 from icae.decode.batching import Step
@@ -55,12 +58,9 @@ def read_fronts(
     Returns:
         Keys and values of each row, [1, H, P_i, W].
     """
-    device = embeds[0].device
-    inputs_RPD = torch.nn.utils.rnn.pad_sequence(list(embeds), batch_first=True)
-    places_RP = torch.zeros(inputs_RPD.shape[:2], dtype=torch.long)
-    for row, own in enumerate(positions):
-        places_RP[row, : len(own)] = torch.tensor(own)
-    layers = read(decoder, inputs_RPD, places_RP.to(device))
+    inputs_RPD = pad_sequence(list(embeds), batch_first=True)
+    places_RP = pad_sequence([torch.tensor(own) for own in positions], batch_first=True)
+    layers = read(decoder, inputs_RPD, places_RP.to(inputs_RPD.device))
     return [
         places_of(tuple((k[row : row + 1], v[row : row + 1]) for k, v in layers), 0, len(own))
         for row, own in enumerate(positions)
@@ -209,33 +209,21 @@ def _beside(
     """The rows of two caches in one, the shorter ones padded on the left; and their masks."""
     longest = max(mask_RP.shape[1], other_mask_RP.shape[1])
 
-    def padded(tensor: Tensor, places: int, *, dim: int) -> Tensor:
-        shape = list(tensor.shape)
-        shape[dim] = longest - places
-        return torch.cat([tensor.new_zeros(shape), tensor], dim=dim)
+    def both(own_RHPW: Tensor, other_RHPW: Tensor) -> Tensor:
+        pair = (own_RHPW, other_RHPW)
+        return torch.cat([pad(t_RHPW, (0, 0, longest - t_RHPW.shape[2], 0)) for t_RHPW in pair])
 
-    sides = ((cache, mask_RP), (other, other_mask_RP))
     layers = [
-        tuple(
-            torch.cat([padded(t, t.shape[2], dim=2) for t in pair])
-            for pair in zip(*((keys, values) for keys, values, _ in both), strict=True)
-        )
-        for both in zip(*(own for own, _ in sides), strict=True)
+        (both(keys, other_keys), both(values, other_values))
+        for (keys, values, _), (other_keys, other_values, _) in zip(cache, other, strict=True)
     ]
-    mask = torch.cat([padded(mask, mask.shape[1], dim=1) for _, mask in sides])
-    return DynamicCache(layers), mask
+    masks = [pad(own_RP, (longest - own_RP.shape[1], 0)) for own_RP in (mask_RP, other_mask_RP)]
+    return DynamicCache(layers), torch.cat(masks)
 
 
 def _tails(rows: Sequence[Row]) -> tuple[Tensor, Tensor, Tensor]:
     """Inputs [R, S, D], mask [R, S] and positions [R, S] of the tails, padded on the left."""
-    longest = max(len(row.tail_SD) for row in rows)
-    first = rows[0].tail_SD
-    embeds_RSD = first.new_zeros(len(rows), longest, first.shape[1])
-    mask_RS = torch.zeros(len(rows), longest, dtype=torch.long)
-    places_RS = torch.zeros(len(rows), longest, dtype=torch.long)
-    for i, row in enumerate(rows):
-        start = longest - len(row.tail_SD)
-        embeds_RSD[i, start:] = row.tail_SD
-        mask_RS[i, start:] = 1
-        places_RS[i, start:] = torch.tensor(list(row.positions))
-    return embeds_RSD, mask_RS, places_RS
+    places = [torch.tensor(list(row.positions)) for row in rows]
+    padded = functools.partial(pad_sequence, batch_first=True, padding_side="left")
+    ones = [torch.ones_like(own) for own in places]
+    return padded([row.tail_SD for row in rows]), padded(ones), padded(places)

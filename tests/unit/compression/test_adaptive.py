@@ -255,14 +255,12 @@ def test_refining_a_memory_improves_weak_spans_and_leaves_the_rest(
     memory = engine.compress(TEXT, ratio=2)
     config = RefineConfig(steps=60, target=0.6, kl_weight=0.0)
     weak = weak_spans(memory, 0.6)
-    *_, last = refine_memory(adaptive, engine.tokenizer, memory, config)
+    *_, last = refine_memory(adaptive, memory, config)
     assert last.fidelity > memory.fidelity
     for i, (before, after) in enumerate(zip(memory.spans, last.spans, strict=True)):
         assert (before.payload == after.payload) == (i not in weak)
         assert (after.refine_steps > 0) == (i in weak)
-    assert list(refine_memory(adaptive, engine.tokenizer, last, config)) == [] or weak_spans(
-        last, 0.6
-    )
+    assert list(refine_memory(adaptive, last, config)) == [] or weak_spans(last, 0.6)
 
 
 def test_memory_without_its_text_cannot_be_refined(
@@ -270,4 +268,4 @@ def test_memory_without_its_text_cannot_be_refined(
 ) -> None:
     memory = engine.compress(TEXT).without_source()
     with pytest.raises(InputError, match="keeps its text"):
-        next(refine_memory(adaptive, engine.tokenizer, memory, RefineConfig(target=1.0)))
+        next(refine_memory(adaptive, memory, RefineConfig(target=1.0)))

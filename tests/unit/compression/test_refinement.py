@@ -133,13 +133,14 @@ def test_steps_left_follow_the_pace_of_the_last_losses(
 
 
 def test_teachers_are_asked_for_once_and_only_for_spans_behind_the_probe_with_a_kl_term(
-    model: Any, random_ids: Any
+    model: Any, tokenizer: Any, random_ids: Any
 ) -> None:
     asked: list[int] = []
+    writer = TeacherWriter(decoder=model.decoder, tokenizer=tokenizer, length=2)
 
     def teach(contexts: Any) -> Any:
         asked.append(len(contexts))
-        return [() for _ in contexts]
+        return writer.write(contexts)
 
     hopeless = task(model, random_ids(16), slots=1)
     config = RefineConfig(steps=30, target=1.0, probe=5, learning_rate=0.01)

@@ -10,7 +10,6 @@ import logging
 import os
 import weakref
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal
@@ -134,21 +133,6 @@ class LlamaModel:
         return self.width // int(self.api.llama_model_n_head(self.pointer))
 
 
-@dataclass(frozen=True, kw_only=True)
-class Next:
-    """A token that a sequence reads next.
-
-    Attributes:
-        sequence: The sequence.
-        position: The token's position.
-        token: The token.
-    """
-
-    sequence: int
-    position: int
-    token: int
-
-
 class LlamaContext:
     """A key-value cache of llama.cpp, and reading into it.
 
@@ -209,45 +193,43 @@ class LlamaContext:
         self._free()
 
     def read_embeds(self, embeds_SD: FloatArray, *, start: int, sequence: int) -> int:
-        """Read input embeddings at consecutive positions.
+        """Read input embeddings [S, D], S >= 1, at consecutive positions.
 
         Args:
-            embeds_SD: Decoder inputs [S, D], S >= 1.
+            embeds_SD: Decoder inputs.
             start: Position of the first.
             sequence: The sequence.
 
         Returns:
             The most likely next token.
         """
-        embeds_SD = np.ascontiguousarray(embeds_SD, dtype=np.float32)
-        pointer = ctypes.POINTER(ctypes.c_float)
-        for at in range(0, len(embeds_SD), BATCH):
-            part = embeds_SD[at : at + BATCH]
-            where = np.arange(start + at, start + at + len(part), dtype=np.int32)
-            owners = np.full(len(part), sequence, dtype=np.int32)
-            self._decode(where, owners, wanted=[len(part) - 1], embd=part.ctypes.data_as(pointer))
-        return self._best(len(part) - 1)
+        return self._read("embd", np.ascontiguousarray(embeds_SD, np.float32), start, sequence)
 
     def read_tokens(self, token_ids: TokenIds, *, start: int, sequence: int) -> int:
         """Read tokens at consecutive positions; as `read_embeds`."""
-        for at in range(0, len(token_ids), BATCH):
-            part = np.ascontiguousarray(token_ids[at : at + BATCH], dtype=np.int32)
+        return self._read("token", np.ascontiguousarray(token_ids, np.int32), start, sequence)
+
+    def _read(self, field: str, inputs: NDArray[Any], start: int, sequence: int) -> int:
+        for at in range(0, len(inputs), BATCH):
+            part = inputs[at : at + BATCH]
             where = np.arange(start + at, start + at + len(part), dtype=np.int32)
             owners = np.full(len(part), sequence, dtype=np.int32)
-            self._decode(where, owners, wanted=[len(part) - 1], token=_int32(part))
+            self._decode(where, owners, wanted=[len(part) - 1], **{field: _pointer(part)})
         return self._best(len(part) - 1)
 
-    def step(self, tokens: Sequence[Next]) -> list[int]:
-        """Read one token in each of several sequences.
+    def step(
+        self, sequences: Sequence[int], positions: Sequence[int], tokens: Sequence[int]
+    ) -> list[int]:
+        """Read one token at a position of each of several sequences.
 
         Returns:
             The most likely next token of each.
         """
-        ids = np.array([item.token for item in tokens], dtype=np.int32)
-        where = np.array([item.position for item in tokens], dtype=np.int32)
-        owners = np.array([item.sequence for item in tokens], dtype=np.int32)
-        self._decode(where, owners, wanted=range(len(tokens)), token=_int32(ids))
-        return [self._best(i) for i in range(len(tokens))]
+        ids, where, owners = (
+            np.array(given, dtype=np.int32) for given in (tokens, positions, sequences)
+        )
+        self._decode(where, owners, wanted=range(len(ids)), token=_pointer(ids))
+        return [self._best(i) for i in range(len(ids))]
 
     def logits(self, index: int) -> FloatArray:
         """Logits [V] of a place of the last batch; valid until the next call."""
@@ -270,7 +252,7 @@ class LlamaContext:
     def save(self, sequence: int) -> Bytes:
         """What a sequence has read, as bytes."""
         data = np.empty(int(self.api.llama_state_seq_get_size(self.pointer, sequence)), np.uint8)
-        used = self.api.llama_state_seq_get_data(self.pointer, _uint8(data), len(data), sequence)
+        used = self.api.llama_state_seq_get_data(self.pointer, _pointer(data), len(data), sequence)
         return data[: int(used)]
 
     def load(self, sequence: int, data: Bytes) -> None:
@@ -280,7 +262,7 @@ class LlamaContext:
             InputError: If the bytes are no state of this model.
         """
         self.forget(sequence)
-        if not self.api.llama_state_seq_set_data(self.pointer, _uint8(data), len(data), sequence):
+        if not self.api.llama_state_seq_set_data(self.pointer, _pointer(data), len(data), sequence):
             self.forget(sequence)
             raise InputError("A key-value cache does not fit the decoder.", got="refused bytes")
 
@@ -313,7 +295,14 @@ class LlamaContext:
     def _best(self, index: int) -> int:
         return int(self.logits(index).argmax())
 
-    def _decode(self, where: Any, owners: Any, *, wanted: Sequence[int], **inputs: Any) -> None:
+    def _decode(
+        self,
+        where: NDArray[np.int32],
+        owners: NDArray[np.int32],
+        *,
+        wanted: Sequence[int],
+        **inputs: Any,
+    ) -> None:
         """One pass over a batch, outputs at the places wanted."""
         count = len(where)
         flags = np.zeros(count, dtype=np.int8)
@@ -326,10 +315,10 @@ class LlamaContext:
             pointers[i] = ctypes.cast(address, ctypes.POINTER(ctypes.c_int32))
         batch = self.api.llama_batch(
             n_tokens=count,
-            pos=_int32(where),
-            n_seq_id=_int32(ones),
+            pos=_pointer(where),
+            n_seq_id=_pointer(ones),
             seq_id=ctypes.cast(pointers, ctypes.POINTER(ctypes.POINTER(ctypes.c_int32))),
-            logits=flags.ctypes.data_as(ctypes.POINTER(ctypes.c_int8)),
+            logits=_pointer(flags),
             **inputs,
         )
         code = int(self.api.llama_decode(self.pointer, batch))
@@ -341,9 +330,7 @@ class LlamaContext:
             )
 
 
-def _uint8(data: Bytes) -> Any:
-    return data.ctypes.data_as(ctypes.POINTER(ctypes.c_uint8))
-
-
-def _int32(values: Any) -> Any:
-    return values.ctypes.data_as(ctypes.POINTER(ctypes.c_int32))
+def _pointer(array: NDArray[Any]) -> Any:
+    """A pointer to the numbers of an array, which has to outlive it."""
+    kind: Any = np.ctypeslib.as_ctypes_type(array.dtype)
+    return array.ctypes.data_as(ctypes.POINTER(kind))

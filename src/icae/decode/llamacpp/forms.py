@@ -192,8 +192,7 @@ class KeyValueForm(LlamaForm):
         # What follows the memory is read at the positions from `places` on.
         position_S += places - position_S[places]
         _, front = self._front(prefix.objective, 1)
-        objective = prefix.objective
-        place = functools.partial(self._place, objective=objective, position_S=position_S)
+        place = functools.partial(self._place, objective=prefix.objective, position_S=position_S)
         runs = [placed_run(len(front), lambda start, end: [front[start:end]], place)]
         for part in prefix.parts:
             runs.append(part.read_by(_Part(at=at, position_S=position_S, place=place)))

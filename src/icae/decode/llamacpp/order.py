@@ -49,12 +49,13 @@ class LayerOrder:
     keys: tuple[int, ...]
     values: tuple[int, ...]
 
-    def turn(self, position_P: Positions, order_C: Channels) -> Turn:
-        """What turns keys by positions and puts their channels in an order.
+    def turned(self, keys_PYC: FloatArray, position_P: Positions, order_C: Channels) -> FloatArray:
+        """Keys of some layers turned by positions, their channels in an order, float32 [P, Y, C].
 
         Args:
+            keys_PYC: The keys, as if at position 0.
             position_P: Positions; negative ones turn back.
-            order_C: Channel in torch of each channel of the result.
+            order_C: Channel of the keys of each channel of the result.
         """
         count, within_C = len(self.frequencies), order_C % self.width
         step = 1 if self.interleaved else count
@@ -65,38 +66,13 @@ class LayerOrder:
             [*self.frequencies, 0], dtype=np.float32
         )
         pair_C = np.where(turned_C, pair_C, count)
+        mate_C = np.where(turned_C, order_C + np.where(second_C, -step, step), order_C)
         sign_C = np.where(second_C, np.float32(1), np.float32(-1))
-        return Turn(
-            own_C=order_C,
-            mate_C=np.where(turned_C, order_C + np.where(second_C, -step, step), order_C),
-            cos_PC=np.cos(angle_PF)[:, pair_C],
-            sin_PC=np.sin(angle_PF)[:, pair_C] * sign_C,
-        )
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Turn:
-    """Turns the keys of some places, each channel with its mate.
-
-    Attributes:
-        own_C: Channel that each channel of the result comes from.
-        mate_C: The other channel of its pair.
-        cos_PC: Cosine of the angle of each.
-        sin_PC: Its sine, negative for the first of a pair.
-    """
-
-    own_C: Channels
-    mate_C: Channels
-    cos_PC: FloatArray
-    sin_PC: FloatArray
-
-    def __call__(self, keys_PYC: FloatArray) -> FloatArray:
-        """The keys of some layers turned, float32 [P, Y, C]."""
         keys_PYC = np.ascontiguousarray(keys_PYC)  # which `take` would do, twice
-        turned_PYC = keys_PYC.take(self.own_C, axis=2, mode="clip")
-        mates_PYC = keys_PYC.take(self.mate_C, axis=2, mode="clip")
-        turned_PYC *= self.cos_PC[:, None]
-        mates_PYC *= self.sin_PC[:, None]
+        turned_PYC = keys_PYC.take(order_C, axis=2, mode="clip")
+        mates_PYC = keys_PYC.take(mate_C, axis=2, mode="clip")
+        turned_PYC *= np.cos(angle_PF)[:, pair_C][:, None]
+        mates_PYC *= (np.sin(angle_PF)[:, pair_C] * sign_C)[:, None]
         turned_PYC += mates_PYC
         return turned_PYC
 
@@ -157,8 +133,8 @@ class CacheOrder:
                 fix="Use --dtype float32, or --runtime torch.",
             )
         for kind, layers in self._groups():
-            turn = kind.turn(position_P, np.array(kind.keys))
-            keys_YPC[layers] = rounded(turn(rows_PY2C[:, layers, 0])).swapaxes(0, 1)
+            keys_PYC = kind.turned(rows_PY2C[:, layers, 0], position_P, np.array(kind.keys))
+            keys_YPC[layers] = rounded(keys_PYC).swapaxes(0, 1)
             values_PYC = rows_PY2C[:, layers, 1]
             if kind.values != tuple(range(len(kind.values))):
                 values_PYC = values_PYC.take(kind.values, axis=2)
@@ -169,10 +145,10 @@ class CacheOrder:
         layers, places, channels = keys_YPC.shape
         rows_PY2C = np.empty((places, layers, 2, channels), dtype=np.float32)
         for kind, own in self._groups():
-            turn = kind.turn(-position_P, np.arange(channels))
             keys_PYC = keys_YPC[own].swapaxes(0, 1).astype(np.float32)
             values_PYC = values_YPC[own].swapaxes(0, 1)
-            rows_PY2C[:, own, 0] = turn(keys_PYC.take(np.argsort(kind.keys), axis=2))
+            keys_PYC = keys_PYC.take(np.argsort(kind.keys), axis=2)
+            rows_PY2C[:, own, 0] = kind.turned(keys_PYC, -position_P, np.arange(channels))
             rows_PY2C[:, own, 1] = values_PYC.take(np.argsort(kind.values), axis=2)
         return rows_PY2C.reshape(places, layers, 2, -1, self.kinds[0].width)
 

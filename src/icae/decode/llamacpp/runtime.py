@@ -17,7 +17,7 @@ import numpy as np
 from icae.config import ModelConfig
 from icae.config.types import FloatArray, Objective
 from icae.decode.batching import Step
-from icae.decode.llamacpp.context import LlamaContext, LlamaModel, Next, Sharing
+from icae.decode.llamacpp.context import LlamaContext, LlamaModel, Sharing
 from icae.decode.llamacpp.forms import CacheEntry, KeyValueForm, LlamaForm, Run, SlotForm
 from icae.decode.llamacpp.weights import GgufDtype
 from icae.decode.prefix import Prefix, ReadSoFar, Request
@@ -88,7 +88,7 @@ class LlamaCppRuntime(Runtime):
             yield token
             if position + 1 < inputs + limit:
                 self.last = None  # nothing describes the cache while it is read into
-                (following,) = context.step([Next(sequence=0, position=position, token=token)])
+                (following,) = context.step([0], [position], [token])
                 read.add(token)
                 self.last, token = read, following
 
@@ -188,11 +188,11 @@ class LlamaCppRuntime(Runtime):
             yield Step(rows=tuple(active), tokens=tuple(best[row] for row in active))
             taken += 1
             active = [r for r in active if best[r] not in stop_ids and taken < limits[r]]
-            following = [
-                Next(sequence=r, position=lengths[r] + taken - 1, token=best[r]) for r in active
-            ]
-            for row, token in zip(active, context.step(following) if active else (), strict=True):
-                best[row] = token
+            if active:
+                places = [lengths[row] + taken - 1 for row in active]
+                following = context.step(active, places, [best[row] for row in active])
+                for row, token in zip(active, following, strict=True):
+                    best[row] = token
         for sequence in range(context.sequences):
             context.forget(sequence)
 
