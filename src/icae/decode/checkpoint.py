@@ -98,7 +98,7 @@ class BaseFolder:
         return cls(config=config, tensors=tensors)
 
     def weight_hash(self) -> str:
-        """The hash of the weights, which `icae.model.base.weight_hash` gives of the loaded model."""
+        """The hash of the weights, that of `icae.model.base.weight_hash`."""
         digest = hashlib.sha256()
         for name, tensor in sorted(self.tensors.items()):
             digest.update(f"{name}{tensor.shape}".encode())
