@@ -14,6 +14,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 
 import torch
@@ -212,9 +213,14 @@ def _require_plain(base: str, config: PreTrainedConfig) -> None:
     quantised = getattr(config, "quantization_config", None)
     got = fix = None
     if quantised is not None:
-        method = quantised.get("quant_method") if isinstance(quantised, dict) else quantised
-        got = f"weights quantised by {method}"
-        fix = "Use the weights it was made from, or dequantise it to bfloat16 and save that."
+        known = quantised if isinstance(quantised, dict) else quantised.to_dict()
+        method = str(known.get("quant_method"))
+        if method != "bitsandbytes":
+            got = f"weights quantised by {method}"
+            fix = "Use the weights it was made from, or dequantise it to bfloat16 and save that."
+        elif find_spec("bitsandbytes") is None:
+            got = "weights quantised by bitsandbytes, which is not installed"
+            fix = "pip install bitsandbytes"
     elif config.is_encoder_decoder:
         got, fix = f"{config.model_type}, an encoder and a decoder", "Use a decoder-only model."
     if got is not None:
@@ -289,12 +295,15 @@ def _loading(base: str) -> Iterator[None]:
 
 
 def weight_hash(model: torch.nn.Module) -> str:
-    """SHA-256 over names, shapes and bf16 values of all weights.
+    """SHA-256 over names, shapes and bf16 values of all weights, scales of quantised ones included.
 
     Weights loaded from the same bf16 checkpoint give the same hash in any precision.
     """
     digest = hashlib.sha256()
-    for name, tensor in sorted(model.named_parameters()):
+    weights: dict[str, torch.Tensor] = dict(model.named_parameters())
+    if getattr(model, "is_quantized", False):
+        weights = {k: v for k, v in model.state_dict().items() if isinstance(v, torch.Tensor)}
+    for name, tensor in sorted(weights.items()):
         digest.update(f"{name}{tuple(tensor.shape)}".encode())
         bits = tensor.detach().to("cpu", torch.bfloat16).contiguous().view(torch.int16)
         digest.update(memoryview(bits.numpy()))  # type: ignore[arg-type]

@@ -123,7 +123,7 @@ def test_kinds_without_a_memory_are_refused_in_a_sentence(
 
 
 def test_quantised_and_two_sided_models_are_refused_before_weights_are_read(tmp_path: Path) -> None:
-    for method in ("gptq", "awq", "bitsandbytes", "fp8", "mxfp4"):
+    for method in ("gptq", "awq", "fp8", "mxfp4"):
         config = tiny_config("Llama").to_dict() | {"quantization_config": {"quant_method": method}}
         (tmp_path / "config.json").write_text(json.dumps(config))
         error = refused(tmp_path)
@@ -131,6 +131,16 @@ def test_quantised_and_two_sided_models_are_refused_before_weights_are_read(tmp_
         assert "bfloat16" in str(error.fix)
     transformers.BartConfig(d_model=16).save_pretrained(tmp_path)
     assert "an encoder and a decoder" in str(refused(tmp_path).got)
+
+
+def test_bitsandbytes_is_asked_for_where_it_is_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("icae.model.base.find_spec", lambda name: None)
+    settings = {"quant_method": "bitsandbytes", "load_in_4bit": True}
+    config = tiny_config("Llama").to_dict() | {"quantization_config": settings}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert "pip install bitsandbytes" in str(refused(tmp_path).fix)
 
 
 def test_code_beside_the_weights_never_runs_unasked(
