@@ -154,6 +154,14 @@ def table(*headings: str, right: Collection[str] = ()) -> Table:
     return made
 
 
+def table_with_totals(footers: Mapping[str, str]) -> Table:
+    """An empty table with a line of totals: heading -> its footer, numbers but for the first."""
+    made = Table(box=None, pad_edge=False, show_footer=True)
+    for number, (heading, footer) in enumerate(footers.items()):
+        made.add_column(heading, footer=footer, justify="right" if number else "left")
+    return made
+
+
 class _Rate(ProgressColumn):
     """How much is done in a second."""
 

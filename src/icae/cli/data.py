@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.table import Table
 
 from icae.cli import console
 from icae.cli.command import Outcome, command
@@ -45,12 +44,13 @@ def build(
 
 
 def _show_build(folder: Path, report: BuildReport) -> None:
-    table = Table(box=None, pad_edge=False, show_footer=True)
-    table.add_column("source", footer="all")
-    table.add_column("kept", justify="right", footer=f"{sum(s.kept for s in report.sources):,}")
-    table.add_column("tokens", justify="right", footer=f"{report.tokens:,}")
-    for head in ("share", "wanted", "copies"):
-        table.add_column(head, justify="right")
+    kept = sum(source.kept for source in report.sources)
+    table = console.table_with_totals(
+        {
+            **{"source": "all", "kept": f"{kept:,}", "tokens": f"{report.tokens:,}"},
+            **{"share": "", "wanted": "", "copies": ""},
+        }
+    )
     for source in report.sources:
         table.add_row(
             console.preview(source.name),
@@ -126,9 +126,7 @@ def pack(
 
 
 def _show_pack(folder: Path, shards: ShardSet) -> None:
-    table = Table(box=None, pad_edge=False, show_footer=True)
-    table.add_column("source", footer="all")
-    table.add_column("tokens", justify="right", footer=f"{shards.tokens:,}")
+    table = console.table_with_totals({"source": "all", "tokens": f"{shards.tokens:,}"})
     for source, tokens in sorted(shards.sources.items()):
         table.add_row(console.preview(source), f"{tokens:,}")
     out = console.results()

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from icae.data.triplets.config import TripletConfig
-from icae.data.triplets.records import Context, Reply
+from icae.data.triplets.records import Context, Reply, TripletConfig
 from icae.data.triplets.requests import Failures, Request, answer_requests
 from icae.engine import Engine
 

@@ -5,13 +5,12 @@ from __future__ import annotations
 import os
 import shlex
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
-from rich.table import Table
 
 from icae.cli import console
 from icae.cli.command import Outcome, command
@@ -21,10 +20,10 @@ from icae.errors import InputError
 
 if TYPE_CHECKING:
     from icae.data.shards import TokenizerLike
-    from icae.data.triplets.config import TripletConfig
     from icae.data.triplets.contexts import ContextSample
-    from icae.data.triplets.dataset import TripletSet
-    from icae.data.triplets.requests import Estimate, Price, Writer
+    from icae.data.triplets.dataset import Side, TripletSet
+    from icae.data.triplets.records import Price, TripletConfig
+    from icae.data.triplets.requests import Writer
 
 SELF, NONE = "self", "none"
 _DROPPED = {
@@ -152,26 +151,18 @@ class ServiceOptions:
                 fix=f"export {self.api_key_env}=..., or leave out --api-key-env for a service "
                 "without keys",
             )
+        limits = asdict(self)
+        for own in ("api_key_env", "price", "dry_run"):
+            del limits[own]
         return ServiceWriter(
             ServiceConfig(
-                url=url,
-                model=model,
-                api_key=key or "none",
-                max_tokens=max_tokens,
-                temperature=self.temperature,
-                token_field=self.token_field,
-                asks=self.asks,
-                concurrency=self.concurrency,
-                requests_per_minute=self.requests_per_minute,
-                tokens_per_minute=self.tokens_per_minute,
-                timeout=self.timeout,
-                attempts=self.attempts,
+                url=url, model=model, api_key=key or "none", max_tokens=max_tokens, **limits
             )
         )
 
     def price_of_tokens(self) -> Price | None:
         """The price, if it is known."""
-        from icae.data.triplets.requests import Price
+        from icae.data.triplets.records import Price
 
         if self.price is None:
             return None
@@ -202,6 +193,7 @@ def build(
         output: Training triplets, .jsonl or .parquet; the other files lie beside it.
         model: Model of the service.
     """
+    from icae.data.triplets.contexts import sample_contexts
     from icae.data.triplets.dataset import JOURNAL, beside
     from icae.model import load_tokenizer
 
@@ -217,7 +209,9 @@ def build(
     check_output(output, force=force or service.dry_run or begun)
     price = service.price_of_tokens()
     tokenizer = load_tokenizer(decoder.base or DEFAULT_BASE)
-    sample = _choose(config, tokenizer)
+    with console.status("Reading the corpus and choosing contexts"):
+        sample = sample_contexts(config, tokenizer)
+    _tell_sample(sample, config)
     if llm == SELF:
         from icae.cli.decoder_writer import DecoderWriter
 
@@ -231,7 +225,7 @@ def build(
 def _config(
     corpus: Sequence[str], contexts: ContextOptions, prompts: Sequence[int], tasks: str | None
 ) -> TripletConfig:
-    from icae.data.triplets.config import TripletConfig
+    from icae.data.triplets.records import TripletConfig
 
     shortest, longest = _numbers(contexts.tokens, "-", "--tokens", "64-512")
     specific, general, from_corpus = prompts
@@ -260,11 +254,8 @@ def _numbers(text: str, separator: str, option: str, example: str) -> tuple[floa
     return first, second
 
 
-def _choose(config: TripletConfig, tokenizer: TokenizerLike) -> ContextSample:
-    from icae.data.triplets.contexts import sample_contexts
-
-    with console.status("Reading the corpus and choosing contexts"):
-        sample = sample_contexts(config, tokenizer)
+def _tell_sample(sample: ContextSample, config: TripletConfig) -> None:
+    """Say why there are fewer contexts than asked for; refuse a build without any."""
     if not sample.contexts:
         raise InputError(
             "The corpus has no fitting context.",
@@ -278,7 +269,6 @@ def _choose(config: TripletConfig, tokenizer: TokenizerLike) -> ContextSample:
             f"{sample.documents:,} documents (passages left out: {dropped or 'none'}). For more: a "
             "larger corpus, a higher --per-document, or wider --tokens."
         )
-    return sample
 
 
 def _estimated(
@@ -296,22 +286,17 @@ def _estimated(
     requests = plan_requests(sample.contexts, config, writer)
     replies = read_journal(beside(output, JOURNAL))
     found = estimate(requests, replies, tokenizer, asks=writer.asks if writer else 1)
-    tokens = (found.prompt_tokens, found.completion_tokens)
-    cost = price.of(*tokens) if price else None
-    payload = {"contexts": len(sample.contexts), **asdict(found), "cost": cost}
-    return Outcome(payload=payload, show=lambda: _show_estimate(found, len(requests), cost))
-
-
-def _show_estimate(found: Estimate, requests: int, cost: float | None) -> None:
-    console.print_figures(
-        {
-            "requests": f"{found.requests:,} to send of {requests:,}",
-            "tokens read": f"about {found.prompt_tokens:,}",
-            "tokens written": f"about {found.completion_tokens:,} "
-            + (f"(from {found.from_replies:,} replies)" if found.from_replies else "(a guess)"),
-            "cost": "unknown, see --price" if cost is None else f"about {cost:.2f}",
-        }
-    )
+    known = found["from_replies"]
+    cost = price.of(found["prompt_tokens"], found["completion_tokens"]) if price else None
+    figures = {
+        "requests": f"{found['requests']:,} to send of {len(requests):,}",
+        "tokens read": f"about {found['prompt_tokens']:,}",
+        "tokens written": f"about {found['completion_tokens']:,} "
+        + (f"(from {known:,} replies)" if known else "(a guess)"),
+        "cost": "unknown, see --price" if cost is None else f"about {cost:.2f}",
+    }
+    payload = {"contexts": len(sample.contexts), **found, "cost": cost}
+    return Outcome(payload=payload, show=lambda: console.print_figures(figures))
 
 
 def _carried_out(
@@ -334,13 +319,14 @@ def _carried_out(
         made, sample, config, writer, train=output, price=price, commit=running, command=line
     )
     write_whole(beside(output, DATASHEET), sheet)
-    files = {side: path for side, path in triplet_files(output).items() if made.sides[side]}
+    files = {side: str(path) for side, path in triplet_files(output).items() if made.sides[side]}
+    chosen = len(sample.contexts)
     payload = {
-        "output": {side: str(path) for side, path in files.items()},
+        "output": files,
         "datasheet": str(beside(output, DATASHEET)),
         "triplets": {side: len(rows) for side, rows in made.sides.items()},
         "contexts": made.contexts,
-        "contexts_without_triplet": len(sample.contexts) - sum(made.contexts.values()),
+        "contexts_without_triplet": chosen - sum(made.contexts.values()),
         "passages_left_out": sample.dropped,
         "tasks": made.tasks,
         "rejected": made.reasons,
@@ -348,23 +334,21 @@ def _carried_out(
         "failed": [{"request": one, "reason": why} for one, why in made.failures.items()],
         **made.usage,
     }
-    return Outcome(payload=payload, show=lambda: _show(made, output, len(sample.contexts)))
+    return Outcome(payload=payload, show=lambda: _show(made, output, files, chosen))
 
 
-def _show(made: TripletSet, output: Path, chosen: int) -> None:
-    from icae.data.triplets.dataset import REJECTED, beside, triplet_files
+def _show(made: TripletSet, output: Path, files: Mapping[Side, str], chosen: int) -> None:
+    from icae.data.triplets.dataset import REJECTED, beside
 
-    table = Table(box=None, pad_edge=False, show_footer=True)
-    table.add_column("task", footer="all")
-    for side, rows in made.sides.items():
-        table.add_column(side, justify="right", footer=f"{len(rows):,}")
+    table = console.table_with_totals(
+        {"task": "all", **{side: f"{len(rows):,}" for side, rows in made.sides.items()}}
+    )
     for task, counts in made.tasks.items():
         table.add_row(task, *(f"{counts[side]:,}" for side in made.sides))
     console.results().print(table)
-    for side, path in triplet_files(output).items():
-        if made.sides[side]:
-            told = f"{len(made.sides[side]):,} triplets on {made.contexts[side]:,} contexts"
-            console.results().print(f"{told} in {path}", soft_wrap=True)
+    for side, file in files.items():
+        told = f"{len(made.sides[side]):,} triplets on {made.contexts[side]:,} contexts in {file}"
+        console.results().print(told, soft_wrap=True)
     without = chosen - sum(made.contexts.values())
     if without:
         console.note(

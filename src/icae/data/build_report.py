@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,13 +14,14 @@ import numpy as np
 from icae.config.parsing import to_dict
 from icae.data.build_config import BuildConfig, Identity
 from icae.data.dedup import EXACT, KEPT, NEAR
+from icae.data.frames import fill
 from icae.data.mixture import Plan
 from icae.data.shards import ShardSet
 
 _PACKAGES = ("datasets", "datasketch", "numpy", "pyarrow")
 _COUNTED = ("short", "letters", "repetitive", "contaminated", "few_tokens")
 _DUPLICATES = {"exact": EXACT, "near": NEAR}
-_REASON_HEADS = ("short", "letters", "repetitive", "overlap", "tokens", "exact", "near")
+_AS_READ = ("read", "trimmed", "overlaps", "characters", "characters_cut", "lines_dropped")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,7 +129,6 @@ def _source_report(config: BuildConfig, plan: Plan, number: int, total: int) -> 
     train_tokens = int((plan.copies * plan.tokens)[mine].sum())
     share = source.weight / sum(one.weight for one in config.sources)
     missing = round(share * config.tokens) - plan.wanted[number] if config.tokens else 0
-    as_read = ("read", "trimmed", "overlaps", "characters", "characters_cut", "lines_dropped")
     return SourceReport(
         name=source.name,
         dropped=dropped,
@@ -141,7 +142,7 @@ def _source_report(config: BuildConfig, plan: Plan, number: int, total: int) -> 
         share_reached=train_tokens / total,
         copies=train_tokens / int(plan.tokens[kept & ~held].sum()),
         missing_tokens=max(0, missing),
-        **{name: counts[name] for name in as_read},
+        **{name: counts[name] for name in _AS_READ},
     )
 
 
@@ -154,66 +155,5 @@ def _version(package: str) -> str:
 
 def markdown(report: BuildReport) -> str:
     """The report for people, as Markdown."""
-    stages = ", ".join(f"{name} {seconds:.0f}" for name, seconds in report.seconds.items())
-    sections = [
-        "# Data build",
-        report.config["description"].strip(),
-        f"{report.tokens:,} training tokens in {report.documents:,} documents, "
-        f"{report.validation_tokens:,} validation tokens in {report.validation_documents:,}. "
-        f"Tokenizer of {report.config['base']}, seed {report.config['seed']}, "
-        f"configuration {report.identity.config_sha256[:12]}; "
-        f"{sum(report.seconds.values()):.0f} s ({stages}).",
-        "## Mixture",
-        markdown_table(
-            ("source", "kept tokens", "validation", "train tokens", "wanted", "reached", "copies"),
-            map(_mixture_row, report.sources),
-        ),
-        *(
-            f"**{source.name} is too small**: {source.missing_tokens:,} tokens are missing for "
-            "its share of the budget. Allow more copies (`repeat`), or ask for fewer tokens."
-            for source in report.sources
-            if source.missing_tokens
-        ),
-        "## Documents",
-        "In order: read; dropped as too short, hardly letters, repetitive, overlapping with an "
-        "evaluation set, of too few tokens, exact and near duplicates; kept.",
-        markdown_table(
-            ("source", "read", *_REASON_HEADS, "kept"),
-            map(_document_row, report.sources),
-        ),
-        f"## Overlap with evaluation sets ({report.evaluation_ngrams:,} n-grams)",
-        markdown_table(
-            ("source", "passages", "documents dropped", "documents trimmed", "characters cut"),
-            map(_overlap_row, report.sources),
-        ),
-        "## Inputs",
-        markdown_table(
-            ("for", "file", "sha256"),
-            [(one.role, one.path, one.sha256 or "-") for one in report.identity.inputs],
-        ),
-    ]
-    return "\n\n".join(filter(None, sections)) + "\n"
-
-
-def markdown_table(head: Sequence[str], rows: Iterable[Sequence[str | int]]) -> str:
-    """A Markdown table of plain cells; numbers are grouped by thousands."""
-    cells = [[one if isinstance(one, str) else f"{one:,}" for one in row] for row in rows]
-    lines = [head, ["---"] * len(head), *cells]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
-
-
-def _mixture_row(source: SourceReport) -> tuple[str | int, ...]:
-    shares = (f"{100 * share:.2f} %" for share in (source.share_wanted, source.share_reached))
-    tokens = (source.kept_tokens, source.validation_tokens, source.train_tokens)
-    return (source.name, *tokens, *shares, f"{source.copies:.2f}")
-
-
-def _document_row(source: SourceReport) -> tuple[str | int, ...]:
-    dropped = (source.dropped.get(reason, 0) for reason in (*_COUNTED, *_DUPLICATES))
-    return (source.name, source.read, *dropped, source.kept)
-
-
-def _overlap_row(source: SourceReport) -> tuple[str | int, ...]:
-    dropped = source.dropped.get("contaminated", 0)
-    cut = f"{source.characters_cut:,} of {source.characters:,}"
-    return (source.name, source.overlaps, dropped, source.trimmed, cut)
+    inputs = [(one.role, one.path, one.sha256 or "-") for one in report.identity.inputs]
+    return fill(Path(__file__).with_name("report.md.jinja"), report=report, inputs=inputs)

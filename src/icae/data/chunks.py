@@ -17,7 +17,8 @@ import shutil
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -105,36 +106,42 @@ def write_chunks(documents: Iterator[CorpusDocument], prefix: Path, tools: Tools
         InputError: If a document cannot be read.
     """
     done = read_chunks(prefix)
-    if done and done[-1].last:
-        return
-    seen = sum(chunk.counts["read"] for chunk in done)
-    for _ in range(seen):
-        next(documents, None)
+    seen, number = sum(chunk.counts["read"] for chunk in done), len(done)
+    last = bool(done) and done[-1].last
     most = tools.config.chunk_characters
-    groups = batched(documents, most=_BATCH_DOCUMENTS, characters=min(most, _BATCH_CHARACTERS))
-    number, group = len(done), next(groups, None)
-    while True:
+    groups = batched(
+        islice(documents, seen, None),
+        most=_BATCH_DOCUMENTS,
+        characters=min(most, _BATCH_CHARACTERS),
+    )
+    while not last:
         start = time.perf_counter()
         folder = _chunk_folder(prefix, number)
         partial = folder.with_name(f".{folder.name}.partial")
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
-        rows = _Rows(tools)
+        rows = _Rows()
         with (partial / "tokens.bin").open("wb") as tokens:
-            while group is not None and rows.counts["characters"] < most:
-                for ids in rows.add(group):
-                    tokens.write(ids.tobytes())
+            for group in groups:
+                tokens.writelines(ids.tobytes() for ids in rows.add(group, tools))
                 yield seen + rows.counts["read"]
-                group = next(groups, None)
-        rows.save(partial / "documents.npz")
-        about = {"counts": rows.counts, "last": group is None}
-        about["seconds"] = time.perf_counter() - start
+                if rows.counts["characters"] >= most:
+                    break
+            else:
+                last = True
+        np.savez(
+            partial / "documents.npz",
+            keys=np.array(rows.keys, dtype=np.uint64).reshape(-1, 2),
+            signatures=np.array(rows.signatures, dtype=np.uint32).reshape(
+                -1, tools.config.dedup.permutations
+            ),
+            parts=np.array(rows.parts, dtype=np.int64),
+            lengths=np.array(rows.lengths, dtype=np.int64),
+        )
+        about = {"counts": rows.counts, "last": last, "seconds": time.perf_counter() - start}
         (partial / "chunk.json").write_text(json.dumps(about), encoding="utf-8")
         partial.rename(folder)
-        if group is None:
-            return
-        seen += rows.counts["read"]
-        number += 1
+        seen, number = seen + rows.counts["read"], number + 1
 
 
 def read_chunks(prefix: Path) -> list[Chunk]:
@@ -146,21 +153,19 @@ def read_chunks(prefix: Path) -> list[Chunk]:
     return chunks
 
 
+@dataclass(frozen=True, kw_only=True)
 class _Rows:
     """The rows of a chunk as they come; texts are forgotten once they are tokens."""
 
-    def __init__(self, tools: Tools) -> None:
-        self.counts: Counter[str] = Counter()
-        self._tools = tools
-        self._keys: list[Hashes] = []
-        self._signatures: list[Signatures] = []
-        self._parts: list[int] = []
-        self._lengths: list[int] = []
+    counts: Counter[str] = field(default_factory=Counter)
+    keys: list[Hashes] = field(default_factory=list)
+    signatures: list[Signatures] = field(default_factory=list)
+    parts: list[int] = field(default_factory=list)
+    lengths: list[int] = field(default_factory=list)
 
-    def add(self, group: Sequence[CorpusDocument]) -> Iterator[NDArray[Any]]:
+    def add(self, group: Sequence[CorpusDocument], tools: Tools) -> Iterator[NDArray[Any]]:
         """Take some documents; yields the token ids of the parts that stay."""
-        tools = self._tools
-        checked = [(words, parts) for document in group for words, parts in self._check(document)]
+        checked = [found for one in group if (found := self._check(one.text, tools))]
         ids = iter(tokenize(tools.tokenizer, [part for _, parts in checked for part in parts]))
         for words, parts in checked:
             encoded = [next(ids) for _ in parts]
@@ -168,39 +173,28 @@ class _Rows:
             if not long:
                 self.counts["few_tokens"] += 1
                 continue
-            self._keys.append(text_key(words))
-            self._signatures.append(tools.sketcher(words))
-            self._parts.append(len(long))
-            self._lengths.extend(map(len, long))
+            self.keys.append(text_key(words))
+            self.signatures.append(tools.sketcher(words))
+            self.parts.append(len(long))
+            self.lengths.extend(map(len, long))
             yield from (np.array(one, dtype=tools.token_dtype) for one in long)
 
-    def _check(self, document: CorpusDocument) -> Iterator[tuple[Hashes, tuple[str, ...]]]:
-        """Word hashes and parts of a document that passes every check; else nothing."""
-        config = self._tools.config
-        self.counts.update(read=1, characters=len(document.text))
-        cleaned = clean(document.text, config.cleaning)
+    def _check(self, text: str, tools: Tools) -> tuple[Hashes, tuple[str, ...]] | None:
+        """Word hashes and parts of a document that passes every check, else None."""
+        self.counts.update(read=1, characters=len(text))
+        cleaned = clean(text, tools.config.cleaning)
         self.counts["lines_dropped"] += cleaned.lines_dropped
         if cleaned.text is None:
             self.counts[str(cleaned.reason)] += 1
-            return
+            return None
         words = hash_words(cleaned.text)
-        left = decontaminate(cleaned.text, words, self._tools.index, config.contamination)
+        left = decontaminate(cleaned.text, words, tools.index, tools.config.contamination)
         self.counts.update(overlaps=left.overlaps, characters_cut=left.characters_removed)
         if not left.parts:
             self.counts["contaminated"] += 1
-            return
+            return None
         self.counts["trimmed"] += left.overlaps > 0
-        yield words, left.parts
-
-    def save(self, path: Path) -> None:
-        permutations = self._tools.config.dedup.permutations
-        np.savez(
-            path,
-            keys=np.array(self._keys, dtype=np.uint64).reshape(-1, 2),
-            signatures=np.array(self._signatures, dtype=np.uint32).reshape(-1, permutations),
-            parts=np.array(self._parts, dtype=np.int64),
-            lengths=np.array(self._lengths, dtype=np.int64),
-        )
+        return words, left.parts
 
 
 def _chunk_folder(prefix: Path, number: int) -> Path:

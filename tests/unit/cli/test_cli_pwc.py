@@ -7,8 +7,7 @@ from dataclasses import replace
 import pytest
 
 from icae.cli.decoder_writer import DecoderWriter
-from icae.data.triplets.config import TripletConfig
-from icae.data.triplets.records import Context, Reply
+from icae.data.triplets.records import Context, Reply, TripletConfig
 from llm_stub import Act, llm_stub
 
 

@@ -13,8 +13,8 @@ import heapq
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from operator import attrgetter
+from dataclasses import dataclass, replace
+from operator import itemgetter
 
 import numpy as np
 
@@ -23,8 +23,7 @@ from icae.data.contamination import ContaminationConfig, NgramIndex, evaluation_
 from icae.data.corpus import CorpusDocument, read_corpus
 from icae.data.dedup import EXACT, KEPT, DedupConfig, Sketcher, find_duplicates
 from icae.data.shards import TokenizerLike, tokenize
-from icae.data.triplets.config import TripletConfig
-from icae.data.triplets.records import Context
+from icae.data.triplets.records import Context, TripletConfig
 from icae.data.triplets.sentences import sentences
 from icae.data.words import hash_words, text_key
 
@@ -57,19 +56,6 @@ class ContextSample:
     dropped: Mapping[str, int]
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Window:
-    """A piece of a document in which a context begins; those of lowest priority are taken."""
-
-    priority: int
-    document: str
-    text: str
-    source: str
-    title: str | None
-    opening: bool
-    target: float
-
-
 def sample_contexts(config: TripletConfig, tokenizer: TokenizerLike) -> ContextSample:
     """Read the corpus, cut and choose contexts.
 
@@ -80,36 +66,47 @@ def sample_contexts(config: TripletConfig, tokenizer: TokenizerLike) -> ContextS
         MissingDependencyError: If datasketch is not installed.
     """
     against = NgramIndex(evaluation_texts(config.against), n=NGRAM_WORDS)
-    counts: Counter[str] = Counter()
-    windows = (
-        window
-        for document in read_corpus(config.corpus)
-        for window in _windows(document, config, counts)
-    )
+    counts: Counter[str] = Counter(documents=0)
+
+    def windows() -> Iterator[tuple[int, float, Context]]:
+        for document in read_corpus(config.corpus):
+            counts["documents"] += 1
+            yield from _windows(document, config)
+
     found: list[Context] = []
-    for window in heapq.nsmallest(
-        _POOL * config.contexts + 64, windows, key=attrgetter("priority")
-    ):
-        outcome = _cut(window, tokenizer, config)
-        if isinstance(outcome, str):
-            counts[outcome] += 1
-        elif len(against.find(hash_words(outcome.text))):
+    most = _POOL * config.contexts + 64
+    for _, share, window in heapq.nsmallest(most, windows(), key=itemgetter(0)):
+        target = round(config.min_tokens + share * (config.max_tokens - config.min_tokens))
+        context = _cut(window, tokenizer, config, target=target)
+        if isinstance(context, str):
+            counts[context] += 1
+        elif len(against.find(hash_words(context.text))):
             counts["contaminated"] += 1
         else:
-            found.append(outcome)
-    unique = _without_duplicates(found, seed=config.seed, dropped=counts)
+            found.append(context)
+    words = [hash_words(context.text) for context in found]
+    sketch = Sketcher(_DEDUP, seed=config.seed)
+    verdicts = find_duplicates(
+        np.array([text_key(one) for one in words], dtype=np.uint64).reshape(-1, 2),
+        np.array([sketch(one) for one in words], dtype=np.uint32).reshape(-1, _DEDUP.permutations),
+        _DEDUP,
+    )
+    for verdict in verdicts[verdicts != KEPT]:
+        counts["exact" if verdict == EXACT else "near"] += 1
+    kept = [found[i] for i in np.flatnonzero(verdicts == KEPT)]
     return ContextSample(
-        contexts=tuple(unique[: config.contexts]),
-        documents=counts.pop("read", 0),
-        dropped=dict(counts),
+        contexts=tuple(kept[: config.contexts]), documents=counts.pop("documents"), dropped=counts
     )
 
 
 def _windows(
-    document: CorpusDocument, config: TripletConfig, counts: Counter[str]
-) -> Iterator[_Window]:
-    """Windows of a document, in disjoint sections of it."""
-    counts["read"] += 1
+    document: CorpusDocument, config: TripletConfig
+) -> Iterator[tuple[int, float, Context]]:
+    """Pieces of a document, in disjoint sections of it, in which a context begins.
+
+    Of each its priority (those of lowest priority are taken), where between the shortest and
+    the longest context it is to end, 0..1, and the piece as a context that is still to be cut.
+    """
     text = document.text
     size = config.max_tokens * _CHARACTERS_PER_TOKEN
     sections = max(1, min(config.per_document, len(text) // (4 * size)))
@@ -127,18 +124,21 @@ def _windows(
         elif start:
             paragraph = text.find("\n\n", start)
             start = len(text) if paragraph < 0 else paragraph + 2
-        yield _Window(
-            priority=priority,
+        window = Context(
+            id="",
             document=digest.hex(),
             text=text[start : start + 3 * size],
+            tokens=0,
             source=document.source,
             title=document.title,
             opening=text[:start].strip() == "",
-            target=length / 2**64,
         )
+        yield priority, length / 2**64, window
 
 
-def _cut(window: _Window, tokenizer: TokenizerLike, config: TripletConfig) -> Context | str:
+def _cut(
+    window: Context, tokenizer: TokenizerLike, config: TripletConfig, *, target: int
+) -> Context | str:
     """The context that begins with a window, or the reason why there is none."""
     cleaned = clean(window.text, _CLEANING)
     if cleaned.text is None:
@@ -149,22 +149,12 @@ def _cut(window: _Window, tokenizer: TokenizerLike, config: TripletConfig) -> Co
         if blocks[0] != window.title:
             heading = blocks[0].lstrip("# ").strip()
         blocks = blocks[1:]
-    target = config.min_tokens + window.target * (config.max_tokens - config.min_tokens)
-    body, rest = _take(blocks, tokenizer, target=round(target), most=config.max_tokens)
+    body, rest = _take(blocks, tokenizer, target=target, most=config.max_tokens)
     tokens = _lengths(tokenizer, [body])[0] if body else 0
     if not config.min_tokens <= tokens <= config.max_tokens:
         return "few_tokens"
-    return Context(
-        id=text_key(hash_words(body)).astype(">u8").tobytes().hex(),
-        document=window.document,
-        text=body,
-        tokens=tokens,
-        source=window.source,
-        title=window.title,
-        opening=window.opening,
-        heading=heading,
-        following=rest,
-    )
+    name = text_key(hash_words(body)).astype(">u8").tobytes().hex()
+    return replace(window, id=name, text=body, tokens=tokens, heading=heading, following=rest)
 
 
 def _take(
@@ -173,7 +163,7 @@ def _take(
     """Paragraphs up to a number of tokens, and what follows them in the section."""
     taken: list[str] = []
     size = 0
-    for index, (block, length) in enumerate(zip(blocks, _lengths(tokenizer, blocks), strict=True)):
+    for block, length in zip(blocks, _lengths(tokenizer, blocks), strict=True):
         if taken and (_is_heading(block) or size >= target):
             return "\n\n".join(taken), None if _is_heading(block) else block
         if size + length + 2 > most or (size + length > target and length > target):
@@ -183,7 +173,7 @@ def _take(
             if not taken and length <= most:
                 return block, None
             following = None if _is_heading(block) else block
-            return "\n\n".join(taken), following if taken or index else None
+            return "\n\n".join(taken), following if taken else None
         taken.append(block)
         size += length + 2
     return "\n\n".join(taken), None
@@ -210,25 +200,3 @@ def _is_heading(block: str) -> bool:
 
 def _lengths(tokenizer: TokenizerLike, texts: Sequence[str]) -> list[int]:
     return [len(ids) for ids in tokenize(tokenizer, texts)]
-
-
-def _without_duplicates(
-    contexts: Sequence[Context], *, seed: int, dropped: Counter[str]
-) -> list[Context]:
-    """Of texts that are near duplicates, the first."""
-    if not contexts:
-        return []
-    sketch = Sketcher(_DEDUP, seed=seed)
-    words = [hash_words(context.text) for context in contexts]
-    verdicts = find_duplicates(
-        np.array([text_key(one) for one in words]),
-        np.array([sketch(one) for one in words]),
-        _DEDUP,
-    )
-    kept = []
-    for context, verdict in zip(contexts, verdicts, strict=True):
-        if verdict == KEPT:
-            kept.append(context)
-        else:
-            dropped["exact" if verdict == EXACT else "near"] += 1
-    return kept

@@ -8,20 +8,19 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
 from icae.data.rows import table_bytes, write_whole
-from icae.data.triplets.config import TripletConfig
-from icae.data.triplets.journal import open_journal
+from icae.data.triplets.answers import word_overlap
+from icae.data.triplets.journal import Replies, open_journal
 from icae.data.triplets.prompts import prompt_book
-from icae.data.triplets.quality import word_overlap
-from icae.data.triplets.records import Context, Pair
-from icae.data.triplets.requests import Failures, Replies, Request, Writer, ask_all
+from icae.data.triplets.records import Context, Pair, TripletConfig
+from icae.data.triplets.requests import Failures, Request, Writer, ask_all
 from icae.data.triplets.self_supervised import corpus_pairs
 from icae.data.words import Hashes, hash_words, uniform
 from icae.errors import InputError
@@ -36,9 +35,6 @@ SAME_PROMPT = 0.8
 
 REJECTED, JOURNAL, DATASHEET = ".rejected.jsonl", ".journal.jsonl", ".datasheet.md"
 """Endings of the files that lie beside the training triplets."""
-
-_DATASET = "pwc"
-_FROM_CORPUS = "corpus"
 
 
 def beside(train: Path, ending: str) -> Path:
@@ -67,8 +63,7 @@ class TripletSet:
 
     Attributes:
         sides: Side -> its triplets, in the order of the contexts.
-        rejected: What was written and is not used: flaw, context (its id), task, prompt, answer.
-        contexts: Side -> contexts with at least one triplet.
+        rejected: What was written and is not used: reason, context (its id), task, prompt, answer.
         unanswered: Requests without a reply that can be used.
         failures: Requests that got no reply in this run, and why.
         usage: Replies and the tokens that they took, rejected ones and earlier runs included.
@@ -76,10 +71,14 @@ class TripletSet:
 
     sides: Mapping[Side, Sequence[Row]]
     rejected: Sequence[Row]
-    contexts: Mapping[Side, int]
     unanswered: int
     failures: Failures
     usage: Mapping[str, int]
+
+    @property
+    def contexts(self) -> dict[Side, int]:
+        """Side -> contexts with at least one triplet."""
+        return {side: len({row["context"] for row in rows}) for side, rows in self.sides.items()}
 
     @property
     def tasks(self) -> dict[str, dict[Side, int]]:
@@ -154,34 +153,34 @@ def _put_together(
     model: str,
     failures: Failures,
 ) -> TripletSet:
-    """Read the replies; of several to one request the first with a usable pair counts."""
+    """The triplets of all replies and of the corpus, and what is rejected."""
     written: dict[str, list[Pair]] = {context.id: [] for context in contexts}
     unanswered = 0
     for request in requests:
-        pairs = list(_read_until_usable(request, replies))
+        pairs = request.pairs(replies)
         unanswered += all(pair.flaw for pair in pairs)
         written[request.context.id] += pairs
+    made_by = dict.fromkeys([task.name for task in prompt_book().corpus], "corpus")
     sides: dict[Side, list[Row]] = {"train": [], "test": []}
-    counts: dict[Side, int] = {"train": 0, "test": 0}
     rejected: list[Row] = []
     for context in contexts:
+        side = side_of(context, test_share=config.test_share, seed=config.seed)
+        number = 0
         written[context.id] += corpus_pairs(
             context, count=config.from_corpus, seed=config.seed, tasks=config.corpus_tasks
         )
-        pairs = list(without_repeats(written[context.id]))
-        side = side_of(context, test_share=config.test_share, seed=config.seed)
-        rows = _rows(context, [pair for pair in pairs if not pair.flaw], model=model)
-        sides[side] += rows
-        counts[side] += bool(rows)
-        for pair in pairs:
-            about = asdict(pair)
-            if flaw := about.pop("flaw"):
-                rejected.append({"reason": flaw, "context": context.id, **about})
+        for pair in without_repeats(written[context.id]):
+            if pair.flaw:
+                about = {"task": pair.task, "prompt": pair.prompt, "answer": pair.answer}
+                rejected.append({"reason": pair.flaw, "context": context.id, **about})
+                continue
+            writer = made_by.get(pair.task, model)
+            sides[side].append(_row(context, pair, number=number, model=writer))
+            number += 1
     used = [reply for request in requests for reply in replies.get(request.id, ())]
     return TripletSet(
         sides=sides,
         rejected=rejected,
-        contexts=counts,
         unanswered=unanswered,
         failures=failures,
         usage={
@@ -192,31 +191,39 @@ def _put_together(
     )
 
 
-def _read_until_usable(request: Request, replies: Replies) -> Iterator[Pair]:
-    for reply in replies.get(request.id, ()):
-        pairs = list(request.read(reply))
-        yield from pairs
-        if any(pair.flaw is None for pair in pairs):
-            return
+def _row(context: Context, pair: Pair, *, number: int, model: str) -> Row:
+    return {
+        "context": context.text,
+        "prompt": pair.prompt,
+        "answer": pair.answer,
+        "dataset": "pwc",
+        "id": f"{context.id}-{number}",
+        "task": pair.task,
+        "source": context.source,
+        "title": context.title or "",
+        "model": model,
+    }
 
 
-def without_repeats(pairs: Iterable[Pair]) -> Iterator[Pair]:
+def without_repeats(pairs: Iterable[Pair]) -> list[Pair]:
     """Mark pairs of one context whose prompt was asked before: of such the first is kept.
 
     The flaw is ``exact`` for a prompt in the same words (case and punctuation do not count),
     ``near`` for one that shares `SAME_PROMPT` of its words with another.
     """
     known: list[Hashes] = []
+    marked = []
     for pair in pairs:
+        words = hash_words(pair.prompt)
         if pair.flaw is None:
-            words = hash_words(pair.prompt)
             if any(np.array_equal(words, other) for other in known):
                 pair = replace(pair, flaw="exact")
             elif any(word_overlap(words, other) >= SAME_PROMPT for other in known):
                 pair = replace(pair, flaw="near")
             else:
                 known.append(words)
-        yield pair
+        marked.append(pair)
+    return marked
 
 
 def side_of(context: Context, *, test_share: float, seed: int) -> Side:
@@ -224,24 +231,6 @@ def side_of(context: Context, *, test_share: float, seed: int) -> Side:
     key = np.frombuffer(bytes.fromhex(context.document), dtype="<u8").astype(np.uint64)
     number = uniform(key[None], seed=seed, purpose="pwc-test")[0]
     return "test" if number < test_share else "train"
-
-
-def _rows(context: Context, pairs: Iterable[Pair], *, model: str) -> list[Row]:
-    self_supervised = {task.name for task in prompt_book().corpus}
-    return [
-        {
-            "context": context.text,
-            "prompt": pair.prompt,
-            "answer": pair.answer,
-            "dataset": _DATASET,
-            "id": f"{context.id}-{number}",
-            "task": pair.task,
-            "source": context.source,
-            "title": context.title or "",
-            "model": _FROM_CORPUS if pair.task in self_supervised else model,
-        }
-        for number, pair in enumerate(pairs)
-    ]
 
 
 def _json_lines(rows: Sequence[Mapping[str, Any]]) -> bytes:

@@ -11,7 +11,7 @@ import json
 import logging
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -25,25 +25,37 @@ from icae.errors import ConfigError, InputError
 
 logger = logging.getLogger(__name__)
 
+Replies = Mapping[str, Sequence[Reply]]
+"""Request id -> its replies, in the order in which they came."""
+
 _HEADER = b'{"format": "icae-pwc-journal", "version": 1}\n'
 
 
 class Journal:
     """An open journal; see `open_journal`."""
 
-    def __init__(self, stream: BinaryIO, replies: dict[str, list[Reply]]) -> None:
-        self.replies = replies
+    def __init__(self, stream: BinaryIO, path: Path) -> None:
+        stream.seek(0)
+        data = stream.read()
+        self.replies, whole = _parse(data, path)
+        if whole < len(data):
+            logger.warning("%s: the last line was cut off by a stop and is dropped", path)
+            stream.truncate(whole)
         self._stream = stream
         self._lock = threading.Lock()
+        if not whole:
+            self._write(_HEADER)
 
     def append(self, reply: Reply) -> None:
         """Write a reply; it is on disk when this returns. Threads may call it at once."""
-        line = json.dumps(asdict(reply), ensure_ascii=True).encode("ascii") + b"\n"
         with self._lock:
-            self._stream.write(line)
-            self._stream.flush()
-            os.fsync(self._stream.fileno())
+            self._write(json.dumps(asdict(reply), ensure_ascii=True).encode("ascii") + b"\n")
             self.replies.setdefault(reply.request, []).append(reply)
+
+    def _write(self, line: bytes) -> None:
+        self._stream.write(line)
+        self._stream.flush()
+        os.fsync(self._stream.fileno())
 
 
 @contextmanager
@@ -57,7 +69,7 @@ def open_journal(path: Path) -> Iterator[Journal]:
     lock = filelock.FileLock(path.with_name(f".{path.name}.lock"), timeout=0)
     try:
         with lock, path.open("a+b") as stream:
-            yield Journal(stream, _recover(stream, path))
+            yield Journal(stream, path)
     except filelock.Timeout as error:
         raise InputError(
             "The journal is in use.",
@@ -70,30 +82,13 @@ def open_journal(path: Path) -> Iterator[Journal]:
         ) from error
 
 
-def read_journal(path: Path) -> dict[str, list[Reply]]:
+def read_journal(path: Path) -> Replies:
     """Read the replies of a journal without changing or locking it; none if it is missing.
 
     Raises:
         InputError: If it is no journal, or damaged before its last line.
     """
-    if not path.exists():
-        return {}
-    return _parse(path.read_bytes(), path)[0]
-
-
-def _recover(stream: BinaryIO, path: Path) -> dict[str, list[Reply]]:
-    """Read an open journal, take off a cut last line, and sign a new one."""
-    stream.seek(0)
-    data = stream.read()
-    replies, whole = _parse(data, path)
-    if whole < len(data):
-        logger.warning("%s: the last line was cut off by a stop and is dropped", path)
-        stream.truncate(whole)
-    if not whole:
-        stream.write(_HEADER)
-    stream.flush()
-    os.fsync(stream.fileno())
-    return replies
+    return _parse(path.read_bytes() if path.exists() else b"", path)[0]
 
 
 def _parse(data: bytes, path: Path) -> tuple[dict[str, list[Reply]], int]:

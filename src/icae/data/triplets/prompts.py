@@ -1,45 +1,35 @@
-"""What is asked about a context: the tasks of ``prompts.yaml``, and the messages of a chat."""
+"""The tasks of ``prompts.yaml``: what is asked about a text, and what answers must be like."""
 
 from __future__ import annotations
 
 import functools
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
 from icae.config.parsing import from_dict, read_yaml
-from icae.data.triplets.quality import AnswerRules
-from icae.data.triplets.records import Context
 
-Message = Mapping[str, str]
-"""One message of a chat: ``role`` and ``content``."""
 
-PROPER = r"[A-Z][\w-]*[a-z]\b(?:(?: (?:of|the|de|van|von|du|da|la|le))* [A-Z][\w-]*[a-z]\b){0,4}"
-"""A name of up to five words."""
-# Behind a word in lower case, so that no sentence starts with it and no part of it is left out.
-NAME = rf"\b[a-z][\w’'-]*[,;]? ({PROPER})(?! [A-Z])"
-"""A name inside a sentence, as group 1."""
+@dataclass(frozen=True, kw_only=True)
+class AnswerRules:
+    """What an answer to a task must be like.
 
-_SYSTEM = (
-    "You write training data for a model that answers prompts about a text. "
-    "You reply with JSON only, without any comment."
-)
-_SPECIFIC_ORDER = """\
-Make up {count} prompts about this very text, each with its answer. Together they should test \
-how well a reader has understood and remembers the text: its topic, genre, structure, style and \
-attitude, and above all its details, such as names, numbers, dates, places, causes and \
-sequences. Write the first {instructions} as instructions and the other {questions} as questions. \
-Each must be answerable from the text alone, and no two may ask for the same thing. Answer \
-completely and correctly, briefly where a few words suffice."""
-_GENERAL_ORDER = """\
-Also answer each of these numbered prompts about the text:
-{prompts}"""
-_SHAPE = """\
-Reply with one JSON object of this shape, and nothing else:
-{shape}"""
+    Attributes:
+        min_words: Fewest words.
+        max_words: Most words.
+        most_copied: Largest share of its words that stand in runs copied from the text, 0..1.
+        most_foreign: Largest share of its names and numbers that the text lacks, 0..1.
+        ending: ``sentence``: it must end like one.
+    """
+
+    min_words: int = 1
+    max_words: int = 400
+    most_copied: float = 1.0
+    most_foreign: float = 1.0
+    ending: Literal["sentence", "anywhere"] = "anywhere"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,6 +72,8 @@ class PromptBook:
 
     Attributes:
         version: Raised with every change of a wording.
+        service: What a service is sent: ``system``, and the orders ``specific``, ``general``
+            and ``shape``.
         general: Tasks that fit any text, for a service.
         decoder: The same for a small decoder.
         about: The task about a name in the text.
@@ -89,6 +81,7 @@ class PromptBook:
     """
 
     version: int
+    service: Mapping[str, str]
     general: tuple[Task, ...]
     decoder: tuple[Task, ...]
     about: Task
@@ -100,46 +93,3 @@ def prompt_book() -> PromptBook:
     """The tasks that the package comes with."""
     path = Path(__file__).with_name("prompts.yaml")
     return from_dict(PromptBook, read_yaml(path), where=path.name)
-
-
-def context_generator(context: Context, *, seed: int, purpose: str) -> np.random.Generator:
-    """Random numbers that depend on a context, the seed and a purpose only."""
-    return np.random.default_rng([seed % 2**32, int(context.id, 16), *purpose.encode()])
-
-
-def choose_general(
-    context: Context, tasks: Sequence[Task], *, count: int, seed: int
-) -> tuple[Prompt, ...]:
-    """Choose general prompts for a context, at most one of each task."""
-    random = context_generator(context, seed=seed, purpose="general")
-    return tuple(tasks[i].worded(random) for i in random.permutation(len(tasks))[:count])
-
-
-def about_prompts(context: Context, *, count: int, seed: int) -> tuple[Prompt, ...]:
-    """Prompts for a model to answer, each about another name that occurs in the text."""
-    random = context_generator(context, seed=seed, purpose="about")
-    names = list(dict.fromkeys(re.findall(NAME, context.text)))
-    about = prompt_book().about
-    return tuple(about.worded(random, names[i]) for i in random.permutation(len(names))[:count])
-
-
-def pairs_messages(
-    context: Context, *, specific: int, general: Sequence[Prompt]
-) -> tuple[Message, ...]:
-    """What a service is sent to make up ``specific`` prompts and answer them and others."""
-    orders, shapes = [], []
-    if specific:
-        instructions = (specific + 1) // 2
-        orders.append(
-            _SPECIFIC_ORDER.format(
-                count=specific, instructions=instructions, questions=specific - instructions
-            )
-        )
-        shapes.append('"specific": [{"prompt": "...", "answer": "..."}, ...]')
-    if general:
-        listed = "\n".join(f"{i}. {one.text}" for i, one in enumerate(general, start=1))
-        orders.append(_GENERAL_ORDER.format(prompts=listed))
-        shapes.append('"general": [{"number": 1, "answer": "..."}, ...]')
-    order = _SHAPE.format(shape="{" + ", ".join(shapes) + "}")
-    content = "\n\n".join([f"<text>\n{context.text}\n</text>", *orders, order])
-    return ({"role": "system", "content": _SYSTEM}, {"role": "user", "content": content})

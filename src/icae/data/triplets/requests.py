@@ -9,32 +9,25 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
 
-from icae.config.parsing import check
 from icae.data.shards import TokenizerLike, tokenize
-from icae.data.triplets.config import TripletConfig
-from icae.data.triplets.journal import Journal
-from icae.data.triplets.prompts import (
-    SPECIFIC,
-    Message,
-    Prompt,
-    about_prompts,
-    choose_general,
-    pairs_messages,
-    prompt_book,
-)
-from icae.data.triplets.records import Context, Pair, Reply
-from icae.data.triplets.replies import read_answer, read_pairs
+from icae.data.triplets.answers import read_answer, read_pairs
+from icae.data.triplets.journal import Journal, Replies
+from icae.data.triplets.prompts import SPECIFIC, Prompt, Task, prompt_book
+from icae.data.triplets.records import Context, Pair, Reply, TripletConfig
+from icae.data.triplets.self_supervised import context_generator
+from icae.data.triplets.sentences import NAME
 
 _JSON_TOKENS = 12
 _TOKENS_PER_MESSAGE = 4
 
-Replies = Mapping[str, Sequence[Reply]]
-"""Request id -> its replies, in the order in which they came."""
+Message = Mapping[str, str]
+"""One message of a chat: ``role`` and ``content``."""
 
 Failures = dict[str, str]
 """Request id -> why it got no reply in this run; the next run asks again."""
@@ -60,11 +53,19 @@ class Request:
     expected_tokens: int
     read: Callable[[Reply], Iterable[Pair]]
 
+    def pairs(self, replies: Replies) -> list[Pair]:
+        """What its replies hold, up to the first one with a pair that can be used."""
+        found: list[Pair] = []
+        for reply in replies.get(self.id, ()):
+            found += self.read(reply)
+            if not all(pair.flaw for pair in found):
+                break
+        return found
+
     def is_open(self, replies: Replies, *, asks: int) -> bool:
         """Whether it needs a reply: none can be used, and fewer than `asks` were paid for."""
-        known = replies.get(self.id, ())
-        usable = any(pair.flaw is None for reply in known for pair in self.read(reply))
-        return len(known) < asks and not usable
+        paid = len(replies.get(self.id, ()))
+        return paid < asks and all(pair.flaw for pair in self.pairs(replies))
 
 
 class Writer(Protocol):
@@ -99,11 +100,31 @@ class Writer(Protocol):
 
 
 def pairs_request(writer: Writer, context: Context, config: TripletConfig) -> Request:
-    """All pairs of a context in one reply, as JSON: for a service."""
-    tasks, specific = prompt_book().general, config.specific
-    general = choose_general(context, tasks, count=config.general, seed=config.seed)
+    """All pairs of a context in one reply, as JSON: for a service.
+
+    It makes up ``config.specific`` prompts, and answers them and the general ones.
+    """
+    book, specific = prompt_book(), config.specific
+    general = choose_general(context, book.general, count=config.general, seed=config.seed)
+    orders, shapes = [], []
+    if specific:
+        instructions = (specific + 1) // 2
+        questions = specific - instructions
+        orders.append(
+            book.service["specific"].format(
+                count=specific, instructions=instructions, questions=questions
+            )
+        )
+        shapes.append('"specific": [{"prompt": "...", "answer": "..."}, ...]')
+    if general:
+        listed = "\n".join(f"{i}. {one.text}" for i, one in enumerate(general, start=1))
+        orders.append(book.service["general"].format(prompts=listed))
+        shapes.append('"general": [{"number": 1, "answer": "..."}, ...]')
+    orders.append(book.service["shape"].format(shape="{" + ", ".join(shapes) + "}"))
+    content = "\n\n".join([f"<text>\n{context.text}\n</text>", *orders])
+    system = {"role": "system", "content": book.service["system"]}
+    messages = (system, {"role": "user", "content": content})
     expected = specific * (SPECIFIC.tokens + 2 * _JSON_TOKENS)
-    messages = pairs_messages(context, specific=specific, general=general)
     return Request(
         id=_request_id(writer, messages),
         context=context,
@@ -123,20 +144,37 @@ def answer_requests(writer: Writer, context: Context, config: TripletConfig) -> 
     tasks = prompt_book().decoder
     about = about_prompts(context, count=config.specific, seed=config.seed)
     general = choose_general(context, tasks, count=config.general, seed=config.seed)
-    return [_answer_request(writer, context, prompt) for prompt in (*about, *general)]
+    requests = []
+    for prompt in (*about, *general):
+        # The form in which `icae.engine.Engine.ask_text` reads a full context.
+        messages = ({"role": "user", "content": f"{context.text}\n\n{prompt.text}"},)
+        requests.append(
+            Request(
+                id=_request_id(writer, messages),
+                context=context,
+                messages=messages,
+                prompts=(prompt,),
+                expected_tokens=prompt.task.tokens,
+                read=partial(read_answer, context=context, prompt=prompt),
+            )
+        )
+    return requests
 
 
-def _answer_request(writer: Writer, context: Context, prompt: Prompt) -> Request:
-    # The form in which `icae.engine.Engine.ask_text` reads a full context.
-    messages = ({"role": "user", "content": f"{context.text}\n\n{prompt.text}"},)
-    return Request(
-        id=_request_id(writer, messages),
-        context=context,
-        messages=messages,
-        prompts=(prompt,),
-        expected_tokens=prompt.task.tokens,
-        read=partial(read_answer, context=context, prompt=prompt),
-    )
+def choose_general(
+    context: Context, tasks: Sequence[Task], *, count: int, seed: int
+) -> tuple[Prompt, ...]:
+    """Choose general prompts for a context, at most one of each task."""
+    random = context_generator(context, seed=seed, purpose="general")
+    return tuple(tasks[i].worded(random) for i in random.permutation(len(tasks))[:count])
+
+
+def about_prompts(context: Context, *, count: int, seed: int) -> tuple[Prompt, ...]:
+    """Prompts for a model to answer, each about another name that occurs in the text."""
+    random = context_generator(context, seed=seed, purpose="about")
+    names = list(dict.fromkeys(re.findall(NAME, context.text)))
+    about = prompt_book().about
+    return tuple(about.worded(random, names[i]) for i in random.permutation(len(names))[:count])
 
 
 def _request_id(writer: Writer, messages: Sequence[Message]) -> str:
@@ -179,45 +217,17 @@ def ask_all(
     return failures
 
 
-@dataclass(frozen=True, kw_only=True)
-class Price:
-    """Price of a million tokens read (``prompt``) and written (``completion``), any currency."""
-
-    prompt: float
-    completion: float
-
-    def __post_init__(self) -> None:
-        fits = 0 <= self.prompt < float("inf") and 0 <= self.completion < float("inf")
-        check(fits, "The price is out of range.", self, ">= 0")
-
-    def of(self, prompt_tokens: int, completion_tokens: int) -> float:
-        """Price of so many tokens."""
-        return (self.prompt * prompt_tokens + self.completion * completion_tokens) / 1e6
-
-
-@dataclass(frozen=True, kw_only=True)
-class Estimate:
-    """What the open requests of a build will take.
-
-    Attributes:
-        requests: How many.
-        prompt_tokens: Tokens read, counted with the tokenizer of the base model; that of the
-            service differs by a few percent on English text.
-        completion_tokens: Tokens written: expected ones, scaled by what the replies so far
-            took.
-        from_replies: Replies behind that scale; 0 if there are none yet.
-    """
-
-    requests: int
-    prompt_tokens: int
-    completion_tokens: int
-    from_replies: int
-
-
 def estimate(
     requests: Sequence[Request], replies: Replies, tokenizer: TokenizerLike, *, asks: int
-) -> Estimate:
-    """Estimate what is still to be paid for, of all requests of a build."""
+) -> dict[str, int]:
+    """Estimate what is still to be paid for, of all requests of a build.
+
+    Returns:
+        ``requests`` that are open; ``prompt_tokens`` read, counted with the tokenizer of the
+        base model (that of the service differs by a few percent on English text);
+        ``completion_tokens`` written: expected ones, scaled by what the replies so far took;
+        ``from_replies``: the replies behind that scale, 0 if there are none yet.
+    """
     to_do = [request for request in requests if request.is_open(replies, asks=asks)]
     texts = ["\n".join(m["content"] for m in request.messages) for request in to_do]
     known = [
@@ -229,9 +239,9 @@ def estimate(
     expected = sum(one for one, _ in known)
     scale = sum(taken for _, taken in known) / expected if expected else 1.0
     messages = sum(len(request.messages) for request in to_do)
-    return Estimate(
-        requests=len(to_do),
-        prompt_tokens=sum(map(len, tokenize(tokenizer, texts))) + _TOKENS_PER_MESSAGE * messages,
-        completion_tokens=round(scale * sum(request.expected_tokens for request in to_do)),
-        from_replies=len(known),
-    )
+    return {
+        "requests": len(to_do),
+        "prompt_tokens": sum(map(len, tokenize(tokenizer, texts))) + _TOKENS_PER_MESSAGE * messages,
+        "completion_tokens": round(scale * sum(request.expected_tokens for request in to_do)),
+        "from_replies": len(known),
+    }

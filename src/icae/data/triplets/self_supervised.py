@@ -8,19 +8,19 @@ sentence. The answer is exact, so a memory that gives it holds the text.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping
 
 import numpy as np
 
-from icae.data.triplets.prompts import NAME, PROPER, context_generator, prompt_book
+from icae.data.triplets.prompts import prompt_book
 from icae.data.triplets.records import Context, Pair
-from icae.data.triplets.sentences import is_sentence, sentences
+from icae.data.triplets.sentences import NAME, PROPER, is_sentence, sentences
 from icae.data.words import hash_words
 
 BLANK = "____"
 
 _LONGEST_NEXT = 60
-_SENTENCE_WORDS = (7, 40)
+_SENTENCE_WORDS = range(7, 41)
 _YEAR = r"\b(?:1[0-9]{3}|20[0-2][0-9])\b(?!['’.,]?\d)"
 _NUMBER = r"(?<![\w.,])\d{1,3}(?:,\d{3})+\b|(?<![\w.,-])\d+(?:\.\d+)?\b(?![.,-]?\d)"
 # A name that starts a sentence and does what the verb behind it says.
@@ -34,9 +34,15 @@ _NO_SUBJECT = re.compile(
     r"(?: |$)"
 )
 
-
 Offers = Iterator[tuple[str, str]]
 """What a text offers for a task: (what goes into the wording, answer)."""
+
+Offer = Callable[[Context, np.random.Generator], Offers]
+
+
+def context_generator(context: Context, *, seed: int, purpose: str) -> np.random.Generator:
+    """Random numbers that depend on a context, the seed and a purpose only."""
+    return np.random.default_rng([seed % 2**32, int(context.id, 16), *purpose.encode()])
 
 
 def corpus_pairs(
@@ -61,8 +67,10 @@ def corpus_pairs(
 
 
 def _title(context: Context, random: np.random.Generator) -> Offers:
-    """The title of a document that starts with the context, if the text speaks of it."""
-    if context.title and context.opening and _speaks_of(context.text, context.title):
+    """The title of a document that starts with the context, if half of it stands in the text."""
+    words = hash_words(context.title or "")
+    there = np.isin(words, hash_words(context.text))
+    if context.title and context.opening and len(words) and there.mean() >= 0.5:
         yield "", context.title
 
 
@@ -71,33 +79,26 @@ def _heading(context: Context, random: np.random.Generator) -> Offers:
         yield "", context.heading
 
 
-def _speaks_of(text: str, title: str) -> bool:
-    """Whether at least half of the words of a title stand in the text."""
-    words = hash_words(title)
-    return bool(len(words)) and float(np.isin(words, hash_words(text)).mean()) >= 0.5
+def _quotation(index: int) -> Offer:
+    """The first sentence of a text (0), or the last (-1)."""
 
+    def offers(context: Context, random: np.random.Generator) -> Offers:
+        sentence = sentences(context.text)[index]
+        if is_sentence(sentence) and _words(sentence) in _SENTENCE_WORDS:
+            yield "", sentence
 
-def _first_sentence(context: Context, random: np.random.Generator) -> Offers:
-    first = sentences(context.text)[0]
-    if is_sentence(first) and _has_length(first):
-        yield "", first
-
-
-def _last_sentence(context: Context, random: np.random.Generator) -> Offers:
-    last = sentences(context.text)[-1]
-    if is_sentence(last) and _has_length(last):
-        yield "", last
+    return offers
 
 
 def _next_sentences(context: Context, random: np.random.Generator) -> Offers:
     """Whole sentences that follow the context, up to a number of words."""
-    taken: list[str] = []
+    taken = ""
     for sentence in sentences(context.following or ""):
-        if not is_sentence(sentence) or _words([*taken, sentence]) > _LONGEST_NEXT:
+        if not is_sentence(sentence) or _words(f"{taken} {sentence}") > _LONGEST_NEXT:
             break
-        taken.append(sentence)
-    if _words(taken) >= _SENTENCE_WORDS[0]:
-        yield "", " ".join(taken)
+        taken = f"{taken} {sentence}".lstrip()
+    if _words(taken) >= _SENTENCE_WORDS.start:
+        yield "", taken
 
 
 def _rest_of_sentence(context: Context, random: np.random.Generator) -> Offers:
@@ -110,16 +111,14 @@ def _rest_of_sentence(context: Context, random: np.random.Generator) -> Offers:
             yield begin, " ".join(words[cut:])
 
 
-def _blank(
-    pattern: str, *, excluded: Callable[[str], object] = lambda found: False
-) -> Callable[[Context, np.random.Generator], Offers]:
+def _blank(pattern: str, *, excluded: str = r"(?!)") -> Offer:
     """Fill-in prompts for what a pattern (its group, if it has one) finds once in a sentence."""
 
     def offers(context: Context, random: np.random.Generator) -> Offers:
         for sentence in _quotable(context):
             matches = re.finditer(pattern, sentence)
             spans = [match.span(match.re.groups) for match in matches]
-            spans = [(a, b) for a, b in spans if not excluded(sentence[a:b])]
+            spans = [(a, b) for a, b in spans if not re.fullmatch(excluded, sentence[a:b])]
             if not spans:
                 continue
             start, end = spans[random.integers(len(spans))]
@@ -134,9 +133,8 @@ def _subject(context: Context, random: np.random.Generator) -> Offers:
     """Who or what a sentence that starts with a name is about: the sentence as a question."""
     for sentence in _quotable(context):
         match = _SUBJECT.match(sentence)
-        if match is None or _NO_SUBJECT.match(match[1]) or match[1] in match[2]:
-            continue
-        yield match[2], match[1]
+        if match and not _NO_SUBJECT.match(match[1]) and match[1] not in match[2]:
+            yield match[2], match[1]
 
 
 def _years(context: Context, random: np.random.Generator) -> Offers:
@@ -147,27 +145,23 @@ def _years(context: Context, random: np.random.Generator) -> Offers:
 
 def _quotable(context: Context) -> Iterator[str]:
     for sentence in sentences(context.text):
-        if is_sentence(sentence) and _has_length(sentence) and '"' not in sentence:
+        if is_sentence(sentence) and _words(sentence) in _SENTENCE_WORDS and '"' not in sentence:
             yield sentence
 
 
-def _has_length(sentence: str) -> bool:
-    return _SENTENCE_WORDS[0] <= len(sentence.split()) <= _SENTENCE_WORDS[1]
+def _words(text: str) -> int:
+    return len(text.split())
 
 
-def _words(parts: Sequence[str]) -> int:
-    return sum(len(part.split()) for part in parts)
-
-
-_OFFERS: Mapping[str, Callable[[Context, np.random.Generator], Offers]] = {
+_OFFERS: Mapping[str, Offer] = {
     "corpus-title": _title,
     "corpus-heading": _heading,
-    "corpus-first-sentence": _first_sentence,
-    "corpus-last-sentence": _last_sentence,
+    "corpus-first-sentence": _quotation(0),
+    "corpus-last-sentence": _quotation(-1),
     "corpus-next": _next_sentences,
     "corpus-rest-of-sentence": _rest_of_sentence,
     "corpus-year": _blank(_YEAR),
-    "corpus-number": _blank(_NUMBER, excluded=re.compile(_YEAR).fullmatch),
+    "corpus-number": _blank(_NUMBER, excluded=_YEAR),
     "corpus-name": _blank(NAME),
     "corpus-who": _subject,
     "corpus-years": _years,

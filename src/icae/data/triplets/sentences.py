@@ -1,4 +1,4 @@
-"""Sentences and words of English text, well enough to quote from it."""
+"""Sentences and names of English text, well enough to quote from it."""
 
 from __future__ import annotations
 
@@ -10,6 +10,12 @@ _NOT_AN_END = re.compile(
     r"No|Nos|Vol|vol|pp|p|ed|eds|vs|cf|ca|c|b|d|r|fl|e\.g|i\.e|etc|approx|Inc|Ltd|Co|Corp|Bros|"
     r"Jan|Feb|Mar|Apr|Jun|Jul|Aug|Sept|Sep|Oct|Nov|Dec|Fig|Ph\.D|U\.S|U\.K)|\b[A-Z][a-z]?)\.$"
 )
+PROPER = r"[A-Z][\w-]*[a-z]\b(?:(?: (?:of|the|de|van|von|du|da|la|le))* [A-Z][\w-]*[a-z]\b){0,4}"
+"""A name of up to five words."""
+# Behind a word in lower case, so that no sentence starts with it and no part of it is left out.
+NAME = rf"\b[a-z][\w’'-]*[,;]? ({PROPER})(?! [A-Z])"
+"""A name inside a sentence, as group 1."""
+
 _WHOLE = re.compile(r"[.!?][\"'”’)\]*_]*$")
 
 

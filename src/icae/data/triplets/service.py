@@ -18,12 +18,11 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from email.message import Message as Headers
-from typing import Any, Literal
+from typing import Literal
 from urllib.parse import urlsplit
 
-from icae.config.parsing import check
-from icae.data.triplets.config import TripletConfig
-from icae.data.triplets.records import Context, Finish, Reply
+from icae.config.parsing import check, check_ranges
+from icae.data.triplets.records import Context, Finish, Reply, TripletConfig
 from icae.data.triplets.requests import Failures, Request, pairs_request
 from icae.errors import ServiceError
 
@@ -78,17 +77,13 @@ class ServiceConfig:
         expected = "for example http://127.0.0.1:8000/v1, without user and password"
         message = "The address of the service is no URL."
         check(bool(usable), message, self.url.rpartition("@")[2], expected)
-        rates = [
-            one for one in (self.requests_per_minute, self.tokens_per_minute) if one is not None
-        ]
-        counts = (self.max_tokens, self.asks, self.concurrency, self.attempts)
-        times = (self.timeout, self.first_delay, self.longest_delay)
-        check(
-            min(counts) >= 1 and min(*times, *rates) > 0 and 0 <= self.temperature <= 2,
-            "A setting of the service is out of range.",
-            {"counts": counts, "times": times, "rates": rates, "temperature": self.temperature},
-            "counts >= 1, times and rates > 0, temperature 0..2",
-        )
+        counts = ("max_tokens", "asks", "concurrency", "attempts")
+        limits = ("requests_per_minute", "tokens_per_minute")
+        given = [name for name in limits if getattr(self, name) is not None]
+        times = ("timeout", "first_delay", "longest_delay", *given)
+        check_ranges("service", self, at_least_one=counts, positive=times)
+        fits = 0 <= self.temperature <= 2
+        check(fits, "service.temperature is out of range.", self.temperature, "0..2")
 
 
 class _GivenUpError(Exception):
@@ -144,7 +139,14 @@ class ServiceWriter:
                         failures[futures[future]] = str(error)
                         in_a_row += 1
                     if in_a_row >= FAILED_IN_A_ROW:
-                        raise self._unreachable(failures[futures[future]])
+                        last = failures[futures[future]]
+                        raise ServiceError(
+                            "The service does not answer.",
+                            got=f"{in_a_row} requests in a row were given up; the last: {last}",
+                            expected=f"an OpenAI-compatible service at {self.service}",
+                            fix="when it is back, run the same command again: it goes on from "
+                            "the journal",
+                        )
             except BaseException:
                 self._stop.set()
                 logger.warning("Stopping: the requests in flight are waited for and kept.")
@@ -159,7 +161,7 @@ class ServiceWriter:
         for attempt in range(1, self._config.attempts + 1):
             self._pace.start(expected)
             try:
-                reply = self._reply(request, self._send(request))
+                reply = self._attempt(request)
             except urllib.error.HTTPError as error:
                 problem = self._judge(error)
             except (OSError, http.client.HTTPException, ValueError) as error:
@@ -174,17 +176,15 @@ class ServiceWriter:
                 self._pace.back_off(attempt)
         raise _GivenUpError(f"{self._config.attempts} attempts, the last: {problem}")
 
-    def _send(self, request: Request) -> Any:
+    def _attempt(self, request: Request) -> Reply:
+        """Send a request once; ValueError if what comes back is no answer."""
         body = {"model": self.model, "messages": request.messages, **self.options}
         headers = {"Content-Type": "application/json"}
         headers["Authorization"] = f"Bearer {self._config.api_key}"
         url = self._config.url.rstrip("/") + "/chat/completions"
         sent = urllib.request.Request(url, json.dumps(body).encode(), headers)
-        with urllib.request.urlopen(sent, timeout=self._config.timeout) as answer:
-            return json.load(answer)
-
-    def _reply(self, request: Request, answer: Any) -> Reply:
-        """The reply in an answer of the service; ValueError if it has none."""
+        with urllib.request.urlopen(sent, timeout=self._config.timeout) as response:
+            answer = json.load(response)
         try:
             choice = answer["choices"][0]
             text, finish = choice["message"]["content"], choice.get("finish_reason")
@@ -203,7 +203,13 @@ class ServiceWriter:
 
     def _judge(self, error: urllib.error.HTTPError) -> str:
         """Say what a refusal means: a text if trying again may help, else an exception."""
-        words, code = _refusal(error)
+        words, code = f"Error code: {error.code}", None
+        try:
+            said = json.load(error)["error"]
+            words, code = f"{words} - {said['message']}", said.get("code")
+        except (OSError, http.client.HTTPException, ValueError, LookupError, TypeError):
+            pass  # a body in another form says nothing more
+        words = " ".join(words.split())[:300]
         if error.code in _FATAL or code in _NO_MONEY:
             self._stop.set()
             raise ServiceError(
@@ -215,18 +221,8 @@ class ServiceWriter:
             )
         if error.code not in _RETRIED and error.code < 500:
             raise _GivenUpError(words)
-        seconds = retry_after(error.headers)
-        if seconds is not None:
-            self._pace.pause(seconds)
+        self._pace.pause(retry_after(error.headers))
         return words
-
-    def _unreachable(self, reason: str) -> ServiceError:
-        return ServiceError(
-            "The service does not answer.",
-            got=f"{FAILED_IN_A_ROW} requests in a row were given up; the last: {reason}",
-            expected=f"an OpenAI-compatible service at {self.service}",
-            fix="when it is back, run the same command again: it goes on from the journal",
-        )
 
 
 class Pace:
@@ -278,23 +274,12 @@ class Pace:
             raise _StoppedError
 
 
-def retry_after(headers: Headers) -> float | None:
-    """Seconds that a service asks to wait for in its headers; None if it does not say."""
+def retry_after(headers: Headers) -> float:
+    """Seconds that a service asks to wait for in its headers; 0 if it does not say."""
     for name, unit in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
         try:
             return max(0.0, float(headers.get(name, "")) * unit)
         except ValueError:
             continue
     date = email.utils.parsedate_tz(headers.get("retry-after", ""))
-    return None if date is None else max(0.0, email.utils.mktime_tz(date) - time.time())
-
-
-def _refusal(error: urllib.error.HTTPError) -> tuple[str, object]:
-    """What a refusal says in words, and its code."""
-    words, code = f"Error code: {error.code}", None
-    try:
-        said = json.load(error)["error"]
-        words, code = f"{words} - {said['message']}", said.get("code")
-    except (OSError, http.client.HTTPException, ValueError, LookupError, TypeError):
-        pass  # a body in another form says nothing more
-    return " ".join(words.split())[:300], code
+    return 0.0 if date is None else max(0.0, email.utils.mktime_tz(date) - time.time())

@@ -8,8 +8,7 @@ from typing import Any
 
 import pytest
 
-from icae.data.triplets.config import TripletConfig
-from icae.data.triplets.records import Context, Reply
+from icae.data.triplets.records import Context, Reply, TripletConfig
 from icae.data.triplets.requests import Request, pairs_request
 
 TEXT = (

@@ -2,9 +2,8 @@ import json
 
 import pytest
 
-from icae.data.triplets.prompts import Prompt, Task
-from icae.data.triplets.quality import AnswerRules, find_flaw
-from icae.data.triplets.replies import read_answer, read_pairs
+from icae.data.triplets.answers import find_flaw, read_answer, read_pairs
+from icae.data.triplets.prompts import AnswerRules, Prompt, Task
 
 TOPIC_RULES = AnswerRules(min_words=4, max_words=60)
 GENERAL = (

@@ -1,6 +1,7 @@
 import pytest
 
-from icae.data.triplets.prompts import about_prompts, choose_general, prompt_book
+from icae.data.triplets.prompts import prompt_book
+from icae.data.triplets.requests import about_prompts, choose_general
 from icae.data.triplets.self_supervised import BLANK, corpus_pairs
 from icae.data.triplets.sentences import is_sentence, sentences
 

@@ -14,8 +14,8 @@ from icae.data.triplets.dataset import (
 )
 from icae.data.triplets.datasheet import BY_HAND, datasheet
 from icae.data.triplets.journal import read_journal
-from icae.data.triplets.records import Pair
-from icae.data.triplets.requests import Price, answer_requests, estimate
+from icae.data.triplets.records import Pair, Price
+from icae.data.triplets.requests import answer_requests, estimate
 from icae.data.triplets.service import ServiceConfig, ServiceWriter
 from icae.errors import ConfigError, InputError
 from llm_stub import Act, llm_stub
@@ -163,14 +163,14 @@ def test_decoder_is_asked_one_prompt_at_a_time_with_the_text_before_it(make_cont
 def test_estimate_learns_from_the_replies_so_far(make_requests, word_tokenizer, make_reply):
     requests = make_requests(20)
     guess = estimate(requests, {}, word_tokenizer, asks=1)
-    assert (guess.requests, guess.from_replies) == (20, 0)
-    assert guess.completion_tokens == sum(one.expected_tokens for one in requests)
+    assert (guess["requests"], guess["from_replies"]) == (20, 0)
+    assert guess["completion_tokens"] == sum(one.expected_tokens for one in requests)
     known = {requests[0].id: [make_reply("x", request=requests[0].id)]}
     better = estimate(requests, known, word_tokenizer, asks=1)
     left = sum(one.expected_tokens for one in requests[1:])
-    assert (better.requests, better.from_replies) == (19, 1)
-    assert better.completion_tokens == round(3 / requests[0].expected_tokens * left)
-    assert better.prompt_tokens < guess.prompt_tokens
+    assert (better["requests"], better["from_replies"]) == (19, 1)
+    assert better["completion_tokens"] == round(3 / requests[0].expected_tokens * left)
+    assert better["prompt_tokens"] < guess["prompt_tokens"]
 
 
 def test_price_is_for_a_million_tokens():
