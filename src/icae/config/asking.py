@@ -5,7 +5,7 @@ Shape legend: L context tokens of a span, K slots.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from icae.config.spans import SpanPlan, plan_spans, slot_count
@@ -40,12 +40,7 @@ class SpanConfig:
             spans = -(-length // span_length)
             span_length = -(-length // max(1, spans))
         plans = plan_spans(length, span_length=span_length, ratio=ratio)
-        if self.slots is None:
-            return plans
-        return tuple(
-            SpanPlan(token_start=p.token_start, token_end=p.token_end, slots=self.slots)
-            for p in plans
-        )
+        return plans if self.slots is None else tuple(replace(p, slots=self.slots) for p in plans)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -83,13 +83,11 @@ def plan_spans(length: int, *, span_length: int, ratio: float) -> tuple[SpanPlan
         raise ConfigError("The span length is out of range.", got=str(span_length), expected=">= 1")
     if length < 1:
         raise ConfigError("There is nothing to compress.", got=f"{length} tokens", expected=">= 1")
-    plans = []
-    for start in range(0, length, span_length):
-        end = min(start + span_length, length)
-        plans.append(
-            SpanPlan(token_start=start, token_end=end, slots=slot_count(end - start, ratio))
-        )
-    return tuple(plans)
+    edges = [*range(0, length, span_length), length]
+    return tuple(
+        SpanPlan(token_start=start, token_end=end, slots=slot_count(end - start, ratio))
+        for start, end in itertools.pairwise(edges)
+    )
 
 
 def chunk_bounds(length: int, slots: int) -> tuple[tuple[int, int], ...]:

@@ -7,6 +7,7 @@ Nothing is held in memory but the document being read.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -28,6 +29,11 @@ DATASET_PREFIX = "hf:"
 _TEXT_SUFFIXES = (".txt", ".md")
 _KINDS = "a .parquet file, or a .txt, .md or .jsonl file, plain or under .xz, .gz or .zst"
 _DATASET_FORMS = "hf:OWNER/NAME[@REVISION][:CONFIG][:SPLIT] or hf:/FOLDER[:SPLIT]"
+_FOLDER = re.compile(r"hf:(?P<name>[/.~][^:]*)(?::(?P<split>[^:]*))?")
+_ON_HUB = re.compile(
+    r"hf:(?P<name>[^@:/.~][^@:]*)(?:@(?P<revision>[^:]+))?"
+    r"(?::(?P<config>[^:]*))?(?::(?P<split>[^:]*))?"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,19 +149,15 @@ def parse_dataset(spec: Path | str) -> DatasetSpec:
     Raises:
         InputError: If it has another form.
     """
-    name, *options = str(spec).removeprefix(DATASET_PREFIX).split(":")
-    local = name.startswith(("/", ".", "~"))
-    name, at, revision = (name, "", "") if local else name.partition("@")
-    if not name or len(options) > 2 - local or (at and not revision):
-        raise InputError("That is not a dataset.", got=str(spec), expected=_DATASET_FORMS)
-    config, split = ("", *options, "")[:2] if local else (*options, "", "")[:2]
-    return DatasetSpec(
-        name=str(Path(name).expanduser()) if local else name,
-        local=local,
-        revision=revision or None,
-        config=config or None,
-        split=split or "train",
-    )
+    text = str(spec)
+    folder, hub = _FOLDER.fullmatch(text), _ON_HUB.fullmatch(text)
+    found = folder or hub
+    if found is None:
+        raise InputError("That is not a dataset.", got=text, expected=_DATASET_FORMS)
+    given = {name: part for name, part in found.groupdict().items() if part}
+    if folder:
+        given["name"] = str(Path(given["name"]).expanduser())
+    return DatasetSpec(local=folder is not None, **given)
 
 
 def _file_rows(path: Path) -> Iterator[tuple[str, str | None]]:

@@ -100,7 +100,6 @@ class ShardSet:
     tokenizer_hash: str
     sources: Mapping[str, int]
     bounds: NDArray[np.int64] = field(repr=False)
-    files: tuple[ShardFile, ...] = field(repr=False)
     _maps: tuple[NDArray[Any], ...] = field(repr=False)
     _starts: NDArray[np.int64] = field(repr=False)
 
@@ -136,7 +135,6 @@ class ShardSet:
                 tokenizer_hash=str(index["tokenizer_hash"]),
                 sources=MappingProxyType(sources),
                 bounds=bounds,
-                files=files,
                 _maps=tuple(_map_file(folder, file, dtype) for file in files),
                 _starts=np.array(starts[:-1], dtype=np.int64),
             )
@@ -175,10 +173,6 @@ class ShardSet:
         document = int(np.searchsorted(self.bounds, offset, side="right")) - 1
         return int(self.bounds[document]), int(self.bounds[document + 1])
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle as the folder: another process maps the files itself, nothing is copied."""
-        return ShardSet.open, (self.folder,)
-
 
 class ShardWriter:
     """Write a shard set document by document, as a context manager.
@@ -188,8 +182,8 @@ class ShardWriter:
     below ``vocab_size``; each file but the last has ``shard_tokens`` of them.
 
     Raises:
-        InputError: If the target is in use or cannot be written, a number is out of range,
-            or, at the end of the block, no document was added.
+        InputError: If the target is in use or cannot be written or, at the end of the block,
+            no document was added.
     """
 
     def __init__(
@@ -201,9 +195,6 @@ class ShardWriter:
         shard_tokens: int = 16_000_000,
         created_by: str | None = None,
     ) -> None:
-        if not 1 <= vocab_size <= 2**32 or shard_tokens < 1:
-            got = f"vocab_size {vocab_size}, shard_tokens {shard_tokens}"
-            raise _refused(got, "1 <= vocab_size <= 2**32, shard_tokens >= 1")
         self._folder = Path(folder)
         self._vocab_size = vocab_size
         self._about = {"vocab_size": vocab_size, "tokenizer_hash": tokenizer_hash}

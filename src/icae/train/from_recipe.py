@@ -131,18 +131,18 @@ def _run(
         evaluation=evaluation,
         on_best=lambda step, metrics: save(folder / "best", {"step": step, **metrics}),
     )
-    result = trainer.run()
-    final = {"step": result.steps, "train_hours": result.seconds / 3600, **result.metrics}
+    trainer.run()
+    hours = trainer.seconds / 3600
     if trainer.accelerator.is_main_process:
-        save(folder / "adapter", final)
+        save(folder / "adapter", {"step": trainer.step, "train_hours": hours, **trainer.metrics})
         plot_losses(folder / "metrics.jsonl", folder / "loss.png")
     trainer.accelerator.wait_for_everyone()
     return TrainResult(
         adapter=folder / "adapter",
         plot=folder / "loss.png",
-        steps=result.steps,
-        seconds=result.seconds,
-        metrics=result.metrics,
+        steps=trainer.step,
+        seconds=trainer.seconds,
+        metrics=trainer.metrics,
         process=trainer.accelerator.process_index,
     )
 

@@ -1,4 +1,4 @@
-"""What a run writes down: JSON-lines metrics, TensorBoard, a loss plot."""
+"""What a run says and writes down: a progress bar, JSON-lines metrics, TensorBoard, a loss plot."""
 
 from __future__ import annotations
 
@@ -7,38 +7,70 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from icae.config import Recipe
 from icae.config.extras import import_extra
+
+_SHOWN = ("ae_loss", "ae_accuracy", "lm_loss", "ft_loss")
 
 
 class Records:
-    """Metrics of a run in ``metrics.jsonl`` and under ``tensorboard/``.
+    """Metrics of a run in ``metrics.jsonl``, under ``tensorboard/`` and on standard error.
 
+    There it is a live bar on a terminal; elsewhere one line for each record of training.
     Records of steps later than those done, of an earlier attempt, are dropped.
 
     Raises:
         MissingDependencyError: If the `[train]` extra is not installed.
     """
 
-    def __init__(self, folder: Path, *, step: int) -> None:
+    def __init__(self, recipe: Recipe, *, step: int) -> None:
         import_extra("tensorboard", purpose="Training", extra="train")
         from torch.utils.tensorboard import SummaryWriter
 
+        folder = Path(recipe.run.output)
         folder.mkdir(parents=True, exist_ok=True)
         self.path = folder / "metrics.jsonl"
         kept = [r for r in read_records(self.path) if r["step"] <= step]
         self.path.write_text("".join(json.dumps(r) + "\n" for r in kept), encoding="utf-8")
         self.board = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
+        self.console, self.steps = Console(stderr=True), recipe.optim.steps
+        self.bar = Progress(
+            TextColumn(recipe.name),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[figures]}"),
+            TimeRemainingColumn(),
+            console=self.console,
+            disable=not self.console.is_terminal,
+        )
+        self.task = self.bar.add_task("steps", total=self.steps, completed=step, figures="")
+        self.bar.start()
 
     def add(self, kind: str, step: int, figures: Mapping[str, float]) -> None:
-        """Append one record of figures at a step."""
+        """Append one record of figures at a step; show those of training."""
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"kind": kind, "step": step, **figures}) + "\n")
         for name, value in figures.items():
             self.board.add_scalar(f"{kind}/{name}", value, step)
+        if kind == "train":
+            self._show(step, figures)
+
+    def _show(self, step: int, figures: Mapping[str, float]) -> None:
+        text = "  ".join(f"{name} {figures[name]:.3f}" for name in _SHOWN if name in figures)
+        text += f"  {figures['tokens_per_second']:.0f} tok/s"
+        self.bar.update(self.task, completed=step, figures=text)
+        if not self.console.is_terminal:
+            left = (self.steps - step) * figures["seconds"] / step / 60
+            told = f"step {step}/{self.steps}  {text}  ~{left:.0f} min left"
+            self.console.print(told, highlight=False)
 
     def close(self) -> None:
-        """Flush TensorBoard."""
+        """Flush TensorBoard and leave the terminal as it was."""
         self.board.close()
+        self.bar.stop()
 
 
 def read_records(path: Path) -> list[dict[str, Any]]:

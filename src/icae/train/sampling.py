@@ -90,16 +90,15 @@ class SampleSource:
         size, share = recipe.optim.batch_size, recipe.objective.ft_share
         instructions = int((step + 1) * size * share + 1e-9) - int(step * size * share + 1e-9)
         ratios = _ratios_at(recipe.data, step / recipe.optim.steps)
-        samples = [self._instruction(rng, float(_pick(rng, ratios))) for _ in range(instructions)]
+        samples = []
+        for _ in range(instructions):
+            assert self.instructions is not None
+            samples.append(self.instructions.draw(rng, float(_pick(rng, ratios))))
         length = int(_pick(rng, recipe.data.context_lengths))
         samples += [
             self._text(rng, float(_pick(rng, ratios)), length) for _ in range(size - instructions)
         ]
         return samples
-
-    def _instruction(self, rng: np.random.Generator, ratio: float) -> Sample:
-        assert self.instructions is not None
-        return self.instructions.draw(rng, ratio)
 
     def _text(self, rng: np.random.Generator, ratio: float, length: int) -> Sample:
         assert self.shards is not None

@@ -8,8 +8,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from contextlib import closing, contextmanager, nullcontext
 from pathlib import Path
 from types import FrameType
 
@@ -24,7 +23,6 @@ from icae.model.adapted_decoder import AdaptedDecoder
 from icae.model.losses import StepLoss
 from icae.train.checkpoint import load_checkpoint, newest_checkpoint, save_checkpoint
 from icae.train.evaluate import Evaluation
-from icae.train.progress import Progress
 from icae.train.records import Records, read_records
 from icae.train.sampling import SampleSource, own_share
 from icae.train.sharing import SHARINGS
@@ -60,21 +58,17 @@ def build_optimizer(model: AdaptedDecoder, config: OptimConfig) -> torch.optim.A
     return torch.optim.AdamW(groups, weight_decay=0.0, betas=(0.9, 0.98))
 
 
-@dataclass(frozen=True, kw_only=True)
-class LoopResult:
-    """How the loop ended: steps done, training seconds, last held-out figures."""
-
-    steps: int
-    seconds: float
-    metrics: dict[str, float]
-
-
 class Trainer:
     """Runs a recipe on a model, from its newest checkpoint if there is one.
 
     Args:
         on_best: Called with the figures whenever held-out AE loss is the best so far.
         stop_at: Step at which to stop early as if interrupted (after a checkpoint), or None.
+
+    Attributes:
+        step: Steps done.
+        seconds: Training seconds, those before a stop included.
+        metrics: The last held-out figures.
     """
 
     def __init__(
@@ -132,7 +126,7 @@ class Trainer:
                 fix="Use a file of recipes/accelerate; for FSDP2, --set run.sharing=frozen-shards.",
             )
 
-    def run(self) -> LoopResult:
+    def run(self) -> None:
         """Train to the last step. Ctrl-C or SIGTERM saves a checkpoint, then raises.
 
         Raises:
@@ -147,16 +141,10 @@ class Trainer:
             self._recall()
             log.info("resuming %s at step %d", newest, self.step)
         self._check_steps()
-        with catch_signals() as interrupted:
-            if self.accelerator.is_main_process:
-                with (
-                    closing(Records(self.folder, step=self.step)) as records,
-                    closing(Progress(self.recipe, self.step)) as progress,
-                ):
-                    self._loop(records, progress, interrupted)
-            else:
-                self._loop(None, None, interrupted)
-        return LoopResult(steps=self.step, seconds=self.seconds, metrics=self.metrics)
+        writes = self.accelerator.is_main_process
+        recording = closing(Records(self.recipe, step=self.step)) if writes else nullcontext()
+        with catch_signals() as interrupted, recording as records:
+            self._loop(records, interrupted)
 
     def _check_steps(self) -> None:
         """Refuse to go on if the processes did not find the same checkpoint."""
@@ -168,13 +156,6 @@ class Trainer:
                 expected="one run.output that every process reads",
                 fix="Put run.output on a disk that all machines share.",
             )
-
-    def _any(self, flag: bool) -> bool:
-        """Whether any process says so, asked of all of them at the same step."""
-        if self.accelerator.num_processes == 1:
-            return flag
-        told = torch.tensor(float(flag), device=self.accelerator.device)
-        return bool(self.accelerator.reduce(told, "sum") > 0)
 
     def _add_up(self, own: Tensor) -> Tensor:
         """The sum over all processes of a tensor that each holds."""
@@ -191,9 +172,7 @@ class Trainer:
                 self.metrics = {k: v for k, v in record.items() if k not in ("kind", "step")}
                 self.best = min(self.best, self.metrics["ae_loss"])
 
-    def _loop(
-        self, records: Records | None, progress: Progress | None, interrupted: threading.Event
-    ) -> None:
+    def _loop(self, records: Records | None, interrupted: threading.Event) -> None:
         run, saved, tally, tokens, elapsed = self.recipe.run, time.monotonic(), Tally(), 0, 0.0
         self.model.train()
         while self.step < self.recipe.optim.steps:
@@ -208,14 +187,14 @@ class Trainer:
             if self.step % run.log_every == 0 or self.step == self.recipe.optim.steps:
                 figures = tally.figures(self._add_up) | {"learning_rate": rate, "grad_norm": norm}
                 figures |= {"tokens_per_second": tokens / elapsed, "seconds": self.seconds}
-                if records is not None and progress is not None:
-                    progress.update(self.step, figures)
+                if records is not None:
                     records.add("train", self.step, figures)
                 tally, tokens, elapsed = Tally(), 0, 0.0
             if run.eval_every and self.step % run.eval_every == 0:
                 self._evaluate(records)
             # One process may see a signal a step before the others: they stop together.
-            stopping = self._any(interrupted.is_set() or self.step == self.stop_at)
+            told = float(interrupted.is_set() or self.step == self.stop_at)
+            stopping = bool(self._add_up(torch.tensor(told)) > 0)
             if stopping or time.monotonic() - saved > run.checkpoint_minutes * 60:
                 self._save()
                 saved = time.monotonic()

@@ -45,11 +45,11 @@ class TripletConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        lengths = f"{self.min_tokens} to {self.max_tokens} tokens"
         check(
             min(self.contexts, self.per_document) >= 1 <= self.min_tokens <= self.max_tokens,
             "The contexts are out of range.",
-            f"{self.contexts} of {lengths}, {self.per_document} per document",
+            f"{self.contexts} of {self.min_tokens} to {self.max_tokens} tokens, "
+            f"{self.per_document} per document",
             "at least 1 of each, and the shortest no longer than the longest",
         )
         counts = (self.specific, self.general, self.from_corpus)
