@@ -1,4 +1,4 @@
-"""A memory of two forms, as a runtime reads it; shared by the tests of several runtimes."""
+"""Forms of memory that several tests share: keys and values, and a memory of two forms."""
 
 from __future__ import annotations
 
@@ -7,6 +7,14 @@ from typing import Any
 from icae.decode.prefix import Prefix
 from icae.decode.torch import TorchRuntime
 from icae.memory import Verbatim
+
+KEY_VALUES: dict[str, Any] = {
+    "memory": "key-values",
+    "framing": "between",
+    "objective_tokens": 2,
+    "lora_targets": "all-linear",
+}
+"""Settings of a model whose memories are keys and values."""
 
 
 def mixed_prefix(torch_runtime: TorchRuntime, random_ids: Any, objective: Any = "ft") -> Prefix:

@@ -101,11 +101,7 @@ class Engine(Reader):
         )
 
     def answering_in(self, decoder: Runtime) -> Engine:
-        """The same model, with memories read by another runtime.
-
-        Args:
-            decoder: What answers: the same base model, in a vLLM server for example.
-        """
+        """The same model, with memories read by another runtime of its base model."""
         return Engine(
             self.runtime.model, self.info, self.tokenizer, self.provenance, decoder=decoder
         )
@@ -130,9 +126,8 @@ class Engine(Reader):
             text: The text, not blank.
             ratio: Context tokens per slot, at least 1; by default 4, or the adapter's own.
             name: Name of the document in the memory.
-            verify: Measure the fidelity of each span (one more forward pass).
-            policy: What every span must hold and what the whole may cost; it decides the
-                ratios in place of `ratio`, and always measures.
+            verify: Measure the fidelity of each span.
+            policy: What every span must hold and what the whole may cost, in place of `ratio`.
             on_progress: Called with (work done, work in all).
             start: With a policy, a memory of the same text to go on from.
             on_settled: With a policy, called when refined spans are settled, with what makes
@@ -171,23 +166,16 @@ class Engine(Reader):
         verify: bool = True,
         on_progress: OnProgress | None = None,
     ) -> list[Memory]:
-        """Compress several texts, each into a memory of its own; faster than one by one.
+        """Compress several texts, each into a memory of its own; as `compress`, but faster.
 
         Spans of all texts share forward passes, those of like length together.
 
         Args:
             texts: The texts, none blank.
-            ratio: Context tokens per slot, at least 1; by default 4, or the adapter's own.
+            ratio: Context tokens per slot.
             names: Name of the document in each memory, or None for ``text``.
             verify: Measure the fidelity of each span.
             on_progress: Called with (spans done, spans in all).
-
-        Returns:
-            The memories, in the order of the texts.
-
-        Raises:
-            InputError: If a text is blank or not valid Unicode, or names are missing.
-            ConfigError: If the ratio is out of range.
         """
         names = ["text"] * len(texts) if names is None else list(names)
         if len(names) != len(texts):
@@ -204,10 +192,6 @@ class Engine(Reader):
 
     def verbatim(self, text: str, *, name: str = "text") -> Memory:
         """A memory that keeps a text as it is: every token takes a decoder position.
-
-        Args:
-            text: The text, not blank.
-            name: Name of the document in the memory.
 
         Raises:
             InputError: If the text is blank or not valid Unicode.

@@ -6,7 +6,6 @@ be converted for the first time.
 
 from __future__ import annotations
 
-import functools
 import importlib.util
 import logging
 from collections.abc import Callable
@@ -47,7 +46,6 @@ if TYPE_CHECKING:
     from icae.decode.vllm.runtime import VllmRuntime
     from icae.engine import Engine
     from icae.memory.provenance import SlotDtype
-    from icae.model.fast_tokenizer import FastTokenizer
 
 RuntimeName = Literal["auto", "torch", "llamacpp", "vllm"]
 RUNTIMES: tuple[RuntimeName, ...] = get_args(RuntimeName)
@@ -107,11 +105,7 @@ def open_reader(
 
 
 def runtime_name(name: str) -> RuntimeName:
-    """The name of a runtime, checked.
-
-    Raises:
-        InputError: If there is none of that name.
-    """
+    """The name of a runtime; an InputError if there is none of that name."""
     for known in RUNTIMES:
         if name == known:
             return known
@@ -161,7 +155,7 @@ def _open_torch(
 
 @dataclass(frozen=True, kw_only=True)
 class _Files:
-    """An adapter and its base model on disk, with the tokenizer that both must share."""
+    """An adapter and its base model on disk."""
 
     adapter: Path
     info: AdapterInfo
@@ -177,12 +171,6 @@ class _Files:
         name = base or info.base_model
         return cls(adapter=path, info=info, base=name, folder=base_folder(name), dtype=precision)
 
-    @functools.cached_property
-    def tokenizer(self) -> FastTokenizer:
-        from icae.model.fast_tokenizer import FastTokenizer
-
-        return FastTokenizer(self.folder)
-
     def checked_base(self) -> tuple[BaseFolder, str]:
         """The base model's files and the hash of its weights, which is the adapter's."""
         folder = BaseFolder.open(self.folder)
@@ -194,21 +182,24 @@ class _Files:
         self, runtime: Runtime, width: int, device: str | None, key_values: KeyValueShape | None
     ) -> Reader:
         """What reads memories of hidden size `width`, or of keys and values, by a runtime."""
+        from icae.model.fast_tokenizer import FastTokenizer
+
+        tokenizer = FastTokenizer(self.folder)
         lead = lead_vectors(self.adapter, self.info.model)
         if lead is not None:
             runtime.lead_slots = KeyValueSlots(pairs_KY2HW=lead)
-        found = tokenizer_hash(self.tokenizer)
+        found = tokenizer_hash(tokenizer)
         if found != self.info.tokenizer_hash:
             raise BaseModelError(
                 "The tokenizer read without transformers is not the one of the adapter.",
-                got=f"tokenizer {found[:12]} in {self.tokenizer.name_or_path}",
+                got=f"tokenizer {found[:12]} in {tokenizer.name_or_path}",
                 expected=f"tokenizer {self.info.tokenizer_hash[:12]}",
                 fix="Use --runtime torch.",
             )
         return Reader(
             runtime=runtime,
             info=self.info,
-            tokenizer=self.tokenizer,
+            tokenizer=tokenizer,
             provenance=Provenance(
                 base_model=self.base,
                 base_hash=self.info.base_hash,
@@ -220,7 +211,7 @@ class _Files:
                 key_values=key_values,
                 slot_dtype="bfloat16" if key_values is None else KEY_VALUE_DTYPE,
             ),
-            stop_ids=stop_tokens(end_of_answers(self.folder), self.tokenizer.eos_token_id),
+            stop_ids=stop_tokens(end_of_answers(self.folder), tokenizer.eos_token_id),
             closing=closing_vectors(self.adapter, self.info.model),
             load_maker=lambda slot_dtype: _open_torch(
                 self.adapter,
@@ -301,11 +292,11 @@ def _connected(server: VllmAddress, files: _Files) -> VllmRuntime:
 
 
 def _precision(name: str | None) -> SlotDtype:
-    known: tuple[SlotDtype, ...] = ("bfloat16", "float32")
-    for dtype in known:
-        if name in (None, dtype):
-            return dtype
-    raise InputError("The dtype is not known.", got=name, expected=", ".join(known))
+    if name in (None, "bfloat16"):
+        return "bfloat16"
+    if name == "float32":
+        return "float32"
+    raise InputError("The dtype is not known.", got=name, expected="bfloat16, float32")
 
 
 def base_folder(base: str) -> Path:

@@ -84,28 +84,6 @@ def test_slots_of_a_long_text_are_those_of_its_spans_alone(
     assert seen == [(min(2 * i, spans), spans) for i in range(1, (spans + 1) // 2 + 1)]
 
 
-def test_fidelity_is_measured_unless_told_otherwise(engine: Engine) -> None:
-    measured = engine.compress(TEXT, ratio=4)
-    unmeasured = engine.compress(TEXT, ratio=4, verify=False)
-
-    assert all(span.fidelity is not None for span in measured.spans)
-    assert 0 <= float(measured.fidelity or 0) <= 1
-    assert all(span.fidelity is None for span in unmeasured.spans)
-    assert np.array_equal(measured.slots, unmeasured.slots)
-
-
-@pytest.mark.parametrize("text", ["", "  \n\t"])
-def test_blank_text_is_refused(engine: Engine, text: str) -> None:
-    with pytest.raises(InputError, match="nothing to compress"):
-        engine.compress(text)
-
-
-@pytest.mark.parametrize("ratio", [0.25, 0])
-def test_a_ratio_below_one_is_refused(engine: Engine, ratio: float) -> None:
-    with pytest.raises(ConfigError, match="tokens per slot"):
-        engine.compress(TEXT, ratio=ratio)
-
-
 def test_an_answer_counts_what_it_read_and_wrote(engine: Engine) -> None:
     memory = engine.compress(TEXT, ratio=4)
     pieces: list[str] = []
@@ -118,19 +96,6 @@ def test_an_answer_counts_what_it_read_and_wrote(engine: Engine) -> None:
     assert not answer.finished
     assert "".join(pieces).strip() == answer.text
     assert engine.ask(memory, "Who ran?", max_new_tokens=6).text == answer.text
-
-
-def test_the_answer_is_the_runtimes_behind_the_instruction_token(engine: Engine) -> None:
-    from icae.decode.prefix import Prefix
-
-    memory = engine.compress(TEXT, ratio=4)
-    prefix = Prefix.of_memory(memory, "ft")
-    prompt = render_prompt(engine.tokenizer, "Why?", history=[("Who?", "Me.")])
-    made = engine.runtime.generate(prefix, prompt, max_new_tokens=5, stop_ids=())
-
-    answer = engine.ask(memory, "Why?", history=[("Who?", "Me.")], max_new_tokens=5)
-
-    assert answer.text == engine.tokenizer.decode(made.token_ids, skip_special_tokens=True).strip()
 
 
 def test_stop_tokens_are_the_tokenizers_and_the_generation_configs(
@@ -201,18 +166,6 @@ def test_asking_the_text_again_puts_it_before_the_first_turn(
     )
 
 
-@pytest.mark.parametrize("question", ["", " \n"])
-def test_a_blank_question_is_refused(engine: Engine, question: str) -> None:
-    memory = engine.compress("the thing", ratio=4)
-
-    with pytest.raises(InputError, match="question is blank"):
-        engine.ask(memory, question)
-    with pytest.raises(InputError, match="question is blank"):
-        engine.ask_text("the thing", question)
-    with pytest.raises(InputError, match="question is blank"):
-        engine.ask_text("the thing", question, history=[("Who?", "Me.")])
-
-
 def test_what_does_not_fit_the_context_window_is_refused(engine: Engine) -> None:
     memory = engine.compress(TEXT, ratio=4)
     question = len(render_prompt(engine.tokenizer, "Who?"))
@@ -226,31 +179,6 @@ def test_what_does_not_fit_the_context_window_is_refused(engine: Engine) -> None
     with pytest.raises(InputError, match="context window") as caught:
         engine.ask_text(TEXT * 4, "Who?", max_new_tokens=1)
     assert "Leave --full-context out" in str(caught.value.fix)
-
-
-def test_reconstructions_have_the_lengths_of_their_spans(engine: Engine) -> None:
-    memory = engine.compress(TEXT, ratio=4)
-    seen: list[tuple[int, int]] = []
-
-    made = engine.reconstruct(memory, on_progress=lambda *done: seen.append(done))
-
-    assert [r.span for r in made] == list(range(len(memory.spans)))
-    assert [len(r.token_ids) for r in made] == [span.tokens for span in memory.spans]
-    assert "".join(str(r.original) for r in made) == TEXT
-    assert [r.text for r in made] == [engine.tokenizer.decode(list(r.token_ids)) for r in made]
-    assert seen[-1] == (len(memory.spans), len(memory.spans))
-
-
-def test_spans_are_reconstructed_in_the_order_asked_for(engine: Engine) -> None:
-    memory = engine.compress(TEXT, ratio=4)
-    every = engine.reconstruct(memory)
-
-    assert engine.reconstruct(memory, spans=[3, 0]) == [every[3], every[0]]
-    assert engine.reconstruct(memory, spans=[]) == []
-    for index in (-1, len(memory.spans)):
-        with pytest.raises(InputError, match="no such span") as caught:
-            engine.reconstruct(memory, spans=[index])
-        assert caught.value.got == str(index)
 
 
 def test_the_exact_prefix_is_the_share_of_leading_tokens(
@@ -277,25 +205,17 @@ def test_without_the_source_there_is_nothing_to_compare_with(engine: Engine) -> 
     assert [r.token_ids for r in bare] == [r.token_ids for r in engine.reconstruct(memory)]
 
 
-def test_two_memories_are_asked_as_one(engine: Engine) -> None:
-    first, second = engine.compress(TEXT, ratio=4), engine.compress(UNICODE, ratio=2, name="b")
-    both = first + second
-
-    answer = engine.ask(both, "Who?", max_new_tokens=3)
-    assert answer.memory_positions == first.slot_count + second.slot_count
-    made = engine.reconstruct(both)
-    alone = engine.reconstruct(first) + engine.reconstruct(second)
-    assert [r.token_ids for r in made] == [r.token_ids for r in alone]
-    assert [r.exact_prefix for r in made] == [r.exact_prefix for r in alone]
-    assert "".join(str(r.original) for r in made) == TEXT + UNICODE
-
-
 def test_a_memory_of_another_adapter_is_refused(
     engine: Engine, build_engine: Callable[..., Engine]
 ) -> None:
     foreign = build_engine(adapter_hash="f" * 64).compress(TEXT, ratio=4)
 
-    for use in (lambda: engine.ask(foreign, "Who?"), lambda: engine.reconstruct(foreign)):
+    for use in (
+        lambda: engine.ask(foreign, "Who?"),
+        lambda: engine.reconstruct(foreign),
+        lambda: engine.append(foreign, "x"),
+        lambda: engine.delete(foreign, 0, 1),
+    ):
         with pytest.raises(IncompatibleMemoryError, match="adapter differs") as caught:
             use()
         assert "f" * 64 in str(caught.value.got)
@@ -314,17 +234,6 @@ def test_a_memory_in_another_precision_is_refused(engine: Engine) -> None:
         engine.ask(other, "Who?")
 
 
-@pytest.mark.parametrize("layout", ["default", "uniform"])
-def test_every_layout_compresses_and_answers(
-    build_engine: Callable[..., Engine], layout: str
-) -> None:
-    engine = build_engine(layout=layout)
-    memory = engine.compress(TEXT, ratio=4)
-
-    assert engine.ask(memory, "Who?", max_new_tokens=3).answer_tokens == 3
-    assert len(engine.reconstruct(memory)) == len(memory.spans)
-
-
 def test_a_tokenizer_without_a_chat_template_serves(
     build_engine: Callable[..., Engine], build_tokenizer: Callable[..., Any]
 ) -> None:
@@ -334,17 +243,6 @@ def test_a_tokenizer_without_a_chat_template_serves(
     answer = engine.ask(memory, "Who?", max_new_tokens=2)
 
     assert answer.prompt_tokens == memory.slot_count + 1 + engine.count_tokens("Who?\n")
-
-
-def test_a_memory_survives_its_file(engine: Engine, tmp_path: Path) -> None:
-    memory = engine.compress(UNICODE, ratio=2)
-    memory.save(tmp_path / "a.icae")
-    loaded = Memory.load(tmp_path / "a.icae")
-
-    assert loaded == memory
-    assert engine.ask(loaded, "Who?", max_new_tokens=4).text == (
-        engine.ask(memory, "Who?", max_new_tokens=4).text
-    )
 
 
 def test_the_uniform_layout_counts_the_tokens_that_slots_stand_for(
@@ -359,11 +257,6 @@ def test_the_uniform_layout_counts_the_tokens_that_slots_stand_for(
     contiguous.ask(contiguous.compress(text, ratio=16), "the?", max_new_tokens=1)
     with pytest.raises(InputError, match="context window"):
         uniform.ask(uniform.compress(text, ratio=16), "the?", max_new_tokens=1)
-
-
-def test_asking_a_blank_text_is_refused(engine: Engine) -> None:
-    with pytest.raises(InputError, match="no text"):
-        engine.ask_text(" \n", "the?")
 
 
 def test_many_questions_get_the_answers_that_each_gets_alone(engine: Engine) -> None:
@@ -389,17 +282,6 @@ def test_many_questions_get_the_answers_that_each_gets_alone(engine: Engine) -> 
 
     assert [untimed(a) for a in together] == [untimed(a) for a in alone]
     assert engine.ask_many([]) == []
-
-
-def test_many_questions_are_checked_like_one(engine: Engine) -> None:
-    memory = engine.compress("the thing", ratio=4)
-
-    with pytest.raises(InputError, match="question is blank"):
-        engine.ask_many([(memory, "Who?"), (memory, " ")])
-    with pytest.raises(InputError, match="no text to answer from"):
-        engine.ask_many([(" ", "Who?")])
-    with pytest.raises(InputError, match="context window"):
-        engine.ask_many([(memory, "Who?"), (TEXT * 4, "Who?")])
 
 
 def test_many_texts_become_the_memories_that_each_becomes_alone(engine: Engine) -> None:
@@ -462,3 +344,44 @@ def test_mistakes_with_the_api_say_what_is_wanted(engine: Engine, tmp_path: Path
         assert caught.value.expected == wanted
         assert fix in str(caught.value.fix)
         assert caught.value.got is not None
+
+
+def test_spans_are_reconstructed_in_the_order_asked_for(engine: Engine) -> None:
+    memory = engine.compress(TEXT, ratio=4)
+    seen: list[tuple[int, int]] = []
+
+    made = engine.reconstruct(memory, on_progress=lambda *done: seen.append(done))
+
+    assert [r.span for r in made] == list(range(len(memory.spans)))
+    assert [len(r.token_ids) for r in made] == [span.tokens for span in memory.spans]
+    assert "".join(str(r.original) for r in made) == TEXT
+    assert [r.text for r in made] == [engine.tokenizer.decode(list(r.token_ids)) for r in made]
+    assert seen[-1] == (len(memory.spans), len(memory.spans))
+    assert engine.reconstruct(memory, spans=[3, 0]) == [made[3], made[0]]
+    assert engine.reconstruct(memory, spans=[]) == []
+    for index in (-1, len(memory.spans)):
+        with pytest.raises(InputError, match="no such span") as caught:
+            engine.reconstruct(memory, spans=[index])
+        assert caught.value.got == str(index)
+
+
+@pytest.mark.parametrize(
+    ("use", "message"),
+    [
+        (lambda engine, _: engine.compress("  \n\t"), "nothing to compress"),
+        (lambda engine, _: engine.compress(TEXT, ratio=0.25), "tokens per slot"),
+        (lambda engine, _: engine.compress(TEXT, ratio=0), "tokens per slot"),
+        (lambda engine, memory: engine.ask(memory, " \n"), "question is blank"),
+        (lambda engine, memory: engine.ask_many([(memory, "Who?"), (memory, " ")]), "is blank"),
+        (lambda engine, _: engine.ask_text("the thing", ""), "question is blank"),
+        (lambda engine, _: engine.ask_text("a", "", history=[("Who?", "Me.")]), "is blank"),
+        (lambda engine, _: engine.ask_text(" \n", "the?"), "no text to answer from"),
+        (lambda engine, _: engine.ask_many([(" ", "Who?")]), "no text to answer from"),
+        (lambda engine, memory: engine.ask_many([(memory, "Who?"), (TEXT * 4, "Who?")]), "window"),
+    ],
+)
+def test_what_says_nothing_or_too_much_is_refused(engine: Engine, use: Any, message: str) -> None:
+    memory = engine.compress("the thing", ratio=4)
+
+    with pytest.raises((InputError, ConfigError), match=message):
+        use(engine, memory)

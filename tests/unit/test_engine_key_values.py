@@ -16,11 +16,9 @@ import icae
 from icae.compression.adaptive import FidelityPolicy
 from icae.compression.refinement import RefineConfig
 from icae.decode.prefix import Prefix, Request
-from icae.decode.runtime import Runtime
-from icae.decode.torch_decoding import TorchDecoding
 from icae.engine import Engine
 from icae.errors import IncompatibleMemoryError
-from icae.memory import Embeddings, KeyValueSlots, Memory, Span, memory_bytes, read_header
+from icae.memory import KeyValueSlots, Memory, Span, memory_bytes, read_header
 from icae.model import render_prompt, save_adapter, tokenize
 from icae.model.decoder import DecoderRow, joined, label_logits
 from icae.model.key_values import KeyValueMemory, KeyValueModel
@@ -32,15 +30,10 @@ from icae.model.objectives import (
     instruction,
 )
 from icae.model.positions import document_places
+from mixed_prefix import KEY_VALUES
 
 TEXT = "The inner thing is in the thin tin: a thief ran there, and the end is near.\n"
 OTHER = "A hen is in the other inn."
-FORM: dict[str, Any] = {
-    "memory": "key-values",
-    "framing": "between",
-    "objective_tokens": 2,
-    "lora_targets": "all-linear",
-}
 ONE = np.zeros(1, dtype=np.int64)
 
 
@@ -52,7 +45,7 @@ def _without_gradient() -> Iterator[None]:
 
 @pytest.fixture
 def engine(build_engine: Callable[..., Engine]) -> Engine:
-    return build_engine(**FORM)
+    return build_engine(**KEY_VALUES)
 
 
 def ids_of(engine: Engine, text: str) -> Any:
@@ -103,7 +96,7 @@ def text_of(engine: Engine, ids: list[int]) -> str:
 def test_answers_equal_a_loop_that_keeps_no_cache(
     build_engine: Callable[..., Engine], config: dict[str, Any]
 ) -> None:
-    engine = build_engine(**(FORM | config))
+    engine = build_engine(**(KEY_VALUES | config))
     one, other = engine.compress(TEXT, ratio=4), engine.compress(OTHER, ratio=2)
     asked = [(one, "Who ran?"), (one, "Why?"), (other, "Who?"), (one + one, "Where?")]
     models = [
@@ -135,11 +128,11 @@ def test_a_conversation_goes_on_from_what_was_read(engine: Engine, build_engine:
     later = engine.ask(memory, "Why?", history=[("Who ran?", first)], max_new_tokens=6)
     grown = engine.ask(memory + engine.compress(OTHER), "Why?", max_new_tokens=6)
 
-    fresh = build_engine(**FORM)
+    fresh = build_engine(**KEY_VALUES)
     history = [("Who ran?", first)]
     again = fresh.ask(memory, "Why?", history=history, max_new_tokens=6)
     assert later.text == again.text
-    again = build_engine(**FORM).ask(memory + fresh.compress(OTHER), "Why?", max_new_tokens=6)
+    again = build_engine(**KEY_VALUES).ask(memory + fresh.compress(OTHER), "Why?", max_new_tokens=6)
     assert grown.text == again.text
 
 
@@ -176,22 +169,6 @@ def test_a_second_question_makes_no_pass_over_the_slots_of_a_memory(
     again = memory.with_documents(memory.documents)
     assert engine.ask(again, "Who ran?", max_new_tokens=2).text == first.text
     assert Prefix.of_memory(again, "ft").digest == Prefix.of_memory(memory, "ft").digest
-
-
-def test_answers_that_join_others_are_the_same(engine: Engine) -> None:
-    memory = engine.compress(TEXT, ratio=4)
-    requests = [engine.request(m, q) for m, q in ((memory, "Who?"), (None, "So?"), (memory, "Or?"))]
-    decoding = TorchDecoding(engine.runtime, (), kept_bytes=10**6)
-    steps = [decoding.join({0: (requests[0], 5)}), decoding.step()]
-    steps.append(decoding.join({1: (requests[1], 5), 2: (requests[2], 5)}))
-    while len(decoding):
-        steps.append(decoding.step())
-    for key, request in enumerate(requests):
-        tokens = [t for s in steps for row, t in zip(s.rows, s.tokens, strict=True) if row == key]
-        alone = engine.runtime.generate(
-            request.prefix, request.prompt_ids, max_new_tokens=5, stop_ids=()
-        )
-        assert tuple(tokens) == alone.token_ids
 
 
 @pytest.mark.parametrize("objective", ["ft", "lm"])
@@ -304,28 +281,12 @@ def test_spans_and_whole_documents_are_written_back_on_their_own_axis(engine: En
     assert list(whole) == loop
 
 
-def test_ratios_and_verbatim_spans_are_chosen_without_refinement(engine: Engine) -> None:
-    memory = engine.compress(TEXT, policy=FidelityPolicy(min_fidelity=1.0, ratios=(4.0, 1.0)))
-    assert memory.fidelity == 1.0
-    assert engine.ask(memory, "Who?", max_new_tokens=2).answer_tokens <= 2
-    loose = engine.compress(TEXT, policy=FidelityPolicy(min_fidelity=0.01, ratios=(4.0,)))
-    assert {span.kind for span in loose.spans} <= {"key-values", "tokens"}
-
-
 def test_a_memory_grows_and_shrinks(engine: Engine) -> None:
     memory = engine.append(engine.compress(TEXT, ratio=4), OTHER)
     assert memory.documents[0].source == TEXT + OTHER
     assert {span.kind for span in engine.delete(memory, 0, 4).spans} == {"key-values"}
     assert memory.select([0]).spans[0] == memory.spans[0]
     assert engine.compress(TEXT) == engine.compress(TEXT) != engine.compress(OTHER)
-
-
-def test_a_cache_that_was_kept_gives_the_same_answer(build_engine: Any) -> None:
-    engine, other = build_engine(**FORM), build_engine(**FORM)
-    memory = engine.compress(TEXT, ratio=4)
-    other.load_kv(memory, engine.save_kv(memory))
-    asked: dict[str, Any] = {"question": "Who ran?", "max_new_tokens": 6}
-    assert other.ask(memory, **asked).text == engine.ask(memory, **asked).text
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "int8"])
@@ -386,20 +347,6 @@ def test_a_policy_refines_what_falls_short(engine: Engine) -> None:
     assert [span.payload for span in last] == [span.payload for span in memory.spans]
 
 
-def test_slots_of_another_adapter_are_refused(engine: Engine) -> None:
-    part = Embeddings(slots_KD=np.zeros((2, 32), dtype=np.float32))
-    prefix = Prefix.of_payload(part, tokens=8, objective="ft")
-    with pytest.raises(IncompatibleMemoryError, match="another form"):
-        engine.runtime.generate(prefix, ONE, max_new_tokens=1, stop_ids=())
-
-
-def test_a_decoder_of_slots_refuses_keys_and_values(engine: Engine, build_engine: Any) -> None:
-    runtime: Runtime = build_engine().runtime
-    prefix = Prefix.of_memory(engine.compress(TEXT), "ft")
-    with pytest.raises(IncompatibleMemoryError, match="another form"):
-        runtime.generate(prefix, ONE, max_new_tokens=1, stop_ids=())
-
-
 def test_an_adapter_folder_of_this_form_is_loaded(
     engine: Engine, tokenizer: Any, info_for: Any, tmp_path: Path
 ) -> None:
@@ -457,3 +404,11 @@ def test_recall_is_not_measured_of_embeddings_nor_without_verification(
     for memory in (engine.compress(TEXT, verify=False), build_engine().compress(TEXT)):
         assert {span.recall for span in memory.spans} == {None}
         assert memory.recall is None
+
+
+def test_slots_of_another_form_are_refused(engine: Engine, build_engine: Any) -> None:
+    slots: Engine = build_engine()
+    for runtime, maker in ((engine.runtime, slots), (slots.runtime, engine)):
+        prefix = Prefix.of_memory(maker.compress(TEXT), "ft")
+        with pytest.raises(IncompatibleMemoryError, match="another form"):
+            runtime.generate(prefix, ONE, max_new_tokens=1, stop_ids=())

@@ -4,6 +4,7 @@ import importlib.util
 import logging
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,41 +20,40 @@ needs_llamacpp = pytest.mark.skipif(
     importlib.util.find_spec("llama_cpp") is None,
     reason="llama-cpp-python is not installed; `make test-llamacpp` installs it",
 )
+SERVER = VllmAddress(url="http://127.0.0.1:9")
 AROUND = {"framing": "around", "objective_tokens": 2}
 TEXT = "the thing in the shed is a tin and in it is a thin ring"
 
 
 @pytest.fixture
-def saved(
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    build_model: Any,
-    tokenizer: Any,
-    info_for: Any,
-) -> dict[str, str]:
-    """A base and an adapter in folders, and a cache of their own."""
-    monkeypatch.setenv("ICAE_CACHE", str(tmp_path / "cache"))
-    return save_both(tmp_path, build_model(**AROUND), tokenizer, info_for)
+def save(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, build_model: Any, tokenizer: Any, info_for: Any
+) -> Callable[..., dict[str, str]]:
+    """``save(**config)``: a base and an adapter in folders, and a cache of their own."""
+
+    def both(**config: Any) -> dict[str, str]:
+        from icae.model import save_adapter
+
+        monkeypatch.setenv("ICAE_CACHE", str(tmp_path / "cache"))
+        model, base = build_model(**AROUND, **config), tmp_path / "base"
+        model.decoder.save_pretrained(base)
+        tokenizer.save_pretrained(base)
+        info = info_for(model, tokenizer, base=str(base))
+        return {"adapter": str(save_adapter(model, info, tmp_path / "adapter")), "base": str(base)}
+
+    return both
 
 
 @pytest.fixture
-def of_key_values(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, build_model: Any, tokenizer: Any, info_for: Any
-) -> dict[str, str]:
-    """As `saved`, of an adapter whose memories are keys and values."""
-    monkeypatch.setenv("ICAE_CACHE", str(tmp_path / "cache"))
-    model = build_model(**AROUND, memory="key-values")
-    return save_both(tmp_path, model, tokenizer, info_for)
+def saved(save: Any) -> dict[str, str]:
+    """An adapter whose memories are embeddings."""
+    return save()  # type: ignore[no-any-return]
 
 
-def save_both(tmp_path: Path, model: Any, tokenizer: Any, info_for: Any) -> dict[str, str]:
-    from icae.model import save_adapter
-
-    base = tmp_path / "base"
-    model.decoder.save_pretrained(base)
-    tokenizer.save_pretrained(base)
-    info = info_for(model, tokenizer, base=str(base))
-    return {"adapter": str(save_adapter(model, info, tmp_path / "adapter")), "base": str(base)}
+@pytest.fixture
+def of_key_values(save: Any) -> dict[str, str]:
+    """An adapter whose memories are keys and values."""
+    return save(memory="key-values")  # type: ignore[no-any-return]
 
 
 @pytest.fixture
@@ -83,22 +83,26 @@ def test_auto_takes_llama_cpp_unless_another_device_is_asked_for(
     monkeypatch: pytest.MonkeyPatch, options: dict[str, Any], chosen: str
 ) -> None:
     assert open_named(monkeypatch, **options) == chosen
-
-
-@pytest.mark.usefixtures("installed")
-def test_auto_takes_torch_where_there_is_a_gpu(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.setattr(opening, "NVIDIA_DRIVER", tmp_path)
-
+    monkeypatch.setattr(opening, "NVIDIA_DRIVER", Path("/"))
     assert open_named(monkeypatch) == "torch"
     assert open_named(monkeypatch, device="cpu") == "llamacpp"
-
-
-def test_auto_takes_torch_where_llama_cpp_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert open_named(monkeypatch, device="cpu") == "torch"
 
-    assert open_named(monkeypatch) == "torch"
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"runtime": "abacus"}, "no such runtime(.|\n)*auto, torch, llamacpp, vllm"),
+        ({"runtime": "torch", "engine": SERVER}, "neither another runtime nor a device"),
+        ({"device": "cuda:0", "engine": SERVER}, "neither another runtime nor a device"),
+        ({"runtime": "vllm"}, "none is named(.|\n)*--engine"),
+        ({"runtime": "llamacpp", "device": "cuda:0"}, "takes no torch device"),
+    ],
+)
+def test_options_that_do_not_go_together_are_refused(options: Any, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        open_reader(**options)
 
 
 @pytest.mark.usefixtures("installed")
@@ -129,32 +133,13 @@ def test_the_way_to_llama_cpp_imports_neither_torch_nor_transformers() -> None:
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-def test_a_runtime_that_does_not_exist_is_refused() -> None:
-    with pytest.raises(InputError, match="no such runtime") as caught:
-        open_reader(runtime="abacus")  # type: ignore[arg-type]
-    assert caught.value.expected == "auto, torch, llamacpp, vllm"
-
-
 @pytest.mark.parametrize("runtime", ["auto", "vllm"])
 def test_an_engine_is_asked_wherever_one_is_named(
     monkeypatch: pytest.MonkeyPatch, runtime: Any
 ) -> None:
-    asked = VllmAddress(url="http://127.0.0.1:9")
     monkeypatch.setattr(opening, "open_vllm", lambda engine, *_, **__: engine)
 
-    assert open_reader(runtime=runtime, engine=asked) is asked  # type: ignore[comparison-overlap]
-
-
-@pytest.mark.parametrize("options", [{"runtime": "torch"}, {"device": "cuda:0"}])
-def test_an_engine_beside_another_runtime_or_a_device_is_refused(options: Any) -> None:
-    with pytest.raises(InputError, match="neither another runtime nor a device"):
-        open_reader(engine=VllmAddress(url="http://127.0.0.1:9"), **options)
-
-
-def test_the_runtime_vllm_without_an_engine_is_refused() -> None:
-    with pytest.raises(InputError, match="none is named") as caught:
-        open_reader(runtime="vllm")
-    assert "--engine" in str(caught.value.fix)
+    assert open_reader(runtime=runtime, engine=SERVER) is SERVER  # type: ignore[comparison-overlap]
 
 
 def test_a_memory_made_in_torch_is_read_by_a_vllm_server(saved: dict[str, str]) -> None:
@@ -186,15 +171,9 @@ def test_a_server_is_not_asked_about_another_base_than_the_adapters(
     saved: dict[str, str], build_decoder: Any, tmp_path: Path
 ) -> None:
     build_decoder(seed=5).save_pretrained(tmp_path / "other")
-    address = VllmAddress(url="http://127.0.0.1:9")
 
     with pytest.raises(AdapterError, match="trained on another base"):
-        open_reader(saved["adapter"], base=str(tmp_path / "other"), engine=address)
-
-
-def test_llama_cpp_takes_no_other_device() -> None:
-    with pytest.raises(InputError, match="takes no torch device"):
-        open_reader(runtime="llamacpp", device="cuda:0")
+        open_reader(saved["adapter"], base=str(tmp_path / "other"), engine=SERVER)
 
 
 def test_a_missing_llama_cpp_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -267,7 +246,7 @@ def test_a_server_is_not_asked_about_memories_of_keys_and_values(
     of_key_values: dict[str, str],
 ) -> None:
     with pytest.raises(AdapterError, match="cannot be sent to a vLLM server"):
-        open_reader(of_key_values["adapter"], engine=VllmAddress(url="http://127.0.0.1:1"))
+        open_reader(of_key_values["adapter"], engine=SERVER)
 
 
 @needs_llamacpp

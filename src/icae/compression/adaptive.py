@@ -122,10 +122,6 @@ class AdaptiveCompressor:
                 fidelity are kept. It has no part in a policy with a budget.
             on_settled: Called when refined spans are settled, without a budget.
 
-        Returns:
-            A memory of slot spans and verbatim spans; every fidelity in it is measured,
-            and whether a span with no error left is written back freely.
-
         Raises:
             InputError: If not even the highest ratio fits the budget, or the memory to go
                 on from is of another text.
@@ -177,12 +173,7 @@ class AdaptiveCompressor:
     ) -> list[Span]:
         """Compress verbatim spans as a policy asks; see `compress`.
 
-        Args:
-            cut: The spans.
-            policy: What every span must reach and what all of them may cost.
-            on_progress: As for `compress`.
-            settled: Index -> span that has the fidelity already, where there is no budget.
-            on_settled: Called when refined spans are settled, with all spans as they are then.
+        Where there is no budget, some may have the fidelity already, by their indices.
         """
         report = on_progress or _silent
         if policy.budget is not None:
@@ -264,11 +255,8 @@ class AdaptiveCompressor:
     ) -> Iterator[tuple[int, Span]]:
         """Refine spans of slots, and see which are then written back without an error.
 
-        Args:
-            spans: Index -> span of slots.
-            ids: Index -> token ids of the span.
-            config: When to stop and what to weigh.
-            on_step: Called after each step, with (steps taken or saved, most steps).
+        Spans and their token ids are given by index; after each step `on_step` gets (steps
+        taken or saved, most steps).
 
         Yields:
             (index, refined span), about in the order in which they finish.
@@ -317,11 +305,6 @@ def spend(offers: Sequence[Sequence[Span]], budget: int, *, enough: float) -> li
     Starts from the cheapest offer of each span and buys, again and again, the upgrade that
     holds most further tokens for each further position. Fidelity above `enough` counts
     nothing.
-
-    Args:
-        offers: For each span, what it can be bought at; every fidelity is known.
-        budget: Most decoder positions of all spans together.
-        enough: Fidelity beyond which more is worth nothing (0..1).
 
     Raises:
         InputError: If the cheapest offers together exceed the budget.

@@ -54,13 +54,10 @@ class TokenizedText:
 def verbatim_spans(
     ids: TokenIds, config: ModelConfig, *, edges: Sequence[int] | None = None
 ) -> list[Span]:
-    """Cut tokens into spans that hold them as they are.
+    """Cut token ids [L] into spans that hold them as they are.
 
-    Args:
-        ids: Token ids, int64 [L].
-        config: Says how a context is cut.
-        edges: Character at which each token starts, and where the last one ends, [L + 1];
-            None for tokens without a text.
+    Edges are the characters at which each token starts, and where the last one ends, [L + 1];
+    None for tokens without a text.
     """
     edges = [0] * (len(ids) + 1) if edges is None else edges
     return [
@@ -116,18 +113,10 @@ class Compressor:
         verify: bool = True,
         on_progress: OnProgress | None = None,
     ) -> list[Memory]:
-        """Make a memory of each of several texts; spans of all share forward passes.
+        """Make a memory of each of several texts; see `icae.engine.Engine.compress_many`.
 
-        Args:
-            texts: The texts.
-            ratio: Context tokens per slot, at least 1.
-            names: Name of the document in each memory.
-            verify: Measure how faithfully each token is held, and of keys and values what a
-                memory gives when it is asked (one more forward pass each).
-            on_progress: Called with (spans done, spans in all).
-
-        Raises:
-            ConfigError: If the ratio is out of range.
+        Verified is how faithfully each token is held, and of keys and values what a memory gives
+        when it is asked: one more forward pass each.
         """
         cut = [self.cut(text) for text in texts]
         spans = [span for own in cut for span in own]
@@ -164,12 +153,8 @@ class Compressor:
         if longest > self.runtime.context_window:
             return memory
         found = dict(zip(probes, self.runtime.recall(prefix, list(probes.values())), strict=True))
-        asked = (
-            replace(span, recall=found.get(i, span.recall)) for i, span in enumerate(memory.spans)
-        )
-        return memory.with_documents(
-            replace(document, spans=tuple(itertools.islice(asked, len(document.spans))))
-            for document in memory.documents
+        return with_spans(
+            memory, {i: replace(memory.spans[i], recall=own) for i, own in found.items()}
         )
 
     def cut(self, text: TokenizedText) -> list[Span]:
@@ -187,8 +172,8 @@ class Compressor:
     ) -> list[Span]:
         """Encode verbatim spans at one ratio, those of like length in one forward pass.
 
-        Returns:
-            The same spans as slots; arguments and errors are those of `compress_many`.
+        Raises:
+            ConfigError: If the ratio is out of range.
         """
         order = sorted(range(len(spans)), key=lambda i: -spans[i].tokens)
         made: dict[int, Span] = {}
@@ -242,6 +227,15 @@ class Compressor:
             text.text, spans, name=name, token_ids_sha256=hash_token_ids(text.ids)
         )
         return Memory(documents=(document,), provenance=self.provenance)
+
+
+def with_spans(memory: Memory, changed: Mapping[int, Span]) -> Memory:
+    """A memory with some spans, by their indices, in place of its own."""
+    spans = iter([changed.get(i, span) for i, span in enumerate(memory.spans)])
+    return memory.with_documents(
+        replace(document, spans=tuple(itertools.islice(spans, len(document.spans))))
+        for document in memory.documents
+    )
 
 
 def unmeasured(span: Span, payload: ReadablePayload, ratio: float) -> Span:

@@ -7,10 +7,9 @@ that was stopped goes on where it left off.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 
 from icae.compression.adaptive import AdaptiveCompressor, holds
-from icae.compression.compressor import OnProgress
+from icae.compression.compressor import OnProgress, with_spans
 from icae.compression.refinement import RefineConfig
 from icae.decode.reconstruction import original_ids
 from icae.errors import InputError
@@ -65,11 +64,7 @@ def refine_memory(
             )
         ids[i] = originals[document][span.token_start : span.token_end]
     for i, better in adaptive.refined(spans, ids, config, on_step=on_step):
-        documents, d = list(memory.documents), memory.document_of[i]
-        own = list(documents[d].spans)
-        own[i - memory.span_range(d).start] = better
-        documents[d] = replace(documents[d], spans=tuple(own))
-        memory = memory.with_documents(documents)
+        memory = with_spans(memory, {i: better})
         yield memory
     if asked and spans:
         yield adaptive.compressor.with_recall(memory, originals)

@@ -109,12 +109,7 @@ class Teacher:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class RefineTask:
-    """A span whose slots are to be refined.
-
-    Attributes:
-        token_ids: The span's token ids, int64 [L].
-        payload: The slots to start from.
-    """
+    """A span, int64 [L], and the slots to start from."""
 
     token_ids: TokenIds
     payload: ReadablePayload
@@ -149,7 +144,7 @@ class Moving:
     """Numbers that slots are made of, and what moves them.
 
     Args:
-        form: Says how far a step goes.
+        form: Gives their scale.
         numbers: Where they start, float32, decoder positions first.
         rate: By which share of their scale a step moves them at first.
         betas: Decay rates of Adam's moments.
@@ -224,8 +219,8 @@ class _Work(Moving):
     def note(self, score: TaskScore, logits_TV: Tensor) -> bool:
         """Take down how faithful the slots are now; returns whether they are good enough.
 
-        The best slots are those that reproduce most tokens, then those with most of them
-        by the margin; slots that are good enough are the best.
+        The best slots reproduce most tokens, then most of them by the margin; slots that are
+        good enough are the best.
         """
         share = float(score.correct_T.float().mean())
         lead_T = target_leads(logits_TV.detach(), self.task)
@@ -246,11 +241,7 @@ class _Work(Moving):
         return self.reached
 
     def is_over(self) -> bool:
-        """Whether no step is left to take: none allowed, or no hope of the target.
-
-        There is no hope after `patience` steps without a better fidelity, nor when the
-        loss, falling on at its pace, would not be low enough by the last step.
-        """
+        """Whether no step is left to take: none allowed, or no hope of the target."""
         config = self.config
         if self.steps >= config.steps or self.steps - self.best_step >= config.patience:
             return True
@@ -289,9 +280,6 @@ def steps_left(losses: Sequence[float], target: float) -> float:
     Args:
         losses: AE loss before the first step and after each one, nats per token.
         target: Fidelity wanted (0..1).
-
-    Returns:
-        Steps; infinite if the loss did not fall.
     """
     enough = FIRM_LOSS + LOSS_OF_MISSES * (1.0 - target)
     now, before = losses[-1], losses[max(0, len(losses) - 1 - PACE)]
@@ -333,8 +321,7 @@ def refine(
         on_slots: Called for each span before its first step and after each one.
 
     Yields:
-        (index into `tasks`, result) in the order in which spans finish. A span that never
-        reaches the target gives the best slots met; they are never worse than the first.
+        (index into `tasks`, the best slots met), in the order in which spans finish.
     """
     kl_weight = form.kl_weight if config.kl_weight is None else config.kl_weight
     kl_weight = 0.0 if teach is None else kl_weight
@@ -344,16 +331,13 @@ def refine(
     settled, total = 0, len(tasks) * config.steps
     while waiting or active:
         if sum(work.places for work in active) <= config.tokens_per_batch / 2:
-            while waiting and (
-                not active or sum(work.places for work in active) < config.tokens_per_batch
-            ):
+            while waiting and sum(work.places for work in active) < config.tokens_per_batch:
                 active.append(_Work(*waiting.popleft(), form, config, kl_weight))
         begin = time.perf_counter()
         lacking = [work for work in active if work.lacks_teacher]
         if teach is not None and lacking:
-            written = teach([work.token_ids for work in lacking])
-            for work, teacher in zip(lacking, written, strict=True):
-                work.teacher = teacher
+            for work, own in zip(lacking, teach([w.token_ids for w in lacking]), strict=True):
+                work.teacher = own
         with form.model.gradients_to_inputs():
             done = _step(form, active, on_slots)
         spent = time.perf_counter() - begin

@@ -25,7 +25,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from icae.compression.compressor import Compressor, readable
+from icae.compression.compressor import Compressor, readable, with_spans
 from icae.compression.lessons import Lesson, LessonWriter
 from icae.compression.refinement import Moving
 from icae.config.parsing import check_ranges
@@ -230,8 +230,8 @@ def study_memory(
         )
         for span, numbers in zip(spans, study.numbers(), strict=True)
     ]
-    document = replace(memory.documents[0], spans=tuple(compressor.measured(made, ids)))
-    studied = compressor.with_recall(memory.with_documents([document]), {0: text.ids})
+    measured = with_spans(memory, dict(enumerate(compressor.measured(made, ids))))
+    studied = compressor.with_recall(measured, {0: text.ids})
     if checkpoint is not None:
         checkpoint.unlink(missing_ok=True)
     return studied, tuple(study.history)

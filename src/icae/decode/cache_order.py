@@ -34,12 +34,7 @@ log = logging.getLogger(__name__)
 
 
 def write_order(base: str, model: LlamaModel, path: Path) -> None:
-    """Find the order of a base model and write it.
-
-    Args:
-        base: Name of the base model.
-        model: The same weights in a GGUF file.
-        path: File to write.
+    """Find the order of a base model, by its name and in a GGUF file, and write it.
 
     Raises:
         BaseModelError: As for `find_order`, or if the base cannot be loaded.
@@ -50,11 +45,7 @@ def write_order(base: str, model: LlamaModel, path: Path) -> None:
 
 @torch.inference_mode()
 def find_order(decoder: PreTrainedModel, model: LlamaModel) -> CacheOrder:
-    """Compare the caches of a base model in torch and in llama.cpp.
-
-    Args:
-        decoder: The base model, float32.
-        model: The same weights in a GGUF file.
+    """Compare the caches of a base model, float32, in torch and in llama.cpp.
 
     Raises:
         BaseModelError: If keys cannot be moved to other positions, or the caches differ by more

@@ -1,8 +1,7 @@
 """The decoder's key-value cache of a memory, kept in a file beside it.
 
-A question about the memory then starts decoding at once. The file is a cache and nothing
-more: what does not belong to this memory, these weights and this runtime is ignored with a
-warning, and can be written anew.
+A question about the memory then starts decoding at once. What does not belong to this memory,
+these weights and this runtime is ignored with a warning, and can be written anew.
 
     icae-kv 1
     {"key": ..., "bytes": ..., "sha256": ...}
@@ -38,16 +37,7 @@ def kv_path(memory_path: Path, reader: Reader) -> Path:
 
 
 def load_kv(reader: Reader, memory: Memory, memory_path: Path) -> KvState:
-    """Take the cache beside a memory, if there is one that fits.
-
-    Args:
-        reader: What will be asked.
-        memory: The memory.
-        memory_path: Its file.
-
-    Returns:
-        What became of it; a warning says why a file could not be used.
-    """
+    """Take the cache beside a memory file, if there is one that fits; else a warning says why."""
     path = kv_path(memory_path, reader)
     try:
         if not path.exists():
@@ -62,22 +52,12 @@ def load_kv(reader: Reader, memory: Memory, memory_path: Path) -> KvState:
 
 
 def store_kv(reader: Reader, memory: Memory, memory_path: Path) -> Path:
-    """Write the cache of a memory beside it, whole or not at all.
+    """Write the cache of a memory beside its file, whole or not at all, and return the path.
 
     The memory is read first, unless it was just read.
 
-    Args:
-        reader: What reads it.
-        memory: The memory.
-        memory_path: Its file.
-
-    Returns:
-        The file written.
-
     Raises:
-        IncompatibleMemoryError: If the memory was made by another model.
-        InputError: If the cache of this base model cannot be kept.
-        MemoryFileError: If the file cannot be written.
+        MemoryFileError: If the file cannot be written; else as for `Reader.save_kv`.
     """
     path = kv_path(memory_path, reader)
     data = reader.save_kv(memory)
@@ -97,22 +77,14 @@ def store_kv(reader: Reader, memory: Memory, memory_path: Path) -> Path:
 
 def _key(reader: Reader, memory: Memory) -> str:
     """Digest of everything that decides the bytes: memory, weights, objective, runtime."""
-    provenance = reader.provenance
-    parts = (
-        reader.memory_digest(memory),
-        provenance.base_hash,
-        provenance.adapter_hash,
-        reader.decoder.kv_format,
-    )
+    own = reader.provenance
+    digest, form = reader.memory_digest(memory), reader.decoder.kv_format
+    parts = (digest, own.base_hash, own.adapter_hash, form)
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
 def _payload(content: bytes, key: str) -> bytes:
-    """The bytes of a file, checked.
-
-    Raises:
-        ValueError: If the file is foreign, damaged or belongs to something else.
-    """
+    """The bytes of a file; a ValueError if it is foreign, damaged or of something else."""
     if not content.startswith(MAGIC):
         raise ValueError("it is no key-value cache of icae")
     end = content.find(b"\n", len(MAGIC), len(MAGIC) + LONGEST_HEADER)

@@ -30,8 +30,7 @@ class Prefix:
 
     Attributes:
         parts: Slots (of either form) and verbatim tokens, in order.
-        spans: (context tokens, decoder positions) of each span, in order; of a verbatim
-            span of L tokens, (L, L).
+        spans: (context tokens, decoder positions) of each span, in order.
         objective: Objective token placed behind them.
     """
 
@@ -103,12 +102,7 @@ class _PartBytes:
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """One answer to write.
-
-    Attributes:
-        prefix: The memory that is read first, or None to read the prompt alone.
-        prompt_ids: Rendered prompt.
-    """
+    """One answer to write: the memory that is read first, or None, and the rendered prompt."""
 
     prefix: Prefix | None
     prompt_ids: TokenIds

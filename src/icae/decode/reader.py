@@ -12,11 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from icae.config import ModelConfig
 from icae.config.types import Answer, FloatArray, Reconstruction, TokenIds
 from icae.decode.answering import Answerer
 from icae.decode.prefix import Request
-from icae.decode.reconstruction import decode, joined_text
+from icae.decode.reconstruction import joined_text
 from icae.decode.reconstruction import reconstruct as reconstruct_spans
 from icae.decode.runtime import Runtime
 from icae.errors import IncompatibleMemoryError, InputError, require_type
@@ -33,6 +32,8 @@ Turn = tuple[str, str]  # an earlier question and its answer
 
 class Reader:
     """A base model with an adapter's objective tokens: it reads memories.
+
+    Whatever takes a memory refuses that of another adapter or base (IncompatibleMemoryError).
 
     Args:
         runtime: Runs the decoder.
@@ -64,17 +65,12 @@ class Reader:
         load_maker: Callable[[StoredDtype], Reader],
         closing: FloatArray | None = None,
     ) -> None:
-        asking = info.model.asking
         self._closing = None if closing is None else Embeddings(slots_KD=closing)
         self.maker = functools.cache(load_maker)
-        self.name = info.name
-        self.config: ModelConfig = info.model
-        self.info = info
-        self.provenance = provenance
-        self.tokenizer = tokenizer
-        self.decoder = runtime
+        self.name, self.info, self.config = info.name, info, info.model
+        self.provenance, self.tokenizer, self.decoder = provenance, tokenizer, runtime
         self.answerer = Answerer(
-            runtime=runtime, tokenizer=tokenizer, stop_ids=asking.stop or stop_ids
+            runtime=runtime, tokenizer=tokenizer, stop_ids=self.config.asking.stop or stop_ids
         )
 
     @property
@@ -127,16 +123,9 @@ class Reader:
     def request(
         self, memory: Memory | None, question: str, *, history: Sequence[Turn] = ()
     ) -> Request:
-        """What the decoder reads for a question, for `Answerer.answer_many`.
+        """What the decoder reads for a question, for `Answerer.answer_many`; as for `ask`.
 
-        Args:
-            memory: A memory made by this adapter, or None for the question alone.
-            question: The question, not blank.
-            history: Earlier turns of the conversation.
-
-        Raises:
-            IncompatibleMemoryError: If the memory was made by another adapter or base.
-            InputError: If the question is blank.
+        Without a memory it is the question alone.
         """
         if memory is not None:
             self.require_own(memory)
@@ -170,7 +159,7 @@ class Reader:
             the batch that they were written in.
 
         Raises:
-            IncompatibleMemoryError, InputError: As for `ask` and `ask_text`.
+            IncompatibleMemoryError, InputError: As for `ask`.
         """
         requests, positions = [], []
         for context, question in questions:
@@ -193,17 +182,9 @@ class Reader:
         max_new_tokens: int = 128,
         on_text: Callable[[str], None] | None = None,
     ) -> Answer:
-        """Answer a question with the full text in the prompt, for comparison.
+        """Answer a question with the full text in the prompt, for comparison; as `ask`.
 
-        Args:
-            text: The text; it stands before the first question of the conversation.
-            question: The question, not blank.
-            history: Earlier turns of the conversation.
-            max_new_tokens: Most tokens of the answer.
-            on_text: Called with each piece of text as it is written.
-
-        Raises:
-            InputError: As for `ask`.
+        The text stands before the first question of the conversation.
         """
         return self.answerer.answer(
             self._text_request(text, question, history),
@@ -232,7 +213,6 @@ class Reader:
             One reconstruction for each span, in the order asked for.
 
         Raises:
-            IncompatibleMemoryError: If the memory was made by another adapter or base.
             InputError: If a span index is out of range.
         """
         self.require_own(memory)
@@ -241,17 +221,12 @@ class Reader:
         )
 
     def fold(self, told: Conversation, question: str) -> Memory:
-        """The memory of all turns that left a conversation, with those that leave now at its end.
-
-        Args:
-            told: The conversation.
-            question: What is asked next.
-        """
+        """The memory of turns that left a conversation, with those that leave before a question."""
         return self.maker(told.documents.provenance.slot_dtype).fold(told, question)
 
     def joined_text(self, memory: Memory, spans: Sequence[Reconstruction]) -> str:
         """The text of several reconstructed spans of a memory; see `icae.decode.reconstruction`."""
-        return joined_text(memory, spans, functools.partial(decode, self.tokenizer))
+        return joined_text(self.tokenizer, memory, spans)
 
     def memory_digest(self, memory: Memory) -> str:
         """SHA-256 of what the decoder reads of a memory before a question."""
@@ -261,7 +236,6 @@ class Reader:
         """The decoder's key-value cache of a memory, for `load_kv` of the same runtime.
 
         Raises:
-            IncompatibleMemoryError: If the memory was made by another adapter or base.
             InputError: If the cache of this base model cannot be kept, or the memory does
                 not fit its context window.
         """
@@ -275,7 +249,6 @@ class Reader:
         """Take a cache from `save_kv`, so that the next question need not read the memory.
 
         Raises:
-            IncompatibleMemoryError: If the memory was made by another adapter or base.
             InputError: If the bytes are no such cache.
         """
         self.require_own(memory)

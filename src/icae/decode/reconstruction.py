@@ -99,9 +99,7 @@ def original_ids(tokenizer: Any, memory: Memory) -> dict[int, TokenIds]:
     }
 
 
-def joined_text(
-    memory: Memory, spans: Sequence[Reconstruction], decode: Callable[[list[int]], str]
-) -> str:
+def joined_text(tokenizer: Any, memory: Memory, spans: Sequence[Reconstruction]) -> str:
     """The text of several reconstructed spans, in the order given.
 
     Neighbouring spans of a document are decoded together: a character may be cut between two of
@@ -116,4 +114,4 @@ def joined_text(
             runs.append([])
         runs[-1] += item.token_ids
         previous = item.span
-    return "\n".join(decode(run) for run in runs)
+    return "\n".join(decode(tokenizer, run) for run in runs)

@@ -77,12 +77,7 @@ class TorchRuntime(Runtime):
 
     @torch.inference_mode()
     def encode(self, spans: Sequence[TokenIds], slots: Sequence[int]) -> list[ReadablePayload]:
-        """What the decoder gets in place of each span; one forward pass.
-
-        Args:
-            spans: Token ids of each span.
-            slots: Slots of each, at most its length.
-        """
+        """What the decoder gets in place of each span: so many slots each; one forward pass."""
         return self.form.encode(spans, slots)
 
     @torch.inference_mode()
@@ -143,11 +138,7 @@ class TorchRuntime(Runtime):
     def fidelity(
         self, payloads: Sequence[ReadablePayload], spans: Sequence[TokenIds]
     ) -> list[TokenFidelity]:
-        """How faithfully each token of each span is held, under teacher forcing.
-
-        Args:
-            payloads: What the decoder gets in place of each span.
-            spans: Its token ids.
+        """How faithfully each token of each span is held by its payload, under teacher forcing.
 
         Returns:
             For each span, whether each token is the most likely one and the probability
@@ -210,7 +201,7 @@ class TorchRuntime(Runtime):
         positions: Sequence[int],
         limit: int,
     ) -> Row:
-        """What an answer is read from.
+        """What an answer of at most `limit` tokens is read from.
 
         Args:
             request: What to answer.

@@ -17,11 +17,7 @@ from icae.model.decoder import KeyValues
 
 
 class KeptFronts:
-    """Keys and values of the memories used last, within a number of bytes.
-
-    Args:
-        max_bytes: Most bytes.
-    """
+    """Keys and values of the memories used last, within a number of bytes."""
 
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes
@@ -47,8 +43,8 @@ class KeptFronts:
             self.bytes -= _bytes(dropped)
 
 
-class TorchDecoding:
-    """Answers that are being written; for one thread.
+class TorchDecoding(DecodingRows):
+    """Answers that are being written, memories that were read kept; for one thread.
 
     Args:
         runtime: Runs the decoder.
@@ -62,14 +58,11 @@ class TorchDecoding:
     def __init__(
         self, runtime: TorchRuntime, stop_ids: Collection[int], *, kept_bytes: int
     ) -> None:
+        super().__init__(runtime.model.decoder, frozenset(stop_ids))
         self._runtime = runtime
-        self._rows = DecodingRows(runtime.model.decoder, frozenset(stop_ids))
         self._together = ROWS_PER_BATCH if runtime.stacks else 1
         self._sizes: dict[int, int] = {}
         self.fronts = KeptFronts(kept_bytes)
-
-    def __len__(self) -> int:
-        return len(self._rows)
 
     def joinable(self, requests: Sequence[tuple[Request, int]]) -> int:
         """How many of some answers can join now, in their order; at least one if none is written.
@@ -77,7 +70,7 @@ class TorchDecoding:
         Args:
             requests: What to answer, and the most tokens of each answer.
         """
-        sizes = [self._sizes[key] for key in self._rows.keys]
+        sizes = [self._sizes[key] for key in self.keys]
         for count, (request, limit) in enumerate(requests):
             own = len(self._runtime.positions(request.prefix, len(request.prompt_ids))) + limit
             longest = max([*sizes, own])
@@ -111,17 +104,9 @@ class TorchDecoding:
             positions = self._runtime.positions(request.prefix, len(request.prompt_ids))
             rows[key] = self._runtime.row(request, fronts, positions=positions, limit=limit)
             sizes[key] = len(positions) + limit
-        step = self._rows.join(rows)
-        self._sizes = {key: self._sizes.get(key) or sizes[key] for key in self._rows.keys}
+        step = self.add(rows)
+        self._sizes = {key: self._sizes.get(key) or sizes[key] for key in self.keys}
         return step
-
-    def step(self) -> Step:
-        """One more token of every answer."""
-        return self._rows.step()
-
-    def leave(self, keys: Collection[int]) -> None:
-        """Give answers up."""
-        self._rows.leave(keys)
 
     def _fronts(self, prefixes: Mapping[str, Prefix]) -> dict[str, KeyValues]:
         found = {digest: self.fronts.get(digest) for digest in prefixes}

@@ -41,8 +41,7 @@ class TorchForm(ABC):
 
     Attributes:
         learning_rate: By which share of its scale a refinement step moves a number at first.
-        kl_weight: What keeps refined slots good for more than writing back: the weight of the
-            KL divergence from the decoder that reads the text.
+        kl_weight: Weight of what keeps refined slots good for more than writing back.
     """
 
     model: IcaeModel | KeyValueModel
@@ -67,12 +66,7 @@ class TorchForm(ABC):
 
     @abstractmethod
     def past(self, prefix: Prefix, known: KeyValues | None = None) -> KeyValues | None:
-        """Keys and values of these places, or None where there are none.
-
-        Args:
-            prefix: The memory.
-            known: Those of its first places, where they are known.
-        """
+        """Keys and values of these places, the first of which may be known, or None."""
 
     @abstractmethod
     def inputs(self, prefix: Prefix) -> Tensor:

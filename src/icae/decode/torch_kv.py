@@ -31,12 +31,7 @@ def stacks(config: PreTrainedConfig) -> bool:
 
 @dataclass(frozen=True, kw_only=True)
 class LastRead:
-    """A cache and what was read into it.
-
-    Attributes:
-        cache: Keys and values of all of it.
-        read: What that is.
-    """
+    """A cache, and what was read into it."""
 
     cache: DynamicCache
     read: ReadSoFar
@@ -70,17 +65,10 @@ def kv_from_bytes(
     dtype: torch.dtype,
     device: torch.device,
 ) -> DynamicCache:
-    """A cache from `kv_to_bytes`.
-
-    Args:
-        data: The bytes.
-        decoder: The decoder.
-        places: Decoder places P that it has to hold.
-        dtype: Precision that it has to have.
-        device: Where it goes.
+    """A cache from `kv_to_bytes`, on a device.
 
     Raises:
-        InputError: If the bytes are no cache of that decoder and size.
+        InputError: If the bytes are no cache of that decoder, precision and number of places.
     """
     shape = key_value_shape(decoder)
     layers = shape.layers

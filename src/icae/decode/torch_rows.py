@@ -28,13 +28,12 @@ from icae.model.decoder import KeyValues, places_of, read, stacked
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """What one answer is read from.
+    """What one answer of at most `limit` tokens is read from.
 
     Attributes:
         front: Keys and values (R = 1) of what was read before, or None.
         tail_SD: Decoder inputs that follow, at least one.
         positions: Their positions; the answer goes on behind the last.
-        limit: Most tokens written.
     """
 
     front: KeyValues | None
@@ -47,16 +46,9 @@ class Row:
 def read_fronts(
     decoder: PreTrainedModel, embeds: Sequence[Tensor], positions: Sequence[Sequence[int]]
 ) -> list[KeyValues]:
-    """Read decoder inputs for their keys and values, in one forward pass.
+    """Keys and values [1, H, P_i, W] of the decoder inputs [P_i, D] of each row, in one pass.
 
-    Args:
-        decoder: The frozen causal LM.
-        embeds: Decoder inputs [P_i, D] of each row, padded on the right, where causal attention
-            cannot look.
-        positions: Their positions.
-
-    Returns:
-        Keys and values of each row, [1, H, P_i, W].
+    Rows are padded on the right, where causal attention cannot look.
     """
     inputs_RPD = pad_sequence(list(embeds), batch_first=True)
     places_RP = pad_sequence([torch.tensor(own) for own in positions], batch_first=True)
@@ -89,9 +81,7 @@ def next_tokens(
 class DecodingRows:
     """Rows that are decoded together, a token each at a time; others join between steps.
 
-    Args:
-        decoder: The frozen causal LM.
-        stop_ids: Tokens that end an answer; a stop token is the last one of its row.
+    A stop token is the last one of its row.
 
     Attributes:
         keys: What its caller calls each row that goes on, in their order.
@@ -112,15 +102,8 @@ class DecodingRows:
         return len(self.keys)
 
     @torch.inference_mode()
-    def join(self, rows: Mapping[int, Row]) -> Step:
-        """Read rows and add them to those that are decoded.
-
-        Args:
-            rows: What the answers are read from, at least one; each under a key of its own.
-
-        Returns:
-            Their first tokens.
-        """
+    def add(self, rows: Mapping[int, Row]) -> Step:
+        """Read rows, at least one, and decode them with the others; their first tokens."""
         past, mask_RP = stacked([row.front for row in rows.values()])
         cache = DynamicCache(past)
         embeds_RSD, tail_mask_RS, places_RS = _tails(list(rows.values()))
@@ -188,17 +171,11 @@ class DecodingRows:
 def greedy_rows(
     decoder: PreTrainedModel, rows: Sequence[Row], stop_ids: Collection[int]
 ) -> Iterator[Step]:
-    """Most likely next tokens of all rows, step by step, until each has ended.
-
-    Args:
-        decoder: The frozen causal LM.
-        rows: What the answers are read from; the key of each is its index.
-        stop_ids: Tokens that end an answer; a stop token is the last one of its row.
-    """
+    """Most likely next tokens of all rows, by index, step by step, until each has ended."""
     decoding = DecodingRows(decoder, stop_ids)
     begun = {i: row for i, row in enumerate(rows) if row.limit > 0}
     if begun:
-        yield decoding.join(begun)
+        yield decoding.add(begun)
     while decoding:
         yield decoding.step()
 

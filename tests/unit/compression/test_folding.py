@@ -17,20 +17,15 @@ from icae.memory import KeyValueSlots
 from icae.model import render_prompt, tokenize, tokenize_with_offsets
 from icae.model.decoder import joined, places_of, read
 from icae.model.key_values import KeyValueModel
+from mixed_prefix import KEY_VALUES
 
 TEXT = "The inner thing is in the thin tin: a thief ran there.\n"
 TURNS = [("Who ran there?", "the thief"), ("Why?", "a tin"), ("In the end?", "near")]
-FORM: dict[str, Any] = {
-    "memory": "key-values",
-    "framing": "between",
-    "objective_tokens": 2,
-    "lora_targets": "all-linear",
-}
 
 
 @pytest.fixture
 def engine(build_engine: Callable[..., Engine]) -> Engine:
-    return build_engine(**FORM)
+    return build_engine(**KEY_VALUES)
 
 
 def talk(engine: Engine, *, keep_turns: int = 1) -> Conversation:
@@ -185,7 +180,7 @@ def test_older_turns_keep_their_text_and_grow_at_the_end(engine: Engine) -> None
     assert grown.positions == sum(-(-span.tokens // 4) for span in grown.spans)
 
 
-@pytest.mark.parametrize("form", [FORM, {}])
+@pytest.mark.parametrize("form", [KEY_VALUES, {}])
 def test_older_turns_keep_within_their_positions_and_the_oldest_are_held_most_coarsely(
     build_engine: Callable[..., Engine], form: dict[str, Any]
 ) -> None:

@@ -15,13 +15,7 @@ from icae.decode.torch_forms import form_of
 from icae.errors import ConfigError
 from icae.model import PlainRow, Slots, plain_logits, token_kl, weight_hash
 from icae.model.objectives import autoencoding
-
-KEY_VALUES: dict[str, Any] = {
-    "memory": "key-values",
-    "framing": "between",
-    "objective_tokens": 2,
-    "lora_targets": "all-linear",
-}
+from mixed_prefix import KEY_VALUES
 
 
 def task(model: Any, ids: Any, slots: int = 4) -> RefineTask:
@@ -66,14 +60,6 @@ def test_upper_layers_alone_change_and_the_lower_ones_keep_their_numbers(
     before, after = own.payload.numbers, found.payload.numbers
     np.testing.assert_array_equal(after[:, 0], before[:, 0])
     assert np.abs(after[:, 1] - before[:, 1]).min() > 0
-
-
-def test_refining_leaves_the_attention_of_the_decoder_as_it_was(
-    either: Any, random_ids: Any
-) -> None:
-    before = either.decoder.config._attn_implementation
-    run(either, [task(either, random_ids(8))], steps=1)
-    assert either.decoder.config._attn_implementation == before == "sdpa"
 
 
 def test_refined_slots_are_never_worse_than_those_before(either: Any, random_ids: Any) -> None:
@@ -192,6 +178,7 @@ def test_no_weight_of_the_model_changes_and_none_has_a_gradient(
 ) -> None:
     before = weight_hash(either.decoder), {k: v.clone() for k, v in either.trainable().items()}
     run(either, [task(either, random_ids(8))], steps=3, target=1.0)
+    assert either.decoder.config._attn_implementation == "sdpa"
     assert weight_hash(either.decoder) == before[0]
     for name, weight in either.trainable().items():
         assert torch.equal(weight, before[1][name])
@@ -235,18 +222,7 @@ def test_teachers_repeat_with_the_same_seed_and_are_what_the_plain_decoder_says(
 
 @pytest.mark.parametrize(
     "wrong",
-    [
-        {"steps": 0},
-        {"target": 0.0},
-        {"target": 1.1},
-        {"learning_rate": 0.0},
-        {"kl_weight": -1.0},
-        {"tokens_per_batch": 0},
-        {"patience": 0},
-        {"margin": -0.5},
-        {"probe": -1},
-        {"slack": 0.0},
-    ],
+    [{"target": 0.0}, {"target": 1.1}, {"steps": 0}, {"kl_weight": -1.0}, {"learning_rate": 0.0}],
 )
 def test_values_out_of_range_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match="out of range"):

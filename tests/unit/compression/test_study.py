@@ -16,15 +16,10 @@ from icae.errors import ConfigError, InputError
 from icae.memory import Memory
 from icae.model import token_kl
 from icae.model.objectives import recall
+from mixed_prefix import KEY_VALUES
 
 TEXT = "The inner thing is in the thin tin: a thief ran there, and the end is near.\n"
 QUICK: dict[str, Any] = {"steps": 4, "batch": 3, "every": 2, "length": 4, "patience": 9}
-KEY_VALUES: dict[str, Any] = {
-    "memory": "key-values",
-    "framing": "between",
-    "objective_tokens": 2,
-    "lora_targets": "all-linear",
-}
 
 
 @pytest.fixture

@@ -79,15 +79,6 @@ def test_slots_and_verbatim_tokens_are_asked_and_written_back_together(engine: E
     assert "".join(r.text for r in made[len(slots.spans) : -len(slots.spans)]) == UNICODE
 
 
-def test_verbatim_text_is_read_like_the_text_itself(engine: Engine) -> None:
-    from icae.decode.prefix import Prefix
-
-    memory = engine.verbatim("the thing")
-    embeds = engine.runtime.form.inputs(Prefix.of_memory(memory, "ft"))
-    ids = tokenize(engine.tokenizer, "the thing")
-    assert embeds[:-1].tolist() == engine.runtime.read_tokens(ids).tolist()
-
-
 def test_token_that_the_model_does_not_have_is_refused(engine: Engine) -> None:
     memory = engine.verbatim("the thing")
     spans = [

@@ -1,22 +1,22 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
 from icae.decode.devices import pick_device, pick_dtype
 from icae.errors import InputError
 
-
-def test_a_named_device_is_taken() -> None:
-    assert pick_device("cpu") == torch.device("cpu")
+CPU = torch.device("cpu")
 
 
-def test_without_a_name_the_best_device_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+def test_a_named_device_is_taken_else_the_best(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert pick_device("cpu") == CPU
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert pick_device(None).type == "cpu"
-    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
-    assert pick_device(None).type == "mps"
+    for mps, best in ((False, "cpu"), (True, "mps")):
+        monkeypatch.setattr(torch.backends.mps, "is_available", lambda mps=mps: mps)
+        assert pick_device(None).type == best
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     assert pick_device(None).type == "cuda"
 
@@ -31,49 +31,35 @@ def test_a_device_that_cannot_be_used_is_refused(name: str) -> None:
     assert "Leave --device out" in str(caught.value.fix)
 
 
-def test_a_precision_that_the_device_lacks_is_refused_with_one_that_it_has(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_precisions_go_by_name_where_the_device_has_them(monkeypatch: pytest.MonkeyPatch) -> None:
     def lacking(*_: object) -> None:
         raise RuntimeError("not implemented for 'BFloat16'")
 
+    assert pick_dtype("float32", CPU) is torch.float32
+    assert pick_dtype("bfloat16", CPU) is torch.bfloat16
+    with pytest.raises(InputError, match="dtype is not known"):
+        pick_dtype("float16", CPU)
     monkeypatch.setattr(torch, "matmul", lacking)
     with pytest.raises(InputError, match="cpu does not compute in bfloat16") as caught:
-        pick_dtype("bfloat16", torch.device("cpu"))
+        pick_dtype("bfloat16", CPU)
     assert "--dtype float32" in str(caught.value.fix)
-
-
-def test_precisions_go_by_name() -> None:
-    cpu = torch.device("cpu")
-
-    assert pick_dtype("float32", cpu) is torch.float32
-    assert pick_dtype("bfloat16", cpu) is torch.bfloat16
-    with pytest.raises(InputError, match="dtype is not known") as caught:
-        pick_dtype("float16", cpu)
-    assert caught.value.got == "float16"
 
 
 @pytest.mark.parametrize(
     ("found", "expected"),
     [
-        ({}, torch.float32),
         ({"avx2": True, "avx512_bf16": False}, torch.float32),
         ({"avx512_bf16": True}, torch.bfloat16),
         ({"bf16": True}, torch.bfloat16),
+        (None, torch.float32),  # an old torch that cannot tell
     ],
 )
 def test_the_default_precision_follows_the_processor(
-    monkeypatch: pytest.MonkeyPatch, found: dict[str, bool], expected: torch.dtype
-) -> None:
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: found, raising=False)
-
-    assert pick_dtype(None, torch.device("cpu")) is expected
-    assert pick_dtype(None, torch.device("cuda")) is torch.bfloat16
-
-
-def test_an_old_torch_that_cannot_tell_computes_in_float32(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, found: Any, expected: torch.dtype
 ) -> None:
     monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
+    if found is not None:
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: found, raising=False)
 
-    assert pick_dtype(None, torch.device("cpu")) is torch.float32
+    assert pick_dtype(None, CPU) is expected
+    assert pick_dtype(None, torch.device("cuda")) is torch.bfloat16

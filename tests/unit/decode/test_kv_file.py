@@ -4,14 +4,12 @@ import logging
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 from icae.decode.kv_file import kv_path, load_kv, store_kv
 from icae.engine import Engine
 from icae.errors import InputError, MemoryFileError
-from icae.memory import Embeddings, Memory
-from word_memories import with_spans
+from icae.memory import Memory
 
 TEXT = "the thing in the shed is a tin and in it is a thin ring " * 2
 
@@ -31,16 +29,13 @@ def test_a_cache_that_was_stored_is_taken_and_changes_no_answer(
     engine: Engine, build_engine: Any, memory: Memory, path: Path
 ) -> None:
     expected = engine.ask(memory, "Where is it?", max_new_tokens=6).text
+    assert load_kv(engine, memory, path) == "absent"
     written = store_kv(engine, memory, path)
     other = build_engine()
 
     assert written == kv_path(path, engine) == path.with_name("notes.icae.torch.kv")
     assert load_kv(other, memory, path) == "loaded"
     assert other.ask(memory, "Where is it?", max_new_tokens=6).text == expected
-
-
-def test_no_file_is_no_matter(engine: Engine, memory: Memory, path: Path) -> None:
-    assert load_kv(engine, memory, path) == "absent"
 
 
 def test_a_cache_of_something_else_is_ignored_with_a_warning(
@@ -57,7 +52,13 @@ def test_a_cache_of_something_else_is_ignored_with_a_warning(
 
 
 @pytest.mark.parametrize(
-    "wreck", [lambda b: b[:-9], lambda b: b[:20], lambda b: b"", lambda b: b"x" * 99]
+    "wreck",
+    [
+        lambda b: b[:-9],
+        lambda b: b[:20],
+        lambda b: b"x" * 99,
+        lambda b: b[:-1] + bytes([b[-1] ^ 1]),
+    ],
 )
 def test_a_damaged_file_is_ignored_with_a_warning_and_written_anew(
     engine: Engine, memory: Memory, path: Path, caplog: Any, wreck: Any
@@ -71,15 +72,6 @@ def test_a_damaged_file_is_ignored_with_a_warning_and_written_anew(
     assert str(file) in caplog.text
     store_kv(engine, memory, path)
     assert load_kv(engine, memory, path) == "loaded"
-
-
-def test_a_flipped_bit_is_noticed(engine: Engine, memory: Memory, path: Path) -> None:
-    file = store_kv(engine, memory, path)
-    content = bytearray(file.read_bytes())
-    content[-1] ^= 1
-    file.write_bytes(content)
-
-    assert load_kv(engine, memory, path) == "unusable"
 
 
 def test_bytes_that_the_runtime_refuses_are_unusable(
@@ -108,18 +100,6 @@ def test_a_write_that_fails_leaves_the_old_file(
         store_kv(engine, engine.compress("the thing", ratio=4), path)
     assert file.read_bytes() == before
     assert sorted(p.name for p in path.parent.iterdir()) == ["notes.icae", "notes.icae.torch.kv"]
-
-
-def test_a_memory_with_other_slots_has_another_cache(engine: Engine, memory: Memory) -> None:
-    from dataclasses import replace
-
-    spans = [
-        replace(span, payload=Embeddings(slots_KD=span.slots_KD + np.float32(1e-3)))
-        for span in memory.spans
-    ]
-    other = with_spans(memory, spans)
-
-    assert engine.memory_digest(memory) != engine.memory_digest(other)
 
 
 def test_a_memory_that_leaves_no_room_for_a_question_is_not_read(

@@ -45,11 +45,7 @@ def test_a_character_that_never_ends_comes_at_the_close(tokenizer: Any) -> None:
     assert "".join(pieces) == "ok"
     assert stream.close() == "ok�"
     assert "".join(pieces) == "ok�"
-
-
-def test_special_tokens_are_not_text(tokenizer: Any) -> None:
     stream = TextStream(tokenizer, None)
     for token in (tokenizer.eos_token_id, *tokenize(tokenizer, " in "), tokenizer.eos_token_id):
         stream.add(int(token))
-
-    assert stream.close() == "in"
+    assert stream.close() == "in"  # special tokens are not text

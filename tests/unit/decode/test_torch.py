@@ -198,19 +198,6 @@ def test_writing_back_together_equals_one_by_one(
         assert made.token_ids == ids
 
 
-def test_writing_back_more_than_one_batch_holds_keeps_the_order(
-    build_model: Any, build_prefix: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    runtime = TorchRuntime(build_model())
-    prefixes = [build_prefix(runtime, [(8, 2)], objective="ae", seed=i) for i in range(5)]
-    whole = runtime.write_back(prefixes)
-
-    monkeypatch.setattr("icae.decode.torch.TorchRuntime.span_tokens", 16)
-
-    assert len(set(whole)) > 1
-    assert runtime.write_back(prefixes) == whole
-
-
 @given(lengths=st.lists(st.integers(1, 3000), max_size=60))
 def test_batches_cover_all_spans_in_order_and_stay_within_the_bound(lengths: list[int]) -> None:
     parts = list(span_batches(lengths, bound=TorchRuntime.span_tokens))
@@ -274,27 +261,6 @@ def test_a_span_written_back_is_reproduced_in_full(build_model: Any, random_ids:
     assert runtime.fidelity(slots, [written])[0].share == 1.0
 
 
-def test_slots_are_float32_on_the_cpu_whatever_the_weights(
-    build_model: Any, build_decoder: Any, random_ids: Any
-) -> None:
-    runtime = TorchRuntime(build_model(decoder=build_decoder().bfloat16()))
-
-    (payload,) = runtime.encode([random_ids(8)], [2])
-    slots = payload.slots_KD
-
-    assert slots.dtype == np.float32
-    again = torch.from_numpy(slots).bfloat16().float().numpy()
-    assert np.array_equal(slots, again)
-
-
-def test_the_context_window_is_the_base_models(model: Any) -> None:
-    assert TorchRuntime(model).context_window == 256
-
-
-def test_a_runtime_puts_the_model_in_eval_mode(build_model: Any) -> None:
-    assert not TorchRuntime(build_model().train()).model.training
-
-
 def build_requests(build_prefix: Any, runtime: TorchRuntime, random_ids: Any) -> list[Request]:
     """Two memories, one of them asked three times, and two prompts without a memory."""
     shared, alone = build_prefix(runtime), build_prefix(runtime, [(5, 2)], seed=3)
@@ -347,23 +313,6 @@ def test_a_row_that_ended_is_not_computed_any_more(
     ended = sum(m.stopped and not m.token_ids for m in made)
     assert ended >= 1
     assert rows[:3] == [1, 6, 6 - ended]  # the shared memory, then all rows, then the rest
-
-
-def test_a_memory_of_several_requests_is_read_once(
-    build_model: Any, build_prefix: Any, random_ids: Any
-) -> None:
-    runtime = TorchRuntime(build_model())
-    prefix = build_prefix(runtime)
-    places: list[int] = []
-    hook = runtime.model.decoder.base_model.register_forward_hook(
-        lambda module, args, output: places.append(output.last_hidden_state.shape[1])
-    )
-    requests = [Request(prefix=prefix, prompt_ids=random_ids(4, i)) for i in range(5)]
-
-    runtime.generate_many(requests, max_new_tokens=1, stop_ids=())
-    hook.remove()
-
-    assert places == [7, 1 + 4]  # 7 slots; then the objective token and the prompt
 
 
 def test_a_sliding_window_batches_only_rows_of_one_length(

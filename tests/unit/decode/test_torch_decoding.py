@@ -10,6 +10,7 @@ from icae.decode.batching import POSITIONS_PER_BATCH
 from icae.decode.prefix import Prefix, Request
 from icae.decode.torch_decoding import KeptFronts, TorchDecoding
 
+KEY_VALUES = {"memory": "key-values", "framing": "between", "objective_tokens": 2}
 TEXTS = ("The fox is in the inn.", "A hen ran.", "In the end the other one is near the river.")
 
 
@@ -28,7 +29,7 @@ def alone(engine: Any, request: Request, limit: int) -> list[int]:
     return list(made.token_ids)
 
 
-@pytest.mark.parametrize("build_with", [{}, {"family": "qwen2"}, {"family": "gpt-neox"}])
+@pytest.mark.parametrize("build_with", [{}, {"family": "gpt-neox"}, KEY_VALUES])
 def test_an_answer_that_joins_others_midway_is_the_one_it_gets_alone(
     build_engine: Callable[..., Any], build_with: Any, random_ids: Callable[..., Any]
 ) -> None:

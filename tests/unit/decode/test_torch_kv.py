@@ -11,6 +11,7 @@ from icae.decode.torch import TorchRuntime
 from icae.errors import InputError
 
 AROUND = {"framing": "around", "objective_tokens": 3}
+KEY_VALUES = AROUND | {"memory": "key-values", "framing": "between"}
 
 
 @pytest.fixture
@@ -68,18 +69,9 @@ def test_a_second_question_reads_only_its_own_tokens(
     # Of another memory nothing but the objective vectors in front is shared.
     assert seen[:2] == [3 + 7 + 3 + 3, 3]
     assert seen[-1] == 7 + 3 + 1
-
-
-def test_a_conversation_reads_only_the_new_turn(
-    build_model: Any, memory_prefix: Any, random_ids: Any, places_read: Any
-) -> None:
-    runtime = TorchRuntime(build_model())
-    prefix, prompt = memory_prefix(runtime), random_ids(5)
-    answer = runtime.generate(prefix, prompt, max_new_tokens=4, stop_ids=()).token_ids
-    seen = places_read(runtime)
-
-    runtime.generate(prefix, np.array([*prompt, *answer, 7, 8]), max_new_tokens=1, stop_ids=())
-
+    answer = runtime.generate(prefix, np.array([1]), max_new_tokens=4, stop_ids=()).token_ids
+    seen.clear()
+    runtime.generate(prefix, np.array([1, *answer, 7, 8]), max_new_tokens=1, stop_ids=())
     assert seen == [3]  # the last token of the answer was never read, and two are new
 
 
@@ -101,10 +93,11 @@ def test_an_answer_that_was_broken_off_leaves_a_usable_cache(
     assert made.token_ids == fresh.token_ids
 
 
+@pytest.mark.parametrize("config", [AROUND, KEY_VALUES])
 def test_a_saved_cache_gives_the_same_answer_without_reading_the_memory(
-    build_model: Any, memory_prefix: Any, random_ids: Any, places_read: Any
+    build_model: Any, memory_prefix: Any, random_ids: Any, places_read: Any, config: Any
 ) -> None:
-    model = build_model(**AROUND)
+    model = build_model(**config)
     runtime = TorchRuntime(model)
     prefix, prompt = memory_prefix(runtime), random_ids(5)
     expected = runtime.generate(prefix, prompt, max_new_tokens=6, stop_ids=()).token_ids
@@ -156,8 +149,14 @@ def test_layers_that_forget_are_read_anew_and_their_cache_is_not_kept(
         runtime.save_kv(prefix)
 
 
-def test_the_name_tells_runtime_and_precision(build_model: Any, build_decoder: Any) -> None:
-    assert TorchRuntime(build_model()).name == "torch float32"
+def test_a_runtime_says_what_it_is(build_model: Any, build_decoder: Any, random_ids: Any) -> None:
+    runtime = TorchRuntime(build_model().train())
+    assert (runtime.name, runtime.context_window) == ("torch float32", 256)
+    assert not runtime.model.training
     half = TorchRuntime(build_model(decoder=build_decoder().to(torch.bfloat16)))
     assert half.name == "torch bfloat16"
     assert half.slot_dtypes == ("bfloat16",)
+    (payload,) = half.encode([random_ids(8)], [2])
+    slots = payload.slots_KD  # type: ignore[attr-defined]
+    assert slots.dtype == np.float32
+    assert np.array_equal(slots, torch.from_numpy(slots).bfloat16().float().numpy())

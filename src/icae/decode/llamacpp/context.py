@@ -24,10 +24,6 @@ from icae.errors import BaseModelError, InputError, MissingDependencyError
 BATCH = 512
 """Decoder inputs read in one pass."""
 
-Attention = Literal["plain", "flash"]
-"""How a token looks over the cache. ``plain`` is exact, and faster for one sequence; ``flash``
-skips the places of other sequences, and rounds to float16 on its way."""
-
 Sharing = Literal["unified", "apart"]
 """Whether sequences share the places of a cache or have their own."""
 
@@ -144,9 +140,6 @@ class LlamaContext:
         sharing: ``unified``: sequences share places, and each token looks over all of them;
             ``apart``: each has its own equal share of the places.
 
-    Attributes:
-        attention: On a CPU ``plain`` for one sequence, and in float32.
-
     Raises:
         InputError: If there is no memory for the cache.
     """
@@ -172,10 +165,11 @@ class LlamaContext:
         settings.n_threads = settings.n_threads_batch = thread_count()
         settings.kv_unified = sharing == "unified"
         settings.no_perf = True
-        self.attention: Attention = "flash"
+        # Flash attention skips the places of other sequences, and rounds to float16 on its way;
+        # without it a CPU is exact, and faster for one sequence.
         exact = sequences == 1 or kv_dtype == "float32"
         if exact and not api.llama_supports_gpu_offload():
-            settings.flash_attn_type, self.attention = api.LLAMA_FLASH_ATTN_TYPE_DISABLED, "plain"
+            settings.flash_attn_type = api.LLAMA_FLASH_ATTN_TYPE_DISABLED
         kinds = {"float16": api.GGML_TYPE_F16, "float32": api.GGML_TYPE_F32}
         settings.type_k = settings.type_v = self._kind = kinds[kv_dtype]
         self.pointer = api.llama_init_from_model(model.pointer, settings)

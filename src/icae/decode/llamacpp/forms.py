@@ -15,7 +15,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,8 +36,7 @@ Blocks = Callable[[int, int], Iterable[FloatArray]]
 """Gives the keys and values of some slots, in one or several arrays [P, Y, 2, H, W]."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Run:
+class Run(NamedTuple):
     """Decoder inputs of one kind.
 
     Attributes:
@@ -49,28 +48,15 @@ class Run:
     read: Callable[..., int]
 
 
-def embeds_run(embeds_SD: FloatArray) -> Run:
-    """Input embeddings [S, D]."""
-    return Run(inputs=embeds_SD, read=LlamaContext.read_embeds)
-
-
-def tokens_run(token_ids: TokenIds) -> Run:
-    """Token ids [S]."""
-    return Run(inputs=token_ids, read=LlamaContext.read_tokens)
-
-
 def placed_run(slots: int, blocks: Blocks, place: Callable[..., int]) -> Run:
     """Keys and values of so many slots."""
-    return Run(inputs=np.arange(slots), read=functools.partial(place, blocks=blocks))
+    return Run(np.arange(slots), functools.partial(place, blocks=blocks))
 
 
 def joined(runs: Sequence[Run]) -> list[Run]:
     """The same inputs in as few runs as there can be: every pass reads all weights."""
     groups = itertools.groupby(runs, key=lambda run: run.read)
-    return [
-        Run(inputs=np.concatenate([run.inputs for run in group]), read=read)
-        for read, group in groups
-    ]
+    return [Run(np.concatenate([run.inputs for run in own]), read) for read, own in groups]
 
 
 class LlamaForm(ABC):
@@ -95,13 +81,14 @@ class LlamaForm(ABC):
 
     def prompt(self, token_ids: TokenIds) -> Run:
         """A prompt behind a memory."""
-        return tokens_run(token_ids)
+        return Run(token_ids, LlamaContext.read_tokens)
 
     def runs(self, prefix: Prefix | None, prompt_ids: TokenIds) -> list[Run]:
         """Decoder inputs ``[front ; memory ; objective ; prompt]``."""
         if prefix is None:
-            return [tokens_run(prompt_ids)]
-        behind = embeds_run(self.objectives[prefix.objective][-self.config.objective_tokens :])
+            return [Run(prompt_ids, LlamaContext.read_tokens)]
+        behind_MD = self.objectives[prefix.objective][-self.config.objective_tokens :]
+        behind = Run(behind_MD, LlamaContext.read_embeds)
         return joined([*self.memory(prefix), behind, self.prompt(prompt_ids)])
 
     def front(self, objective: Objective) -> FloatArray:
@@ -117,15 +104,15 @@ class SlotForm(LlamaForm):
     def memory(self, prefix: Prefix) -> list[Run]:
         """Everything is read."""
         parts = [part.read_by(self) for part in prefix.parts]
-        return [embeds_run(self.front(prefix.objective)), *parts]
+        return [Run(self.front(prefix.objective), LlamaContext.read_embeds), *parts]
 
     def read_slots(self, slots_KD: FloatArray) -> Run:
         """Slots as decoder inputs."""
-        return embeds_run(slots_KD)
+        return Run(slots_KD, LlamaContext.read_embeds)
 
     def read_tokens(self, token_ids: TokenIds) -> Run:
         """Token ids as decoder inputs."""
-        return tokens_run(token_ids)
+        return Run(token_ids, LlamaContext.read_tokens)
 
     def read_key_values(self, slots: KeyValueSlots) -> Run:
         """Refuse keys and values."""
@@ -183,7 +170,7 @@ class KeyValueForm(LlamaForm):
 
     def prompt(self, token_ids: TokenIds) -> Run:
         """As embeddings, to be read in one pass with the objective tokens."""
-        return embeds_run(self._entry.embed(token_ids))
+        return Run(self._entry.embed(token_ids), LlamaContext.read_embeds)
 
     def memory(self, prefix: Prefix) -> list[Run]:
         """Front and slots enter as they are; verbatim tokens are read behind what precedes."""
@@ -269,7 +256,7 @@ class _Part:
                 expected="spans that are written back each on its own",
                 fix="Use --runtime torch.",
             )
-        return tokens_run(token_ids)
+        return Run(token_ids, LlamaContext.read_tokens)
 
     def read_key_values(self, slots: KeyValueSlots) -> Run:
         def blocks(start: int, end: int) -> Iterable[FloatArray]:

@@ -9,6 +9,7 @@ Shape legend: P cells, Y layers, C channels of a layer (all its heads).
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 from icae.errors import InputError
 
 _HEAD = np.dtype([("magic", "<u4"), ("sequence", "<i4"), ("streams", "<u4")])
-_COUNT = np.dtype([("cells", "<u4")])
+_COUNT = np.dtype("<u4")
 _CELL = np.dtype([("position", "<i4"), ("owners", "<u4"), ("owner", "<i4")])
 _BODY = np.dtype([("transposed", "<u4"), ("layers", "<u4")])
 _ROWS = np.dtype([("type", "<i4"), ("row", "<u8")])
@@ -57,7 +58,7 @@ class StateLayout:
         streams = int(head["streams"])
         stream = int(head["sequence"]) if streams > 1 else 0
         at = _HEAD.itemsize + stream * _COUNT.itemsize
-        cells = int(data[at : at + _COUNT.itemsize].view(_COUNT)["cells"][0])
+        cells = int(data[at : at + _COUNT.itemsize].view(_COUNT)[0])
         at += _COUNT.itemsize + cells * _CELL.itemsize
         transposed = self.transposed
         if cells:
@@ -65,64 +66,23 @@ class StateLayout:
         return replace(self, streams=streams, stream=stream, cells=cells, transposed=transposed)
 
     @property
-    def block(self) -> int:
-        """Bytes of a layer's keys, or of its values, with what stands before them."""
-        return _ROWS.itemsize + self.cells * self.channels * self.item.itemsize
-
-    @property
-    def size(self) -> int:
-        """Bytes in all."""
-        counts = _HEAD.itemsize + self.streams * _COUNT.itemsize
-        body = _BODY.itemsize + 2 * self.layers * self.block
-        return counts + (self.cells * _CELL.itemsize + body if self.cells else 0)
-
-    def fixed(self) -> dict[str, NDArray[Any]]:
-        """What those fields have to say whose content is known."""
-        size = self.item.itemsize
-        rows = np.array((self.kind, self.channels * size), dtype=_ROWS)
-        columns = np.array((self.kind, size, self.channels), dtype=_COLUMNS)
-        return {
-            "cells before": np.zeros((), dtype=_COUNT),
-            "cells": np.array((self.cells,), dtype=_COUNT),
-            "transposed, layers": np.array((self.transposed, self.layers), dtype=_BODY),
-            "type and size of keys": rows,
-            "type and size of values": columns if self.transposed else rows,
-            "cells behind": np.zeros((), dtype=_COUNT),
-        }
-
-    def fields(self, data: Bytes) -> dict[str, NDArray[Any]]:
-        """Every field, as it stands in the bytes of a state with at least one cell."""
-
-        def view(at: int, dtype: np.dtype[Any], *shape: int, strides: Any = None) -> NDArray[Any]:
-            return np.ndarray(shape, dtype, data.data, at, strides)
-
-        places, item, block = (self.layers, self.cells, self.channels), self.item, self.block
-        by_row = (block, self.channels * item.itemsize, item.itemsize)
-        by_column = (block, item.itemsize, self.cells * item.itemsize)
-        cells = _HEAD.itemsize + (self.stream + 1) * _COUNT.itemsize
-        body = cells + self.cells * _CELL.itemsize
-        keys = body + _BODY.itemsize
-        values = keys + self.layers * block
-        kinds = _COLUMNS if self.transposed else _ROWS
-        return {
-            "head": view(0, _HEAD, 1),
-            "cells before": view(_HEAD.itemsize, _COUNT, self.stream),
-            "cells": view(cells - _COUNT.itemsize, _COUNT, 1),
-            "places": view(cells, _CELL, self.cells),
-            "transposed, layers": view(body, _BODY, 1),
-            "type and size of keys": view(keys, _ROWS, self.layers, strides=(block,)),
-            "keys": view(keys + _ROWS.itemsize, item, *places, strides=by_row),
-            "type and size of values": view(values, kinds, self.layers, strides=(block,)),
-            "values": view(
-                values + _ROWS.itemsize,
-                item,
-                *places,
-                strides=by_column if self.transposed else by_row,
-            ),
-            "cells behind": view(
-                values + self.layers * block, _COUNT, self.streams - 1 - self.stream
-            ),
-        }
+    def dtype(self) -> np.dtype[Any]:
+        """All fields, one after the other, of a state with at least one cell."""
+        rows, columns = (self.cells, self.channels), (self.channels, self.cells)
+        by_row = np.dtype([("size", _ROWS), ("numbers", self.item, rows)])
+        by_column = np.dtype([("size", _COLUMNS), ("numbers", self.item, columns)])
+        return np.dtype(
+            [
+                ("head", _HEAD),
+                ("cells before", _COUNT, (self.stream,)),
+                ("cells", _COUNT),
+                ("places", _CELL, (self.cells,)),
+                ("transposed, layers", _BODY),
+                ("keys", by_row, (self.layers,)),
+                ("values", by_column if self.transposed else by_row, (self.layers,)),
+                ("cells behind", _COUNT, (self.streams - 1 - self.stream,)),
+            ]
+        )
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -132,16 +92,50 @@ class SequenceState:
     Attributes:
         data: The library's bytes.
         layout: Where their fields lie.
-        cells_P: Position, owners and owner of each cell.
-        keys_YPC: Keys.
-        values_YPC: Values.
     """
 
     data: Bytes
     layout: StateLayout
-    cells_P: NDArray[Any]
-    keys_YPC: NDArray[Any]
-    values_YPC: NDArray[Any]
+
+    @functools.cached_property
+    def fields(self) -> NDArray[Any]:
+        """Every field as it stands in the bytes, [1]."""
+        return self.data.view(self.layout.dtype)
+
+    @functools.cached_property
+    def cells_P(self) -> NDArray[Any]:  # noqa: N802 (a shape)
+        """Position, owners and owner of each cell."""
+        return self.fields["places"][0]
+
+    @functools.cached_property
+    def keys_YPC(self) -> NDArray[Any]:  # noqa: N802
+        """Keys of every layer."""
+        return self.fields["keys"]["numbers"][0]
+
+    @functools.cached_property
+    def values_YPC(self) -> NDArray[Any]:  # noqa: N802
+        """Values of every layer."""
+        values = self.fields["values"]["numbers"][0]
+        return values.swapaxes(1, 2) if self.layout.transposed else values
+
+    def known(self) -> dict[str, tuple[NDArray[Any], NDArray[Any]]]:
+        """The fields whose content is known, and that."""
+        layout, fields = self.layout, self.fields
+        size = layout.item.itemsize
+        rows = np.array((layout.kind, layout.channels * size), dtype=_ROWS)
+        columns = np.array((layout.kind, size, layout.channels), dtype=_COLUMNS)
+        body = np.array((layout.transposed, layout.layers), dtype=_BODY)
+        return {
+            "cells before": (fields["cells before"], np.array(0)),
+            "cells": (fields["cells"], np.array(layout.cells)),
+            "transposed, layers": (fields["transposed, layers"], body),
+            "type and size of keys": (fields["keys"]["size"], rows),
+            "type and size of values": (
+                fields["values"]["size"],
+                columns if layout.transposed else rows,
+            ),
+            "cells behind": (fields["cells behind"], np.array(0)),
+        }
 
     @classmethod
     def read(cls, data: Bytes, known: StateLayout) -> SequenceState:
@@ -156,15 +150,17 @@ class SequenceState:
         """
         try:
             layout = known.of(data)
+            if layout.transposed not in (0, 1) or not layout.cells:
+                raise ValueError
+            size = layout.dtype.itemsize
         except (IndexError, ValueError) as error:
             raise _unknown("bytes", len(data), "a state") from error
-        if layout.transposed not in (0, 1) or not layout.cells or layout.size != len(data):
-            raise _unknown("bytes", len(data), f"{layout.size} for {layout.cells} cells")
-        fields = layout.fields(data)
-        for name, wanted in layout.fixed().items():
-            if (fields[name] != wanted).any():
-                raise _unknown(name, fields[name][0], wanted)
-        state = cls._of(data, layout)
+        if size != len(data):
+            raise _unknown("bytes", len(data), f"{size} for {layout.cells} cells")
+        state = cls(data=data, layout=layout)
+        for name, (found, wanted) in state.known().items():
+            if (found != wanted).any():
+                raise _unknown(name, found.flat[0], wanted)
         if (state.cells_P["owners"] != 1).any():
             raise _unknown("owners of a cell", state.cells_P["owners"].max(), 1)
         return state
@@ -180,26 +176,15 @@ class SequenceState:
         """
         transposed = template.layout.transposed
         layout = replace(template.layout.of(head), cells=cells, transposed=transposed)
-        data = np.zeros(layout.size, dtype=np.uint8)
-        fields = layout.fields(data)
-        for name, wanted in layout.fixed().items():
-            fields[name][...] = wanted
-        fields["head"][...] = head[: _HEAD.itemsize].view(_HEAD)
-        fields["places"]["position"] = np.arange(cells)
-        fields["places"]["owners"] = 1
-        fields["places"]["owner"] = fields["head"]["sequence"]
-        return cls._of(data, layout)
-
-    @classmethod
-    def _of(cls, data: Bytes, layout: StateLayout) -> SequenceState:
-        fields = layout.fields(data)
-        return cls(
-            data=data,
-            layout=layout,
-            cells_P=fields["places"],
-            keys_YPC=fields["keys"],
-            values_YPC=fields["values"],
-        )
+        state = cls(data=np.zeros(layout.dtype.itemsize, dtype=np.uint8), layout=layout)
+        for field, wanted in state.known().values():
+            field[...] = wanted
+        own = head[: _HEAD.itemsize].view(_HEAD)
+        state.fields["head"][...] = own
+        state.cells_P["position"] = np.arange(cells)
+        state.cells_P["owners"] = 1
+        state.cells_P["owner"] = own["sequence"][0]
+        return state
 
 
 def _unknown(what: str, got: object, expected: object) -> InputError:

@@ -11,7 +11,6 @@ import math
 import os
 import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -41,17 +40,12 @@ def order_path(gguf: Path) -> Path:
 
 
 def ensure_gguf(folder: BaseFolder, base_hash: str, dtype: GgufDtype) -> Path:
-    """Write the GGUF file of a base model unless it is in the cache.
+    """Write the GGUF file of a base model with this hash unless it is in the cache.
 
     Safe for several processes: the file appears whole, under a lock.
 
-    Args:
-        folder: The base model.
-        base_hash: Hash of its weights.
-        dtype: Precision of the matrices.
-
     Raises:
-        BaseModelError: If llama.cpp does not know the architecture, or gguf is missing.
+        BaseModelError: As for `write_gguf`.
     """
     from filelock import FileLock
 
@@ -74,12 +68,7 @@ def ensure_gguf(folder: BaseFolder, base_hash: str, dtype: GgufDtype) -> Path:
 
 
 def write_gguf(folder: BaseFolder, path: Path, dtype: GgufDtype) -> None:
-    """Write the weights of a base model as a GGUF file.
-
-    Args:
-        folder: The base model.
-        path: File to write.
-        dtype: Precision of the matrices; vectors are float32.
+    """Write the weights of a base model as a GGUF file, its vectors in float32.
 
     Raises:
         BaseModelError: If llama.cpp does not know the architecture or a setting of it.
@@ -93,49 +82,44 @@ def write_gguf(folder: BaseFolder, path: Path, dtype: GgufDtype) -> None:
     names = gguf.get_tensor_name_map(
         gguf.MODEL_ARCH[architecture.upper()], config["num_hidden_layers"]
     )
-    items = []
+    reads = []
     for name, tensor in folder.tensors.items():
         target = names.get_name(name, try_suffixes=(".weight", ".bias"))
         if target is None:
             raise _unknown("a tensor that llama.cpp does not know", name)
-        item = _item(name, tensor, dtype)
-        size = math.prod(tensor.shape) * item.kind.itemsize
+        kind, raw, read = _stored(tensor, dtype)
+        size = math.prod(tensor.shape) * kind.itemsize
         # Declared by their shapes, read one by one below: the model is never held whole.
-        writer.add_tensor_info(target, tensor.shape, item.kind, size, raw_dtype=item.raw)
-        items.append(item)
+        writer.add_tensor_info(target, tensor.shape, kind, size, raw_dtype=raw)
+        reads.append((name, read))
     if rotated is not None:
         writer.add_tensor_info("rope_freqs.weight", rotated.shape, rotated.dtype, rotated.nbytes)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_ti_data_to_file()
-    for item in items:
-        values = item.read()
+    for name, read in reads:
+        values = read()
         if architecture == "llama":
-            values = _interleaved(values, item.name, config)
+            values = _interleaved(values, name, config)
         writer.write_tensor_data(np.ascontiguousarray(values))
     if rotated is not None:
         writer.write_tensor_data(rotated)
     writer.close()
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Item:
-    """How a tensor is written: its NumPy and GGUF dtypes, and what reads its values."""
+def _stored(
+    tensor: CheckpointTensor, dtype: GgufDtype
+) -> tuple[np.dtype[Any], Any, Callable[[], Any]]:
+    """How a tensor is written: matrices in the dtype asked for, vectors in float32.
 
-    name: str
-    kind: np.dtype[Any]
-    raw: Any
-    read: Callable[[], Any]
-
-
-def _item(name: str, tensor: CheckpointTensor, dtype: GgufDtype) -> _Item:
-    """Matrices in the dtype asked for, vectors in float32."""
+    Returns:
+        Its NumPy and GGUF dtypes, and what reads its values.
+    """
     from gguf import GGMLQuantizationType as Kind
 
     if dtype == "bfloat16" and len(tensor.shape) == 2:
-        bits = np.dtype(np.uint16)
-        return _Item(name=name, kind=bits, raw=Kind.BF16, read=tensor.bfloat16_bits)
-    return _Item(name=name, kind=np.dtype(np.float32), raw=Kind.F32, read=tensor.float32)
+        return np.dtype(np.uint16), Kind.BF16, tensor.bfloat16_bits
+    return np.dtype(np.float32), Kind.F32, tensor.float32
 
 
 def _architecture(config: Mapping[str, Any]) -> str:

@@ -17,7 +17,7 @@ from pathlib import PurePath
 import numpy as np
 
 from icae.decode.checkpoint import BaseFolder, CheckpointTensor
-from icae.decode.vllm.client import ServedModel, VllmClient, embeds_prompt, tokens_prompt
+from icae.decode.vllm.client import ServedModel, VllmClient, embeds_prompt
 from icae.errors import BaseModelError
 from icae.memory.provenance import SlotDtype
 
@@ -115,7 +115,7 @@ def require_same_embeddings(
     """
     spread = np.linspace(0, embeddings_VD.shape[0] - 1, TRIED_TOKENS).astype(np.int64)
     ids = np.tile(spread, 3)
-    prompts = (embeds_prompt(embeddings_VD.rows(ids), dtype), tokens_prompt(ids.tolist()))
+    prompts = (embeds_prompt(embeddings_VD.rows(ids), dtype), {"prompt": ids.tolist()})
     written = [
         list(client.write(model, prompt, limit=TRIED_ANSWER, salt=salt)) for prompt in prompts
     ]

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Collection, Generator, Iterator, Sequence
+from collections.abc import Collection, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from types import ModuleType
 from typing import Any
 from urllib.parse import urlsplit
 
+from icae.config.extras import import_extra
 from icae.config.types import FloatArray
 from icae.errors import (
     BaseModelError,
     ConfigError,
     IcaeError,
     InputError,
-    MissingDependencyError,
     ServiceError,
 )
 from icae.memory.provenance import SlotDtype
@@ -25,16 +24,14 @@ from icae.memory.provenance import SlotDtype
 START = "python -m vllm.entrypoints.openai.api_server --model BASE --enable-prompt-embeds"
 """How a server is started; see docs/deployment.md."""
 
+MEMORY_HEADER = "X-Icae-Memory"
+"""Header with the salt: a load balancer that hashes it sends a memory to one replica."""
+
 GREEDY = {
     "temperature": 0.0,
     "top_p": 1.0,
     "presence_penalty": 0.0,
     "frequency_penalty": 0.0,
-}
-MEMORY_HEADER = "X-Icae-Memory"
-"""Header with the salt: a load balancer that hashes it sends a memory to one replica."""
-
-EXACT = {
     "top_k": 0,
     "min_p": 0.0,
     "repetition_penalty": 1.0,
@@ -109,18 +106,8 @@ class ServedModel:
     adapted: bool
 
 
-def tokens_prompt(token_ids: Sequence[int]) -> dict[str, Any]:
-    """A prompt of token ids, which the server embeds."""
-    return {"prompt": [int(i) for i in token_ids]}
-
-
 def embeds_prompt(embeds_SD: FloatArray, dtype: SlotDtype) -> dict[str, Any]:
-    """A prompt of input embeddings [S, D], in the one form that vLLM takes.
-
-    Args:
-        embeds_SD: The embeddings, float32.
-        dtype: Precision in which they are sent.
-    """
+    """A prompt of input embeddings [S, D], float32, sent in a precision, as vLLM takes it."""
     import torch  # this package writes the file; it never reads one
 
     tensor = torch.from_numpy(embeds_SD).to(getattr(torch, dtype))
@@ -142,7 +129,7 @@ class VllmClient:
 
     def __init__(self, address: VllmAddress) -> None:
         self.address = address
-        self._openai = _import_openai()
+        self._openai = import_extra("openai", purpose="Asking a vLLM server", extra="vllm")
         self._client = self._openai.OpenAI(
             base_url=address.base_url, api_key=address.api_key or "none", timeout=address.timeout_s
         )
@@ -188,7 +175,7 @@ class VllmClient:
 
         Args:
             model: Name of the model.
-            prompt: The fields with the prompt, from `tokens_prompt` or `embeds_prompt`.
+            prompt: The fields with the prompt: token ids, or from `embeds_prompt`.
             limit: Most tokens to write, at least 1.
             stop_ids: Tokens that end it; one of them comes last if one did.
             salt: Requests of different salts share no cache.
@@ -198,18 +185,16 @@ class VllmClient:
             BaseModelError: If it runs another model than the embeds are for.
             InputError: If prompt and answer do not fit its context window.
         """
-        extra = EXACT | {"stop_token_ids": list(stop_ids), "cache_salt": salt}
-        fields = dict(prompt)
+        own = {"stop_token_ids": list(stop_ids), "cache_salt": salt}
         with (
             self._told(),
             self._client.completions.create(
                 model=model,
-                prompt=fields.pop("prompt"),
+                prompt=prompt.get("prompt"),
                 stream=True,
                 max_tokens=limit,
-                extra_body=extra | fields,
+                extra_body=GREEDY | own | prompt,
                 extra_headers={MEMORY_HEADER: salt},
-                **GREEDY,
             ) as chunks,
         ):
             ended, stopped = None, False
@@ -298,16 +283,3 @@ def _refusal(status: int, said: str, address: VllmAddress) -> IcaeError:
         message = "The vLLM server does not have this model or address."
         fix = "Look at the models it serves: /v1/models."
     return ServiceError(message, got=got, fix=fix)
-
-
-def _import_openai() -> ModuleType:
-    try:
-        import openai
-    except ImportError as error:
-        raise MissingDependencyError(
-            "A vLLM server is reached with the openai client.",
-            got="it is not installed",
-            expected="the [vllm] extra",
-            fix="pip install 'icae[vllm]'",
-        ) from error
-    return openai
