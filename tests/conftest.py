@@ -124,18 +124,24 @@ def as_trained() -> Callable[[Any], Any]:
 
 @pytest.fixture(scope="session")
 def build_model(as_trained: Callable[[Any], Any]) -> Callable[..., Any]:
-    """``build_model(family, decoder=None, trained=True, **config)``: a tiny model of memories."""
+    """``build_model(family, decoder=None, method="memory", trained=True, **config)``: tiny."""
 
     def build(
-        family: str = "llama", *, decoder: Any = None, trained: bool = True, **settings: Any
+        family: str = "llama",
+        *,
+        decoder: Any = None,
+        method: Any = "memory",
+        trained: bool = True,
+        **settings: Any,
     ) -> Any:
         from icae.config import ModelConfig
-        from icae.model.adapter import FORMS
+        from icae.model.adapter import model_class
 
         config = ModelConfig(
             **{"span_length": 16, "lora_rank": 4, "lora_alpha": 8.0, "max_slots": 16, **settings}
         )
-        model = FORMS[config.memory](make_decoder(family) if decoder is None else decoder, config)
+        decoder = make_decoder(family) if decoder is None else decoder
+        model = model_class(config, method)(decoder, config)
         return (as_trained(model) if trained else model).eval()
 
     return build

@@ -30,9 +30,8 @@ def answered(
 ) -> dict[str, Any]:
     """Ask a question; without JSON, print the answer as it comes, then its figures.
 
-    Returns:
-        The answer as ``--json`` prints it; ``tokens.prompt`` counts all decoder positions
-        before the answer, ``tokens.memory`` those of them that stand for the context.
+    Of the answer as ``--json`` prints it, ``tokens.prompt`` counts all decoder positions before the
+    answer, ``tokens.memory`` those of them that stand for the context.
     """
     answer = ask(None if as_json else console.write_text)
     if not as_json:

@@ -46,6 +46,7 @@ from icae.cli.store import add, collect, list_memories, remove, search, show, ve
 from icae.cli.study import study
 from icae.cli.train import finetune, pretrain
 from icae.cli.upgrade import upgrade
+from icae.errors import IcaeError
 from icae.model import base_files
 
 
@@ -62,7 +63,7 @@ class _Icae(TyperGroup):
         except Exception as error:
             message = getattr(error, "format_message", None)  # click's, of wrong usage alone
             if message is not None and ctx.meta["icae.json"]:
-                console.write_error("UsageError", message=message())
+                console.write_error("UsageError", IcaeError(message()))
             raise
 
 

@@ -122,7 +122,7 @@ def ask(
 
         with open_store(how.store) as opened:
             answer = _store_answerer(opened, decoder, how)
-            return Outcome(payload=_answer_all(answer, asked, how, about={"store": how.store}))
+            return _answer_all(answer, asked, how, about={"store": how.store})
     memory = load_memories(*memories)
     note = ""
     if how.full_context:
@@ -135,19 +135,15 @@ def ask(
     if how.mode == "memory" and len(memories) == 1:
         use_kv(icae, memory, memories[0], keep="always" if how.kv else "renew")
     about = {"memories": [str(path) for path in memories]}
-    return Outcome(
-        payload=_answer_all(
-            lambda question: how.ask(icae, memory, question, note), asked, how, about
-        )
-    )
+    return _answer_all(lambda question: how.ask(icae, memory, question, note), asked, how, about)
 
 
 def _answer_all(
     answer: Answerer, asked: Sequence[str], how: AskOptions, about: dict[str, Any]
-) -> dict[str, Any]:
+) -> Outcome:
     """Answer the question, or those of a file in order, each on its own."""
     if how.questions is None:
-        return answer(asked[0])
+        return Outcome(payload=answer(asked[0]))
     start = time.perf_counter()
     answers = []
     for number, question in enumerate(asked):
@@ -155,7 +151,7 @@ def _answer_all(
             console.write_text(("\n" if number else "") + f"Q: {question}\nA: ")
         answers.append(answer(question))
     seconds = round(time.perf_counter() - start, 3)
-    return {"answers": answers, "seconds": seconds, "mode": how.mode, **about}
+    return Outcome(payload={"answers": answers, "seconds": seconds, "mode": how.mode, **about})
 
 
 CITATION_FIELDS = ("document", "char_start", "char_end", "positions", "score", "snippet", "key")
@@ -170,13 +166,12 @@ def _store_answerer(store: MemoryStore, decoder: DecoderOptions, how: AskOptions
         budget = how.budget or DEFAULT_BUDGET
         found = _retrieve(store, question, budget=budget, readable=icae.readable)
         payload = how.ask(icae, found.memory, question)
-        for citation in () if how.as_json else found.citations:
-            place = f"{citation.document} [{citation.char_start}:{citation.char_end}]"
-            text = console.preview(citation.snippet, width=72)
+        for one in () if how.as_json else found.citations:
+            text = console.preview(one.snippet, width=72)
+            place = f"{one.document} [{one.char_start}:{one.char_end}]"
             console.note(console.printable(f"{place}  {text}"))
         sources = [
-            {name: getattr(citation, name) for name in CITATION_FIELDS}
-            for citation in found.citations
+            {name: getattr(one, name) for name in CITATION_FIELDS} for one in found.citations
         ]
         return {**payload, "sources": sources}
 
@@ -250,12 +245,9 @@ def _is_memory_file(argument: str) -> bool:
         return True
     from icae.memory import read_header
 
-    try:
-        if Path(argument).is_file():
-            read_header(argument)
-            return True
-    except (OSError, ValueError, MemoryFileError):  # too long for a name, or another file
-        return False
+    # A name may be too long, or of another file.
+    with suppress(OSError, ValueError, MemoryFileError):
+        return Path(argument).is_file() and bool(read_header(argument))
     return False
 
 

@@ -39,12 +39,29 @@ class Dialogue:
     as_json: bool
     turns: list[dict[str, Any]] = field(default_factory=list)
 
-    def say(self, question: str) -> None:
+    def do(self, line: str) -> None:
+        """Do what one line says: a command, or a question."""
+        if line == "/context":
+            console.note(self.context_line())
+        elif line == "/reset":
+            self.conversation.forget()
+            console.note("The turns are forgotten.")
+        elif line.startswith("/") and line[1:].isalpha():
+            console.note(f"There is no {line}; /context, /reset and /quit are.")
+        else:
+            try:
+                self.turns.append(self._answer(line))
+            except IcaeError as error:
+                if not sys.stdin.isatty():
+                    raise
+                console.report_error(error)
+
+    def _answer(self, question: str) -> dict[str, Any]:
         """Ask a question that builds on the turns before, and print the answer."""
         if self.conversation.leaving:
             with console.status("Compressing old turns"):
                 self.conversation.compact(question)
-        turn = answered(
+        return answered(
             question,
             lambda on_text: self.conversation.ask(
                 question, max_new_tokens=self.max_new_tokens, on_text=on_text
@@ -52,7 +69,6 @@ class Dialogue:
             mode="memory",
             as_json=self.as_json,
         )
-        self.turns.append(turn)
 
     def context_line(self) -> str:
         """What the conversation stands on, in one line."""
@@ -103,7 +119,7 @@ def chat(
     for line in _lines():
         if line == "/quit":
             break
-        _turn(dialogue, line)
+        dialogue.do(line)
     older = conversation.older
     return Outcome(
         payload={
@@ -116,24 +132,6 @@ def chat(
             "turns_compressed_tokens": 0 if older is None else older.tokens,
         }
     )
-
-
-def _turn(dialogue: Dialogue, line: str) -> None:
-    """Do what one line says."""
-    if line == "/context":
-        console.note(dialogue.context_line())
-    elif line == "/reset":
-        dialogue.conversation.forget()
-        console.note("The turns are forgotten.")
-    elif line.startswith("/") and line[1:].isalpha():
-        console.note(f"There is no {line}; /context, /reset and /quit are.")
-    else:
-        try:
-            dialogue.say(line)
-        except IcaeError as error:
-            if not sys.stdin.isatty():
-                raise
-            console.report_error(error)
 
 
 def _lines() -> Iterator[str]:

@@ -6,12 +6,15 @@ import math
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
-from typer import Argument, Option
+from typer import Argument
 
 from icae.cli import console
 from icae.cli.command import Outcome, command
+from icae.cli.options import Device, Dtype
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
     from icae.model.self_check import Finding
 
 
@@ -21,11 +24,9 @@ def check(
     base: Annotated[
         str, Argument(metavar="[BASE]", help="Base model: a name, a hub id or a folder.")
     ] = "smollm2-135m-instruct",
-    full: Annotated[bool, Option()] = False,
-    device: Annotated[str | None, Option(metavar="NAME", show_default="the best found")] = None,
-    dtype: Annotated[
-        str | None, Option(metavar="NAME", show_default="chosen for the device")
-    ] = None,
+    full: bool = False,
+    device: Device = None,
+    dtype: Dtype = None,
 ) -> Outcome:
     """Try whether memories of a base model would be right. Exits with 1 if they would not.
 
@@ -34,14 +35,9 @@ def check(
 
     Args:
         full: Read all weights for their hash, and try the base, whatever is kept.
-        device: For example cpu or cuda:0.
-        dtype: Precision of the base model: bfloat16 or float32.
     """
     from icae.decode.devices import pick_device, pick_dtype
-    from icae.errors import BaseModelError
-    from icae.model.base import base_hash, computation_hash, load_decoder
-    from icae.model.cache_size import CacheSize
-    from icae.model.rotary import key_turns, steady_positions
+    from icae.model.base import base_hash, load_decoder
     from icae.model.self_check import kept_check
 
     with console.status("Loading the base model"):
@@ -50,31 +46,36 @@ def check(
     with console.status("Trying it"):
         weights = base_hash(base, decoder, anew=full)
         found = kept_check(decoder, weights, anew=full)
-        refused = None
-        try:
-            key_turns(decoder)
-        except BaseModelError as error:
-            refused = error.got
+        payload = {"base": base, "weights": weights, **_found(decoder, found)}
+    return Outcome(
+        payload=payload, show=lambda: _show(payload, found), exit_code=not payload["sound"]
+    )
+
+
+def _found(decoder: PreTrainedModel, found: list[Finding]) -> dict[str, Any]:
+    """What a base is, and which memories it can have."""
+    from icae.errors import BaseModelError
+    from icae.model.base import computation_hash
+    from icae.model.cache_size import CacheSize
+    from icae.model.rotary import key_turns, steady_positions
+
+    refused = None
+    try:
+        key_turns(decoder)
+    except BaseModelError as error:
+        refused = error.got
     sound = all(finding.holds for finding in found)
-    kv = CacheSize.of(decoder).of_places(1000) if sound else None
-    payload: dict[str, Any] = {
-        "base": base,
+    return {
         "architecture": type(decoder).__name__,
-        "weights": weights,
         "settings": computation_hash(decoder.config),
         "attention": decoder.config._attn_implementation,
         "dtype": str(decoder.dtype).removeprefix("torch."),
         "positions": steady_positions(decoder.config),
-        "kv_bytes_1000": kv,
+        "kv_bytes_1000": CacheSize.of(decoder).of_places(1000) if sound else None,
         "key_values_refused": refused,
         "sound": sound,
         "checks": [asdict(f) | {"holds": f.holds} for f in found],
     }
-
-    def show() -> None:
-        _show(payload, found)
-
-    return Outcome(payload=payload, show=show, exit_code=not sound)
 
 
 def _show(payload: dict[str, Any], found: list[Finding]) -> None:

@@ -142,29 +142,23 @@ def _read_docstring(thing: object) -> tuple[str, dict[str, str]]:
 def _finish(work: Callable[[], Outcome], *, as_json: bool) -> None:
     """Do the work of a command, print its outcome and exit with its code."""
     try:
-        outcome = _outcome(work, as_json=as_json)
+        with redirect_stdout(sys.stderr) if as_json else nullcontext():
+            outcome = work()
         _print_outcome(outcome, as_json=as_json)
         if outcome.exit_code:
             raise typer.Exit(outcome.exit_code)
+    except IcaeError as error:
+        sys.stdout.flush()
+        console.report_error(error)
+        if as_json:
+            console.write_error(type(error).__name__, error)
+        raise typer.Exit(EXIT_ERROR) from error
     except KeyboardInterrupt:
         print("\nInterrupted.", file=sys.stderr)
         raise typer.Exit(EXIT_INTERRUPTED) from None
     except BrokenPipeError:
         console.silence_output()
         raise typer.Exit(EXIT_BROKEN_PIPE) from None
-
-
-def _outcome(work: Callable[[], Outcome], *, as_json: bool) -> Outcome:
-    try:
-        with redirect_stdout(sys.stderr) if as_json else nullcontext():
-            return work()
-    except IcaeError as error:
-        sys.stdout.flush()
-        console.report_error(error)
-        if as_json:
-            parts = {name: getattr(error, name) for name in ("message", "got", "expected", "fix")}
-            console.write_error(type(error).__name__, **parts)
-        raise typer.Exit(EXIT_ERROR) from error
 
 
 def _print_outcome(outcome: Outcome, *, as_json: bool) -> None:

@@ -79,30 +79,16 @@ class CompressOptions:
             check_ratio(self.ratio)
         self._ladder()
         policy, speed = self.has_policy, self.prefer == "speed"
-        for wrong, option, why in (
-            (
-                self.no_verify and (policy or self.refine is not None),
-                "--no-verify",
-                "a fidelity, a budget or refinement needs measuring.",
-            ),
-            (
-                policy and self.ratio is not None,
-                "--ratio",
-                "--min-fidelity and --budget choose the ratios, from those of --ratios.",
-            ),
-            (
-                not policy and self.ratios is not None,
-                "--ratios",
-                "they are for --min-fidelity and --budget; one ratio is --ratio.",
-            ),
-            (
-                speed and (self.min_fidelity is None or self.refine is not None),
-                "--prefer",
-                "speed is for --min-fidelity without --refine.",
-            ),
-        ):
-            if wrong:
-                raise BadParameter(why, param_hint=option)
+        if self.no_verify and (policy or self.refine is not None):
+            raise _idle("--no-verify", "a fidelity, a budget or refinement needs measuring.")
+        if policy and self.ratio is not None:
+            why = "--min-fidelity and --budget choose the ratios, from those of --ratios."
+            raise _idle("--ratio", why)
+        if not policy and self.ratios is not None:
+            why = "they are for --min-fidelity and --budget; one ratio is --ratio."
+            raise _idle("--ratios", why)
+        if speed and (self.min_fidelity is None or self.refine is not None):
+            raise _idle("--prefer", "speed is for --min-fidelity without --refine.")
 
     @property
     def has_policy(self) -> bool:
@@ -125,9 +111,9 @@ class CompressOptions:
         from icae.opening import runtime_name
 
         if resume and not self.has_policy:
-            raise BadParameter("it goes on with --min-fidelity or --budget.", param_hint="--resume")
+            raise _idle("--resume", "it goes on with --min-fidelity or --budget.")
         if runtime != "auto" and not kv:
-            raise BadParameter("it is what the cache of --kv is for.", param_hint="--runtime")
+            raise _idle("--runtime", "it is what the cache of --kv is for.")
         runtime_name(runtime)
 
     def _ladder(self) -> tuple[float, ...]:
@@ -139,10 +125,8 @@ class CompressOptions:
         try:
             return tuple(check_ratio(float(part)) for part in self.ratios.split(","))
         except ValueError:
-            raise BadParameter(
-                f"{self.ratios!r} is not a list of numbers such as 16,8,4,2.",
-                param_hint="--ratios",
-            ) from None
+            why = f"{self.ratios!r} is not a list of numbers such as 16,8,4,2."
+            raise _idle("--ratios", why) from None
 
     def policy(self, icae: Engine) -> FidelityPolicy | None:
         """What decides the ratio of each span, or None if every span gets the same."""
@@ -160,17 +144,6 @@ class CompressOptions:
             refine=None if steps is None else RefineConfig(steps=steps),
         )
 
-    def missed(self, memory: Memory) -> str | None:
-        """What --min-fidelity asks for and a memory does not hold, in words."""
-        goal = self.min_fidelity or 0.0
-        below = sum(span.fidelity is not None and span.fidelity < goal for span in memory.spans)
-        if not below:
-            return None
-        return (
-            f"{below} of {len(memory.spans)} spans hold less than --min-fidelity {goal:g}: "
-            f"--budget {self.budget} is too small for more."
-        )
-
     def refinement(self) -> RefineConfig | None:
         """How the slots of spans of one ratio are refined, or None if they are not."""
         if self.refine is None or self.has_policy:
@@ -178,6 +151,11 @@ class CompressOptions:
         from icae.compression.refinement import RefineConfig
 
         return RefineConfig(steps=self.refine, target=DEFAULT_TARGET)
+
+
+def _idle(option: str, why: str) -> BadParameter:
+    """The error for an option that would change nothing."""
+    return BadParameter(why, param_hint=option)
 
 
 @command
@@ -209,8 +187,7 @@ def compress(
     """
     from icae.data.documents import read_document
 
-    target = _target(file, output)
-    inputs = [] if file == "-" else [Path(file)]
+    target, inputs = _target(file, output)
     wanted.refuse_idle(resume=resume, runtime=runtime, kv=kv)
     with locked_output(target, force=force or resume, inputs=inputs) as locked:
         document = read_document(file)
@@ -218,8 +195,16 @@ def compress(
         icae = model.load(None if stopped is None else stopped.provenance)
         start = time.perf_counter()
         saver = _Saver(locked, keep_source=not no_source)
-        memory = _compressed(icae, document, wanted, saver, stopped)
-    _warn(wanted.missed(memory), _beyond_training(memory, icae, text=not no_source))
+        with console.progress("Compressing spans") as on_progress, saver.said_when_stopped():
+            memory = wanted.compress(
+                icae,
+                document,
+                on_progress=on_progress,
+                start=stopped,
+                on_settled=saver.save_at_times,
+            )
+        memory = _refined(icae, memory, wanted.refinement(), saver)
+    _warn(memory, icae, wanted, text=not no_source)
     if kv:
         use_kv(model.reader(runtime, memory.provenance, loaded=icae), memory, target, keep="always")
     payload = _payload(memory, target, icae, time.perf_counter() - start)
@@ -293,25 +278,6 @@ class _Saver:
             raise
 
 
-def _compressed(
-    icae: Engine,
-    document: Document,
-    wanted: CompressOptions,
-    saver: _Saver,
-    stopped: Memory | None,
-) -> Memory:
-    """A memory of a document, kept in its file while it is made."""
-    with console.progress("Compressing spans") as on_progress, saver.said_when_stopped():
-        memory = wanted.compress(
-            icae,
-            document,
-            on_progress=on_progress,
-            start=stopped,
-            on_settled=saver.save_at_times,
-        )
-    return _refined(icae, memory, wanted.refinement(), saver)
-
-
 def _refined(icae: Engine, memory: Memory, config: RefineConfig | None, saver: _Saver) -> Memory:
     """Save a memory, and refine its weak spans; the file is brought up to date on the way."""
     saver.save(memory)
@@ -328,37 +294,39 @@ def _refined(icae: Engine, memory: Memory, config: RefineConfig | None, saver: _
     return made[-1]
 
 
-def _warn(*warnings: str | None) -> None:
-    for warning in warnings:
-        if warning is not None:
-            console.warn(warning)
-
-
-def _beyond_training(memory: Memory, icae: Engine, *, text: bool) -> str | None:
-    """That a memory has more spans of slots than the adapter was trained on, in words."""
+def _warn(memory: Memory, icae: Engine, wanted: CompressOptions, *, text: bool) -> None:
+    """Say what --min-fidelity asks for and is not held, and what the adapter never trained on."""
+    goal, count = wanted.min_fidelity or 0.0, len(memory.spans)
+    below = sum(span.fidelity is not None and span.fidelity < goal for span in memory.spans)
+    if below:
+        console.warn(
+            f"{below} of {count} spans hold less than --min-fidelity {goal:g}: "
+            f"--budget {wanted.budget} is too small for more."
+        )
     most = icae.info.trained_spans
     slots = sum(span.kind != "tokens" for span in memory.spans)
-    if most is None or slots <= most:
-        return None
-    kept = "icae ask --full-context reads the text, " if text else ""
-    return (
-        f"{slots} spans of slots, and the adapter was trained on {most} at most: questions to all "
-        f"of them at once may get empty answers. {kept}icae store add keeps it in a store, of "
-        "which the best passages are asked."
-    )
+    if most is not None and slots > most:
+        kept = "icae ask --full-context reads the text, " if text else ""
+        console.warn(
+            f"{slots} spans of slots, and the adapter was trained on {most} at most: questions to "
+            f"all of them at once may get empty answers. {kept}icae store add keeps it in a store, "
+            "of which the best passages are asked."
+        )
 
 
-def _target(file: str, output: Path | None) -> Path:
+def _target(file: str, output: Path | None) -> tuple[Path, list[Path]]:
+    """The memory file to write, and the files that are read."""
     from icae.data.documents import require_no_url
 
+    inputs = [] if file == "-" else [Path(file)]
     if output is not None:
-        return output
+        return output, inputs
     if file == "-":
         raise BadParameter("standard input has no name to derive one from.", param_hint="--output")
     require_no_url(file)
     if not Path(file).name:
         raise BadParameter(f"{file!r} is not the path of a file.", param_hint="FILE")
-    return Path(file).with_suffix(".icae")
+    return Path(file).with_suffix(".icae"), inputs
 
 
 def _payload(memory: Memory, target: Path, icae: Engine, seconds: float) -> dict[str, Any]:

@@ -117,17 +117,10 @@ def write_json(payload: Mapping[str, Any]) -> None:
     print(text, flush=True)
 
 
-def write_error(
-    kind: str,
-    *,
-    message: str,
-    got: str | None = None,
-    expected: str | None = None,
-    fix: str | None = None,
-) -> None:
+def write_error(kind: str, error: IcaeError) -> None:
     """Print an error as one JSON object on standard output."""
-    told = {"type": kind, "message": message, "got": got, "expected": expected, "fix": fix}
-    write_json({"error": told})
+    parts = {name: getattr(error, name) for name in ("message", "got", "expected", "fix")}
+    write_json({"error": {"type": kind, **parts}})
 
 
 def _finite(value: Any) -> Any:

@@ -22,10 +22,8 @@ class DecoderWriter:
     def __init__(self, icae: Engine, *, max_new_tokens: int) -> None:
         made = icae.provenance
         self.model, self.service = f"{made.base_model}@{made.base_hash[:12]}", "decoder"
-        self.options: Mapping[str, object] = {
-            "decoding": "greedy",
-            "max_new_tokens": max_new_tokens,
-        }
+        self.options: Mapping[str, object]
+        self.options = {"decoding": "greedy", "max_new_tokens": max_new_tokens}
         self.asks = 1
         self._icae, self._max_new_tokens = icae, max_new_tokens
 

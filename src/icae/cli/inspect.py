@@ -84,10 +84,7 @@ def _payload(path: Path, header: MemoryHeader) -> dict[str, Any]:
         "has_source": header.has_source,
         "has_token_fidelity": header.has_token_fidelity,
         "format_version": header.format_version,
-        "documents": [
-            {name: getattr(document, name) for name in DOCUMENT_FIELDS}
-            for document in header.documents
-        ],
+        "documents": [{f: getattr(own, f) for f in DOCUMENT_FIELDS} for own in header.documents],
         "spans": [
             {**span_payload(index, span), "document": header.document_of[index]}
             for index, span in enumerate(header.spans)
@@ -114,16 +111,11 @@ def _show(
             "created by": f"{header.created_by} (format version {header.format_version})",
         }
     )
-    documents = console.table(
-        "document", "tokens", "characters", "sha256", right=("tokens", "characters")
-    )
-    for document in header.documents:
-        documents.add_row(
-            console.preview(document.name),
-            str(document.tokens),
-            str(document.chars),
-            document.sha256[:12],
-        )
+    right = ("tokens", "characters")
+    documents = console.table("document", *right, "sha256", right=right)
+    for own in header.documents:
+        name = console.preview(own.name)
+        documents.add_row(name, str(own.tokens), str(own.chars), own.sha256[:12])
     out = console.results()
     out.print()
     out.print(documents)
@@ -131,9 +123,10 @@ def _show(
     if passages:
         _print_passages(passages)
     out.print()
-    made_by = {f.name: getattr(header.provenance, f.name) for f in fields(header.provenance)}
-    known = {name: value for name, value in made_by.items() if value is not None}
-    console.print_figures({name.replace("_", " "): str(value) for name, value in known.items()})
+    made_by = [(f.name, getattr(header.provenance, f.name)) for f in fields(header.provenance)]
+    console.print_figures(
+        {name.replace("_", " "): str(value) for name, value in made_by if value is not None}
+    )
     if html is not None:
         console.note(f"Written to {html}")
 
@@ -184,13 +177,7 @@ def _print_passages(passages: Sequence[dict[str, Any]]) -> None:
 
 
 def marked_text(text: str, lost: Sequence[Sequence[int]], *, colour: bool) -> Text:
-    """A text with some ranges marked; neighbouring ranges are marked as one.
-
-    Args:
-        text: The text.
-        lost: ``[start, end]`` of each range, in order.
-        colour: Whether colours can be seen.
-    """
+    """A text with ranges ``[start, end]``, in order, marked; neighbours are marked as one."""
     joined: list[list[int]] = []
     for start, end in lost:
         if joined and joined[-1][1] == start:

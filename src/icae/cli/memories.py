@@ -28,15 +28,9 @@ MemoryPaths = Annotated[
 
 
 def check_output(path: Path, *, force: bool, inputs: Sequence[Path] = ()) -> None:
-    """Refuse an output file that would destroy something or cannot be written.
+    """Refuse an output file that would destroy something or cannot be written, with an InputError.
 
-    Args:
-        path: File to write.
-        force: Whether a file that is there already may be replaced.
-        inputs: Files that the command reads; never written to.
-
-    Raises:
-        InputError: If it may not or cannot be written.
+    With `force` a file that is there already may be replaced, but for the inputs of the command.
     """
     for source in inputs:
         if path.exists() and source.exists() and path.samefile(source):
@@ -67,9 +61,7 @@ def check_output(path: Path, *, force: bool, inputs: Sequence[Path] = ()) -> Non
 def locked_output(path: Path, *, force: bool, inputs: Sequence[Path] = ()) -> Iterator[LockedFile]:
     """The output file of a command, which no other process changes in the meantime.
 
-    Raises:
-        InputError: As for `check_output`.
-        MemoryFileError: If another process has it for too long.
+    An InputError as for `check_output`; a MemoryFileError if another process has it for too long.
     """
     from icae.memory.locked_file import locked
 
@@ -134,9 +126,7 @@ def write_output(path: Path, text: str) -> None:
 def load_memories(*paths: Path) -> Memory:
     """Read memory files and concatenate them in order.
 
-    Raises:
-        MemoryFileError: If a file cannot be read.
-        IncompatibleMemoryError: If they were made by different models.
+    A MemoryFileError if one cannot be read, an IncompatibleMemoryError if they do not fit together.
     """
     from icae.memory import Memory, merge
 
@@ -161,13 +151,8 @@ def require_source(memory: Memory, option: str) -> None:
 def token_places(memory: Memory, base: str | None) -> list[Sequence[int] | None]:
     """Character at which each token starts, for each document: loads the tokenizer, no model.
 
-    Args:
-        memory: The memory.
-        base: Base model whose tokenizer to load; by default the one the memory names.
-
-    Returns:
-        For each document the starts of its tokens, or None where they are not known: its
-        text was not kept, or does not give the tokens that it was compressed from.
+    It is that of the base that the memory names, or of another name of it. None stands for a
+    document whose text was not kept, or does not give the tokens that it was compressed from.
 
     Raises:
         BaseModelError: If the tokenizer cannot be loaded.

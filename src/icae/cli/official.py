@@ -12,9 +12,6 @@ from icae.cli.command import Outcome, command
 from icae.errors import AdapterError, InputError
 
 if TYPE_CHECKING:
-    from icae.engine import Engine
-    from icae.memory import Memory
-    from icae.model.icae import IcaeModel
     from icae.model.official import OfficialForm
 
 SAMPLE = (
@@ -63,11 +60,13 @@ def import_official(
 def _imported(
     file: Path, base: str, output: Path, form: OfficialForm, name: str
 ) -> dict[str, object]:
-    """Write the adapter, and try it."""
+    """Write the adapter, and say what it makes of a sample, which is what the weights make."""
+    import numpy as np
     import torch
 
     from icae.engine import load
-    from icae.model import AdapterInfo, base_hash, load_decoder, load_tokenizer, save_adapter
+    from icae.model import AdapterInfo, load_decoder, load_tokenizer, save_adapter
+    from icae.model.base import base_hash
     from icae.model.base_files import tokenizer_hash
     from icae.model.official import from_official, read_official
 
@@ -87,22 +86,14 @@ def _imported(
     save_adapter(model, info, output)
     loaded = load(output, base=base, device="cpu", dtype="float32")
     memory = loaded.compress(SAMPLE)
-    return {"adapter": str(output), "tensors": len(tensors), **_tried(model, loaded, memory)}
-
-
-def _tried(model: IcaeModel, loaded: Engine, memory: Memory) -> dict[str, object]:
-    """What the adapter makes of the sample, and whether it is what the weights make."""
-    import numpy as np
-    import torch
-
-    spans = [span.tokens for span in memory.spans]
-    ids = loaded.compressor.tokenize(SAMPLE).ids
     with torch.no_grad():
-        (expected,) = model.encode([ids], [1.0])
+        (expected,) = model.encode([loaded.compressor.tokenize(SAMPLE).ids], [1.0])
     if not np.array_equal(expected.slots_KD.float().numpy(), memory.slots):
         raise AdapterError("The adapter that was written gives other slots than the file.")
     return {
-        "tokens": sum(spans),
+        "adapter": str(output),
+        "tensors": len(tensors),
+        "tokens": memory.tokens,
         "slots": memory.slot_count,
         "fidelity": memory.fidelity,
         "slots_rms": float(np.sqrt(np.mean(memory.slots**2))),

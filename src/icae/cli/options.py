@@ -27,6 +27,20 @@ Base = Annotated[
 
 Count = Annotated[int, Option(min=1, metavar="N")]
 
+Device = Annotated[
+    str | None,
+    Option(metavar="NAME", help="For example cpu or cuda:0.", show_default="the best found"),
+]
+
+Dtype = Annotated[
+    str | None,
+    Option(
+        metavar="NAME",
+        help="Precision of the base model: bfloat16 or float32.",
+        show_default="chosen for the device",
+    ),
+]
+
 Force = Annotated[bool, Option("--force", help="Replace the output file if it exists.")]
 
 KeepKv = Annotated[
@@ -55,18 +69,11 @@ Runtime = Annotated[
 
 @dataclass(frozen=True, kw_only=True)
 class BaseOptions:
-    """Which base model a command loads, and where to.
-
-    Attributes:
-        device: For example cpu or cuda:0.
-        dtype: Precision of the base model: bfloat16 or float32.
-    """
+    """Which base model a command loads, and where to."""
 
     base: Base = None
-    device: Annotated[str | None, Option(metavar="NAME", show_default="the best found")] = None
-    dtype: Annotated[str | None, Option(metavar="NAME", show_default="chosen for the device")] = (
-        None
-    )
+    device: Device = None
+    dtype: Dtype = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,16 +109,10 @@ class ModelOptions(BaseOptions):
         server: VllmAddress | None = None,
         loaded: Engine | None = None,
     ) -> Reader:
-        """Open what reads memories.
+        """Open what reads memories, as `icae.opening.open_reader`, whose errors it raises.
 
-        Args:
-            runtime: ``auto``, ``torch``, ``llamacpp`` or ``vllm``.
-            made_by: What made the memories, for the adapter where none is named.
-            server: The vLLM server of the runtime ``vllm``, or None.
-            loaded: What answers with torch if it is loaded already.
-
-        Raises:
-            IcaeError: If there is no such runtime, or as `icae.opening.open_reader` does.
+        `made_by` tells the adapter where none is named; `loaded` answers with torch if it is loaded
+        already; `server` is that of the runtime ``vllm``.
         """
         from icae import opening
 

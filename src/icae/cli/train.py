@@ -45,18 +45,15 @@ class TrainOptions:
         result = training.train(recipe, stage=stage, dry_run_steps=self.dry_run)
         if result.process > 0:
             raise Exit  # process 0 of the launch tells the result
+        made = {"recipe": recipe.name, "adapter": str(result.adapter), "steps": result.steps}
         payload = {
             "stage": stage,
-            "recipe": recipe.name,
-            "adapter": str(result.adapter),
-            "steps": result.steps,
+            **made,
             "seconds": round(result.seconds, 3),
             "metrics": dict(result.metrics),
         }
         figures = {
-            "recipe": recipe.name,
-            "adapter": str(result.adapter),
-            "steps": str(result.steps),
+            **{name: str(value) for name, value in made.items()},
             "time": f"{result.seconds:.1f} s",
             **{name: f"{value:.4g}" for name, value in result.metrics.items()},
         }
@@ -78,13 +75,8 @@ def finetune(*, run: TrainOptions) -> Outcome:
 def read_recipe(path: Path, *, settings: Sequence[str] = (), output: Path | None = None) -> Recipe:
     """Read a recipe file, change settings, and only then check it.
 
-    Settings of the model that it leaves out are those of its init_adapter.
-
-    Args:
-        path: A YAML file.
-        settings: ``section.key=value``, applied in order; the value is YAML, a number in a
-            path counts list items from 0.
-        output: Folder of the run, or None for the recipe's.
+    Settings are ``section.key=value``, applied in order; the value is YAML, a number in a path
+    counts list items from 0. Those of the model that are left out are those of its init_adapter.
 
     Raises:
         ConfigError: If the file cannot be read, a setting has another form or leads
@@ -134,7 +126,14 @@ def _set(raw: Any, parts: Sequence[str], value: Any, *, where: str) -> None:
     """Put a value into nested dicts and lists, in place; dicts that are missing are made."""
     at = raw
     for depth, part in enumerate(parts):
-        step = _step(at, part, path=".".join(parts[:depth]), where=where)
+        path = ".".join(parts[:depth])
+        step: str | int = part
+        if isinstance(at, list):
+            if not part.isdecimal() or int(part) >= len(at):
+                raise _nowhere(where, f"no item {part} in {path}", f"0..{len(at) - 1}")
+            step = int(part)
+        elif not isinstance(at, dict):
+            raise _nowhere(where, f"{path or 'the recipe'} is {at!r}", "a section")
         if depth == len(parts) - 1:
             at[step] = value
         elif isinstance(at, dict) and at.get(step) is None:
@@ -142,14 +141,5 @@ def _set(raw: Any, parts: Sequence[str], value: Any, *, where: str) -> None:
         at = at[step]
 
 
-def _step(at: Any, part: str, *, path: str, where: str) -> str | int:
-    """The key or index that a part of a path names in what it leads into."""
-    if isinstance(at, dict):
-        return part
-    if isinstance(at, list) and part.isdecimal() and int(part) < len(at):
-        return int(part)
-    if isinstance(at, list):
-        got, expected = f"no item {part} in {path}", f"0..{len(at) - 1}"
-    else:
-        got, expected = f"{path or 'the recipe'} is {at!r}", "a section"
-    raise ConfigError(f"{where}: there is no such place.", got=got, expected=expected)
+def _nowhere(where: str, got: str, expected: str) -> ConfigError:
+    return ConfigError(f"{where}: there is no such place.", got=got, expected=expected)

@@ -14,12 +14,8 @@ logger = logging.getLogger(__name__)
 def write_atomically(path: Path, parts: Iterable[bytes | memoryview]) -> None:
     """Write the parts of a file, which replaces one that is there, or leave all as it was.
 
-    The bytes go to a temporary file in the same folder, are flushed to disk, and only
-    then take the place of ``path``.
-
-    Raises:
-        OSError: If it cannot be written. The file that was there is then untouched and
-            the temporary file gone.
+    The bytes go to a temporary file in the same folder, are flushed to disk, and only then take the
+    place of ``path``. An OSError if it cannot be written; the temporary file is then gone.
     """
     temporary = path.parent / f".icae-{secrets.token_hex(8)}.tmp"
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)

@@ -78,8 +78,7 @@ def byte_size(tensor: Description) -> int:
 def write_index(metadata: Mapping[str, str], tensors: Mapping[str, Description]) -> bytes:
     """The bytes that come before the data of the tensors, which follows in their order.
 
-    Raises:
-        MemoryFileError: If the index is longer than safetensors readers accept.
+    A MemoryFileError if they are more than safetensors readers accept.
     """
     index: dict[str, Any] = {_METADATA: dict(metadata)}
     end = 0
@@ -101,9 +100,8 @@ def write_index(metadata: Mapping[str, str], tensors: Mapping[str, Description])
 def read_index(stream: BinaryIO, *, size: int, where: str) -> Index:
     """Read and check the index of a file of `size` bytes, and nothing after it.
 
-    Raises:
-        MemoryFileError: If it is not a safetensors file, is cut off, or its index is
-            damaged. Whether the tensors fill the file is for `check_extent`.
+    A MemoryFileError if it is not a safetensors file, is cut off, or its index is damaged. Whether
+    the tensors fill the file is for `check_extent`.
     """
     start = stream.read(_LENGTH.size + 1)
     length = _LENGTH.unpack(start[: _LENGTH.size])[0] if len(start) > _LENGTH.size else 0
@@ -148,9 +146,8 @@ def _is_counts(value: object) -> bool:
 def check_extent(index: Index, *, size: int, where: str) -> None:
     """Check that the tensors, of dtypes in `ITEM_BYTES`, follow each other and fill the file.
 
-    Raises:
-        MemoryFileError: If the file is cut off, goes on after the last tensor, or a
-            tensor has another size than its shape says.
+    A MemoryFileError if it is cut off, goes on after the last tensor, or a tensor has another size
+    than its shape says.
     """
     end = 0
     for name, entry in sorted(index.tensors.items(), key=lambda item: (item[1].start, item[1].end)):

@@ -13,10 +13,8 @@ from icae.memory.document import MemoryDocument
 def part(document: MemoryDocument, first: int, end: int) -> MemoryDocument:
     """Its spans ``first..end`` as a document of their own; if that is all, as it is.
 
-    It is named for its characters, as in ``report.txt[1200:2400]``.
-
-    Raises:
-        InputError: If the text of a document that is cut was not kept.
+    It is named for its characters, as in ``report.txt[1200:2400]``. An InputError if the text of a
+    document that is cut was not kept.
     """
     if (first, end) == (0, len(document.spans)):
         return document
@@ -33,8 +31,7 @@ def part(document: MemoryDocument, first: int, end: int) -> MemoryDocument:
 def overlapping(document: MemoryDocument, start: int, end: int) -> tuple[int, int]:
     """The first span that overlaps the characters ``start..end``, and one past the last.
 
-    Raises:
-        InputError: If the range is not within the document, empty, or no span overlaps it.
+    An InputError if the range is not within the document, empty, or no span overlaps it.
     """
     document.require_characters(start, end)
     found = [
@@ -61,10 +58,8 @@ def splice(
 ) -> MemoryDocument:
     """A document with other text, or none, in place of its spans ``first..end``.
 
-    An empty run inserts before `first`. The digest is that of the ids of the whole new text.
-
-    Raises:
-        InputError: If there is no such run, a text was not kept, or no span would be left.
+    An empty run inserts before `first`. The digest is that of the ids of the whole new text. An
+    InputError if there is no such run, a text was not kept, or no span would be left.
     """
     source = document.require_source()
     cut_start, cut_end = cuts(document, first, end)
@@ -91,11 +86,8 @@ def splice(
 def cuts(document: MemoryDocument, first: int, end: int) -> tuple[int, int]:
     """Where the text before a run of spans ends, and where the text after it starts.
 
-    A character that the run shares with a span beside it is counted to that span; text
-    that no span covers goes with the run, if there is one.
-
-    Raises:
-        InputError: If there is no such run ``first..end``.
+    A character that the run shares with a span beside it is counted to that span; text that no span
+    covers goes with the run, if there is one. An InputError if there is no such run ``first..end``.
     """
     spans = document.spans
     if not 0 <= first <= end <= len(spans):

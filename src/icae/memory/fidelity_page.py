@@ -29,10 +29,7 @@ border-radius:6px;padding:1rem}
 def fidelity_page(memory: Memory, offsets: Sequence[Sequence[int] | None], *, title: str) -> str:
     """Write the page: lost tokens stand out; those in numbers, names and code are underlined.
 
-    `offsets` are as for `shaded_spans`, of each document.
-
-    Raises:
-        InputError: If the text of a document was not kept.
+    `offsets` are as for `shaded_spans`, of each document. An InputError if a text was not kept.
     """
     parts = [_summary(memory), _legend()]
     for index, (document, starts) in enumerate(zip(memory.documents, offsets, strict=True)):

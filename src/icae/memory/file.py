@@ -56,8 +56,7 @@ _METADATA_KEYS = {"format", "format_version", "header", "sha256"}
 def write(memory: Memory, path: str | Path) -> None:
     """Write a memory to a file, completely or not at all; one that exists is replaced.
 
-    Raises:
-        MemoryFileError: If it cannot be written; a file that was there is untouched.
+    A MemoryFileError if it cannot be written; a file that was there is then untouched.
     """
     path = Path(path)
     content = _parts(memory)
@@ -130,9 +129,8 @@ def _parts(memory: Memory) -> list[Buffer]:
 def read(path: str | Path) -> Memory:
     """Read a memory from a file and check all of it.
 
-    Raises:
-        MemoryFileError: If the file is missing, cannot be read, is not a memory file, is
-            truncated or changed, or is of a newer format.
+    A MemoryFileError if it is missing, cannot be read, is not a memory file, is truncated or
+    changed, or is of a newer format.
     """
     with _opened(Path(path)) as (stream, index, header):
         # Closed with the last view of it.
@@ -145,10 +143,8 @@ def memory_from_bytes(
 ) -> Memory:
     """Read a memory from the content of a file and check all of it.
 
-    At most `max_source_bytes` of text, decompressed: a small file may hold very much.
-
-    Raises:
-        MemoryFileError: As for `Memory.load`; if its text is longer than allowed.
+    At most `max_source_bytes` of text, decompressed: a small file may hold very much. A
+    MemoryFileError as for `Memory.load`, and if its text is longer.
     """
     index, header = _checked(io.BytesIO(data), size=len(data), where=where)
     declared = header.source_bytes or 0
@@ -164,11 +160,8 @@ def memory_from_bytes(
 def read_header(path: str | Path) -> MemoryHeader:
     """Read what a memory file says about itself, without its tensors.
 
-    Whether slots, tokens and text are intact is not checked; `Memory.load` does that.
-
-    Raises:
-        MemoryFileError: If the file is missing, cannot be read, is not a memory file, is
-            truncated, is of a newer format, or its header is damaged.
+    Whether slots, tokens and text are intact is not checked; `Memory.load` does that. A
+    MemoryFileError as there.
     """
     with _opened(Path(path)) as (_, _, header):
         return header

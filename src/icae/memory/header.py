@@ -149,9 +149,8 @@ def write_header(
 def parse_header(text: str, *, version: int, file_bytes: int) -> MemoryHeader:
     """Read a header, strictly.
 
-    Raises:
-        ConfigError: If it is not JSON, has a key too many or too few, a value of the
-            wrong type or out of range, or parts that do not fit together.
+    A ConfigError if it is not JSON, has a key too many or too few, a value of the wrong type or out
+    of range, or parts that do not fit together.
     """
     try:
         raw = _as_of_now(read_strict(text), version)

@@ -33,9 +33,8 @@ class LockedFile:
     def save(self, memory: Memory) -> None:
         """Write the memory, unless the file is no longer the one that was locked or saved last.
 
-        Raises:
-            MemoryFileError: If a program that knows no locks changed the file, which is then
-                left as it is; or as for `Memory.save`.
+        A MemoryFileError if a program that knows no locks changed the file, which is then left as
+        it is; or as for `Memory.save`.
         """
         if _version(self.path) != self._version:
             raise MemoryFileError(
@@ -52,14 +51,12 @@ class LockedFile:
 def locked(path: str | Path, *, timeout_s: float = LOCK_TIMEOUT_S) -> Iterator[LockedFile]:
     """Change a memory file while no other process does: ``file.save(change(file.load()))``.
 
-    The lock is a hidden file beside it, which is gone afterwards.
-
-    Args:
-        path: The memory file; it need not exist yet.
-        timeout_s: How long another process is waited for, s.
+    The lock is a hidden file beside it, which is gone afterwards; the memory file need not exist
+    yet.
 
     Raises:
-        MemoryFileError: If another process holds it for longer, or no lock can be made there.
+        MemoryFileError: If another process holds it for longer than `timeout_s`, or no lock can be
+            made there.
     """
     path = Path(path)
     hidden = path.with_name(f".{path.name}.lock")

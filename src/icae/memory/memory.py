@@ -67,11 +67,7 @@ class MemoryContent:
         return range(starts[index], starts[index + 1])
 
     def document_index(self, document: int) -> int:
-        """Index from 0 of a document that may be counted from the end (negative).
-
-        Raises:
-            InputError: If there is no such document.
-        """
+        """Index of a document that may be counted from the end; an InputError if there is none."""
         count = len(self.documents)
         if not -count <= document < count:
             raise InputError(
@@ -195,11 +191,9 @@ class Memory(MemoryContent):
     def select(self, spans: Sequence[int]) -> Memory:
         """A memory of some of the spans.
 
-        Spans that follow each other become one document that holds just their part of the
-        text, named for its characters; a document that is selected as a whole stays as it is.
-
-        Raises:
-            InputError: If there is no such span, or a text that is cut was not kept.
+        Spans that follow each other become one document that holds just their part of the text,
+        named for its characters; a document that is selected as a whole stays as it is. An
+        InputError if there is no such span, or a text that is cut was not kept.
         """
         if not spans:
             raise InputError("There is nothing to select.", got="no span", expected="at least one")
@@ -222,10 +216,8 @@ class Memory(MemoryContent):
     def slice(self, char_start: int, char_end: int, *, document: int = 0) -> Memory:
         """A memory of the spans of a document that overlap ``char_start..char_end``.
 
-        The range of characters (code points) is widened to whole spans.
-
-        Raises:
-            InputError: If there is no such text, or it was not kept.
+        The range of characters (code points) is widened to whole spans. An InputError if there is
+        no such text, or it was not kept.
         """
         own = self.documents[self.document_index(document)]
         first, end = edit.overlapping(own, char_start, char_end)
@@ -242,12 +234,9 @@ class Memory(MemoryContent):
     ) -> Memory:
         """A memory with other text, or none, in place of the spans ``first..end`` of a document.
 
-        Args:
-            document: Which document.
-            first: First span to replace, counted within the document.
-            end: One past the last; `first` to insert before that span.
-            replacement: A memory of one document, the new text alone, or None.
-            token_ids_sha256: Digest of the token ids of the whole new text, if known.
+        `first` and `end` count within the document; an empty run inserts before `first`. The
+        replacement is a memory of one document, the new text alone; the digest that of the token
+        ids of the whole new text, if known.
 
         Raises:
             InputError: If there are no such spans, no other would be left, a text was not
@@ -281,11 +270,7 @@ class Memory(MemoryContent):
 
     @classmethod
     def load(cls, path: str | Path) -> Memory:
-        """Read a memory from an ``.icae`` file and check all of it.
-
-        Raises:
-            MemoryFileError: If it cannot be read or is not a sound memory file.
-        """
+        """Read an ``.icae`` file and check all of it; a MemoryFileError if that fails."""
         from icae.memory import file
 
         return file.read(path)
@@ -294,8 +279,7 @@ class Memory(MemoryContent):
 def merge(memories: Sequence[Memory]) -> Memory:
     """The documents of at least one memory, in order, as one memory made as the first one.
 
-    Raises:
-        IncompatibleMemoryError: If two were made by different models.
+    An IncompatibleMemoryError if two were made by different models.
     """
     for memory in memories:
         _require_match(memories[0], memory)

@@ -102,11 +102,7 @@ class ReadablePayload(ABC):
 
     @abstractmethod
     def pack(self, provenance: Provenance) -> dict[str, Buffer]:
-        """The bytes of its tensors, of one span.
-
-        Raises:
-            MemoryFileError: If a value cannot be stored.
-        """
+        """The bytes of its tensors, of one span; a MemoryFileError if a value cannot be stored."""
 
     @classmethod
     @abstractmethod

@@ -82,13 +82,10 @@ class Provenance:
         return "slots" if self.key_values is None else "key-values"
 
     def require_match(self, other: Provenance, *, what_self: str, what_other: str) -> None:
-        """Refuse slots that were made for something else.
+        """Refuse slots that were made for something else, if more than names differ.
 
-        `what_self` and `what_other` have the two: "the loaded model" and "notes.icae".
-
-        Raises:
-            IncompatibleMemoryError: If they differ in more than names; the message names
-                both sides, every field that differs, and its two values.
+        `what_self` and `what_other` have the two: "the loaded model" and "notes.icae". The
+        IncompatibleMemoryError names both, every field that differs, and its two values.
         """
         mine, theirs = self._identity(), other._identity()
         differing = [label for label in mine if mine[label][0] != theirs[label][0]]

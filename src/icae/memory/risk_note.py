@@ -42,10 +42,8 @@ def note_of_words(words: Sequence[str]) -> str:
 def risk_note(memory: Memory, places: Sequence[Sequence[int] | None]) -> str:
     """The note of a whole memory; empty if nothing that matters is lost.
 
-    `places` are where the tokens of each document start, or None if not known.
-
-    Raises:
-        InputError: If the text or the fidelity of a document is not known.
+    `places` are where the tokens of each document start, or None if not known. An InputError if the
+    text or the fidelity of a document is not known.
     """
     words: list[str] = []
     for document, starts in zip(memory.documents, places, strict=True):

@@ -38,11 +38,9 @@ def shaded_spans(
 ) -> Iterator[tuple[int, list[Stretch]]]:
     """Each span of a document by its index in the memory, with the stretches of its text.
 
-    The stretches tile its characters. `offsets` are the characters at which the tokens of
-    the document start; if they are not known (None), each span is shaded as a whole.
-
-    Raises:
-        InputError: If there is no such document, or its text was not kept.
+    The stretches tile its characters. `offsets` are the characters at which the tokens of the
+    document start; if they are not known (None), each span is shaded as a whole. An InputError if
+    there is no such document, or its text was not kept.
     """
     memory.documents[document].require_source()
     measured = all(span.token_fidelity is not None for span in memory.spans)

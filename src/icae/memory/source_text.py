@@ -27,8 +27,7 @@ _PIECE_BYTES = 2**20
 def pack_source(sources: Sequence[str | None]) -> tuple[bytes, int]:
     """The text of each document (or None) as one Zstandard frame, and its size before, bytes.
 
-    Raises:
-        MemoryFileError: If the text is too long for one file.
+    A MemoryFileError if the text is too long for one file.
     """
     text = write_canonical(list(sources)).encode("utf-8")
     if len(text) > MAX_SOURCE_BYTES:
@@ -44,9 +43,8 @@ def pack_source(sources: Sequence[str | None]) -> tuple[bytes, int]:
 def unpack_source(data: bytes, *, source_bytes: int, documents: int) -> list[str | None]:
     """The text of each document, or None, from a frame of a declared size in bytes.
 
-    Raises:
-        ValueError: If the data is no such frame, yields more or less than declared, or
-            is not a list of that many texts.
+    A ValueError if the data is no such frame, yields more or less than declared, or is not a list
+    of that many texts.
     """
     if source_bytes > MAX_SOURCE_BYTES:
         raise ValueError(f"{source_bytes} bytes of text declared, at most {MAX_SOURCE_BYTES}")

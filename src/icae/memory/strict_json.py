@@ -9,8 +9,7 @@ from typing import Any, NoReturn
 def write_canonical(value: object) -> str:
     """JSON with sorted keys, no white space, and only the escapes that it demands.
 
-    Raises:
-        ValueError: If a float is not finite.
+    A ValueError if a float is not finite.
     """
     return json.dumps(
         value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
@@ -18,11 +17,9 @@ def write_canonical(value: object) -> str:
 
 
 def read_strict(text: str) -> Any:
-    """Parse JSON, refusing what the standard library lets pass.
+    """Parse JSON, with a ValueError for what the standard library lets pass.
 
-    Raises:
-        ValueError: If it is not JSON, repeats a key, has a key without UTF-8 form,
-            has NaN or Infinity, or is nested too deeply.
+    That is a repeated key, a key without UTF-8 form, NaN and Infinity, and too deep a nesting.
     """
     try:
         return json.loads(text, object_pairs_hook=_unique, parse_constant=_refuse_constant)

@@ -17,11 +17,9 @@ if TYPE_CHECKING:
     from icae.model.adapter_files import adapter_hash as adapter_hash
     from icae.model.adapter_files import read_info as read_info
     from icae.model.autocompressor import AutoCompressor as AutoCompressor
-    from icae.model.base import base_hash as base_hash
     from icae.model.base import load_decoder as load_decoder
     from icae.model.base import load_tokenizer as load_tokenizer
     from icae.model.base import weight_hash as weight_hash
-    from icae.model.base_files import DEFAULT_BASE as DEFAULT_BASE
     from icae.model.base_files import tokenizer_hash as tokenizer_hash
     from icae.model.decoder import PlainRow as PlainRow
     from icae.model.decoder import plain_logits as plain_logits
@@ -29,7 +27,6 @@ if TYPE_CHECKING:
     from icae.model.gist import GistMemory as GistMemory
     from icae.model.gist import GistModel as GistModel
     from icae.model.icae import IcaeModel as IcaeModel
-    from icae.model.icae import Slots as Slots
     from icae.model.losses import TaskScore as TaskScore
     from icae.model.losses import score_task as score_task
     from icae.model.losses import token_kl as token_kl
@@ -44,12 +41,12 @@ _NAMES = {
     "adapter": ("load_trained", "load_weights", "save_adapter"),
     "adapter_files": ("AdapterInfo", "adapter_hash", "read_info"),
     "autocompressor": ("AutoCompressor",),
-    "base": ("base_hash", "load_decoder", "load_tokenizer", "weight_hash"),
-    "base_files": ("DEFAULT_BASE", "tokenizer_hash"),
+    "base": ("load_decoder", "load_tokenizer", "weight_hash"),
+    "base_files": ("tokenizer_hash",),
     "decoder": ("PlainRow", "plain_logits"),
     "full_context": ("FullContextModel",),
     "gist": ("GistMemory", "GistModel"),
-    "icae": ("IcaeModel", "Slots"),
+    "icae": ("IcaeModel",),
     "losses": ("TaskScore", "score_task", "token_kl"),
     "objectives": ("Sample",),
     "prompts": (

@@ -31,7 +31,7 @@ from icae.model.memory_model import MemoryModel
 
 Model = TypeVar("Model", bound=AdaptedDecoder)
 
-FORMS: Mapping[MemoryForm, type[MemoryModel[Any]]] = {
+FORMS: Mapping[MemoryForm, type[MemoryModel[Any, Any]]] = {
     "embeddings": IcaeModel,
     "key-values": KeyValueModel,
 }
@@ -109,9 +109,8 @@ def load_trained(
 def load_weights(model: AdaptedDecoder, folder: str | Path, *, method: Method = "memory") -> None:
     """Load the weights of a folder into a model of the same architecture, strictly.
 
-    Raises:
-        AdapterError: If a file is missing or damaged, or a tensor is missing, unknown or
-            of another shape.
+    An AdapterError for a file that is missing or damaged, and for a tensor that is missing, unknown
+    or of another shape.
     """
     folder, own = Path(folder), model.own_state()
     try:
@@ -120,25 +119,32 @@ def load_weights(model: AdaptedDecoder, folder: str | Path, *, method: Method = 
         raise AdapterError(f"The weights in {folder} are damaged.", got=str(error)) from error
     vectors = rest[0] if rest else {}
     expected = dict(get_peft_model_state_dict(model.lora, save_embedding_layers=False))
-    _require_same_shapes(folder, lora, expected)
-    _require_same_shapes(folder, vectors, own)
+    require_shapes(
+        {**lora, **vectors},
+        {**expected, **own},
+        message=f"The weights in {folder} do not fit the model.",
+        fix="Use the same base, rank, slot head and memory embedding as in training.",
+    )
     set_peft_model_state_dict(model.lora, lora)
     with torch.no_grad():
         for name, tensor in vectors.items():
             own[name].copy_(tensor)
 
 
-def _require_same_shapes(
-    folder: Path, got: Mapping[str, torch.Tensor], expected: Mapping[str, torch.Tensor]
+def require_shapes(
+    got: Mapping[str, torch.Tensor],
+    expected: Mapping[str, torch.Tensor],
+    *,
+    message: str,
+    fix: str,
 ) -> None:
-    """Refuse weights that are not, name by name, those of the model."""
-    shapes_got = {k: tuple(v.shape) for k, v in got.items()}
-    shapes_expected = {k: tuple(v.shape) for k, v in expected.items()}
-    names = sorted(set(shapes_got.items()) ^ set(shapes_expected.items()))
+    """An AdapterError for weights that are not, name by name, those of a model."""
+    found, wanted = ({name: tuple(t.shape) for name, t in own.items()} for own in (got, expected))
+    names = sorted({name for name, _ in found.items() ^ wanted.items()})[:3]
     if names:
         raise AdapterError(
-            f"The weights in {folder} do not fit the model.",
-            got="; ".join(f"{n} {shapes_got.get(n)}" for n, _ in names[:3]),
-            expected="; ".join(f"{n} {shapes_expected.get(n)}" for n, _ in names[:3]),
-            fix="Use the same base, rank, slot head and memory embedding as in training.",
+            message,
+            got="; ".join(f"{name} {found.get(name)}" for name in names),
+            expected="; ".join(f"{name} {wanted.get(name)}" for name in names),
+            fix=fix,
         )

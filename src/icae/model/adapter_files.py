@@ -143,12 +143,9 @@ class Maker(Protocol):
 
 
 def adapter_folder(adapter: str | Path | None, maker: Maker | None = None) -> Path:
-    """The folder of an adapter that is to be used.
+    """The folder of an adapter: a folder, the name of one in the package or an id of the Hub.
 
-    Args:
-        adapter: A folder, the name of one in the package or an id of the Hub; or None for the
-            one in the package that made a memory, and without a memory for the default one.
-        maker: What made the memory that is to be read or changed.
+    Of None it is the one in the package that made a memory, and without a memory the default one.
 
     Raises:
         IncompatibleMemoryError: If no folder is given and none in the package made it.
@@ -202,11 +199,7 @@ def write_info(info: AdapterInfo, folder: Path) -> None:
 
 
 def read_info(folder: str | Path, kind: FolderKind = ADAPTER) -> AdapterInfo:
-    """Read the record of a trained folder, strictly.
-
-    Args:
-        folder: The folder.
-        kind: What it has to be.
+    """Read the record of a trained folder of a kind, strictly.
 
     Raises:
         AdapterError: If it is something else, of another version, damaged, or names old settings.
@@ -287,15 +280,8 @@ def require_slots(info: AdapterInfo) -> None:
 def adapter_hash(folder: str | Path, kind: FolderKind = ADAPTER) -> str:
     """SHA-256 over a folder's weights and architecture; what a memory is keyed by.
 
-    The architecture counts as it was written, so that settings added or removed later
-    leave old adapters and their memories what they were.
-
-    Args:
-        folder: The folder.
-        kind: What it has to be.
-
-    Raises:
-        AdapterError: If it cannot be read.
+    The architecture counts as it was written, so that settings added or removed later leave old
+    adapters and their memories what they were. An AdapterError if it cannot be read.
     """
     folder = Path(folder)
     read_info(folder, kind)
@@ -310,16 +296,9 @@ def adapter_hash(folder: str | Path, kind: FolderKind = ADAPTER) -> str:
 
 
 def require_base(info: AdapterInfo, *, base_model: str, base_hash: str, settings: str = "") -> None:
-    """Refuse a base model that a trained model was not trained on.
+    """Refuse a base model that a trained model was not trained on, with an AdapterError.
 
-    Args:
-        info: The trained model.
-        base_model: Name of the base, for the message.
-        base_hash: Its weight hash.
-        settings: Its `computation_hash`, where it is known.
-
-    Raises:
-        AdapterError: If it is another one.
+    It is told by its name, its weight hash and, where it is known, its `computation_hash`.
     """
     if settings and info.base_settings not in ("", settings):
         raise AdapterError(

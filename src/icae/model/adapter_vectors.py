@@ -16,14 +16,7 @@ from icae.errors import AdapterError
 
 
 def objective_vectors(folder: str | Path, config: ModelConfig) -> dict[Objective, FloatArray]:
-    """The learned vectors of the objective tokens, as they are stored.
-
-    Args:
-        folder: Adapter folder.
-        config: Its architecture.
-
-    Returns:
-        Vectors [M, D] of each objective, float32.
+    """The learned vectors [M, D] of each objective, float32, as they are stored.
 
     Raises:
         AdapterError: If the file is missing or damaged, or holds no such vectors.
@@ -42,31 +35,16 @@ def objective_vectors(folder: str | Path, config: ModelConfig) -> dict[Objective
 def lead_vectors(folder: str | Path, config: ModelConfig) -> FloatArray | None:
     """Keys, as if at position 0, and values of the learned slots before a memory that is asked.
 
-    Args:
-        folder: Adapter folder.
-        config: Its architecture.
-
-    Returns:
-        [P, Y, 2, H, W] (slots, layers, keys and values, heads, width), float32, or None.
-
-    Raises:
-        AdapterError: If the file is missing or damaged, or holds no such vectors.
+    Float32 [P, Y, 2, H, W] (slots, layers, keys and values, heads, width), or None without; an
+    AdapterError as for `objective_vectors`.
     """
     return _own_tensor(Path(folder), "lead_PY2HW") if config.lead_slots else None
 
 
 def closing_vectors(folder: str | Path, config: ModelConfig) -> FloatArray | None:
-    """Objective vectors that stand behind a prompt, too, as they are stored.
+    """Objective vectors [M, D] that stand behind a prompt, too, float32, or None without.
 
-    Args:
-        folder: Adapter folder.
-        config: Its architecture.
-
-    Returns:
-        [M, D], float32, or None.
-
-    Raises:
-        AdapterError: If the file is missing or damaged.
+    An AdapterError as for `objective_vectors`.
     """
     if config.asking.closing == "nothing":
         return None

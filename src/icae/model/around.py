@@ -1,6 +1,7 @@
 """What stands around the layers of a causal LM: the embeddings before them, the head behind them.
 
-Shape legend: T scored targets, D hidden size, V vocabulary.
+Shape legend: R rows, S inputs of the longest, P places that a cache and these fill, T scored
+targets, D hidden size, V vocabulary.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel
+from transformers import DynamicCache, PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 
@@ -21,6 +22,33 @@ def body_of(model: PreTrainedModel) -> nn.Module:
     if named is not model:
         return named
     return next(child for child in model.children() if embeddings in child.modules())
+
+
+def run_layers(
+    model: PreTrainedModel,
+    inputs_RSD: Tensor,
+    positions_RS: Tensor,
+    *,
+    cache: DynamicCache | None = None,
+    mask_RP: Tensor | None = None,
+) -> Tensor:
+    """Last hidden states [R, S, D] of inputs at positions; a cache is read first, and filled.
+
+    Rows padded on the right need no mask: causal attention cannot look there. The mask of ones
+    that stands for none is not decoration: without it transformers 5 reads positions that jump as
+    packed sequences and cuts attention there.
+    """
+    if mask_RP is None:
+        before = 0 if cache is None else cache.get_seq_length()
+        mask_RP = positions_RS.new_ones(len(inputs_RSD), before + inputs_RSD.shape[1])
+    hidden_RSD: Tensor = body_of(model)(
+        inputs_embeds=inputs_RSD,
+        attention_mask=mask_RP,
+        position_ids=positions_RS,
+        past_key_values=cache,
+        use_cache=cache is not None,
+    ).last_hidden_state
+    return hidden_RSD
 
 
 def embed(model: PreTrainedModel, ids: Tensor) -> Tensor:

@@ -23,7 +23,8 @@ from torch.nn.utils.rnn import pad_sequence
 
 from icae.config.spans import SpanPlan
 from icae.config.types import TokenIds
-from icae.model.encoder import build_batch, memory_inputs, read_inputs
+from icae.model.around import run_layers
+from icae.model.encoder import build_batch, memory_inputs
 from icae.model.icae import IcaeModel, Slots
 
 
@@ -71,7 +72,7 @@ class AutoCompressor(IcaeModel):
             rows.append(torch.cat([own_PD.to(inputs_BSD.dtype), inputs_BSD[i, :size]]))
             places = torch.arange(fronts[i], device=self.device)
             positions.append(torch.cat([places, batch.positions_BS[i, :size]]))
-        hidden_BSD = read_inputs(
+        hidden_BSD = run_layers(
             self.adapted,
             pad_sequence(rows, batch_first=True),
             pad_sequence(positions, batch_first=True),

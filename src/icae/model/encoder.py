@@ -21,7 +21,7 @@ from transformers import PreTrainedModel
 
 from icae.config.spans import chunk_of_tokens
 from icae.config.types import PositionLayout, TokenIds
-from icae.model.around import body_of, embed
+from icae.model.around import embed, run_layers
 from icae.model.memory_tokens import MemoryTokens
 from icae.model.positions import encoder_positions
 
@@ -90,11 +90,10 @@ def chunk_means(tokens_BSD: Tensor, chunk_BS: Tensor, slots: int) -> Tensor:
 def memory_inputs(
     adapted: PreTrainedModel, tokens: MemoryTokens, batch: EncoderBatch
 ) -> tuple[Tensor, Tensor]:
-    """Input embeddings of a batch, and the mean one of every chunk of its context.
+    """Inputs of a batch, and the mean input embedding of every chunk of its context.
 
-    Returns:
-        Inputs [B, S, D] with the memory tokens in place, in the model's dtype, and means
-        [B, K, D], float32, without gradient.
+    The inputs [B, S, D] have the memory tokens in place and the model's dtype; the means [B, K, D]
+    are float32, without gradient.
     """
     tokens_BSD = embed(adapted, batch.ids_BS)
     memory_BSD = tokens.memory(batch.slot_index_BS.clamp(min=0)).to(tokens_BSD.dtype)
@@ -103,33 +102,15 @@ def memory_inputs(
     return torch.where(is_memory_BS1, memory_BSD, tokens_BSD), means_BKD
 
 
-def read_inputs(adapted: PreTrainedModel, inputs_BSD: Tensor, positions_BS: Tensor) -> Tensor:
-    """Last hidden states [B, S, D] of padded rows.
-
-    The 2-D attention mask of ones is not decoration: without it transformers 5 reads
-    positions that are not one run of +1 steps as packed sequences and cuts attention at
-    every jump. Padding stands on the right, so causal attention alone keeps it out.
-    """
-    hidden_BSD: Tensor = body_of(adapted)(
-        inputs_embeds=inputs_BSD,
-        attention_mask=torch.ones_like(positions_BS),
-        position_ids=positions_BS,
-        use_cache=False,
-    ).last_hidden_state
-    return hidden_BSD
-
-
 def read_memory_tokens(
     adapted: PreTrainedModel, tokens: MemoryTokens, batch: EncoderBatch
 ) -> tuple[list[Tensor], Tensor]:
-    """Run the encoder over a batch of spans.
+    """Last hidden states [K_i, D] at the memory tokens of each span, and the means of its chunks.
 
-    Returns:
-        Last hidden states [K_i, D] at each span's memory tokens, and the mean input
-        embedding of every chunk [B, K, D].
+    The means are those of `memory_inputs`.
     """
     inputs_BSD, means_BKD = memory_inputs(adapted, tokens, batch)
-    hidden_BSD = read_inputs(adapted, inputs_BSD, batch.positions_BS)
+    hidden_BSD = run_layers(adapted, inputs_BSD, batch.positions_BS)
     is_memory_BS = batch.slot_index_BS >= 0
     hidden = [hidden_BSD[row][is_memory_BS[row]] for row in range(len(batch.slots))]
     return hidden, means_BKD

@@ -54,16 +54,11 @@ class FastTokenizer:
         return None if text is None else self.backend_tokenizer.token_to_id(text)
 
     def __call__(self, text: str, **options: Any) -> Mapping[str, Any]:
-        """Token ids and offsets of a text.
+        """Token ids (``input_ids``) and their places (``offset_mapping``: start, end) of a text.
 
-        Args:
-            text: The text.
-            options: ``add_special_tokens`` (default True), ``split_special_tokens`` (default
-                False): special tokens in the text are text; others, which change what
-                transformers returns or prints but no id, are taken and left.
-
-        Returns:
-            ``input_ids``, and the ``offset_mapping`` of each, (start, end) in characters.
+        Of the options, ``add_special_tokens`` (default True) and ``split_special_tokens`` (default
+        False: special tokens in the text are what they stand for) are looked at; others change no
+        id.
         """
         self.backend_tokenizer.encode_special_tokens = bool(options.get("split_special_tokens"))
         encoded = self.backend_tokenizer.encode(

@@ -15,7 +15,7 @@ heads, W head width, D hidden size.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
 
@@ -50,7 +50,7 @@ class GistMemory:
         return int(self.key_values[0][0].shape[2])
 
 
-class GistModel(MemoryModel[GistMemory]):
+class GistModel(MemoryModel[KeyValues, GistMemory]):
     """A LoRA that writes gist tokens, and the frozen decoder that reads them; no slot head.
 
     Raises:
@@ -64,17 +64,11 @@ class GistModel(MemoryModel[GistMemory]):
     def encode_planned(
         self, contexts: Sequence[Sequence[TokenIds]], plans: Sequence[Sequence[SpanPlan]]
     ) -> list[GistMemory]:
-        """The gist tokens of each context, all spans read in one pass."""
-        starts = [self._starts(own) for own in plans]
-        made = self._read_spans(
-            [*chain(*contexts)],
-            [p.slots for p in chain(*plans)],
-            [start for own in starts for start in own[:-1]],
-        )
-        return [
-            GistMemory(key_values=joined([next(made) for _ in own]), end=places[-1])
-            for own, places in zip(plans, starts, strict=True)
-        ]
+        """The gist tokens of each context; each span stands behind the one before it."""
+        starts = [start for own in plans for start in self._starts(own)[:-1]]
+        made = self.encode_spans([*chain(*contexts)], [p.slots for p in chain(*plans)], starts)
+        parts = iter(made)
+        return [self.of_spans([next(parts) for _ in own], own) for own in plans]
 
     def _starts(self, plans: Sequence[SpanPlan]) -> list[int]:
         """Position at which each span begins, and that of what follows the last one."""
@@ -84,16 +78,25 @@ class GistModel(MemoryModel[GistMemory]):
             starts.append(starts[-1] + max(places) + 1)
         return starts
 
-    def _read_spans(
-        self, spans: Sequence[TokenIds], slots: Sequence[int], starts: Sequence[int]
-    ) -> Iterator[KeyValues]:
+    def encode_spans(
+        self, spans: Sequence[TokenIds], slots: Sequence[int], starts: Sequence[int] | None = None
+    ) -> list[KeyValues]:
         """Keys and values of the gist tokens of each span, with gradient to the LoRA."""
         batch = build_batch(spans, slots, self.config.layout, self.device, starts=starts)
         inputs_NSD, _ = memory_inputs(self.adapted, self.tokens, batch)
         layers = read(self.adapted, inputs_NSD, batch.positions_BS)
-        for row, (ids, k) in enumerate(zip(spans, slots, strict=True)):
-            own = tuple((keys[row : row + 1], values[row : row + 1]) for keys, values in layers)
-            yield places_of(own, len(ids), len(ids) + k)
+        rows = [
+            tuple((keys[row, None], values[row, None]) for keys, values in layers)
+            for row in range(len(spans))
+        ]
+        return [
+            places_of(own, len(ids), len(ids) + k)
+            for own, ids, k in zip(rows, spans, slots, strict=True)
+        ]
+
+    def of_spans(self, parts: Sequence[KeyValues], plans: Sequence[SpanPlan]) -> GistMemory:
+        """The gist tokens of all spans."""
+        return GistMemory(key_values=joined(parts), end=self._starts(plans)[-1])
 
     def row(self, memory: GistMemory, task: DecoderTask) -> DecoderRow:
         """``[gist tokens ; objective tokens ; ids]``, at the positions behind the context."""

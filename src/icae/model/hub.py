@@ -9,6 +9,7 @@ import os
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 from icae.errors import AdapterError, BaseModelError, IcaeError, InputError
@@ -55,18 +56,13 @@ def adapter_snapshot(name: str) -> Path:
 
 
 def push(path: Path, name: str, *, private: bool = False) -> str:
-    """Put an adapter folder, or a memory file, into a repository of the Hub.
-
-    Args:
-        path: The folder of an adapter, or an ``.icae`` file.
-        name: ``user/name``; made if it is not there.
-        private: Whether a new repository is private.
+    """Put an adapter folder, or a memory file, into a repository of the Hub, made if need be.
 
     Returns:
         Address of the commit.
 
     Raises:
-        InputError: If the name is none of the Hub, or it cannot be pushed there.
+        InputError: If the name is not ``user/name``, or it cannot be pushed there.
     """
     import huggingface_hub
 
@@ -96,20 +92,17 @@ def push(path: Path, name: str, *, private: bool = False) -> str:
 def _snapshot(name: str, patterns: Sequence[str]) -> Path:
     import huggingface_hub
 
-    (repository, revision), wanted = split_id(name), list(patterns)
-    try:
-        return Path(
-            huggingface_hub.snapshot_download(
-                repository, revision=revision, local_files_only=True, allow_patterns=wanted
-            )
-        )
-    except (OSError, ValueError):
-        pass  # not there yet
-    return Path(
-        huggingface_hub.snapshot_download(
-            repository, revision=revision, allow_patterns=wanted, endpoint=_endpoint()
-        )
+    repository, revision = split_id(name)
+    download = partial(
+        huggingface_hub.snapshot_download,
+        repository,
+        revision=revision,
+        allow_patterns=list(patterns),
     )
+    try:
+        return Path(download(local_files_only=True))
+    except (OSError, ValueError):  # not there yet
+        return Path(download(endpoint=_endpoint()))
 
 
 def _endpoint() -> str | None:

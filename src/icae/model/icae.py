@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import chain
 
 import torch
 from torch import Tensor
@@ -44,7 +43,7 @@ def rms(tensor: Tensor) -> float:
     return float(tensor.detach().float().pow(2).mean().sqrt())
 
 
-class IcaeModel(MemoryModel[Slots]):
+class IcaeModel(MemoryModel[Tensor, Slots]):
     """The autoencoder of the paper; arguments as for `MemoryModel`."""
 
     def __init__(self, decoder: PreTrainedModel, config: ModelConfig, *, seed: int = 0) -> None:
@@ -55,20 +54,6 @@ class IcaeModel(MemoryModel[Slots]):
         self.head = SlotHead(config, embedding_rms=self.embedding_rms, hidden_size=width)
         self.head.to(embedding_VD.device)
 
-    def encode_planned(
-        self, contexts: Sequence[Sequence[TokenIds]], plans: Sequence[Sequence[SpanPlan]]
-    ) -> list[Slots]:
-        """The slots of each context; spans do not see each other."""
-        counts = [p.slots for p in chain(*plans)]
-        made = iter(self.encode_spans([*chain(*contexts)], counts))
-        return [
-            Slots(
-                slots_KD=torch.cat([next(made) for _ in own]),
-                spans=[(p.length, p.slots) for p in own],
-            )
-            for own in plans
-        ]
-
     def encode_spans(self, spans: Sequence[TokenIds], slots: Sequence[int]) -> list[Tensor]:
         """Slots of each span, [K_i, D], in the decoder's dtype."""
         batch = build_batch(spans, slots, self.config.layout, self.device)
@@ -77,6 +62,10 @@ class IcaeModel(MemoryModel[Slots]):
             self.head(hidden_KD, means_BKD[row, :k]).to(self.dtype)
             for row, (hidden_KD, k) in enumerate(zip(hidden, slots, strict=True))
         ]
+
+    def of_spans(self, parts: Sequence[Tensor], plans: Sequence[SpanPlan]) -> Slots:
+        """The slots of all spans."""
+        return Slots(slots_KD=torch.cat([*parts]), spans=[(p.length, p.slots) for p in plans])
 
     @torch.no_grad()
     def calibrate(self, spans: Sequence[TokenIds], slots: Sequence[int]) -> None:

@@ -25,7 +25,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import chain
 
 import numpy as np
 import torch
@@ -57,7 +56,7 @@ class KeyValueMemory:
     places: Sequence[int]
 
 
-class KeyValueModel(MemoryModel[KeyValueMemory]):
+class KeyValueModel(MemoryModel[KeyValues, KeyValueMemory]):
     """An encoder that writes keys and values, and the frozen decoder that reads them.
 
     Args:
@@ -76,18 +75,10 @@ class KeyValueModel(MemoryModel[KeyValueMemory]):
         if config.lead_slots:
             self.lead_PY2HW = nn.Parameter(self._untrained_lead(config.lead_slots))
 
-    def encode_planned(
-        self, contexts: Sequence[Sequence[TokenIds]], plans: Sequence[Sequence[SpanPlan]]
-    ) -> list[KeyValueMemory]:
-        """Keys and values of each context's memory tokens; spans do not see each other."""
-        made = iter(self.encode_spans([*chain(*contexts)], [p.slots for p in chain(*plans)]))
-        return [
-            KeyValueMemory(
-                key_values=joined([next(made) for _ in own]),
-                places=document_places([(p.length, p.slots) for p in own]),
-            )
-            for own in plans
-        ]
+    def of_spans(self, parts: Sequence[KeyValues], plans: Sequence[SpanPlan]) -> KeyValueMemory:
+        """Keys and values of all spans."""
+        places = document_places([(p.length, p.slots) for p in plans])
+        return KeyValueMemory(key_values=joined(parts), places=places)
 
     def encode_spans(
         self,
@@ -188,12 +179,7 @@ class KeyValueModel(MemoryModel[KeyValueMemory]):
         return self.lead_PY2HW.detach().float().cpu().numpy().copy()
 
     def place(self, key_values: KeyValues, positions: Sequence[int]) -> KeyValues:
-        """A memory with its keys at positions, in the decoder's dtype.
-
-        Args:
-            key_values: Keys, as if at position 0, and values of every layer.
-            positions: Position of each slot, [K].
-        """
+        """A memory with its keys, as if at 0, at positions [K]; in the decoder's dtype."""
         positions_K = torch.tensor(list(positions), device=self.device)
         rotations = {turn: turn.rotation(positions_K) for turn in set(self.turns)}
         return tuple(

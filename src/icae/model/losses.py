@@ -55,12 +55,7 @@ def score_task(logits_TV: Tensor, task: DecoderTask) -> TaskScore:
 
 
 def token_kl(teacher_TV: Tensor, logits_TV: Tensor) -> Tensor:
-    """KL(teacher || student) of every token, [T] nats.
-
-    Args:
-        teacher_TV: Log-probabilities of the teacher, any float type.
-        logits_TV: Logits of the student, float32.
-    """
+    """KL(teacher || student) of every token, [T] nats, of log-probabilities and float32 logits."""
     log_probs_TV = nn.functional.log_softmax(logits_TV, dim=-1)
     kl_TV = nn.functional.kl_div(
         log_probs_TV, teacher_TV.to(log_probs_TV), reduction="none", log_target=True

@@ -1,8 +1,8 @@
 """A model of memories: the encoder that writes them and the frozen decoder that reads them.
 
-A form of memory is one subclass in one file: what the encoder gives for a context
-(`encode_planned`) and how the decoder reads it before a task (`row`). Slots:
-`icae.model.icae`; keys and values: `icae.model.key_values`.
+A form of memory is one subclass in one file: what the encoder gives for spans (`encode_spans`,
+`of_spans`) and how the decoder reads it before a task (`row`). Slots: `icae.model.icae`; keys and
+values: `icae.model.key_values`.
 
 Shape legend: M objective tokens, T scored targets, D hidden size, V vocabulary.
 """
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
+from itertools import chain
 from typing import Generic, TypeVar
 
 import torch
@@ -28,10 +29,13 @@ from icae.model.memory_tokens import MemoryTokens
 from icae.model.objectives import DecoderTask, Sample
 
 M = TypeVar("M")
+P = TypeVar("P")
 
 
-class MemoryModel(AdaptedDecoder, Generic[M]):
-    """Encoder and frozen decoder over one copy of the base weights; M is a context's memory.
+class MemoryModel(AdaptedDecoder, Generic[P, M]):
+    """Encoder and frozen decoder over one copy of the base weights.
+
+    P is what the encoder makes of a span, M the memory of a context.
 
     The base model is any causal LM of transformers with rotary positions.
     """
@@ -53,11 +57,24 @@ class MemoryModel(AdaptedDecoder, Generic[M]):
         ]
         return self.encode_planned(spans, plans)
 
-    @abstractmethod
     def encode_planned(
         self, contexts: Sequence[Sequence[TokenIds]], plans: Sequence[Sequence[SpanPlan]]
     ) -> list[M]:
-        """The memory of each context from the token ids of its planned spans, in order."""
+        """The memory of each context from the token ids of its planned spans, in order.
+
+        All spans are read in one pass, and do not see each other.
+        """
+        made = self.encode_spans([*chain(*contexts)], [p.slots for p in chain(*plans)])
+        parts = iter(made)
+        return [self.of_spans([next(parts) for _ in own], own) for own in plans]
+
+    @abstractmethod
+    def encode_spans(self, spans: Sequence[TokenIds], slots: Sequence[int]) -> list[P]:
+        """What the encoder makes of each span, with so many slots."""
+
+    @abstractmethod
+    def of_spans(self, parts: Sequence[P], plans: Sequence[SpanPlan]) -> M:
+        """The memory of a context of what was made of its spans."""
 
     @abstractmethod
     def row(self, memory: M, task: DecoderTask) -> DecoderRow:

@@ -92,20 +92,12 @@ class Sample:
 
 
 def autoencoding(context_ids: TokenIds) -> DecoderTask:
-    """AE: write the whole context back from its memory. Every token is scored.
-
-    Raises:
-        InputError: If it is empty.
-    """
+    """AE: write the whole context back from its memory. Every token (at least one) is scored."""
     return DecoderTask(objective="ae", tokens="ae", target_ids=_ids(context_ids))
 
 
 def continuation(next_ids: TokenIds) -> DecoderTask:
-    """LM: write what came after the context. Every token is scored.
-
-    Raises:
-        InputError: If there are none.
-    """
+    """LM: write what came after the context. Every token (at least one) is scored."""
     return DecoderTask(objective="lm", tokens="lm", target_ids=_ids(next_ids))
 
 
@@ -113,10 +105,7 @@ def recall(ids: TokenIds, *, given: int) -> DecoderTask:
     """Recall: the first `given` tokens are the prompt, those that follow them are to be found.
 
     The ids are a stretch of the context. It is asked between the tokens of instructions, as it
-    teaches what these need: that a memory can be searched.
-
-    Raises:
-        InputError: If nothing follows them.
+    teaches what these need: that a memory can be searched. An InputError if nothing follows.
     """
     return DecoderTask(objective="recall", tokens="ft", target_ids=_ids(ids), unscored=given)
 
@@ -141,10 +130,7 @@ def instruction(
     """FT: answer a prompt. Exactly the prompt is unscored, the answer (with its end) is.
 
     A decoder that sees the context itself reads `full_prompt_ids`: the prompt with the whole
-    context in it.
-
-    Raises:
-        InputError: If the answer is empty.
+    context in it. An InputError if the answer is empty.
     """
     return DecoderTask(
         objective="ft",

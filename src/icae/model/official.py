@@ -31,6 +31,7 @@ from transformers import PreTrainedModel
 from icae.config import ModelConfig
 from icae.config.asking import AskingConfig, SpanConfig
 from icae.errors import AdapterError
+from icae.model.adapter import require_shapes
 from icae.model.icae import IcaeModel
 from icae.model.prompts import Tokenizer, tokenize
 
@@ -57,12 +58,9 @@ class OfficialForm:
 
 
 def read_official(file: Path) -> dict[str, Tensor]:
-    """The tensors of a published file, safetensors or a pickle of tensors.
+    """The tensors of a published file, safetensors or a pickle of tensors; else an AdapterError.
 
     Frozen weights, which the first generation stores as the number 0.0, are left out.
-
-    Raises:
-        AdapterError: If it cannot be read.
     """
     try:
         if file.suffix == ".safetensors":
@@ -87,14 +85,7 @@ def from_official(
 ) -> IcaeModel:
     """A model with the weights of a published file, every one of them used.
 
-    Args:
-        tensors: As `read_official` gives them.
-        decoder: The base model.
-        tokenizer: Its tokenizer.
-        form: What the file does not say.
-
-    Raises:
-        AdapterError: If a tensor is missing, unknown or of another shape than on this base.
+    An AdapterError if a tensor is missing, unknown or of another shape than on this base.
     """
     ranks = {len(t) for name, t in tensors.items() if name.endswith("lora_A.default.weight")}
     table = tensors.get(TABLE)
@@ -107,7 +98,12 @@ def from_official(
     config = official_config(tokenizer, form, slots=len(table) - OBJECTIVES, rank=ranks.pop())
     model = IcaeModel(decoder, config)
     wanted = _weights_of(model)
-    _require_shapes(tensors, wanted)
+    require_shapes(
+        tensors,
+        wanted,
+        message="The weights are not those of the public ICAE code on this base model.",
+        fix="Give the base model that the file was trained on, with --base.",
+    )
     with torch.no_grad():
         for name, parameter in wanted.items():
             if name != TABLE:
@@ -121,8 +117,7 @@ def from_official(
 def to_official(model: IcaeModel, tokenizer: Tokenizer, file: Path) -> None:
     """Write an adapter in the form of the published files.
 
-    Raises:
-        AdapterError: If it has settings that the public code has not.
+    An AdapterError if it has settings that the public code has not.
     """
     config = model.config
     form = OfficialForm(
@@ -183,19 +178,3 @@ def _weights_of(model: IcaeModel) -> dict[str, Tensor]:
         if name.startswith("lora.")
     }
     return {**lora, TABLE: torch.cat([model.tokens.memory_ND, model.tokens.objective_ND])}
-
-
-def _require_shapes(got: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:
-    shapes = {name: tuple(t.shape) for name, t in got.items()}
-    wanted = {name: tuple(t.shape) for name, t in expected.items()}
-    if shapes == wanted:
-        return
-    missing, unknown = sorted(wanted.keys() - shapes), sorted(shapes.keys() - wanted)
-    other = [n for n in sorted(wanted.keys() & shapes.keys()) if wanted[n] != shapes[n]]
-    found = [f"{n} {shapes[n]}" for n in (*other, *unknown)]
-    raise AdapterError(
-        "The weights are not those of the public ICAE code on this base model.",
-        got="; ".join(found[:3]) or f"{len(missing)} tensors missing",
-        expected="; ".join(f"{n} {wanted[n]}" for n in (*other, *missing)[:3]) or "nothing beside",
-        fix="Give the base model that the file was trained on, with --base.",
-    )

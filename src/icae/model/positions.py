@@ -15,16 +15,7 @@ from icae.config.types import Objective, PositionLayout
 
 
 def encoder_positions(layout: PositionLayout, length: int, slots: int) -> list[int]:
-    """Positions of ``[context ; memory tokens]`` of one span.
-
-    Args:
-        layout: Position layout.
-        length: Context tokens L.
-        slots: Memory tokens K.
-
-    Returns:
-        L + K positions: 0..L-1, then the memory tokens'.
-    """
+    """The L + K positions of ``[context ; memory tokens]`` of one span."""
     if layout == "default":
         return list(range(length + slots))
     return [*range(length), *chunk_centres(length, slots)]
@@ -39,16 +30,9 @@ def decoder_positions(
 ) -> list[int]:
     """Positions of ``[front ; slots of all spans ; prompt]`` in the decoder.
 
-    Args:
-        layout: Position layout.
-        spans: (context tokens, slots) of each span in order.
-        prompt_length: Decoder inputs after the slots, the objective tokens included.
-        front: Decoder inputs before the slots.
-
-    Returns:
-        One position for each decoder input. Contiguous from 0 except in the
-        ``uniform`` layout, where slots stand at the centres of their chunks of the
-        document and the prompt starts behind its last token.
+    Spans are (context tokens, slots); the objective tokens behind the slots count as prompt.
+    Contiguous from 0 except in the ``uniform`` layout, where slots stand at the centres of their
+    chunks of the document and the prompt starts behind its last token.
     """
     if layout != "uniform":
         return list(range(front + sum(slots for _, slots in spans) + prompt_length))
@@ -58,11 +42,7 @@ def decoder_positions(
 
 
 def document_places(spans: Sequence[tuple[int, int]]) -> list[int]:
-    """Place of each slot on the document's own axis: the centre of its chunk.
-
-    Args:
-        spans: (context tokens, slots) of each span in order.
-    """
+    """Place of each slot of spans (context tokens, slots): the centre of its chunk in the text."""
     places, start = [], 0
     for length, slots in spans:
         places += [start + centre for centre in chunk_centres(length, slots)]
@@ -75,14 +55,9 @@ def key_value_positions(
 ) -> list[int]:
     """Positions of ``[front ; slots ; behind ; prompt]`` where slots are keys and values.
 
-    Args:
-        objective: What they are read for. A text that is written back ("ae") stands on the
-            document's own axis, so that each token is at the place of the slot that holds it;
-            everything else is contiguous.
-        places: Place of each slot on the document's own axis; see `document_places`.
-        prompt_length: Tokens behind the objective tokens.
-        front: Objective tokens before the slots.
-        behind: Objective tokens behind them.
+    Contiguous, but for a text that is written back ("ae"): that stands on the document's own axis,
+    as the slots do (`document_places`), so that each token is at the place of the slot that holds
+    it.
     """
     if objective != "ae":
         return list(range(front + len(places) + behind + prompt_length))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import threading
 from collections.abc import Mapping, Sequence
+from itertools import chain, cycle
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -26,32 +27,21 @@ READ_FIRST = "Read the file first: icae.data.documents.read_document(path).text.
 
 
 class Tokenizer(Protocol):
-    """What is used of a fast tokenizer of transformers."""
+    """What is used of a fast tokenizer of transformers.
 
-    @property
-    def name_or_path(self) -> str:
-        """Where it was loaded from."""
-        ...
+    Attributes:
+        name_or_path: Where it was loaded from.
+        backend_tokenizer: The tokenizer of the `tokenizers` package.
+        chat_template: The chat template (Jinja), or None.
+        bos_token_id: The token that begins a text, or None.
+        eos_token_id: The token that ends a text, or None.
+    """
 
-    @property
-    def backend_tokenizer(self) -> Backend:
-        """The tokenizer of the `tokenizers` package."""
-        ...
-
-    @property
-    def chat_template(self) -> str | None:
-        """The chat template (Jinja), or None."""
-        ...
-
-    @property
-    def bos_token_id(self) -> int | None:
-        """The token that begins a text, or None."""
-        ...
-
-    @property
-    def eos_token_id(self) -> int | None:
-        """The token that ends a text, or None."""
-        ...
+    name_or_path: str
+    backend_tokenizer: Backend
+    chat_template: str | None
+    bos_token_id: int | None
+    eos_token_id: int | None
 
     def __call__(self, text: str, **options: Any) -> Mapping[str, Any]:
         """``input_ids`` of a text, and their ``offset_mapping`` if it is asked for."""
@@ -106,17 +96,10 @@ def tokenize_context(tokenizer: Tokenizer, text: str, asking: AskingConfig) -> T
 def tokenize_with_offsets(
     tokenizer: Tokenizer, text: str, begin: Sequence[int] = (), *, control: bool = False
 ) -> tuple[TokenIds, list[int]]:
-    """Token ids of a document and the character at which each token starts.
+    """Token ids of a document, `begin` before them, and the character at which each token starts.
 
-    Args:
-        tokenizer: The base model's tokenizer.
-        text: The document.
-        begin: Token ids before those of the text.
-        control: Whether special tokens in the text are what they stand for, as in a prompt that
-            was rendered and decoded.
-
-    Raises:
-        InputError: If the text is blank or not valid Unicode.
+    Special tokens in the text are text, or with `control` what they stand for, as in a prompt that
+    was rendered and decoded. An InputError if the text is blank or not valid Unicode.
     """
     require_type(text, str, what="a text", fix=READ_FIRST)
     if not text.strip():
@@ -143,16 +126,9 @@ def render_prompt(
 ) -> TokenIds:
     """Token ids of a question, after earlier (question, answer) turns, ready for the answer.
 
-    Args:
-        tokenizer: The base model's tokenizer.
-        question: The question.
-        history: Earlier turns.
-        asking: How the adapter is asked.
-
-    Returns:
-        Ids of the chat template with the generation prompt, or of plain ``question + newline``
-        where the tokenizer has no chat template; of an adapter with a template of its own, the
-        question between that one's tokens.
+    Those of the chat template with the generation prompt, or of plain ``question + newline`` where
+    the tokenizer has no chat template; of an adapter with a template of its own, the question
+    between that one's tokens.
     """
     if asking.template == "own":
         ids: list[int] = []
@@ -164,14 +140,11 @@ def render_prompt(
     if tokenizer.chat_template is None:
         turns = "".join(f"{q}\n{a}\n" for q, a in history)
         return tokenize(tokenizer, f"{turns}{question}\n")
-    messages = []
-    for user, assistant in history:
-        messages += [
-            {"role": "user", "content": user},
-            {"role": "assistant", "content": assistant},
-        ]
-    messages.append({"role": "user", "content": question})
-    return _render(tokenizer, messages)
+    said = [*chain(*history), question]
+    roles = cycle(("user", "assistant"))
+    return _render(
+        tokenizer, [{"role": r, "content": text} for r, text in zip(roles, said, strict=False)]
+    )
 
 
 def _render(tokenizer: Tokenizer, messages: Sequence[Mapping[str, str]]) -> TokenIds:

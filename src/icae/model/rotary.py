@@ -90,9 +90,8 @@ def steady_positions(config: PreTrainedConfig) -> int:
 def key_turns(decoder: PreTrainedModel) -> tuple[Turn, ...]:
     """How each layer of a causal LM turns its keys, found by trying.
 
-    Raises:
-        BaseModelError: If a layer's cache is not keys and values of all places, or none of the
-            model's frequencies explains its keys.
+    A BaseModelError if a layer's cache is not keys and values of all places, or none of the model's
+    frequencies explains its keys.
     """
     layers = DynamicCache(config=decoder.config).layers
     # A layer with a window is read with a cache of all places, its mask keeps to the window.

@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 
 import torch
 import transformers
@@ -22,7 +23,7 @@ from transformers import DynamicCache, PreTrainedModel
 
 from icae.config import ModelConfig
 from icae.errors import BaseModelError
-from icae.model.around import body_of, embed, first_inputs, vocabulary_logits
+from icae.model.around import embed, first_inputs, run_layers, vocabulary_logits
 from icae.model.base import base_hash, computation_hash
 from icae.model.base_files import recall_json, remember_json
 from icae.model.decoder import DecoderRow, label_logits
@@ -68,7 +69,10 @@ class Finding:
 
 
 class _Trial:
-    """A base, a few token ids, and the logits that it gives for them itself."""
+    """A base, a few token ids, and the logits that it gives for them itself.
+
+    Each check says by how much the base is off.
+    """
 
     def __init__(self, decoder: PreTrainedModel) -> None:
         self.decoder = decoder
@@ -127,20 +131,20 @@ class _Trial:
     def _cached(self, positions: Sequence[int]) -> float:
         """Read with a cache, the last ids one by one, against one pass over all of them."""
         places_1N = torch.tensor([list(positions)], device=self.ids_1N.device)
-        whole_TV = self._read(0, IDS, places_1N, DynamicCache(config=self.decoder.config))[-STEPS:]
-        cache, split = DynamicCache(config=self.decoder.config), IDS - STEPS
-        self._read(0, split, places_1N, cache)
-        steps = [self._read(at, at + 1, places_1N, cache) for at in range(split, IDS)]
-        return self._apart(torch.cat(steps), whole_TV)
+        ends = [IDS - STEPS, *range(IDS - STEPS + 1, IDS + 1)]
+        whole, apart = (DynamicCache(config=self.decoder.config) for _ in range(2))
+        whole_TV = self._read(0, IDS, places_1N, whole)[-STEPS:]
+        steps = [self._read(at, to, places_1N, apart) for at, to in pairwise([0, *ends])]
+        return self._apart(torch.cat(steps[1:]), whole_TV)
 
     def _read(self, start: int, end: int, places_1N: Tensor, cache: DynamicCache) -> Tensor:
-        hidden_1ND = body_of(self.decoder)(
-            inputs_embeds=embed(self.decoder, self.ids_1N[:, start:end]),
-            attention_mask=torch.ones_like(self.ids_1N[:, :end]),
-            position_ids=places_1N[:, start:end],
-            past_key_values=cache,
-            use_cache=True,
-        ).last_hidden_state
+        hidden_1ND = run_layers(
+            self.decoder,
+            embed(self.decoder, self.ids_1N[:, start:end]),
+            places_1N[:, start:end],
+            cache=cache,
+            mask_RP=torch.ones_like(self.ids_1N[:, :end]),
+        )
         return vocabulary_logits(self.decoder, hidden_1ND[0])
 
     def shift(self) -> float:
@@ -202,10 +206,11 @@ def self_check(decoder: PreTrainedModel) -> list[Finding]:
     for name, (claim, measure) in CHECKS.items():
         try:
             amount = measure(trial)
-            exact = 0.0 if name == "again" else bound
-            found.append(Finding(check=name, claim=claim, amount=amount, bound=exact))
         except Exception as error:
             found.append(_failed(name, claim, error))
+        else:
+            exact = 0.0 if name == "again" else bound
+            found.append(Finding(check=name, claim=claim, amount=amount, bound=exact))
     return found
 
 
@@ -216,11 +221,7 @@ def _failed(name: str, claim: str, error: Exception) -> Finding:
 
 
 def checked_base(base: str, decoder: PreTrainedModel) -> str:
-    """The weight hash of a loaded base that computes what memories rest on.
-
-    Raises:
-        BaseModelError: If a check fails.
-    """
+    """The weight hash of a base; a BaseModelError unless it computes what memories rest on."""
     weights = base_hash(base, decoder)
     failed = [finding for finding in kept_check(decoder, weights) if not finding.holds]
     if failed:
@@ -234,13 +235,7 @@ def checked_base(base: str, decoder: PreTrainedModel) -> str:
 
 
 def kept_check(decoder: PreTrainedModel, weights: str, *, anew: bool = False) -> list[Finding]:
-    """What was found of a base, from the cache or now.
-
-    Args:
-        decoder: The base.
-        weights: Its weight hash.
-        anew: Try it whatever is kept.
-    """
+    """What was found of a base with a weight hash, from the cache or, if need be or `anew`, now."""
     versions = f"{VERSION} {transformers.__version__} {torch.__version__}"
     loaded = f"{decoder.dtype} {decoder.device.type} {decoder.config._attn_implementation}"
     name = f"{weights} {computation_hash(decoder.config)} {loaded} {versions}"

@@ -5,28 +5,25 @@ from __future__ import annotations
 import io
 import json
 import logging
-from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 from typer.testing import CliRunner
 
 from icae.cli.app import app
-from icae.memory import Memory
 
 TEXT = "The quick brown fox jumps over the lazy dog while five boxing wizards look on. " * 2
 OTHER = "Pack my box with five dozen liquor jugs."
 
 
 @pytest.fixture(scope="session")
-def tiny(build_engine: Callable[..., Any]) -> Any:
+def tiny(build_engine):
     """A tiny engine of random weights; its tokens are about letters."""
     return build_engine(layout="uniform-encoder")
 
 
 @pytest.fixture
-def loaded(monkeypatch: pytest.MonkeyPatch, tiny: Any) -> list[dict[str, Any]]:
+def loaded(monkeypatch, tiny):
     """The tiny engine is what commands load; how it was asked for is in the list."""
     asked: list[dict[str, Any]] = []
 
@@ -40,7 +37,7 @@ def loaded(monkeypatch: pytest.MonkeyPatch, tiny: Any) -> list[dict[str, Any]]:
 
 
 @pytest.fixture
-def no_model(monkeypatch: pytest.MonkeyPatch) -> None:
+def no_model(monkeypatch):
     """Fail the test if a model is asked for."""
 
     def load(*_: Any, **options: Any) -> Any:
@@ -51,7 +48,7 @@ def no_model(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def icae() -> Callable[..., Any]:
+def icae():
     """Run the command line in this process: ``icae("ask", ..., stdin="...")``."""
     runner = CliRunner()
 
@@ -62,7 +59,7 @@ def icae() -> Callable[..., Any]:
 
 
 @pytest.fixture
-def payload(icae: Callable[..., Any]) -> Callable[..., Any]:
+def payload(icae):
     """The JSON object of a command that succeeds: ``payload("inspect", path)``."""
 
     def run(*arguments: object, stdin: str | bytes | None = None) -> Any:
@@ -74,7 +71,7 @@ def payload(icae: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @pytest.fixture
-def error(icae: Callable[..., Any]) -> Callable[..., Any]:
+def error(icae):
     """The error of a command that exits with 1, as JSON."""
 
     def run(*arguments: object, stdin: str | bytes | None = None) -> Any:
@@ -86,7 +83,7 @@ def error(icae: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @pytest.fixture
-def usage(icae: Callable[..., Any]) -> Callable[..., str]:
+def usage(icae):
     """What a wrong call is told on standard error, without the frame."""
 
     def run(*arguments: object, stdin: str | bytes | None = None) -> str:
@@ -99,7 +96,7 @@ def usage(icae: Callable[..., Any]) -> Callable[..., str]:
 
 
 @pytest.fixture(scope="session")
-def made(tiny: Any) -> dict[str, Memory]:
+def made(tiny):
     """Memories of two documents."""
     return {
         "notes": tiny.compress(TEXT, name="notes.txt"),
@@ -108,28 +105,28 @@ def made(tiny: Any) -> dict[str, Memory]:
 
 
 @pytest.fixture
-def memory_file(tmp_path: Path, made: dict[str, Memory]) -> Path:
+def memory_file(tmp_path, made):
     """A memory file of one document, with its text."""
     made["notes"].save(tmp_path / "notes.icae")
     return tmp_path / "notes.icae"
 
 
 @pytest.fixture
-def other_memory_file(tmp_path: Path, made: dict[str, Memory]) -> Path:
+def other_memory_file(tmp_path, made):
     """A second memory of the same model."""
     made["other"].save(tmp_path / "other.icae")
     return tmp_path / "other.icae"
 
 
 @pytest.fixture
-def bare_memory_file(tmp_path: Path, made: dict[str, Memory]) -> Path:
+def bare_memory_file(tmp_path, made):
     """A memory file without its text."""
     made["notes"].without_source().save(tmp_path / "bare.icae")
     return tmp_path / "bare.icae"
 
 
 @pytest.fixture
-def document(tmp_path: Path) -> Path:
+def document(tmp_path):
     """A text file."""
     path = tmp_path / "whale.txt"
     path.write_text(OTHER, encoding="utf-8")
@@ -137,7 +134,7 @@ def document(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def fake(monkeypatch: pytest.MonkeyPatch, build_engine: Callable[..., Any]) -> Any:
+def fake(monkeypatch, build_engine):
     """An engine with spans of 512 tokens is what commands load; ``fake.opened`` says how."""
     engine = build_engine(span_length=512)
 
@@ -159,13 +156,13 @@ class Terminal(io.StringIO):
 
 
 @pytest.fixture
-def terminal() -> type[Terminal]:
+def terminal():
     """``terminal(text)``: a stream that says it is a terminal."""
     return Terminal
 
 
 @pytest.fixture(autouse=True)
-def _logging_as_it_was() -> Iterator[None]:
+def _logging_as_it_was():
     logger = logging.getLogger("icae")
     handlers, level = list(logger.handlers), logger.level
     yield

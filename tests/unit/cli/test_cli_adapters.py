@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,12 +22,7 @@ FEW = ("--max-new-tokens", 4)
 
 
 @pytest.fixture(scope="module")
-def old(
-    tmp_path_factory: pytest.TempPathFactory,
-    build_model: Callable[..., Any],
-    tokenizer: Any,
-    info_for: Callable[..., Any],
-) -> Engine:
+def old(tmp_path_factory, build_model, tokenizer, info_for):
     """The engine of one of two adapters."""
     folder = tmp_path_factory.mktemp("package")
     for name, tokens in (("new", 2), ("old", 1)):
@@ -41,7 +35,7 @@ def old(
 
 
 @pytest.fixture(autouse=True)
-def adapters(old: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def adapters(old, tmp_path, monkeypatch):
     """The adapters in the package; the default one is the other."""
     folder = Path(old.provenance.base_model).parent / "adapters"
     monkeypatch.chdir(tmp_path)
@@ -51,7 +45,7 @@ def adapters(old: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
 
 
 @pytest.fixture
-def memory(old: Engine) -> Memory:
+def memory(old):
     """A memory that the adapter made, in old.icae."""
     made = old.compress(TEXT, name="old.txt")
     made.save("old.icae")
@@ -70,9 +64,7 @@ def memory(old: Engine) -> Memory:
     ],
     ids=lambda arguments: arguments[0],
 )
-def test_command_takes_the_adapter_that_the_memory_names(
-    payload: Any, memory: Memory, arguments: Any
-) -> None:
+def test_command_takes_the_adapter_that_the_memory_names(payload, memory, arguments):
     if "--resume" in arguments:
         Path("more.txt").write_text(TEXT)
         arguments = (*arguments, "--prefer", "speed")
@@ -81,7 +73,7 @@ def test_command_takes_the_adapter_that_the_memory_names(
     assert Memory.load("old.icae").provenance == memory.provenance
 
 
-def test_questions_and_chats_are_answered_by_it(payload: Any, old: Engine, memory: Memory) -> None:
+def test_questions_and_chats_are_answered_by_it(payload, old, memory):
     expected = old.ask(memory, "Who ran?", max_new_tokens=4).text
 
     assert payload("ask", "old.icae", "Who ran?", *FEW, *CPU)["answer"] == expected
@@ -89,9 +81,7 @@ def test_questions_and_chats_are_answered_by_it(payload: Any, old: Engine, memor
     assert turn["answer"] == expected
 
 
-def test_each_question_to_a_store_is_answered_by_the_adapter_of_the_best_passage(
-    payload: Any, memory: Memory
-) -> None:
+def test_each_question_to_a_store_is_answered_by_the_adapter_of_the_best_passage(payload, memory):
     Path("new.txt").write_text("A golden needle lies in the hay.")
     Path("moon.txt").write_text("Some moons circle planets.")
     payload("store", "add", "old.icae", "new.txt", "moon.txt", "-s", "m.db", *CPU)
@@ -102,7 +92,7 @@ def test_each_question_to_a_store_is_answered_by_the_adapter_of_the_best_passage
     assert cited == [["new.txt"], ["old.icae"]]
 
 
-def test_python_reads_a_memory_with_the_adapter_that_it_names(old: Engine, memory: Memory) -> None:
+def test_python_reads_a_memory_with_the_adapter_that_it_names(old, memory):
     expected = old.ask(memory, "Who ran?", max_new_tokens=4).text
     on_cpu = {"device": "cpu", "dtype": "float32"}
 
@@ -112,18 +102,14 @@ def test_python_reads_a_memory_with_the_adapter_that_it_names(old: Engine, memor
     assert package.load(**on_cpu).name == "new"  # type: ignore[arg-type]
 
 
-def test_adapter_that_is_named_is_taken_whatever_the_memory_says(
-    error: Any, memory: Memory, adapters: Path
-) -> None:
+def test_adapter_that_is_named_is_taken_whatever_the_memory_says(error, memory, adapters):
     told = error("ask", "old.icae", "Who ran?", "--adapter", adapters / "new", *CPU)
 
     assert "adapter differs" in told["message"]
     assert "icae upgrade" in told["fix"]
 
 
-def test_memory_of_an_adapter_elsewhere_is_refused_with_what_there_is(
-    error: Any, memory: Memory
-) -> None:
+def test_memory_of_an_adapter_elsewhere_is_refused_with_what_there_is(error, memory):
     maker = replace(memory.provenance, adapter="mine", adapter_hash="f" * 64)
     replace(memory, provenance=maker).save("mine.icae")
     told = error("ask", "mine.icae", "Who ran?", *CPU)
@@ -134,9 +120,7 @@ def test_memory_of_an_adapter_elsewhere_is_refused_with_what_there_is(
     assert "--adapter" in told["fix"]
 
 
-def test_server_loads_the_adapter_that_made_its_memories(
-    icae: Any, payload: Any, memory: Memory, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_server_loads_the_adapter_that_made_its_memories(icae, payload, memory, monkeypatch):
     monkeypatch.setattr("uvicorn.Server.run", lambda server, sockets: None)
     payload("store", "add", "old.icae", "-s", "old.db")
     served = [payload("serve", "-s", "old.db", "--port", 0, *CPU)["model"]]
@@ -158,7 +142,7 @@ def shape(memory: Memory) -> list[Any]:
 
 
 @pytest.fixture
-def mixed(old: Engine) -> Memory:
+def mixed(old):
     """Two documents in mixed.icae: one in part verbatim, the other edited."""
     first = old.compress(TEXT, ratio=2, name="first.txt")
     kept = old.verbatim(TEXT, name="first.txt")
@@ -168,9 +152,7 @@ def mixed(old: Engine) -> Memory:
     return first + second
 
 
-def test_upgrade_compresses_a_file_again_as_it_was_held(
-    payload: Any, icae: Any, mixed: Memory
-) -> None:
+def test_upgrade_compresses_a_file_again_as_it_was_held(payload, icae, mixed):
     planned = payload("upgrade", "mixed.icae", "--dry-run", *CPU)
     assert Memory.load("mixed.icae") == mixed
     told = payload("upgrade", "mixed.icae", *CPU)
@@ -187,7 +169,7 @@ def test_upgrade_compresses_a_file_again_as_it_was_held(
     assert "its own" in icae("upgrade", "mixed.icae", *CPU).stdout
 
 
-def test_upgrade_needs_the_text(error: Any, usage: Any, memory: Memory) -> None:
+def test_upgrade_needs_the_text(error, usage, memory):
     memory.without_source().save("bare.icae")
     told = error("upgrade", "old.icae", "bare.icae", *CPU)
 
@@ -196,9 +178,7 @@ def test_upgrade_needs_the_text(error: Any, usage: Any, memory: Memory) -> None:
     assert "memory files, or a store" in usage("upgrade")
 
 
-def test_upgrade_of_a_store_goes_on_where_it_was_stopped(
-    payload: Any, old: Engine, memory: Memory, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_upgrade_of_a_store_goes_on_where_it_was_stopped(payload, old, memory, monkeypatch):
     bare = old.compress("A hen is in the inn.").without_source()
     with create_store("m.db") as store:
         settings = {"content": "0", "owner": "anna", "title": "T"}

@@ -21,18 +21,13 @@ HEAVY = ("torch", "transformers", "peft")
 SLOW = (*HEAVY, "numpy", "yaml")
 
 
-def test_version_is_that_of_the_package(icae) -> None:
+def test_version_is_that_of_the_package(icae):
     result = icae("--version")
     assert (result.exit_code, result.stdout) == (0, f"icae {package.__version__}\n")
 
 
-def test_unknown_command_or_option_is_a_usage_error(usage, memory_file) -> None:
-    usage("squeeze")
-    usage("inspect", memory_file, "--colour")
-
-
 @pytest.mark.parametrize("group", [[], ["store"], ["eval"]])
-def test_group_without_a_command_prints_its_help_as_a_result(icae, group) -> None:
+def test_group_without_a_command_prints_its_help_as_a_result(icae, group):
     result = icae(*group)
     assert (result.exit_code, result.stderr) == (0, "")
     assert result.stdout == icae(*group, "--help").stdout
@@ -43,7 +38,7 @@ def test_group_without_a_command_prints_its_help_as_a_result(icae, group) -> Non
     "call",
     [["nonsense"], ["inspect"], ["inspect", "x.icae", "--nope"], ["edit", "x.icae"]],
 )
-def test_wrong_usage_is_one_object_with_json(icae, call) -> None:
+def test_wrong_usage_is_one_object_with_json(icae, call):
     result = icae(*call, "--json")
     assert result.exit_code == 2
     told = json.loads(result.stdout)["error"]
@@ -52,14 +47,14 @@ def test_wrong_usage_is_one_object_with_json(icae, call) -> None:
     assert icae(*call).stdout == ""
 
 
-def test_shell_completes_commands(icae, monkeypatch) -> None:
+def test_shell_completes_commands(icae, monkeypatch):
     asked = {"_ICAE_COMPLETE": "complete_bash", "COMP_WORDS": "icae sto", "COMP_CWORD": "1"}
     for name, value in asked.items():
         monkeypatch.setenv(name, value)
     assert icae().stdout.split() == ["store"]
 
 
-def test_quiet_leaves_out_notes_and_keeps_results_and_errors(icae, loaded, memory_file) -> None:
+def test_quiet_leaves_out_notes_and_keeps_results_and_errors(icae, loaded, memory_file):
     loud, quiet = icae("ask", memory_file, "Who?"), icae("ask", memory_file, "Who?", "--quiet")
     assert quiet.stdout == loud.stdout
     assert "decoder positions" in loud.stderr
@@ -67,13 +62,13 @@ def test_quiet_leaves_out_notes_and_keeps_results_and_errors(icae, loaded, memor
     assert "no such file" in icae("inspect", "missing.icae", "-q").stderr
 
 
-def test_importing_the_command_line_loads_no_model_library() -> None:
+def test_importing_the_command_line_loads_no_model_library():
     code = f"import sys, icae.cli.app; print([m for m in {SLOW} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 
 
-def test_inspect_works_where_torch_cannot_be_imported(memory_file) -> None:
+def test_inspect_works_where_torch_cannot_be_imported(memory_file):
     block = f"import sys; sys.modules.update(dict.fromkeys({HEAVY})); "
     done = subprocess.run(
         [*RUN[:2], block + RUN[2], "inspect", str(memory_file)],
@@ -97,7 +92,7 @@ def inspect_into(stdout: int | TextIO, *arguments: object) -> subprocess.Complet
 
 @pytest.mark.skipif(os.name != "posix", reason="pipes as on POSIX")
 @pytest.mark.parametrize("options", [[], ["--json"]], ids=["text", "json"])
-def test_closed_pipe_ends_without_a_traceback(memory_file, options) -> None:
+def test_closed_pipe_ends_without_a_traceback(memory_file, options):
     read_end, write_end = os.pipe()
     os.close(read_end)
     done = inspect_into(write_end, memory_file, *options)
@@ -107,7 +102,7 @@ def test_closed_pipe_ends_without_a_traceback(memory_file, options) -> None:
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 @pytest.mark.parametrize("options", [[], ["--json"]], ids=["text", "json"])
-def test_full_disk_is_an_error_without_a_traceback(memory_file, options) -> None:
+def test_full_disk_is_an_error_without_a_traceback(memory_file, options):
     with open("/dev/full", "w") as full:  # noqa: PTH123
         done = inspect_into(full, memory_file, *options)
     assert done.returncode == 1
@@ -117,9 +112,7 @@ def test_full_disk_is_an_error_without_a_traceback(memory_file, options) -> None
 
 @pytest.mark.parametrize("encoding", ["cp1252", "cp949", "ascii"])
 @pytest.mark.parametrize("command", ["inspect notes.icae", "--help"])
-def test_output_that_lacks_a_character_gets_the_rest(
-    tmp_path, monkeypatch, encoding, command
-) -> None:
+def test_output_that_lacks_a_character_gets_the_rest(tmp_path, monkeypatch, encoding, command):
     monkeypatch.chdir(tmp_path)
     word_memory("漢字 “quoted” — naïve ⟦text⟧", name="漢字 ÿ.txt").save("notes.icae")
     raw = io.BytesIO()
@@ -133,7 +126,7 @@ def test_output_that_lacks_a_character_gets_the_rest(
     assert ("compress" if command == "--help" else "quoted") in told
 
 
-def test_ctrl_c_outside_a_command_exits_with_130(monkeypatch, capsys) -> None:
+def test_ctrl_c_outside_a_command_exits_with_130(monkeypatch, capsys):
     def interrupted(**options: object) -> None:
         raise KeyboardInterrupt
 
@@ -142,8 +135,3 @@ def test_ctrl_c_outside_a_command_exits_with_130(monkeypatch, capsys) -> None:
         app_module.main()
     assert exit_info.value.code == 130
     assert capsys.readouterr().err.strip() == "Interrupted."
-
-
-def test_entry_point_of_the_package_is_main() -> None:
-    pyproject = Path(__file__).parents[3] / "pyproject.toml"
-    assert 'icae = "icae.cli.app:main"' in pyproject.read_text(encoding="utf-8")

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from icae.cli.ask import CITATION_FIELDS
 from icae.memory import Memory
 
 FEW = ("--max-new-tokens", 4)
@@ -24,7 +25,7 @@ def store(payload, loaded, tmp_path, monkeypatch):
     return "memories.db"
 
 
-def test_answer_is_all_that_stdout_gets(icae, loaded, tiny, made, memory_file) -> None:
+def test_answer_is_all_that_stdout_gets(icae, loaded, tiny, made, memory_file):
     expected = tiny.ask(made["notes"], "Who jumps?", max_new_tokens=4)
     result = icae("ask", memory_file, "Who jumps?", *FEW)
     assert result.exit_code == 0, result.output
@@ -34,7 +35,7 @@ def test_answer_is_all_that_stdout_gets(icae, loaded, tiny, made, memory_file) -
     assert "torch float32" in result.stderr
 
 
-def test_json_describes_one_answer(payload, loaded, tiny, made, memory_file) -> None:
+def test_json_describes_one_answer(payload, loaded, tiny, made, memory_file):
     expected = tiny.ask(made["notes"], "Who jumps?", max_new_tokens=4)
     told = payload("ask", memory_file, "Who jumps?", *FEW)
     assert told.pop("seconds") >= told.pop("first_token_seconds") >= 0
@@ -52,16 +53,12 @@ def test_json_describes_one_answer(payload, loaded, tiny, made, memory_file) -> 
     }
 
 
-def test_several_memories_are_concatenated(
-    payload, loaded, made, memory_file, other_memory_file
-) -> None:
+def test_several_memories_are_concatenated(payload, loaded, made, memory_file, other_memory_file):
     told = payload("ask", memory_file, other_memory_file, "Who?", *FEW)
     assert told["tokens"]["memory"] == made["notes"].positions + made["other"].positions
 
 
-def test_full_context_is_the_kept_text(
-    payload, loaded, tiny, memory_file, other_memory_file
-) -> None:
+def test_full_context_is_the_kept_text(payload, loaded, tiny, memory_file, other_memory_file):
     told = payload("ask", memory_file, other_memory_file, "Who?", "--full-context", *FEW)
     sources = [Memory.load(p).documents[0].source for p in (memory_file, other_memory_file)]
     assert told["mode"] == "full-context"
@@ -70,7 +67,7 @@ def test_full_context_is_the_kept_text(
 
 def test_full_context_without_text_is_refused_before_the_model_is_loaded(
     error, no_model, other_memory_file, bare_memory_file
-) -> None:
+):
     told = error("ask", other_memory_file, bare_memory_file, "Who?", "--full-context")
     assert told["got"] == "no source text for notes.txt"
     assert "--no-source" in told["expected"]
@@ -79,7 +76,7 @@ def test_full_context_without_text_is_refused_before_the_model_is_loaded(
 @pytest.mark.parametrize("suffix", [".icae", ".memory", " with a blank.icae"])
 def test_memory_file_in_place_of_the_question_is_noticed(
     usage, no_model, memory_file, tmp_path, suffix
-) -> None:
+):
     other = memory_file.rename(tmp_path / f"notes{suffix}")
     assert "no question" in usage("ask", other)
     assert "no question" in usage("ask", "a.icae", "absent.icae")
@@ -87,7 +84,7 @@ def test_memory_file_in_place_of_the_question_is_noticed(
 
 def test_question_that_happens_to_name_a_file_is_a_question(
     payload, loaded, memory_file, tmp_path, monkeypatch
-) -> None:
+):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "summary").write_text("not a memory")
     assert payload("ask", memory_file, "summary", *FEW)["question"] == "summary"
@@ -95,7 +92,7 @@ def test_question_that_happens_to_name_a_file_is_a_question(
 
 def test_empty_answer_comes_with_what_to_do(
     icae, loaded, tiny, memory_file, bare_memory_file, monkeypatch
-) -> None:
+):
     ask = type(tiny).ask
 
     def says_nothing(*arguments: Any, **options: Any) -> Any:
@@ -108,7 +105,7 @@ def test_empty_answer_comes_with_what_to_do(
     assert "--full-context" not in icae("ask", bare_memory_file, "Who?", *FEW).stderr
 
 
-def test_wrong_calls_are_told_apart(usage, error, no_model, memory_file, tmp_path) -> None:
+def test_wrong_calls_are_told_apart(usage, error, no_model, memory_file, tmp_path):
     assert "no memory file" in usage("ask", "Who jumps?")
     assert "a question is missing" in usage("ask")
     assert "a question is missing" in usage("ask", "--store", "x.db")
@@ -118,7 +115,7 @@ def test_wrong_calls_are_told_apart(usage, error, no_model, memory_file, tmp_pat
     assert error("ask", memory_file, "caf\udce9")["type"] == "InputError"
 
 
-def test_questions_are_read_from_a_file_one_a_line(payload, loaded, memory_file, tmp_path) -> None:
+def test_questions_are_read_from_a_file_one_a_line(payload, loaded, memory_file, tmp_path):
     path = tmp_path / "questions.txt"
     path.write_text("Who?\n\n   \n  Where?\n", encoding="utf-8")
     told = payload("ask", memory_file, "--questions", path, *FEW)
@@ -126,14 +123,14 @@ def test_questions_are_read_from_a_file_one_a_line(payload, loaded, memory_file,
     assert (told["mode"], told["memories"]) == ("memory", [str(memory_file)])
 
 
-def test_questions_are_printed_with_their_answers(icae, loaded, tiny, made, memory_file) -> None:
+def test_questions_are_printed_with_their_answers(icae, loaded, tiny, made, memory_file):
     answers = [tiny.ask(made["notes"], q, max_new_tokens=4).text for q in ("Who?", "Where?")]
     result = icae("ask", memory_file, "--questions", "-", *FEW, stdin="Who?\nWhere?\n")
     assert result.stdout == f"Q: Who?\nA: {answers[0]}\n\nQ: Where?\nA: {answers[1]}\n"
 
 
 @pytest.mark.parametrize("content", [b"\n \n", b"\xff\xfe\xff"])
-def test_unusable_questions_are_refused(error, no_model, memory_file, tmp_path, content) -> None:
+def test_unusable_questions_are_refused(error, no_model, memory_file, tmp_path, content):
     path = tmp_path / "questions.txt"
     path.write_bytes(content)
     for questions, stdin in ((path, None), ("-", content)):
@@ -143,7 +140,7 @@ def test_unusable_questions_are_refused(error, no_model, memory_file, tmp_path, 
 
 def test_note_of_what_the_slots_lose_stands_before_the_question(
     payload, error, usage, loaded, tiny, tmp_path, bare_memory_file, monkeypatch
-) -> None:
+):
     monkeypatch.setattr("icae.model.load_tokenizer", lambda base: tiny.tokenizer)
     tiny.compress("In 1861 Anna built 17 inns.").save(tmp_path / "inn.icae")
     plain = payload("ask", tmp_path / "inn.icae", "When?", *FEW)
@@ -155,39 +152,37 @@ def test_note_of_what_the_slots_lose_stands_before_the_question(
     assert "a note is" in usage("ask", bare_memory_file, "When?", "--note", "--full-context")
 
 
-def test_store_answers_from_the_best_passages_and_cites_them(icae, payload, store) -> None:
+def test_store_answers_from_the_best_passages_and_cites_them(icae, payload, store):
     told = payload("ask", "--store", store, "Where is the needle?", *FEW)
     (source,) = told["sources"]
     assert (source["document"], source["char_start"]) == ("hay.txt", 0)
-    assert set(source) == {
-        *("document", "char_start", "char_end", "positions", "score", "snippet", "key")
-    }
+    assert set(source) == set(CITATION_FIELDS)
     assert told["tokens"]["memory"] == source["positions"]
     result = icae("ask", "--store", store, "Where is the needle?", *FEW)
     assert result.stdout == told["answer"] + "\n"
     assert f"hay.txt [0:{source['char_end']}]  A golden" in result.stderr
 
 
-def test_every_question_to_a_store_has_its_own_sources(payload, store, tmp_path) -> None:
+def test_every_question_to_a_store_has_its_own_sources(payload, store, tmp_path):
     (tmp_path / "questions.txt").write_text("Needle?\nFox?\n")
     told = payload("ask", "-s", store, "--questions", "questions.txt", *FEW)
     documents = [[one["document"] for one in answer["sources"]] for answer in told["answers"]]
     assert (documents, told["store"]) == ([["hay.txt"], ["fox.txt"]], store)
 
 
-def test_full_context_of_a_store_is_the_text_of_the_passages(payload, tiny, store) -> None:
+def test_full_context_of_a_store_is_the_text_of_the_passages(payload, tiny, store):
     told = payload("ask", "-s", store, "golden", "--full-context", *FEW)
     assert told["tokens"]["memory"] == tiny.count_tokens(NEEDLE)
 
 
-def test_budget_below_a_passage_is_an_error(error, store) -> None:
+def test_budget_below_a_passage_is_an_error(error, store):
     assert "budget is too small" in error("ask", "-s", store, "needle", "--budget", 1)["message"]
 
 
 @pytest.mark.parametrize("command", ["ask", "reconstruct", "chat"])
 def test_runtime_and_server_reach_what_opens_the_decoder(
     icae, usage, error, loaded, memory_file, command, monkeypatch
-) -> None:
+):
     call = (command, memory_file, *(["Who?"] if command == "ask" else []))
     few = FEW if command == "ask" else ()
     monkeypatch.setenv("ICAE_ENGINE_KEY", "k3y")
@@ -208,7 +203,7 @@ def test_runtime_and_server_reach_what_opens_the_decoder(
 
 def test_kv_cache_is_kept_renewed_and_never_in_the_way(
     icae, usage, loaded, memory_file, other_memory_file
-) -> None:
+):
     kept = memory_file.with_name("notes.icae.torch.kv")
     assert icae("ask", memory_file, "Who?", *FEW).exit_code == 0
     assert not kept.exists()
@@ -226,6 +221,6 @@ def test_kv_cache_is_kept_renewed_and_never_in_the_way(
     assert "one memory file" in usage("ask", memory_file, "Who?", "--kv", "--full-context")
 
 
-def test_compress_keeps_a_cache_when_asked(icae, loaded, document) -> None:
+def test_compress_keeps_a_cache_when_asked(icae, loaded, document):
     assert icae("compress", document, "--kv").exit_code == 0
     assert document.with_name("whale.icae.torch.kv").exists()

@@ -13,9 +13,7 @@ from icae.cli.chat import PROMPT
 FEW = ("--max-new-tokens", 3)
 
 
-def test_piped_lines_are_turns_without_prompt_characters(
-    icae, loaded, tiny, made, memory_file
-) -> None:
+def test_piped_lines_are_turns_without_prompt_characters(icae, loaded, tiny, made, memory_file):
     first = tiny.ask(made["notes"], "Who?", max_new_tokens=3).text
     history = [("Who?", first)]
     second = tiny.ask(made["notes"], "Where?", history=history, max_new_tokens=3).text
@@ -25,7 +23,7 @@ def test_piped_lines_are_turns_without_prompt_characters(
     assert PROMPT not in result.stderr
 
 
-def test_json_is_one_object_with_all_turns(payload, loaded, made, memory_file) -> None:
+def test_json_is_one_object_with_all_turns(payload, loaded, made, memory_file):
     told = payload("chat", memory_file, *FEW, stdin="Who?\n/reset\nWhere?\n")
     assert [turn["question"] for turn in told["turns"]] == ["Who?", "Where?"]
     # forgotten turns are not in the prompt
@@ -35,9 +33,7 @@ def test_json_is_one_object_with_all_turns(payload, loaded, made, memory_file) -
     assert (told["tokens"], told["slots"]) == (made["notes"].tokens, made["notes"].slot_count)
 
 
-def test_turns_beyond_those_kept_are_compressed_and_reset_forgets_all(
-    payload, loaded, memory_file
-) -> None:
+def test_turns_beyond_those_kept_are_compressed_and_reset_forgets_all(payload, loaded, memory_file):
     told = payload("chat", memory_file, "--keep-turns", 1, *FEW, stdin="A?\nB?\nC?\nD?\n")
     read = [turn["tokens"]["memory"] for turn in told["turns"]]
     assert read[0] == read[1] < read[2] < read[3]
@@ -48,7 +44,7 @@ def test_turns_beyond_those_kept_are_compressed_and_reset_forgets_all(
     assert read[0] == read[2] < read[1]
 
 
-def test_commands_of_a_chat_go_to_stderr(icae, loaded, memory_file, other_memory_file) -> None:
+def test_commands_of_a_chat_go_to_stderr(icae, loaded, memory_file, other_memory_file):
     lines = "/exit\n/etc/passwd is what?\n/context\n/quit\nWho?\n"
     result = icae("chat", memory_file, other_memory_file, *FEW, stdin=lines)
     assert "There is no /exit" in result.stderr
@@ -57,7 +53,7 @@ def test_commands_of_a_chat_go_to_stderr(icae, loaded, memory_file, other_memory
     assert result.stdout.count("\n") == 1
 
 
-def test_turn_that_is_refused_ends_a_piped_chat(error, loaded, memory_file) -> None:
+def test_turn_that_is_refused_ends_a_piped_chat(error, loaded, memory_file):
     told = error("chat", memory_file, stdin="why " * 5000 + "\nWho?\n")
     assert told["type"] == "InputError"
     assert error("chat", memory_file, stdin=b"\xff\xff\n")["type"] == "InputError"
@@ -65,7 +61,7 @@ def test_turn_that_is_refused_ends_a_piped_chat(error, loaded, memory_file) -> N
 
 def test_turn_that_is_refused_does_not_end_a_typed_chat(
     loaded, memory_file, terminal, monkeypatch, capsys
-) -> None:
+):
     monkeypatch.setattr(sys, "stdin", terminal("why " * 5000 + "\nWho?\n"))
     app(["chat", str(memory_file), "--max-new-tokens", "3"], standalone_mode=False)
     out, err = capsys.readouterr()
@@ -77,7 +73,7 @@ def test_turn_that_is_refused_does_not_end_a_typed_chat(
 @pytest.mark.parametrize(("typed_at", "prompt"), [("terminal", PROMPT), ("pipe", "")])
 def test_prompt_is_on_stdout_only_if_that_is_a_terminal(
     loaded, memory_file, terminal, monkeypatch, typed_at, prompt
-) -> None:
+):
     prompts = []
 
     def typed(prompt: str = "") -> str:

@@ -1,18 +1,15 @@
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
-
 import pytest
 from tests.bases.architectures import tiny
 
 
 @pytest.fixture(autouse=True)
-def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def _cache(tmp_path, monkeypatch):
     monkeypatch.setenv("ICAE_CACHE", str(tmp_path / "cache"))
 
 
-def test_check_prints_what_holds_and_which_forms_a_base_has(icae: Any, tmp_path: Path) -> None:
+def test_check_prints_what_holds_and_which_forms_a_base_has(icae, tmp_path):
     tiny("Granite").save_pretrained(tmp_path / "base")
     result = icae("check", tmp_path / "base", "--dtype", "float32")
     assert result.exit_code == 0, result.output
@@ -22,7 +19,7 @@ def test_check_prints_what_holds_and_which_forms_a_base_has(icae: Any, tmp_path:
     assert "GraniteForCausalLM, float32" in result.stdout
 
 
-def test_check_of_a_base_that_fails_ends_with_one(icae: Any, payload: Any, tmp_path: Path) -> None:
+def test_check_of_a_base_that_fails_ends_with_one(icae, payload, tmp_path):
     tiny("GPT2").save_pretrained(tmp_path / "base")
     result = icae("check", tmp_path / "base", "--dtype", "float32", "--json")
     assert result.exit_code == 1
@@ -30,7 +27,7 @@ def test_check_of_a_base_that_fails_ends_with_one(icae: Any, payload: Any, tmp_p
     assert "GPT2" in result.stdout
 
 
-def test_check_says_why_a_base_has_no_key_values(payload: Any, tmp_path: Path) -> None:
+def test_check_says_why_a_base_has_no_key_values(payload, tmp_path):
     tiny("DeepseekV2").save_pretrained(tmp_path / "base")
     made = payload("check", tmp_path / "base", "--dtype", "float32", "--full")
     assert made["sound"]

@@ -27,28 +27,20 @@ def talks(*, as_json: AsJson) -> Outcome:
 
 
 @pytest.mark.parametrize("as_json", [False, True])
-def test_error_is_on_stderr_and_with_json_also_one_object_on_stdout(capsys, as_json) -> None:
+def test_error_is_on_stderr_and_with_json_also_one_object_on_stdout(capsys, as_json):
     with pytest.raises(typer.Exit) as exit_info:
         fails(as_json=as_json)
     out, err = capsys.readouterr()
     assert exit_info.value.exit_code == 1
-    if not as_json:
-        assert (out, err) == ("before\n", f"{ERROR}\n")
-        return
-    told = json.loads(out)["error"]
-    assert told.pop("type") == "IncompatibleMemoryError"
-    assert list(told.items()) == [
-        *(
-            ("message", "No fit."),
-            ("got", "adapter a"),
-            ("expected", "adapter b"),
-            ("fix", "Use b."),
-        )
-    ]
     assert str(ERROR) in err
+    if as_json:
+        told = {"message": "No fit.", "got": "adapter a", "expected": "adapter b", "fix": "Use b."}
+        assert json.loads(out)["error"] == {"type": "IncompatibleMemoryError", **told}
+    else:
+        assert (out, err) == ("before\n", f"{ERROR}\n")
 
 
-def test_stdout_has_the_payload_and_nothing_else_or_what_is_shown(capsys) -> None:
+def test_stdout_has_the_payload_and_nothing_else_or_what_is_shown(capsys):
     talks(as_json=True)
     assert capsys.readouterr() == ('{"n": 1}\n', "a library talks\n")
     talks(as_json=False)
@@ -56,7 +48,7 @@ def test_stdout_has_the_payload_and_nothing_else_or_what_is_shown(capsys) -> Non
 
 
 @pytest.mark.parametrize(("raised", "code"), [(KeyboardInterrupt, 130), (BrokenPipeError, 141)])
-def test_being_stopped_has_its_own_exit_code(raised, code, capsys) -> None:
+def test_being_stopped_has_its_own_exit_code(raised, code, capsys):
     @command
     def stopped(*, as_json: AsJson) -> Outcome:
         raise raised
@@ -67,15 +59,6 @@ def test_being_stopped_has_its_own_exit_code(raised, code, capsys) -> None:
     assert exit_info.value.exit_code == code
     assert out == ""
     assert len(err.split()) <= 1
-
-
-def test_other_exceptions_are_not_hidden() -> None:
-    @command
-    def broken(*, as_json: AsJson) -> Outcome:
-        raise ZeroDivisionError
-
-    with pytest.raises(ZeroDivisionError):
-        broken(as_json=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,7 +78,7 @@ def draw(*, name: Annotated[str, typer.Argument(metavar="NAME")], how: Deep) -> 
     return Outcome(payload={"name": name, "depth": how.depth, "no_frame": how.no_frame})
 
 
-def test_fields_of_a_dataclass_are_options_and_come_back_as_the_object() -> None:
+def test_fields_of_a_dataclass_are_options_and_come_back_as_the_object():
     app = typer.Typer()
     app.command()(draw)
     plain = CliRunner().invoke(app, ["box", "--json"])
@@ -107,11 +90,3 @@ def test_fields_of_a_dataclass_are_options_and_come_back_as_the_object() -> None
     assert "Draw a thing." in text
     assert "Leave the frame out." in text
     assert "--no-no-frame" not in text
-
-
-def test_two_groups_with_the_same_option_are_a_mistake_of_the_programmer() -> None:
-    def twice(*, one: Drawing, two: Deep) -> Outcome:
-        return Outcome(payload={})
-
-    with pytest.raises(ValueError, match="duplicate parameter"):
-        command(twice)

@@ -20,7 +20,7 @@ def source(path) -> str:
 
 def test_appended_text_ends_the_document_and_replaces_the_file(
     payload, loaded, made, memory_file, more
-) -> None:
+):
     told = payload("append", memory_file, more)
     after = Memory.load(memory_file)
     assert source(memory_file) == made["notes"].documents[0].source + "And then it rained."
@@ -30,7 +30,7 @@ def test_appended_text_ends_the_document_and_replaces_the_file(
     assert told["positions"] == after.positions
 
 
-def test_appended_text_starts_on_its_own_line(payload, loaded, other_memory_file, more) -> None:
+def test_appended_text_starts_on_its_own_line(payload, loaded, other_memory_file, more):
     payload("append", other_memory_file, more, "--ratio", 2)
     assert source(other_memory_file).endswith("jugs.\nAnd then it rained.")
     assert Memory.load(other_memory_file).spans[-1].ratio == 2
@@ -38,7 +38,7 @@ def test_appended_text_starts_on_its_own_line(payload, loaded, other_memory_file
 
 def test_memory_stays_as_it_is_if_another_output_is_named(
     icae, loaded, other_memory_file, more, tmp_path
-) -> None:
+):
     content, target = other_memory_file.read_bytes(), tmp_path / "longer.icae"
     result = icae("append", other_memory_file, more, "-o", target)
     assert result.exit_code == 0, result.output
@@ -47,7 +47,7 @@ def test_memory_stays_as_it_is_if_another_output_is_named(
     assert icae("append", other_memory_file, more, "-o", target).exit_code == 1
 
 
-def test_characters_are_deleted_and_replaced(payload, loaded, other_memory_file, more) -> None:
+def test_characters_are_deleted_and_replaced(payload, loaded, other_memory_file, more):
     before = source(other_memory_file)
     payload("edit", other_memory_file, "--delete", "4:7")
     assert source(other_memory_file) == before[:4] + before[7:]
@@ -66,14 +66,14 @@ def test_characters_are_deleted_and_replaced(payload, loaded, other_memory_file,
         ["--delete", "1:\u0664"],
     ],
 )
-def test_edit_without_one_sound_range_is_wrong_usage(usage, no_model, memory_file, options) -> None:
+def test_edit_without_one_sound_range_is_wrong_usage(usage, no_model, memory_file, options):
     usage("edit", memory_file, *options)
 
 
 @pytest.mark.parametrize("call", [["append"], ["edit", "--delete", "1:2"]])
 def test_what_has_no_text_or_no_document_is_refused_before_a_model_is_loaded(
     error, no_model, memory_file, bare_memory_file, more, call
-) -> None:
+):
     command, *options = call
     options = options or [more]
     assert "no source text" in error(command, bare_memory_file, *options)["got"]
@@ -81,7 +81,7 @@ def test_what_has_no_text_or_no_document_is_refused_before_a_model_is_loaded(
     assert told["message"] == "The memory has no such document."
 
 
-def test_slice_holds_whole_spans(payload, no_model, memory_file, tmp_path) -> None:
+def test_slice_holds_whole_spans(payload, no_model, memory_file, tmp_path):
     target = tmp_path / "part.icae"
     told = payload("slice", memory_file, "100:", "-o", target)
     part = Memory.load(target)
@@ -91,13 +91,13 @@ def test_slice_holds_whole_spans(payload, no_model, memory_file, tmp_path) -> No
     assert told["spans"] == len(part.spans) < len(Memory.load(memory_file).spans)
 
 
-def test_range_outside_the_text_is_an_error(error, no_model, memory_file, tmp_path) -> None:
+def test_range_outside_the_text_is_an_error(error, no_model, memory_file, tmp_path):
     assert error("slice", memory_file, "0:9999", "-o", tmp_path / "x.icae")["got"] == "0:9999"
 
 
 def test_merged_memories_keep_their_documents(
     icae, no_model, memory_file, other_memory_file, tmp_path
-) -> None:
+):
     target = tmp_path / "both.icae"
     result = icae("merge", memory_file, other_memory_file, "-o", target)
     assert result.exit_code == 0, result.output
@@ -105,9 +105,7 @@ def test_merged_memories_keep_their_documents(
     assert Memory.load(target) == Memory.load(memory_file) + Memory.load(other_memory_file)
 
 
-def test_output_that_would_destroy_something_is_refused(
-    error, no_model, memory_file, tmp_path
-) -> None:
+def test_output_that_would_destroy_something_is_refused(error, no_model, memory_file, tmp_path):
     (tmp_path / "link").symlink_to(memory_file)
     for path in (memory_file, tmp_path / "link"):
         told = error("merge", memory_file, "-o", path, "--force")
@@ -119,7 +117,7 @@ def test_output_that_would_destroy_something_is_refused(
 
 def test_what_was_appended_while_the_model_was_loaded_stays(
     icae, loaded, tiny, made, memory_file, more, monkeypatch
-) -> None:
+):
     def load(*_: object, **options: object) -> object:
         tiny.append(made["notes"], "Somebody else was faster.").save(memory_file)
         return tiny
@@ -133,7 +131,7 @@ def test_what_was_appended_while_the_model_was_loaded_stays(
 @pytest.mark.parametrize("call", ["append", "edit", "refine"])
 def test_change_that_lost_a_race_is_an_error_and_the_other_change_stays(
     error, loaded, tiny, made, memory_file, more, monkeypatch, call
-) -> None:
+):
     def changed_meanwhile(*arguments: object, **options: object) -> Memory:
         made["other"].save(memory_file)
         return made["notes"]

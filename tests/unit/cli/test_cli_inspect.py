@@ -16,11 +16,11 @@ pytestmark = pytest.mark.usefixtures("no_model")
 
 
 @pytest.fixture
-def tokenizer_found(monkeypatch, tiny) -> None:
+def tokenizer_found(monkeypatch, tiny):
     monkeypatch.setattr("icae.model.load_tokenizer", lambda base: tiny.tokenizer)
 
 
-def test_figures_documents_and_provenance_are_shown(icae, made, memory_file) -> None:
+def test_figures_documents_and_provenance_are_shown(icae, made, memory_file):
     result = icae("inspect", memory_file)
     assert result.exit_code == 0, result.output
     memory = made["notes"]
@@ -36,7 +36,7 @@ def test_figures_documents_and_provenance_are_shown(icae, made, memory_file) -> 
     assert result.stderr == ""
 
 
-def test_text_that_was_not_kept_is_not_shown(icae, error, bare_memory_file) -> None:
+def test_text_that_was_not_kept_is_not_shown(icae, error, bare_memory_file):
     shown = icae("inspect", bare_memory_file).stdout
     assert "quick" not in shown
     assert "not kept" in shown
@@ -44,7 +44,7 @@ def test_text_that_was_not_kept_is_not_shown(icae, error, bare_memory_file) -> N
     assert "--html needs the text" in told["message"]
 
 
-def test_json_describes_the_file_without_its_text(payload, made, memory_file) -> None:
+def test_json_describes_the_file_without_its_text(payload, made, memory_file):
     told = payload("inspect", memory_file)
     memory = made["notes"]
     assert told["file_bytes"] == memory_file.stat().st_size
@@ -58,11 +58,11 @@ def test_json_describes_the_file_without_its_text(payload, made, memory_file) ->
     assert "quick" not in json.dumps(told)
 
 
-def test_missing_file_is_an_error(error, tmp_path) -> None:
+def test_missing_file_is_an_error(error, tmp_path):
     assert error("inspect", tmp_path / "absent.icae")["type"] == "MemoryFileError"
 
 
-def test_names_in_a_file_are_printed_as_they_are(icae, tiny, tmp_path) -> None:
+def test_names_in_a_file_are_printed_as_they_are(icae, tiny, tmp_path):
     path = tmp_path / "odd.icae"
     tiny.compress("[red]hot[/red] :smile:", name="[bold]a\x1b[2J.txt").save(path)
     text = icae("inspect", path).stdout
@@ -71,7 +71,7 @@ def test_names_in_a_file_are_printed_as_they_are(icae, tiny, tmp_path) -> None:
 
 
 @pytest.mark.usefixtures("tokenizer_found")
-def test_weakest_passages_are_printed_with_what_is_lost(icae, payload, made, memory_file) -> None:
+def test_weakest_passages_are_printed_with_what_is_lost(icae, payload, made, memory_file):
     memory = made["notes"]
     passages = payload("inspect", memory_file, "--passages", 2)["passages"]
     fidelity = [span.fidelity for span in memory.spans]
@@ -85,7 +85,7 @@ def test_weakest_passages_are_printed_with_what_is_lost(icae, payload, made, mem
 
 
 @pytest.mark.usefixtures("tokenizer_found")
-def test_page_is_written_once_and_shows_the_text(icae, memory_file, tmp_path) -> None:
+def test_page_is_written_once_and_shows_the_text(icae, memory_file, tmp_path):
     target = tmp_path / "notes.html"
     result = icae("inspect", memory_file, "--html", target)
     assert result.exit_code == 0, result.output
@@ -96,7 +96,7 @@ def test_page_is_written_once_and_shows_the_text(icae, memory_file, tmp_path) ->
 
 
 @pytest.mark.usefixtures("tokenizer_found")
-def test_tokens_are_known_of_a_slice_and_not_of_other_tokens(payload, made, tmp_path) -> None:
+def test_tokens_are_known_of_a_slice_and_not_of_other_tokens(payload, made, tmp_path):
     memory, path = made["notes"], tmp_path / "x.icae"
     memory.slice(40, 120).save(path)
     assert payload("inspect", path, "--passages", 1)["passages"][0]["lost"] is not None
@@ -106,13 +106,13 @@ def test_tokens_are_known_of_a_slice_and_not_of_other_tokens(payload, made, tmp_
 
 
 @pytest.mark.usefixtures("tokenizer_found")
-def test_tokenizer_of_another_model_is_refused(error, memory_file, monkeypatch) -> None:
+def test_tokenizer_of_another_model_is_refused(error, memory_file, monkeypatch):
     monkeypatch.setattr("icae.model.tokenizer_hash", lambda tokenizer: "f" * 64)
     told = error("inspect", memory_file, "--passages", 1)
     assert told["type"] == "IncompatibleMemoryError"
 
 
-def test_neighbouring_lost_tokens_are_marked_as_one() -> None:
+def test_neighbouring_lost_tokens_are_marked_as_one():
     lost = [[1, 2], [2, 4], [5, 6]]
     assert marked_text("abcdefg", lost, colour=False).plain == "a⟦bcd⟧e⟦f⟧g"
     coloured = marked_text("abc\x1bd", [[0, 1]], colour=True)
@@ -124,7 +124,7 @@ def spans_held(*values: float | None) -> tuple[Span, ...]:
     return word_memory("one two " * len(values), span_length=2, held=lambda i, _: values[i]).spans
 
 
-def test_weakest_spans_come_first_and_the_best_are_not_marked() -> None:
+def test_weakest_spans_come_first_and_the_best_are_not_marked():
     spans = spans_held(0.9, 0.5, None, 0.5, 1.0, 1.0)
     assert weakest_spans(spans, 3) == [1, 3, 0]
     assert marked_spans(spans) == [1, 3, 0]
@@ -132,7 +132,7 @@ def test_weakest_spans_come_first_and_the_best_are_not_marked() -> None:
     assert marked_spans(spans_held(0.5, 0.5)) == []
 
 
-def test_of_many_spans_ten_are_shown(capsys) -> None:
+def test_of_many_spans_ten_are_shown(capsys):
     def shown(*values: float | None) -> list[str]:
         print_spans(spans_held(*values), lambda index: None, values[0])
         return capsys.readouterr().out.strip().splitlines()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from icae.memory import Memory
 
 
-def test_text_of_all_spans_runs_on(icae, loaded, tiny, made, other_memory_file) -> None:
+def test_text_of_all_spans_runs_on(icae, loaded, tiny, made, other_memory_file):
     memory = made["other"]
     result = icae("reconstruct", other_memory_file)
     assert result.exit_code == 0, result.output
@@ -13,7 +13,7 @@ def test_text_of_all_spans_runs_on(icae, loaded, tiny, made, other_memory_file) 
     assert result.stdout.rstrip("\n") == text.rstrip("\n")
 
 
-def test_json_holds_every_span_asked_for_in_order(payload, loaded, made, memory_file) -> None:
+def test_json_holds_every_span_asked_for_in_order(payload, loaded, made, memory_file):
     told = payload("reconstruct", memory_file, "--span", 2, "--span", 0)
     assert [item["span"] for item in told["spans"]] == [0, 2]
     for item in told["spans"]:
@@ -24,13 +24,13 @@ def test_json_holds_every_span_asked_for_in_order(payload, loaded, made, memory_
     assert (told["output"], told["runtime"]) == (None, "torch float32")
 
 
-def test_without_the_text_nothing_is_compared(payload, error, loaded, bare_memory_file) -> None:
+def test_without_the_text_nothing_is_compared(payload, error, loaded, bare_memory_file):
     told = payload("reconstruct", bare_memory_file, "--span", 1)
     assert (told["exact_prefix"], told["spans"][0]["original"]) == (None, None)
     assert error("reconstruct", bare_memory_file, "--compare")["got"].startswith("no source text")
 
 
-def test_comparison_shows_both_texts_and_the_exact_share(icae, loaded, memory_file) -> None:
+def test_comparison_shows_both_texts_and_the_exact_share(icae, loaded, memory_file):
     text = icae("reconstruct", memory_file, "--compare", "--span", 1).stdout
     assert "exact prefix" in text
     assert " %" in text
@@ -38,7 +38,7 @@ def test_comparison_shows_both_texts_and_the_exact_share(icae, loaded, memory_fi
 
 def test_what_cannot_be_written_is_refused_before_the_model_is_loaded(
     error, no_model, memory_file, tmp_path
-) -> None:
+):
     spans = len(Memory.load(memory_file).spans)
     told = error("reconstruct", memory_file, "--span", spans)
     assert f"0..{spans - 1}" in told["expected"]
@@ -47,9 +47,7 @@ def test_what_cannot_be_written_is_refused_before_the_model_is_loaded(
     assert error("reconstruct", memory_file, "-o", memory_file, "--force")["type"] == "InputError"
 
 
-def test_output_goes_to_the_file_byte_for_byte(
-    icae, payload, loaded, memory_file, tmp_path
-) -> None:
+def test_output_goes_to_the_file_byte_for_byte(icae, payload, loaded, memory_file, tmp_path):
     path = tmp_path / "out.txt"
     path.write_text("old")
     options = ("--span", 0, "--output", path, "--force")

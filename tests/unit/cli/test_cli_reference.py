@@ -10,13 +10,13 @@ from icae.cli.reference import WIDTH, reference
 PAGE = Path(__file__).parents[3] / "docs" / "cli.md"
 
 
-def test_page_in_the_docs_is_what_the_help_says() -> None:
+def test_page_in_the_docs_is_what_the_help_says():
     written = PAGE.read_text(encoding="utf-8")
     assert written == reference(), f"run: python -m {reference_module.__name__} > docs/cli.md"
 
 
 @pytest.mark.parametrize(("columns", "term"), [("30", "dumb"), ("300", "xterm-256color")])
-def test_page_does_not_depend_on_the_terminal(monkeypatch, columns, term) -> None:
+def test_page_does_not_depend_on_the_terminal(monkeypatch, columns, term):
     expected = reference()
     monkeypatch.setenv("COLUMNS", columns)
     monkeypatch.setenv("TERM", term)

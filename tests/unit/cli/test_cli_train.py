@@ -28,7 +28,7 @@ RESULT = training.TrainResult(
 
 
 @pytest.fixture
-def recipe_file(tmp_path: Path) -> Path:
+def recipe_file(tmp_path):
     path = tmp_path / "recipe.yaml"
     recipe = to_dict(from_dict(Recipe, {"name": "tiny"}, where="test"))
     path.write_text(yaml.safe_dump(recipe), encoding="utf-8")
@@ -36,7 +36,7 @@ def recipe_file(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def trained(monkeypatch) -> list[dict[str, Any]]:
+def trained(monkeypatch):
     """What was trained."""
     calls: list[dict[str, Any]] = []
 
@@ -50,7 +50,7 @@ def trained(monkeypatch) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("stage", ["pretrain", "finetune"])
-def test_stage_is_that_of_the_command(icae, payload, trained, recipe_file, stage) -> None:
+def test_stage_is_that_of_the_command(icae, payload, trained, recipe_file, stage):
     result = icae(stage, recipe_file)
     assert result.exit_code == 0, result.output
     assert (trained[0]["stage"], trained[0]["dry_run_steps"]) == (stage, None)
@@ -66,7 +66,7 @@ def test_stage_is_that_of_the_command(icae, payload, trained, recipe_file, stage
     }
 
 
-def test_options_change_the_recipe(icae, trained, recipe_file, tmp_path) -> None:
+def test_options_change_the_recipe(icae, trained, recipe_file, tmp_path):
     options = ("--dry-run", 2, "--output", tmp_path, "--set", "optim.steps=9", "--set", "base=b")
     assert icae("pretrain", recipe_file, *options).exit_code == 0
     recipe = trained[0]["recipe"]
@@ -74,13 +74,13 @@ def test_options_change_the_recipe(icae, trained, recipe_file, tmp_path) -> None
     assert trained[0]["dry_run_steps"] == 2
 
 
-def test_what_is_wrong_is_refused_before_training(error, usage, trained, recipe_file) -> None:
+def test_what_is_wrong_is_refused_before_training(error, usage, trained, recipe_file):
     assert error("pretrain", recipe_file, "--set", "optim.stops=1")["type"] == "ConfigError"
     assert "--dry-run" in usage("pretrain", recipe_file, "--dry-run", 0)
     assert trained == []
 
 
-def test_missing_training_packages_are_reported(error, recipe_file, monkeypatch) -> None:
+def test_missing_training_packages_are_reported(error, recipe_file, monkeypatch):
     def train(recipe: Any, **options: Any) -> None:
         raise MissingDependencyError("No accelerate.", fix="pip install 'icae[train]'")
 
@@ -88,9 +88,7 @@ def test_missing_training_packages_are_reported(error, recipe_file, monkeypatch)
     assert "icae[train]" in error("pretrain", recipe_file)["fix"]
 
 
-def test_of_several_processes_only_the_first_tells_the_result(
-    icae, recipe_file, monkeypatch
-) -> None:
+def test_of_several_processes_only_the_first_tells_the_result(icae, recipe_file, monkeypatch):
     second = training.TrainResult(
         adapter=RESULT.adapter, plot=RESULT.plot, steps=2, seconds=3.5, metrics={}, process=1
     )
@@ -99,11 +97,11 @@ def test_of_several_processes_only_the_first_tells_the_result(
     assert (result.exit_code, result.stdout) == (0, "")
 
 
-def test_recipe_without_settings_is_the_recipe(recipe_file) -> None:
+def test_recipe_without_settings_is_the_recipe(recipe_file):
     assert read_recipe(recipe_file) == load_recipe(recipe_file)
 
 
-def test_what_a_recipe_leaves_out_of_the_model_is_its_adapter_s(saved_adapter, tmp_path) -> None:
+def test_what_a_recipe_leaves_out_of_the_model_is_its_adapter_s(saved_adapter, tmp_path):
     path = tmp_path / "short.yaml"
     path.write_text(f"name: short\ninit_adapter: {saved_adapter}\n", encoding="utf-8")
     own = read_info(saved_adapter).model
@@ -136,11 +134,11 @@ def test_what_a_recipe_leaves_out_of_the_model_is_its_adapter_s(saved_adapter, t
         ("data.triplets=[a.jsonl]", lambda r: r.data.triplets[0].path, "a.jsonl"),
     ],
 )
-def test_setting_takes_effect(recipe_file, setting, read, value) -> None:
+def test_setting_takes_effect(recipe_file, setting, read, value):
     assert read(read_recipe(recipe_file, settings=[setting])) == value
 
 
-def test_settings_can_complete_a_recipe_and_later_ones_win(tmp_path) -> None:
+def test_settings_can_complete_a_recipe_and_later_ones_win(tmp_path):
     path = tmp_path / "part.yaml"
     path.write_text("optim:\nrun: {log_every: 3}\n", encoding="utf-8")
     settings = ["name=x", "optim.steps=4", "optim.steps=5"]
@@ -163,13 +161,13 @@ def test_settings_can_complete_a_recipe_and_later_ones_win(tmp_path) -> None:
         ("data.ratio_curriculum.5.until=1", "no such place"),
     ],
 )
-def test_wrong_setting_is_refused(recipe_file, setting, message) -> None:
+def test_wrong_setting_is_refused(recipe_file, setting, message):
     with pytest.raises(ConfigError, match=message):
         read_recipe(recipe_file, settings=[setting])
 
 
 @pytest.mark.parametrize("content", ["- a\n- b\n", "", "just text", "a: [1"])
-def test_recipe_that_is_no_mapping_is_refused(tmp_path, content) -> None:
+def test_recipe_that_is_no_mapping_is_refused(tmp_path, content):
     path = tmp_path / "odd.yaml"
     path.write_text(content, encoding="utf-8")
     for settings in ([], ["name=x"]):

@@ -13,7 +13,8 @@ from icae.compression.teachers import TeacherWriter
 from icae.decode.torch import TorchRuntime
 from icae.decode.torch_forms import form_of
 from icae.errors import ConfigError
-from icae.model import PlainRow, Slots, plain_logits, token_kl, weight_hash
+from icae.model import PlainRow, plain_logits, token_kl, weight_hash
+from icae.model.icae import Slots
 from icae.model.objectives import autoencoding
 from mixed_prefix import KEY_VALUES
 

@@ -16,12 +16,11 @@ from icae.memory import (
     Embeddings,
     Memory,
     MemoryDocument,
-    Provenance,
     Span,
     TokenFidelity,
     memory_bytes,
 )
-from icae.memory.provenance import KEY_VALUE_DTYPES, KeyValueDtype
+from icae.memory.provenance import KEY_VALUE_DTYPES
 from word_memories import in_key_values, make_provenance
 
 # Astral, combining and CJK characters: code points, UTF-8 bytes and UTF-16 units all differ.
@@ -29,12 +28,17 @@ TEXTS = ("Der Fluß 𝔘nd e\u0301in 漢字-Text.\n", 'plain "quoted" text\x00\t
 
 
 @pytest.fixture
-def provenance() -> Provenance:
+def path(tmp_path):
+    return tmp_path / "m.icae"
+
+
+@pytest.fixture
+def provenance():
     return make_provenance()
 
 
 @pytest.fixture
-def memory(provenance: Provenance) -> Memory:
+def memory(provenance):
     """Two documents of 6 and 3 tokens in three spans; 5 slots of 3 values."""
     first, second = TEXTS
     slots = np.random.default_rng(0).normal(size=(5, 3)).astype(np.float32)
@@ -63,7 +67,7 @@ def memory(provenance: Provenance) -> Memory:
 
 
 @pytest.fixture
-def build(provenance: Provenance) -> Callable[..., Memory]:
+def build(provenance):
     """``build("abcdef", "s2 t1 s3", name=...)``: a character is a token.
 
     Spans in order: ``s3`` is three tokens as slots, ``t1`` one verbatim token. Slots have
@@ -99,27 +103,21 @@ def build(provenance: Provenance) -> Callable[..., Memory]:
 
 
 @pytest.fixture
-def mixed(build: Callable[..., Memory]) -> Memory:
+def mixed(build):
     """Two documents: 3 slots spans and a verbatim one; one of slots between verbatim ones."""
     return build("abcdefghij", "s3 t2 s4 s1", name="first") + build(
         "KLMNOP", "t1 s3 t2", name="second", seed=1
     )
 
 
-@pytest.fixture
-def as_key_values() -> Callable[[Memory, KeyValueDtype], Memory]:
-    return in_key_values
-
-
 @pytest.fixture(params=KEY_VALUE_DTYPES)
-def pairs(mixed: Memory, as_key_values: Any, request: pytest.FixtureRequest) -> Memory:
+def pairs(mixed, request):
     """The mixed memory as keys and values, stored in each way."""
-    made: Memory = as_key_values(mixed, request.param)
-    return made
+    return in_key_values(mixed, request.param)
 
 
 @pytest.fixture
-def as_bfloat16() -> Callable[[Memory], Memory]:
+def as_bfloat16():
     def convert(memory: Memory) -> Memory:
         return replace(memory, provenance=replace(memory.provenance, slot_dtype="bfloat16"))
 
@@ -205,5 +203,5 @@ class TakenApart:
 
 
 @pytest.fixture
-def taken_apart() -> Callable[[Memory], TakenApart]:
+def taken_apart():
     return TakenApart.of

@@ -10,7 +10,7 @@ import pytest
 from icae.memory.atomic_write import write_atomically
 
 
-def test_parts_are_written_in_order_to_a_file_like_any_other(tmp_path: Path) -> None:
+def test_parts_are_written_in_order_to_a_file_like_any_other(tmp_path):
     (tmp_path / "plain").write_bytes(b"")
     write_atomically(tmp_path / "a", [b"one ", b"", b"two"])
     assert (tmp_path / "a").read_bytes() == b"one two"
@@ -28,9 +28,7 @@ def interrupted() -> Iterator[bytes]:
     [([bytes(500_000)] * 3, OSError), (interrupted(), KeyboardInterrupt)],
     ids=["the disk is full", "interrupted"],
 )
-def test_failure_leaves_the_old_file_and_nothing_else(
-    tmp_path: Path, parts: Iterator[bytes], error: type[BaseException]
-) -> None:
+def test_failure_leaves_the_old_file_and_nothing_else(tmp_path, parts, error):
     path = tmp_path / "a"
     path.write_bytes(b"old")
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -44,9 +42,7 @@ def test_failure_leaves_the_old_file_and_nothing_else(
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_content_is_on_disk_before_the_name_and_the_name_after(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_content_is_on_disk_before_the_name_and_the_name_after(tmp_path, monkeypatch):
     calls: list[str] = []
     fsync, replace = os.fsync, os.replace
 

@@ -2,13 +2,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from icae.memory.bfloat16 import from_bfloat16_bits, to_bfloat16_bits
 
 
-def test_every_finite_bfloat16_value_round_trips_bit_for_bit() -> None:
+def test_every_finite_bfloat16_value_round_trips_bit_for_bit():
     bits = np.arange(2**16, dtype=np.uint16)
     finite = bits[(bits & 0x7F80) != 0x7F80].reshape(2, -1)
     assert np.array_equal(to_bfloat16_bits(from_bfloat16_bits(finite)), finite)
@@ -25,14 +23,6 @@ def test_every_finite_bfloat16_value_round_trips_bit_for_bit() -> None:
         (2**-133, 2**-133),  # the smallest subnormal
     ],
 )
-def test_rounding_is_to_nearest_with_ties_to_even(value: float, rounded: float) -> None:
+def test_rounding_is_to_nearest_with_ties_to_even(value, rounded):
     bits = to_bfloat16_bits(np.array([value], dtype=np.float32))
     assert from_bfloat16_bits(bits).tolist() == [rounded]
-
-
-@given(st.floats(width=32, min_value=-(2.0**127), max_value=2.0**127))
-def test_no_bfloat16_value_is_nearer_than_the_one_chosen(value: float) -> None:
-    bits = to_bfloat16_bits(np.array([value], dtype=np.float32))
-    neighbours = np.array([bits[0] - (bits[0] & 0x7FFF > 0), bits[0], bits[0] + 1], dtype=np.uint16)
-    distances = np.abs(from_bfloat16_bits(neighbours).astype(np.float64) - value)
-    assert distances[1] == distances.min()

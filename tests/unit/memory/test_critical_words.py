@@ -19,7 +19,7 @@ def kinds(text: str) -> dict[str, str]:
         ("code", ["snake_case", "a.b", "getName", "src/main", "x=y", "std::move", "`ls`", "a>#"]),
     ],
 )
-def test_word_inside_a_sentence_is_told_by_its_looks(kind: str, words: list[str]) -> None:
+def test_word_inside_a_sentence_is_told_by_its_looks(kind, words):
     for word in words:
         assert kinds(f"it was {word} then") == {word.strip('",()'): kind}
     assert kinds("call f() now") == {"f": "code"}
@@ -36,12 +36,12 @@ def test_word_inside_a_sentence_is_told_by_its_looks(kind: str, words: list[str]
         "a well-known thing – it's «fine» … (really) or so",
     ],
 )
-def test_plain_words_and_capitals_that_start_a_sentence_are_not_critical(text: str) -> None:
+def test_plain_words_and_capitals_that_start_a_sentence_are_not_critical(text):
     assert kinds(text) == {}
 
 
 @given(st.text(max_size=60))
-def test_critical_words_are_in_order_and_hold_no_space(text: str) -> None:
+def test_critical_words_are_in_order_and_hold_no_space(text):
     words, end = critical_words(text), 0
     for word in words:
         assert end <= word.start < word.end <= len(text)
@@ -49,7 +49,7 @@ def test_critical_words_are_in_order_and_hold_no_space(text: str) -> None:
         end = word.end
 
 
-def test_word_is_found_by_any_character_of_it() -> None:
+def test_word_is_found_by_any_character_of_it():
     words = [
         CriticalWord(start=3, end=6, kind="name"),
         CriticalWord(start=6, end=8, kind="code"),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -32,15 +31,13 @@ def texts(memory: Memory) -> list[str | None]:
     return [document.source for document in memory.documents]
 
 
-def test_sum_keeps_what_every_span_holds(build: Build) -> None:
+def test_sum_keeps_what_every_span_holds(build):
     first, second = build("abcde", "s2 t3"), build("fgh", "t1 s2", seed=1)
     assert everything(first + second) == everything(first) + everything(second)
     assert merge([first, second, first]) == (first + second) + first
 
 
-def test_sum_with_an_unmeasured_memory_is_not_measured_and_is_saved_so(
-    build: Build, tmp_path: Path
-) -> None:
+def test_sum_with_an_unmeasured_memory_is_not_measured_and_is_saved_so(build, tmp_path):
     first = build("abcde", "s2 t3")
     unmeasured = first.with_documents(d.without_token_fidelity() for d in first.documents)
     both = first + unmeasured
@@ -49,7 +46,7 @@ def test_sum_with_an_unmeasured_memory_is_not_measured_and_is_saved_so(
     assert Memory.load(tmp_path / "m.icae") == both
 
 
-def test_selected_spans_become_documents_of_their_own(mixed: Memory) -> None:
+def test_selected_spans_become_documents_of_their_own(mixed):
     part = mixed.select([1, 2, 5])
 
     assert [d.name for d in part.documents] == ["first[3:9]", "second[1:4]"]
@@ -63,7 +60,7 @@ def test_selected_spans_become_documents_of_their_own(mixed: Memory) -> None:
     assert everything(apart) == [held(mixed, 3), held(mixed, 0)]
 
 
-def test_document_selected_as_a_whole_stays_as_it_is(mixed: Memory) -> None:
+def test_document_selected_as_a_whole_stays_as_it_is(mixed):
     for memory in (mixed, mixed.without_source()):
         assert memory.select([4, 5, 6]).documents == memory.documents[1:]
 
@@ -72,9 +69,7 @@ def test_document_selected_as_a_whole_stays_as_it_is(mixed: Memory) -> None:
     ("characters", "text"),
     [((0, 1), "abc"), ((3, 5), "de"), ((4, 9), "defghi"), ((0, 10), "abcdefghij")],
 )
-def test_slice_is_widened_to_whole_spans(
-    mixed: Memory, characters: tuple[int, int], text: str
-) -> None:
+def test_slice_is_widened_to_whole_spans(mixed, characters, text):
     assert texts(mixed.slice(*characters)) == [text]
     assert texts(mixed.slice(0, 2, document=-1)) == ["KLMN"]
 
@@ -99,9 +94,7 @@ REFUSED: list[tuple[Callable[[Memory], object], str]] = [
 
 
 @pytest.mark.parametrize(("edit", "message"), REFUSED)
-def test_edit_that_is_not_possible_is_refused(
-    mixed: Memory, edit: Callable[[Memory], object], message: str
-) -> None:
+def test_edit_that_is_not_possible_is_refused(mixed, edit, message):
     with pytest.raises(InputError, match=message):
         edit(mixed)
 
@@ -116,9 +109,7 @@ def test_edit_that_is_not_possible_is_refused(
         ((4, 4), "abcdefghijxyz"),
     ],
 )
-def test_replaced_spans_give_way_to_the_new_ones(
-    mixed: Memory, build: Build, run: tuple[int, int], text: str
-) -> None:
+def test_replaced_spans_give_way_to_the_new_ones(mixed, build, run, text):
     added = replace(build("xyz", "s1 t2", seed=2), created_by="another program")
     changed = mixed.replace_spans(0, *run, added)
 
@@ -132,19 +123,19 @@ def test_replaced_spans_give_way_to_the_new_ones(
     assert known.documents[0].token_ids_sha256 == "0" * 64
 
 
-def test_dropped_spans_take_their_text_along(mixed: Memory) -> None:
+def test_dropped_spans_take_their_text_along(mixed):
     shorter = mixed.replace_spans(1, 1, 2, None)
     assert texts(shorter) == ["abcdefghij", "KOP"]
     assert everything(shorter) == [held(mixed, i) for i in (0, 1, 2, 3, 4, 6)]
 
 
-def test_replacement_of_another_model_is_refused(mixed: Memory, build: Build) -> None:
+def test_replacement_of_another_model_is_refused(mixed, build):
     foreign = replace(build("x", "s1"), provenance=replace(mixed.provenance, adapter_hash="c" * 64))
     with pytest.raises(IncompatibleMemoryError):
         mixed.replace_spans(0, 0, 1, foreign)
 
 
-def test_shared_characters_stay_with_the_spans_that_are_left(memory: Memory) -> None:
+def test_shared_characters_stay_with_the_spans_that_are_left(memory):
     # A character of several bytes: the first span ends in it, the second starts in it.
     first, *rest = memory.spans
     shared = with_spans(memory, (replace(first, char_end=11), *rest))
@@ -194,9 +185,7 @@ def edited(memory: Memory, edit: Edit, new: Memory) -> Memory:
     deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(edits=EDITS)
-def test_any_sequence_of_edits_leaves_a_sound_memory(
-    mixed: Memory, build: Build, tmp_path: Path, edits: list[Edit]
-) -> None:
+def test_any_sequence_of_edits_leaves_a_sound_memory(mixed, build, tmp_path, edits):
     memory, known = mixed, set(map(repr, everything(mixed)))
     for edit in edits:
         plan, a = edit[3], edit[1]

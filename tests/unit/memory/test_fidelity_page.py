@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from dataclasses import replace
 from html.parser import HTMLParser
 
@@ -43,7 +42,7 @@ class Page(HTMLParser):
 
 
 @pytest.fixture
-def make(build: Callable[..., Memory]) -> Callable[..., Memory]:
+def make(build):
     """``make(text, lost, plan)``: a character is a token, those at `lost` are lost."""
 
     def make(text: str, lost: set[int], plan: str | None = None) -> Memory:
@@ -63,14 +62,14 @@ def page_of(memory: Memory) -> str:
     return fidelity_page(memory, [range(d.tokens) for d in memory.documents], title="a & b")
 
 
-def test_page_shows_the_whole_text_and_stands_alone(mixed: Memory) -> None:
+def test_page_shows_the_whole_text_and_stands_alone(mixed):
     page = page_of(mixed)
     assert "".join(Page(page).text) == "abcdefghijKLMNOP"
     assert not re.search(r"https?:|src=|href=|url\(|@import|<script|<link", page)
     assert "default-src 'none'" in page
 
 
-def test_markup_in_text_and_names_is_escaped(make: Callable[..., Memory]) -> None:
+def test_markup_in_text_and_names_is_escaped(make):
     text = "<script>alert('1')</script> & \x00\u202e\n"
     parsed = Page(page_of(make(text, set())))
     assert not parsed.tags & {"script", "b"}
@@ -78,28 +77,26 @@ def test_markup_in_text_and_names_is_escaped(make: Callable[..., Memory]) -> Non
     assert "".join(parsed.text) == shown
 
 
-def test_lost_tokens_stand_out_and_those_in_numbers_are_underlined(
-    make: Callable[..., Memory],
-) -> None:
+def test_lost_tokens_stand_out_and_those_in_numbers_are_underlined(make):
     page = page_of(make("we paid 1200 to someone", {1, 9}))
     looks = {data: name for name, data in Page(page).shaded}
     assert (looks["w"], looks["e"], looks["2"]) == ("c9", "c0 l", "c0 l u")
     assert "1 numbers, names or pieces of code" in page
 
 
-def test_verbatim_text_is_told_from_compressed_text(make: Callable[..., Memory]) -> None:
+def test_verbatim_text_is_told_from_compressed_text(make):
     parsed = Page(page_of(make("abcdefgh", {0}, "s5 t3")))
     assert parsed.shaded == [("c0 l", "a"), ("c9", "bcde"), ("v", "fgh")]
 
 
-def test_spans_are_listed_with_what_they_take(mixed: Memory) -> None:
+def test_spans_are_listed_with_what_they_take(mixed):
     page = page_of(mixed)
     assert page.count("<tr><td>") == 1 + len(mixed.spans)
     assert "verbatim</td><td>100.0 %" in page
     assert "slots, 2x</td>" in page
 
 
-def test_unmeasured_text_is_grey_and_says_so(mixed: Memory) -> None:
+def test_unmeasured_text_is_grey_and_says_so(mixed):
     spans = [
         span if span.kind == "tokens" else replace(span, fidelity=None, token_fidelity=None)
         for span in mixed.spans
@@ -109,7 +106,7 @@ def test_unmeasured_text_is_grey_and_says_so(mixed: Memory) -> None:
     assert "whole spans only" in page
 
 
-def test_unknown_places_shade_whole_spans(build: Callable[..., Memory]) -> None:
+def test_unknown_places_shade_whole_spans(build):
     memory = build("abcdef", "s4 t2")
     page = fidelity_page(memory, [None], title="x")
     assert [data for _, data in Page(page).shaded] == ["abcd", "ef"]

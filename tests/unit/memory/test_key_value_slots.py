@@ -5,7 +5,6 @@ from __future__ import annotations
 import mmap
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,7 +17,6 @@ from icae.memory import (
     Embeddings,
     KeyValueSlots,
     Memory,
-    Provenance,
     memory_bytes,
     memory_from_bytes,
     merge,
@@ -26,15 +24,10 @@ from icae.memory import (
 )
 from icae.memory.bfloat16 import from_bfloat16_bits
 from icae.memory.key_values import KeyValueRun
-from word_memories import with_spans
+from word_memories import in_key_values, with_spans
 
 TakeApart = Callable[[Memory], Any]
 SHAPE = KeyValueShape(layers=2, heads=1, width=3)
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "m.icae"
 
 
 def numbers(slots: int, seed: int = 0) -> Any:
@@ -42,7 +35,7 @@ def numbers(slots: int, seed: int = 0) -> Any:
     return rng.normal(size=(slots, *SHAPE.axes)).astype(np.float32)
 
 
-def test_bfloat16_is_the_nearest_and_int8_the_nearest_step_of_its_channel() -> None:
+def test_bfloat16_is_the_nearest_and_int8_the_nearest_step_of_its_channel():
     pairs = numbers(50)
     near = KeyValueSlots(pairs_KY2HW=pairs, dtype="bfloat16").pairs_KY2HW
     np.testing.assert_array_less(np.abs(near - pairs), np.abs(pairs) * 2**-8 + 1e-30)
@@ -55,14 +48,14 @@ def test_bfloat16_is_the_nearest_and_int8_the_nearest_step_of_its_channel() -> N
 
 
 @pytest.mark.parametrize("scale", [0.0, 1e-44, 1e-38, 1.0, 3e38])
-def test_numbers_of_any_size_have_codes(scale: float) -> None:
+def test_numbers_of_any_size_have_codes(scale):
     pairs = np.sign(numbers(4)) * np.float32(scale)
     coded = KeyValueSlots(pairs_KY2HW=pairs.astype(np.float32), dtype="int8").pairs_KY2HW
     assert np.isfinite(coded).all()
     np.testing.assert_allclose(coded, pairs, rtol=0.02, atol=1e-40)
 
 
-def test_parts_and_gathered_runs_are_those_of_the_numbers(pairs: Memory) -> None:
+def test_parts_and_gathered_runs_are_those_of_the_numbers(pairs):
     own = [s.payload for s in pairs.spans if isinstance(s.payload, KeyValueSlots)]
     expected = np.concatenate([payload.pairs_KY2HW for payload in own])
     together = KeyValueSlots.gather((s.payload for s in pairs.spans), pairs.provenance)
@@ -75,7 +68,7 @@ def test_parts_and_gathered_runs_are_those_of_the_numbers(pairs: Memory) -> None
     assert nothing.pairs_KY2HW.shape == (0, *SHAPE.axes)
 
 
-def test_a_memory_comes_back_as_it_was_and_lies_in_its_file(pairs: Memory, path: Path) -> None:
+def test_a_memory_comes_back_as_it_was_and_lies_in_its_file(pairs, path):
     pairs.save(path)
     loaded = Memory.load(path)
     assert loaded == pairs
@@ -93,7 +86,7 @@ def test_a_memory_comes_back_as_it_was_and_lies_in_its_file(pairs: Memory, path:
     assert loaded == pairs != Memory.load(path)
 
 
-def test_header_says_the_shape_and_how_well_each_span_is_found(pairs: Memory, path: Path) -> None:
+def test_header_says_the_shape_and_how_well_each_span_is_found(pairs, path):
     pairs.save(path)
     header = read_header(path)
     assert header.provenance.key_values == SHAPE
@@ -102,9 +95,7 @@ def test_header_says_the_shape_and_how_well_each_span_is_found(pairs: Memory, pa
     assert header.slot_count == pairs.slot_count
 
 
-def test_safetensors_library_reads_a_row_for_each_slot_and_steps_for_each_span(
-    pairs: Memory,
-) -> None:
+def test_safetensors_library_reads_a_row_for_each_slot_and_steps_for_each_span(pairs):
     tensors = {n: t for n, t in safetensors.deserialize(memory_bytes(pairs)) if "key" in n}
     found = {name: (t["dtype"], t["shape"]) for name, t in tensors.items()}
     spans = sum(span.kind == "key-values" for span in pairs.spans)
@@ -115,7 +106,7 @@ def test_safetensors_library_reads_a_row_for_each_slot_and_steps_for_each_span(
     assert found == expected
 
 
-def test_edits_keep_the_bits_of_the_spans_that_stay(pairs: Memory) -> None:
+def test_edits_keep_the_bits_of_the_spans_that_stay(pairs):
     apart = [pairs.select([i]) for i in range(len(pairs.spans))]
     assert [memory.spans[0].payload for memory in apart] == [s.payload for s in pairs.spans]
     together = merge(apart)
@@ -125,15 +116,13 @@ def test_edits_keep_the_bits_of_the_spans_that_stay(pairs: Memory) -> None:
     assert [s.payload for s in cut.spans] == [s.payload for s in pairs.spans[1:]]
 
 
-def test_another_writer_that_follows_the_document_is_read(
-    pairs: Memory, path: Path, taken_apart: TakeApart
-) -> None:
+def test_another_writer_that_follows_the_document_is_read(pairs, path, taken_apart):
     file = taken_apart(pairs)
     file.change_header(lambda header: [span.update(sha256="") for span in header["spans"]])
     assert Memory.load(file.spans_sealed().write(path)) == pairs
 
 
-def test_a_changed_number_names_its_span(pairs: Memory, path: Path, taken_apart: TakeApart) -> None:
+def test_a_changed_number_names_its_span(pairs, path, taken_apart):
     file = taken_apart(pairs)
     begin, end = file.entries["key_values"]["data_offsets"]
     for at, span in ((begin, 0), (end - 1, 5)):
@@ -157,15 +146,9 @@ def test_a_changed_number_names_its_span(pairs: Memory, path: Path, taken_apart:
     ],
 )
 def test_numbers_that_are_not_finite_are_refused_though_the_digests_are_right(
-    mixed: Memory,
-    as_key_values: Any,
-    path: Path,
-    taken_apart: TakeApart,
-    dtype: Any,
-    tensor: str,
-    number: bytes,
-) -> None:
-    file = taken_apart(as_key_values(mixed, dtype))
+    mixed, path, taken_apart, dtype, tensor, number
+):
+    file = taken_apart(in_key_values(mixed, dtype))
     at = file.entries[tensor]["data_offsets"][0]
     file.data = file.data[:at] + number + file.data[at + len(number) :]
     with pytest.raises(MemoryFileError, match="not finite"):
@@ -187,9 +170,7 @@ def test_numbers_that_are_not_finite_are_refused_though_the_digests_are_right(
     ],
     ids=str,
 )
-def test_sizes_are_checked_before_anything_is_read(
-    pairs: Memory, path: Path, taken_apart: TakeApart, change: dict[str, Any]
-) -> None:
+def test_sizes_are_checked_before_anything_is_read(pairs, path, taken_apart, change):
     file = taken_apart(pairs).change_header(lambda header: header["provenance"].update(change))
     file.sealed().write(path)
     for read in (read_header, Memory.load):
@@ -197,9 +178,7 @@ def test_sizes_are_checked_before_anything_is_read(
             read(path)
 
 
-def test_slots_of_one_form_alone_are_in_a_memory(
-    pairs: Memory, path: Path, taken_apart: TakeApart, provenance: Provenance
-) -> None:
+def test_slots_of_one_form_alone_are_in_a_memory(pairs, path, taken_apart, provenance):
     slots = Embeddings(slots_KD=np.zeros((2, 3), dtype=np.float32))
     first = replace(pairs.spans[0], payload=slots)
     with pytest.raises(ConfigError, match="another form"):
@@ -211,7 +190,7 @@ def test_slots_of_one_form_alone_are_in_a_memory(
         KeyValueSlots.gather((), provenance)
 
 
-def test_numbers_of_another_decoder_or_way_to_store_are_refused(pairs: Memory) -> None:
+def test_numbers_of_another_decoder_or_way_to_store_are_refused(pairs):
     other = "int8" if pairs.provenance.slot_dtype == "bfloat16" else "bfloat16"
     for provenance in (
         replace(pairs.provenance, slot_dtype=other),  # type: ignore[arg-type]
@@ -221,7 +200,7 @@ def test_numbers_of_another_decoder_or_way_to_store_are_refused(pairs: Memory) -
             replace(pairs, provenance=provenance)
 
 
-def test_damaged_numbers_are_refused_where_they_are_made() -> None:
+def test_damaged_numbers_are_refused_where_they_are_made():
     damaged = numbers(2)
     damaged[1, 0, 0, 0, 0] = np.inf
     for pairs in (damaged, numbers(2)[:, :, :1], numbers(0), numbers(2).astype(np.float64)):

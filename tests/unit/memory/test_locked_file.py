@@ -38,7 +38,7 @@ def edited(path: Path, *, workers: int, rounds: int) -> list[str]:
     return [line for process in started for line in process.stdout.read().split()]
 
 
-def test_every_edit_of_processes_that_run_at_once_is_in_the_file_or_refused(tmp_path) -> None:
+def test_every_edit_of_processes_that_run_at_once_is_in_the_file_or_refused(tmp_path):
     workers, rounds = (int(n) for n in os.environ.get("ICAE_FILE_EDITS", "3x5").split("x"))
     told = edited(tmp_path / "notes.icae", workers=workers, rounds=rounds)
     assert len(told) == workers * rounds
@@ -48,7 +48,7 @@ def test_every_edit_of_processes_that_run_at_once_is_in_the_file_or_refused(tmp_
     assert [path.name for path in tmp_path.iterdir()] == ["notes.icae"]
 
 
-def test_file_that_another_program_changed_is_not_written_over(tmp_path) -> None:
+def test_file_that_another_program_changed_is_not_written_over(tmp_path):
     path = tmp_path / "notes.icae"
     word_memory("one two").save(path)
     with locked(path) as file:
@@ -59,14 +59,14 @@ def test_file_that_another_program_changed_is_not_written_over(tmp_path) -> None
     assert Memory.load(path).documents[0].source == "somebody else"
 
 
-def test_file_that_appeared_in_the_meantime_is_not_written_over(tmp_path) -> None:
+def test_file_that_appeared_in_the_meantime_is_not_written_over(tmp_path):
     with locked(tmp_path / "new.icae") as file:
         word_memory("faster").save(file.path)
         with pytest.raises(MemoryFileError, match="changed by another program"):
             file.save(word_memory("slower"))
 
 
-def test_held_lock_is_an_error_that_says_so(tmp_path) -> None:
+def test_held_lock_is_an_error_that_says_so(tmp_path):
     with (
         locked(tmp_path / "notes.icae"),
         pytest.raises(MemoryFileError, match="is being changed by another process"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -15,9 +14,7 @@ from icae.memory import Embeddings, Memory, Span, TokenFidelity, Verbatim
 from word_memories import with_spans
 
 
-def test_totals_cover_all_documents(
-    memory: Memory, mixed: Memory, build: Callable[..., Memory]
-) -> None:
+def test_totals_cover_all_documents(memory, mixed, build):
     assert (memory.tokens, memory.slot_count, memory.ratio) == (9, 5, 9 / 5)
     assert memory.slots.shape == (5, 3)
     assert (mixed.tokens, mixed.slot_count, mixed.verbatim_tokens) == (16, 7, 5)
@@ -28,7 +25,7 @@ def test_totals_cover_all_documents(
     assert exact.slots.shape == (0, 3)
 
 
-def test_spans_of_all_documents_are_counted_through(mixed: Memory) -> None:
+def test_spans_of_all_documents_are_counted_through(mixed):
     assert mixed.spans == mixed.documents[0].spans + mixed.documents[1].spans
     assert mixed.document_of == (0, 0, 0, 0, 1, 1, 1)
     assert (mixed.span_range(0), mixed.span_range(-1)) == (range(4), range(4, 7))
@@ -46,13 +43,13 @@ def test_spans_of_all_documents_are_counted_through(mixed: Memory) -> None:
         mixed.span_range(2)
 
 
-def test_fidelity_is_the_mean_over_tokens(memory: Memory) -> None:
+def test_fidelity_is_the_mean_over_tokens(memory):
     assert memory.fidelity == pytest.approx((4 * 0.5 + 2 * 1.0 + 3 * 0.25) / 9)
     unknown = replace(memory.spans[0], fidelity=None)
     assert with_spans(memory, (unknown, *memory.spans[1:])).fidelity is None
 
 
-def test_token_fidelity_is_known_where_that_of_every_span_is(mixed: Memory) -> None:
+def test_token_fidelity_is_known_where_that_of_every_span_is(mixed):
     known = mixed.token_fidelity
     assert known is not None
     assert known.share == pytest.approx(mixed.fidelity)
@@ -60,7 +57,7 @@ def test_token_fidelity_is_known_where_that_of_every_span_is(mixed: Memory) -> N
     assert with_spans(mixed, (unknown, *mixed.spans[1:])).token_fidelity is None
 
 
-def test_span_source_is_cut_at_characters_of_its_own_document(memory: Memory) -> None:
+def test_span_source_is_cut_at_characters_of_its_own_document(memory):
     first, second = (document.source for document in memory.documents)
     assert first is not None
     assert [memory.span_source(i) for i in range(3)] == [first[:10], first[10:], second]
@@ -70,13 +67,13 @@ def test_span_source_is_cut_at_characters_of_its_own_document(memory: Memory) ->
             memory.span_source(index)
 
 
-def test_without_source_drops_the_text_and_nothing_else(memory: Memory) -> None:
+def test_without_source_drops_the_text_and_nothing_else(memory):
     bare = memory.without_source()
     assert [document.source for document in bare.documents] == [None, None]
     assert (bare.span_source(0), bare.spans) == (None, memory.spans)
 
 
-def test_sum_has_the_documents_of_both_as_they_are(memory: Memory) -> None:
+def test_sum_has_the_documents_of_both_as_they_are(memory):
     both = memory + memory
     assert both.documents == memory.documents * 2
     assert (both.tokens, both.fidelity) == (18, memory.fidelity)
@@ -84,14 +81,14 @@ def test_sum_has_the_documents_of_both_as_they_are(memory: Memory) -> None:
         _ = memory + 1  # type: ignore[operator]
 
 
-def test_sum_of_memories_of_different_adapters_is_refused(memory: Memory) -> None:
+def test_sum_of_memories_of_different_adapters_is_refused(memory):
     provenance = replace(memory.provenance, adapter="other", adapter_hash="c" * 64)
     other = replace(memory, provenance=provenance)
     with pytest.raises(IncompatibleMemoryError, match=r"(?s)erste\.txt and 1 more.*adapter other"):
         _ = memory + other
 
 
-def test_memories_are_equal_by_value(mixed: Memory) -> None:
+def test_memories_are_equal_by_value(mixed):
     first, second = mixed.spans[:2]
     slots, ids, fidelity = first.slots_KD.copy(), second.verbatim_ids.copy(), first.token_fidelity
     assert fidelity is not None
@@ -112,12 +109,12 @@ def test_memories_are_equal_by_value(mixed: Memory) -> None:
         hash(mixed)
 
 
-def test_created_by_names_this_version_unless_given(memory: Memory) -> None:
+def test_created_by_names_this_version_unless_given(memory):
     made = Memory(documents=memory.documents, provenance=memory.provenance)
     assert made.created_by == f"icae {icae.__version__}"
 
 
-def test_repr_shows_neither_text_nor_slots(memory: Memory) -> None:
+def test_repr_shows_neither_text_nor_slots(memory):
     assert "Fluß" not in repr(memory)
     assert "array" not in repr(memory)
 
@@ -137,13 +134,13 @@ def test_repr_shows_neither_text_nor_slots(memory: Memory) -> None:
         (Verbatim, [1, 2]),
     ],
 )
-def test_payload_of_another_kind_is_refused(form: Any, values: Any) -> None:
+def test_payload_of_another_kind_is_refused(form, values):
     field = "slots_KD" if form is Embeddings else "ids"
     with pytest.raises(ConfigError, match=r"matrix of float32|1 of \d slots|verbatim token id"):
         form(**{field: values})
 
 
-def test_slots_of_another_width_than_the_decoder_are_refused(memory: Memory) -> None:
+def test_slots_of_another_width_than_the_decoder_are_refused(memory):
     wide = replace(memory.spans[0], payload=Embeddings(slots_KD=np.ones((2, 4), np.float32)))
     with pytest.raises(ConfigError, match="another width"):
         with_spans(memory, (wide, *memory.spans[1:]))
@@ -182,9 +179,7 @@ UNSURE = TokenFidelity(
     ],
     ids=str,
 )
-def test_span_that_contradicts_itself_is_refused(
-    mixed: Memory, span: int, change: dict[str, Any]
-) -> None:
+def test_span_that_contradicts_itself_is_refused(mixed, span, change):
     with pytest.raises(ConfigError):
         replace(mixed.spans[span], **change)
 
@@ -200,16 +195,14 @@ def test_span_that_contradicts_itself_is_refused(
     ],
     ids=str,
 )
-def test_spans_that_do_not_tile_their_document_are_refused(
-    memory: Memory, index: int, change: dict[str, Any]
-) -> None:
+def test_spans_that_do_not_tile_their_document_are_refused(memory, index, change):
     spans = list(memory.spans)
     spans[index] = replace(spans[index], **change)
     with pytest.raises(ConfigError):
         with_spans(memory, spans)
 
 
-def test_memory_without_documents_and_document_without_spans_are_refused(memory: Memory) -> None:
+def test_memory_without_documents_and_document_without_spans_are_refused(memory):
     with pytest.raises(ConfigError, match="no documents"):
         replace(memory, documents=())
     with pytest.raises(ConfigError, match="no spans"):
@@ -229,8 +222,6 @@ def test_memory_without_documents_and_document_without_spans_are_refused(memory:
     ],
     ids=ascii,
 )
-def test_document_that_contradicts_itself_is_refused(
-    memory: Memory, change: dict[str, Any]
-) -> None:
+def test_document_that_contradicts_itself_is_refused(memory, change):
     with pytest.raises(ConfigError):
         replace(memory.documents[0], **change)

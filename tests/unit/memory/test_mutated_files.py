@@ -11,6 +11,7 @@ import pytest
 
 from icae.errors import MemoryFileError
 from icae.memory import Memory, memory_bytes, memory_from_bytes
+from word_memories import in_key_values
 
 ODD: tuple[Any, ...] = (
     *(None, True, -1, 0, 1, 2, 3, 10**9, 2**63, 10**400, 0.5, 1e308, "", "x", "0" * 64, "\ud800"),
@@ -92,10 +93,8 @@ def mutated(rng: random.Random, memory: Memory, take_apart: Callable[[Memory], A
 
 
 @pytest.mark.parametrize("count", [40, pytest.param(1000, marks=pytest.mark.slow)])
-def test_mutated_files_are_refused_in_a_sentence_or_are_sound(
-    mixed: Memory, as_key_values: Any, taken_apart: Callable[[Memory], Any], count: int
-) -> None:
-    memories = [as_key_values(mixed, dtype) for dtype in ("bfloat16", "int8")] + [mixed]
+def test_mutated_files_are_refused_in_a_sentence_or_are_sound(mixed, taken_apart, count):
+    memories = [in_key_values(mixed, dtype) for dtype in ("bfloat16", "int8")] + [mixed]
     unmeasured = [memory.with_documents(memory.documents[:1]) for memory in memories]
     refused = []
     for seed in range(count):

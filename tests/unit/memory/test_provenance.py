@@ -2,12 +2,10 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
-from typing import Any
 
 import pytest
 
 from icae.errors import ConfigError, IncompatibleMemoryError
-from icae.memory import Provenance
 
 
 @pytest.mark.parametrize(
@@ -21,9 +19,7 @@ from icae.memory import Provenance
         ("slot_dtype", "bfloat16", "slot dtype"),
     ],
 )
-def test_mismatch_names_both_sides_the_field_and_both_values(
-    provenance: Provenance, field: str, value: Any, label: str
-) -> None:
+def test_mismatch_names_both_sides_the_field_and_both_values(provenance, field, value, label):
     other = replace(provenance, **{field: value})
     with pytest.raises(IncompatibleMemoryError) as caught:
         provenance.require_match(other, what_self="the loaded model", what_other="notes.icae")
@@ -34,7 +30,7 @@ def test_mismatch_names_both_sides_the_field_and_both_values(
     assert re.fullmatch(f"the loaded model: {label}.*{mine}.*", str(error.expected))
 
 
-def test_renamed_model_and_adapter_still_match(provenance: Provenance) -> None:
+def test_renamed_model_and_adapter_still_match(provenance):
     other = replace(provenance, base_model="/models/base", adapter="moved")
     provenance.require_match(other, what_self="x", what_other="y")
 
@@ -50,8 +46,6 @@ def test_renamed_model_and_adapter_still_match(provenance: Provenance) -> None:
         ("hidden_size", 0),
     ],
 )
-def test_provenance_with_a_bad_field_is_refused(
-    provenance: Provenance, field: str, value: Any
-) -> None:
+def test_provenance_with_a_bad_field_is_refused(provenance, field, value):
     with pytest.raises(ConfigError, match=f"provenance.{field}"):
         replace(provenance, **{field: value})

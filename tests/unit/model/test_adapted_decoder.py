@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,7 +23,7 @@ from icae.model.objectives import autoencoding, continuation, instruction
 
 
 @pytest.fixture
-def samples(random_ids: Callable[..., Any]) -> list[Sample]:
+def samples(random_ids):
     """Two contexts, one of them of several spans, with every objective."""
     context, other = random_ids(12), random_ids(37, 1)
     return [
@@ -43,8 +42,8 @@ def logits(causal_lm: Any, ids: Any) -> torch.Tensor:
 
 
 def test_decoder_weights_are_bit_identical_after_training(
-    family: str, build_model: Any, build_decoder: Any, samples: Any, train: Any, random_ids: Any
-) -> None:
+    family, build_model, build_decoder, samples, train, random_ids
+):
     pristine = build_decoder(family)
     model = build_model(family, decoder=copy.deepcopy(pristine), trained=False)
     before = {name: p.detach().clone() for name, p in model.trainable().items()}
@@ -67,9 +66,7 @@ def test_decoder_weights_are_bit_identical_after_training(
 
 
 @pytest.mark.parametrize("head", ["plain", "residual"])
-def test_only_lora_in_the_layers_tokens_and_head_are_trainable(
-    family: str, build_model: Any, head: str
-) -> None:
+def test_only_lora_in_the_layers_tokens_and_head_are_trainable(family, build_model, head):
     names = set(build_model(family, slot_head=head).trainable())
 
     projections = ("query_key_value",) if family == "gpt-neox" else ("q_proj", "v_proj")
@@ -86,7 +83,7 @@ def test_only_lora_in_the_layers_tokens_and_head_are_trainable(
     assert names - lora == {"tokens.memory_ND", "tokens.objective_ND"} | own
 
 
-def test_encoder_and_decoder_share_one_copy_of_the_weights(family: str, build_model: Any) -> None:
+def test_encoder_and_decoder_share_one_copy_of_the_weights(family, build_model):
     model = build_model(family)
     encoder = model.lora.get_base_model()
     in_encoder = {
@@ -102,7 +99,7 @@ def test_encoder_and_decoder_share_one_copy_of_the_weights(family: str, build_mo
     )
 
 
-def test_encoder_and_decoder_compute_as_in_eval_mode_while_training(build_model: Any) -> None:
+def test_encoder_and_decoder_compute_as_in_eval_mode_while_training(build_model):
     model = build_model().train()
 
     for tree in model.trees:
@@ -111,7 +108,7 @@ def test_encoder_and_decoder_compute_as_in_eval_mode_while_training(build_model:
 
 
 @pytest.fixture
-def mesh(tmp_path: Path) -> Iterator[DeviceMesh]:
+def mesh(tmp_path):
     """A group of one process."""
     store = dist.FileStore(str(tmp_path / "store"), 1)
     dist.init_process_group("gloo", store=store, rank=0, world_size=1)
@@ -129,8 +126,8 @@ LAYERS: dict[str, Callable[[Any, DeviceMesh], None]] = {
 @pytest.mark.filterwarnings("ignore:.gradient_checkpointing_enable:FutureWarning")
 @pytest.mark.parametrize("change", LAYERS)
 def test_what_is_done_to_layers_changes_no_loss_and_no_gradient(
-    mesh: DeviceMesh, build_model: Any, build_decoder: Any, samples: Any, change: str
-) -> None:
+    mesh, build_model, build_decoder, samples, change
+):
     reader = FullContextModel(build_decoder(), ModelConfig(lora_rank=4))
     context, task = samples[1].context_ids, samples[1].tasks[0]
     whole = replace(task, full_prompt_ids=np.concatenate([context, context[:4]]))
@@ -160,7 +157,7 @@ def test_what_is_done_to_layers_changes_no_loss_and_no_gradient(
         assert passes[1] == passes[0] * (2 if change == "recomputed" else 1)
 
 
-def test_a_model_with_unknown_projection_names_is_refused() -> None:
+def test_a_model_with_unknown_projection_names_is_refused():
     class Odd(torch.nn.Module):
         def __init__(self) -> None:
             super().__init__()

@@ -7,23 +7,17 @@ import numpy as np
 import pytest
 import torch
 
-from icae.config import ModelConfig
-from icae.model import AutoCompressor, IcaeModel, Sample
+from icae.model import Sample
 from icae.model.objectives import autoencoding, continuation
-
-SETTINGS: dict[str, Any] = {"span_length": 16, "lora_rank": 4, "lora_alpha": 8.0, "max_slots": 16}
 
 
 @pytest.fixture
-def pair(build_decoder: Any, as_trained: Any) -> Callable[..., tuple[AutoCompressor, IcaeModel]]:
+def pair(build_model):
     """``pair(**config)``: both models with the same weights, moved away from their start."""
-
-    def build(**settings: Any) -> tuple[AutoCompressor, IcaeModel]:
-        decoder, config = build_decoder(), ModelConfig(**{**SETTINGS, **settings})
-        first, second = AutoCompressor(decoder, config), IcaeModel(decoder, config)
-        return as_trained(first).eval(), as_trained(second).eval()
-
-    return build
+    return lambda **settings: (
+        build_model(method="autocompressor", **settings),
+        build_model(**settings),
+    )
 
 
 def text(ids: Callable[..., Any], length: int) -> Sample:
@@ -47,9 +41,7 @@ def encoded(model: Any, spans: Sequence[Any]) -> torch.Tensor:
         {"slot_head": "plain", "layout": "default", "memory_embedding": "per-slot"},
     ],
 )
-def test_one_segment_is_the_autoencoder(
-    pair: Any, random_ids: Any, settings: dict[str, Any]
-) -> None:
+def test_one_segment_is_the_autoencoder(pair, random_ids, settings):
     compressor, autoencoder = pair(**settings)
     samples = [text(random_ids, 16), text(random_ids, 9)]
     with torch.no_grad():
@@ -57,9 +49,7 @@ def test_one_segment_is_the_autoencoder(
             torch.testing.assert_close(one.log_probs_T, other.log_probs_T, atol=2e-5, rtol=1e-4)
 
 
-def test_a_segment_is_read_behind_the_summaries_of_all_before_it(
-    pair: Any, random_ids: Any
-) -> None:
+def test_a_segment_is_read_behind_the_summaries_of_all_before_it(pair, random_ids):
     compressor, _ = pair(layout="default", slot_head="plain")
     spans = [random_ids(16, seed) for seed in range(3)]
     with torch.no_grad():
@@ -74,9 +64,7 @@ def test_a_segment_is_read_behind_the_summaries_of_all_before_it(
     torch.testing.assert_close(made[8:], hidden, atol=2e-5, rtol=1e-4)
 
 
-def test_earlier_segments_change_later_summaries_and_not_the_other_way_round(
-    pair: Any, random_ids: Any
-) -> None:
+def test_earlier_segments_change_later_summaries_and_not_the_other_way_round(pair, random_ids):
     compressor, autoencoder = pair()
     first, second, other = (random_ids(16, seed) for seed in range(3))
     with torch.no_grad():

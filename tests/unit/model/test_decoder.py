@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import itertools
-from typing import Any
-
-import numpy as np
 import pytest
 import torch
 
 from icae.errors import InputError
-from icae.model import PlainRow, Slots, plain_logits
+from icae.model import PlainRow, plain_logits
 from icae.model.decoder import (
     PASS_TOKENS,
     DecoderRow,
@@ -19,40 +15,11 @@ from icae.model.decoder import (
     read,
     row_groups,
 )
+from icae.model.icae import Slots
 from icae.model.objectives import autoencoding
 
 
-def _cost(groups: list[list[int]], sizes: list[int], pass_tokens: int) -> int:
-    return sum(len(g) * max(sizes[i] for i in g) + pass_tokens for g in groups)
-
-
-def _partitions(rows: list[int]) -> list[list[list[int]]]:
-    """Every way to put rows into groups."""
-    if not rows:
-        return [[]]
-    first, rest = rows[0], rows[1:]
-    found = []
-    for count in range(len(rest) + 1):
-        for others in itertools.combinations(rest, count):
-            left = [r for r in rest if r not in others]
-            found += [[[first, *others], *more] for more in _partitions(left)]
-    return found
-
-
-@pytest.mark.parametrize("pass_tokens", [0, 5, 40, 1000])
-def test_no_partition_costs_less(pass_tokens: int) -> None:
-    rng = np.random.default_rng(3)
-    for _ in range(8):
-        sizes = rng.integers(1, 60, size=6).tolist()
-        groups = row_groups(sizes, pass_tokens=pass_tokens)
-        assert sorted(itertools.chain(*groups)) == list(range(6))
-        least = min(_cost(p, sizes, pass_tokens) for p in _partitions(list(range(6))))
-        assert _cost(groups, sizes, pass_tokens) == least
-
-
-def test_logits_and_gradients_do_not_depend_on_the_grouping(
-    build_model: Any, random_ids: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_logits_and_gradients_do_not_depend_on_the_grouping(build_model, random_ids, monkeypatch):
     model = build_model(objective_tokens=2, framing="around")
     tasks = [autoencoding(random_ids(n)) for n in (40, 4, 38, 5)]
     found = []
@@ -75,8 +42,8 @@ def test_logits_and_gradients_do_not_depend_on_the_grouping(
 
 
 def test_embeddings_or_keys_and_values_in_front_are_read_like_the_ids_themselves(
-    build_decoder: Any, random_ids: Any
-) -> None:
+    build_decoder, random_ids
+):
     decoder, ids = build_decoder(), random_ids(9)
     with torch.no_grad():
         inputs_FD = decoder.get_input_embeddings()(torch.from_numpy(ids[:2]))
@@ -95,9 +62,7 @@ def test_embeddings_or_keys_and_values_in_front_are_read_like_the_ids_themselves
 
 
 @torch.no_grad()
-def test_rows_beside_each_other_see_the_past_and_themselves_alone(
-    build_decoder: Any, random_ids: Any
-) -> None:
+def test_rows_beside_each_other_see_the_past_and_themselves_alone(build_decoder, random_ids):
     decoder, others = build_decoder(), [random_ids(4, 1), random_ids(7, 2), random_ids(2, 3)]
     embed = decoder.get_input_embeddings()
     past = read(decoder, embed(torch.from_numpy(random_ids(5)))[None], torch.arange(5)[None])
@@ -117,9 +82,7 @@ def test_rows_beside_each_other_see_the_past_and_themselves_alone(
         torch.testing.assert_close(own, expected, atol=1e-5, rtol=1e-5)
 
 
-def test_plain_rows_are_scored_as_the_model_called_alone(
-    family: str, build_decoder: Any, random_ids: Any
-) -> None:
+def test_plain_rows_are_scored_as_the_model_called_alone(family, build_decoder, random_ids):
     decoder = build_decoder(family)
     rows = [PlainRow(ids=random_ids(n, n), scored=3) for n in (5, 9)]
     with torch.no_grad():
@@ -129,6 +92,6 @@ def test_plain_rows_are_scored_as_the_model_called_alone(
 
 
 @pytest.mark.parametrize("scored", [0, 5])
-def test_the_first_token_is_never_scored_and_one_is(random_ids: Any, scored: int) -> None:
+def test_the_first_token_is_never_scored_and_one_is(random_ids, scored):
     with pytest.raises(InputError, match="cannot score"):
         PlainRow(ids=random_ids(5), scored=scored)

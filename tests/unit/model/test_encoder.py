@@ -3,7 +3,6 @@ from __future__ import annotations
 import itertools
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 
@@ -34,9 +33,7 @@ def hidden_at_memory_tokens(model: Any, ids: Any, slots: int, mask: Any) -> torc
     return out.last_hidden_state[0, len(ids) :]
 
 
-def test_without_a_mask_transformers_cuts_attention_at_position_jumps(
-    build_model: Any, random_ids: Any
-) -> None:
+def test_without_a_mask_transformers_cuts_attention_at_position_jumps(build_model, random_ids):
     """The trap that the mask of ones avoids.
 
     Positions 0..15, 1, 5, 9, 13 without a mask are read as five packed sequences, so a
@@ -57,9 +54,7 @@ def test_without_a_mask_transformers_cuts_attention_at_position_jumps(
     assert torch.equal(whole[0], slots_of(model, [ids], [4])[0])
 
 
-def test_plain_slots_are_the_hidden_states_after_the_final_norm(
-    family: str, build_model: Any, random_ids: Any
-) -> None:
+def test_plain_slots_are_the_hidden_states_after_the_final_norm(family, build_model, random_ids):
     model = build_model(family, layout="default", slot_head="plain")
     ids = random_ids(9)
     encoder = model.lora.get_base_model()
@@ -77,8 +72,8 @@ def test_plain_slots_are_the_hidden_states_after_the_final_norm(
 
 @pytest.mark.parametrize(("layout", "head", "embedding"), SETTINGS)
 def test_padding_and_batch_size_leave_slots_unchanged_and_the_first_token_reaches_all(
-    build_model: Any, random_ids: Any, layout: str, head: str, embedding: str
-) -> None:
+    build_model, random_ids, layout, head, embedding
+):
     model = build_model(layout=layout, slot_head=head, memory_embedding=embedding)
     lengths, counts = [16, 5, 11, 1, 16], [4, 5, 3, 1, 16]
     spans = [random_ids(n, seed) for seed, n in enumerate(lengths)]
@@ -93,17 +88,3 @@ def test_padding_and_batch_size_leave_slots_unchanged_and_the_first_token_reache
     changed[0] += 1
     other = slots_of(model, [changed], counts[:1])[0]
     assert ((together[0] - other).abs().amax(dim=1) > 1e-3).all()
-
-
-def test_a_batch_is_laid_out_as_context_memory_tokens_padding() -> None:
-    spans = [np.array([7, 8, 9, 10]), np.array([5])]
-
-    batch = build_batch(spans, [2, 1], "uniform-encoder", torch.device("cpu"))
-
-    assert batch.ids_BS.tolist() == [[7, 8, 9, 10, 0, 0], [5, 0, 0, 0, 0, 0]]
-    assert batch.positions_BS.tolist() == [[0, 1, 2, 3, 0, 2], [0, 0, 0, 0, 0, 0]]
-    assert batch.slot_index_BS.tolist() == [[-1, -1, -1, -1, 0, 1], [-1, 0, -1, -1, -1, -1]]
-    assert batch.chunk_BS.tolist() == [[0, 0, 1, 1, 2, 2], [0, 2, 2, 2, 2, 2]]
-    assert batch.slots == (2, 1)
-    later = build_batch(spans, [2, 1], "uniform-encoder", torch.device("cpu"), starts=[10, 20])
-    assert later.positions_BS.tolist() == [[10, 11, 12, 13, 10, 12], [20] * 6]

@@ -1,8 +1,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -20,12 +18,12 @@ TEXTS = (
 
 
 @pytest.fixture
-def folder(tmp_path: Path, tokenizer: Any) -> Path:
+def folder(tmp_path, tokenizer):
     tokenizer.save_pretrained(tmp_path)
     return tmp_path
 
 
-def test_ids_offsets_and_texts_are_those_of_transformers(folder: Path, tokenizer: Any) -> None:
+def test_ids_offsets_and_texts_are_those_of_transformers(folder, tokenizer):
     fast = FastTokenizer(folder)
 
     for text in TEXTS:
@@ -41,7 +39,7 @@ def test_ids_offsets_and_texts_are_those_of_transformers(folder: Path, tokenizer
     assert tokenizer_hash(fast) == tokenizer_hash(tokenizer)
 
 
-def test_prompts_are_rendered_as_transformers_does(folder: Path, tokenizer: Any) -> None:
+def test_prompts_are_rendered_as_transformers_does(folder, tokenizer):
     history = [("Who?", "Me.\n"), ("Why?", "So.")]
     fast = FastTokenizer(folder)
 
@@ -60,8 +58,8 @@ TEMPLATES = (
 
 @pytest.mark.parametrize("template", TEMPLATES)
 def test_templates_have_the_settings_that_transformers_gives_them(
-    tmp_path: Path, build_tokenizer: Any, template: str | None
-) -> None:
+    tmp_path, build_tokenizer, template
+):
     tokenizer = build_tokenizer(chat_template=template)
     tokenizer.bos_token = "<|user|>"
     tokenizer.save_pretrained(tmp_path)
@@ -72,7 +70,7 @@ def test_templates_have_the_settings_that_transformers_gives_them(
     assert made.tolist() == expected.tolist()
 
 
-def test_the_template_of_the_settings_is_read_where_there_is_no_file(folder: Path) -> None:
+def test_the_template_of_the_settings_is_read_where_there_is_no_file(folder):
     (folder / "chat_template.jinja").unlink(missing_ok=True)
     settings = folder / "tokenizer_config.json"
     content = json.loads(settings.read_text())
@@ -84,7 +82,7 @@ def test_the_template_of_the_settings_is_read_where_there_is_no_file(folder: Pat
         assert FastTokenizer(folder).chat_template == "{{ 1 }}"
 
 
-def test_a_template_that_refuses_a_conversation_says_why(folder: Path) -> None:
+def test_a_template_that_refuses_a_conversation_says_why(folder):
     (folder / "chat_template.jinja").write_text("{{ raise_exception('no history, please') }}")
 
     with pytest.raises(BaseModelError, match="cannot be rendered") as caught:
@@ -92,7 +90,7 @@ def test_a_template_that_refuses_a_conversation_says_why(folder: Path) -> None:
     assert caught.value.got == "no history, please"
 
 
-def test_a_folder_without_a_fast_tokenizer_is_refused(tmp_path: Path, folder: Path) -> None:
+def test_a_folder_without_a_fast_tokenizer_is_refused(tmp_path, folder):
     (folder / "tokenizer.json").write_text("{")
     with pytest.raises(BaseModelError, match="no fast tokenizer") as caught:
         FastTokenizer(folder)

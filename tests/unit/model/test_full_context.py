@@ -9,19 +9,19 @@ import torch
 
 from icae.config import ModelConfig
 from icae.errors import ConfigError
-from icae.model import FullContextModel, Sample, weight_hash
+from icae.model import FullContextModel, Sample
 from icae.model.objectives import autoencoding, instruction
 
 CONFIG = ModelConfig(lora_rank=4, lora_alpha=8.0)
 
 
 @pytest.fixture
-def decoder(build_decoder: Callable[..., Any]) -> Any:
+def decoder(build_decoder):
     return build_decoder()
 
 
 @pytest.fixture
-def reader(decoder: Any, as_trained: Any) -> Any:
+def reader(decoder, as_trained):
     """A reader as if trained."""
     return as_trained(FullContextModel(decoder, CONFIG))
 
@@ -33,8 +33,8 @@ def question(random_ids: Callable[..., Any], *, length: int = 12) -> Sample:
 
 
 def test_the_loss_is_that_of_the_tuned_decoder_on_the_answer_behind_the_full_prompt(
-    reader: FullContextModel, random_ids: Any
-) -> None:
+    reader, random_ids
+):
     samples = [question(random_ids), question(random_ids, length=30)]
     scores = reader(samples)
     for sample, score in zip(samples, scores, strict=True):
@@ -46,19 +46,7 @@ def test_the_loss_is_that_of_the_tuned_decoder_on_the_answer_behind_the_full_pro
         assert score.labels == 3
 
 
-def test_training_moves_the_lora_alone(
-    reader: FullContextModel, decoder: Any, random_ids: Any, train: Any
-) -> None:
-    assert all(name.startswith("lora.") and "lora_" in name for name in reader.trainable())
-    before = weight_hash(decoder)
-    losses = train(reader, [question(random_ids)], steps=4)
-    assert losses[-1] < losses[0]
-    assert weight_hash(decoder) == before
-
-
-def test_a_task_without_its_full_prompt_is_refused(
-    reader: FullContextModel, random_ids: Any
-) -> None:
+def test_a_task_without_its_full_prompt_is_refused(reader, random_ids):
     context = random_ids(12)
     for task in (instruction(random_ids(4), random_ids(3)), autoencoding(context)):
         with pytest.raises(ConfigError, match="no reading of the full context"):

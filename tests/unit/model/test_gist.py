@@ -1,34 +1,19 @@
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 
-from icae.config import ModelConfig
 from icae.errors import ConfigError
 from icae.model import GistModel
 from icae.model.objectives import autoencoding
 from icae.model.positions import encoder_positions
 
-SETTINGS: dict[str, Any] = {"span_length": 16, "lora_rank": 4, "lora_alpha": 8.0, "max_slots": 16}
-
 
 @pytest.fixture
-def build_gist(build_decoder: Any, as_trained: Any) -> Callable[..., GistModel]:
-    """``build_gist(trained=True, **config)``: a tiny GIST, moved away from its start."""
-
-    def build(*, trained: bool = True, **settings: Any) -> GistModel:
-        model = GistModel(build_decoder(), ModelConfig(**SETTINGS, **settings))
-        return (as_trained(model) if trained else model).eval()
-
-    return build
-
-
-@pytest.fixture
-def gist(build_gist: Callable[..., GistModel]) -> GistModel:
-    return build_gist(objective_tokens=2)
+def gist(build_model):
+    return build_model(method="gist", objective_tokens=2)
 
 
 def one_pass_logits(model: GistModel, weights: Any, context: Any, slots: int, task: Any) -> Any:
@@ -59,11 +44,9 @@ def one_pass_logits(model: GistModel, weights: Any, context: Any, slots: int, ta
 
 
 @pytest.mark.parametrize("layout", ["default", "uniform-encoder"])
-def test_with_the_same_weights_it_is_one_pass_under_the_gist_mask(
-    build_gist: Any, random_ids: Any, layout: str
-) -> None:
+def test_with_the_same_weights_it_is_one_pass_under_the_gist_mask(build_model, random_ids, layout):
     # The LoRA of a fresh model changes nothing, so both passes go through the base weights.
-    model = build_gist(trained=False, layout=layout, objective_tokens=2)
+    model = build_model(method="gist", trained=False, layout=layout, objective_tokens=2)
     context, task = random_ids(12), autoencoding(random_ids(7, 3))
     with torch.no_grad():
         (memory,) = model.encode([context], [4.0])
@@ -72,9 +55,7 @@ def test_with_the_same_weights_it_is_one_pass_under_the_gist_mask(
     torch.testing.assert_close(logits, expected, atol=2e-5, rtol=1e-4)
 
 
-def test_the_lora_writes_the_gist_tokens_and_has_no_part_in_reading_them(
-    gist: GistModel, random_ids: Any
-) -> None:
+def test_the_lora_writes_the_gist_tokens_and_has_no_part_in_reading_them(gist, random_ids):
     context, task = random_ids(12), autoencoding(random_ids(7, 3))
     with torch.no_grad():
         (memory,) = gist.encode([context], [4.0])
@@ -86,10 +67,8 @@ def test_the_lora_writes_the_gist_tokens_and_has_no_part_in_reading_them(
 
 
 @pytest.mark.parametrize(("layout", "end"), [("default", 30), ("uniform-encoder", 24)])
-def test_spans_stand_one_behind_the_other(
-    build_gist: Any, random_ids: Any, layout: str, end: int
-) -> None:
-    model, context = build_gist(layout=layout), random_ids(24)
+def test_spans_stand_one_behind_the_other(build_model, random_ids, layout, end):
+    model, context = build_model(method="gist", layout=layout), random_ids(24)
     with torch.no_grad():
         (both,) = model.encode([context], [4.0])
         (first,) = model.encode([context[:16]], [4.0])
@@ -98,6 +77,6 @@ def test_spans_stand_one_behind_the_other(
         torch.testing.assert_close(whole[0][:, :, :4], part[0], atol=2e-5, rtol=1e-4)
 
 
-def test_objective_tokens_before_gist_tokens_are_refused(build_gist: Any) -> None:
+def test_objective_tokens_before_gist_tokens_are_refused(build_model):
     with pytest.raises(ConfigError, match="GIST has one framing"):
-        build_gist(framing="around")
+        build_model(method="gist", framing="around")

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import Any
 
 import pytest
-from tests.hub_stub import TOKEN, Hub, serving
+from tests.hub_stub import TOKEN, serving
 from typer.testing import CliRunner
 
 from icae.cli.app import app
@@ -19,7 +16,7 @@ from icae.model.hub import is_hub_id, push, split_id
 
 
 @pytest.fixture
-def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Hub]:
+def hub(monkeypatch, tmp_path):
     import huggingface_hub.constants as constants
 
     with serving() as running:
@@ -31,11 +28,11 @@ def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Hub]:
 
 
 @pytest.fixture
-def adapter(model: Any, tokenizer: Any, info_for: Callable[..., Any], tmp_path: Path) -> Path:
+def adapter(model, tokenizer, info_for, tmp_path):
     return save_adapter(model, info_for(model, tokenizer), tmp_path / "tiny")
 
 
-def test_an_adapter_goes_to_the_hub_and_comes_back_by_its_id(hub: Hub, adapter: Path) -> None:
+def test_an_adapter_goes_to_the_hub_and_comes_back_by_its_id(hub, adapter):
     result = CliRunner().invoke(app, ["push", str(adapter), "me/tiny", "--json"])
     assert result.exit_code == 0, result.output
     said = json.loads(result.stdout)
@@ -53,9 +50,7 @@ def test_an_adapter_goes_to_the_hub_and_comes_back_by_its_id(hub: Hub, adapter: 
     assert len(hub.requests) == asked  # as it was downloaded before
 
 
-def test_a_memory_file_is_pushed_under_its_name(
-    hub: Hub, build_engine: Any, tmp_path: Path
-) -> None:
+def test_a_memory_file_is_pushed_under_its_name(hub, build_engine, tmp_path):
     path = tmp_path / "report.icae"
     build_engine().compress("in the inn", name="report").save(path)
     result = CliRunner().invoke(app, ["push", str(path), "me/reports", "--json"])
@@ -63,9 +58,7 @@ def test_a_memory_file_is_pushed_under_its_name(
     assert hub.repositories["me/reports"] == {"report.icae": path.read_bytes()}
 
 
-def test_what_the_hub_refuses_is_told_in_a_sentence(
-    hub: Hub, adapter: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_the_hub_refuses_is_told_in_a_sentence(hub, adapter, monkeypatch):
     with pytest.raises(AdapterError, match="Cannot load the adapter me/none") as missing:
         adapter_folder("me/none")
     assert "Check the id" in str(missing.value.fix)
@@ -83,7 +76,7 @@ def test_what_the_hub_refuses_is_told_in_a_sentence(
         push(adapter, "me/tiny@main")
 
 
-def test_paths_are_no_ids(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_paths_are_no_ids(tmp_path, monkeypatch):
     (tmp_path / "runs/best").mkdir(parents=True)
     monkeypatch.chdir(tmp_path)
     assert not is_hub_id("runs/best")

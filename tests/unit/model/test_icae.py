@@ -44,9 +44,7 @@ AROUND = {"framing": "around", "objective_tokens": 2}
         ({"layout": "uniform", **AROUND}, [0, 1, 3, 7, 10, 13, *range(15, 28)]),
     ],
 )
-def test_scores_equal_a_computation_with_all_logits(
-    build_model: Any, random_ids: Any, settings: dict[str, Any], positions: list[int]
-) -> None:
+def test_scores_equal_a_computation_with_all_logits(build_model, random_ids, settings, positions):
     model = build_model(**settings, span_length=8)
     context = random_ids(13)
     task = instruction(random_ids(5, 1), random_ids(7, 2))
@@ -64,7 +62,7 @@ def test_scores_equal_a_computation_with_all_logits(
     assert score.correct_T.tolist() == (log_probs.argmax(dim=1) == targets).tolist()
 
 
-def test_logits_are_computed_only_at_labels(build_model: Any, random_ids: Any) -> None:
+def test_logits_are_computed_only_at_labels(build_model, random_ids):
     model = build_model()
     rows: list[int] = []
     model.decoder.get_output_embeddings().register_forward_hook(
@@ -77,9 +75,7 @@ def test_logits_are_computed_only_at_labels(build_model: Any, random_ids: Any) -
     assert rows == [3 + 9]
 
 
-def test_every_family_trains_and_generates(
-    family: str, build_model: Any, random_ids: Any, train: Any
-) -> None:
+def test_every_family_trains_and_generates(family, build_model, random_ids, train):
     from icae.decode.prefix import Prefix
     from icae.decode.torch import TorchRuntime
 
@@ -97,8 +93,8 @@ def test_every_family_trains_and_generates(
 
 
 def test_bfloat16_weights_keep_the_trained_weights_in_float32(
-    build_model: Any, build_decoder: Any, random_ids: Any, train: Any
-) -> None:
+    build_model, build_decoder, random_ids, train
+):
     model = build_model(decoder=build_decoder().bfloat16(), trained=False)
     ids = random_ids(16)
 

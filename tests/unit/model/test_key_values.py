@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,7 +9,6 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import DynamicCache
 
-from icae.config import ModelConfig
 from icae.errors import AdapterError
 from icae.model import load_trained, read_info, save_adapter
 from icae.model.adapter import FORMS
@@ -20,26 +17,18 @@ from icae.model.adapter_vectors import lead_vectors
 from icae.model.key_values import KeyValueMemory, KeyValueModel
 from icae.model.objectives import autoencoding, continuation, instruction
 
-CONFIG: dict[str, Any] = {
+FORM: dict[str, Any] = {
     "memory": "key-values",
     "framing": "between",
     "objective_tokens": 2,
     "lora_targets": "all-linear",
-    "span_length": 16,
-    "lora_rank": 4,
-    "lora_alpha": 8.0,
 }
 
 
 @pytest.fixture
-def build(build_decoder: Any, as_trained: Any) -> Callable[..., KeyValueModel]:
+def build(build_model):
     """``build(family)``: a tiny model, as if trained."""
-
-    def make(family: str = "llama", **settings: Any) -> KeyValueModel:
-        config = ModelConfig(**(CONFIG | settings))
-        return as_trained(KeyValueModel(build_decoder(family), config)).eval()
-
-    return make
+    return lambda family="llama", **settings: build_model(family, **FORM, **settings)
 
 
 def true_memory(model: KeyValueModel, ids: Any) -> KeyValueMemory:
@@ -63,9 +52,7 @@ def true_memory(model: KeyValueModel, ids: Any) -> KeyValueMemory:
 
 
 @pytest.mark.parametrize("name", ["llama", "qwen2", "gpt-neox"])
-def test_true_keys_and_values_at_1x_are_the_full_context(
-    build: Callable[..., KeyValueModel], random_ids: Callable[..., Any], name: str
-) -> None:
+def test_true_keys_and_values_at_1x_are_the_full_context(build, random_ids, name):
     model, ids, task = build(name), random_ids(20), continuation(random_ids(9, 3))
     markers = model.markers("lm")
     front, behind = markers[:2], markers[2:]
@@ -85,8 +72,8 @@ def test_true_keys_and_values_at_1x_are_the_full_context(
 
 
 def test_the_context_is_read_by_the_base_alone_and_memory_tokens_through_the_lora(
-    build: Callable[..., KeyValueModel], random_ids: Callable[..., Any]
-) -> None:
+    build, random_ids
+):
     model, ids = build(), random_ids(12)
     with torch.no_grad():
         (memory,) = model.encode([ids], [4.0])
@@ -115,9 +102,7 @@ def test_the_context_is_read_by_the_base_alone_and_memory_tokens_through_the_lor
         torch.testing.assert_close(values, wanted_v[:, :, 12:], atol=1e-5, rtol=1e-5)
 
 
-def test_a_memory_written_back_stands_on_the_documents_own_axis(
-    build: Callable[..., KeyValueModel], random_ids: Callable[..., Any]
-) -> None:
+def test_a_memory_written_back_stands_on_the_documents_own_axis(build, random_ids):
     model, ids = build(), random_ids(20)  # a span of 16 and one of 4
     with torch.no_grad():
         (memory,) = model.encode([ids], [4.0])
@@ -139,13 +124,8 @@ def test_a_memory_written_back_stands_on_the_documents_own_axis(
 
 
 def test_a_saved_adapter_gives_the_same_memory_and_is_not_taken_for_one_of_slots(
-    build: Callable[..., KeyValueModel],
-    build_decoder: Callable[..., Any],
-    tokenizer: Any,
-    info_for: Callable[..., Any],
-    random_ids: Callable[..., Any],
-    tmp_path: Path,
-) -> None:
+    build, build_decoder, tokenizer, info_for, random_ids, tmp_path
+):
     model, ids = build(), random_ids(20)
     info = info_for(model, tokenizer)
     folder = save_adapter(model, info, tmp_path)
@@ -167,8 +147,8 @@ def test_a_saved_adapter_gives_the_same_memory_and_is_not_taken_for_one_of_slots
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_slots_that_lead_are_learned_where_a_memory_is_asked_and_kept_with_the_adapter(
-    build: Any, tmp_path: Path, info_for: Any, tokenizer: Any, dtype: torch.dtype
-) -> None:
+    build, tmp_path, info_for, tokenizer, dtype
+):
     model = build(lead_slots=3)
     ids = torch.arange(3, 19).numpy()
     asked = {"ae": autoencoding(ids), "lm": continuation(ids), "ft": instruction(ids[:4], ids[4:])}

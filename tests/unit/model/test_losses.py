@@ -41,14 +41,14 @@ def score(objective: Any, losses: list[float]) -> TaskScore:
     )
 
 
-def test_the_instruction_share_splits_the_loss_between_text_and_instructions() -> None:
+def test_the_instruction_share_splits_the_loss_between_text_and_instructions():
     config = ObjectiveConfig(ae_weight=0.5, ft_share=0.25)
     step = StepLoss.of(config, [sample(text(2), after(1)), sample(asked(2))])
     scores = [score("ae", [4.0, 0.0]), score("lm", [8.0]), score("ft", [12.0, 4.0])]
     assert float(step.part(scores)) == pytest.approx(0.375 * 2 + 0.375 * 8 + 0.25 * 8)
 
 
-def test_parts_of_micro_batches_add_up_to_the_whole_step() -> None:
+def test_parts_of_micro_batches_add_up_to_the_whole_step():
     config = ObjectiveConfig(ae_weight=0.4)
     step = StepLoss.of(config, [sample(text(1), after(2)), sample(text(3), after(1))])
     scores = [
@@ -62,7 +62,7 @@ def test_parts_of_micro_batches_add_up_to_the_whole_step() -> None:
     assert whole == pytest.approx(0.4 * 14 / 4 + 0.6 * 9 / 3)
 
 
-def test_answers_may_count_alike_whatever_their_length() -> None:
+def test_answers_may_count_alike_whatever_their_length():
     samples = [sample(text(2)), sample(asked(1), asked(4))]
     scores = [score("ae", [4.0, 2.0]), score("ft", [1.0]), score("ft", [3.0, 5.0, 7.0, 9.0])]
     for mean, ft_loss in (("answers", (1.0 + 6.0) / 2), ("tokens", 25.0 / 5)):
@@ -73,7 +73,7 @@ def test_answers_may_count_alike_whatever_their_length() -> None:
         assert sum(parts) == pytest.approx(0.5 * 3.0 + 0.5 * ft_loss)
 
 
-def test_a_task_is_scored_at_its_scored_targets() -> None:
+def test_a_task_is_scored_at_its_scored_targets():
     logits_TV = torch.tensor([[0.0, 2.0, 0.0], [5.0, 0.0, 0.0]])
     task = instruction(np.array([1, 1]), np.array([1, 2]))
     got = score_task(logits_TV, task)
@@ -83,7 +83,7 @@ def test_a_task_is_scored_at_its_scored_targets() -> None:
     assert got.correct_T.tolist() == [True, False]
 
 
-def test_the_divergence_is_that_of_each_token() -> None:
+def test_the_divergence_is_that_of_each_token():
     teacher_TV = torch.log_softmax(torch.tensor([[0.0, 1.0], [3.0, 0.0]]), dim=-1)
     logits_TV = torch.tensor([[0.5, 0.5], [3.0, 0.0]])
     student_TV = torch.log_softmax(logits_TV, dim=-1)

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 
-from icae.config import ModelConfig
 from icae.model import Sample, weight_hash
-from icae.model.adapter import model_class
 from icae.model.objectives import autoencoding, continuation, instruction, recall
 
 KEY_VALUES = {"memory": "key-values", "lora_targets": "all-linear"}
@@ -26,20 +23,18 @@ KINDS: dict[str, tuple[Any, dict[str, Any]]] = {
 
 
 @pytest.fixture
-def build(build_decoder: Any, as_trained: Any) -> Callable[..., Any]:
+def build(build_model):
     """``build(kind, family)``: a tiny model, as if trained."""
 
-    def make(kind: str, family: str = "llama") -> Any:
+    def make(kind, family="llama"):
         method, settings = KINDS[kind]
-        sizes = {"span_length": 16, "lora_rank": 4, "lora_alpha": 8.0, "objective_tokens": 2}
-        config = ModelConfig(**sizes, **settings)
-        return as_trained(model_class(config, method)(build_decoder(family), config)).eval()
+        return build_model(family, method=method, objective_tokens=2, **settings)
 
     return make
 
 
 @pytest.fixture
-def samples(random_ids: Any) -> list[Sample]:
+def samples(random_ids):
     """Contexts of one token to several spans, with every objective."""
     return [
         Sample(
@@ -57,9 +52,7 @@ def samples(random_ids: Any) -> list[Sample]:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_padding_and_batch_size_change_no_score(
-    build: Any, samples: list[Sample], kind: str
-) -> None:
+def test_padding_and_batch_size_change_no_score(build, samples, kind):
     model = build(kind)
     with torch.no_grad():
         together = model(samples)
@@ -73,9 +66,7 @@ def test_padding_and_batch_size_change_no_score(
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_what_the_decoder_reads_of_a_context_is_its_memory_alone(
-    build: Any, random_ids: Any, kind: str
-) -> None:
+def test_what_the_decoder_reads_of_a_context_is_its_memory_alone(build, random_ids, kind):
     model, one, task = build(kind), random_ids(12), continuation(random_ids(6, 2))
     other = one.copy()
     other[2] = (other[2] + 7) % 256
@@ -93,8 +84,8 @@ def test_what_the_decoder_reads_of_a_context_is_its_memory_alone(
 @pytest.mark.parametrize("family", ["llama", "gpt-neox"])
 @pytest.mark.parametrize("kind", ["key-values", "gist", "autocompressor"])
 def test_the_decoder_stays_frozen_and_every_trained_part_learns(
-    build: Any, samples: list[Sample], train: Any, kind: str, family: str
-) -> None:
+    build, samples, train, kind, family
+):
     model = build(kind, family)
     before = weight_hash(model.decoder)
     losses = train(model, samples[::2], steps=5)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from typer.testing import CliRunner
 from icae.cli.app import app
 from icae.config.asking import AskingConfig
 from icae.decode.prefix import Prefix
-from icae.engine import Engine, load
+from icae.engine import load
 from icae.errors import AdapterError, InputError
 from icae.memory import Memory
 from icae.model import load_decoder, load_tokenizer, tokenize
@@ -33,23 +32,23 @@ pytestmark = pytest.mark.skipif(
 
 
 @pytest.fixture(scope="module")
-def mistral() -> Any:
+def mistral():
     return load_tokenizer(str(OFFICIAL / "base"))
 
 
 @pytest.fixture
-def decoder() -> Any:
+def decoder():
     return load_decoder(str(OFFICIAL / "base"), dtype=torch.float32, device="cpu")
 
 
 @pytest.fixture
-def model(decoder: Any, mistral: Any) -> IcaeModel:
+def model(decoder, mistral):
     tensors = read_official(OFFICIAL / "release.safetensors")
     return from_official(tensors, decoder, mistral, OfficialForm())
 
 
 @pytest.fixture(scope="module")
-def expected() -> dict[str, Any]:
+def expected():
     with np.load(OFFICIAL / "expected.npz") as arrays:
         return {name: arrays[name] for name in arrays.files}
 
@@ -59,9 +58,7 @@ def names_of(expected: dict[str, Any]) -> list[str]:
 
 
 @torch.no_grad()
-def test_slots_and_log_probabilities_are_those_of_the_public_code(
-    model: IcaeModel, expected: dict[str, Any], mistral: Any
-) -> None:
+def test_slots_and_log_probabilities_are_those_of_the_public_code(model, expected, mistral):
     asking = model.config.asking
     texts = json.loads((OFFICIAL / "texts.json").read_text())
     question, answer, following = (
@@ -111,7 +108,7 @@ def test_slots_and_log_probabilities_are_those_of_the_public_code(
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(tmp_path_factory):
     """The adapter that the command makes of the published file."""
     made = tmp_path_factory.mktemp("official") / "adapter"
     file = str(OFFICIAL / "release.safetensors")
@@ -124,17 +121,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def engine(folder: Path) -> Engine:
+def engine(folder):
     return load(folder, device="cpu", dtype="float32")
 
 
 def test_its_own_number_of_slots_and_its_greedy_answers_are_those_of_the_public_code(
-    engine: Engine,
-    expected: dict[str, Any],
-    folder: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+    engine, expected, folder, tmp_path, monkeypatch
+):
     texts = json.loads((OFFICIAL / "texts.json").read_text())
     prompt_ids = np.concatenate([expected["question_ids"], engine.config.asking.behind])
     for name in (name for name in names_of(expected) if not name.endswith("nobos")):
@@ -167,8 +160,8 @@ def test_its_own_number_of_slots_and_its_greedy_answers_are_those_of_the_public_
 
 
 def test_an_adapter_is_exported_as_it_was_imported_and_no_other_is(
-    engine: Engine, mistral: Any, tmp_path: Path, build_engine: Callable[..., Engine]
-) -> None:
+    engine, mistral, tmp_path, build_engine
+):
     model = engine.runtime.model
     assert isinstance(model, IcaeModel)
     to_official(model, mistral, tmp_path / "again.safetensors")
@@ -196,9 +189,7 @@ LORA = "icae.base_model.model.model.layers.0.self_attn.q_proj.lora_A.default.wei
         ({"memory_token_embed.weight": None}, "[K + 3, hidden size]"),
     ],
 )
-def test_a_file_with_other_tensors_is_refused_by_their_names(
-    decoder: Any, mistral: Any, change: dict[str, Any], said: str
-) -> None:
+def test_a_file_with_other_tensors_is_refused_by_their_names(decoder, mistral, change, said):
     tensors = read_official(OFFICIAL / "release.safetensors") | change
     kept = {name: tensor for name, tensor in tensors.items() if tensor is not None}
     with pytest.raises(AdapterError) as refused:
@@ -208,8 +199,8 @@ def test_a_file_with_other_tensors_is_refused_by_their_names(
 
 @torch.no_grad()
 def test_a_question_of_the_first_generation_ends_with_its_token_again(
-    decoder: Any, mistral: Any, tmp_path: Path, random_ids: Callable[..., Any]
-) -> None:
+    decoder, mistral, tmp_path, random_ids
+):
     frozen = {"icae.base_model.model.model.embed_tokens.weight": 0.0}
     file = tmp_path / "llama.pt"
     torch.save(read_official(OFFICIAL / "release.safetensors") | frozen, file)

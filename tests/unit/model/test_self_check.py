@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,7 +16,7 @@ from icae.model.self_check import checked_base, kept_check, self_check
 
 
 @pytest.fixture(autouse=True)
-def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def _cache(tmp_path, monkeypatch):
     monkeypatch.setenv("ICAE_CACHE", str(tmp_path / "cache"))
 
 
@@ -26,17 +25,17 @@ def failed(decoder: Any) -> list[str]:
 
 
 @pytest.mark.parametrize("name", ["Llama", "Gemma2", "FalconH1", "Phi3", "Cohere2", "GptOss"])
-def test_a_sound_base_passes_every_check(name: str) -> None:
+def test_a_sound_base_passes_every_check(name):
     found = self_check(tiny(name))
     assert [f for f in found if not f.holds] == []
     assert [f.check for f in found] == list(module.CHECKS)
 
 
-def test_positions_that_are_absolute_are_found() -> None:
+def test_positions_that_are_absolute_are_found():
     assert failed(tiny("GPT2")) == ["positions"]
 
 
-def test_a_head_beyond_the_models_own_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_head_beyond_the_models_own_is_found(monkeypatch):
     def product(decoder: Any, hidden_TD: torch.Tensor) -> torch.Tensor:
         return decoder.get_output_embeddings()(hidden_TD).float()
 
@@ -44,14 +43,12 @@ def test_a_head_beyond_the_models_own_is_found(monkeypatch: pytest.MonkeyPatch) 
     assert failed(tiny("Cohere2")) == ["head", "rows"]
 
 
-def test_rope_that_changes_within_the_positions_in_use_is_found(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_rope_that_changes_within_the_positions_in_use_is_found(monkeypatch):
     monkeypatch.setattr(module, "steady_positions", lambda config: 512)
     assert failed(tiny("Phi3")) == ["cache"]
 
 
-def test_chance_in_a_base_is_found() -> None:
+def test_chance_in_a_base_is_found():
     class Noisy(nn.Module):
         def __init__(self, own: nn.Module) -> None:
             super().__init__()
@@ -65,9 +62,7 @@ def test_chance_in_a_base_is_found() -> None:
     assert "again" in failed(decoder)
 
 
-def test_a_base_that_fails_is_refused_with_what_by_how_much_and_what_to_do(
-    tmp_path: Path,
-) -> None:
+def test_a_base_that_fails_is_refused_with_what_by_how_much_and_what_to_do(tmp_path):
     decoder = tiny("GPT2")
     with pytest.raises(BaseModelError, match="would be wrong") as caught:
         checked_base(str(tmp_path), decoder)
@@ -75,9 +70,7 @@ def test_a_base_that_fails_is_refused_with_what_by_how_much_and_what_to_do(
     assert f"icae check {tmp_path}" in str(caught.value.fix)
 
 
-def test_a_base_is_tried_once_and_again_when_its_settings_change(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_a_base_is_tried_once_and_again_when_its_settings_change(monkeypatch):
     decoder = tiny("Llama")
     tried: list[Any] = []
     own = module.self_check
@@ -91,7 +84,7 @@ def test_a_base_is_tried_once_and_again_when_its_settings_change(
     assert len(tried) == 3
 
 
-def test_settings_that_change_what_weights_compute_change_the_hash() -> None:
+def test_settings_that_change_what_weights_compute_change_the_hash():
     plain = computation_hash(tiny_config("Llama"))
     for changed in (
         {"rope_parameters": LONGROPE},

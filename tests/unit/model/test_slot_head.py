@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 import torch
 
@@ -14,7 +12,7 @@ HIDDEN = torch.randn(1, 3, D, generator=torch.Generator().manual_seed(0))
 MEANS = torch.randn(1, 3, D, generator=torch.Generator().manual_seed(1))
 
 
-def test_heads_pass_hidden_states_on_or_add_half_the_embedding_scale_to_the_chunk_mean() -> None:
+def test_heads_pass_hidden_states_on_or_add_half_the_embedding_scale_to_the_chunk_mean():
     plain, residual = (
         SlotHead(ModelConfig(slot_head=kind), embedding_rms=0.5, hidden_size=D)
         for kind in ("plain", "residual")
@@ -27,9 +25,7 @@ def test_heads_pass_hidden_states_on_or_add_half_the_embedding_scale_to_the_chun
         assert head(HIDDEN.bfloat16(), MEANS.bfloat16()).dtype == torch.float32
 
 
-def test_residual_slots_at_gain_zero_are_means_of_input_embeddings(
-    build_model: Any, random_ids: Any
-) -> None:
+def test_residual_slots_at_gain_zero_are_means_of_input_embeddings(build_model, random_ids):
     model = build_model()
     torch.nn.init.zeros_(model.head.gain_D)
     torch.nn.init.zeros_(model.head.shift_D)
@@ -43,9 +39,7 @@ def test_residual_slots_at_gain_zero_are_means_of_input_embeddings(
     assert torch.allclose(slots, expected, atol=1e-6)
 
 
-def test_calibrating_a_model_measures_the_hidden_states_of_its_spans(
-    build_model: Any, random_ids: Any
-) -> None:
+def test_calibrating_a_model_measures_the_hidden_states_of_its_spans(build_model, random_ids):
     model = build_model(trained=False)
     spans = [random_ids(16, seed) for seed in range(8)]
 
