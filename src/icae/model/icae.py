@@ -22,6 +22,7 @@ from icae.model.decoder import DecoderRow
 from icae.model.encoder import build_batch, read_memory_tokens
 from icae.model.memory_model import MemoryModel
 from icae.model.objectives import DecoderTask
+from icae.model.positions import decoder_positions
 from icae.model.slot_head import SlotHead
 
 
@@ -100,7 +101,8 @@ class IcaeModel(MemoryModel[Tensor, Slots]):
             inputs_FD = torch.cat([inputs_FD, self._embedded(ids[:given]), closing_MD])
             ids = ids[given:]
         behind = len(inputs_FD) - len(slots_KD) - self.config.front + len(ids)
-        positions = task.positions(self.config.layout, spans, behind, front=self.config.front)
+        layout, front = self.config.layout, self.config.front
+        positions = decoder_positions(layout, spans, behind, front=front)
         # The output at the last place before the targets predicts the first of them.
         scored = slice(len(positions) - task.labels, len(positions))
         return DecoderRow(ids=ids, positions=positions, scored=scored, inputs_FD=inputs_FD)

@@ -12,14 +12,12 @@ Source: Ge et al. 2024, sections 2.2 and 2.3.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
 from icae.config.types import Objective, TokenIds
 from icae.errors import InputError
-from icae.model.positions import decoder_positions
 
 PROBE_GIVEN = (3, 9)
 """How many tokens a recall task gives: at least, and one more than at most."""
@@ -37,7 +35,6 @@ class DecoderTask:
         target_ids: T token ids to predict, int64.
         unscored: How many of the first ones are given, not scored.
         tokens: Whose objective tokens stand around the memory.
-        positions: Where memory, objective tokens and inputs stand; see `decoder_positions`.
         full_prompt_ids: Of an instruction, the prompt with the whole context in it: what the
             plain decoder reads before the scored targets; None where it is not needed.
 
@@ -49,7 +46,6 @@ class DecoderTask:
     target_ids: TokenIds
     tokens: Objective
     unscored: int = 0
-    positions: Callable[..., list[int]] = decoder_positions
     full_prompt_ids: TokenIds | None = None
 
     def __post_init__(self) -> None:
