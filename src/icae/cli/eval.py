@@ -1,30 +1,39 @@
-"""`icae eval`: the experiments, each a command."""
+"""`icae eval`: the experiments on held-out text, each a command."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from icae.cli.command import Outcome, command
-from icae.cli.eval_common import (
-    Count,
-    Examples,
-    Greedy,
-    Lengths,
-    Numbers,
-    Ratios,
-    RunOptions,
-    Samples,
-    Shares,
-    SpanLengths,
-    Texts,
-    ratio_numbers,
-    shares,
-    size_pairs,
-    whole_numbers,
-)
-from icae.cli.options import ModelOptions, split_names
+from icae.cli.eval_common import Greedy, Numbers, Ratios, RunOptions, Samples
+from icae.cli.options import Count, ModelOptions
+
+Texts = Annotated[
+    list[Path], typer.Argument(metavar="TEXTS", help="Held-out corpus files or folders.")
+]
+Lengths = Annotated[
+    str | None,
+    typer.Option(
+        metavar="N,N,...",
+        help="Context lengths in tokens.",
+        show_default="100,200,300,400,500 and the adapter's span length",
+    ),
+]
+SpanLengths = Annotated[
+    str | None,
+    typer.Option(
+        metavar="N,N,...",
+        help="Context lengths in tokens.",
+        show_default="the adapter's span length",
+    ),
+]
+Shares = Annotated[str, typer.Option(metavar="F,F,...")]
+Examples = Annotated[
+    int, typer.Option(min=0, metavar="N", help="Contexts shown in the result file.")
+]
 
 SUITED = "what suits the form of memory"
 
@@ -46,20 +55,8 @@ def reconstruction(
     does without memory and with the memory of another text. A context longer than the
     adapter's span length becomes several spans. A run that was stopped goes on where it was.
     """
-    chosen, wanted = whole_numbers(lengths), ratio_numbers(ratios)
-    from icae.evals import Reconstruction, paper_lengths
-
-    return run.measured(
-        model,
-        texts,
-        lambda span: Reconstruction(
-            lengths=chosen or paper_lengths(span),
-            ratios=wanted,
-            samples=samples,
-            greedy=min(greedy, samples),
-            seed=run.seed,
-        ),
-    )
+    grid = {"lengths": lengths, "ratios": ratios, "samples": samples}
+    return run.measured("Reconstruction", texts, model, **grid, greedy=greedy)
 
 
 @command
@@ -82,20 +79,8 @@ def continuation(
     Args:
         tokens: Scored tokens of the continuation.
     """
-    chosen, wanted = whole_numbers(lengths), ratio_numbers(ratios)
-    from icae.evals import Continuation, paper_lengths
-
-    return run.measured(
-        model,
-        texts,
-        lambda span: Continuation(
-            lengths=chosen or paper_lengths(span),
-            ratios=wanted,
-            tokens=tokens,
-            samples=samples,
-            seed=run.seed,
-        ),
-    )
+    grid = {"lengths": lengths, "ratios": ratios, "samples": samples}
+    return run.measured("Continuation", texts, model, **grid, tokens=tokens)
 
 
 @command
@@ -113,20 +98,8 @@ def random_text(
 
     Figures come with 95 % bootstrap intervals. A run that was stopped goes on where it was.
     """
-    chosen, wanted = whole_numbers(lengths), ratio_numbers(ratios)
-    from icae.evals import RandomText, paper_lengths
-
-    return run.measured(
-        model,
-        texts,
-        lambda span: RandomText(
-            lengths=chosen or paper_lengths(span),
-            ratios=wanted,
-            samples=samples,
-            greedy=min(greedy, samples),
-            seed=run.seed,
-        ),
-    )
+    grid = {"lengths": lengths, "ratios": ratios, "samples": samples}
+    return run.measured("RandomText", texts, model, **grid, greedy=greedy)
 
 
 @command
@@ -160,21 +133,9 @@ def refinement(
             writing back alone.
         learning_rate: Adam learning rate as a share of the RMS of what the slots are made of.
     """
-    from icae.evals import Refinement
-
-    experiment = Refinement(
-        lengths=whole_numbers(lengths),
-        ratios=ratio_numbers(ratios),
-        starts=split_names(starts),
-        steps=steps,
-        every=every,
-        samples=samples,
-        greedy=min(greedy, samples),
-        kl=kl,
-        learning_rate=learning_rate,
-        seed=run.seed,
-    )
-    return run.measured(model, texts, experiment)
+    grid = {"lengths": lengths, "ratios": ratios, "samples": samples}
+    refined = {"steps": steps, "every": every, "kl": kl, "learning_rate": learning_rate}
+    return run.measured("Refinement", texts, model, **grid, **refined, starts=starts, greedy=greedy)
 
 
 @command
@@ -203,19 +164,9 @@ def adaptive(
         refined: Fidelities that every span must reach, with refinement; - for none.
         steps: Most refinement steps at one ratio.
     """
-    from icae.evals import Adaptive
-
-    experiment = Adaptive(
-        lengths=whole_numbers(lengths),
-        ratios=ratio_numbers(ratios),
-        min_fidelities=shares(min_fidelities, "--min-fidelities"),
-        budgets=shares(budgets, "--budgets"),
-        refined=shares(refined, "--refined"),
-        steps=steps,
-        samples=samples,
-        seed=run.seed,
-    )
-    return run.measured(model, texts, experiment)
+    grid = {"lengths": lengths, "ratios": ratios, "samples": samples}
+    policies = {"min_fidelities": min_fidelities, "budgets": budgets, "refined": refined}
+    return run.measured("Adaptive", texts, model, **grid, **policies, steps=steps)
 
 
 @command
@@ -234,20 +185,8 @@ def slots(
     Gives a heat map and a locality score: the share of the changes that falls on the slot's own
     chunk. A run that was stopped goes on where it was.
     """
-    chosen, wanted = whole_numbers(lengths), ratio_numbers(ratios)
-    from icae.evals import Slots
-
-    return run.measured(
-        model,
-        texts,
-        lambda span: Slots(
-            lengths=chosen or (span,),
-            ratios=wanted,
-            samples=samples,
-            examples=min(examples, samples),
-            seed=run.seed,
-        ),
-    )
+    grid = {"lengths": lengths, "ratios": ratios, "samples": samples}
+    return run.measured("Slots", texts, model, **grid, examples=examples)
 
 
 @command
@@ -266,20 +205,8 @@ def memorisation(
     Number, name, code, like meaning, form, omission, insertion or other, by type of text.
     A run that was stopped goes on where it was.
     """
-    chosen, wanted = whole_numbers(lengths), ratio_numbers(ratios)
-    from icae.evals import Memorisation
-
-    return run.measured(
-        model,
-        texts,
-        lambda span: Memorisation(
-            lengths=chosen or (span,),
-            ratios=wanted,
-            samples=samples,
-            examples=examples,
-            seed=run.seed,
-        ),
-    )
+    grid = {"lengths": lengths, "ratios": ratios, "samples": samples}
+    return run.measured("Memorisation", texts, model, **grid, examples=examples)
 
 
 @command
@@ -303,20 +230,8 @@ def multi_span(
         spans: Numbers of spans of full length.
         tokens: Scored tokens of the continuation.
     """
-    counts, wanted = whole_numbers(spans, "--spans"), ratio_numbers(ratios)
-    from icae.evals import MultiSpan
-
-    return run.measured(
-        model,
-        texts,
-        lambda span: MultiSpan(
-            lengths=tuple(n * span for n in counts),
-            ratios=wanted,
-            tokens=tokens,
-            samples=samples,
-            seed=run.seed,
-        ),
-    )
+    grid = {"spans": spans, "ratios": ratios, "samples": samples}
+    return run.measured("MultiSpan", texts, model, **grid, tokens=tokens)
 
 
 @command
@@ -343,14 +258,7 @@ def latency(
         tokens: Tokens written in each row.
         repeats: Times each is measured.
     """
-    chosen, wanted = size_pairs(sizes), ratio_numbers(ratios)
-    from icae.evals.latency import PAPER_SIZES, PAPER_TOKENS, Latency
-
-    experiment = Latency.of_sizes(
-        PAPER_SIZES if full else chosen,
-        ratios=wanted,
-        tokens=PAPER_TOKENS if full else tokens,
-        repeats=repeats,
-        seed=run.seed,
-    )
-    return run.measured(model, texts, experiment)
+    if full:
+        sizes, tokens = "8x512,8x2048,32x512", 128
+    grid = {"sizes": sizes, "ratios": ratios}
+    return run.measured("Latency", texts, model, **grid, tokens=tokens, repeats=repeats)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 import shlex
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,35 +17,13 @@ from rich.table import Table as RichTable
 
 from icae.cli import console
 from icae.cli.command import Outcome
-from icae.cli.options import ModelOptions
+from icae.cli.options import ModelOptions, split_names
 from icae.errors import ConfigError
 
 if TYPE_CHECKING:
-    from icae.evals import Experiment, Finished
+    from icae.evals import Finished
 
-Texts = Annotated[
-    list[Path], typer.Argument(metavar="TEXTS", help="Held-out corpus files or folders.")
-]
 Numbers = Annotated[str, typer.Option(metavar="N,N,...")]
-Name = Annotated[str, typer.Option(metavar="NAME")]
-Shares = Annotated[str, typer.Option(metavar="F,F,...")]
-Count = Annotated[int, typer.Option(min=1, metavar="N")]
-Lengths = Annotated[
-    str | None,
-    typer.Option(
-        metavar="N,N,...",
-        help="Context lengths in tokens.",
-        show_default="100,200,300,400,500 and the adapter's span length",
-    ),
-]
-SpanLengths = Annotated[
-    str | None,
-    typer.Option(
-        metavar="N,N,...",
-        help="Context lengths in tokens.",
-        show_default="the adapter's span length",
-    ),
-]
 Ratios = Annotated[
     str, typer.Option(metavar="R,R,...", help="Compression ratios: context tokens a slot.")
 ]
@@ -53,16 +32,10 @@ Greedy = Annotated[
     int,
     typer.Option(min=0, metavar="N", help="Contexts of these that are also written back freely."),
 ]
-Examples = Annotated[
-    int, typer.Option(min=0, metavar="N", help="Contexts shown in the result file.")
-]
-Triplets = Annotated[
-    list[Path],
-    typer.Argument(
-        metavar="TRIPLETS",
-        help="Files of (context, prompt, answer) triplets as JSON lines, also under xz, gz or "
-        "zst, or folders of them. Each file is one data set.",
-    ),
+Name = Annotated[str, typer.Option(metavar="NAME")]
+KeyVariable = Annotated[
+    str,
+    typer.Option("--api-key-env", metavar="NAME", help="Environment variable with the key."),
 ]
 ResultFolder = Annotated[
     Path, typer.Option("--output", "-o", metavar="DIR", help="Folder of the result files.")
@@ -70,30 +43,9 @@ ResultFolder = Annotated[
 Replace = Annotated[
     bool, typer.Option("--force", help="Replace a result of other settings in that folder.")
 ]
-Questions = Annotated[
-    int, typer.Option(min=0, metavar="N", help="Questions drawn from each file; 0 asks all.")
-]
 
-KeyVariable = Annotated[
-    str,
-    typer.Option("--api-key-env", metavar="NAME", help="Environment variable with the key."),
-]
-
-
-@dataclass(frozen=True, kw_only=True)
-class AnswerOptions:
-    """What a question and its answer may take.
-
-    Attributes:
-        max_new_tokens: Longest answer in tokens.
-        max_context: Leave out questions about longer contexts (tokens); they are counted.
-    """
-
-    max_new_tokens: Count = 64
-    max_context: Annotated[
-        int | None,
-        typer.Option(min=1, metavar="N", show_default="what the decoder's window holds"),
-    ] = None
+SHORTEST_SPAN = 2
+"""The shortest span length that experiments take."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,34 +57,35 @@ class RunOptions:
     force: Replace = False
 
     def measured(
-        self,
-        model: ModelOptions,
-        inputs: list[Path],
-        experiment: Experiment[Any] | Callable[[int], Experiment[Any]],
+        self, name: str, inputs: list[Path], model: ModelOptions, **options: Any
     ) -> Outcome:
         """Load a model, run an experiment on it and write its files.
 
         Args:
-            model: The model.
+            name: The class of the experiment in `icae.evals`.
             inputs: Held-out corpus files or folders, or triplet files.
-            experiment: The experiment; or what makes it for the adapter's span length.
+            model: The model.
+            options: Settings of the experiment, as `settings_of` reads them.
 
         Raises:
             IcaeError: If the texts, the settings or the model cannot be used.
             KeyboardInterrupt: After Ctrl-C; the finished cells are kept.
         """
+        settings = {**settings_of(options), "seed": self.seed}
         from icae import evals
 
-        icae = model.load()
-        wanted = experiment(icae.config.span_length) if callable(experiment) else experiment
+        kind = getattr(evals, name)
+        kind.sized(SHORTEST_SPAN, **settings)  # what no adapter could do is refused at once
+        engine = model.load()
+        experiment = kind.sized(engine.config.span_length, **settings)
         with (
             kept_when_stopped(self.output),
-            console.progress(f"Measuring {wanted.name}") as progress,
+            console.progress(f"Measuring {kind.name}") as progress,
         ):
             finished = evals.evaluate(
-                icae,
+                engine,
                 inputs,
-                wanted,
+                experiment,
                 folder=self.output,
                 command=command_line(),
                 replace=self.force,
@@ -162,7 +115,7 @@ def shown(finished: Finished) -> Outcome:
 
     def show() -> None:
         for table in finished.tables:
-            titles = [column.title.partition(" (")[0] for column in table.filled]
+            titles = [title.partition(" (")[0] for title in table.filled.values()]
             print_table(titles, table.texts(short=True), title=table.title)
         for file in files:
             console.results().print(file, soft_wrap=True)
@@ -185,40 +138,35 @@ def print_table(
     out.print(table)
 
 
-def whole_numbers(text: str | None, option: str = "--lengths") -> tuple[int, ...]:
-    """Numbers of a list such as ``100,200``, sorted, each once; none if it was not given.
+def settings_of(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of an experiment from the options of its command.
+
+    Lists such as ``2,4`` are read by the name of their option; no more contexts are written back
+    or shown than there are.
 
     Raises:
-        ConfigError: If something else stands there.
+        ConfigError: If a list cannot be read.
     """
-    if not text:
-        return ()
-    return tuple(int(n) for n in _numbers(text, option, lambda n: n == int(n), "whole numbers"))
-
-
-def ratio_numbers(text: str) -> tuple[float, ...]:
-    """Compression ratios of a list such as ``2,4``, sorted, each once.
-
-    Raises:
-        ConfigError: If something else stands there.
-    """
-    return _numbers(text, "--ratios", lambda n: n >= 1, "ratios of at least 1")
-
-
-def shares(text: str, option: str) -> tuple[float, ...]:
-    """Shares (above 0, at most 1) of a list such as ``0.5,0.9``; none for ``-``.
-
-    Raises:
-        ConfigError: If something else stands there.
-    """
-    if text.strip() == "-":
-        return ()
-    return _numbers(text, option, lambda n: 0 < n <= 1, "shares above 0, at most 1")
+    settings = {
+        key: _READ[key](value or "") if key in _READ else value for key, value in options.items()
+    }
+    for key in {"greedy", "examples"} & set(settings):
+        settings[key] = min(settings[key], settings["samples"])
+    return settings
 
 
 def _numbers(
-    text: str, option: str, fits: Callable[[float], bool], expected: str
+    text: str,
+    option: str,
+    fits: Callable[[float], bool],
+    expected: str,
+    *,
+    kind: type[int] | type[float] = float,
+    empty: str | None = None,
 ) -> tuple[float, ...]:
+    """Numbers of a list such as ``2,4``, sorted, each once; none where the text is `empty`."""
+    if text.strip() == empty:
+        return ()
     try:
         numbers = {float(part) for part in text.split(",")}
     except ValueError:
@@ -229,15 +177,11 @@ def _numbers(
             got=repr(text),
             expected=f"{expected}, separated by commas",
         )
-    return tuple(sorted(numbers))
+    return tuple(sorted(map(kind, numbers)))
 
 
-def size_pairs(text: str) -> list[tuple[int, int]]:
-    """(batch, length) of a list such as ``1x128,4x512``, each once, in order.
-
-    Raises:
-        ConfigError: If something else stands there.
-    """
+def _size_pairs(text: str) -> tuple[tuple[int, int], ...]:
+    """(batch, length) of a list such as ``1x128,4x512``, each once, in order."""
     try:
         pairs = [(int(b), int(n)) for b, n in (part.split("x") for part in text.split(","))]
     except ValueError:
@@ -248,4 +192,24 @@ def size_pairs(text: str) -> list[tuple[int, int]]:
             got=repr(text),
             expected="batch x length, separated by commas, for example 1x128,4x512",
         )
-    return list(dict.fromkeys(pairs))
+    return tuple(dict.fromkeys(pairs))
+
+
+_whole = partial(_numbers, fits=float.is_integer, expected="whole numbers", kind=int, empty="")
+_shares = partial(
+    _numbers, fits=lambda n: 0 < n <= 1, expected="shares above 0, at most 1", empty="-"
+)
+_READ: dict[str, Callable[[str], Any]] = {
+    "lengths": partial(_whole, option="--lengths"),
+    "spans": partial(_whole, option="--spans"),
+    "ratios": partial(
+        _numbers, option="--ratios", fits=lambda n: n >= 1, expected="ratios of at least 1"
+    ),
+    "min_fidelities": partial(_shares, option="--min-fidelities"),
+    "budgets": partial(_shares, option="--budgets"),
+    "refined": partial(_shares, option="--refined"),
+    "sizes": _size_pairs,
+    "starts": split_names,
+    "readers": split_names,
+}
+"""How the text of an option becomes the setting of an experiment, by its name."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,28 +12,50 @@ import typer
 from icae.cli import console
 from icae.cli.command import Outcome, command
 from icae.cli.eval_common import (
-    AnswerOptions,
-    Count,
     Greedy,
     KeyVariable,
     Name,
     Numbers,
-    Questions,
     Ratios,
     ResultFolder,
     RunOptions,
     Samples,
-    Triplets,
     command_line,
-    ratio_numbers,
+    settings_of,
     shown,
-    whole_numbers,
 )
-from icae.cli.options import ModelOptions, split_names
+from icae.cli.options import Count, ModelOptions
 
 if TYPE_CHECKING:
-    from icae.evals.judge import JudgeService
-    from icae.evals.judging import AnswerSet
+    from icae.evals.judge_service import JudgeService
+
+Triplets = Annotated[
+    list[Path],
+    typer.Argument(
+        metavar="TRIPLETS",
+        help="Files of (context, prompt, answer) triplets as JSON lines, also under xz, gz or "
+        "zst, or folders of them. Each file is one data set.",
+    ),
+]
+Questions = Annotated[
+    int, typer.Option(min=0, metavar="N", help="Questions drawn from each file; 0 asks all.")
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnswerOptions:
+    """What a question and its answer may take.
+
+    Attributes:
+        max_new_tokens: Longest answer in tokens.
+        max_context: Leave out questions about longer contexts (tokens); they are counted.
+    """
+
+    max_new_tokens: Count = 64
+    max_context: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="N", show_default="what the decoder's window holds"),
+    ] = None
 
 
 @command
@@ -69,19 +91,9 @@ def qa(
             to answer from the whole context as well as a LoRA of that size can.
         refine: Most steps of a span, for the refined memory.
     """
-    from icae.evals import Qa
-
-    experiment = Qa(
-        ratios=ratio_numbers(ratios),
-        questions=questions or None,
-        max_new_tokens=answers.max_new_tokens,
-        max_context=answers.max_context,
-        readers=split_names(readers),
-        upper_bound=upper_bound,
-        refine_steps=refine,
-        seed=run.seed,
-    )
-    return run.measured(model, triplets, experiment)
+    asked = {"ratios": ratios, "questions": questions or None, **asdict(answers)}
+    who = {"readers": readers, "upper_bound": upper_bound, "refine_steps": refine}
+    return run.measured("Qa", triplets, model, **asked, **who)
 
 
 @command
@@ -114,65 +126,13 @@ def rivals(
             back and go on from it. May be given several times.
         lengths: Context lengths of --texts in tokens.
     """
-    from icae.evals import Rivals, RivalTexts
+    grid = settings_of({"lengths": lengths, "samples": samples, "greedy": greedy})
+    from icae.evals import RivalTexts
 
-    held = None
-    if texts:
-        held = RivalTexts(
-            paths=tuple(texts),
-            lengths=whole_numbers(lengths),
-            samples=samples,
-            greedy=greedy,
-        )
-    experiment = Rivals(
-        ratios=ratio_numbers(ratios),
-        questions=questions or None,
-        max_new_tokens=answers.max_new_tokens,
-        max_context=answers.max_context,
-        trained=tuple(trained or ()),
-        texts=held,
-        seed=run.seed,
-    )
-    return run.measured(model, triplets, experiment)
-
-
-@dataclass(frozen=True, kw_only=True)
-class AnswerFiles:
-    """The two sets of answers that are judged.
-
-    Attributes:
-        first: Result of icae eval qa, or answers as JSON lines.
-        second: What they are set against; may be the same.
-        first_reads: Whose answers of FIRST.
-        second_reads: Whose answers of SECOND.
-        ratio: Ratio, where there are several.
-    """
-
-    first: Annotated[Path, typer.Argument(metavar="FIRST")]
-    second: Annotated[Path, typer.Argument(metavar="SECOND")]
-    first_reads: Name = "memory"
-    second_reads: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME", show_default="full context, or as --first-reads in another file"
-        ),
-    ] = None
-    ratio: Annotated[float | None, typer.Option(min=1.0, metavar="R")] = None
-
-    def read(self) -> tuple[AnswerSet, AnswerSet]:
-        """Both sets.
-
-        Raises:
-            InputError: If a file cannot be read, or does not hold exactly one such set.
-        """
-        from icae.evals.judging import read_answers
-
-        same = self.first == self.second
-        against = self.second_reads or ("full context" if same else self.first_reads)
-        return (
-            read_answers(self.first, reads=self.first_reads, ratio=self.ratio),
-            read_answers(self.second, reads=against, ratio=self.ratio),
-        )
+    held = RivalTexts(paths=tuple(texts), **grid) if texts else None
+    asked = {"ratios": ratios, "questions": questions or None, **asdict(answers)}
+    who = {"trained": tuple(trained or ()), "texts": held}
+    return run.measured("Rivals", triplets, model, **asked, **who)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -200,11 +160,12 @@ class JudgeOptions:
         Raises:
             ConfigError: If a value is out of range.
         """
-        from icae.evals.judge import JudgeService
+        from icae.evals.judge_service import JudgeService
 
         return JudgeService(
             url=self.judge_url,
             model=self.judge_model,
+            api_key=os.environ.get(self.key_variable, ""),
             timeout=self.timeout,
             attempts=self.attempts,
             max_tokens=self.max_tokens,
@@ -214,7 +175,16 @@ class JudgeOptions:
 @command
 def judge(
     *,
-    files: AnswerFiles,
+    first: Annotated[Path, typer.Argument(metavar="FIRST")],
+    second: Annotated[Path, typer.Argument(metavar="SECOND")],
+    first_reads: Name = "memory",
+    second_reads: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME", show_default="full context, or as --first-reads in another file"
+        ),
+    ] = None,
+    ratio: Annotated[float | None, typer.Option(min=1.0, metavar="R")] = None,
     triplets: Annotated[list[Path] | None, typer.Option(metavar="FILE")] = None,
     asked: JudgeOptions,
     parallel: Count = 4,
@@ -232,27 +202,31 @@ def judge(
     so a run that was stopped goes on where it was.
 
     Args:
+        first: Result of icae eval qa, or answers as JSON lines.
+        second: What they are set against; may be the same.
+        first_reads: Whose answers of FIRST.
+        second_reads: Whose answers of SECOND.
+        ratio: Ratio, where there are several.
         triplets: Triplets with the contexts, to show the judge.
         parallel: Requests in flight.
         cache: Replies kept.
         seed: Bootstrap seed.
     """
-    from icae.evals import judging
-    from icae.evals.judge import OpenAiJudge
+    from icae.evals import judge as judging
 
-    service, (first, second) = asked.service(), files.read()
-    run = judging.Judging(
-        first=first,
-        second=second,
-        contexts=judging.read_contexts(triplets or []),
-        service=service,
-        cache=cache or output / "judge-replies.jsonl",
-        seed=seed,
-        together=parallel,
-    )
-    asker = OpenAiJudge(service, os.environ.get(asked.key_variable, ""))
+    service = asked.service()
+    against = second_reads or ("full context" if first == second else first_reads)
     with console.progress("Judging") as progress:
         finished = judging.judge_answers(
-            run, asker, folder=output, command=command_line(), on_progress=progress
+            judging.read_answers(first, reads=first_reads, ratio=ratio),
+            judging.read_answers(second, reads=against, ratio=ratio),
+            service,
+            contexts=judging.read_contexts(triplets or []),
+            cache=cache or output / "judge-replies.jsonl",
+            seed=seed,
+            together=parallel,
+            folder=output,
+            command=command_line(),
+            on_progress=progress,
         )
     return shown(finished)

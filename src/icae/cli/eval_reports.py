@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -22,10 +21,6 @@ from icae.cli.eval_common import (
 from icae.cli.options import ModelOptions, split_names
 from icae.errors import ConfigError
 
-if TYPE_CHECKING:
-    from icae.evals.compare import Comparison
-    from icae.evals.suite import Suite, SuiteFinished
-
 MEANINGS = {
     "measure": "not the same measurement, so differences are not between the models alone",
     "model": "what is compared",
@@ -33,60 +28,19 @@ MEANINGS = {
 }
 
 
-@dataclass(frozen=True, kw_only=True)
-class SuiteOptions:
-    """What is measured, on what, and who judges.
-
-    Attributes:
-        texts: Held-out corpus files or folders.
-        questions: Triplet files for icae eval qa.
-        quick: Small numbers: 10 minutes on two CPU cores.
-        full: What a paper would print; needs a GPU.
-        judge_url: OpenAI-compatible judge of answers.
-        judge_model: Its model.
-        only: Experiments to run.
-    """
-
-    texts: Annotated[list[Path] | None, typer.Argument(metavar="[TEXTS]", show_default=False)] = (
-        None
-    )
-    questions: Annotated[list[Path] | None, typer.Option(metavar="FILE")] = None
-    quick: bool = False
-    full: bool = False
-    judge_url: Annotated[str | None, typer.Option(metavar="URL")] = None
-    judge_model: Name = ""
-    key_variable: KeyVariable = "OPENAI_API_KEY"
-    only: Annotated[str | None, typer.Option(metavar="NAME,...", show_default="all")] = None
-
-    def suite(self) -> Suite:
-        """The suite.
-
-        Raises:
-            ConfigError: If both scales are asked for, or the judge is out of range.
-            InputError: If there is no such experiment.
-        """
-        if self.quick and self.full:
-            raise ConfigError("Choose one of --quick and --full.")
-        from icae.evals.judge import JudgeService
-        from icae.evals.suite import Suite
-
-        judged = self.judge_url is not None
-        return Suite(
-            texts=tuple(self.texts or ()),
-            questions=tuple(self.questions or ()),
-            scale="full" if self.full else "quick",
-            judge=JudgeService(url=self.judge_url or "", model=self.judge_model)
-            if judged
-            else None,
-            api_key=os.environ.get(self.key_variable, ""),
-            only=None if self.only is None else split_names(self.only),
-        )
-
-
 @command
 def all_experiments(
     *,
-    wanted: SuiteOptions,
+    texts: Annotated[list[Path] | None, typer.Argument(metavar="[TEXTS]", show_default=False)] = (
+        None
+    ),
+    questions: Annotated[list[Path] | None, typer.Option(metavar="FILE")] = None,
+    quick: bool = False,
+    full: bool = False,
+    judge_url: Annotated[str | None, typer.Option(metavar="URL")] = None,
+    judge_model: Name = "",
+    key_variable: KeyVariable = "OPENAI_API_KEY",
+    only: Annotated[str | None, typer.Option(metavar="NAME,...", show_default="all")] = None,
     output: Annotated[
         Path, typer.Option("--out", "--output", "-o", metavar="DIR", help="Folder of the report.")
     ] = Path("report"),
@@ -97,36 +51,55 @@ def all_experiments(
 
     Quick unless --full is given. An experiment that lacks its data or a package is skipped,
     with the reason in the report. A run that was stopped goes on where it was.
+
+    Args:
+        texts: Held-out corpus files or folders.
+        questions: Triplet files for icae eval qa.
+        quick: Small numbers: 10 minutes on two CPU cores.
+        full: What a paper would print; needs a GPU.
+        judge_url: OpenAI-compatible judge of answers.
+        judge_model: Its model.
+        only: Experiments to run.
     """
-    asked = wanted.suite()
-    from icae.evals import suite
+    if quick and full:
+        raise ConfigError("Choose one of --quick and --full.")
+    from icae.evals.judge_service import JudgeService
+    from icae.evals.suite import Suite
 
-    icae = model.load()
+    key = os.environ.get(key_variable, "")
+    suite = Suite(
+        texts=tuple(texts or ()),
+        questions=tuple(questions or ()),
+        scale="full" if full else "quick",
+        judge=None
+        if judge_url is None
+        else JudgeService(url=judge_url, model=judge_model, api_key=key),
+        only=None if only is None else split_names(only),
+        folder=output,
+        command=command_line(),
+        replace=force,
+        on_part=lambda name: console.progress(f"Measuring {name}"),
+    )
+    engine = model.load()
     with kept_when_stopped(output):
-        finished = suite.run_suite(
-            icae,
-            asked,
-            folder=output,
-            command=command_line(),
-            replace=force,
-            on_part=lambda name: console.progress(f"Measuring {name}"),
-        )
-    payload = {**finished.payload, "files": [str(path) for path in finished.files]}
-    return Outcome(payload=payload, show=lambda: _show_suite(finished))
+        finished = suite.run(engine)
+    files = [str(path) for path in finished.files]
+    payload = {**finished.payload, "files": files}
+    return Outcome(payload=payload, show=lambda: _show_parts(payload["parts"], files))
 
 
-def _show_suite(finished: SuiteFinished) -> None:
+def _show_parts(parts: list[dict[str, Any]], files: list[str]) -> None:
     """Print what became of every experiment, and the files of the report."""
     console.print_figures(
         {
-            part.name: f"skipped: {part.reason}"
-            if part.took is None
-            else f"done in {console.time_text(part.took)}"
-            for part in finished.parts
+            part["name"]: f"done in {console.time_text(part['seconds'])}"
+            if part["status"] == "done"
+            else f"skipped: {part['reason']}"
+            for part in parts
         }
     )
-    for path in finished.files:
-        console.results().print(str(path), soft_wrap=True)
+    for path in files:
+        console.results().print(path, soft_wrap=True)
 
 
 @command
@@ -154,23 +127,16 @@ def compare(
         comparing.read_result(second),
         only=None if only is None else split_names(only),
     )
-    payload = {
-        "experiment": result.experiment,
-        "comparable": result.comparable,
-        "mismatches": result.mismatches,
-        "differences": result.differences,
-        "missing": result.missing,
-    }
-    return Outcome(payload=payload, show=lambda: _show_comparison(result))
 
+    def show() -> None:
+        out = console.results()
+        for mismatch in result["mismatches"]:
+            key, meaning = mismatch["key"], MEANINGS[mismatch["meaning"]]
+            out.print(f"{key} differs ({meaning}):", soft_wrap=True)
+            out.print(f"  A  {mismatch['first']}\n  B  {mismatch['second']}", soft_wrap=True)
+        for line in result["missing"]:
+            out.print(line, soft_wrap=True)
+        table = comparing.table(result["differences"])
+        print_table(list(table.filled.values()), table.texts())
 
-def _show_comparison(result: Comparison) -> None:
-    out = console.results()
-    for mismatch in result.mismatches:
-        key, meaning = mismatch["key"], MEANINGS[mismatch["meaning"]]
-        out.print(f"{key} differs ({meaning}):", soft_wrap=True)
-        out.print(f"  A  {mismatch['first']}\n  B  {mismatch['second']}", soft_wrap=True)
-    for line in result.missing:
-        out.print(line, soft_wrap=True)
-    table = result.table()
-    print_table([column.title for column in table.filled], table.texts())
+    return Outcome(payload=result, show=show)

@@ -2,21 +2,36 @@
 
 from icae.evals.adaptive import Adaptive
 from icae.evals.continuation import Continuation
-from icae.evals.experiment import Experiment, paper_lengths
+from icae.evals.experiment import Experiment
 from icae.evals.latency import Latency
-from icae.evals.measuring import evaluate
 from icae.evals.memorisation import Memorisation
 from icae.evals.multi_span import MultiSpan
 from icae.evals.qa import Qa
 from icae.evals.random_text import RandomText
 from icae.evals.reconstruction import Reconstruction
 from icae.evals.refinement import Refinement
-from icae.evals.results import Finished
+from icae.evals.results import Finished, evaluate
 from icae.evals.rival_texts import RivalTexts
 from icae.evals.rivals import Rivals
 from icae.evals.slots import Slots
 
+EXPERIMENTS: tuple[type[Experiment], ...] = (
+    Reconstruction,
+    RandomText,
+    Memorisation,
+    Slots,
+    Continuation,
+    MultiSpan,
+    Refinement,
+    Adaptive,
+    Qa,
+    Rivals,
+    Latency,
+)
+"""Every experiment of the suite, in the order of the report. A new one is one line here."""
+
 __all__ = [
+    "EXPERIMENTS",
     "Adaptive",
     "Continuation",
     "Experiment",
@@ -32,5 +47,4 @@ __all__ = [
     "Rivals",
     "Slots",
     "evaluate",
-    "paper_lengths",
 ]

@@ -5,8 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
-from typing import Any, Self
+from typing import ClassVar
 
 from icae.compression.adaptive import FidelityPolicy
 from icae.compression.compressor import verbatim_spans
@@ -15,8 +16,8 @@ from icae.config.types import TokenIds
 from icae.engine import Engine
 from icae.errors import ConfigError
 from icae.evals.bootstrap import mean_figure
-from icae.evals.decoding import slot_losses, span_memory
-from icae.evals.experiment import RATIOS, Cell, HeldOut, TextExperiment
+from icae.evals.decoding import ContextMemory, slot_losses
+from icae.evals.experiment import RATIOS, Cell, Material, TextExperiment
 from icae.evals.plots import Lines
 from icae.evals.tables import Row, columns_of
 from icae.memory import Span
@@ -46,6 +47,14 @@ class Adaptive(TextExperiment):
     name = "adaptive"
     title = "Fidelity by decoder positions: adaptive and fixed ratios"
     question = "Does a ratio chosen span by span hold more than a fixed one?"
+    quick: ClassVar = {
+        "spans": (3,),
+        "ratios": RATIOS[:3],
+        "min_fidelities": (0.5, 0.7),
+        "budgets": (0.25, 0.5),
+        "samples": 4,
+    }
+    full: ClassVar = {"spans": (4,), "ratios": RATIOS, "refined": (0.9, 0.99), "samples": 32}
     columns = columns_of(
         "length text positions_share fidelity fixed_share exact verbatim loss seconds",
         text="policy",
@@ -67,21 +76,7 @@ class Adaptive(TextExperiment):
         "tokens under teacher forcing. Seconds: compressing and measuring.",
     )
 
-    @classmethod
-    def quick(cls, span: int) -> Self:
-        """Three spans, two fidelities, two budgets."""
-        return cls(
-            lengths=(3 * span,),
-            ratios=RATIOS[:3],
-            min_fidelities=(0.5, 0.7),
-            budgets=(0.25, 0.5),
-            samples=4,
-        )
-
-    @classmethod
-    def full(cls, span: int) -> Self:
-        """Four spans, refinement too."""
-        return cls(lengths=(4 * span,), ratios=RATIOS, refined=(0.9, 0.99), samples=32)
+    grows = ("lengths", "ratios", "min_fidelities", "budgets", "refined")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -96,24 +91,15 @@ class Adaptive(TextExperiment):
 
     def _policies(self, tokens: int) -> dict[str, FidelityPolicy]:
         """Text of a cell -> its policy for contexts of a length, in the order of measuring."""
+        policy = partial(FidelityPolicy, ratios=self.ratios)
         refine = RefineConfig(steps=self.steps)
+        budgets = {x: policy(budget=max(1, int(x * tokens))) for x in self.budgets}
+        targets = {x: policy(min_fidelity=x) for x in self.min_fidelities}
+        refined = {x: policy(min_fidelity=x, refine=refine) for x in self.refined}
         return {
-            **{
-                f"budget {share:g}": FidelityPolicy(
-                    budget=max(1, int(share * tokens)), ratios=self.ratios
-                )
-                for share in self.budgets
-            },
-            **{
-                f"min fidelity {target:g}": FidelityPolicy(min_fidelity=target, ratios=self.ratios)
-                for target in self.min_fidelities
-            },
-            **{
-                f"min fidelity, refined {target:g}": FidelityPolicy(
-                    min_fidelity=target, ratios=self.ratios, refine=refine
-                )
-                for target in self.refined
-            },
+            **{f"budget {x:g}": own for x, own in budgets.items()},
+            **{f"min fidelity {x:g}": own for x, own in targets.items()},
+            **{f"min fidelity, refined {x:g}": own for x, own in refined.items()},
         }
 
     @property
@@ -126,14 +112,7 @@ class Adaptive(TextExperiment):
         """Two of the longest context and of what follows it."""
         return 2 * (max(self.lengths) + self.after)
 
-    def fixed(self) -> dict[str, Any]:
-        """The settings besides lengths, ratios, policies and seed."""
-        rest = super().fixed()
-        for key in ("min_fidelities", "budgets", "refined"):
-            del rest[key]
-        return rest
-
-    def cells(self, material: HeldOut) -> list[Cell]:
+    def cells(self, material: Material) -> list[Cell]:
         """For each length the fixed ratios, then every policy."""
         return [
             cell
@@ -144,13 +123,13 @@ class Adaptive(TextExperiment):
             )
         ]
 
-    def measure(self, material: HeldOut, cell: Cell, rows: Sequence[Row]) -> list[Row]:
+    def measure(self, material: Material, cell: Cell, rows: Sequence[Row]) -> list[Row]:
         """The row of a cell."""
         engine, contexts = material.engine, self.contexts(material, cell)
         begin = time.perf_counter()
         made = self._spans(engine, contexts, cell)
         seconds = (time.perf_counter() - begin) / len(contexts)
-        memories = [span_memory(spans) for spans in made]
+        memories = [ContextMemory.of_spans(spans) for spans in made]
         losses = slot_losses(engine.runtime, memories, self.following(material))
         shares = {
             "positions_share": [_share(own, lambda s: s.positions) for own in made],

@@ -3,27 +3,20 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, Self, TypeVar
+from typing import Any, ClassVar
 
 import numpy as np
 
+from icae.config.parsing import check
 from icae.config.types import Answer
 from icae.engine import Engine
-from icae.errors import InputError
 from icae.evals.bootstrap import mean_figure
-from icae.evals.experiment import (
-    RATIOS,
-    Cell,
-    Experiment,
-    Material,
-    check_least,
-    check_ratios,
-)
-from icae.evals.questions import QuestionSet, Room, read_question_sets
-from icae.evals.respondents import ANY_RATIO, Read, Respondent
+from icae.evals.experiment import RATIOS, Cell, Experiment, Material, check_ratios
+from icae.evals.questions import QuestionReader, QuestionSet
+from icae.evals.respondents import ANY_RATIO, Read
 from icae.evals.tables import Row
 from icae.evals.text_metrics import (
     exact_match,
@@ -37,33 +30,7 @@ from icae.model import render_answer, tokenize
 
 
 @dataclass(frozen=True, kw_only=True)
-class Asked(Material):
-    """Questions, and who answers them.
-
-    Attributes:
-        sets: The questions of each data set, by name.
-        respondents: Who answers, by name.
-        digests: Hash of the weights of those who bring their own.
-    """
-
-    sets: Mapping[str, QuestionSet]
-    respondents: Mapping[str, Respondent]
-    digests: Mapping[str, str] = field(default_factory=dict)
-
-    def key(self, name: str) -> str:
-        """The reader of a cell: a name, and which weights."""
-        return f"{name} {self.digests[name][:12]}" if name in self.digests else name
-
-    def name(self, key: str | None) -> str:
-        """The name that `key` made it of."""
-        return {self.key(name): name for name in self.digests}.get(key or "", key or "")
-
-
-On = TypeVar("On", bound=Asked)
-
-
-@dataclass(frozen=True, kw_only=True)
-class QuestionExperiment(Experiment[On], Generic[On]):
+class QuestionExperiment(Experiment):
     """Every data set, respondent and ratio.
 
     Attributes:
@@ -79,30 +46,15 @@ class QuestionExperiment(Experiment[On], Generic[On]):
     max_context: int | None = None
 
     reads = "questions"
-
-    @classmethod
-    def quick(cls, span: int) -> Self:
-        """Six questions at 4x."""
-        return cls(ratios=(4.0,), questions=6, max_new_tokens=16, max_context=256)
-
-    @classmethod
-    def full(cls, span: int) -> Self:
-        """200 questions."""
-        return cls(ratios=RATIOS, questions=200)
+    quick: ClassVar = {"ratios": (4.0,), "questions": 6, "max_new_tokens": 16, "max_context": 256}
+    full: ClassVar = {"ratios": RATIOS, "questions": 200}
 
     def __post_init__(self) -> None:
         check_ratios(self.ratios)
-        if self.questions is not None:
-            check_least("Too few questions to compare.", self.questions, 2)
-        check_least("Answers have no room.", self.max_new_tokens, 1, "tokens")
-
-    def fixed(self) -> dict[str, Any]:
-        """The settings that make answers comparable; ratios and respondents may be added."""
-        return {
-            "questions": self.questions,
-            "max_new_tokens": self.max_new_tokens,
-            "max_context": self.max_context,
-        }
+        enough = self.questions is None or self.questions >= 2
+        check(enough, "Too few questions to compare.", self.questions, "2 or more")
+        room = self.max_new_tokens >= 1
+        check(room, "Answers have no room.", self.max_new_tokens, "1 or more tokens")
 
     def draw(self, engine: Engine, inputs: Sequence[Path]) -> dict[str, QuestionSet]:
         """The questions of each data set that fit the decoder.
@@ -110,21 +62,21 @@ class QuestionExperiment(Experiment[On], Generic[On]):
         Raises:
             InputError: If a file or its questions cannot be used.
         """
-        room = Room(
+        reader = QuestionReader(
+            tokenizer=engine.tokenizer,
             window=engine.runtime.context_window,
             answer=self.max_new_tokens,
             context=self.max_context,
+            count=self.questions,
+            seed=self.seed,
         )
-        sets = read_question_sets(
-            inputs, engine.tokenizer, room=room, count=self.questions, seed=self.seed
-        )
-        return {questions.name: questions for questions in sets}
+        return reader.read(inputs)
 
-    def remarks(self, material: On) -> tuple[str, ...]:
+    def remarks(self, material: Material) -> tuple[str, ...]:
         """How to read the figures, and which questions were asked."""
-        return (*self.notes, *(questions.note for questions in material.sets.values()))
+        return (*self.notes, *(own.note for own in material.sets.values()), *material.notes)
 
-    def cells(self, material: On) -> list[Cell]:
+    def cells(self, material: Material) -> list[Cell]:
         """For each data set the respondents that no ratio changes, then each ratio."""
         names = list(material.respondents)
         free = [name for name in names if name in ANY_RATIO]
@@ -136,26 +88,25 @@ class QuestionExperiment(Experiment[On], Generic[On]):
             for name in own
         ]
 
-    def measure(self, material: On, cell: Cell, rows: Sequence[Row]) -> list[Row]:
+    def measure(self, material: Material, cell: Cell, rows: Sequence[Row]) -> list[Row]:
         """The row of a cell."""
         return [self.asked(material, cell)[0]]
 
-    def asked(self, material: On, cell: Cell) -> tuple[Row, float]:
+    def asked(self, material: Material, cell: Cell) -> tuple[Row, float]:
         """The row of a respondent, and the seconds that reading and answering took.
 
         Raises:
             InputError: If a prompt does not fit the decoder.
         """
-        engine, questions = material.engine, material.sets[cell.dataset or ""]
+        tokenizer, questions = material.engine.tokenizer, material.sets[cell.dataset or ""]
         kind = material.name(cell.reader)
         begin = time.perf_counter()
-        read = material.respondents[kind].read(questions.questions, cell.ratio)
-        self._require_fit(engine, cell, read)
+        read = material.respondents[kind](questions.questions, cell.ratio or 1.0)
         answers = read.answer(self.max_new_tokens)
         seconds = time.perf_counter() - begin
-        references = [render_answer(engine.tokenizer, q.answers[0]) for q in questions.questions]
+        references = [render_answer(tokenizer, q.answers[0]) for q in questions.questions]
         losses = [float(loss_T.mean()) for loss_T in read.losses(references)]
-        chosen = choose(read, engine.tokenizer, questions.choices)
+        chosen = choose(read, tokenizer, questions.choices)
         row: Row = {
             "kind": kind,
             "series": kind,
@@ -166,16 +117,6 @@ class QuestionExperiment(Experiment[On], Generic[On]):
         if any(text is not None for text in read.texts):
             row["per_question"]["read"] = list(read.texts)
         return row, seconds
-
-    def _require_fit(self, engine: Engine, cell: Cell, read: Read) -> None:
-        longest, window = max(map(len, read.prompts)), engine.runtime.context_window
-        if longest + self.max_new_tokens > window:
-            raise InputError(
-                f"A prompt does not fit the decoder ({cell}).",
-                got=f"{longest} tokens and {self.max_new_tokens} of the answer",
-                expected=f"at most {window}",
-                fix="Lower --max-context or --max-new-tokens.",
-            )
 
 
 def choose(read: Read, tokenizer: Any, choices: Sequence[str]) -> list[str] | None:

@@ -40,12 +40,7 @@ def bootstrap(
             resample counts nothing, which is then left out.
         count: Contexts measured.
         seed: Seed of the resamples.
-
-    Raises:
-        InputError: If nothing was measured.
     """
-    if count < 1:
-        raise InputError("There is nothing to average.", got="no sample", expected="at least one")
     picks = np.random.default_rng(seed).integers(0, count, (RESAMPLES, count))
     tail = 100 * (1 - LEVEL) / 2
     low, high = np.nanpercentile(statistic(picks), [tail, 100 - tail])
@@ -60,16 +55,14 @@ def mean_figure(values: ArrayLike, *, seed: int, groups: Sequence[int] | None = 
         seed: Seed of the bootstrap.
         groups: The context of each question: those about one context are drawn together, so
             that they do not count as independent. None: each value is a context of its own.
+
+    Raises:
+        InputError: If there is none.
     """
-    array = np.asarray(values, dtype=np.float64)
-    if groups is None:
-        return bootstrap(lambda picks: array[picks].mean(axis=-1), len(array), seed=seed)
-    sums_G, counts_G = _group_sums(array, groups), _group_sums(np.ones_like(array), groups)
-    return bootstrap(
-        lambda picks: sums_G[picks].sum(axis=-1) / counts_G[picks].sum(axis=-1),
-        len(sums_G),
-        seed=seed,
-    )
+    figure = ratio_figure(values, np.ones(np.shape(values)), seed=seed, groups=groups)
+    if figure is None:
+        raise InputError("There is nothing to average.", got="no sample", expected="at least one")
+    return figure
 
 
 def median_figure(values: ArrayLike, *, seed: int) -> Figure:
@@ -116,9 +109,8 @@ def perplexity_figure(losses: ArrayLike, *, seed: int) -> Figure:
         seed: Seed of the bootstrap.
     """
     mean = mean_figure(losses, seed=seed)
-    return Figure(
-        value=math.exp(mean["value"]), low=math.exp(mean["low"]), high=math.exp(mean["high"])
-    )
+    value, low, high = (math.exp(mean[end]) for end in ("value", "low", "high"))
+    return Figure(value=value, low=low, high=high)
 
 
 def _group_sums(values: NDArray[np.float64], groups: Sequence[int]) -> NDArray[np.float64]:

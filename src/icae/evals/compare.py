@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ import numpy as np
 
 from icae.errors import InputError
 from icae.evals.bootstrap import Figure, mean_figure
-from icae.evals.results import SCHEMA
+from icae.evals.metadata import SCHEMA
 from icae.evals.tables import Row, Table, columns_of
 
 MEANINGS = {
@@ -49,48 +48,6 @@ COLUMNS = columns_of(
 )
 
 
-@dataclass(frozen=True, kw_only=True)
-class Comparison:
-    """Two results side by side.
-
-    Attributes:
-        experiment: Its name.
-        mismatches: What differs in their making: ``key``, what ``first`` and ``second`` say in
-            words, and its ``meaning``, of `MEANINGS`.
-        differences: Figures that both have: ``row`` (key -> value), ``figure`` (its key),
-            ``first``, ``second``, ``change`` (second less first), whether its interval is of
-            ``paired`` differences of the same contexts, and whether it leaves out 0 (``clear``).
-        missing: Rows of the first that the second lacks, and the reverse, in words.
-    """
-
-    experiment: str
-    mismatches: Sequence[Row]
-    differences: Sequence[Row]
-    missing: Sequence[str]
-
-    @property
-    def comparable(self) -> bool:
-        """Whether both are the same measurement."""
-        return not any(m["meaning"] == "measure" for m in self.mismatches)
-
-    def table(self) -> Table:
-        """The differences for people."""
-        rows: list[Row] = [
-            {
-                "row": ", ".join(f"{key} {value}" for key, value in d["row"].items()),
-                "figure": d["figure"],
-                "first": f"{d['first']['value']:.4g}",
-                "second": f"{d['second']['value']:.4g}",
-                "change": f"{d['change']['value']:+.4g}",
-                "interval": f"[{d['change']['low']:+.4g}, {d['change']['high']:+.4g}]",
-                "clear": "*" if d["clear"] else "",
-                "paired": "pairs" if d["paired"] else "both",
-            }
-            for d in self.differences
-        ]
-        return Table(rows=rows, columns=COLUMNS)
-
-
 def read_result(path: Path) -> dict[str, Any]:
     """Read a result file of `icae eval`.
 
@@ -115,7 +72,7 @@ def read_result(path: Path) -> dict[str, Any]:
 
 def compare(
     first: Mapping[str, Any], second: Mapping[str, Any], *, only: Sequence[str] | None = None
-) -> Comparison:
+) -> dict[str, Any]:
     """Set two results of one experiment side by side.
 
     Args:
@@ -124,9 +81,13 @@ def compare(
         only: Keys of the figures wanted; None: all that both have.
 
     Returns:
-        What differs in their making, and the figures. Where both measured the same contexts,
-        the interval of a change is a bootstrap of the paired differences; else it joins the two
-        intervals as if they were independent and symmetric.
+        ``experiment``: its name. ``comparable``: whether both are the same measurement.
+        ``mismatches``: what differs in their making: ``key``, what ``first`` and ``second`` say
+        in words, and its ``meaning``, of `MEANINGS`. ``differences``: figures that both have:
+        ``row`` (key -> value), ``figure`` (its key), ``first``, ``second``, ``change`` (second
+        less first), whether its interval is of ``paired`` differences of the same contexts (else
+        it joins the two intervals as if they were independent), and whether it leaves out 0
+        (``clear``). ``missing``: rows that only one has, in words.
 
     Raises:
         InputError: If they are of different experiments, or have none of the wanted figures.
@@ -138,31 +99,53 @@ def compare(
             expected="two results of one experiment",
         )
     mismatches = _mismatches(first, second)
-    paired = not any(m["meaning"] == "measure" for m in mismatches)
-    others = {_place(row): row for row in second["rows"]}
-    differences = [
-        difference
-        for row in first["rows"]
-        if _place(row) in others
-        for difference in _row_differences(
-            row, others[_place(row)], paired=paired, seed=int(first.get("seed", 0))
-        )
-        if only is None or difference["figure"] in only
-    ]
-    figures = dict.fromkeys(key for row in first["rows"] for key in row if _figure(row[key]))
-    unknown = [name for name in only or () if name not in figures]
+    comparable = not any(m["meaning"] == "measure" for m in mismatches)
+    here, there = ({_place(row): row for row in one["rows"]} for one in (first, second))
+    known = dict.fromkeys(key for row in first["rows"] for key in row if _is_figure(row[key]))
+    unknown = [name for name in only or () if name not in known]
     if unknown:
         raise InputError(
             "The results have no such figure.",
             got=", ".join(unknown),
-            expected=", ".join(figures) or "none: the results have no figures",
+            expected=", ".join(known) or "none: the results have no figures",
         )
-    return Comparison(
-        experiment=str(first["experiment"]),
-        mismatches=mismatches,
-        differences=differences,
-        missing=_missing(first["rows"], second["rows"]),
-    )
+    seed = int(first.get("seed", 0))
+    return {
+        "experiment": str(first["experiment"]),
+        "comparable": comparable,
+        "mismatches": mismatches,
+        "differences": [
+            _difference(row, there[place], key, paired=comparable, seed=seed)
+            for place, row in here.items()
+            for key in row
+            if place in there and _is_figure(row[key]) and _is_figure(there[place].get(key))
+            if only is None or key in only
+        ],
+        "missing": [
+            f"only in {name}: " + ", ".join(f"{k} {v}" for k, v in _named(row).items())
+            for name, rows, others in (("A", here, there), ("B", there, here))
+            for place, row in rows.items()
+            if place not in others
+        ],
+    }
+
+
+def table(differences: Sequence[Row]) -> Table:
+    """The differences for people."""
+    rows: list[Row] = [
+        {
+            "row": ", ".join(f"{key} {value}" for key, value in d["row"].items()),
+            "figure": d["figure"],
+            "first": f"{d['first']['value']:.4g}",
+            "second": f"{d['second']['value']:.4g}",
+            "change": f"{d['change']['value']:+.4g}",
+            "interval": f"[{d['change']['low']:+.4g}, {d['change']['high']:+.4g}]",
+            "clear": "*" if d["clear"] else "",
+            "paired": "pairs" if d["paired"] else "both",
+        }
+        for d in differences
+    ]
+    return Table(rows, COLUMNS)
 
 
 def _mismatches(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[Row]:
@@ -200,36 +183,42 @@ def _place(row: Row) -> tuple[Any, ...]:
     return tuple(row.get(key) for key in KEYS)
 
 
-def _row_differences(row: Row, other: Row, *, paired: bool, seed: int) -> list[Row]:
-    found: list[Row] = []
-    for key, value in row.items():
-        mine, yours = _figure(value), _figure(other.get(key))
-        if mine is None or yours is None:
-            continue
-        values = [list(_single(r).get(key) or ()) for r in (row, other)]
-        pairs = paired and all(values) and len(values[0]) == len(values[1])
-        # Only a mean of its contexts can be paired: a corpus BLEU or a ratio of sums is none.
-        pairs = pairs and all(
-            math.isclose(float(np.mean(v)), figure["value"], rel_tol=1e-6, abs_tol=1e-9)
-            for v, figure in zip(values, (mine, yours), strict=True)
+def _named(row: Row) -> Row:
+    return {key: row[key] for key in KEYS if row.get(key) is not None}
+
+
+def _is_figure(value: Any) -> bool:
+    """Whether a value of a row is a figure with its interval."""
+    return isinstance(value, Mapping) and set(value) == {"value", "low", "high"}
+
+
+def _difference(row: Row, other: Row, key: str, *, paired: bool, seed: int) -> Row:
+    mine, yours = row[key], other[key]
+    singles = [dict(r.get("per_context") or r.get("per_question") or {}) for r in (row, other)]
+    values = [single.get(key) or [] for single in singles]
+    # Only a mean of its contexts can be paired: a corpus BLEU or a ratio of sums is none.
+    pairs = (
+        paired
+        and len(values[0]) == len(values[1]) > 0
+        and all(
+            math.isclose(float(np.mean(own)), figure["value"], rel_tol=1e-6, abs_tol=1e-9)
+            for own, figure in zip(values, (mine, yours), strict=True)
         )
-        if pairs:
-            changes = np.subtract(values[1], values[0])
-            change = mean_figure(changes, groups=_single(row).get("group"), seed=seed)
-        else:
-            change = _independent(mine, yours)
-        found.append(
-            {
-                "row": {k: row[k] for k in KEYS if row.get(k) is not None and k != "series"},
-                "figure": key,
-                "first": mine,
-                "second": yours,
-                "change": change,
-                "paired": pairs,
-                "clear": change["low"] > 0 or change["high"] < 0,
-            }
-        )
-    return found
+    )
+    if pairs:
+        changes = np.subtract(values[1], values[0])
+        change = mean_figure(changes, groups=singles[0].get("group"), seed=seed)
+    else:
+        change = _independent(mine, yours)
+    return {
+        "row": {k: v for k, v in _named(row).items() if k != "series"},
+        "figure": key,
+        "first": mine,
+        "second": yours,
+        "change": change,
+        "paired": pairs,
+        "clear": change["low"] > 0 or change["high"] < 0,
+    }
 
 
 def _independent(first: Figure, second: Figure) -> Figure:
@@ -238,26 +227,3 @@ def _independent(first: Figure, second: Figure) -> Figure:
     down = math.hypot(second["value"] - second["low"], first["high"] - first["value"])
     up = math.hypot(second["high"] - second["value"], first["value"] - first["low"])
     return Figure(value=value, low=value - down, high=value + up)
-
-
-def _single(row: Row) -> Mapping[str, Any]:
-    """The figures of single contexts or questions behind those of a row."""
-    return dict(row.get("per_context") or row.get("per_question") or {})
-
-
-def _figure(value: Any) -> Figure | None:
-    """A figure with its interval, or None for any other value of a row."""
-    if not isinstance(value, Mapping) or set(value) != {"value", "low", "high"}:
-        return None
-    return Figure(value=value["value"], low=value["low"], high=value["high"])
-
-
-def _missing(first: Sequence[Row], second: Sequence[Row]) -> list[str]:
-    here, there = {_place(r) for r in first}, {_place(r) for r in second}
-    return [
-        f"only in {name}: "
-        + ", ".join(f"{key} {row[key]}" for key in KEYS if row.get(key) is not None)
-        for name, rows, others in (("A", first, there), ("B", second, here))
-        for row in rows
-        if _place(row) not in others
-    ]

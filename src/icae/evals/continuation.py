@@ -4,21 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from icae.config.parsing import check
 from icae.evals.bootstrap import mean_figure, perplexity_figure
 from icae.evals.decoding import encode_contexts, slot_losses, token_losses
-from icae.evals.experiment import (
-    RATIOS,
-    Cell,
-    HeldOut,
-    TextExperiment,
-    check_least,
-    paper_lengths,
-)
+from icae.evals.experiment import PAPER_LENGTHS, RATIOS, Cell, Material, TextExperiment
 from icae.evals.plots import Lines
 from icae.evals.tables import Row, columns_of
 
@@ -37,7 +31,8 @@ class ContinuedText(TextExperiment):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_least("The continuation is out of range.", self.tokens, 1, "tokens")
+        message = "The continuation is out of range."
+        check(self.tokens >= 1, message, self.tokens, "1 or more tokens")
 
     @property
     def after(self) -> int:
@@ -49,6 +44,21 @@ class ContinuedText(TextExperiment):
         """The longest context, what follows it, and [LM]."""
         return max(self.lengths) + self.after + 1
 
+    def figures(self, losses: NDArray[np.float64], full: NDArray[np.float64]) -> Row:
+        """Loss, perplexity and their ratio to the full context, over contexts.
+
+        Args:
+            losses: Mean loss (nats) of what follows each context.
+            full: The same behind the full context.
+        """
+        return {
+            "samples": len(losses),
+            "loss": mean_figure(losses, seed=self.seed),
+            "perplexity": perplexity_figure(losses, seed=self.seed),
+            "over_full": perplexity_figure(losses - full, seed=self.seed),
+            "per_context": {"loss": losses.tolist()},
+        }
+
 
 @dataclass(frozen=True, kw_only=True)
 class Continuation(ContinuedText):
@@ -57,6 +67,9 @@ class Continuation(ContinuedText):
     name = "continuation"
     title = "Perplexity of the continuation behind context and slots"
     question = "How well do slots stand for the text that goes on?"
+    quick: ClassVar = {"spans": (1,), "ratios": (2.0, 4.0), "tokens": 32, "samples": 12}
+    full: ClassVar = {"ratios": RATIOS}
+    paper = PAPER_LENGTHS
     columns = columns_of("length ratio kind positions loss perplexity over_full", kind="behind")
     plots = (
         Lines(key="perplexity", title="perplexity of the continuation"),
@@ -70,28 +83,17 @@ class Continuation(ContinuedText):
         "The ratio to the full context is paired: its interval is over contexts.",
     )
 
-    @classmethod
-    def quick(cls, span: int) -> Self:
-        """One length, 2x and 4x."""
-        return cls(lengths=(span,), ratios=(2.0, 4.0), tokens=32, samples=12)
-
-    @classmethod
-    def full(cls, span: int) -> Self:
-        """The lengths of the paper."""
-        return cls(lengths=paper_lengths(span), ratios=RATIOS)
-
-    def measure(self, material: HeldOut, cell: Cell, rows: Sequence[Row]) -> list[Row]:
+    def measure(self, material: Material, cell: Cell, rows: Sequence[Row]) -> list[Row]:
         """The rows of a cell: full and no context; or slots and last raw tokens."""
         runtime, contexts = material.engine.runtime, self.contexts(material, cell)
         following = self.following(material)
         if cell.ratio is None:
             full = token_losses(runtime, contexts, following)
             nothing = token_losses(runtime, [ids[:0] for ids in contexts], following)
+            made = [("full context", cell.length, full), ("no context", 0, nothing)]
             return [
-                {"kind": "full context", "series": "full context", "positions": cell.length}
-                | continuation_figures(full, full, seed=self.seed),
-                {"kind": "no context", "series": "no context", "positions": 0}
-                | continuation_figures(nothing, full, seed=self.seed),
+                {"kind": kind, "series": kind, "positions": n, **self.figures(losses, full)}
+                for kind, n, losses in made
             ]
         full = full_losses(rows, cell.length)
         memories = encode_contexts(runtime, contexts, ratio=cell.ratio)
@@ -100,29 +102,10 @@ class Continuation(ContinuedText):
         last = token_losses(runtime, [ids[-count:] for ids in contexts], following)
         return [
             {"kind": "slots", "series": f"{name} slots", "positions": count + 1}
-            | continuation_figures(slots, full, seed=self.seed),
+            | self.figures(slots, full),
             {"kind": "last tokens", "series": f"{name}, as many last tokens", "positions": count}
-            | continuation_figures(last, full, seed=self.seed),
+            | self.figures(last, full),
         ]
-
-
-def continuation_figures(
-    losses: NDArray[np.float64], full: NDArray[np.float64], *, seed: int
-) -> Row:
-    """Loss, perplexity and their ratio to the full context, over contexts.
-
-    Args:
-        losses: Mean loss (nats) of what follows each context.
-        full: The same behind the full context.
-        seed: Seed of the bootstrap.
-    """
-    return {
-        "samples": len(losses),
-        "loss": mean_figure(losses, seed=seed),
-        "perplexity": perplexity_figure(losses, seed=seed),
-        "over_full": perplexity_figure(losses - full, seed=seed),
-        "per_context": {"loss": losses.tolist()},
-    }
 
 
 def full_losses(rows: Sequence[Row], length: int) -> NDArray[np.float64]:

@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
 from transformers import PreTrainedModel
 
 from icae.config import ModelConfig
@@ -23,6 +22,7 @@ from icae.errors import InputError
 from icae.memory import Embeddings, Span
 from icae.memory.payload import ReadablePayload
 from icae.model import PlainRow, TaskScore, plain_logits
+from icae.model.losses import score_task
 from icae.model.objectives import DecoderTask, continuation
 
 DECODING_ROWS = 16
@@ -46,6 +46,14 @@ class ContextMemory:
     def of_slots(cls, slots_KD: FloatArray, spans: Sequence[tuple[int, int]]) -> ContextMemory:
         """Slots [K, D] of some spans, float32."""
         return cls(parts=(Embeddings(slots_KD=slots_KD),), spans=tuple(spans))
+
+    @classmethod
+    def of_spans(cls, spans: Sequence[Span]) -> ContextMemory:
+        """Spans of one context."""
+        return cls(
+            parts=tuple(s.payload for s in spans if isinstance(s.payload, ReadablePayload)),
+            spans=tuple((span.tokens, span.positions) for span in spans),
+        )
 
     @property
     def positions(self) -> int:
@@ -75,12 +83,16 @@ class ContextMemory:
         return own.behind(runtime.lead(objective))
 
 
+NO_MEMORY = ContextMemory(parts=(), spans=())
+"""A memory without slots: behind it stands only the objective token."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class TokenScores:
     """How the decoder did on each scored token of one task.
 
     Attributes:
-        losses_T: Loss (nats) of each token.
+        losses_T: Loss (nats) of each token, float64.
         correct_T: Whether the most likely token was the target.
     """
 
@@ -102,11 +114,7 @@ def slot_budget(tokens: int, config: ModelConfig, ratio: float) -> int:
 
 
 def encode_contexts(
-    runtime: TorchRuntime,
-    contexts: Sequence[TokenIds],
-    *,
-    ratio: float,
-    bound: int | None = None,
+    runtime: TorchRuntime, contexts: Sequence[TokenIds], *, ratio: float, bound: int | None = None
 ) -> list[ContextMemory]:
     """Compress contexts, in forward passes of bounded size.
 
@@ -136,28 +144,14 @@ def encode_contexts(
     ]
 
 
-def span_memory(spans: Sequence[Span]) -> ContextMemory:
-    """Spans of one context as the decoder reads them."""
-    return ContextMemory(
-        parts=tuple(s.payload for s in spans if isinstance(s.payload, ReadablePayload)),
-        spans=tuple((span.tokens, span.positions) for span in spans),
-    )
-
-
-NO_MEMORY = ContextMemory(parts=(), spans=())
-"""A memory without slots: behind it stands only the objective token."""
-
-
 def score_tasks(
     runtime: TorchRuntime, memories: Sequence[ContextMemory], tasks: Sequence[DecoderTask]
 ) -> list[TokenScores]:
     """Teacher forcing behind ``[memory ; objective]``, in forward passes of bounded size."""
     scores: list[TaskScore] = []
     for part in runtime.batches([len(task.target_ids) for task in tasks]):
-        prefixes = [
-            memory.prefix(runtime, task.tokens)
-            for memory, task in zip(memories[part], tasks[part], strict=True)
-        ]
+        pairs = zip(memories[part], tasks[part], strict=True)
+        prefixes = [memory.prefix(runtime, task.tokens) for memory, task in pairs]
         scores += runtime.score(prefixes, tasks[part])
     return [TokenScores.of(score) for score in scores]
 
@@ -173,52 +167,53 @@ def write_back(runtime: TorchRuntime, memories: Sequence[ContextMemory]) -> list
 
 
 @torch.inference_mode()
-def plain_losses(
-    runtime: TorchRuntime, rows: Sequence[PlainRow], *, decoder: PreTrainedModel | None = None
-) -> list[NDArray[np.float64]]:
-    """Loss (nats) of every scored token behind raw tokens, in passes of bounded size.
+def plain_scores(
+    runtime: TorchRuntime, tasks: Sequence[DecoderTask], *, decoder: PreTrainedModel | None = None
+) -> list[TokenScores]:
+    """Teacher forcing without memory or objective token, in passes of bounded size.
 
     Args:
         runtime: Says how much is read in one pass.
-        rows: What to read and to score.
+        tasks: What to read and to score.
         decoder: Who reads; None: the frozen decoder of the runtime.
     """
-    result: list[NDArray[np.float64]] = []
-    for part in runtime.batches([len(row.ids) for row in rows]):
-        made = plain_logits(decoder or runtime.model.decoder, rows[part])
-        for row, logits_TV in zip(rows[part], made, strict=True):
-            targets_T = torch.from_numpy(row.ids[-row.scored :]).to(logits_TV.device)
-            losses_T = nn.functional.cross_entropy(logits_TV, targets_T, reduction="none")
-            result.append(losses_T.double().cpu().numpy())
-    return result
+    scores: list[TaskScore] = []
+    for part in runtime.batches([len(task.target_ids) for task in tasks]):
+        rows = [PlainRow(ids=task.target_ids, scored=task.labels) for task in tasks[part]]
+        made = plain_logits(decoder or runtime.model.decoder, rows)
+        scores += map(score_task, made, tasks[part])
+    return [TokenScores.of(score) for score in scores]
+
+
+def led_continuation(ids: TokenIds, *, context: Sequence[int] | TokenIds = ()) -> DecoderTask:
+    """The continuation of a context, whose first token is read but not scored.
+
+    Args:
+        ids: The token after the context (without a context there is nothing to predict it from),
+            then the tokens to score.
+        context: Raw tokens that are read before them.
+    """
+    read = np.concatenate([np.asarray(context, dtype=np.int64), ids])
+    return replace(continuation(read), unscored=len(context) + 1)
 
 
 def token_losses(
     runtime: TorchRuntime, contexts: Sequence[TokenIds], following: Sequence[TokenIds]
 ) -> NDArray[np.float64]:
-    """Mean loss (nats) of what follows each context, behind its raw tokens; float64 [contexts].
-
-    Args:
-        runtime: Holds the decoder.
-        contexts: The raw tokens of each context; may be none.
-        following: The token after each context, which is read and not scored (without a context
-            there is nothing to predict it from), then the tokens to score.
-    """
-    rows = [
-        PlainRow(ids=np.concatenate([context, ids]), scored=len(ids) - 1)
-        for context, ids in zip(contexts, following, strict=True)
-    ]
-    return np.array([losses_T.mean() for losses_T in plain_losses(runtime, rows)])
+    """Mean loss (nats) of what follows each context, behind its raw tokens; float64 [contexts]."""
+    pairs = zip(contexts, following, strict=True)
+    return mean_losses(
+        plain_scores(runtime, [led_continuation(ids, context=context) for context, ids in pairs])
+    )
 
 
 def slot_losses(
     runtime: TorchRuntime, memories: Sequence[ContextMemory], following: Sequence[TokenIds]
 ) -> NDArray[np.float64]:
     """The same behind slots and [LM]."""
-    scores = score_tasks(runtime, memories, [led_continuation(ids) for ids in following])
+    return mean_losses(score_tasks(runtime, memories, list(map(led_continuation, following))))
+
+
+def mean_losses(scores: Sequence[TokenScores]) -> NDArray[np.float64]:
+    """Mean token loss (nats) of each task."""
     return np.array([score.losses_T.mean() for score in scores])
-
-
-def led_continuation(ids: TokenIds) -> DecoderTask:
-    """The continuation task whose first token is read but not scored."""
-    return replace(continuation(ids), unscored=1)

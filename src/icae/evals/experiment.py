@@ -1,26 +1,28 @@
 """What an experiment is: settings that say what is measured, on what, and how it is shown.
 
-An experiment is one file with one class, and one line in `icae.evals.registry`.
+An experiment is one file with one class, and one line in `icae.evals.EXPERIMENTS`.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Generic, Literal, Self, TypeVar
+from typing import Any, ClassVar, Literal, Self
 
+from icae.config.parsing import check
 from icae.config.spans import check_ratio
 from icae.config.types import TokenIds
 from icae.engine import Engine
 from icae.errors import ConfigError, InputError
 from icae.evals.contexts import Window, draw_windows, read_documents
+from icae.evals.held import Hold
 from icae.evals.plots import Plot
-from icae.evals.tables import Column, Row, Table
+from icae.evals.questions import QuestionSet
+from icae.evals.respondents import Respondent
+from icae.evals.tables import Columns, Row, Table
 from icae.evals.text_metrics import bleu_signature
-
-Reads = Literal["texts", "questions"]
 
 PAPER_LENGTHS = (100, 200, 300, 400, 500)
 RATIOS = (2.0, 4.0, 8.0, 16.0)
@@ -69,17 +71,40 @@ class Material:
     Attributes:
         engine: Adapter and base model.
         record: What the result says about the material.
+        windows: Windows of held-out text.
+        sets: The questions of each data set, by name.
+        respondents: Who answers them, by name.
+        holds: Who holds held-out text, by name.
+        digests: Hash of the weights of those who bring their own.
+        absent: Who cannot take part, with the reason.
+        notes: How to read the figures of this material.
     """
 
     engine: Engine
     record: Mapping[str, Any]
+    windows: tuple[Window, ...] = ()
+    sets: Mapping[str, QuestionSet] = field(default_factory=dict)
+    respondents: Mapping[str, Respondent] = field(default_factory=dict)
+    holds: Mapping[str, Hold] = field(default_factory=dict)
+    digests: Mapping[str, str] = field(default_factory=dict)
+    absent: Mapping[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
+    def contexts(self, length: int, *, after: int) -> list[TokenIds]:
+        """A context of each window; see `Window.context`."""
+        return [window.context(length, after=after) for window in self.windows]
 
-On = TypeVar("On", bound=Material)
+    def key(self, name: str) -> str:
+        """The reader of a cell: a name, and which weights."""
+        return f"{name} {self.digests[name][:12]}" if name in self.digests else name
+
+    def name(self, key: str | None) -> str:
+        """The name that `key` made it of."""
+        return {self.key(name): name for name in self.digests}.get(key or "", key or "")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Experiment(ABC, Generic[On]):
+class Experiment(ABC):
     """Settings of an experiment, and how it is measured.
 
     Attributes:
@@ -92,31 +117,28 @@ class Experiment(ABC, Generic[On]):
     """Headline of table and plot."""
     question: ClassVar[str]
     """What it answers, one line of the report."""
-    reads: ClassVar[Reads] = "texts"
+    reads: ClassVar[Literal["texts", "questions"]] = "texts"
     """Held-out texts or question files."""
-    columns: ClassVar[tuple[Column, ...]]
+    columns: ClassVar[Columns]
     plots: ClassVar[tuple[Plot, ...]]
     notes: ClassVar[tuple[str, ...]]
     """How to read the figures, one sentence each."""
+    grows: ClassVar[tuple[str, ...]]
+    """Settings that may gain values: a result goes on with more cells."""
+    quick: ClassVar[Mapping[str, Any]]
+    """Settings, as for `sized`, of a few dozen seconds on two CPU cores."""
+    full: ClassVar[Mapping[str, Any]]
+    """Settings as for a paper."""
 
     seed: int = 0
 
     @classmethod
-    @abstractmethod
-    def quick(cls, span: int) -> Self:
-        """Settings for a span length, of a few dozen seconds on two CPU cores."""
-
-    @classmethod
-    @abstractmethod
-    def full(cls, span: int) -> Self:
-        """Settings for a span length, as for a paper."""
+    def sized(cls, span: int, **settings: Any) -> Self:
+        """The experiment for an adapter of a span length."""
+        return cls(**settings)
 
     @abstractmethod
-    def fixed(self) -> dict[str, Any]:
-        """The settings that make results comparable; more cells may be added for the others."""
-
-    @abstractmethod
-    def prepare(self, engine: Engine, inputs: Sequence[Path]) -> On:
+    def prepare(self, engine: Engine, inputs: Sequence[Path]) -> Material:
         """Read the material.
 
         Raises:
@@ -125,31 +147,29 @@ class Experiment(ABC, Generic[On]):
         """
 
     @abstractmethod
-    def cells(self, material: On) -> list[Cell]:
+    def cells(self, material: Material) -> list[Cell]:
         """All cells, in the order in which they are measured."""
 
     @abstractmethod
-    def measure(self, material: On, cell: Cell, rows: Sequence[Row]) -> list[Row]:
+    def measure(self, material: Material, cell: Cell, rows: Sequence[Row]) -> list[Row]:
         """The rows of a cell; `rows` are those of the cells before it."""
 
-    def remarks(self, material: On) -> tuple[str, ...]:
-        """The notes, with those that depend on settings and material."""
-        return self.notes
+    def fixed(self) -> dict[str, Any]:
+        """The settings that make results comparable."""
+        rest = asdict(self)
+        return {key: rest[key] for key in rest if key not in ("seed", *self.grows)}
 
-    def compared(self, material: On, rows: Sequence[Row]) -> Table | None:
+    def remarks(self, material: Material) -> tuple[str, ...]:
+        """How to read the figures."""
+        return (*self.notes, *material.notes)
+
+    def compared(self, material: Material, rows: Sequence[Row]) -> Table | None:
         """What is worked out from the rows of all cells once they are there, if anything."""
         return None
 
 
 @dataclass(frozen=True, kw_only=True)
-class HeldOut(Material):
-    """Windows of held-out text."""
-
-    windows: tuple[Window, ...]
-
-
-@dataclass(frozen=True, kw_only=True)
-class TextExperiment(Experiment[HeldOut]):
+class TextExperiment(Experiment):
     """An experiment on windows of held-out text, by context length and ratio.
 
     Attributes:
@@ -158,6 +178,9 @@ class TextExperiment(Experiment[HeldOut]):
         samples: Contexts at each length, the same for all ratios.
     """
 
+    grows: ClassVar[tuple[str, ...]] = ("lengths", "ratios")
+    paper: ClassVar[tuple[int, ...]] = ()
+    """The lengths of the paper, where it has this experiment."""
     baseline: ClassVar[bool] = False
     """Whether each length has a cell that no ratio changes, measured first."""
 
@@ -169,6 +192,26 @@ class TextExperiment(Experiment[HeldOut]):
         check_lengths(self.lengths, self.samples)
         check_ratios(self.ratios)
 
+    @classmethod
+    def sized(
+        cls,
+        span: int,
+        *,
+        lengths: Sequence[int] = (),
+        spans: Sequence[int] = (),
+        **settings: Any,
+    ) -> Self:
+        """The experiment for an adapter of a span length.
+
+        Args:
+            span: The span length.
+            lengths: Context lengths; by default those of the paper and the span length.
+            spans: Lengths in spans, in their place.
+            settings: The other settings.
+        """
+        usual = tuple(n * span for n in spans) or tuple(sorted({span, *cls.paper}))
+        return cls(lengths=tuple(lengths) or usual, **settings)
+
     @property
     def after(self) -> int:
         """Tokens behind each context that are used, too."""
@@ -179,15 +222,12 @@ class TextExperiment(Experiment[HeldOut]):
         """Decoder positions that the longest context needs: its slots, [AE] and its tokens."""
         return 2 * max(self.lengths) + 1
 
-    def prepare(self, engine: Engine, inputs: Sequence[Path]) -> HeldOut:
+    def prepare(self, engine: Engine, inputs: Sequence[Path]) -> Material:
         """Draw the windows."""
         signature = bleu_signature()
-        drawn = draw_windows(
-            read_documents(inputs, engine.tokenizer),
-            size=self._window,
-            samples=self.samples,
-            seed=self.seed,
-        )
+        documents = read_documents(inputs, engine.tokenizer)
+        size = max(self.lengths) + self.after
+        drawn = draw_windows(documents, size=size, samples=self.samples, seed=self.seed)
         require_fit(engine, self.positions)
         record = {
             "documents": drawn.documents,
@@ -196,36 +236,24 @@ class TextExperiment(Experiment[HeldOut]):
             "ratios": list(self.ratios),
             "bleu": signature,
         }
-        return HeldOut(engine=engine, record=record, windows=drawn.windows)
-
-    @property
-    def _window(self) -> int:
-        return max(self.lengths) + self.after
+        return Material(engine=engine, record=record, windows=drawn.windows)
 
     def fixed(self) -> dict[str, Any]:
-        """The settings besides lengths, ratios and seed."""
-        rest = asdict(self)
-        for key in ("lengths", "ratios", "seed"):
-            del rest[key]
-        return {**rest, "window": self._window}
+        """The settings that make results comparable, and the size of the windows."""
+        return {**super().fixed(), "window": max(self.lengths) + self.after}
 
-    def cells(self, material: HeldOut) -> list[Cell]:
+    def cells(self, material: Material) -> list[Cell]:
         """Every length and ratio."""
         ratios = (None, *self.ratios) if self.baseline else self.ratios
         return [Cell(length=n, ratio=ratio) for n in self.lengths for ratio in ratios]
 
-    def contexts(self, material: HeldOut, cell: Cell) -> list[TokenIds]:
+    def contexts(self, material: Material, cell: Cell) -> list[TokenIds]:
         """The contexts of a cell."""
-        return [w.context(cell.length, after=self.after) for w in material.windows]
+        return material.contexts(cell.length, after=self.after)
 
-    def following(self, material: HeldOut) -> list[TokenIds]:
+    def following(self, material: Material) -> list[TokenIds]:
         """What follows each context, the same at every length."""
-        return [window.context(self.after) for window in material.windows]
-
-
-def paper_lengths(span: int) -> tuple[int, ...]:
-    """The lengths of the paper and the adapter's own span length."""
-    return tuple(sorted({span, *PAPER_LENGTHS}))
+        return material.contexts(self.after, after=0)
 
 
 def check_lengths(lengths: Sequence[int], samples: int) -> None:
@@ -237,7 +265,7 @@ def check_lengths(lengths: Sequence[int], samples: int) -> None:
     if not lengths or min(lengths) < 2:
         got = ", ".join(map(str, lengths)) or "none"
         raise ConfigError("The context lengths are out of range.", got=got, expected=">= 2")
-    check_least("Too few contexts to compare.", samples, 2, "samples")
+    check(samples >= 2, "Too few contexts to compare.", samples, "2 or more samples")
 
 
 def check_ratios(ratios: Sequence[float]) -> None:
@@ -252,24 +280,26 @@ def check_ratios(ratios: Sequence[float]) -> None:
         check_ratio(ratio)
 
 
-def check_least(message: str, got: int, least: int, unit: str = "") -> None:
-    """Refuse a number below the least one.
+def check_known(message: str, names: Sequence[str], known: Sequence[str]) -> None:
+    """Refuse names that are not known, or none at all.
 
     Raises:
-        ConfigError: If it is.
+        ConfigError: If there are such.
     """
-    if got < least:
-        raise ConfigError(message, got=str(got), expected=f"{least} or more {unit}".strip())
+    unknown = [name for name in names if name not in known]
+    if unknown or not names:
+        got = ", ".join(map(repr, unknown)) or "none"
+        raise ConfigError(message, got=got, expected=", ".join(known))
 
 
-def check_share(message: str, got: int, samples: int) -> None:
-    """Refuse a number of contexts that is not among the samples.
+def check_greedy(greedy: int, samples: int) -> None:
+    """Refuse a number of greedily decoded contexts that is not among the samples.
 
     Raises:
         ConfigError: If it is not.
     """
-    if not 0 <= got <= samples:
-        raise ConfigError(message, got=str(got), expected=f"0 to {samples}, the number of samples")
+    message = "The number of greedily decoded contexts is out of range."
+    check(0 <= greedy <= samples, message, greedy, f"0 to {samples}, the number of samples")
 
 
 def require_fit(engine: Engine, positions: int) -> None:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
 from transformers import PreTrainedModel
 
 from icae.config.types import Answer, Objective, TokenIds
-from icae.decode.answering import Answerer, TextStream, written_answer
+from icae.decode.answering import Answerer, written_answer
 from icae.decode.batching import RowClock
 from icae.decode.prefix import Generated, Request
 from icae.decode.torch import TorchRuntime
@@ -22,6 +22,7 @@ from icae.evals.decoding import (
     ContextMemory,
     TokenScores,
     encode_contexts,
+    plain_scores,
     score_tasks,
     write_back,
 )
@@ -116,13 +117,13 @@ class HeldGists:
     def answer(self, prompts: Sequence[TokenIds], limit: int) -> list[Answer]:
         """Greedy answers behind ``[gist tokens ; FT ; prompt]``."""
         rows = self._rows("ft", prompts, [limit] * len(prompts))
-        return answer_rows(self.engine, self.model.decoder, rows, self.positions)
+        return _answer_rows(self.engine, self.model.decoder, rows, self.positions)
 
     def write_back(self) -> list[tuple[int, ...]]:
         """Greedy reconstruction of each context."""
         nothing = np.zeros(0, dtype=np.int64)
         rows = self._rows("ae", [nothing] * len(self.gists), self.lengths)
-        return [one.token_ids for one in write_rows(self.model.decoder, rows, frozenset())]
+        return [one.token_ids for one in _write_rows(self.model.decoder, rows, frozenset())]
 
     @torch.inference_mode()
     def _rows(
@@ -133,15 +134,50 @@ class HeldGists:
         for gist, prompt_ids, limit in zip(self.gists, prompts, limits, strict=True):
             prompt_SD = self.engine.runtime.read_tokens(prompt_ids)
             tail_SD = torch.cat([self.model.markers(objective), prompt_SD])
-            rows.append(
-                DecoderRow(
-                    front=gist.key_values,
-                    tail_SD=tail_SD,
-                    positions=range(gist.end, gist.end + len(tail_SD)),
-                    limit=limit,
-                )
+            positions = range(gist.end, gist.end + len(tail_SD))
+            row = DecoderRow(
+                front=gist.key_values, tail_SD=tail_SD, positions=positions, limit=limit
             )
+            rows.append(row)
         return rows
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeldText:
+    """Contexts as text (or none) in the prompts themselves.
+
+    Attributes:
+        engine: Its frozen decoder reads.
+        positions: Tokens of each text.
+        decoder: A tuned decoder that reads in its place, or None.
+    """
+
+    engine: Engine
+    positions: Sequence[int]
+    decoder: PreTrainedModel | None = field(default=None, repr=False)
+
+    def score(self, tasks: Sequence[DecoderTask]) -> list[TokenScores]:
+        """Teacher forcing of tasks whose prompts hold the texts."""
+        return plain_scores(self.engine.runtime, tasks, decoder=self.decoder)
+
+    def answer(self, prompts: Sequence[TokenIds], limit: int) -> list[Answer]:
+        """Greedy answers to prompts that hold the texts."""
+        if self.decoder is None:
+            return self.engine.answerer.answer_many(
+                [Request(prefix=None, prompt_ids=prompt_ids) for prompt_ids in prompts],
+                memory_positions=self.positions,
+                max_new_tokens=limit,
+            )
+        rows = [
+            DecoderRow(
+                front=None,
+                tail_SD=self.engine.runtime.read_tokens(prompt_ids),
+                positions=range(len(prompt_ids)),
+                limit=limit,
+            )
+            for prompt_ids in prompts
+        ]
+        return _answer_rows(self.engine, self.decoder, rows, self.positions)
 
 
 Held = HeldSlots | HeldGists
@@ -158,16 +194,10 @@ def slot_hold(engine: Engine) -> Hold:
     )
 
 
-def write_rows(
+def _write_rows(
     decoder: PreTrainedModel, rows: Sequence[DecoderRow], stop_ids: Collection[int]
 ) -> list[Generated]:
-    """What a decoder writes greedily behind rows, `TOGETHER` at a time.
-
-    Args:
-        decoder: The causal LM.
-        rows: Keys and values read before, if any, and what is read behind them.
-        stop_ids: Tokens that end a row.
-    """
+    """What a decoder writes greedily behind rows, `TOGETHER` at a time."""
     made: list[Generated] = []
     for start in range(0, len(rows), TOGETHER):
         part = rows[start : start + TOGETHER]
@@ -181,29 +211,21 @@ def write_rows(
     return made
 
 
-def answer_rows(
+def _answer_rows(
     engine: Engine,
     decoder: PreTrainedModel,
     rows: Sequence[DecoderRow],
     context_positions: Sequence[int],
 ) -> list[Answer]:
-    """Answers behind rows; see `write_rows`.
-
-    Args:
-        engine: Holds tokenizer and stop tokens.
-        decoder: The causal LM.
-        rows: What is read before each answer.
-        context_positions: How many positions of it stand for the context.
-    """
-    answers = []
-    made = write_rows(decoder, rows, frozenset(engine.answerer.stop_ids))
-    for one, positions in zip(made, context_positions, strict=True):
-        stream = TextStream(engine.tokenizer, None)
-        for token in one.token_ids:
-            stream.add(token)
-        answers.append(
-            written_answer(
-                stream.close(), one, memory_positions=positions, runtime=engine.runtime.name
-            )
+    """Answers behind rows, of which so many positions stand for each context."""
+    decode, name = engine.tokenizer.decode, engine.runtime.name
+    made = _write_rows(decoder, rows, frozenset(engine.answerer.stop_ids))
+    return [
+        written_answer(
+            str(decode(list(one.token_ids), skip_special_tokens=True)).strip(),
+            one,
+            memory_positions=positions,
+            runtime=name,
         )
-    return answers
+        for one, positions in zip(made, context_positions, strict=True)
+    ]

@@ -1,22 +1,31 @@
-"""An LLM judge: what it is asked, how its reply is read, and the service that it is behind.
+"""Win, lose or tie between two sets of answers, told by an LLM that sees them in both orders.
 
 A change of the wording needs a new `VERSION`: verdicts of different prompts do not compare.
+
+Source: Ge et al. 2024, section 3.3 (answers judged by GPT-4).
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
+import functools
 import re
-import threading
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
-from urllib.parse import urlsplit
+from typing import Any, NamedTuple
 
-from icae.errors import ConfigError, InputError, MissingDependencyError
+from icae.data.rows import read_json_lines, text_field
+from icae.data.triplets import read_triplets
+from icae.errors import InputError
+from icae.evals.bootstrap import Figure, mean_figure
+from icae.evals.compare import read_result
+from icae.evals.judge_service import JudgeService, Message, Replies, Said
+from icae.evals.metadata import file_hash, result_head
+from icae.evals.plots import StackedBars, require_drawing
+from icae.evals.questions import set_name
+from icae.evals.results import Finished, ResultFiles
+from icae.evals.tables import Row, Table, columns_of
 
 VERSION = "1"
 """Version of `PROMPT` and of how replies are read."""
@@ -45,223 +54,304 @@ VERDICT: A
 VERDICT: B
 VERDICT: TIE"""
 
-Verdict = Literal["first", "second", "tie"]
-
 _VERDICT = re.compile(r"^[\s*_#>`]*verdict\s*[:=]?[\s*_`]*(a|b|tie)[\s*_`.]*$", re.I | re.M)
-_VERDICTS: dict[str, Verdict] = {"a": "first", "b": "second", "tie": "tie"}
+
+POINTS = {"a": 1, "b": -1, "tie": 0}
+"""What a verdict gives the answer that was shown first."""
+
+OUTCOMES = ("win", "lose", "tie", "order decides")
+"""What a question that was judged in both orders comes to; see `outcome`."""
+
+COLUMNS = columns_of(
+    "dataset first second questions judged win lose tie order_decides margin "
+    "first_preferred unparsed failed"
+)
+PLOTS = (
+    StackedBars(
+        keys={name.replace(" ", "_"): name for name in OUTCOMES},
+        title="share of the judged questions",
+    ),
+)
+NOTES = (
+    "Each question is judged twice, with the answers in both orders. Win: the first answers are "
+    "better in both orders, or in one with a tie in the other; lose: the reverse; tie: a tie "
+    "twice; order decides: each order names another winner, so it is neither's.",
+    "The shares are of the questions with a verdict in both orders (judged). A question of which "
+    "a reply holds no verdict (unparsed) or never came (no reply) counts in no share; it is "
+    "counted apart.",
+    "Shown first preferred: of all verdicts that name a winner, the share that names the answer "
+    "shown first; .5 is no bias, 1.0 a judge that always says A.",
+)
 
 
-def messages(
-    question: str, reference: str, context: str, first: str, second: str
-) -> list[dict[str, str]]:
+class Answered(NamedTuple):
+    """A question and an answer to it; what is not known is empty."""
+
+    question: str
+    answer: str
+    reference: str = ""
+    context: str = ""
+    dataset: str = "answers"
+
+    @property
+    def key(self) -> tuple[str, str, str]:
+        """What two answers to one question share."""
+        return (self.dataset, self.question, self.reference)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnswerSet:
+    """The answers of one condition.
+
+    Attributes:
+        name: What it is called in tables.
+        answers: The answers.
+        record: File, hash and, of a result, what made it.
+    """
+
+    name: str
+    answers: tuple[Answered, ...]
+    record: Mapping[str, Any]
+
+
+def messages(asked: Answered, context: str, first: str, second: str) -> list[Message]:
     """The chat messages that ask for a verdict.
 
     Args:
-        question: The question.
-        reference: The reference answer; empty if there is none.
+        asked: Holds question and reference.
         context: The text that the question is about; empty if it is not shown.
         first: The answer shown as A.
         second: The answer shown as B.
     """
     text = PROMPT.format(
         context=f"Text:\n{context}\n\n" if context else "",
-        question=question,
-        reference=reference or "(none)",
+        question=asked.question,
+        reference=asked.reference or "(none)",
         first=first.strip() or "(empty)",
         second=second.strip() or "(empty)",
     )
     return [{"role": "system", "content": SYSTEM}, {"role": "user", "content": text}]
 
 
-def parse(reply: str) -> Verdict | None:
-    """The verdict of a reply.
+def parse(reply: str) -> int | None:
+    """The points (1, 0, -1) that a reply gives the answer shown first.
 
     Returns:
-        The last line that is a verdict, Markdown around it set aside; None if no line is one,
-        or two lines say different things.
+        Those of the lines that are a verdict, Markdown around them set aside; None if no line
+        is one, or two lines say different things.
     """
-    found = [match.lower() for match in _VERDICT.findall(reply)]
-    return _VERDICTS[found[0]] if len(set(found)) == 1 else None
+    found = {match.lower() for match in _VERDICT.findall(reply)}
+    return POINTS[found.pop()] if len(found) == 1 else None
 
 
-@dataclass(frozen=True, kw_only=True)
-class Said:
-    """What came of asking a judge once.
-
-    Attributes:
-        reply: What it wrote, or None if there was no reply.
-        problem: Why there was none, in words; empty if there was one.
-    """
-
-    reply: str | None
-    problem: str = ""
-
-
-class Judge(Protocol):
-    """Replies to chat messages."""
-
-    def ask(self, messages: Sequence[dict[str, str]]) -> Said:
-        """One reply; a failure is told, not raised."""
-        ...
-
-
-@dataclass(frozen=True, kw_only=True)
-class JudgeService:
-    """Where a judge is and how it is asked.
-
-    Attributes:
-        url: Base URL of the service, as ``http://127.0.0.1:8000/v1``.
-        model: Name of the model there.
-        timeout: Seconds to wait for a reply.
-        attempts: Times that a request is made before it counts as failed.
-        max_tokens: Most tokens of a reply.
-    """
-
-    url: str
-    model: str
-    timeout: float = 60.0
-    attempts: int = 3
-    max_tokens: int = 512
-
-    def __post_init__(self) -> None:
-        parts = urlsplit(self.url)
-        if parts.scheme not in ("http", "https") or not parts.netloc:
-            raise ConfigError(
-                "The address of the judge is no URL.",
-                got=repr(self.url),
-                expected="for example http://127.0.0.1:8000/v1",
-            )
-        if not self.model:
-            raise ConfigError("The judge has no model.", expected="the name of a model there")
-        if self.timeout <= 0 or self.attempts < 1 or self.max_tokens < 1:
-            raise ConfigError(
-                "The request to the judge is out of range.",
-                got=f"{self.timeout} seconds, {self.attempts} attempts, {self.max_tokens} tokens",
-                expected="numbers above 0",
-            )
-
-
-class OpenAiJudge:
-    """A judge reached with the ``openai`` client, at temperature 0.
-
-    Raises:
-        MissingDependencyError: If the client is not installed.
-    """
-
-    def __init__(self, service: JudgeService, api_key: str) -> None:
-        self._openai = require_openai()
-        self._service = service
-        self._client = self._openai.OpenAI(
-            base_url=service.url,
-            api_key=api_key or "none",
-            timeout=service.timeout,
-            max_retries=service.attempts - 1,
-        )
-
-    def ask(self, messages: Sequence[dict[str, str]]) -> Said:
-        """One reply; timeouts, refusals and answers without text are told."""
-        try:
-            answer = self._client.chat.completions.create(
-                model=self._service.model,
-                messages=list(messages),
-                temperature=0,
-                max_tokens=self._service.max_tokens,
-            )
-            choices = getattr(answer, "choices", None)
-            text = choices[0].message.content if choices else None
-        except (self._openai.OpenAIError, ValueError, AttributeError, TypeError) as error:
-            return Said(reply=None, problem=" ".join(f"{type(error).__name__}: {error}".split()))
-        if not text:
-            return Said(reply=None, problem="a reply without text")
-        return Said(reply=str(text))
-
-
-class CachedJudge:
-    """A judge that is asked the same thing once; replies are appended to a file as they come.
-
-    Failures are not kept, so that they are asked again.
-
-    Raises:
-        InputError: If the file is no such cache.
-    """
-
-    def __init__(self, judge: Judge, *, name: str, path: Path) -> None:
-        self._judge, self._name, self._path = judge, name, path
-        self._lock = threading.Lock()
-        self._known = _read(path)
-
-    def ask(self, messages: Sequence[dict[str, str]]) -> Said:
-        """A kept reply, or one of the judge."""
-        key = self._key(messages)
-        if key in self._known:
-            return Said(reply=self._known[key])
-        said = self._judge.ask(messages)
-        if said.reply is not None:
-            with self._lock:
-                self._known[key] = said.reply
-                self._path.parent.mkdir(parents=True, exist_ok=True)
-                with self._path.open("a", encoding="utf-8") as file:
-                    line = {"key": key, "prompt": VERSION, "judge": self._name, "reply": said.reply}
-                    file.write(json.dumps(line, ensure_ascii=False) + "\n")
-        return said
-
-    def _key(self, messages: Sequence[dict[str, str]]) -> str:
-        text = json.dumps([VERSION, self._name, list(messages)], ensure_ascii=False)
-        return hashlib.sha256(text.encode("utf-8", "backslashreplace")).hexdigest()
-
-
-def ask_all(
-    judge: Judge, wanted: Sequence[Sequence[dict[str, str]]], *, together: int
-) -> list[Said]:
-    """The replies to many requests, in order, several at a time.
+def outcome(straight: int | None, swapped: int | None) -> str:
+    """What two verdicts come to: one of `OUTCOMES`, or ``unparsed`` if either is none.
 
     Args:
-        judge: Who is asked.
-        wanted: Chat messages of each request.
-        together: Requests in flight.
+        straight: Points with the first answer shown first.
+        swapped: Points with the second answer shown first.
     """
-    with ThreadPoolExecutor(together, thread_name_prefix="judge") as pool:
-        return list(pool.map(judge.ask, wanted))
+    if straight is None or swapped is None:
+        return "unparsed"
+    if straight != swapped:
+        return "win" if straight > swapped else "lose"
+    return "tie" if straight == 0 else "order decides"
 
 
-def require_openai() -> Any:
-    """The package `openai`.
+def judge_answers(
+    first: AnswerSet,
+    second: AnswerSet,
+    service: JudgeService,
+    *,
+    cache: Path,
+    folder: Path,
+    command: str,
+    contexts: Mapping[tuple[str, str], str] | None = None,
+    seed: int = 0,
+    together: int = 4,
+    name: str = "judge",
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Finished:
+    """Judge every question both answer, and write a JSON file, Markdown and a plot.
+
+    Replies are kept as they come, so an equal run asks only for what is missing.
+
+    Args:
+        first: The answers that win or lose.
+        second: The answers they are set against.
+        service: The judge.
+        cache: File of its replies.
+        folder: Where the files go.
+        command: The command line, for the record.
+        contexts: (question, reference) -> the text that the judge is shown, if known.
+        seed: Seed of the bootstrap.
+        together: Requests in flight.
+        name: Name of the result files.
+        on_progress: Called with (requests done, requests in all).
 
     Raises:
-        MissingDependencyError: If it is not installed.
+        InputError: If no question is in both, or a file cannot be read or written.
+        MissingDependencyError: If the `[eval]` or the `[judge]` extra is not installed.
     """
-    try:
-        import openai
-    except ImportError as error:
-        raise MissingDependencyError(
-            "A judge is reached with the openai client.",
-            got="it is not installed",
-            expected="the [judge] extra",
-            fix="pip install 'icae[judge]'",
-        ) from error
-    return openai
+    require_drawing()
+    pairs, alone = paired(first, second)
+    wanted = []
+    for one, other in pairs:
+        context = one.context or (contexts or {}).get((one.question, one.reference), "")
+        wanted.append(messages(one, context, one.answer, other.answer))
+        wanted.append(messages(one, context, other.answer, one.answer))
+    replies = Replies(service, path=cache, version=VERSION)
+    said = replies.to(wanted, together=together, on_progress=on_progress)
+    names = (first.name, second.name)
+    rows = _rows([one for one, _ in pairs], said, names=names, seed=seed)
+    settings = {"max_tokens": service.max_tokens, "contexts_shown": bool(contexts)}
+    judged = {
+        "judge": {"model": service.model, "url": service.url, "prompt": VERSION},
+        "first": dict(first.record),
+        "second": dict(second.record),
+    }
+    payload = {
+        **result_head(name, "Answers judged in both orders", judged, seed, settings, "questions"),
+        "without_partner": alone,
+        "problems": sorted({one.problem for one in said if one.reply is None})[:20],
+        "command": command,
+        "complete": True,
+        "seconds": 0,
+        "cells": [],
+        "rows": rows,
+    }
+    files = ResultFiles(folder=folder, name=name)
+    return files.finish(payload, [Table(rows, COLUMNS)], NOTES, PLOTS)
 
 
-def _read(path: Path) -> dict[str, str]:
-    """Replies by key; a line that was cut off by a kill is dropped."""
-    if not path.exists():
-        return {}
-    known: dict[str, str] = {}
-    try:
-        lines = path.read_text(encoding="utf-8").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError("The cache of the judge cannot be read.", got=str(path)) from error
-    for number, line in enumerate(lines, start=1):
-        try:
-            if line.strip():
-                record = json.loads(line)
-                known[str(record["key"])] = str(record["reply"])
-        except (ValueError, KeyError, TypeError) as error:
-            if number == len(lines):
-                break
-            raise InputError(
-                "This is no cache of a judge.",
-                got=f"{path}, line {number}",
-                fix="Name another --cache.",
-            ) from error
-    return known
+def _rows(
+    asked: Sequence[Answered], said: Sequence[Said], *, names: tuple[str, str], seed: int
+) -> list[Row]:
+    """One row for each data set: shares with their intervals, None where nothing was judged."""
+
+    def share(values: Sequence[float]) -> Figure | None:
+        return mean_figure(values, seed=seed) if values else None
+
+    pairs = list(zip(asked, zip(said[::2], said[1::2], strict=True), strict=True))
+    rows: list[Row] = []
+    for name in dict.fromkeys(one.dataset for one in asked):
+        replies = [both for one, both in pairs if one.dataset == name]
+        verdicts = [[parse(s.reply or "") for s in both] for both in replies]
+        outcomes = [
+            "failed" if any(s.reply is None for s in both) else outcome(*found)
+            for both, found in zip(replies, verdicts, strict=True)
+        ]
+        counts, decided = Counter(outcomes), [one for one in outcomes if one in OUTCOMES]
+        preferred = [float(v > 0) for both in verdicts for v in both if v]
+        rows.append(
+            {
+                "dataset": name,
+                "series": f"{name}: {names[0]} / {names[1]}",
+                "first": names[0],
+                "second": names[1],
+                "questions": len(outcomes),
+                "judged": len(decided),
+                "unparsed": counts["unparsed"],
+                "failed": counts["failed"],
+                **{
+                    result.replace(" ", "_"): share([float(one == result) for one in decided])
+                    for result in OUTCOMES
+                },
+                "margin": share([float(d == "win") - float(d == "lose") for d in decided]),
+                "first_preferred": share(preferred),
+                "outcomes": outcomes,
+            }
+        )
+    return rows
+
+
+def read_answers(path: Path, *, reads: str | None, ratio: float | None) -> AnswerSet:
+    """Read the answers of one condition.
+
+    Args:
+        path: A result of `icae eval qa` (.json), or JSON lines (.jsonl, also compressed) with
+            ``question``, ``answer`` and optionally ``reference``, ``context``, ``dataset``.
+        reads: Of a result: whose answers, as in its column "reads".
+        ratio: Of a result: the compression ratio; None takes the only one.
+
+    Raises:
+        InputError: If the file cannot be read, or does not hold exactly one such condition.
+    """
+    if path.suffix == ".json":
+        return _of_result(path, reads=reads or "memory", ratio=ratio)
+    answers = []
+    for number, record in read_json_lines(path):
+        field = functools.partial(text_field, Answered._field_defaults | dict(record))
+        fields = {key: field(key, path=path, number=number) for key in Answered._fields}
+        answers.append(Answered(**fields))
+    if not answers:
+        raise InputError("The file holds no answer.", got=str(path), expected="JSON lines")
+    record = {"file": path.name, "sha256": file_hash(path)}
+    return AnswerSet(name=set_name(path), answers=tuple(answers), record=record)
+
+
+def _of_result(path: Path, *, reads: str, ratio: float | None) -> AnswerSet:
+    result = read_result(path)
+    rows = [row for row in result["rows"] if isinstance(row.get("per_question"), dict)]
+    if not rows:
+        raise InputError(
+            f"{path} holds no answers.",
+            got=f"a result of {result['experiment']}",
+            expected="a result of icae eval qa, or answers as JSON lines",
+        )
+    own = [row for row in rows if row.get("kind") == reads]
+    ratios = sorted({row["ratio"] for row in own if row.get("ratio") is not None})
+    if ratio is None and len(ratios) > 1:
+        raise InputError(
+            f"The answers of {reads!r} were written at several ratios.",
+            got=", ".join(f"{r:g}" for r in ratios),
+            fix="Choose one with --ratio.",
+        )
+    if ratios and ratio is not None:
+        own = [row for row in own if row["ratio"] == ratio]
+    if not own:
+        at = f" at ratio {ratio:g}" if ratio is not None and ratios else ""
+        raise InputError(
+            f"{path} holds no answers of {reads!r}{at}.",
+            expected="one of " + ", ".join(sorted({repr(row["kind"]) for row in rows})),
+        )
+    answers = [
+        Answered(dataset=str(row.get("dataset", "")), question=q, reference=r, answer=a)
+        for row in own
+        for q, r, a in zip(*map(row["per_question"].get, _SINGLE), strict=True)
+    ]
+    name = reads + (f" {own[0]['ratio']:g}x" if ratios else "")
+    record = {"file": path.name, "sha256": file_hash(path), "reads": reads, "ratio": ratio}
+    made = {key: result.get(key) for key in ("adapter", "base", "commit", "settings", "seed")}
+    return AnswerSet(name=name, answers=tuple(answers), record=record | made)
+
+
+_SINGLE = ("prompt", "reference", "answer")
+
+
+def paired(first: AnswerSet, second: AnswerSet) -> tuple[list[tuple[Answered, Answered]], int]:
+    """Answers to the same questions, and how many have no partner.
+
+    Raises:
+        InputError: If no question is in both.
+    """
+    waiting: dict[tuple[str, str, str], list[Answered]] = {}
+    for answered in second.answers:
+        waiting.setdefault(answered.key, []).append(answered)
+    pairs = [(one, waiting[one.key].pop(0)) for one in first.answers if waiting.get(one.key)]
+    if not pairs:
+        raise InputError(
+            "The two conditions answer no question in common.",
+            got=f"{len(first.answers)} and {len(second.answers)} answers",
+            expected="the same questions, references and data set names",
+        )
+    return pairs, len(first.answers) + len(second.answers) - 2 * len(pairs)
+
+
+def read_contexts(paths: Sequence[Path]) -> dict[tuple[str, str], str]:
+    """The texts of triplet files, to show them to the judge: (question, reference) -> context.
+
+    Raises:
+        InputError: If a file cannot be read.
+    """
+    return {(t.prompt, t.answers[0]): t.context for path in paths for t in read_triplets(path)}

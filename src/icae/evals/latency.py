@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -23,7 +23,7 @@ from icae.engine import Engine
 from icae.errors import ConfigError
 from icae.evals.bootstrap import mean_figure
 from icae.evals.decoding import encode_contexts, slot_budget
-from icae.evals.experiment import Cell, HeldOut, TextExperiment
+from icae.evals.experiment import Cell, Material, TextExperiment
 from icae.evals.metadata import hardware
 from icae.evals.peak_memory import with_peak
 from icae.evals.plots import Lines
@@ -38,21 +38,14 @@ TOKENS_PER_PASS = 16384
 """Context tokens encoded in one pass: there are no vocabulary logits to hold."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Timed:
-    """One run of one way.
-
-    Attributes:
-        seconds: Wall time in all.
-        first: Wall time to the first token of all rows.
-        compress: Wall time of compressing, part of both.
-        written: Tokens written in each row.
-    """
+class Timed(NamedTuple):
+    """One run of one way: wall time in all, to the first token of all rows, and of compressing."""
 
     seconds: float
     first: float
     compress: float
     written: tuple[tuple[int, ...], ...]
+    """Tokens written in each row."""
 
     @property
     def decode_rate(self) -> float | None:
@@ -65,7 +58,7 @@ class Timed:
 class Latency(TextExperiment):
     """The three ways to read a context, by batch, length and ratio.
 
-    `lengths` and `samples` follow from the sizes; see `of_sizes`.
+    Lengths and samples follow from the sizes, whatever is said of them.
 
     Attributes:
         sizes: (batch, context length) of each measurement.
@@ -73,6 +66,7 @@ class Latency(TextExperiment):
         repeats: Times each is measured, after one that does not count.
     """
 
+    lengths: tuple[int, ...] = ()
     sizes: tuple[tuple[int, int], ...]
     tokens: int = 16
     repeats: int = 3
@@ -80,6 +74,8 @@ class Latency(TextExperiment):
     name = "latency"
     title = "Seconds and memory behind full context and slots"
     question = "What time and memory are saved?"
+    quick: ClassVar = {"sizes": ((1, 128), (4, 256)), "ratios": (4.0,), "tokens": 8, "repeats": 2}
+    full: ClassVar = {"sizes": PAPER_SIZES, "ratios": (4.0,), "tokens": PAPER_TOKENS}
     columns = columns_of(
         "batch length ratio kind positions seconds compress first decode_rate speedup "
         "kv_mb peak_mb",
@@ -101,37 +97,9 @@ class Latency(TextExperiment):
         "work at the time.",
     )
 
-    @classmethod
-    def of_sizes(
-        cls, sizes: Sequence[tuple[int, int]], *, ratios: tuple[float, ...], **rest: Any
-    ) -> Self:
-        """Settings of some sizes.
-
-        Args:
-            sizes: (batch, context length) of each measurement.
-            ratios: Compression ratios.
-            rest: Other attributes.
-        """
-        return cls(
-            lengths=tuple(sorted({length for _, length in sizes})),
-            samples=max(2, *(batch for batch, _ in sizes)),
-            sizes=tuple(sizes),
-            ratios=ratios,
-            **rest,
-        )
-
-    @classmethod
-    def quick(cls, span: int) -> Self:
-        """Two small sizes."""
-        return cls.of_sizes([(1, 128), (4, 256)], ratios=(4.0,), tokens=8, repeats=2)
-
-    @classmethod
-    def full(cls, span: int) -> Self:
-        """The sizes of the paper."""
-        return cls.of_sizes(PAPER_SIZES, ratios=(4.0,), tokens=PAPER_TOKENS)
+    grows = ("lengths", "ratios", "samples", "sizes")
 
     def __post_init__(self) -> None:
-        super().__post_init__()
         if not self.sizes or min(batch for batch, _ in self.sizes) < 1:
             raise ConfigError(
                 "The sizes are out of range.", got=str(self.sizes), expected="batches >= 1"
@@ -142,6 +110,10 @@ class Latency(TextExperiment):
                 got=f"{self.tokens} tokens, {self.repeats} repeats",
                 expected="2 tokens, 1 repeat or more",
             )
+        batches, lengths = zip(*self.sizes, strict=True)
+        object.__setattr__(self, "lengths", tuple(sorted(set(lengths))))
+        object.__setattr__(self, "samples", max(2, *batches))
+        super().__post_init__()
 
     @property
     def positions(self) -> int:
@@ -150,13 +122,12 @@ class Latency(TextExperiment):
 
     def fixed(self) -> dict[str, Any]:
         """The settings besides sizes, with the machine: timings of two are no one result."""
-        rest = super().fixed()
-        for key in ("sizes", "samples", "window"):
-            del rest[key]
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        rest = super().fixed()
+        del rest["window"]
         return {**rest, "machine": hardware(device)}
 
-    def remarks(self, material: HeldOut) -> tuple[str, ...]:
+    def remarks(self, material: Material) -> tuple[str, ...]:
         """How to read the figures."""
         repeats = (
             f"{self.tokens} tokens are written greedily in every row, none ends early; "
@@ -165,7 +136,7 @@ class Latency(TextExperiment):
         )
         return (repeats, *self.notes)
 
-    def cells(self, material: HeldOut) -> list[Cell]:
+    def cells(self, material: Material) -> list[Cell]:
         """Every size and ratio."""
         return [
             Cell(length=length, ratio=ratio, batch=batch)
@@ -173,57 +144,66 @@ class Latency(TextExperiment):
             for ratio in self.ratios
         ]
 
-    def measure(self, material: HeldOut, cell: Cell, rows: Sequence[Row]) -> list[Row]:
+    def measure(self, material: Material, cell: Cell, rows: Sequence[Row]) -> list[Row]:
         """The rows of a cell: the three ways."""
         engine, contexts = material.engine, self.contexts(material, cell)[: cell.batch]
         ways = reading_ways(engine, contexts, ratio=cell.known_ratio, tokens=self.tokens)
-        runs: dict[str, list[Timed]] = {name: [] for name in ways}
-        peaks: dict[str, int | None] = {}
-        for repeat in range(self.repeats + 1):
-            for name, work in ways.items():
-                if repeat == 0:
-                    _, peaks[name] = with_peak(engine.runtime.model.device, work)
-                else:
-                    runs[name].append(work())
+        device = engine.runtime.model.device
+        peaks = {name: with_peak(device, work)[1] for name, work in ways.items()}
+        repeats = [{name: work() for name, work in ways.items()} for _ in range(self.repeats)]
         slots = slot_budget(cell.length, engine.config, cell.known_ratio)
         behind = slots + engine.config.front + engine.config.objective_tokens
+        several = f", {cell.times}" if len(self.ratios) > 1 else ""
         made = []
-        for name in ways:
+        for name, peak in peaks.items():
             positions = cell.length if name == FULL else behind
             kv_bytes = len(contexts) * engine.runtime.kv_bytes(positions + self.tokens)
-            peak = peaks[name]
             row = {
+                "kind": f"{name}, batch {cell.batch}",
+                "series": f"{name}{several}, batch {cell.batch}",
                 "positions": positions,
-                **self._figures(name, runs),
+                **self._figures(name, repeats),
                 "kv_mb": round(kv_bytes / 1e6, 3),
                 "peak_mb": None if peak is None else round(peak / 1e6, 1),
             }
-            several = f", {cell.times}" if len(self.ratios) > 1 else ""
-            series = f"{name}{several}, batch {cell.batch}"
-            made.append({"kind": f"{name}, batch {cell.batch}", "series": series, **row})
+            made.append(row)
         return made
 
-    def _figures(self, name: str, runs: dict[str, list[Timed]]) -> Row:
+    def _figures(self, name: str, repeats: Sequence[Mapping[str, Timed]]) -> Row:
         """Means over the repeats of a way, and the repeats."""
-        own, full = runs[name], runs[FULL]
+        own = [runs[name] for runs in repeats]
         values = {
-            "seconds": [r.seconds for r in own],
-            "first": [r.first for r in own],
-            "decode_rate": [r.decode_rate for r in own if r.decode_rate is not None],
-            "speedup": [f.seconds / r.seconds for f, r in zip(full, own, strict=True)],
+            "seconds": [run.seconds for run in own],
+            "first": [run.first for run in own],
+            "decode_rate": [run.decode_rate for run in own if run.decode_rate is not None],
+            "speedup": [runs[FULL].seconds / runs[name].seconds for runs in repeats],
         }
         if name == COMPRESS:
-            values["compress"] = [r.compress for r in own]
+            values["compress"] = [run.compress for run in own]
         figures = {key: mean_figure(v, seed=self.seed) for key, v in values.items() if v}
-        repeats = {key: [round(one, 5) for one in v] for key, v in values.items()}
-        return {**figures, "repeats": repeats}
+        rounded = {key: [round(one, 5) for one in v] for key, v in values.items()}
+        return {**figures, "repeats": rounded}
 
 
 def reading_ways(
     engine: Engine, contexts: Sequence[TokenIds], *, ratio: float, tokens: int
 ) -> dict[str, Callable[[], Timed]]:
     """What is timed, by name."""
-    runtime = engine.runtime
+    runtime, nothing = engine.runtime, np.zeros(0, dtype=np.int64)
+
+    def compressed() -> list[Prefix]:
+        memories = encode_contexts(runtime, contexts, ratio=ratio, bound=TOKENS_PER_PASS)
+        return [memory.prefix(runtime, "lm") for memory in memories]
+
+    def rows(requests: Sequence[Request], read: Mapping[str, KeyValues]) -> list[DecoderRow]:
+        made = []
+        for request in requests:
+            positions = runtime.positions(request.prefix, len(request.prompt_ids))
+            made.append(runtime.row(request, read, positions=positions, limit=tokens))
+        return made
+
+    def behind(prefixes: Sequence[Prefix], read: Mapping[str, KeyValues]) -> list[DecoderRow]:
+        return rows([Request(prefix=prefix, prompt_ids=nothing) for prefix in prefixes], read)
 
     def write(rows: Sequence[DecoderRow], begin: float, compress: float) -> Timed:
         first = 0.0
@@ -232,46 +212,25 @@ def reading_ways(
             first = first or time.perf_counter() - begin
             for row, token in zip(step.rows, step.tokens, strict=True):
                 written[row].append(token)
-        return Timed(
-            seconds=time.perf_counter() - begin,
-            first=first,
-            compress=compress,
-            written=tuple(map(tuple, written)),
-        )
-
-    nothing = np.zeros(0, dtype=np.int64)
-
-    def row(request: Request, fronts: Mapping[str, KeyValues]) -> DecoderRow:
-        positions = runtime.positions(request.prefix, len(request.prompt_ids))
-        return runtime.row(request, fronts, positions=positions, limit=tokens)
-
-    def behind(prefixes: Sequence[Prefix], fronts: Mapping[str, KeyValues]) -> list[DecoderRow]:
-        return [row(Request(prefix=prefix, prompt_ids=nothing), fronts) for prefix in prefixes]
+        seconds = time.perf_counter() - begin
+        return Timed(seconds, first, compress, tuple(map(tuple, written)))
 
     def full() -> Timed:
         begin = time.perf_counter()
-        rows = [row(Request(prefix=None, prompt_ids=ids), {}) for ids in contexts]
-        return write(rows, begin, 0)
+        return write(rows([Request(prefix=None, prompt_ids=ids) for ids in contexts], {}), begin, 0)
 
     def compress() -> Timed:
         begin = time.perf_counter()
-        prefixes = compressed(engine, contexts, ratio)
+        prefixes = compressed()
         seconds = time.perf_counter() - begin
         return write(behind(prefixes, {}), begin, seconds)
 
-    prefixes = compressed(engine, contexts, ratio)
+    prefixes = compressed()
     # The last [LM] token is left to read.
     digests = [prefix.digest for prefix in prefixes]
-    read = dict(zip(digests, runtime.read_prefixes(prefixes), strict=True))
-    cached = behind(prefixes, read)
+    cached = behind(prefixes, dict(zip(digests, runtime.read_prefixes(prefixes), strict=True)))
     return {
         FULL: full,
         COMPRESS: compress,
         CACHED: lambda: write(cached, time.perf_counter(), 0),
     }
-
-
-def compressed(engine: Engine, contexts: Sequence[TokenIds], ratio: float) -> list[Prefix]:
-    """The memories of all contexts, encoded in large passes."""
-    memories = encode_contexts(engine.runtime, contexts, ratio=ratio, bound=TOKENS_PER_PASS)
-    return [memory.prefix(engine.runtime, "lm") for memory in memories]

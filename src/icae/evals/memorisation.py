@@ -4,21 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import ClassVar
 
 import numpy as np
+from numpy.typing import NDArray
 
+from icae.config.parsing import check
 from icae.evals.bootstrap import Figure, ratio_figure
 from icae.evals.decoding import encode_contexts, write_back
-from icae.evals.experiment import RATIOS, Cell, HeldOut, TextExperiment, check_least
+from icae.evals.experiment import RATIOS, Cell, Material, TextExperiment
 from icae.evals.plots import StackedBars
 from icae.evals.tables import Row, columns_of
 from icae.evals.word_errors import (
     CLASSES,
+    CRITICAL,
     TEXT_TYPES,
     EmbeddingLikeness,
     Pair,
-    Word,
     aligned,
     split_words,
     text_type,
@@ -26,43 +28,6 @@ from icae.evals.word_errors import (
 from icae.model.around import input_table
 
 QUARTERS = 4
-CRITICAL = ("number", "name", "code")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Aligned:
-    """One context beside what was written back of it.
-
-    Attributes:
-        true: Words of the source.
-        written: Words that the decoder wrote.
-        pairs: Their alignment.
-    """
-
-    true: Sequence[Word]
-    written: Sequence[Word]
-    pairs: Sequence[Pair]
-
-    def wrong(self, error: str) -> int:
-        """Number of errors of a class."""
-        return sum(pair.error == error for pair in self.pairs)
-
-    def right(self) -> set[int]:
-        """Indices of the true words that came back as they stand."""
-        return {pair.true for pair in self.pairs if pair.error is None and pair.true is not None}
-
-    def example(self) -> Row:
-        """[error or None, true word, written word] of each pair."""
-        return {
-            "pairs": [
-                [
-                    pair.error,
-                    "" if pair.true is None else self.true[pair.true].text,
-                    "" if pair.written is None else self.written[pair.written].text,
-                ]
-                for pair in self.pairs
-            ]
-        }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,6 +44,8 @@ class Memorisation(TextExperiment):
     name = "memorisation"
     title = "What is wrong where text is written back"
     question = "What is wrong where a text is written back?"
+    quick: ClassVar = {"ratios": (4.0,), "samples": 16, "examples": 2}
+    full: ClassVar = {"ratios": RATIOS[:3], "samples": 256}
     columns = columns_of(
         "length ratio kind samples right number_right name_right code_right quarter_1 quarter_2 "
         "quarter_3 quarter_4 " + " ".join(error.replace(" ", "_") for error in CLASSES),
@@ -104,21 +71,12 @@ class Memorisation(TextExperiment):
         "10 %, else names from 15 %, else prose.",
     )
 
-    @classmethod
-    def quick(cls, span: int) -> Self:
-        """One span at 4x."""
-        return cls(lengths=(span,), ratios=(4.0,), samples=16, examples=2)
-
-    @classmethod
-    def full(cls, span: int) -> Self:
-        """One span, 2x to 8x."""
-        return cls(lengths=(span,), ratios=RATIOS[:3], samples=256)
-
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_least("The number of examples is out of range.", self.examples, 0)
+        shown = self.examples >= 0
+        check(shown, "The number of examples is out of range.", self.examples, "0 or more")
 
-    def measure(self, material: HeldOut, cell: Cell, rows: Sequence[Row]) -> list[Row]:
+    def measure(self, material: Material, cell: Cell, rows: Sequence[Row]) -> list[Row]:
         """The rows of a cell: all texts, then each type that there is."""
         engine, contexts = material.engine, self.contexts(material, cell)
         memories = encode_contexts(engine.runtime, contexts, ratio=cell.known_ratio)
@@ -131,15 +89,14 @@ class Memorisation(TextExperiment):
             [w.core for words in sources for w in words if w.core.isalpha()],
             seed=self.seed,
         )
-        texts = []
-        for true, ids in zip(sources, written, strict=True):
-            back = split_words(decode(list(ids)))
-            texts.append(
-                Aligned(true=true, written=back, pairs=aligned(true, back, likeness.alike))
-            )
+        texts = [
+            aligned(true, split_words(decode(list(ids))), likeness.alike)
+            for true, ids in zip(sources, written, strict=True)
+        ]
+        types = list(map(text_type, sources))
         made = []
         for kind in ("all", *TEXT_TYPES):
-            own = [text for text in texts if kind in ("all", text_type(text.true))]
+            own = [text for text, own in zip(texts, types, strict=True) if kind in ("all", own)]
             shown = own[: self.examples] if kind != "all" else []
             if own:
                 row = {
@@ -147,34 +104,46 @@ class Memorisation(TextExperiment):
                     "series": f"{cell.length} tokens, {cell.times}, {kind}",
                     "samples": len(own),
                     **error_figures(own, seed=self.seed),
-                    "examples": [text.example() for text in shown],
+                    "examples": [{"pairs": list(map(_shown, text))} for text in shown],
                     "threshold": round(likeness.threshold, 3),
                 }
                 made.append(row)
         return made
 
 
-def error_figures(texts: Sequence[Aligned], *, seed: int) -> Row:
+def _shown(pair: Pair) -> list[str | None]:
+    """[error or None, true word, written word]."""
+    return [pair.error, *("" if word is None else word.text for word in pair[:2])]
+
+
+def error_figures(texts: Sequence[Sequence[Pair]], *, seed: int) -> Row:
     """Shares of words that came back and errors per 100 words, over contexts.
+
+    Args:
+        texts: The aligned words of each context.
+        seed: Seed of the bootstrap.
 
     Returns:
         Figures with intervals; None where no context has a word of that kind.
     """
-    rights, counts = [text.right() for text in texts], [len(text.true) for text in texts]
+    words = [[pair for pair in text if pair.true is not None] for text in texts]
+    rights = [np.array([pair.error is None for pair in own], bool) for own in words]
+    kinds = [np.array([pair.true.kind for pair in own if pair.true]) for own in words]
+    counts = list(map(len, words))
 
-    def right_among(places: Sequence[Sequence[int]]) -> Figure | None:
-        hits = [len(right.intersection(p)) for right, p in zip(rights, places, strict=True)]
-        return ratio_figure(hits, [len(p) for p in places], seed=seed)
+    def right_among(masks: Sequence[NDArray[np.bool_]]) -> Figure | None:
+        hits = [(right & mask).sum() for right, mask in zip(rights, masks, strict=True)]
+        return ratio_figure(hits, [mask.sum() for mask in masks], seed=seed)
 
-    figures: Row = {"right": right_among([range(count) for count in counts])}
+    figures: Row = {"right": right_among([np.ones(count, bool) for count in counts])}
     for kind in CRITICAL:
-        places = [[i for i, word in enumerate(t.true) if word.kind == kind] for t in texts]
-        figures[f"{kind}_right"] = right_among(places)
+        figures[f"{kind}_right"] = right_among([own == kind for own in kinds])
     for n in range(QUARTERS):
-        parts = [np.array_split(np.arange(count), QUARTERS)[n].tolist() for count in counts]
-        figures[f"quarter_{n + 1}"] = right_among(parts)
+        masks = [np.zeros(count, bool) for count in counts]
+        for mask in masks:
+            mask[np.array_split(np.arange(len(mask)), QUARTERS)[n]] = True
+        figures[f"quarter_{n + 1}"] = right_among(masks)
     for error in CLASSES:
-        wrong = [100 * text.wrong(error) for text in texts]
+        wrong = [100 * sum(pair.error == error for pair in text) for text in texts]
         figures[error.replace(" ", "_")] = ratio_figure(wrong, counts, seed=seed)
-    per_context = [len(r) / max(1, n) for r, n in zip(rights, counts, strict=True)]
-    return {**figures, "per_context": {"right": per_context}}
+    return {**figures, "per_context": {"right": [r.sum() / max(1, len(r)) for r in rights]}}

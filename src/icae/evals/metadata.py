@@ -4,14 +4,51 @@ from __future__ import annotations
 
 import hashlib
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
+import icae
+from icae.config.checkout import commit
 from icae.data.corpus import list_corpus
 from icae.engine import Engine
+from icae.evals.bootstrap import LEVEL, RESAMPLES
+
+SCHEMA = 1
+"""Version of the result files."""
+
+
+def result_head(
+    name: str,
+    title: str,
+    made: Mapping[str, Any],
+    seed: int,
+    settings: Mapping[str, Any],
+    over: str,
+) -> dict[str, Any]:
+    """How a result file begins: what made it, of what.
+
+    Args:
+        name: Name of the experiment.
+        title: Its headline.
+        made: The model or judge behind it, and the data.
+        seed: Seed of draw and bootstrap.
+        settings: What must be equal for results to be comparable.
+        over: What the bootstrap draws.
+    """
+    return {
+        "schema": SCHEMA,
+        "experiment": name,
+        "title": title,
+        "icae": icae.__version__,
+        "commit": commit(),
+        **made,
+        "seed": seed,
+        "settings": settings,
+        "intervals": f"{LEVEL:.0%} percentile bootstrap over {over}, {RESAMPLES} resamples",
+    }
 
 
 def data_hashes(texts: Sequence[Path]) -> list[dict[str, str | None]]:

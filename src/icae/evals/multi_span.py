@@ -7,15 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from icae.evals.bootstrap import Figure, bootstrap
-from icae.evals.continuation import ContinuedText, continuation_figures, full_losses
+from icae.evals.continuation import ContinuedText, full_losses
 from icae.evals.decoding import encode_contexts, slot_losses, token_losses
-from icae.evals.experiment import RATIOS, Cell, HeldOut
+from icae.evals.experiment import RATIOS, Cell, Material
 from icae.evals.plots import Lines
 from icae.evals.tables import Row, columns_of
 
@@ -29,6 +29,8 @@ class MultiSpan(ContinuedText):
     name = "multi-span"
     title = "Perplexity behind many spans of slots, in raw tokens"
     question = "Do the slots of many spans work together, and what are they worth in raw tokens?"
+    quick: ClassVar = {"spans": (2, 4), "ratios": (4.0,), "tokens": 32, "samples": 6}
+    full: ClassVar = {"spans": (2, 4, 8, 16), "ratios": RATIOS[:3], "samples": 64}
     columns = columns_of(
         "spans length ratio kind positions perplexity over_full raw_equal gain", kind="behind"
     )
@@ -57,38 +59,23 @@ class MultiSpan(ContinuedText):
         "A position: the same, for each decoder position of slots and [LM] tokens.",
     )
 
-    @classmethod
-    def quick(cls, span: int) -> Self:
-        """Two and four spans at 4x."""
-        return cls(lengths=(2 * span, 4 * span), ratios=(4.0,), tokens=32, samples=6)
-
-    @classmethod
-    def full(cls, span: int) -> Self:
-        """2 to 16 spans."""
-        lengths = tuple(n * span for n in (2, 4, 8, 16))
-        return cls(lengths=lengths, ratios=RATIOS[:3], samples=64)
-
-    def measure(self, material: HeldOut, cell: Cell, rows: Sequence[Row]) -> list[Row]:
+    def measure(self, material: Material, cell: Cell, rows: Sequence[Row]) -> list[Row]:
         """The rows of a cell: full and no context; or slots."""
         engine, following = material.engine, self.following(material)
-        contexts, spans = (
-            self.contexts(material, cell),
-            -(-cell.length // engine.config.span_length),
-        )
+        contexts = self.contexts(material, cell)
+        spans = {"spans": -(-cell.length // engine.config.span_length)}
         if cell.ratio is None:
             sizes = tail_sizes(cell.length)
-            behind = []
-            for size in sizes:
-                tails = [ids[len(ids) - size :] for ids in contexts]
-                behind.append(token_losses(engine.runtime, tails, following))
-            full = continuation_figures(behind[-1], behind[-1], seed=self.seed)
-            nothing = continuation_figures(behind[0], behind[-1], seed=self.seed)
-            full |= {"tails": sizes, "tail_losses": np.stack(behind, axis=1).tolist()}
+            tails = ([ids[len(ids) - size :] for ids in contexts] for size in sizes)
+            behind = [token_losses(engine.runtime, tail, following) for tail in tails]
+            full = {"tails": sizes, "tail_losses": np.stack(behind, axis=1).tolist()}
             return [
-                {"spans": spans, "kind": kind, "series": kind, "positions": size, **figures}
-                for kind, size, figures in (
-                    ("full context", cell.length, full),
-                    ("no context", 0, nothing),
+                {**spans, "kind": kind, "series": kind, "positions": size}
+                | self.figures(losses, behind[-1])
+                | more
+                for kind, size, losses, more in (
+                    ("full context", cell.length, behind[-1], full),
+                    ("no context", 0, behind[0], {}),
                 )
             ]
         memories = encode_contexts(engine.runtime, contexts, ratio=cell.ratio)
@@ -98,19 +85,16 @@ class MultiSpan(ContinuedText):
         stored = next(r for r in rows if r["length"] == cell.length and "tails" in r)
         curves = np.array(stored["tail_losses"])
         equal = equal_tokens(stored["tails"], curves, losses, seed=self.seed)
+        low, high = equal["low"] / positions, equal["high"] / positions
         return [
             {
-                "spans": spans,
+                **spans,
                 "kind": "slots",
                 "series": f"{cell.times} slots",
                 "positions": positions,
-                **continuation_figures(losses, full_losses(rows, cell.length), seed=self.seed),
+                **self.figures(losses, full_losses(rows, cell.length)),
                 "raw_equal": equal,
-                "gain": Figure(
-                    value=equal["value"] / positions,
-                    low=equal["low"] / positions,
-                    high=equal["high"] / positions,
-                ),
+                "gain": Figure(value=equal["value"] / positions, low=low, high=high),
             }
         ]
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from icae.config.extras import import_extra
 from icae.evals.tables import Row
-from icae.evals.text_metrics import missing_eval_extra
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -151,8 +150,7 @@ def require_drawing() -> None:
         MissingDependencyError: If pandas or matplotlib is not installed.
     """
     for package in ("pandas", "matplotlib"):
-        if importlib.util.find_spec(package) is None:
-            raise missing_eval_extra(package)
+        import_extra(package, purpose="Evaluation", extra="eval")
 
 
 def picture(rows: Sequence[Row], plots: Sequence[Plot], *, title: str) -> bytes:

@@ -11,9 +11,9 @@ import numpy as np
 
 from icae.compression.refinement import RefineConfig
 from icae.engine import Engine
-from icae.errors import ConfigError
-from icae.evals.asking import Asked, QuestionExperiment
+from icae.evals.asking import QuestionExperiment
 from icae.evals.bootstrap import mean_figure, ratio_figure
+from icae.evals.experiment import Material, check_known
 from icae.evals.plots import Lines
 from icae.evals.respondents import (
     ADAPTIVE,
@@ -27,7 +27,8 @@ from icae.evals.respondents import (
     SUMMARY,
     UPPER,
     VERBATIM,
-    TextRespondent,
+    Respondent,
+    by_text,
     known_respondents,
     whole_text,
 )
@@ -51,7 +52,7 @@ COMPARED = columns_of(
 
 
 @dataclass(frozen=True, kw_only=True)
-class Qa(QuestionExperiment[Asked]):
+class Qa(QuestionExperiment):
     """The memory against everybody else.
 
     Attributes:
@@ -95,25 +96,14 @@ class Qa(QuestionExperiment[Asked]):
         "words or more. Unterminated: cut off by the limit.",
     )
 
+    grows = ("ratios", "readers", "upper_bound")
+
     def __post_init__(self) -> None:
         super().__post_init__()
-        unknown = [reader for reader in self.readers if reader not in ALL_READERS]
-        if unknown or not self.readers:
-            raise ConfigError(
-                "This reader is not known." if unknown else "There is no reader.",
-                got=", ".join(map(repr, unknown)) or None,
-                expected=", ".join(ALL_READERS),
-            )
-        self._refine()  # checks the steps
+        check_known("This reader is not known.", self.readers, ALL_READERS)
+        RefineConfig(steps=self.refine_steps)  # checks the steps
 
-    def _refine(self) -> RefineConfig:
-        return RefineConfig(steps=self.refine_steps)
-
-    def fixed(self) -> dict[str, Any]:
-        """The settings that make answers comparable; ratios and readers may be added."""
-        return {**super().fixed(), "refine_steps": self.refine_steps}
-
-    def prepare(self, engine: Engine, inputs: Sequence[Path]) -> Asked:
+    def prepare(self, engine: Engine, inputs: Sequence[Path]) -> Material:
         """Draw the questions and load the upper bound.
 
         Raises:
@@ -122,7 +112,7 @@ class Qa(QuestionExperiment[Asked]):
             MissingDependencyError: If the `[eval]` extra is not installed.
         """
         signature = rouge_signature()
-        known = known_respondents(engine, self._refine())
+        known = known_respondents(engine, RefineConfig(steps=self.refine_steps))
         respondents = {name: known[name] for name in ALL_READERS if name in self.readers}
         record: dict[str, Any] = {"upper_bound": None}
         digests: dict[str, str] = {}
@@ -135,20 +125,17 @@ class Qa(QuestionExperiment[Asked]):
             "rouge": signature,
             "sets": [questions.record for questions in sets.values()],
         }
-        return Asked(
+        return Material(
             engine=engine, record=record, sets=sets, respondents=respondents, digests=digests
         )
 
-    def compared(self, material: Asked, rows: Sequence[Row]) -> Table | None:
+    def compared(self, material: Material, rows: Sequence[Row]) -> Table | None:
         """The memory against every other reader, question by question."""
-        return Table(
-            title="The memory against the others",
-            columns=COMPARED,
-            rows=compare_readers(rows, seed=self.seed),
-        )
+        compared = compare_readers(rows, seed=self.seed)
+        return Table(compared, COMPARED, title="The memory against the others")
 
 
-def _upper_bound(engine: Engine, folder: Path) -> tuple[TextRespondent, dict[str, Any]]:
+def _upper_bound(engine: Engine, folder: Path) -> tuple[Respondent, dict[str, Any]]:
     """The decoder with a LoRA tuned to read whole contexts, and what the result says of it."""
     info = read_info(folder, FULL_CONTEXT)
     tuned = load_trained(
@@ -165,7 +152,7 @@ def _upper_bound(engine: Engine, folder: Path) -> tuple[TextRespondent, dict[str
         "lora_rank": info.model.lora_rank,
         "adapter_lora_rank": engine.config.lora_rank,
     }
-    return TextRespondent(engine=engine, source=whole_text, decoder=tuned.decoder), record
+    return by_text(engine, whole_text, tuned.decoder), record
 
 
 def compare_readers(rows: Sequence[Row], *, seed: int) -> list[Row]:

@@ -109,97 +109,95 @@ class QuestionSet:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Room:
-    """What a question may take.
+class QuestionReader:
+    """Draws questions that fit the decoder from triplet files.
+
+    Those that do not fit are left out for every reader, so that all answer the same.
 
     Attributes:
-        window: Decoder positions in all.
-        answer: Tokens of an answer.
-        context: Longest context in tokens, or None for what the window holds.
-    """
-
-    window: int
-    answer: int
-    context: int | None = None
-
-    def holds(self, context: int, prompt: int, reference: int) -> bool:
-        """Whether a context, a rendered prompt and any answer fit together."""
-        within = self.context is None or context <= self.context
-        taken = context + prompt + max(self.answer, reference) + SPARE
-        return within and taken <= self.window
-
-
-def read_question_sets(
-    paths: Sequence[Path], tokenizer: Any, *, room: Room, count: int | None, seed: int
-) -> list[QuestionSet]:
-    """Draw questions from each triplet file.
-
-    Questions that do not fit are left out for every reader, so that all answer the same.
-
-    Args:
-        paths: Triplet files, or folders of them.
         tokenizer: The base model's tokenizer.
-        room: What a question may take.
+        window: Decoder positions in all.
+        answer: Most tokens of an answer.
+        context: Longest context in tokens, or None for what the window holds.
         count: Questions drawn from each file; None takes all.
         seed: Seed of the draw.
-
-    Raises:
-        InputError: If a file cannot be read, two have one name, or too few questions fit.
     """
-    files = [Path(file) for file in list_corpus(paths)]
-    names = Counter(set_name(file) for file in files)
-    doubled = [name for name, times in names.items() if times > 1]
-    if doubled:
-        raise InputError(
-            "Two files have the same name.", got=doubled[0], fix="Rename one: results go by name."
+
+    tokenizer: Any
+    window: int
+    answer: int
+    context: int | None
+    count: int | None
+    seed: int
+
+    def read(self, paths: Sequence[Path]) -> dict[str, QuestionSet]:
+        """The questions of each triplet file, by its name.
+
+        Args:
+            paths: Triplet files, or folders of them.
+
+        Raises:
+            InputError: If a file cannot be read, two have one name, or too few questions fit.
+        """
+        sets: dict[str, QuestionSet] = {}
+        for file in map(Path, list_corpus(paths)):
+            if set_name(file) in sets:
+                raise InputError(
+                    "Two files have the same name.",
+                    got=set_name(file),
+                    fix="Rename one: results go by name.",
+                )
+            sets[set_name(file)] = self._read(file)
+        return sets
+
+    def _read(self, file: Path) -> QuestionSet:
+        fitting: list[Question] = []
+        contexts: dict[str, tuple[int, TokenIds]] = {}
+        triplets = list(read_triplets(file))
+        for triplet in triplets:
+            if triplet.context not in contexts:
+                ids = tokenize(self.tokenizer, triplet.context)
+                contexts[triplet.context] = (len(contexts), ids)
+            group, ids = contexts[triplet.context]
+            if self._fits(triplet, len(ids)):
+                question = Question(
+                    context=triplet.context,
+                    context_ids=ids,
+                    prompt=triplet.prompt,
+                    answers=triplet.answers,
+                    group=group,
+                )
+                fitting.append(question)
+        if len(fitting) < 2:
+            raise InputError(
+                f"Too few questions of {file} fit.",
+                got=f"{len(fitting)} of {len(triplets)}",
+                expected=f"2 or more whose context, prompt and answer take {self.window} positions",
+                fix="Raise --max-context, lower --max-new-tokens or give another file.",
+            )
+        too_long = len(triplets) - len(fitting)
+        if too_long:
+            log.warning("%s: %d of %d questions are too long", file.name, too_long, len(triplets))
+        drawn = np.random.default_rng(self.seed).permutation(len(fitting))[: self.count]
+        return QuestionSet(
+            name=set_name(file),
+            questions=tuple(sorted((fitting[i] for i in drawn), key=lambda q: len(q.context_ids))),
+            in_file=len(triplets),
+            too_long=too_long,
+            choices=_choices(triplets),
         )
-    return [_read(file, tokenizer, room=room, count=count, seed=seed) for file in files]
+
+    def _fits(self, triplet: Triplet, context: int) -> bool:
+        """Whether a context of so many tokens, its rendered prompt and any answer fit together."""
+        prompt = len(render_prompt(self.tokenizer, triplet.prompt))
+        reference = len(render_answer(self.tokenizer, triplet.answers[0]))
+        within = self.context is None or context <= self.context
+        return within and context + prompt + max(self.answer, reference) + SPARE <= self.window
 
 
 def set_name(file: Path) -> str:
     """Name of a data set, after its file."""
     return file.name.partition(".jsonl")[0]
-
-
-def _read(file: Path, tokenizer: Any, *, room: Room, count: int | None, seed: int) -> QuestionSet:
-    fitting: list[Question] = []
-    contexts: dict[str, tuple[int, TokenIds]] = {}
-    triplets = list(read_triplets(file))
-    for triplet in triplets:
-        if triplet.context not in contexts:
-            ids = tokenize(tokenizer, triplet.context)
-            contexts[triplet.context] = (len(contexts), ids)
-        group, ids = contexts[triplet.context]
-        prompt = len(render_prompt(tokenizer, triplet.prompt))
-        reference = len(render_answer(tokenizer, triplet.answers[0]))
-        if room.holds(len(ids), prompt, reference):
-            question = Question(
-                context=triplet.context,
-                context_ids=ids,
-                prompt=triplet.prompt,
-                answers=triplet.answers,
-                group=group,
-            )
-            fitting.append(question)
-    if len(fitting) < 2:
-        raise InputError(
-            f"Too few questions of {file} fit.",
-            got=f"{len(fitting)} of {len(triplets)}",
-            expected=f"2 or more whose context, prompt and answer take {room.window} positions",
-            fix="Raise --max-context, lower --max-new-tokens or give another file.",
-        )
-    too_long = len(triplets) - len(fitting)
-    if too_long:
-        log.warning("%s: %d of %d questions are too long", file.name, too_long, len(triplets))
-    drawn = np.random.default_rng(seed).permutation(len(fitting))[:count]
-    questions = sorted((fitting[i] for i in drawn), key=lambda q: len(q.context_ids))
-    return QuestionSet(
-        name=set_name(file),
-        questions=tuple(questions),
-        in_file=len(triplets),
-        too_long=too_long,
-        choices=_choices(triplets),
-    )
 
 
 def _choices(triplets: Sequence[Triplet]) -> tuple[str, ...]:

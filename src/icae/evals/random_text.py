@@ -6,15 +6,15 @@ Source: Ge et al. 2024, section 3.2 (table of text types).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Self
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from icae.config.types import TokenIds
 from icae.evals.decoding import encode_contexts, score_tasks, write_back
-from icae.evals.experiment import Cell, HeldOut, paper_lengths
+from icae.evals.experiment import Cell, Material
 from icae.evals.reconstruction import FIGURES, GREEDY_NOTE, WritingBack, written_figures
 from icae.evals.tables import Row, columns_of
 from icae.model.objectives import autoencoding
@@ -29,32 +29,20 @@ class RandomText(WritingBack):
     name = "random-text"
     title = "Reconstruction of normal, patterned and random text"
     question = "Does the memory hold text, or only what is likely?"
-    columns = columns_of("length ratio kind slots", kind="text") + FIGURES
+    quick: ClassVar = {"spans": (1,), "ratios": (4.0,), "samples": 8, "greedy": 4}
+    full: ClassVar = {"ratios": (4.0,)}
+    columns = columns_of("length ratio kind slots", kind="text") | FIGURES
     notes = (
         "Patterned: each token id of the normal text + 1. Random: token ids drawn uniformly. "
         "Both leave out special tokens.",
         GREEDY_NOTE,
     )
 
-    @classmethod
-    def quick(cls, span: int) -> Self:
-        """One length at 4x."""
-        return cls(lengths=(span,), ratios=(4.0,), samples=8, greedy=4)
-
-    @classmethod
-    def full(cls, span: int) -> Self:
-        """The lengths of the paper at 4x."""
-        return cls(lengths=paper_lengths(span), ratios=(4.0,))
-
-    def cells(self, material: HeldOut) -> list[Cell]:
+    def cells(self, material: Material) -> list[Cell]:
         """Every length, ratio and kind of text."""
-        return [
-            Cell(length=cell.length, ratio=cell.ratio, text=text)
-            for cell in super().cells(material)
-            for text in TEXTS
-        ]
+        return [replace(cell, text=text) for cell in super().cells(material) for text in TEXTS]
 
-    def measure(self, material: HeldOut, cell: Cell, rows: Sequence[Row]) -> list[Row]:
+    def measure(self, material: Material, cell: Cell, rows: Sequence[Row]) -> list[Row]:
         """The row of a cell."""
         engine, kind = material.engine, cell.text or ""
         contexts = make_text(

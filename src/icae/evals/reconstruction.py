@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Self
+from typing import ClassVar
 
 import numpy as np
 
@@ -20,12 +20,12 @@ from icae.evals.decoding import (
     write_back,
 )
 from icae.evals.experiment import (
+    PAPER_LENGTHS,
     RATIOS,
     Cell,
-    HeldOut,
+    Material,
     TextExperiment,
-    check_share,
-    paper_lengths,
+    check_greedy,
 )
 from icae.evals.plots import Lines, Plot
 from icae.evals.tables import Row, columns_of
@@ -49,6 +49,7 @@ class WritingBack(TextExperiment):
 
     greedy: int = 16
 
+    paper = PAPER_LENGTHS
     plots: ClassVar[tuple[Plot, ...]] = (
         Lines(key="ae_loss", title="AE loss (nats per token)"),
         Lines(key="accuracy", title="token accuracy, teacher-forced", limits=(0, 1)),
@@ -68,8 +69,10 @@ class Reconstruction(WritingBack):
     name = "reconstruction"
     title = "Reconstruction of held-out text from its slots"
     question = "How much of a text do its slots give back, by length and ratio?"
+    quick: ClassVar = {"spans": (1,), "ratios": RATIOS[:3], "samples": 16, "greedy": 4}
+    full: ClassVar = {"ratios": RATIOS}
     baseline = True
-    columns = columns_of("length ratio kind slots", kind="memory") + FIGURES
+    columns = columns_of("length ratio kind slots", kind="memory") | FIGURES
     notes = (
         GREEDY_NOTE,
         "Memory of another text: the slots of a context from another document, as many. "
@@ -77,17 +80,7 @@ class Reconstruction(WritingBack):
         "the own memory adds to these two.",
     )
 
-    @classmethod
-    def quick(cls, span: int) -> Self:
-        """One length, 2x to 8x."""
-        return cls(lengths=(span,), ratios=RATIOS[:3], samples=16, greedy=4)
-
-    @classmethod
-    def full(cls, span: int) -> Self:
-        """The lengths of the paper."""
-        return cls(lengths=paper_lengths(span), ratios=RATIOS)
-
-    def measure(self, material: HeldOut, cell: Cell, rows: Sequence[Row]) -> list[Row]:
+    def measure(self, material: Material, cell: Cell, rows: Sequence[Row]) -> list[Row]:
         """The rows of a cell: no memory; or own memory and that of another text."""
         engine, contexts = material.engine, self.contexts(material, cell)
         runtime, tasks = engine.runtime, [autoencoding(ids) for ids in contexts]
@@ -113,15 +106,6 @@ class Reconstruction(WritingBack):
                 }
             )
         return made
-
-
-def check_greedy(greedy: int, samples: int) -> None:
-    """Refuse a number of greedily decoded contexts that is out of range.
-
-    Raises:
-        ConfigError: If it is.
-    """
-    check_share("The number of greedily decoded contexts is out of range.", greedy, samples)
 
 
 def token_figures(scores: Sequence[TokenScores], *, seed: int) -> Row:

@@ -8,18 +8,19 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Self
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 
 from icae.compression.refinement import RefineConfig, Refined, RefineTask, refine
 from icae.compression.teachers import TeacherWriter
+from icae.config.parsing import check
 from icae.config.spans import chunk_of_tokens, slot_count
 from icae.config.types import FloatArray, TokenIds
 from icae.decode.torch import TorchRuntime
 from icae.engine import Engine
-from icae.errors import ConfigError, InputError
+from icae.errors import InputError
 from icae.evals.bootstrap import mean_figure
 from icae.evals.decoding import (
     ContextMemory,
@@ -28,9 +29,16 @@ from icae.evals.decoding import (
     token_losses,
     write_back,
 )
-from icae.evals.experiment import RATIOS, Cell, HeldOut, TextExperiment, check_least
+from icae.evals.experiment import (
+    RATIOS,
+    Cell,
+    Material,
+    TextExperiment,
+    check_greedy,
+    check_known,
+)
 from icae.evals.plots import Lines
-from icae.evals.reconstruction import check_greedy, joined, text_figures
+from icae.evals.reconstruction import joined, text_figures
 from icae.evals.tables import Row, columns_of
 from icae.memory.payload import ReadablePayload
 from icae.model import IcaeModel
@@ -68,6 +76,14 @@ class Refinement(TextExperiment):
     name = "refinement"
     title = "Fidelity of slots by refinement steps"
     question = "What does fidelity cost at compress time?"
+    quick: ClassVar = {
+        "ratios": (4.0,),
+        "starts": ("encoder",),
+        "steps": 20,
+        "samples": 2,
+        "greedy": 2,
+    }
+    full: ClassVar = {"ratios": RATIOS[1:], "samples": 32}
     columns = columns_of(
         "length ratio text slots step accuracy best_accuracy done bleu prefix_share loss "
         "full_loss bare_loss seconds",
@@ -100,29 +116,14 @@ class Refinement(TextExperiment):
         "of the input embeddings. Seconds: refinement and writing its teachers, not the start.",
     )
 
-    @classmethod
-    def quick(cls, span: int) -> Self:
-        """Two spans at 4x, 20 steps from the encoder's slots."""
-        return cls(
-            lengths=(span,), ratios=(4.0,), starts=("encoder",), steps=20, samples=2, greedy=2
-        )
-
-    @classmethod
-    def full(cls, span: int) -> Self:
-        """4x to 16x from every start."""
-        return cls(lengths=(span,), ratios=RATIOS[1:], samples=32)
+    grows = ("lengths", "ratios", "starts")
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_greedy(self.greedy, self.samples)
-        unknown = [start for start in self.starts if start not in STARTS]
-        if unknown or not self.starts:
-            raise ConfigError(
-                "The slots cannot be started from that.",
-                got=", ".join(map(repr, unknown)) or "nothing",
-                expected="one or more of " + ", ".join(STARTS),
-            )
-        check_least("The steps between two rows are out of range.", self.every, 1)
+        check_known("The slots cannot be started from that.", self.starts, STARTS)
+        message = "The steps between two rows are out of range."
+        check(self.every >= 1, message, self.every, "1 or more")
         self.config()  # checks the other values
 
     def config(self) -> RefineConfig:
@@ -156,13 +157,7 @@ class Refinement(TextExperiment):
         """The steps that get a row: the first, every so many, and the last."""
         return tuple(sorted({*range(0, self.steps, self.every), self.steps}))
 
-    def fixed(self) -> dict[str, Any]:
-        """The settings besides lengths, ratios, starts and seed."""
-        rest = super().fixed()
-        del rest["starts"]
-        return rest
-
-    def prepare(self, engine: Engine, inputs: Sequence[Any]) -> HeldOut:
+    def prepare(self, engine: Engine, inputs: Sequence[Any]) -> Material:
         """Draw the windows.
 
         Raises:
@@ -178,13 +173,13 @@ class Refinement(TextExperiment):
             )
         return super().prepare(engine, inputs)
 
-    def cells(self, material: HeldOut) -> list[Cell]:
+    def cells(self, material: Material) -> list[Cell]:
         """Every length, ratio and start."""
         return [
             replace(cell, text=start) for cell in super().cells(material) for start in self.starts
         ]
 
-    def measure(self, material: HeldOut, cell: Cell, rows: Sequence[Row]) -> list[Row]:
+    def measure(self, material: Material, cell: Cell, rows: Sequence[Row]) -> list[Row]:
         """The rows of a cell, one for each reported step."""
         engine, start = material.engine, cell.text or ""
         contexts, following = self.contexts(material, cell), self.following(material)
@@ -192,34 +187,32 @@ class Refinement(TextExperiment):
             engine.runtime, contexts, start, ratio=cell.known_ratio, seed=self.seed
         )
         refined, trail = self._refined(engine, contexts, before)
+        nothing = [ids[:0] for ids in contexts]
         raw = {
             key: mean_figure(token_losses(engine.runtime, texts, following), seed=self.seed)
-            for key, texts in (
-                ("full_loss", contexts),
-                ("bare_loss", [ids[:0] for ids in contexts]),
-            )
+            for key, texts in (("full_loss", contexts), ("bare_loss", nothing))
         }
-        ends = {
-            place: raw | self._loss(engine, following, trail[place]) for place in (0, self.steps)
-        }
-        ends[self.steps]["seconds"] = mean_figure([r.seconds for r in refined], seed=self.seed)
+        written: dict[tuple[int, ...], Row] = {}  # of spans that are done the text is the same
         made: list[Row] = []
-        text: Row = {"per_context": {}}
-        shown: list[ContextMemory] = []
-        for step in self.places:
-            if not _same_slots(shown, trail[step]):  # else spans are done: the text is the same
-                shown = trail[step]
-                written = write_back(engine.runtime, shown[: self.greedy])
-                if written:
-                    text = text_figures(engine, contexts, written, seed=self.seed)
-            row = {
+        for step, memories in trail.items():
+            slots = tuple(map(id, memories))
+            if self.greedy and slots not in written:
+                texts = write_back(engine.runtime, memories[: self.greedy])
+                written[slots] = text_figures(engine, contexts, texts, seed=self.seed)
+            row: Row = {
                 "kind": f"{cell.length} tokens, {start}",
                 "series": f"{cell.length} tokens, {cell.times}, {start}",
                 "slots": before[0].positions,
                 "step": step,
                 **self._accuracy(refined, step),
             }
-            made.append(joined(joined(row, text), ends.get(step, {"per_context": {}})))
+            row = joined(row, written.get(slots, {"per_context": {}}))
+            if step in (0, self.steps):
+                losses = slot_losses(engine.runtime, memories, following)
+                loss = mean_figure(losses, seed=self.seed)
+                row = joined(row, raw | {"loss": loss, "per_context": {"loss": losses.tolist()}})
+            made.append(row)
+        made[-1]["seconds"] = mean_figure([r.seconds for r in refined], seed=self.seed)
         return made
 
     def _refined(
@@ -249,8 +242,8 @@ class Refinement(TextExperiment):
         return [done[i] for i in range(len(tasks))], trail
 
     def _accuracy(self, refined: Sequence[Refined], step: int) -> Row:
-        """Figures of all spans after so many steps."""
-        shares = [share_after(r.history, step) for r in refined]
+        """Figures of all spans after so many steps; one that stopped before keeps its last."""
+        shares = [r.history[min(step, len(r.history) - 1)] for r in refined]
         best = [max(r.history[: step + 1]) for r in refined]
         return {
             "samples": len(refined),
@@ -259,29 +252,6 @@ class Refinement(TextExperiment):
             "done": float(np.mean([r.reached and r.steps <= step for r in refined])),
             "per_context": {"accuracy": shares},
         }
-
-    def _loss(
-        self, engine: Engine, following: Sequence[TokenIds], memories: Sequence[ContextMemory]
-    ) -> Row:
-        """The next-token loss behind finished slots."""
-        losses = slot_losses(engine.runtime, memories, following)
-        figure = mean_figure(losses, seed=self.seed)
-        return {"loss": figure, "per_context": {"loss": losses.tolist()}}
-
-
-def _same_slots(before: Sequence[ContextMemory], now: Sequence[ContextMemory]) -> bool:
-    """Whether the slots are the very ones of before."""
-    return len(before) == len(now) and all(old is new for old, new in zip(before, now, strict=True))
-
-
-def share_after(history: Sequence[float], step: int) -> float:
-    """Fidelity after so many steps; a span that stopped before keeps its last one.
-
-    Args:
-        history: Fidelity before the first step and after each one.
-        step: Steps taken.
-    """
-    return history[min(step, len(history) - 1)]
 
 
 def start_memories(
@@ -294,7 +264,7 @@ def start_memories(
         contexts: Token ids of each span, at most the adapter's span length.
         start: One of `STARTS`.
         ratio: Context tokens per slot.
-        seed: Seed of the noise.
+        seed: Seed of the noise; the slots of a smaller K are the first ones of a larger.
     """
     if start == "encoder":
         return encode_contexts(runtime, contexts, ratio=ratio)
@@ -306,46 +276,23 @@ def start_memories(
             expected="encoder",
             fix="Use --starts encoder, or an adapter of model.memory: embeddings.",
         )
-    counts = [slot_count(len(ids), ratio) for ids in contexts]
-    if start == "chunk-means":
-        made = [mean_slots(model, ids, k) for ids, k in zip(contexts, counts, strict=True)]
-    else:
-        made = [noise_slots(model, k, seed=(seed, i)) for i, k in enumerate(counts)]
-    return [
-        ContextMemory.of_slots(slots_KD, [(len(ids), len(slots_KD))])
-        for ids, slots_KD in zip(contexts, made, strict=True)
-    ]
+    made = []
+    for i, ids in enumerate(contexts):
+        count = slot_count(len(ids), ratio)
+        if start == "chunk-means":
+            slots_KD = mean_slots(model, ids, count)
+        else:
+            width = model.decoder.get_input_embeddings().weight.shape[1]
+            noise = np.random.default_rng((seed, i)).standard_normal((count, width), np.float32)
+            slots_KD = noise * np.float32(model.embedding_rms)
+        made.append(ContextMemory.of_slots(slots_KD, [(len(ids), count)]))
+    return made
 
 
 @torch.inference_mode()
 def mean_slots(model: IcaeModel, ids: TokenIds, slots: int) -> FloatArray:
-    """The mean input embedding of each chunk of a span, all tokens alike.
-
-    Args:
-        model: Holds the embeddings.
-        ids: Token ids of the span, int64 [L].
-        slots: Slots K.
-
-    Returns:
-        Slots [K, D], float32.
-    """
+    """The mean input embedding of each chunk of a span: slots [K, D], float32."""
     tokens_LD = embed(model.decoder, torch.from_numpy(ids).to(model.device))
     chunk_L = torch.from_numpy(chunk_of_tokens(len(ids), slots)).to(model.device)
     means_KD: FloatArray = chunk_means(tokens_LD[None], chunk_L[None], slots)[0].cpu().numpy()
     return means_KD
-
-
-def noise_slots(model: IcaeModel, slots: int, *, seed: tuple[int, ...]) -> FloatArray:
-    """Normal noise of the RMS of the input embeddings.
-
-    Args:
-        model: Holds the embeddings.
-        slots: Slots K.
-        seed: Seed of the noise; the slots of a smaller K are the first ones of a larger.
-
-    Returns:
-        Slots [K, D], float32.
-    """
-    width = model.decoder.get_input_embeddings().weight.shape[1]
-    noise_KD = np.random.default_rng(seed).standard_normal((slots, width), dtype=np.float32)
-    return noise_KD * np.float32(model.embedding_rms)

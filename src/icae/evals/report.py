@@ -81,7 +81,7 @@ def _summary(parts: Sequence[Part]) -> Table:
         }
         for part in parts
     ]
-    return Table(rows=rows, columns=columns_of("experiment question status seconds"))
+    return Table(rows, columns_of("experiment question status seconds"))
 
 
 def _html(head: Mapping[str, Any], parts: Sequence[Part]) -> str:

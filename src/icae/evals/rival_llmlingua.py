@@ -5,24 +5,23 @@ Source: Jiang et al. 2023 (arXiv:2310.05736); the package `llmlingua`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any
 
 import torch
 from transformers import DynamicCache
 
+from icae.config.extras import import_extra
 from icae.engine import Engine
-from icae.errors import MissingDependencyError
-from icae.evals.decoding import slot_budget
 from icae.evals.questions import Question
+from icae.evals.respondents import TextSource, per_context
 from icae.model import tokenize
 
 SEGMENT = 200
 """Most tokens that are scored and thinned out at once, its own default."""
 
 
-class LlmLingua:
+def llmlingua(engine: Engine) -> TextSource:
     """The text less the tokens that LLMLingua drops, as many left as the memory has slots.
 
     The question is not shown to it: like a memory, the shortened text serves any question.
@@ -33,39 +32,27 @@ class LlmLingua:
     Raises:
         MissingDependencyError: If the package is not installed.
     """
+    tokenizer, compressor = engine.tokenizer, _compressor(engine)
 
-    def __init__(self, engine: Engine) -> None:
-        self.engine = engine
-        self._compressor = _compressor(engine)
-
-    def texts(self, questions: Sequence[Question], ratio: float | None) -> list[str]:
-        """The shortened contexts, one for each context; at most the budget in tokens."""
-        assert ratio is not None
-        asked = {question.group: question for question in questions}
-        texts = {}
-        for group, question in asked.items():
-            budget = slot_budget(len(question.context_ids), self.engine.config, ratio)
-            texts[group] = self.shortened(question.context, budget)
-        return [texts[question.group] for question in questions]
-
-    def shortened(self, text: str, budget: int) -> str:
-        """A text without its least informative tokens.
-
-        Args:
-            text: The text.
-            budget: Most tokens that are left; LLMLingua aims there, the rest is cut off.
-        """
-        length = len(tokenize(self.engine.tokenizer, text))
+    def shortened(text: str, budget: int) -> str:
+        length = len(tokenize(tokenizer, text))
         # Segments of one size: it leaves the end of a text untouched that is shorter than one.
         segment = -(-length // -(-length // SEGMENT))
-        made = self._compressor.compress_prompt(
+        made = compressor.compress_prompt(
             [text],
             target_token=budget,
             iterative_size=segment,
             use_context_level_filter=False,
         )
-        ids = tokenize(self.engine.tokenizer, str(made["compressed_prompt"]))[:budget]
-        return str(self.engine.tokenizer.decode(ids.tolist()))
+        # It aims at the budget; the rest is cut off.
+        ids = tokenize(tokenizer, str(made["compressed_prompt"]))[:budget]
+        return str(tokenizer.decode(ids.tolist()))
+
+    def make(asked: list[Question], budgets: list[int]) -> list[str]:
+        pairs = zip(asked, budgets, strict=True)
+        return [shortened(question.context, budget) for question, budget in pairs]
+
+    return per_context(engine, make)
 
 
 class _ScoringModel:
@@ -93,13 +80,8 @@ class _ScoringModel:
 
 def _compressor(engine: Engine) -> Any:
     """A `PromptCompressor` on the loaded decoder; its own start would load another copy."""
-    try:
-        from llmlingua import PromptCompressor
-    except ImportError as error:
-        raise MissingDependencyError(
-            "LLMLingua is not installed.", fix="pip install 'icae[rivals]'"
-        ) from error
-    made = PromptCompressor.__new__(PromptCompressor)
+    kind = import_extra("llmlingua", purpose="LLMLingua", extra="rivals").PromptCompressor
+    made = kind.__new__(kind)
     made.use_llmlingua2 = False
     made.model = _ScoringModel(engine.runtime.model.decoder)
     made.tokenizer = engine.tokenizer

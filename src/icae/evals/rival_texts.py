@@ -7,14 +7,12 @@ questions; what they hold of a text shows here.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from icae.config.types import TokenIds
+from icae.config.parsing import check
 from icae.engine import Engine
 from icae.evals.bootstrap import mean_figure
 from icae.evals.contexts import Window, draw_windows, read_documents
@@ -22,14 +20,14 @@ from icae.evals.decoding import (
     NO_MEMORY,
     TokenScores,
     led_continuation,
+    mean_losses,
+    plain_scores,
     score_tasks,
     slot_budget,
-    token_losses,
 )
-from icae.evals.experiment import Cell, check_least, check_lengths, require_fit
-from icae.evals.held import Hold
+from icae.evals.experiment import Cell, Material, check_greedy, check_lengths, require_fit
 from icae.evals.metadata import data_hashes
-from icae.evals.reconstruction import check_greedy, joined, text_figures, token_figures
+from icae.evals.reconstruction import joined, text_figures, token_figures
 from icae.evals.respondents import FULL, NOTHING
 from icae.evals.tables import Row
 from icae.model.objectives import autoencoding
@@ -39,7 +37,9 @@ LAST = "last tokens"
 
 @dataclass(frozen=True, kw_only=True)
 class RivalTexts:
-    """What is measured of held-out text.
+    """What is measured of held-out text: every length, ratio and holder.
+
+    Beside them stand full context, none, and truncation.
 
     Attributes:
         paths: Corpus files or folders.
@@ -57,14 +57,15 @@ class RivalTexts:
 
     def __post_init__(self) -> None:
         check_lengths(self.lengths, self.samples)
-        check_least("The continuation is out of range.", self.tokens, 1, "tokens")
         check_greedy(self.greedy, self.samples)
+        message = "The continuation is out of range."
+        check(self.tokens >= 1, message, self.tokens, "1 or more tokens")
 
     def fixed(self) -> dict[str, Any]:
         """The settings that make rows comparable, with the hashes of the texts."""
         return {**asdict(self), "paths": data_hashes(self.paths)}
 
-    def prepare(self, engine: Engine, holds: Mapping[str, Hold], *, seed: int) -> HeldOutText:
+    def draw(self, engine: Engine, *, seed: int) -> tuple[Window, ...]:
         """Draw the windows.
 
         Raises:
@@ -74,106 +75,84 @@ class RivalTexts:
         size = longest + 1 + self.tokens
         require_fit(engine, size + longest)
         documents = read_documents(self.paths, engine.tokenizer)
-        drawn = draw_windows(documents, size=size, samples=self.samples, seed=seed)
-        return HeldOutText(
-            engine=engine, settings=self, holds=holds, windows=drawn.windows, seed=seed
-        )
-
-
-@dataclass(frozen=True, kw_only=True)
-class HeldOutText:
-    """Every length, ratio and holder, beside full context, none, and truncation.
-
-    Attributes:
-        engine: Adapter and base model.
-        settings: Lengths and numbers of contexts.
-        holds: Who holds text, by name.
-        windows: Contexts and what follows them.
-        seed: Seed of the bootstrap.
-    """
-
-    engine: Engine
-    settings: RivalTexts
-    holds: Mapping[str, Hold]
-    windows: tuple[Window, ...]
-    seed: int
+        return draw_windows(documents, size=size, samples=self.samples, seed=seed).windows
 
     @property
     def note(self) -> str:
         """How to read the rows of held-out text."""
-        settings = self.settings
         return (
-            f"Text: {settings.samples} held-out contexts of each length, written back under "
-            f"teacher forcing (AE loss, AE accuracy), {settings.greedy} of them also by free "
+            f"Text: {self.samples} held-out contexts of each length, written back under "
+            f"teacher forcing (AE loss, AE accuracy), {self.greedy} of them also by free "
             "greedy decoding (BLEU-4), and gone on from (loss of the "
-            f"{settings.tokens} tokens after the next one). Last tokens: truncation, as many raw "
+            f"{self.tokens} tokens after the next one). Last tokens: truncation, as many raw "
             "tokens as there are slots. No context: the decoder behind the memory's [AE] token "
             "alone. Seconds: holding a context and writing it back."
         )
 
-    def cells(self, ratios: Sequence[float]) -> list[Cell]:
+    def cells(self, ratios: Sequence[float], holders: Collection[str]) -> list[Cell]:
         """For each length the rows that no ratio changes, then each ratio."""
         free = [(None, FULL), (None, NOTHING)]
-        bound = [(ratio, name) for ratio in ratios for name in (*self.holds, LAST)]
+        bound = [(ratio, name) for ratio in ratios for name in (*holders, LAST)]
         return [
             Cell(dataset=f"text of {n} tokens", length=n, ratio=ratio, reader=name)
-            for n in self.settings.lengths
+            for n in self.lengths
             for ratio, name in (*free, *bound)
         ]
 
-    def measure(self, cell: Cell, name: str) -> Row:
+    def measure(self, material: Material, cell: Cell, *, seed: int) -> Row:
         """The row of a cell."""
-        after = self.settings.tokens + 1
-        contexts = [window.context(cell.length, after=after) for window in self.windows]
-        following = [window.context(after) for window in self.windows]
-        measured = self._held if name in self.holds else self._plain
-        figures = measured(cell, name, contexts, following)
-        return {"kind": name, "series": name, "samples": len(contexts), **figures}
+        name = material.name(cell.reader)
+        measured = self._held if name in material.holds else self._plain
+        figures = measured(material, cell, name, seed)
+        return {"kind": name, "series": name, "samples": self.samples, **figures}
 
-    def _plain(
-        self, cell: Cell, name: str, contexts: Sequence[TokenIds], following: Sequence[TokenIds]
-    ) -> Row:
+    def _plain(self, material: Material, cell: Cell, name: str, seed: int) -> Row:
         """The decoder behind raw tokens; without any, also what it guesses behind [AE]."""
-        runtime = self.engine.runtime
+        engine, after = material.engine, self.tokens + 1
         kept = {FULL: cell.length, NOTHING: 0}.get(name)
         if kept is None:
-            kept = slot_budget(cell.length, self.engine.config, cell.known_ratio)
-        losses = token_losses(runtime, [ids[len(ids) - kept :] for ids in contexts], following)
-        row = self._continued(kept, [float(loss) for loss in losses])
+            kept = slot_budget(cell.length, engine.config, cell.known_ratio)
+        tasks = [
+            led_continuation(window.ids[-after:], context=window.context(kept, after=after))
+            for window in material.windows
+        ]
+        row = _continued(kept, plain_scores(engine.runtime, tasks), seed)
         if kept:
             return row
-        tasks = [autoencoding(ids) for ids in contexts]
-        alone = score_tasks(runtime, [NO_MEMORY] * len(tasks), tasks)
-        return joined(row, self._written(alone))
+        tasks = [autoencoding(ids) for ids in material.contexts(cell.length, after=after)]
+        alone = score_tasks(engine.runtime, [NO_MEMORY] * len(tasks), tasks)
+        return joined(row, _written(alone, seed))
 
-    def _held(
-        self, cell: Cell, name: str, contexts: Sequence[TokenIds], following: Sequence[TokenIds]
-    ) -> Row:
+    def _held(self, material: Material, cell: Cell, name: str, seed: int) -> Row:
         """The decoder behind what a holder made of the contexts."""
+        after = self.tokens + 1
+        contexts = material.contexts(cell.length, after=after)
         begin = time.perf_counter()
-        held = self.holds[name](contexts, cell.known_ratio)
+        held = material.holds[name](contexts, cell.known_ratio)
         seconds = (time.perf_counter() - begin) / len(contexts)
-        scores = held.score([led_continuation(ids) for ids in following])
-        row = self._continued(held.positions[0], [float(s.losses_T.mean()) for s in scores])
-        row = joined(row, self._written(held.score([autoencoding(ids) for ids in contexts])))
-        greedy = self.settings.greedy
-        if greedy:
+        gone_on = held.score([led_continuation(ids) for ids in material.contexts(after, after=0)])
+        row = _continued(held.positions[0], gone_on, seed)
+        row = joined(row, _written(held.score([autoencoding(ids) for ids in contexts]), seed))
+        if self.greedy:
             begin = time.perf_counter()
-            written = held.pick(range(greedy)).write_back()
-            seconds += (time.perf_counter() - begin) / greedy
-            row = joined(row, text_figures(self.engine, contexts, written, seed=self.seed))
+            written = held.pick(range(self.greedy)).write_back()
+            seconds += (time.perf_counter() - begin) / self.greedy
+            row = joined(row, text_figures(material.engine, contexts, written, seed=seed))
         return {**row, "seconds": round(seconds, 3)}
 
-    def _continued(self, positions: int, losses: Sequence[float]) -> Row:
-        """Figures of what follows the contexts."""
-        return {
-            "context_positions": positions,
-            "continuation_loss": mean_figure(np.array(losses), seed=self.seed),
-            "per_context": {"continuation_loss": list(losses)},
-        }
 
-    def _written(self, scores: Sequence[TokenScores]) -> Row:
-        """Figures of contexts written back under teacher forcing."""
-        row = token_figures(scores, seed=self.seed)
-        row["ae_accuracy"] = row.pop("accuracy")
-        return row
+def _continued(positions: int, scores: Sequence[TokenScores], seed: int) -> Row:
+    """Figures of what follows the contexts."""
+    losses = mean_losses(scores)
+    return {
+        "context_positions": positions,
+        "continuation_loss": mean_figure(losses, seed=seed),
+        "per_context": {"continuation_loss": losses.tolist()},
+    }
+
+
+def _written(scores: Sequence[TokenScores], seed: int) -> Row:
+    """Figures of contexts written back under teacher forcing."""
+    row = token_figures(scores, seed=seed)
+    row["ae_accuracy"] = row.pop("accuracy")
+    return row

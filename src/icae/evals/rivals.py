@@ -10,8 +10,8 @@ from typing import Any
 from icae.compression.refinement import RefineConfig
 from icae.engine import Engine
 from icae.errors import IcaeError
-from icae.evals.asking import Asked, QuestionExperiment
-from icae.evals.experiment import Cell
+from icae.evals.asking import QuestionExperiment
+from icae.evals.experiment import Cell, Material
 from icae.evals.held import slot_hold
 from icae.evals.plots import Lines
 from icae.evals.respondents import (
@@ -20,44 +20,26 @@ from icae.evals.respondents import (
     MEMORY,
     NOTHING,
     SUMMARY,
-    MemoryRespondent,
-    Respondent,
-    TextRespondent,
-    holding,
+    TextSource,
+    by_memory,
+    by_text,
     known_respondents,
 )
-from icae.evals.rival_llmlingua import LlmLingua
-from icae.evals.rival_texts import HeldOutText, RivalTexts
+from icae.evals.rival_llmlingua import llmlingua
+from icae.evals.rival_texts import RivalTexts
 from icae.evals.tables import Row, Table, columns_of
 from icae.evals.text_metrics import bleu_figure, rouge_signature
-from icae.evals.trained_rivals import TrainedRival, load_rivals
+from icae.evals.trained_rivals import load_rivals
 
 PLAIN = (FULL, NOTHING, MEMORY, FIRST, SUMMARY)
 """Who needs no package, of `known_respondents`."""
 
-PACKAGES: Mapping[str, Callable[[Engine], Respondent]] = {
-    "LLMLingua": lambda engine: TextRespondent(engine=engine, source=LlmLingua(engine).texts),
-}
-"""Rivals that need a package: name in the table -> what makes it; one more line is one more."""
+PACKAGES: Mapping[str, Callable[[Engine], TextSource]] = {"LLMLingua": llmlingua}
+"""Rivals that need a package: name in the table -> what shortens a text."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class RivalsAsked(Asked):
-    """Questions and rivals.
-
-    Attributes:
-        absent: Rivals that cannot take part, with the reason.
-        trained: Those of the respondents that were trained.
-        texts: Held-out text, or None.
-    """
-
-    absent: Mapping[str, str]
-    trained: Mapping[str, TrainedRival]
-    texts: HeldOutText | None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Rivals(QuestionExperiment[RivalsAsked]):
+class Rivals(QuestionExperiment):
     """Every data set, ratio and rival; then held-out text, where there is any.
 
     Attributes:
@@ -72,6 +54,7 @@ class Rivals(QuestionExperiment[RivalsAsked]):
     name = "rivals"
     title = "The memory beside its rivals, on the same frozen decoder and budget"
     question = "How does the memory stand beside other ways to shorten a context?"
+    grows = ("ratios", "trained", "texts")
     columns = columns_of(
         "dataset ratio kind loss f1 ae_loss ae_accuracy continuation_loss bleu rougeL "
         "context_positions kv_mb seconds",
@@ -99,11 +82,11 @@ class Rivals(QuestionExperiment[RivalsAsked]):
     )
 
     def fixed(self) -> dict[str, Any]:
-        """The settings that make rows comparable; ratios and trained rivals may be added."""
+        """The settings that make rows comparable; held-out text cannot be added later."""
         texts = {} if self.texts is None else {"texts": self.texts.fixed()}
         return {**super().fixed(), **texts}
 
-    def prepare(self, engine: Engine, inputs: Sequence[Path]) -> RivalsAsked:
+    def prepare(self, engine: Engine, inputs: Sequence[Path]) -> Material:
         """Draw questions and texts, and see which rivals can take part.
 
         Raises:
@@ -114,17 +97,18 @@ class Rivals(QuestionExperiment[RivalsAsked]):
         signature = rouge_signature()
         trained = load_rivals(engine, self.trained)
         known = known_respondents(engine, RefineConfig())
-        respondents: dict[str, Respondent] = {name: known[name] for name in PLAIN}
+        respondents = {name: known[name] for name in PLAIN}
         absent: dict[str, str] = {}
-        for name, build in PACKAGES.items():
+        for name, source in PACKAGES.items():
             try:
-                respondents[name] = build(engine)
+                respondents[name] = by_text(engine, source(engine))
             except IcaeError as error:
                 absent[name] = error.message + ("" if error.fix is None else f" {error.fix}")
-        for name, rival in trained.items():
-            respondents[name] = MemoryRespondent(engine=engine, hold=holding(rival.hold))
-        holds = {MEMORY: slot_hold(engine), **{name: r.hold for name, r in trained.items()}}
-        return RivalsAsked(
+        holds = {name: rival.hold for name, rival in trained.items()}
+        respondents |= {name: by_memory(engine, hold) for name, hold in holds.items()}
+        notes = [rival.note(name) for name, rival in trained.items()]
+        notes += [] if self.texts is None else [self.texts.note]
+        return Material(
             engine=engine,
             record={
                 "ratios": list(self.ratios),
@@ -136,44 +120,33 @@ class Rivals(QuestionExperiment[RivalsAsked]):
             respondents=respondents,
             digests={name: rival.digest for name, rival in trained.items()},
             absent=absent,
-            trained=trained,
-            texts=None if self.texts is None else self.texts.prepare(engine, holds, seed=self.seed),
+            holds={MEMORY: slot_hold(engine), **holds},
+            windows=() if self.texts is None else self.texts.draw(engine, seed=self.seed),
+            notes=tuple(notes),
         )
 
-    def remarks(self, material: RivalsAsked) -> tuple[str, ...]:
-        """How to read the figures, and what was measured."""
-        return (
-            *super().remarks(material),
-            *(rival.note(name) for name, rival in material.trained.items()),
-            *((material.texts.note,) if material.texts is not None else ()),
-        )
-
-    def compared(self, material: RivalsAsked, rows: Sequence[Row]) -> Table | None:
+    def compared(self, material: Material, rows: Sequence[Row]) -> Table | None:
         """Who could not take part."""
         if not material.absent:
             return None
-        return Table(
-            title="Not measured",
-            columns=columns_of("kind reason", kind="rival"),
-            rows=[{"kind": name, "reason": reason} for name, reason in material.absent.items()],
-        )
+        absent = [{"kind": name, "reason": reason} for name, reason in material.absent.items()]
+        return Table(absent, columns_of("kind reason", kind="rival"), title="Not measured")
 
-    def cells(self, material: RivalsAsked) -> list[Cell]:
+    def cells(self, material: Material) -> list[Cell]:
         """Questions, then texts."""
-        texts = [] if material.texts is None else material.texts.cells(self.ratios)
+        texts = [] if self.texts is None else self.texts.cells(self.ratios, material.holds)
         keyed = [replace(cell, reader=material.key(cell.reader or "")) for cell in texts]
         return super().cells(material) + keyed
 
-    def measure(self, material: RivalsAsked, cell: Cell, rows: Sequence[Row]) -> list[Row]:
+    def measure(self, material: Material, cell: Cell, rows: Sequence[Row]) -> list[Row]:
         """The row of a cell."""
-        if cell.dataset in material.sets:
+        if self.texts is not None and cell.dataset not in material.sets:
+            row = self.texts.measure(material, cell, seed=self.seed)
+        else:
             row, seconds = self.asked(material, cell)
             single = row["per_question"]
             pairs = list(zip(single["answer"], single["reference"], strict=True))
             row["bleu"] = bleu_figure(pairs, seed=self.seed)
             row["seconds"] = round(seconds / row["questions"], 3)
-        else:
-            assert material.texts is not None
-            row = material.texts.measure(cell, material.name(cell.reader))
         kv_bytes = material.engine.kv_bytes(1) * row["context_positions"]
         return [{**row, "kv_mb": round(kv_bytes / 1e6, 3)}]

@@ -7,17 +7,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from icae.config.parsing import check
 from icae.config.spans import chunk_of_tokens
 from icae.config.types import FloatArray, TokenIds
 from icae.decode.torch import TorchRuntime
 from icae.evals.bootstrap import mean_figure
 from icae.evals.decoding import ContextMemory, encode_contexts, score_tasks
-from icae.evals.experiment import RATIOS, Cell, HeldOut, TextExperiment, check_share
+from icae.evals.experiment import RATIOS, Cell, Material, TextExperiment
 from icae.evals.plots import HeatMaps
 from icae.evals.tables import Row, columns_of
 from icae.model.objectives import autoencoding
@@ -40,6 +41,8 @@ class Slots(TextExperiment):
     name = "slots"
     title = "Which slot holds what"
     question = "Which slot holds what?"
+    quick: ClassVar = {"ratios": (4.0,), "samples": 6, "examples": 1}
+    full: ClassVar = {"ratios": RATIOS[:3], "samples": 64}
     columns = columns_of(
         "length ratio slots locality chance near before after own_drop other_drop ae_loss"
     )
@@ -61,21 +64,13 @@ class Slots(TextExperiment):
         "Nats lost: mean over slots and tokens, in and outside the own chunk.",
     )
 
-    @classmethod
-    def quick(cls, span: int) -> Self:
-        """One span at 4x."""
-        return cls(lengths=(span,), ratios=(4.0,), samples=6, examples=1)
-
-    @classmethod
-    def full(cls, span: int) -> Self:
-        """One span, 2x to 8x."""
-        return cls(lengths=(span,), ratios=RATIOS[:3], samples=64)
-
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_share("The number of examples is out of range.", self.examples, self.samples)
+        expected = f"0 to {self.samples}, the number of samples"
+        shown = 0 <= self.examples <= self.samples
+        check(shown, "The number of examples is out of range.", self.examples, expected)
 
-    def measure(self, material: HeldOut, cell: Cell, rows: Sequence[Row]) -> list[Row]:
+    def measure(self, material: Material, cell: Cell, rows: Sequence[Row]) -> list[Row]:
         """The row of a cell."""
         engine, contexts = material.engine, self.contexts(material, cell)
         memories = encode_contexts(engine.runtime, contexts, ratio=cell.known_ratio)

@@ -73,24 +73,17 @@ DIGITS |= dict.fromkeys(
 """Key -> digits shown of a figure, where that is not 3."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Column:
-    """One column of a table: its title, the key of the rows and the digits shown of a figure."""
-
-    title: str
-    key: str
-    digits: int = 3
+Columns = Mapping[str, str]
+"""Key of the rows -> title of its column, in order."""
 
 
-def columns_of(keys: str, **titles: str) -> tuple[Column, ...]:
+def columns_of(keys: str, **titles: str) -> dict[str, str]:
     """Columns by the keys of the rows, with spaces between them; some under other titles."""
-    named = {key: titles.get(key, TITLES.get(key, key.replace("_", " "))) for key in keys.split()}
-    return tuple(
-        Column(key=key, title=name, digits=DIGITS.get(key, 3)) for key, name in named.items()
-    )
+    named = TITLES | titles
+    return {key: named.get(key, key.replace("_", " ")) for key in keys.split()}
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Table:
     """Rows and the columns that are shown of them.
 
@@ -101,13 +94,14 @@ class Table:
     """
 
     rows: Sequence[Row]
-    columns: Sequence[Column]
+    columns: Columns
     title: str | None = None
 
     @property
-    def filled(self) -> list[Column]:
+    def filled(self) -> dict[str, str]:
         """The columns that some row has."""
-        return [c for c in self.columns if any(row.get(c.key) is not None for row in self.rows)]
+        there = {key for row in self.rows for key in row if row[key] is not None}
+        return {key: title for key, title in self.columns.items() if key in there}
 
     def texts(self, *, short: bool = False) -> list[list[str]]:
         """The rows as texts, one for each filled column; a key that a row lacks is a dash.
@@ -115,20 +109,17 @@ class Table:
         Args:
             short: Show half the width of an interval in place of its ends.
         """
-        return [
-            [_cell_text(row.get(c.key), c.digits, short=short) for c in self.filled]
-            for row in self.rows
-        ]
+        digits = {key: DIGITS.get(key, 3) for key in self.filled}
+        return [[_text(row.get(key), n, short) for key, n in digits.items()] for row in self.rows]
 
     def figures(self) -> list[Row]:
         """The shown values of each row, without those it lacks."""
-        keys = [column.key for column in self.columns]
-        return [{key: row[key] for key in keys if row.get(key) is not None} for row in self.rows]
+        return [{k: row[k] for k in self.columns if row.get(k) is not None} for row in self.rows]
 
     def markdown(self) -> str:
         """The table in Markdown, below its headline."""
         head = "" if self.title is None else f"## {self.title}\n\n"
-        lines = [[column.title for column in self.filled], *self.texts()]
+        lines = [list(self.filled.values()), *self.texts()]
         safe = [[text.replace("|", "\\|") for text in texts] for texts in lines]
         rows = ["| " + " | ".join(texts) + " |\n" for texts in safe]
         return "".join([head, rows[0], "|" + "---:|" * len(self.filled) + "\n", *rows[1:]])
@@ -138,14 +129,14 @@ class Table:
         import pandas as pd
 
         head = "" if self.title is None else f"<h3>{escaped(self.title)}</h3>\n"
-        frame = pd.DataFrame(self.texts(), columns=[column.title for column in self.filled])
+        frame = pd.DataFrame(self.texts(), columns=list(self.filled.values()))
         safe = frame.map(escaped).rename(columns=escaped)
         with pd.option_context("display.max_colwidth", None):
             table = safe.to_html(index=False, escape=False, border=0, classes="t", justify="unset")
         return f'{head}<div class="scroll">{table}</div>\n'
 
 
-def _cell_text(value: Any, digits: int, *, short: bool) -> str:
+def _text(value: Any, digits: int, short: bool) -> str:
     """A value for people: ``2.350 [2.210, 2.490]`` for a figure, ``2.350 ±0.140`` if short."""
     if value is None:
         return "-"
@@ -154,6 +145,4 @@ def _cell_text(value: Any, digits: int, *, short: bool) -> str:
         if short:
             return f"{value['value']:.{digits}f} ±{(high - low) / 2:.{digits}f}"
         return f"{value['value']:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
-    if isinstance(value, float):
-        return f"{value:g}"
-    return str(value)
+    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from icae.errors import MissingDependencyError
+from icae.config.extras import import_extra
 from icae.evals.bootstrap import Figure, bootstrap
 
 ORDER = 4
@@ -101,11 +101,7 @@ def bleu_signature() -> str:
 
 
 def _sacrebleu() -> Any:
-    try:
-        import sacrebleu
-    except ImportError as error:
-        raise missing_eval_extra("sacrebleu") from error
-    return sacrebleu
+    return import_extra("sacrebleu", purpose="Evaluation", extra="eval")
 
 
 def normalised(answer: str) -> str:
@@ -143,13 +139,11 @@ def rouge_f1(written: str, references: Sequence[str]) -> dict[str, float]:
 
 @functools.cache
 def _rouge() -> Any:
-    try:
-        from rouge_score.rouge_scorer import RougeScorer
-        from rouge_score.tokenizers import DefaultTokenizer
-    except ImportError as error:
-        raise missing_eval_extra("rouge-score") from error
+    scoring = import_extra("rouge_score.rouge_scorer", purpose="Evaluation", extra="eval")
+    tokens = import_extra("rouge_score.tokenizers", purpose="Evaluation", extra="eval")
     # Its own default tokenizer, named: else it configures the root logger to say so.
-    return RougeScorer(list(ROUGE_TYPES), tokenizer=DefaultTokenizer(use_stemmer=False))
+    tokenizer = tokens.DefaultTokenizer(use_stemmer=False)
+    return scoring.RougeScorer(list(ROUGE_TYPES), tokenizer=tokenizer)
 
 
 def rouge_signature() -> str:
@@ -184,13 +178,3 @@ def is_repeating(written: str) -> bool:
             if run >= needed:
                 return True
     return False
-
-
-def missing_eval_extra(package: str) -> MissingDependencyError:
-    """The error for an evaluation dependency that is not there."""
-    return MissingDependencyError(
-        f"Evaluation needs {package}.",
-        got="it is not installed",
-        expected="the [eval] extra",
-        fix="pip install 'icae[eval]'",
-    )

@@ -1,21 +1,19 @@
 """Rivals that were trained: GIST and AutoCompressor, read by the frozen decoder.
 
-How they are trained, and what a frozen decoder means for them: `icae.model.gist` and
-`icae.model.autocompressor`.
+How they are trained, and what a frozen decoder means for them: docs/rivals.md.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from icae.config.types import TokenIds
-from icae.decode.answering import Answerer
 from icae.decode.torch import TorchRuntime
 from icae.engine import Engine
 from icae.errors import InputError
@@ -71,34 +69,8 @@ class TrainedRival:
         )
 
 
-def rival_names(folders: Sequence[Path]) -> dict[str, Path]:
-    """Names of trained rivals in tables; where several are of one method, with their own.
-
-    Args:
-        folders: Their folders.
-
-    Raises:
-        AdapterError: If a folder is not that of a rival.
-        InputError: If two would have one name.
-    """
-    infos = [read_info(folder, RIVAL) for folder in folders]
-    methods = Counter(info.method for info in infos)
-    names: dict[str, Path] = {}
-    for info, folder in zip(infos, folders, strict=True):
-        name = TITLES[info.method]
-        name = name if methods[info.method] == 1 else f"{name} ({info.name})"
-        if name in names:
-            raise InputError(
-                "Two trained rivals have one name.",
-                got=f"{names[name]} and {folder}, both {info.name}",
-                fix="Train one of them with another name in its recipe, or leave it out.",
-            )
-        names[name] = folder
-    return names
-
-
 def load_rivals(engine: Engine, folders: Sequence[Path]) -> dict[str, TrainedRival]:
-    """Trained rivals by name.
+    """Trained rivals by their names in tables; where several are of one method, with their own.
 
     Args:
         engine: Its frozen decoder reads with all of them.
@@ -108,32 +80,38 @@ def load_rivals(engine: Engine, folders: Sequence[Path]) -> dict[str, TrainedRiv
         AdapterError: If a folder is not that of a rival, or of one of another base model.
         InputError: If two would have one name.
     """
-    base = engine.provenance
-    decoder, names = (
-        engine.runtime.model.decoder,
-        {
-            "base_model": base.base_model,
-            "base_hash": base.base_hash,
-        },
-    )
-    rivals = {}
-    for name, folder in rival_names(folders).items():
-        info = read_info(folder, RIVAL)
-        if info.method == "gist":
-            hold = gist_hold(engine, load_trained(GistModel, info, folder, decoder, **names))
-        else:
-            model = load_trained(AutoCompressor, info, folder, decoder, **names)
-            hold = summary_hold(engine, model)
+    infos = [read_info(folder, RIVAL) for folder in folders]
+    methods = Counter(info.method for info in infos)
+    places: dict[str, Path] = {}
+    rivals: dict[str, TrainedRival] = {}
+    for info, folder in zip(infos, folders, strict=True):
+        name = TITLES[info.method]
+        name = name if methods[info.method] == 1 else f"{name} ({info.name})"
+        if name in places:
+            raise InputError(
+                "Two trained rivals have one name.",
+                got=f"{places[name]} and {folder}, both {info.name}",
+                fix="Train one of them with another name in its recipe, or leave it out.",
+            )
+        places[name] = folder
+        hold = _hold(engine, info, folder)
         rivals[name] = TrainedRival(info=info, digest=adapter_hash(folder, RIVAL), hold=hold)
     return rivals
+
+
+def _hold(engine: Engine, info: AdapterInfo, folder: Path) -> Hold:
+    made = engine.provenance
+    base = {"base_model": made.base_model, "base_hash": made.base_hash}
+    decoder = engine.runtime.model.decoder
+    if info.method == "gist":
+        return gist_hold(engine, load_trained(GistModel, info, folder, decoder, **base))
+    return summary_hold(engine, load_trained(AutoCompressor, info, folder, decoder, **base))
 
 
 def summary_hold(engine: Engine, model: AutoCompressor) -> Hold:
     """AutoCompressor: contexts as accumulated summary vectors."""
     runtime = TorchRuntime(model)
-    answerer = Answerer(
-        runtime=runtime, tokenizer=engine.tokenizer, stop_ids=engine.answerer.stop_ids
-    )
+    answerer = replace(engine.answerer, runtime=runtime)
 
     @torch.inference_mode()
     def hold(contexts: Sequence[TokenIds], ratio: float) -> HeldSlots:

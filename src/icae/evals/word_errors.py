@@ -7,10 +7,10 @@ Shape legend: W words, D hidden size.
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -23,6 +23,8 @@ CLASSES = ("form", "like meaning", "number", "name", "code", "other", "omission"
 """What can be wrong with a word; see `aligned`."""
 TEXT_TYPES = ("prose", "names", "figures", "code")
 """What a text mostly holds; see `text_type`."""
+CRITICAL = ("number", "name", "code")
+"""Kinds of words that are told apart from plain ones."""
 
 PERCENTILE = 99.5
 """Two words are alike if they are closer than this share (%) of random pairs."""
@@ -43,19 +45,14 @@ _PRICES = {None: 0.0, "form": 0.5, "like meaning": 0.5}
 _FAR, _ALONE = 1.0, 0.75
 _SHARES = (("code", "code", 0.05), ("figures", "number", 0.10), ("names", "name", 0.15))
 
-
 Alike = Callable[[Sequence[str], Sequence[str]], NDArray[np.bool_]]
 """(true words, written words) -> whether each pair means about the same, [true, written]."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Word:
-    """A word of a text.
+class Word(NamedTuple):
+    """A word of a text: as it stands there, without punctuation around it, and what it looks like.
 
-    Attributes:
-        text: As it stands there, without white space.
-        core: Without the punctuation around it.
-        kind: ``number``, ``name``, ``code`` or ``plain``.
+    The kind is one of `CRITICAL`, or ``plain``.
     """
 
     text: str
@@ -63,18 +60,15 @@ class Word:
     kind: str
 
 
-@dataclass(frozen=True, kw_only=True)
-class Pair:
-    """A true word beside what stands in its place.
+class Pair(NamedTuple):
+    """A true word beside what stands in its place: no word for an omission.
 
-    Attributes:
-        true: Index of the true word, or None for an insertion.
-        written: Index of the written word, or None for an omission.
-        error: One of `CLASSES`, or None where the words are equal.
+    Of an insertion there is no true word. The error is one of `CLASSES`, or None where the words
+    are equal.
     """
 
-    true: int | None
-    written: int | None
+    true: Word | None
+    written: Word | None
     error: str | None
 
 
@@ -85,8 +79,7 @@ def split_words(text: str) -> list[Word]:
     for match in re.finditer(r"\S+", text):
         found = overlapping_word(marked, match.start(), match.end())
         core = match.group().strip("\"'“”‘’«»„()[]{}<>.,;:!?…*") or match.group()
-        kind = "plain" if found is None else found.kind
-        words.append(Word(text=match.group(), core=core, kind=kind))
+        words.append(Word(match.group(), core, "plain" if found is None else found.kind))
     return words
 
 
@@ -121,17 +114,22 @@ def aligned(true: Sequence[Word], written: Sequence[Word], alike: Alike) -> list
     errors = [
         [_error(a, b, bool(close[i, j])) for j, b in enumerate(written)] for i, a in enumerate(true)
     ]
-    prices = np.array(
-        [[_PRICES.get(error, _FAR) for error in line] for line in errors], np.float64
-    ).reshape(len(true), len(written))
-    pairs = []
-    for i, j in _cheapest(prices):
-        if i is None or j is None:
-            error: str | None = "insertion" if i is None else "omission"
+    prices = np.array([[_PRICES.get(error, _FAR) for error in line] for line in errors], np.float64)
+    prices = prices.reshape(len(true), len(written))
+    cost = _costs(prices)
+    pairs: list[Pair] = []
+    i, j = len(true), len(written)
+    while i or j:
+        if i and j and cost[i, j] == cost[i - 1, j - 1] + prices[i - 1, j - 1]:
+            i, j = i - 1, j - 1
+            pairs.append(Pair(true[i], written[j], errors[i][j]))
+        elif i and cost[i, j] == cost[i - 1, j] + _ALONE:
+            i -= 1
+            pairs.append(Pair(true[i], None, "omission"))
         else:
-            error = errors[i][j]
-        pairs.append(Pair(true=i, written=j, error=error))
-    return pairs
+            j -= 1
+            pairs.append(Pair(None, written[j], "insertion"))
+    return pairs[::-1]
 
 
 def _error(true: Word, written: Word, alike: bool) -> str | None:
@@ -139,15 +137,14 @@ def _error(true: Word, written: Word, alike: bool) -> str | None:
         return None
     if true.core.casefold() == written.core.casefold():
         return "form"
-    kinds = {true.kind, written.kind}
-    for kind in ("number", "name", "code"):
-        if kind in kinds:
+    for kind in CRITICAL:
+        if kind in (true.kind, written.kind):
             return kind
     return "like meaning" if alike else "other"
 
 
-def _cheapest(prices: NDArray[np.float64]) -> list[tuple[int | None, int | None]]:
-    """Steps of the cheapest path: a pair, a true word alone or a written word alone."""
+def _costs(prices: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Cost of the cheapest path to every pair of places."""
     rows, columns = prices.shape
     cost = np.zeros((rows + 1, columns + 1))
     cost[:, 0], cost[0, :] = _ALONE * np.arange(rows + 1), _ALONE * np.arange(columns + 1)
@@ -155,19 +152,7 @@ def _cheapest(prices: NDArray[np.float64]) -> list[tuple[int | None, int | None]
         for j in range(1, columns + 1):
             pair = cost[i - 1, j - 1] + prices[i - 1, j - 1]
             cost[i, j] = min(pair, cost[i - 1, j] + _ALONE, cost[i, j - 1] + _ALONE)
-    steps: list[tuple[int | None, int | None]] = []
-    i, j = rows, columns
-    while i or j:
-        if i and j and cost[i, j] == cost[i - 1, j - 1] + prices[i - 1, j - 1]:
-            i, j = i - 1, j - 1
-            steps.append((i, j))
-        elif i and cost[i, j] == cost[i - 1, j] + _ALONE:
-            i -= 1
-            steps.append((i, None))
-        else:
-            j -= 1
-            steps.append((None, j))
-    return steps[::-1]
+    return cost
 
 
 class EmbeddingLikeness:
@@ -187,10 +172,16 @@ class EmbeddingLikeness:
     def __init__(
         self, tokenizer: Any, embedding_VD: torch.Tensor, words: Sequence[str], *, seed: int
     ) -> None:
-        self.tokenizer = tokenizer
-        self.embedding_VD = embedding_VD
-        self.centre_D = embedding_VD.float().mean(dim=0)
-        self._known: dict[str, NDArray[np.float32]] = {}
+        self._width = embedding_VD.shape[1]
+        centre_D = embedding_VD.float().mean(dim=0)
+
+        @torch.inference_mode()
+        def direction(word: str) -> NDArray[np.float32]:
+            ids = torch.from_numpy(tokenize(tokenizer, f" {word.lower()}"))
+            vector_D = embedding_VD[ids.to(embedding_VD.device)].float().mean(dim=0) - centre_D
+            return np.asarray((vector_D / vector_D.norm().clamp_min(1e-9)).cpu(), np.float32)
+
+        self._direction = functools.cache(direction)
         self.threshold = self._threshold(sorted(set(words)), seed)
 
     def alike(self, true: Sequence[str], written: Sequence[str]) -> NDArray[np.bool_]:
@@ -212,18 +203,7 @@ class EmbeddingLikeness:
 
     def _directions(self, words: Sequence[str]) -> NDArray[np.float32]:
         """Unit vectors [W, D]."""
-        width = self.embedding_VD.shape[1]
-        return np.array([self._direction(w) for w in words], np.float32).reshape(-1, width)
-
-    @torch.inference_mode()
-    def _direction(self, word: str) -> NDArray[np.float32]:
-        if word not in self._known:
-            ids = torch.from_numpy(tokenize(self.tokenizer, f" {word.lower()}"))
-            vector_D = self.embedding_VD[ids.to(self.embedding_VD.device)].float().mean(dim=0)
-            centred_D = vector_D - self.centre_D
-            unit_D = centred_D / centred_D.norm().clamp_min(1e-9)
-            self._known[word] = unit_D.cpu().numpy()
-        return self._known[word]
+        return np.array(list(map(self._direction, words)), np.float32).reshape(-1, self._width)
 
 
 def _has_meaning(word: str) -> bool:

@@ -8,8 +8,7 @@ from typing import Any
 
 import pytest
 
-from icae.cli import eval_common
-from icae.errors import ConfigError, InputError
+from icae.errors import InputError
 
 pytest.importorskip("icae.evals")
 
@@ -18,7 +17,7 @@ pytest.importorskip("icae.evals")
 def ran(monkeypatch: pytest.MonkeyPatch, fake: Any) -> dict[str, Any]:
     """What the experiment was called with; it gives two rows."""
     from icae.evals import Finished
-    from icae.evals.tables import Column, Table
+    from icae.evals.tables import Table
 
     calls: dict[str, Any] = {}
 
@@ -27,12 +26,8 @@ def ran(monkeypatch: pytest.MonkeyPatch, fake: Any) -> dict[str, Any]:
         if "failure" in calls:
             raise calls["failure"]
         options["on_progress"](1, 2)
-        columns = (
-            Column(title="length", key="length"),
-            Column(title="loss (nats/token)", key="loss", digits=2),
-            Column(title="of no row", key="missing"),
-        )
-        rows = ({"length": 32, "loss": {"value": 2.35, "low": 2.2, "high": 2.5}}, {"length": 64})
+        columns = {"length": "length", "gain": "gain (tokens)", "missing": "of no row"}
+        rows = ({"length": 32, "gain": {"value": 2.35, "low": 2.2, "high": 2.5}}, {"length": 64})
         return Finished(
             payload={"rows": list(rows), "seconds": 1.5},
             tables=(Table(rows=rows, columns=columns),),
@@ -169,18 +164,11 @@ def test_what_cannot_be_read_is_refused_before_a_model_is_loaded(
     assert said in result.stderr
 
 
-def test_numbers_are_sorted_and_each_counts_once() -> None:
-    assert eval_common.whole_numbers("300,100,100") == (100, 300)
-    assert eval_common.ratio_numbers("4, 2") == (2.0, 4.0)
-    with pytest.raises(ConfigError):
-        eval_common.ratio_numbers("inf")
-
-
 def test_table_and_files_are_shown_and_never_cut(icae, ran, monkeypatch) -> None:
     for columns in ("80", "12"):
         monkeypatch.setenv("COLUMNS", columns)
         lines = icae("eval", "random-text", "x").stdout.splitlines()
-        assert lines[0].split() == ["length", "loss"]
+        assert lines[0].split() == ["length", "gain"]
         assert lines[1].split() == ["32", "2.35", "±0.15"]
         assert lines[2].split() == ["64", "-"]
         assert lines[3] == "eval/x.json"
@@ -237,11 +225,11 @@ def judged(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 
     calls: dict[str, Any] = {}
 
-    def judge_answers(run: Any, judge: Any, **options: Any) -> Finished:
-        calls.update(run=run, key=judge._client.api_key, **options)
+    def judge_answers(first: Any, second: Any, service: Any, **options: Any) -> Finished:
+        calls.update(names=(first.name, second.name), service=service, **options)
         return Finished(payload={"rows": []}, tables=(), files=(options["folder"] / "judge.json",))
 
-    monkeypatch.setattr("icae.evals.judging.judge_answers", judge_answers)
+    monkeypatch.setattr("icae.evals.judge.judge_answers", judge_answers)
     return calls
 
 
@@ -264,38 +252,33 @@ def test_one_result_sets_memory_against_full_context_and_two_adapters_side_by_si
     key, out = ("--api-key-env", "MY_KEY"), tmp_path / "out"
     result = icae("eval", "judge", first, first, *service, *key, "-o", out)
     assert result.exit_code == 0, result.output
-    run = judged["run"]
-    assert (run.first.name, run.second.name) == ("memory 4x", "full context")
-    assert (run.service.model, run.cache) == ("m", out / "judge-replies.jsonl")
-    assert judged["key"] == "secret"
+    assert judged["names"] == ("memory 4x", "full context")
+    assert (judged["service"].model, judged["cache"]) == ("m", out / "judge-replies.jsonl")
+    assert judged["service"].api_key == "secret"
     assert "secret" not in result.output
     assert icae("eval", "judge", first, second, *service, *key).exit_code == 0
-    assert judged["run"].second.name == "memory 4x"
+    assert judged["names"][1] == "memory 4x"
     options = ("--second-reads", "own summary", "--ratio", 4)
     assert icae("eval", "judge", first, first, *service, *key, *options).exit_code == 0
-    assert judged["run"].second.name == "own summary 4x"
+    assert judged["names"][1] == "own summary 4x"
 
 
 @pytest.fixture
 def whole(monkeypatch: pytest.MonkeyPatch, fake: Any) -> dict[str, Any]:
     """What the suite was called with; one experiment is done, one skipped."""
     from icae.evals import Finished
-    from icae.evals.report import Part
-    from icae.evals.suite import SuiteFinished
 
     calls: dict[str, Any] = {}
 
-    def run_suite(icae: Any, run: Any, **options: Any) -> SuiteFinished:
-        calls.update(run=run, **options)
-        done = Finished(payload={"seconds": 90.0}, tables=(), files=())
-        parts = (
-            Part(name="reconstruction", question="q", finished=done),
-            Part(name="random-text", question="q", finished=None, reason="no data"),
-        )
-        files = (options["folder"] / "report.html",)
-        return SuiteFinished(payload={"parts": []}, parts=parts, files=files)
+    def run_suite(suite: Any, engine: Any) -> Finished:
+        calls["run"] = suite
+        parts = [
+            {"name": "reconstruction", "status": "done", "seconds": 90.0},
+            {"name": "random-text", "status": "skipped", "reason": "no data"},
+        ]
+        return Finished(payload={"parts": parts}, tables=(), files=(suite.folder / "report.html",))
 
-    monkeypatch.setattr("icae.evals.suite.run_suite", run_suite)
+    monkeypatch.setattr("icae.evals.suite.Suite.run", run_suite)
     return calls
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,31 @@ def corpus(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
+def windows(engine: Any, corpus: Path) -> Callable[..., Any]:
+    """``windows(size, samples)``: what experiments of such settings draw from the corpus."""
+    from icae.evals.contexts import draw_windows, read_documents
+
+    def draw(size: int, samples: int) -> Any:
+        documents = read_documents([corpus], engine.tokenizer)
+        return draw_windows(documents, size=size, samples=samples, seed=0).windows
+
+    return draw
+
+
+@pytest.fixture
+def write_lines(tmp_path: Path) -> Callable[..., Path]:
+    """``write_lines(name, rows)``: a file of JSON lines."""
+
+    def write(name: str, rows: Iterable[dict[str, Any]]) -> Path:
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+        return path
+
+    return write
+
+
+@pytest.fixture
 def settings() -> Any:
     """Two lengths (one of several spans) and two ratios on a few contexts."""
     from icae.evals import Reconstruction
@@ -35,17 +61,16 @@ def settings() -> Any:
 
 
 @pytest.fixture
-def run(
-    engine: Any, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Callable[..., Any]:
-    """``run(settings, inputs=..., folder=..., **options)``: an experiment on the tiny engine.
-
-    Its picture is not drawn, which would take longer than all the rest; few resamples are.
-    """
-    from icae.evals import evaluate
-
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No picture is drawn, which would take longer than all the rest; resamples are few."""
     monkeypatch.setattr("icae.evals.results.picture", lambda rows, plots, title: title.encode())
     monkeypatch.setattr("icae.evals.bootstrap.RESAMPLES", 20)
+
+
+@pytest.fixture
+def run(engine: Any, corpus: Path, tmp_path: Path, quick: None) -> Callable[..., Any]:
+    """``run(settings, inputs=..., folder=..., **options)``: an experiment on the tiny engine."""
+    from icae.evals import evaluate
 
     def call(settings: Any, *, inputs: Any = None, folder: str = "out", **options: Any) -> Any:
         where = {"folder": tmp_path / folder, "command": "icae eval"}

@@ -13,12 +13,11 @@ from icae.decode.torch import TorchRuntime
 from icae.evals.decoding import (
     NO_MEMORY,
     encode_contexts,
-    plain_losses,
+    plain_scores,
     score_tasks,
     write_back,
 )
-from icae.model import PlainRow
-from icae.model.objectives import autoencoding, continuation
+from icae.model.objectives import autoencoding, continuation, recall
 
 
 def direct_losses(decoder: Any, ids: Any, scored: int) -> Any:
@@ -29,32 +28,32 @@ def direct_losses(decoder: Any, ids: Any, scored: int) -> Any:
     return losses[-scored:].numpy()
 
 
-def test_plain_losses_equal_those_of_transformers(
+def test_plain_scores_equal_those_of_transformers(
     family: str, build_model: Any, random_ids: Any
 ) -> None:
     model = build_model(family)
     ids = random_ids(40)
-    (losses,) = plain_losses(TorchRuntime(model), [PlainRow(ids=ids, scored=39)])
+    (score,) = plain_scores(TorchRuntime(model), [recall(ids, given=1)])
     with torch.no_grad():
         row = torch.tensor(ids)[None]
         expected = float(model.decoder(input_ids=row, labels=row).loss)
-    assert losses.mean() == pytest.approx(expected, abs=1e-4)
-    assert losses == pytest.approx(direct_losses(model.decoder, ids, 39), abs=1e-4)
+    assert score.losses_T.mean() == pytest.approx(expected, abs=1e-4)
+    assert score.losses_T == pytest.approx(direct_losses(model.decoder, ids, 39), abs=1e-4)
 
 
-def test_padding_leaves_plain_losses_unchanged(
+def test_padding_leaves_plain_scores_unchanged(
     family: str, build_model: Any, random_ids: Any
 ) -> None:
     runtime = TorchRuntime(build_model(family))
-    rows = [
-        PlainRow(ids=random_ids(n, i), scored=s)
-        for i, (n, s) in enumerate([(40, 9), (3, 2), (17, 16), (40, 1)])
+    tasks = [
+        recall(random_ids(n, i), given=given)
+        for i, (n, given) in enumerate([(40, 31), (3, 1), (17, 1), (40, 39)])
     ]
-    together = plain_losses(runtime, rows)
-    for row, losses in zip(rows, together, strict=True):
-        assert len(losses) == row.scored
-        (alone,) = plain_losses(runtime, [row])
-        assert losses == pytest.approx(alone, abs=1e-4)
+    together = plain_scores(runtime, tasks)
+    for task, score in zip(tasks, together, strict=True):
+        assert len(score.losses_T) == task.labels
+        (alone,) = plain_scores(runtime, [task])
+        assert score.losses_T == pytest.approx(alone.losses_T, abs=1e-4)
 
 
 @pytest.mark.parametrize("layout", ["uniform-encoder", "uniform"])

@@ -11,18 +11,18 @@ import pytest
 
 pytest.importorskip("openai")
 
-from judge_server import serve
-
 from icae.errors import ConfigError, InputError, MissingDependencyError
 from icae.evals.judge import (
-    CachedJudge,
-    JudgeService,
-    OpenAiJudge,
-    Said,
+    Answered,
+    judge_answers,
     messages,
+    outcome,
+    paired,
     parse,
+    read_answers,
 )
-from icae.evals.judging import Judging, judge_answers, outcome, read_answers
+from icae.evals.judge_service import JudgeService
+from llm_stub import Act, LlmStub, llm_stub
 
 ANSWERS = {"right": "Paris, in France", "wrong": "London", "vague": "some town"}
 
@@ -36,37 +36,26 @@ def answer_file(path: Path, answers: list[str]) -> Path:
     return path
 
 
-@pytest.fixture(autouse=True)
-def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("icae.evals.results.picture", lambda rows, plots, title: b"png")
-    monkeypatch.setattr("icae.evals.bootstrap.RESAMPLES", 20)
-
-
 @pytest.fixture
-def judge(tmp_path: Path) -> Any:
-    """``judge(url, first, second, timeout=...)``: the finished result."""
+def judge(tmp_path: Path, quick: None) -> Any:
+    """``judge(url, first, second)``: the finished result."""
 
-    def run(url: str, first: list[str], second: list[str], *, timeout: float = 5.0) -> Any:
-        service = JudgeService(url=url, model="m", timeout=timeout, attempts=1)
-        sets = []
-        for name, answers in (("a", first), ("b", second)):
-            path = answer_file(tmp_path / f"{name}.jsonl", answers)
-            sets.append(read_answers(path, reads=None, ratio=None))
-        judged = Judging(
-            first=sets[0],
-            second=sets[1],
-            contexts={},
-            service=service,
-            cache=tmp_path / "replies.jsonl",
-        )
-        return judge_answers(
-            judged,
-            OpenAiJudge(service, "secret"),
-            folder=tmp_path / "out",
-            command="icae eval judge",
-        )
+    def run(url: str, first: list[str], second: list[str]) -> Any:
+        service = JudgeService(url=url, model="m", api_key="secret", timeout=5.0, attempts=1)
+        sets = [
+            read_answers(answer_file(tmp_path / f"{name}.jsonl", answers), reads=None, ratio=None)
+            for name, answers in (("a", first), ("b", second))
+        ]
+        where = {"cache": tmp_path / "replies.jsonl", "folder": tmp_path / "out"}
+        return judge_answers(*sets, service, **where, command="icae eval judge", together=1)
 
     return run
+
+
+def saying(*replies: Any) -> Any:
+    """A judge that replies so in turn, the last one again and again: text or an `Act`."""
+    acts = [reply if isinstance(reply, Act) else Act(content=reply) for reply in replies]
+    return llm_stub(lambda n: acts[min(n, len(acts) - 1)])
 
 
 def fair(message: str) -> str:
@@ -78,20 +67,24 @@ def fair(message: str) -> str:
     return f"One names the town.\n**VERDICT: {'A' if scores[0] else 'B'}**"
 
 
+def asked(service: LlmStub) -> list[str]:
+    return [body["messages"][-1]["content"] for body in service.bodies]
+
+
 def values(row: Any) -> list[float]:
     return [row[key]["value"] for key in ("win", "lose", "tie", "order_decides")]
 
 
 def test_a_fair_judge_counts_wins_losses_and_ties(judge: Any, tmp_path: Path) -> None:
     right, wrong, vague = ANSWERS["right"], ANSWERS["wrong"], ANSWERS["vague"]
-    with serve(fair) as service:
+    with llm_stub(lambda n: Act(content=fair(asked(service)[n]))) as service:
         finished = judge(service.url, [right, wrong, vague, right], [wrong, right, wrong, vague])
     (row,) = finished.rows
     assert values(row) == [0.5, 0.25, 0.25, 0.0]
     assert row["margin"]["value"] == 0.25
     assert (row["questions"], row["judged"], row["unparsed"], row["failed"]) == (4, 4, 0, 0)
     assert row["first_preferred"]["value"] == 0.5
-    assert len(service.asked) == 8
+    assert len(service.bodies) == 8
     assert set(service.keys) == {"Bearer secret"}
     stored = json.loads((tmp_path / "out" / "judge.json").read_text())
     assert stored["judge"]["prompt"] == "1"
@@ -101,7 +94,7 @@ def test_a_fair_judge_counts_wins_losses_and_ties(judge: Any, tmp_path: Path) ->
 
 
 def test_a_judge_that_always_says_a_decides_nothing_and_is_found_out(judge: Any) -> None:
-    with serve(lambda message: "VERDICT: A") as service:
+    with saying("VERDICT: A") as service:
         (row,) = judge(service.url, ["x", "y"], ["u", "v"]).rows
     assert values(row) == [0.0, 0.0, 0.0, 1.0]
     assert row["first_preferred"]["value"] == 1.0
@@ -109,16 +102,26 @@ def test_a_judge_that_always_says_a_decides_nothing_and_is_found_out(judge: Any)
 
 
 def test_garbage_is_counted_as_unparsed_and_never_as_a_loss(judge: Any) -> None:
-    replies = iter(["As an AI I cannot choose.", "VERDICT: C", "VERDICT: A\nVERDICT: B", "{}"])
-    with serve(lambda message: next(replies)) as service:
+    replies = ["As an AI I cannot choose.", "VERDICT: C", "VERDICT: A\nVERDICT: B", "{}"]
+    with saying(*replies) as service:
         (row,) = judge(service.url, ["x", "y"], ["u", "v"]).rows
     assert (row["unparsed"], row["failed"], row["judged"]) == (2, 0, 0)
     assert row["win"] is row["lose"] is row["tie"] is row["margin"] is None
 
 
-@pytest.mark.parametrize("reply", [500, 401, b"not json", b'{"choices": []}', None, ""])
-def test_a_broken_service_is_counted_as_no_reply(judge: Any, reply: Any) -> None:
-    with serve(lambda message: reply) as service:
+NO_TEXT = b'{"choices": [{"index": 0, "message": {"role": "assistant", "content": null}}]}'
+
+
+@pytest.mark.parametrize(
+    "act",
+    [
+        *(Act(status=status) for status in (500, 401)),
+        *(Act(raw=raw) for raw in (b"not json", b'{"choices": []}', NO_TEXT)),
+        Act(content=""),
+    ],
+)
+def test_a_broken_service_is_counted_as_no_reply(judge: Any, act: Act) -> None:
+    with saying(act) as service:
         finished = judge(service.url, ["x"], ["u"])
     (row,) = finished.rows
     assert (row["failed"], row["judged"]) == (1, 0)
@@ -127,46 +130,43 @@ def test_a_broken_service_is_counted_as_no_reply(judge: Any, reply: Any) -> None
 
 
 def test_replies_are_asked_for_once_and_failures_again(judge: Any, tmp_path: Path) -> None:
-    replies: list[Any] = [500, "VERDICT: A", "VERDICT: B", "VERDICT: A"]
-    with serve(lambda message: replies.pop(0)) as service:
+    with saying(Act(status=500), "VERDICT: A", "VERDICT: B") as service:
         (row,) = judge(service.url, ["x"], ["u"]).rows
         assert row["failed"] == 1
         (row,) = judge(service.url, ["x"], ["u"]).rows  # asks the one that failed
         assert (row["failed"], row["judged"]) == (0, 1)
         judge(service.url, ["x"], ["u"])
-    assert len(service.asked) == 3
+    assert len(service.bodies) == 3
     lines = (tmp_path / "replies.jsonl").read_text().splitlines()
     assert [json.loads(line)["prompt"] for line in lines] == ["1", "1"]
 
 
 def test_a_cut_off_line_of_the_cache_is_asked_again_and_another_file_refused(
-    tmp_path: Path,
+    judge: Any, tmp_path: Path
 ) -> None:
-    class Once:
-        def ask(self, messages: Any) -> Said:
-            return Said(reply="VERDICT: A")
-
-    path = tmp_path / "cache.jsonl"
+    path = tmp_path / "replies.jsonl"
     path.write_text('{"key": "k", "reply": "r"}\n{"key": "l", "re')
-    assert CachedJudge(Once(), name="m", path=path).ask([]).reply == "VERDICT: A"
-    path.write_text('{"other": 1}\n{"key": "l", "reply": "r"}\n')
-    with pytest.raises(InputError, match="no cache"):
-        CachedJudge(Once(), name="m", path=path)
+    with saying("VERDICT: TIE") as service:
+        (row,) = judge(service.url, ["x"], ["u"]).rows
+        assert row["judged"] == 1
+        path.write_text('{"other": 1}\n{"key": "l", "reply": "r"}\n')
+        with pytest.raises(InputError, match="no cache"):
+            judge(service.url, ["x"], ["u"])
 
 
 @pytest.mark.parametrize(
     ("straight", "swapped", "expected"),
     [
-        ("first", "second", "win"),
-        ("first", "tie", "win"),
-        ("tie", "second", "win"),
-        ("second", "first", "lose"),
-        ("tie", "first", "lose"),
-        ("tie", "tie", "tie"),
-        ("first", "first", "order decides"),
-        ("second", "second", "order decides"),
-        (None, "second", "unparsed"),
-        ("first", None, "unparsed"),
+        (1, -1, "win"),
+        (1, 0, "win"),
+        (0, -1, "win"),
+        (-1, 1, "lose"),
+        (0, 1, "lose"),
+        (0, 0, "tie"),
+        (1, 1, "order decides"),
+        (-1, -1, "order decides"),
+        (None, -1, "unparsed"),
+        (1, None, "unparsed"),
     ],
 )
 def test_two_verdicts_come_to_one_outcome(straight: Any, swapped: Any, expected: str) -> None:
@@ -176,27 +176,28 @@ def test_two_verdicts_come_to_one_outcome(straight: Any, swapped: Any, expected:
 @pytest.mark.parametrize(
     ("reply", "expected"),
     [
-        ("VERDICT: A", "first"),
-        ("Because.\nverdict: b", "second"),
-        ("**VERDICT: TIE**", "tie"),
-        ("## Verdict: **A**.", "first"),
-        ("VERDICT: A\n\nVERDICT: A", "first"),
+        ("VERDICT: A", 1),
+        ("Because.\nverdict: b", -1),
+        ("**VERDICT: TIE**", 0),
+        ("## Verdict: **A**.", 1),
+        ("VERDICT: A\n\nVERDICT: A", 1),
         ("VERDICT: A or B", None),
         ("My verdict: A is better", None),
         ("A", None),
         ("", None),
     ],
 )
-def test_a_verdict_is_a_line_of_its_own(reply: str, expected: str | None) -> None:
+def test_a_verdict_is_a_line_of_its_own(reply: str, expected: int | None) -> None:
     assert parse(reply) == expected
 
 
 def test_the_judge_sees_question_reference_context_and_both_answers() -> None:
-    system, user = messages("Q?", "R", "C", "one {x}", "  ")
+    asked = Answered(question="Q?", answer="", reference="R")
+    system, user = messages(asked, "C", "one {x}", "  ")
     assert system["role"] == "system"
     for part in ("Text:\nC", "Q?", "R", "Answer A:\none {x}", "Answer B:\n(empty)"):
         assert part in user["content"]
-    assert "Text:" not in messages("Q?", "R", "", "one", "two")[1]["content"]
+    assert "Text:" not in messages(asked, "", "one", "two")[1]["content"]
 
 
 def qa_result(path: Path) -> Path:
@@ -222,20 +223,13 @@ def test_answers_of_a_qa_result_are_chosen_by_reader_and_ratio(tmp_path: Path) -
         read_answers(path, reads="summary", ratio=None)
 
 
-def test_answers_to_other_questions_have_nothing_to_judge(judge: Any, tmp_path: Path) -> None:
-    judge_file = tmp_path / "x.jsonl"
-    judge_file.write_text('{"question": "Other?", "answer": "x", "dataset": "d"}')
-    other = read_answers(judge_file, reads=None, ratio=None)
-    service = JudgeService(url="http://127.0.0.1:9/v1", model="m")
-    run = Judging(
-        first=other,
-        second=read_answers(answer_file(tmp_path / "y.jsonl", ["a"]), reads=None, ratio=None),
-        contexts={},
-        service=service,
-        cache=tmp_path / "c.jsonl",
-    )
+def test_answers_to_other_questions_have_nothing_to_judge(tmp_path: Path) -> None:
+    other = tmp_path / "x.jsonl"
+    other.write_text('{"question": "Other?", "answer": "x", "dataset": "d"}')
+    files = (other, answer_file(tmp_path / "y.jsonl", ["a"]))
+    sets = [read_answers(path, reads=None, ratio=None) for path in files]
     with pytest.raises(InputError, match="no question in common"):
-        judge_answers(run, OpenAiJudge(service, ""), folder=tmp_path, command="x")
+        paired(*sets)
 
 
 @pytest.mark.parametrize(
@@ -248,5 +242,5 @@ def test_a_service_out_of_range_is_refused(wrong: dict[str, Any]) -> None:
 
 def test_without_the_client_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "openai", None)
-    with pytest.raises(MissingDependencyError, match=r"icae\[judge\]"):
-        OpenAiJudge(JudgeService(url="http://h/v1", model="m"), "")
+    with pytest.raises(MissingDependencyError, match=r"A judge needs openai"):
+        JudgeService(url="http://h/v1", model="m").asker()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -13,19 +12,23 @@ import pytest
 import torch
 
 from icae.config import ModelConfig
-from icae.errors import AdapterError, ConfigError, InputError
+from icae.errors import AdapterError, InputError
 from icae.evals import Qa
 from icae.evals.qa import READERS
 from icae.evals.respondents import ANY_RATIO
 from icae.model import (
-    AdapterInfo,
     FullContextModel,
+    Sample,
+    load_trained,
+    read_info,
     render_answer,
     render_full_prompt,
     render_prompt,
     save_adapter,
     tokenize,
 )
+from icae.model.adapter_files import FULL_CONTEXT
+from icae.model.objectives import instruction
 
 CONTEXTS = [
     "the lamp of a harbour town",
@@ -38,7 +41,7 @@ PLACES = (0, 0, 1, 2, 2)
 
 
 @pytest.fixture
-def files(tmp_path: Path) -> list[Path]:
+def files(write_lines: Callable[..., Path]) -> list[Path]:
     """Five questions about three texts, and four with a choice."""
     open_rows = [
         {"context": CONTEXTS[i], "prompt": f"who {n}?", "answer": "the men", "answers": ["nets"]}
@@ -48,11 +51,7 @@ def files(tmp_path: Path) -> list[Path]:
         {"context": CONTEXTS[n % 3], "prompt": f"is it {n}?", "answer": answer}
         for n, answer in enumerate(("Yes.", "No.", "Yes.", "Yes."))
     ]
-    made = []
-    for name, rows in (("open", open_rows), ("closed", closed)):
-        made.append(tmp_path / f"{name}.jsonl")
-        made[-1].write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    return made
+    return [write_lines("open.jsonl", open_rows), write_lines("closed.jsonl", closed)]
 
 
 @pytest.fixture
@@ -79,23 +78,13 @@ def direct_loss(decoder: Any, prompt_ids: Any, answer_ids: Any) -> float:
 
 
 @pytest.fixture
-def upper(engine: Any, tmp_path: Path) -> Path:
+def upper(engine: Any, as_trained: Any, info_for: Any, tmp_path: Path) -> Path:
     """Folder of a full-context reader with random weights."""
-    made = engine.provenance
-    model = FullContextModel(engine.runtime.model.decoder, ModelConfig(lora_rank=2, lora_alpha=4.0))
-    generator = torch.Generator().manual_seed(3)
-    with torch.no_grad():
-        for parameter in model.trainable().values():
-            parameter += 0.3 * torch.randn(parameter.shape, generator=generator)
-    info = AdapterInfo(
-        name="upper",
-        base_model=made.base_model,
-        base_hash=made.base_hash,
-        tokenizer_hash=made.tokenizer_hash,
-        model=model.config,
-        method="full-context",
-    )
-    return save_adapter(model, info, tmp_path / "upper")
+    config = ModelConfig(lora_rank=2, lora_alpha=4.0)
+    model = as_trained(FullContextModel(engine.runtime.model.decoder, config))
+    info = info_for(model, engine.tokenizer, name="upper")
+    made = {"method": "full-context", "base_hash": engine.provenance.base_hash}
+    return save_adapter(model, replace(info, **made), tmp_path / "upper")
 
 
 def test_every_reader_ratio_and_data_set_has_a_row(run: Any, settings: Any, tmp_path: Path) -> None:
@@ -139,51 +128,44 @@ def test_losses_are_those_of_the_reference_behind_what_each_reader_reads(
 ) -> None:
     readers = ("memory", "full context", "no context", "first tokens")
     wanted = replace(settings, ratios=(4.0,), readers=readers, upper_bound=upper)
-    rows = run(wanted, texts=files[:1]).rows
-    tokenizer, decoder = engine.tokenizer, engine.runtime.model.decoder
-    answer = render_answer(tokenizer, "the men")
-    prompt, context = "who 2?", CONTEXTS[1]
+    finished = run(wanted, texts=files[:1])
+    tokenizer, decoder, made = engine.tokenizer, engine.runtime.model.decoder, engine.provenance
+    answer, prompt, context = render_answer(tokenizer, "the men"), "who 2?", CONTEXTS[1]
     full_ids = render_full_prompt(tokenizer, context, prompt)
-    at = row_of(rows, "full context")["per_question"]["prompt"].index(prompt)
+    singles = {row["kind"]: row["per_question"] for row in finished.rows}
+    at = singles["memory"]["prompt"].index(prompt)
 
-    def loss(kind: str, ratio: float | None = None) -> float:
-        return float(row_of(rows, kind, ratio=ratio)["per_question"]["loss"][at])
+    def loss(kind: str) -> Any:
+        return pytest.approx(singles[kind]["loss"][at], abs=1e-4)
 
-    assert loss("full context") == pytest.approx(direct_loss(decoder, full_ids, answer), abs=1e-4)
+    assert direct_loss(decoder, full_ids, answer) == loss("full context")
     alone = render_prompt(tokenizer, prompt)
-    assert loss("no context") == pytest.approx(direct_loss(decoder, alone, answer), abs=1e-4)
-    slots = row_of(rows, "memory", ratio=4.0)
+    assert direct_loss(decoder, alone, answer) == loss("no context")
     ids = tokenize(tokenizer, context)
-    budget = len(engine.compress(context, ratio=4.0).slots)
-    cut = render_full_prompt(tokenizer, tokenizer.decode(ids[:budget].tolist()), prompt)
-    assert loss("first tokens", 4.0) == pytest.approx(direct_loss(decoder, cut, answer), abs=1e-4)
-    assert (
-        slots["context_positions"] == row_of(rows, "first tokens", ratio=4.0)["context_positions"]
+    cut = tokenizer.decode(ids[: len(engine.compress(context, ratio=4.0).slots)].tolist())
+    assert singles["first tokens"]["read"][at] == cut
+    assert "read" not in singles["full context"]
+    cut_ids = render_full_prompt(tokenizer, cut, prompt)
+    assert direct_loss(decoder, cut_ids, answer) == loss("first tokens")
+    positions = {row["kind"]: row["context_positions"] for row in finished.rows}
+    assert positions["memory"] == positions["first tokens"]
+    tuned = load_trained(
+        FullContextModel,
+        read_info(upper, FULL_CONTEXT),
+        upper,
+        decoder,
+        base_model=made.base_model,
+        base_hash=made.base_hash,
     )
-    cut_text = row_of(rows, "first tokens", ratio=4.0)["per_question"]["read"][at]
-    assert cut_text == tokenizer.decode(ids[:budget].tolist())
-    assert "read" not in row_of(rows, "full context")["per_question"]
-    tuned = row_of(rows, "upper bound")
-    assert tuned["reader"].startswith("upper bound ")
-    assert abs(tuned["per_question"]["loss"][at] - loss("full context")) > 0.01
-
-
-def test_the_memory_loss_is_that_of_the_training_objective(
-    run: Any, settings: Any, engine: Any, files: list[Path]
-) -> None:
-    from icae.model import Sample
-    from icae.model.objectives import instruction
-
-    rows = run(replace(settings, ratios=(2.0,), readers=("memory",)), texts=files[:1]).rows
-    row = row_of(rows, "memory", ratio=2.0)["per_question"]
-    task = instruction(
-        render_prompt(engine.tokenizer, "who 2?"), render_answer(engine.tokenizer, "the men")
-    )
-    ids = tokenize(engine.tokenizer, CONTEXTS[1])
+    assert direct_loss(tuned.decoder, full_ids, answer) == loss("upper bound")
+    assert singles["upper bound"]["loss"][at] != loss("full context")
+    assert row_of(finished.rows, "upper bound")["reader"].startswith("upper bound ")
+    assert finished.payload["upper_bound"]["lora_rank"] == 2
     with torch.no_grad():
-        (score,) = engine.runtime.model([Sample(context_ids=ids, ratio=2.0, tasks=(task,))])
-    expected = float(score.loss_sum) / score.labels
-    assert row["loss"][row["prompt"].index("who 2?")] == pytest.approx(expected, abs=1e-4)
+        (score,) = engine.runtime.model(
+            [Sample(context_ids=ids, ratio=4.0, tasks=(instruction(alone, answer),))]
+        )
+    assert float(score.loss_sum) / score.labels == loss("memory")
 
 
 def test_the_other_memory_is_that_of_another_text(
@@ -201,31 +183,6 @@ def test_the_other_memory_is_that_of_another_text(
     }
     assert other["answer"][at] in answers
     assert all(a != b for a, b in zip(other["loss"], own["loss"], strict=True))
-
-
-def test_the_upper_bound_is_the_decoder_with_its_lora(
-    run: Any, settings: Any, engine: Any, upper: Path, files: list[Path]
-) -> None:
-    from icae.model import load_trained, read_info
-    from icae.model.adapter_files import FULL_CONTEXT
-
-    made = engine.provenance
-    tuned = load_trained(
-        FullContextModel,
-        read_info(upper, FULL_CONTEXT),
-        upper,
-        engine.runtime.model.decoder,
-        base_model=made.base_model,
-        base_hash=made.base_hash,
-    )
-    wanted = replace(settings, upper_bound=upper, readers=("no context",))
-    finished = run(wanted, texts=files[:1])
-    row = row_of(finished.rows, "upper bound")["per_question"]
-    answer = render_answer(engine.tokenizer, "the men")
-    full_ids = render_full_prompt(engine.tokenizer, CONTEXTS[1], "who 2?")
-    expected = direct_loss(tuned.decoder, full_ids, answer)
-    assert row["loss"][row["prompt"].index("who 2?")] == pytest.approx(expected, abs=1e-4)
-    assert finished.payload["upper_bound"]["lora_rank"] == 2
 
 
 def test_the_choice_is_the_likelier_answer(run: Any, settings: Any, engine: Any) -> None:
@@ -299,19 +256,3 @@ def test_an_adapter_is_refused_as_the_upper_bound(
 ) -> None:
     with pytest.raises(AdapterError, match="not the folder of a full-context reader"):
         run(replace(settings, upper_bound=saved_adapter))
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"ratios": ()},
-        {"ratios": (0.5,)},
-        {"questions": 1},
-        {"max_new_tokens": 0},
-        {"readers": ("memory", "nobody")},
-        {"readers": ()},
-    ],
-)
-def test_settings_out_of_range_are_refused(settings: Qa, change: dict[str, Any]) -> None:
-    with pytest.raises(ConfigError):
-        replace(settings, **change)

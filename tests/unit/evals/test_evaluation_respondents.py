@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -37,7 +36,7 @@ def questions(engine: Any) -> list[Question]:
 def read(engine: Any, questions: Any) -> Any:
     """``read(name, ratio=4.0)``: the questions, read by a respondent."""
     known = known_respondents(engine, RefineConfig(steps=2, kl_weight=0.0, slack=np.inf))
-    return lambda name, ratio=4.0: known[name].read(questions, ratio)
+    return lambda name, ratio=4.0: known[name](questions, ratio)
 
 
 def test_refined_memory_has_the_positions_of_the_plain_one_and_other_slots(read: Any) -> None:
@@ -52,7 +51,7 @@ def test_refined_memory_has_the_positions_of_the_plain_one_and_other_slots(read:
 def test_refined_slots_are_held_better(engine: Any, questions: Any) -> None:
     config = RefineConfig(steps=40, kl_weight=0.0, slack=np.inf)
     ids = questions[2].context_ids[:16]
-    held = refined(engine, config)([replace(questions[2], context_ids=ids)], 2.0)
+    held = refined(engine, config)([ids], 2.0)
     (plain,) = engine.compressor.encode(verbatim_spans(ids, engine.config), ratio=2.0)
     (found,) = engine.runtime.fidelity(held.memories[0].parts, [ids])
     assert found.share > plain.token_fidelity.share
@@ -66,7 +65,7 @@ def test_adaptive_memory_stays_within_the_positions_of_the_ratio(read: Any) -> N
 
 
 def test_verbatim_memory_is_the_tokens_of_the_context(read: Any, questions: Any) -> None:
-    found = read("verbatim memory", None)
+    found = read("verbatim memory")
     parts = found.held.memories[0].parts
     assert {part.kind for part in parts} == {"tokens"}
     assert np.array_equal(np.concatenate([p.ids for p in parts]), questions[0].context_ids)

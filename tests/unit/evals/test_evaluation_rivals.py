@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -14,16 +13,15 @@ import torch
 pytest.importorskip("rouge_score")
 
 from icae.config import ModelConfig
-from icae.errors import AdapterError, ConfigError, InputError, ResultConflictError
+from icae.errors import AdapterError, InputError, ResultConflictError
 from icae.evals import Rivals, RivalTexts
 from icae.evals.held import slot_hold
 from icae.evals.questions import Question
-from icae.evals.respondents import MemoryRespondent, holding
-from icae.evals.rival_llmlingua import LlmLingua
+from icae.evals.respondents import by_memory
+from icae.evals.rival_llmlingua import llmlingua
 from icae.evals.text_metrics import bleu_figure
-from icae.evals.trained_rivals import gist_hold, rival_names, summary_hold
+from icae.evals.trained_rivals import gist_hold, load_rivals, summary_hold
 from icae.model import (
-    AdapterInfo,
     AutoCompressor,
     GistModel,
     render_answer,
@@ -37,42 +35,26 @@ from icae.model.objectives import autoencoding, instruction
 TEXT = "the lamp of the inner harbour turned in the rain over men and their nets"
 
 
-def moved(model: Any) -> Any:
-    """The model, moved away from its start."""
-    generator = torch.Generator().manual_seed(1)
-    with torch.no_grad():
-        for parameter in model.trainable().values():
-            parameter += 0.1 * torch.randn(parameter.shape, generator=generator)
-    return model.eval()
-
-
 @pytest.fixture
-def rival(engine: Any) -> Callable[..., Any]:
+def rival(engine: Any, as_trained: Any) -> Callable[..., Any]:
     """``rival(method)``: a tiny rival on the engine's decoder."""
 
     def build(method: Any) -> Any:
         config = ModelConfig(span_length=16, lora_rank=4, lora_alpha=8.0, max_slots=16)
-        return moved(model_class(config, method)(engine.runtime.model.decoder, config))
+        model = model_class(config, method)(engine.runtime.model.decoder, config)
+        return as_trained(model).eval()
 
     return build
 
 
 @pytest.fixture
-def folder(engine: Any, rival: Any, tmp_path: Path) -> Callable[..., Path]:
+def folder(engine: Any, rival: Any, info_for: Any, tmp_path: Path) -> Callable[..., Path]:
     """``folder(method, name=...)``: the folder of a tiny rival."""
 
-    def build(method: Any, *, name: str = "tiny", base_hash: str | None = None) -> Path:
+    def build(method: Any, *, name: str = "tiny", **record: Any) -> Path:
         model = rival(method)
-        info = AdapterInfo(
-            method=method,
-            name=name,
-            base_model="tiny-base",
-            base_hash=base_hash or engine.provenance.base_hash,
-            tokenizer_hash="t",
-            model=model.config,
-            recipe={"optim": {"batch_size": 4}},
-            metrics={"step": 9.0, "train_hours": 0.5},
-        )
+        made = {"recipe": {"optim": {"batch_size": 4}}, "metrics": {"step": 9.0}, **record}
+        info = replace(info_for(model, engine.tokenizer, name=name), method=method, **made)
         return save_adapter(model, info, tmp_path / f"{method}-{name}")
 
     return build
@@ -96,16 +78,10 @@ def greedy(model: GistModel, context: Any, task: Any, steps: int, ids: Any) -> l
     return written
 
 
-def respondent(engine: Any, hold: Any) -> MemoryRespondent:
-    return MemoryRespondent(engine=engine, hold=holding(hold))
-
-
 def test_gist_losses_are_those_of_the_model_behind_the_prompt(engine: Any, rival: Any) -> None:
     model, asked = rival("gist"), ask(engine)
     answer = render_answer(engine.tokenizer, "rain")
-    read = respondent(engine, gist_hold(engine, model)).read(
-        [asked, ask(engine, "and the nets?")], 4.0
-    )
+    read = by_memory(engine, gist_hold(engine, model))([asked, ask(engine, "and the nets?")], 4.0)
     (losses, _) = read.losses([answer, answer])
     prompt = render_prompt(engine.tokenizer, asked.prompt)
     with torch.no_grad():
@@ -119,7 +95,7 @@ def test_gist_losses_are_those_of_the_model_behind_the_prompt(engine: Any, rival
 def test_gist_answers_are_greedy_whoever_is_asked_beside(engine: Any, rival: Any) -> None:
     model = rival("gist")
     asked = [ask(engine), ask(engine, "what of the nets, and of the men?", 9)]
-    answers = respondent(engine, gist_hold(engine, model)).read(asked, 4.0).answer(5)
+    answers = by_memory(engine, gist_hold(engine, model))(asked, 4.0).answer(5)
     for question, answer in zip(asked, answers, strict=True):
         prompt = render_prompt(engine.tokenizer, question.prompt)
         ids = greedy(model, question.context_ids, lambda r: instruction(r[:1], r[1:]), 5, prompt)
@@ -148,7 +124,7 @@ def test_an_autocompressor_of_one_span_reads_as_the_memory_of_its_weights(engine
     answer = render_answer(engine.tokenizer, "rain")
     losses = []
     for hold in (slot_hold(engine), summary_hold(engine, same.eval())):
-        read = respondent(engine, hold).read(short, 4.0)
+        read = by_memory(engine, hold)(short, 4.0)
         assert read.positions == [4, 4 + 4 + 2]
         losses.append(read.losses([answer, answer]))
     (own, own_long), (other, other_long) = losses
@@ -157,21 +133,17 @@ def test_an_autocompressor_of_one_span_reads_as_the_memory_of_its_weights(engine
 
 
 @pytest.fixture
-def triplets(tmp_path: Path) -> Path:
-    path = tmp_path / "town.jsonl"
+def triplets(write_lines: Any) -> Path:
     lines = (
         {"context": f"{TEXT[:50]} {n}", "prompt": f"what is {n}?", "answer": f"the {n}"}
         for n in range(3)
     )
-    path.write_text("\n".join(map(json.dumps, lines)))
-    return path
+    return Path(write_lines("town.jsonl", lines))
 
 
 @pytest.fixture
-def corpus(tmp_path: Path) -> Path:
-    path = tmp_path / "held-out.jsonl"
-    path.write_text("\n".join(json.dumps({"text": f"{n} {TEXT} {TEXT}"}) for n in range(4)))
-    return path
+def corpus(write_lines: Any) -> Path:
+    return Path(write_lines("held-out.jsonl", ({"text": f"{n} {TEXT} {TEXT}"} for n in range(4))))
 
 
 @pytest.fixture
@@ -232,11 +204,12 @@ def test_a_rival_may_be_added_to_a_result_and_other_texts_may_not(
         run(texts=held_out(corpus, samples=4))
 
 
-def test_two_rivals_of_one_method_are_told_apart_by_name(folder: Any) -> None:
-    names = rival_names([folder("gist"), folder("gist", name="other"), folder("autocompressor")])
+def test_two_rivals_of_one_method_are_told_apart_by_name(folder: Any, engine: Any) -> None:
+    folders = [folder("gist"), folder("gist", name="other"), folder("autocompressor")]
+    names = load_rivals(engine, folders)
     assert list(names) == ["GIST (tiny)", "GIST (other)", "AutoCompressor"]
     with pytest.raises(InputError, match="one name"):
-        rival_names([folder("gist"), folder("gist")])
+        load_rivals(engine, [folder("gist"), folder("gist")])
 
 
 def test_a_folder_that_is_no_rival_of_this_base_is_refused(
@@ -246,22 +219,6 @@ def test_a_folder_that_is_no_rival_of_this_base_is_refused(
         run(trained=(tmp_path,))
     with pytest.raises(AdapterError, match="another base model"):
         run(trained=(folder("gist", base_hash="b" * 64),))
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"lengths": ()}, "lengths are out of range"),
-        ({"samples": 1}, "Too few contexts"),
-        ({"tokens": 0}, "continuation is out of range"),
-        ({"greedy": 9}, "greedily decoded"),
-    ],
-)
-def test_text_settings_out_of_range_are_refused(
-    corpus: Path, change: dict[str, Any], message: str
-) -> None:
-    with pytest.raises(ConfigError, match=message):
-        held_out(corpus, **change)
 
 
 def test_one_table_holds_every_rival_that_can_take_part_and_why_others_cannot(
@@ -282,15 +239,14 @@ def test_one_table_holds_every_rival_that_can_take_part_and_why_others_cannot(
     assert places[0] == pytest.approx(places[1])
     (absent,) = measured.payload["comparisons"]
     assert absent["kind"] == "LLMLingua"
-    assert "icae[rivals]" in absent["reason"]
+    assert "[rivals]" in absent["reason"]
     assert "## Not measured" in (tmp_path / "out" / "rivals.md").read_text()
 
 
 def test_llmlingua_keeps_the_tokens_that_the_decoder_finds_surprising(engine: Any) -> None:
     pytest.importorskip("llmlingua")
-    source = LlmLingua(engine)
     question = ask(engine)
-    texts = source.texts([question, ask(engine, "and the nets?")], 4.0)
+    texts = llmlingua(engine)([question, ask(engine, "and the nets?")], 4.0)
     budget = -(-len(question.context_ids) // 4) + 2
     kept = tokenize(engine.tokenizer, texts[0])
     assert texts[0] == texts[1]  # the question has no part in it
@@ -303,6 +259,8 @@ def test_llmlingua_keeps_the_tokens_that_the_decoder_finds_surprising(engine: An
 def test_llmlingua_works_beyond_its_first_segment(engine: Any) -> None:
     pytest.importorskip("llmlingua")
     long = " ".join([TEXT] * 5)  # more than the 200 tokens that it scores at once
-    assert len(tokenize(engine.tokenizer, long)) > 210
-    short = LlmLingua(engine).shortened(long, 40)
-    assert 0 < len(tokenize(engine.tokenizer, short)) <= 42
+    ids = tokenize(engine.tokenizer, long)
+    assert len(ids) > 210
+    question = replace(ask(engine), context=long, context_ids=ids)
+    (short,) = llmlingua(engine)([question], 5.5)
+    assert 0 < len(tokenize(engine.tokenizer, short)) <= len(ids) // 5

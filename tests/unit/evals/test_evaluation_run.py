@@ -170,6 +170,6 @@ def test_missing_matplotlib_is_said_before_anything_is_measured(
     run: Any, settings: Any, measured: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(__import__("sys").modules, "matplotlib", None)
-    with pytest.raises(MissingDependencyError, match=r"icae\[eval\]"):
+    with pytest.raises(MissingDependencyError, match=r"Evaluation needs matplotlib"):
         run(settings)
     assert measured == []

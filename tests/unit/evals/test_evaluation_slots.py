@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from icae.config.spans import chunk_bounds
-from icae.errors import ConfigError
 from icae.evals import Slots
 from icae.evals.decoding import ContextMemory, encode_contexts, score_tasks
 from icae.evals.slots import (
@@ -35,8 +34,7 @@ def test_share_of_the_mass_is_that_of_a_hand_computed_case() -> None:
     assert mass_share(np.zeros((2, 4)), own) == 0.5  # nothing changed: as if evenly spread
 
 
-def test_figures_split_the_mass_into_own_before_and_after(monkeypatch: Any) -> None:
-    monkeypatch.setattr("icae.evals.bootstrap.RESAMPLES", 20)
+def test_figures_split_the_mass_into_own_before_and_after(quick: None) -> None:
     own = own_chunks(((6, 3),))
     drops = np.array([[4.0, 0, 1, 0, 1, 0], [0, 2, 2, 0, 0, 0], [0, 0, 0, 0, 0, -2]])
     figures = locality_figures([drops, drops], own, seed=0)
@@ -75,8 +73,3 @@ def test_a_run_holds_the_mean_changes_and_examples(run: Any) -> None:
     (example,) = row["examples"]
     assert example["own"] == [0] * 4 + [1] * 4 + [2] * 4 + [3] * 4
     assert len(example["tokens"]) == 16
-
-
-def test_more_examples_than_contexts_are_refused() -> None:
-    with pytest.raises(ConfigError, match="examples"):
-        Slots(lengths=(16,), ratios=(4.0,), samples=2, examples=3)

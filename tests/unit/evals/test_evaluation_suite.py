@@ -6,20 +6,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from judge_server import serve
 
 from icae.errors import InputError, MissingDependencyError, ResultConflictError
 from icae.evals import Continuation, Qa, Reconstruction, Slots
-from icae.evals.judge import JudgeService
-from icae.evals.registry import EXPERIMENTS
-from icae.evals.suite import Suite, run_suite
+from icae.evals.judge_service import JudgeService
+from icae.evals.suite import Suite
+from llm_stub import Act, llm_stub
 
 GRID: dict[str, Any] = {"lengths": (16,), "ratios": (4.0,), "samples": 2}
 
 
 def scaled(kind: Any, **settings: Any) -> Any:
     """An experiment whose quick settings are these."""
-    return type(kind.__name__, (kind,), {"quick": classmethod(lambda cls, span: cls(**settings))})
+    return type(kind.__name__, (kind,), {"quick": settings})
 
 
 class Broken(Slots):
@@ -41,18 +40,20 @@ SMALL = (
 
 
 @pytest.fixture
-def suite(engine: Any, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+def suite(engine: Any, corpus: Path, tmp_path: Path, quick: None) -> Any:
     """``suite(entries, **run)``: the report of some experiments on the tiny engine."""
-    monkeypatch.setattr("icae.evals.results.picture", lambda rows, plots, title: b"\x89PNG picture")
-    monkeypatch.setattr("icae.evals.bootstrap.RESAMPLES", 20)
 
-    def call(entries: Any = SMALL, *, replace: bool = False, **options: Any) -> Any:
+    def call(entries: Any = SMALL, **options: Any) -> Any:
         run = Suite(
-            texts=(corpus,), questions=(), scale="quick", experiments=tuple(entries), **options
+            texts=(corpus,),
+            questions=(),
+            scale="quick",
+            experiments=tuple(entries),
+            folder=tmp_path / "report",
+            command="icae eval all",
+            **options,
         )
-        return run_suite(
-            engine, run, folder=tmp_path / "report", command="icae eval all", replace=replace
-        )
+        return run.run(engine)
 
     return call
 
@@ -140,11 +141,8 @@ def test_texts_too_short_for_an_experiment_skip_it(suite: Any) -> None:
     assert "too short" in part["reason"]
 
 
-def test_answers_of_the_suite_are_judged_in_both_orders(
-    suite: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_answers_of_the_suite_are_judged_in_both_orders(suite: Any, tmp_path: Path) -> None:
     pytest.importorskip("openai")
-    monkeypatch.setattr("icae.evals.results.picture", lambda rows, plots, title: b"png")
     (tmp_path / "report").mkdir()
     single = {"group": [0], "prompt": ["p"], "reference": ["r"], "answer": ["a"]}
     rows = [
@@ -153,20 +151,11 @@ def test_answers_of_the_suite_are_judged_in_both_orders(
     ]
     stored = {"experiment": "qa", "rows": rows}
     (tmp_path / "report" / "qa.json").write_text(json.dumps(stored))
-    with serve(lambda message: "VERDICT: TIE") as service:
-        judge = JudgeService(url=service.url, model="m", timeout=5.0, attempts=1)
-        parts = suite((), judge=judge, api_key="secret").payload["parts"]
+    with llm_stub(lambda n: Act(content="VERDICT: TIE")) as service:
+        judge = JudgeService(url=service.url, model="m", api_key="secret", timeout=5.0, attempts=1)
+        parts = suite((), judge=judge).payload["parts"]
     assert [part["name"] for part in parts] == ["judge", "judge-summary"]
     for part in parts:
         assert part["status"] == "done"
         assert part["tables"][0]["rows"][0]["tie"]["value"] == 1.0
     assert "secret" not in (tmp_path / "report" / "report.json").read_text()
-
-
-@pytest.mark.parametrize("span", [32, 512])
-def test_every_experiment_has_a_name_and_is_smaller_when_quick(span: int) -> None:
-    assert len({kind.name for kind in EXPERIMENTS}) == len(EXPERIMENTS)
-    for kind in EXPERIMENTS:
-        made = (kind.quick(span), kind.full(span))
-        quick, full = (getattr(one, "samples", None) or one.questions for one in made)
-        assert quick <= full

@@ -6,23 +6,19 @@ import matplotlib.figure
 import pytest
 
 from icae.evals.plots import HeatMaps, Lines, StackedBars, picture
-from icae.evals.results import Result, ResultFiles
-from icae.evals.tables import Column, Table
+from icae.evals.results import ResultFiles
+from icae.evals.tables import Table
 
-COLUMNS = (
-    Column(title="ratio", key="ratio"),
-    Column(title="loss", key="loss", digits=2),
-    Column(title="of no row", key="none"),
-)
+COLUMNS = {"ratio": "ratio", "gain": "raw tokens", "none": "of no row"}
 PNG = b"\x89PNG\r\n\x1a\n"
 FIGURE = {"value": 2.346, "low": 2.1, "high": 2.5}
 
 
 def test_figures_have_their_interval_and_what_a_row_lacks_is_a_dash() -> None:
-    table = Table(rows=[{"ratio": 4.0, "loss": FIGURE}, {"ratio": 128}], columns=COLUMNS)
+    table = Table(rows=[{"ratio": 4.0, "gain": FIGURE}, {"ratio": 128}], columns=COLUMNS)
     assert table.texts() == [["4", "2.35 [2.10, 2.50]"], ["128", "-"]]
     assert table.texts(short=True)[0] == ["4", "2.35 ±0.20"]
-    assert table.figures() == [{"ratio": 4.0, "loss": FIGURE}, {"ratio": 128}]
+    assert table.figures() == [{"ratio": 4.0, "gain": FIGURE}, {"ratio": 128}]
 
 
 def test_html_is_escaped_and_never_cut() -> None:
@@ -46,12 +42,12 @@ def test_page_holds_table_notes_and_command(tmp_path: Any) -> None:
         "data": [{"file": "x.txt", "sha256": "e" * 64}],
         "hardware": "a machine",
     }
-    rows = ({"series": "s", "length": 8, "ratio": 2.0, "loss": FIGURE},)
-    files, result = ResultFiles(folder=tmp_path, name="e"), Result(head=head, rows=rows)
-    table = Table(rows=rows, columns=COLUMNS)
-    finished = files.finish(result, [table], ["Read it so."], [Lines(key="loss", title="loss")])
+    rows = [{"series": "s", "length": 8, "ratio": 2.0, "gain": FIGURE}]
+    table, plots = Table(rows, COLUMNS), [Lines(key="gain", title="gain")]
+    files = ResultFiles(folder=tmp_path, name="e")
+    finished = files.finish({**head, "rows": rows}, [table], ["Read it so."], plots)
     page = (tmp_path / "e.md").read_text()
-    assert "| ratio | loss |\n|---:|---:|\n" in page
+    assert "| ratio | raw tokens |\n|---:|---:|\n" in page
     assert "| 2 | 2.35 [2.10, 2.50] |\n" in page
     assert "- Read it so." in page
     assert "commit unknown" in page

@@ -9,6 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from icae.evals import Memorisation
+from icae.evals.memorisation import error_figures
 from icae.evals.word_errors import (
     CLASSES,
     EmbeddingLikeness,
@@ -27,16 +29,15 @@ def thesaurus(true: Sequence[str], written: Sequence[str]) -> Any:
     return np.array(found, dtype=bool).reshape(len(true), len(written))
 
 
+def align(true: str, written: str) -> list[Pair]:
+    return aligned(split_words(true), split_words(written), thesaurus)
+
+
 def errors(true: str, written: str) -> list[tuple[str | None, str, str]]:
-    a, b = split_words(true), split_words(written)
     return [
-        (
-            pair.error,
-            "" if pair.true is None else a[pair.true].text,
-            "" if pair.written is None else b[pair.written].text,
-        )
-        for pair in aligned(a, b, thesaurus)
-        if pair.error is not None
+        (error, a.text if a else "", b.text if b else "")
+        for a, b, error in align(true, written)
+        if error is not None
     ]
 
 
@@ -54,13 +55,7 @@ def test_every_class_is_told_in_a_hand_made_case() -> None:
         ("insertion", "", "so"),
     ]
     assert errors("it rained all day long", "it rained day long") == [("omission", "all", "")]
-
-
-def test_a_number_out_of_nothing_is_an_error_in_a_number() -> None:
     assert errors("a few men came", "a 300 men came") == [("number", "few", "300")]
-
-
-def test_equal_texts_have_no_error_and_nothing_is_all_omissions() -> None:
     assert errors("the same words here", "the same words here") == []
     assert [e for e, _, _ in errors("two words", "")] == ["omission"] * 2
     assert [e for e, _, _ in errors("", "two words")] == ["insertion"] * 2
@@ -93,9 +88,9 @@ WORDS = st.lists(st.sampled_from(["big", "large", "began", "started", "rain"]), 
 def test_alignment_is_the_cheapest_and_uses_every_word_once(
     true: list[str], written: list[str]
 ) -> None:
-    pairs = aligned(split_words(" ".join(true)), split_words(" ".join(written)), thesaurus)
-    assert [p.true for p in pairs if p.true is not None] == list(range(len(true)))
-    assert [p.written for p in pairs if p.written is not None] == list(range(len(written)))
+    pairs = align(" ".join(true), " ".join(written))
+    assert [p.true.text for p in pairs if p.true] == true
+    assert [p.written.text for p in pairs if p.written] == written
     assert sum(map(price, pairs)) == pytest.approx(slow_cost(tuple(true), tuple(written)))
     assert {p.error for p in pairs} <= {None, *CLASSES}
 
@@ -130,10 +125,35 @@ def test_likeness_is_the_cosine_of_centred_embeddings(engine: Any) -> None:
     assert likeness.alike([], ["rain"]).shape == (0, 1)
     others = [float(unit(a) @ unit(b)) for a in words for b in words if a != b]
     assert min(others) <= likeness.threshold <= max(others) + 1e-6
-
-
-def test_words_of_grammar_and_what_is_no_word_are_like_nothing(engine: Any) -> None:
-    weight = engine.runtime.model.decoder.get_input_embeddings().weight
-    likeness = EmbeddingLikeness(engine.tokenizer, weight, ["rain", "nets", "town"], seed=0)
-    for word in ("the", "from", "x" * 30):
+    for word in ("the", "from", "x" * 30):  # grammar, and what is no word
         assert not likeness.alike([word], [word]).any()
+
+
+def test_figures_are_those_of_a_hand_computed_case(quick: None) -> None:
+    texts = [
+        align("in 1974 and 1975 it rained here", "in 1974 and 1977 it snowed"),  # 4 of 7 right
+        align("it was dry", "it was dry"),  # 3 of 3
+    ]
+    figures = error_figures(texts, seed=0)
+    assert figures["right"]["value"] == pytest.approx(7 / 10)
+    assert figures["number_right"]["value"] == pytest.approx(1 / 2)
+    assert figures["name_right"] is None
+    for error in ("number", "other", "omission"):
+        assert figures[error]["value"] == pytest.approx(10.0)
+    assert figures["insertion"]["value"] == 0
+    # Quarters of 7 words: 2, 2, 2, 1; of 3 words: 1, 1, 1, 0.
+    right = [figures[f"quarter_{n}"]["value"] for n in (1, 2, 3, 4)]
+    assert right == pytest.approx([3 / 3, 2 / 3, 2 / 3, 0 / 1])
+    assert figures["per_context"]["right"] == pytest.approx([4 / 7, 1.0])
+
+
+def test_a_run_has_a_row_for_all_texts_and_for_each_type(run: Any) -> None:
+    rows = run(Memorisation(lengths=(16,), ratios=(4.0,), samples=4, examples=1)).rows
+    assert rows[0]["kind"] == "all"
+    assert rows[0]["samples"] == sum(row["samples"] for row in rows[1:]) == 4
+    assert rows[0]["examples"] == []
+    assert len(rows[1]["examples"]) == 1
+    for row in rows:
+        lost = sum(row[c.replace(" ", "_")]["value"] for c in CLASSES if c != "insertion")
+        assert lost + 100 * row["right"]["value"] == pytest.approx(100)
+    assert {error for error, _, _ in rows[1]["examples"][0]["pairs"]} <= {None, *CLASSES}
