@@ -29,7 +29,7 @@ import torch
 
 from icae.evals.metadata import hardware
 from icae.memory import Embeddings, Memory, MemoryDocument, Provenance, Span
-from icae.serve.bulk import BulkJob, EngineOpener, run_bulk, run_here
+from icae.serve.bulk import BulkJob, open_engine, run_bulk, run_here
 from icae.serve.bulk.ray import RayRunner
 from icae.serve.bulk.run import Runner
 
@@ -113,7 +113,7 @@ def compare(
         job = BulkJob(
             source=folder / "in.jsonl",
             output=folder / name,
-            open_encoder=opener,
+            load=opener,
             ratio=4.0,
             verify=False,
             keep_source=True,
@@ -140,7 +140,7 @@ def main() -> None:
     parser.add_argument("--wait", type=float, default=0.05, help="seconds a document")
     arguments = parser.parse_args()
     openers: dict[str, Callable[[], Any]] = {
-        "engine": EngineOpener(threads=1),
+        "engine": functools.partial(open_engine, threads=1),
         "waiting": functools.partial(Waiting, arguments.wait),
     }
     with tempfile.TemporaryDirectory() as folder:

@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 
 ray = pytest.importorskip("ray", reason="ray is not installed: run `make test-bulk`")
-pytest.importorskip("ray.data", reason="ray[data] is not installed: run `make test-bulk`")
 
 from icae.errors import WorkerError  # noqa: E402
 from icae.serve.bulk import BulkJob, run_bulk, run_here  # noqa: E402
@@ -82,7 +81,7 @@ def job(source: Path, output: Path, open_encoder: Any) -> BulkJob:
     return BulkJob(
         source=source,
         output=output,
-        open_encoder=open_encoder,
+        load=open_encoder,
         ratio=4.0,
         verify=True,
         keep_source=True,

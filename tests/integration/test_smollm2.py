@@ -164,16 +164,15 @@ def test_recorded_hashes_are_those_of_what_was_loaded(engine: api.Engine) -> Non
 def test_plan_is_what_the_paragraph_really_takes(engine: api.Engine, memory: Any) -> None:
     sizes = ModelSizes.of_file(config_file(DEFAULT_BASE), dtype="float32")
     workload = Workload(
-        documents=1,
         tokens=memory.tokens,
         model=engine.config,
         dtype="float32",
-        verified=float(memory.fidelity is not None),
+        verified=memory.fidelity is not None,
         text_bytes=0.0,
     )
     made = plan(sizes, workload)
     assert made.slots == memory.slot_count
-    assert made.kv_full == engine.kv_bytes(memory.tokens)
+    assert made.kv_bytes.full == engine.kv_bytes(memory.tokens)
     assert made.file_bytes == pytest.approx(len(memory_bytes(memory.without_source())), rel=0.02)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -46,12 +47,12 @@ def bulk(
         no_source: Do not keep the text in the memories.
         no_verify: Skip measuring the fidelity of each span.
     """
-    from icae.serve.bulk import BulkJob, EngineOpener, run_bulk
+    from icae.serve.bulk import BulkJob, open_engine, run_bulk
 
     job = BulkJob(
         source=source.absolute(),
         output=output.absolute(),
-        open_encoder=EngineOpener(**asdict(model), threads=threads),
+        load=functools.partial(open_engine, **asdict(model), threads=threads),
         ratio=ratio,
         verify=not no_verify,
         keep_source=not no_source,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+import math
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from typer import Argument, Option
@@ -57,12 +58,11 @@ class WorkloadOptions:
         from icae.serve.plan import TEXT_BYTES_PER_TOKEN, Workload
 
         return Workload(
-            documents=self.documents,
             tokens=self.tokens,
             ratio=self.ratio,
             model=config,
             dtype=self.dtype,
-            verified=0.0 if self.no_verify else 1.0,
+            verified=not self.no_verify,
             text_bytes=0.0 if self.no_source else TEXT_BYTES_PER_TOKEN,
             question_tokens=self.question,
             answer_tokens=self.answer,
@@ -100,16 +100,34 @@ def plan(
 
     base, config = _architecture(model, options.adapter, options.span_length)
     sizes = ModelSizes.of_file(config_file(base), dtype=options.dtype)
-    workload = options.workload(config)
-    made = planning.plan(sizes, workload)
+    made = planning.plan(sizes, options.workload(config))
     rate = _rate(made, options.tokens, tflops, tokens_per_second)
-    payload = _payload(base, workload, made, rate, devices) | {
+    n = options.documents
+    hours = n * made.compress_tflop / rate / 3600
+    payload = {
+        "model": base,
+        "documents": n,
+        "tokens": options.tokens,
+        "ratio": options.ratio,
+        "span_length": config.span_length,
+        "dtype": options.dtype,
+        **asdict(made),
+        "all": {
+            "tokens": options.tokens * n,
+            "slots": made.slots * n,
+            "kv_bytes": {name: one * n for name, one in asdict(made.kv_bytes).items()},
+            "file_bytes": made.file_bytes * n,
+        },
+        "tflops": rate,
+        "devices": devices,
+        "device_hours": hours,
+        "hours": hours / devices,
         "sizes": {
             "hidden": sizes.hidden,
             "vocabulary": sizes.vocabulary,
             "layers": len(sizes.cache.layers),
             "weights": sizes.weights,
-        }
+        },
     }
     return Outcome(payload=payload, show=lambda: _show(payload))
 
@@ -130,6 +148,7 @@ def _architecture(
 
 def _rate(made: Plan, tokens: int, tflops: float | None, tokens_per_second: float | None) -> float:
     """What one device sustains, TFLOP/s."""
+    from icae.config.parsing import check
     from icae.serve.plan import MEASURED_TFLOPS
 
     if tflops is not None and tokens_per_second is not None:
@@ -139,42 +158,10 @@ def _rate(made: Plan, tokens: int, tflops: float | None, tokens_per_second: floa
             expected="one of them",
         )
     if tokens_per_second is not None:
-        return made.compress_flop / tokens * tokens_per_second / 1e12
-    return MEASURED_TFLOPS if tflops is None else tflops
-
-
-def _payload(
-    base: str, workload: Workload, made: Plan, rate: float, devices: int
-) -> dict[str, Any]:
-    hours, n = made.device_hours(rate), made.documents
-    return {
-        "model": base,
-        "documents": n,
-        "tokens": workload.tokens,
-        "ratio": workload.ratio,
-        "span_length": workload.model.span_length,
-        "dtype": workload.dtype,
-        "spans": made.spans,
-        "slots": made.slots,
-        "kv_bytes": {"full": made.kv_full, "slots": made.kv_slots},
-        "file_bytes": made.file_bytes,
-        "compress_tflop": made.compress_flop / 1e12,
-        "question_tflop": {
-            "full": made.full_question_flop / 1e12,
-            "slots": made.memory_question_flop / 1e12,
-        },
-        "break_even_questions": made.break_even,
-        "all": {
-            "tokens": workload.tokens * n,
-            "slots": made.slots * n,
-            "kv_bytes": {"full": made.kv_full * n, "slots": made.kv_slots * n},
-            "file_bytes": made.file_bytes * n,
-        },
-        "tflops": rate,
-        "devices": devices,
-        "device_hours": hours,
-        "hours": hours / devices,
-    }
+        tflops = made.compress_tflop / tokens * tokens_per_second
+    rate = MEASURED_TFLOPS if tflops is None else tflops
+    check(0 < rate < math.inf, "tflops is out of range.", rate, "> 0")
+    return rate
 
 
 def _show(payload: dict[str, Any]) -> None:

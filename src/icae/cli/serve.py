@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from icae.decode.vllm.runtime import VllmRuntime
     from icae.engine import Engine
     from icae.memory import Provenance
-    from icae.serve.limits import Limits
+    from icae.serve.config import ServerConfig
     from icae.store import MemoryStore
 
 Seconds = Annotated[float, Option(min=1, metavar="S")]
@@ -62,17 +62,20 @@ class ServerOptions(VllmOptions):
     timeout: Seconds = 300.0
     grace: Seconds = 30.0
 
-    def limits(self) -> Limits:
+    def config(self) -> ServerConfig:
         """What the server takes on."""
-        from icae.serve.limits import Limits
+        from icae.serve.config import ServerConfig
 
-        return Limits(
+        return ServerConfig(
+            ratio=self.ratio,
+            longest_message=self.auto_compress,
             body_bytes=int(self.max_body_mb * 1_000_000),
             waiting=self.max_waiting,
             per_owner=self.max_per_key,
             answer_tokens=self.max_new_tokens,
             request_seconds=self.timeout,
             kept_bytes=int(self.kv_cache_mb * 1_000_000),
+            grace_s=self.grace,
         )
 
 
@@ -80,39 +83,29 @@ class ServerOptions(VllmOptions):
 def serve(*, options: ServerOptions, model: ModelOptions) -> Outcome:
     """Serve chats and memories over HTTP to OpenAI clients, until told to end."""
     from icae.config.extras import import_extra
-    from icae.config.spans import check_ratio
 
-    check_ratio(options.ratio)
+    config = options.config()
     for package in ("fastapi", "uvicorn", "prometheus_client", "python_multipart"):
         import_extra(package, purpose="The server", extra="server")
     from icae.serve.app import make_app
-    from icae.serve.keys import HashedKeys, NoKeys
+    from icae.serve.keys import Keys
     from icae.serve.listening import check_public, listen, make_server
     from icae.serve.service import Service
     from icae.store import create_store
 
-    keys = NoKeys() if options.keys is None else HashedKeys.load(options.keys)
+    keys = Keys() if options.keys is None else Keys.load(options.keys)
     check_public(options.host, keys)
     server = options.server()
     start = time.perf_counter()
     with create_store(options.store) as store, listen(options.host, options.port) as sock:
         icae = model.load(_maker_of(store))
         vllm = None if server is None else _connect(icae, server, model.adapter)
-        service = Service(
-            icae,
-            store,
-            keys=keys,
-            limits=options.limits(),
-            longest_message=options.auto_compress,
-            ratio=options.ratio,
-            vllm=vllm,
-        )
+        service = Service(icae, store, keys=keys, config=config, vllm=vllm)
         host = f"[{options.host}]" if ":" in options.host else options.host
         root = f"http://{host}:{sock.getsockname()[1]}"
         url = f"{root}/v1"
         console.note(f"Serving {service.model} at {url}; to try it: {root}/. Ctrl-C ends it.")
-        app = make_app(service, local_only=not keys.required, grace_s=options.grace)
-        make_server(app, grace_s=options.grace).run(sockets=[sock])
+        make_server(make_app(service), grace_s=config.grace_s).run(sockets=[sock])
     seconds = round(time.perf_counter() - start, 3)
     return Outcome(payload={"url": url, "model": service.model, "seconds": seconds})
 

@@ -24,40 +24,49 @@ from icae.errors import InputError
 
 COMPRESSIONS = (".xz", ".gz", ".zst")
 
+Bytes = lzma.LZMAFile | gzip.GzipFile | io.BufferedReader
+
 _DAMAGED = (lzma.LZMAError, zlib.error, zstandard.ZstdError, EOFError, gzip.BadGzipFile)
 _PARQUET_BATCH = 256
 _TEXT_TYPES = ("string", "large_string", "string_view")
 
 
 @contextmanager
-def open_text(path: Path) -> Iterator[IO[str]]:
-    """Open a UTF-8 text file for reading; .xz, .gz and .zst are decompressed on the way.
-
-    A byte-order mark is dropped.
+def open_bytes(path: Path) -> Iterator[Bytes]:
+    """Open a file for reading; .xz, .gz and .zst are decompressed on the way.
 
     Raises:
-        InputError: If the file is missing, unreadable, damaged or not UTF-8, also while it
-            is read.
+        InputError: If the file is missing, unreadable or damaged, also while it is read.
     """
     try:
-        with _open(path, "utf-8-sig") as text:
-            yield text
-    except UnicodeDecodeError as error:
-        raise _unreadable(path, f"not UTF-8 ({error.reason})", "UTF-8 text") from error
+        with _open(path) as data:
+            yield data
     except _DAMAGED as error:
         raise _unreadable(path, f"damaged archive: {error}", "a complete archive") from error
     except OSError as error:
         raise _unreadable(path, error.strerror or str(error), "a readable file") from error
 
 
-def _open(path: Path, encoding: str) -> IO[str]:
+def _open(path: Path) -> Bytes:
     if path.suffix == ".xz":
-        return lzma.open(path, "rt", encoding=encoding)
+        return lzma.open(path)
     if path.suffix == ".gz":
-        return gzip.open(path, "rt", encoding=encoding)
-    if path.suffix == ".zst":
-        return io.TextIOWrapper(io.BufferedReader(_ZstdFile(path)), encoding=encoding)
-    return path.open(encoding=encoding)
+        return gzip.open(path)
+    return io.BufferedReader(_ZstdFile(path)) if path.suffix == ".zst" else path.open("rb")
+
+
+@contextmanager
+def open_text(path: Path) -> Iterator[IO[str]]:
+    """Open a UTF-8 text file as `open_bytes` does; a byte-order mark is dropped.
+
+    Raises:
+        InputError: As `open_bytes`; if it is not UTF-8, also while it is read.
+    """
+    try:
+        with open_bytes(path) as data, io.TextIOWrapper(data, encoding="utf-8-sig") as text:
+            yield text
+    except UnicodeDecodeError as error:
+        raise _unreadable(path, f"not UTF-8 ({error.reason})", "UTF-8 text") from error
 
 
 class _ZstdFile(io.RawIOBase):

@@ -1,33 +1,40 @@
-"""The application: its endpoints, errors as JSON, counts, start and end of the worker."""
+"""The application: its endpoints, errors as JSON, start and end of the worker, and the page."""
 
 from __future__ import annotations
 
-import logging
-import time
-from collections.abc import AsyncIterator
+import os
+from collections.abc import AsyncIterator, Mapping, MutableMapping
 from contextlib import asynccontextmanager
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal
 
 from fastapi import APIRouter, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import RedirectResponse, Response
+from fastapi.staticfiles import StaticFiles
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from icae.errors import IcaeError, RequestError
 from icae.serve import chat, memories
-from icae.serve.loopback import LoopbackOnly
-from icae.serve.metrics import Metrics
-from icae.serve.page import Playground
-from icae.serve.reading import Serving, keyed_router
+from icae.serve.guards import LoopbackOnly, Watched
 from icae.serve.refusals import ErrorBody, error_response
+from icae.serve.requests import Serving, keyed_router
 from icae.serve.service import Service
 
 METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
-log = logging.getLogger(__name__)
+_PAGE_HEADERS: Mapping[str, str] = {
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
+    "img-src 'self'; connect-src 'self'; base-uri 'none'; form-action 'none'; "
+    "frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Cache-Control": "no-cache",
+}
 
 
 class Health(BaseModel):
@@ -65,19 +72,42 @@ async def metrics(service: Serving) -> Response:
     return Response(service.metrics.text(), media_type=METRICS_TYPE)
 
 
-def make_app(service: Service, *, local_only: bool, grace_s: float = 30.0) -> FastAPI:
+class Playground(StaticFiles):
+    """A page and its files, with headers that let it load nothing else; it needs no key."""
+
+    __name__ = "page"  # as metrics count it
+
+    def __init__(self) -> None:
+        super().__init__(directory=Path(__file__).parent / "playground", html=True)
+
+    def file_response(
+        self,
+        full_path: str | os.PathLike[str],
+        stat_result: os.stat_result,
+        scope: MutableMapping[str, Any],
+        status_code: int = 200,
+    ) -> Response:
+        """A file, or 304 if the browser has it."""
+        response = super().file_response(full_path, stat_result, scope, status_code)
+        response.headers.update(_PAGE_HEADERS)
+        return response
+
+
+def make_app(service: Service) -> FastAPI:
     """Put the application together; the worker runs from its start to its end.
 
-    With `local_only` requests that name another host than this machine are refused; documents
-    have `grace_s` seconds to be finished at the end.
+    Without keys requests that name another host than this machine are refused.
     """
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         service.worker.start()
         yield
-        service.worker.close(seconds=grace_s)
+        service.worker.close(seconds=service.config.grace_s)
         service.parsers.shutdown(wait=False, cancel_futures=True)
+
+    async def refused(request: Request, error: Exception) -> Response:
+        return error_response(error)
 
     app = FastAPI(
         title="icae",
@@ -90,11 +120,11 @@ def make_app(service: Service, *, local_only: bool, grace_s: float = 30.0) -> Fa
         redoc_url=None,
         generate_unique_id_function=lambda route: route.name,  # as metrics count it
         exception_handlers=dict.fromkeys(
-            (IcaeError, RequestValidationError, HTTPException), _refused
+            (IcaeError, RequestValidationError, HTTPException), refused
         ),
         middleware=[
             Middleware(Watched, metrics=service.metrics),
-            *([Middleware(LoopbackOnly)] if local_only else []),
+            *([Middleware(LoopbackOnly)] if service.keys.names is None else []),
         ],
         lifespan=lifespan,
     )
@@ -103,45 +133,3 @@ def make_app(service: Service, *, local_only: bool, grace_s: float = 30.0) -> Fa
         app.include_router(router)
     app.mount("/playground", Playground())
     return app
-
-
-class Watched:
-    """Counts responses, and makes up for mistakes of the server with an error that tells nothing.
-
-    A HEAD is answered as a GET, without the body.
-    """
-
-    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
-        self._app = app
-        self._metrics = metrics
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on and count its response."""
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        begin, status = time.perf_counter(), 0
-        if scope["method"] == "HEAD":
-            scope = {**scope, "method": "GET"}
-
-        async def noting(message: Message) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-            await send(message)
-
-        try:
-            await self._app(scope, receive, noting)
-        except Exception as error:
-            if status:
-                raise
-            log.exception("A request failed.")
-            await error_response(error)(scope, receive, noting)
-        finally:
-            endpoint = getattr(scope.get("endpoint"), "__name__", "none")
-            self._metrics.requests.labels(endpoint=endpoint, status=str(status or 500)).inc()
-            self._metrics.seconds.labels(endpoint=endpoint).observe(time.perf_counter() - begin)
-
-
-async def _refused(request: Request, error: Exception) -> Response:
-    return error_response(error)

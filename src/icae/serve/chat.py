@@ -18,14 +18,12 @@ from icae.serve.chat_models import (
     ChatRequest,
     Choice,
     Completion,
-    Figures,
     Model,
     ModelList,
-    Usage,
 )
-from icae.serve.chat_work import Answered, ChatWork, too_late
-from icae.serve.reading import Owner, Serving, keyed_router
+from icae.serve.chats import Answered, Chat, too_late
 from icae.serve.refusals import ErrorBody, error_body
+from icae.serve.requests import Owner, Serving, keyed_router
 from icae.serve.service import Service, settled
 
 LOOKS_EVERY_S = 1.0
@@ -45,8 +43,7 @@ def models(service: Serving) -> ModelList:
 @router.get("/v1/models/{name:path}")
 def model(name: str, service: Serving) -> Model:
     """The model that is served, by its name."""
-    if name != service.model:
-        raise _no_model(service, name)
+    _require_model(service, name)
     return Model(id=service.model, created=service.created)
 
 
@@ -66,73 +63,56 @@ async def chat(
     asked: ChatRequest, request: Request, service: Serving, owner: Owner
 ) -> Completion | StreamingResponse:
     """Answer a chat, at once or streamed."""
-    if asked.model != service.model:
-        raise _no_model(service, asked.model)
-    work = ChatWork(
+    _require_model(service, asked.model)
+    waiting = Chat(
         owner=owner,
         request=asked,
         memories=await asyncio.to_thread(service.library.load_ready, owner, asked.memory_ids),
-        deadline=time.monotonic() + service.limits.request_seconds,
+        deadline=time.monotonic() + service.config.request_seconds,
     )
-    head: Json = {
-        "id": f"chatcmpl-{secrets.token_hex(12)}",
-        "created": int(time.time()),
-        "model": service.model,
-    }
+    name, created = f"chatcmpl-{secrets.token_hex(12)}", int(time.time())
     if asked.stream:
-        return await _streamed(service, work, head)
-    service.worker.submit_chat(work)
-    answered = await _answered(request, work)
-    choice = Choice(
-        message=AnswerMessage(content=answered.answer.text), finish_reason=answered.finish_reason
-    )
-    return Completion.model_validate(
-        {**head, "choices": [choice], "usage": _usage(answered), "icae": _figures(answered)}
-    )
-
-
-def _no_model(service: Service, name: str) -> RequestError:
-    return RequestError(
-        "There is no such model.",
-        status=404,
-        code="model_not_found",
-        param="model",
-        got=repr(name)[:80],
-        expected=service.model,
+        head: Json = {"id": name, "created": created, "model": service.model}
+        return await _streamed(service, waiting, head)
+    service.worker.submit_chat(waiting)
+    answered = await _answered(request, waiting)
+    message = AnswerMessage(content=answered.text)
+    return Completion(
+        id=name,
+        created=created,
+        model=service.model,
+        choices=[Choice(message=message, finish_reason=answered.finish_reason)],
+        usage=answered.usage,
+        icae=answered.figures,
     )
 
 
-def _usage(answered: Answered) -> Usage:
-    read, written = answered.answer.prompt_tokens, answered.answer.answer_tokens
-    return Usage(prompt_tokens=read, completion_tokens=written, total_tokens=read + written)
+def _require_model(service: Service, name: str) -> None:
+    if name != service.model:
+        raise RequestError(
+            "There is no such model.",
+            status=404,
+            code="model_not_found",
+            param="model",
+            got=repr(name)[:80],
+            expected=service.model,
+        )
 
 
-def _figures(answered: Answered) -> Figures:
-    answer = answered.answer
-    return Figures(
-        memory_positions=answer.memory_positions,
-        compressed_tokens=answered.compressed_tokens,
-        kv_bytes=answered.kv_bytes,
-        seconds=round(answer.seconds, 4),
-        first_token_seconds=round(answer.first_token_seconds, 4),
-        runtime=answer.runtime,
-    )
-
-
-async def _answered(request: Request, work: ChatWork) -> Answered:
+async def _answered(request: Request, chat: Chat) -> Answered:
     """The whole answer, or an error when its time is up; given up if the client goes."""
     try:
-        while (left := work.deadline - time.monotonic()) > 0:
-            if await settled(work.future, seconds=min(left, LOOKS_EVERY_S)):
-                return work.future.result()
+        while (left := chat.deadline - time.monotonic()) > 0:
+            if await settled(chat.future, seconds=min(left, LOOKS_EVERY_S)):
+                return chat.future.result()
             if await request.is_disconnected():
                 raise RequestError("The client is gone.", status=499, code="client_gone")
     finally:
-        work.give_up()
+        chat.give_up()
     raise too_late()
 
 
-async def _streamed(service: Service, work: ChatWork, head: Json) -> StreamingResponse:
+async def _streamed(service: Service, chat: Chat, head: Json) -> StreamingResponse:
     """Wait for the first piece, so that an error has a status, then send."""
     loop, queue = asyncio.get_running_loop(), asyncio.Queue[str | None]()
 
@@ -141,26 +121,26 @@ async def _streamed(service: Service, work: ChatWork, head: Json) -> StreamingRe
         with suppress(RuntimeError):  # the event loop is closed: nobody waits any more
             loop.call_soon_threadsafe(queue.put_nowait, piece)
 
-    work.on_text = put
-    service.worker.submit_chat(work)
-    work.future.add_done_callback(lambda _: put(None))
-    pieces = _pieces(work, queue)
+    chat.on_text = put
+    service.worker.submit_chat(chat)
+    chat.future.add_done_callback(lambda _: put(None))
+    pieces = _pieces(chat, queue)
     first = await anext(pieces, None)
     if first is None:
-        work.future.result()  # raises where there is no answer
+        chat.future.result()  # raises where there is no answer
     return StreamingResponse(
-        _events(work, head, first or "", pieces), media_type="text/event-stream"
+        _events(chat, head, first or "", pieces), media_type="text/event-stream"
     )
 
 
-async def _pieces(work: ChatWork, queue: asyncio.Queue[str | None]) -> AsyncIterator[str]:
+async def _pieces(chat: Chat, queue: asyncio.Queue[str | None]) -> AsyncIterator[str]:
     """Pieces of the answer until it ends or its time is up."""
     while True:
-        left = work.deadline - time.monotonic()
+        left = chat.deadline - time.monotonic()
         try:
             piece = await asyncio.wait_for(queue.get(), timeout=max(left, 0.0))
         except TimeoutError:
-            work.give_up()
+            chat.give_up()
             raise too_late() from None
         if piece is None:
             return
@@ -168,30 +148,28 @@ async def _pieces(work: ChatWork, queue: asyncio.Queue[str | None]) -> AsyncIter
 
 
 async def _events(
-    work: ChatWork, head: Json, first: str, pieces: AsyncIterator[str]
+    chat: Chat, head: Json, first: str, pieces: AsyncIterator[str]
 ) -> AsyncIterator[str]:
     try:
-        yield _event(_chunk(head, {"role": "assistant", "content": ""}))
+        yield _chunk(head, {"role": "assistant", "content": ""})
         if first:
-            yield _event(_chunk(head, {"content": first}))
+            yield _chunk(head, {"content": first})
         async for piece in pieces:
-            yield _event(_chunk(head, {"content": piece}))
-        answered = work.future.result()
-        last = _chunk(head, {}, answered.finish_reason)
-        yield _event({**last, "icae": _figures(answered).model_dump()})
-        if work.request.include_usage:
-            usage = _usage(answered).model_dump()
-            yield _event({**_chunk(head, {}), "choices": [], "usage": usage})
+            yield _chunk(head, {"content": piece})
+        answered = chat.future.result()
+        yield _chunk(head, {}, answered.finish_reason, icae=answered.figures.model_dump())
+        if chat.request.include_usage:
+            yield _chunk(head, {}, choices=[], usage=answered.usage.model_dump())
         yield "data: [DONE]\n\n"
     except Exception as error:
         yield _event(error_body(error).model_dump())
     finally:
-        work.give_up()
+        chat.give_up()
 
 
-def _chunk(head: Json, delta: Json, finish: str | None = None) -> Json:
+def _chunk(head: Json, delta: Json, finish: str | None = None, **more: object) -> str:
     choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish}
-    return {**head, "object": "chat.completion.chunk", "choices": [choice]}
+    return _event({**head, "object": "chat.completion.chunk", "choices": [choice], **more})
 
 
 def _event(body: Json) -> str:

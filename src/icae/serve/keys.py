@@ -27,30 +27,18 @@ _MAKE_KEYS = "Make keys with `icae serve-key`."
 
 
 @dataclass(frozen=True, kw_only=True)
-class NoKeys:
-    """Everybody who reaches the server may use it; for loopback only."""
-
-    required = False
-
-    def owner(self, authorization: str | None) -> str:
-        """Always the same owner."""
-        return LOCAL_OWNER
-
-
-@dataclass(frozen=True, kw_only=True)
-class HashedKeys:
-    """Keys from a file; a request without one of them is refused.
+class Keys:
+    """Tells who sends a request.
 
     Attributes:
-        names: Digest of a key -> the name that owns its memories.
+        names: Digest of a key -> the name that owns its memories. None: everybody who reaches
+            the server may use it; for loopback only.
     """
 
-    required = True
-
-    names: Mapping[str, str]
+    names: Mapping[str, str] | None = None
 
     @classmethod
-    def load(cls, path: Path) -> HashedKeys:
+    def load(cls, path: Path) -> Keys:
         """Read a key file.
 
         Raises:
@@ -85,8 +73,10 @@ class HashedKeys:
         Raises:
             RequestError: If the key is missing or not known (401).
         """
+        if self.names is None:
+            return LOCAL_OWNER
         scheme, _, key = (authorization or "").partition(" ")
-        digest = key_digest(key.strip())
+        digest = _digest(key.strip())
         # Each is compared, so that the time does not tell how far a wrong one came.
         found = [name for own, name in self.names.items() if hmac.compare_digest(own, digest)]
         if scheme.lower() != "bearer" or not found:
@@ -97,15 +87,6 @@ class HashedKeys:
                 expected="the header Authorization: Bearer KEY",
             )
         return found[0]
-
-
-Keys = NoKeys | HashedKeys
-"""Tells who sends a request."""
-
-
-def key_digest(key: str) -> str:
-    """What a key file keeps of a key: its SHA-256, lower-case hex."""
-    return hashlib.sha256(key.encode("utf-8", "surrogateescape")).hexdigest()
 
 
 def add_key(path: Path, name: str) -> str:
@@ -127,9 +108,13 @@ def add_key(path: Path, name: str) -> str:
     try:
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
         with os.fdopen(os.open(path, flags, 0o600), "a", encoding="utf-8") as file:
-            file.write(f"{name} {key_digest(key)}\n")
+            file.write(f"{name} {_digest(key)}\n")
     except OSError as error:
         raise ConfigError(
             "The key file cannot be written.", got=f"{path}: {error.strerror}"
         ) from error
     return key
+
+
+def _digest(key: str) -> str:
+    return hashlib.sha256(key.encode("utf-8", "surrogateescape")).hexdigest()

@@ -10,38 +10,28 @@ from __future__ import annotations
 import hashlib
 import secrets
 import threading
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from concurrent.futures import Future
+from datetime import datetime
 from weakref import WeakValueDictionary
 
 from icae.engine import Engine
 from icae.errors import MissingMemoryError, RequestError
 from icae.memory import Memory, memory_bytes
 from icae.serve.jobs import Job, Steps, compressing
-from icae.serve.memory_models import MemoryRequest, no_memory
+from icae.serve.memory_models import (
+    MemoryObject,
+    MemoryPage,
+    MemoryRequest,
+    Progress,
+    no_memory,
+)
 from icae.serve.metrics import Metrics
+from icae.serve.refusals import error_body
 from icae.store import MemoryStore, NewMemory, Settings, StoredMemory
 
 KEPT_FAILURES = 256
 """Failed jobs that can be asked about; older ones are forgotten."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Entry:
-    """A memory of an owner, ready or not.
-
-    Attributes:
-        id: Its id.
-        title: What the owner calls it.
-        record: What the store knows about it, or None while it is first made.
-        job: Work on it that is under way or failed, if there is any.
-    """
-
-    id: str
-    title: str
-    record: StoredMemory | None
-    job: Job | None
 
 
 class Library:
@@ -59,8 +49,7 @@ class Library:
         self._metrics = metrics
         self._lock = threading.Lock()
         self._read: WeakValueDictionary[str, Memory] = WeakValueDictionary()
-        self._jobs: dict[str, Job] = {}
-        self._failed: OrderedDict[str, Job] = OrderedDict()
+        self._jobs: dict[str, Job] = {}  # by name, under way or failed
 
     def create(self, owner: str, wanted: MemoryRequest, *, ratio: float) -> Job:
         """Begin to make a memory of a text, at `ratio` where that is not said.
@@ -86,7 +75,7 @@ class Library:
 
         def work(job: Job) -> Steps:
             yield 0, 1
-            record = self.get(owner, memory_id).record
+            record, _ = self._find(owner, memory_id)
             if record is None:
                 raise no_memory(memory_id)
             with self._lock:
@@ -95,12 +84,12 @@ class Library:
             self._put(job, longer, replaces=record.key)
             self._metrics.context_tokens.inc(longer.tokens - memory.tokens)
 
-        entry = self.get(owner, memory_id)
-        if entry.record is None and entry.job is not None:
-            raise no_memory(memory_id) if entry.job.future.done() else _in_progress()
-        return self._begin(Job(owner=owner, id=memory_id, title=entry.title, work=work))
+        record, job = self._find(owner, memory_id)
+        if record is None:
+            raise no_memory(memory_id) if job and job.future.done() else _in_progress()
+        return self._begin(Job(owner=owner, id=memory_id, title=_title(record), work=work))
 
-    def take_in(self, owner: str, memory: Memory, *, title: str) -> Entry:
+    def take_in(self, owner: str, memory: Memory, *, title: str) -> MemoryObject:
         """Keep a memory that was made elsewhere; it is on the disk when this returns.
 
         Raises:
@@ -112,43 +101,43 @@ class Library:
             self._keep(owner, memory_id, title, memory)
         return self.get(owner, memory_id)
 
-    def get(self, owner: str, memory_id: str) -> Entry:
+    def get(self, owner: str, memory_id: str) -> MemoryObject:
         """What is known about a memory.
 
         Raises:
             RequestError: If the owner has none of that id (404).
         """
-        name = _name(owner, memory_id)
-        with self._lock:
-            job = self._jobs.get(name) or self._failed.get(name)
-            try:
-                record = self._store.get(name)
-            except MissingMemoryError as error:
-                if job is None:
-                    raise no_memory(memory_id) from error
-                return Entry(id=memory_id, title=job.title, record=None, job=job)
-        return Entry(id=memory_id, title=_title(record), record=record, job=job)
+        return _described(memory_id, *self._find(owner, memory_id))
 
-    def entries(self, owner: str) -> list[Entry]:
-        """All memories of an owner, those in work first, then those added last."""
+    def page(self, owner: str, *, limit: int, after: str | None) -> MemoryPage:
+        """Memories of an owner, those in work first, then those added last.
+
+        Raises:
+            RequestError: If the owner has none of the id `after` (404).
+        """
         start = _name(owner, "")
         with self._lock:
             records = self._store.records(under=start)
-            jobs = [*self._jobs.items(), *self._failed.items()]
-        named = {name: record for record in records for name in record.names}
-        kept = [
-            (record.added_at, name.removeprefix(start), record)
-            for name, record in named.items()
-            if name.startswith(start)
-        ]
-        return [
-            Entry(id=job.id, title=job.title, record=None, job=job)
+            jobs = sorted(self._jobs.items(), key=lambda item: item[1].future.done())
+        named = {name: one for one in records for name in one.names if name.startswith(start)}
+        kept = sorted(named, key=lambda name: (named[name].added_at, name), reverse=True)
+        found = [
+            _described(job.id, None, job)
             for name, job in jobs
             if job.owner == owner and name not in named
-        ] + [
-            Entry(id=memory_id, title=_title(record), record=record, job=None)
-            for _, memory_id, record in sorted(kept, key=lambda one: one[:2], reverse=True)
-        ]
+        ] + [_described(name.removeprefix(start), named[name], None) for name in kept]
+        ids = [one.id for one in found]
+        if after is not None and after not in ids:
+            raise no_memory(after)
+        begin = 0 if after is None else ids.index(after) + 1
+        page = found[begin : begin + limit]
+        return MemoryPage(
+            object="list",
+            data=page,
+            first_id=page[0].id if page else None,
+            last_id=page[-1].id if page else None,
+            has_more=begin + limit < len(found),
+        )
 
     def load(self, owner: str, memory_id: str) -> Memory:
         """A memory, read and checked; those who read it at the same time share it.
@@ -172,7 +161,8 @@ class Library:
             RequestError: If the owner has none of an id (404), or it is not ready (409).
         """
         for memory_id in memory_ids:
-            if self.get(owner, memory_id).record is None:
+            record, _ = self._find(owner, memory_id)
+            if record is None:
                 raise RequestError(
                     "The memory is not ready.",
                     status=409,
@@ -190,21 +180,34 @@ class Library:
         """
         name = _name(owner, memory_id)
         with self._lock:
-            failed, job = self._failed.pop(name, None), self._jobs.pop(name, None)
+            job = self._jobs.pop(name, None)
             if job is not None:
                 job.cancelled.set()
             try:
                 self._store.remove_name(name)
             except MissingMemoryError as error:
-                if failed is None and job is None:
+                if job is None:
                     raise no_memory(memory_id) from error
                 return
             self._store.collect()
 
+    def _find(self, owner: str, memory_id: str) -> tuple[StoredMemory | None, Job | None]:
+        """What the store knows of a memory, and work on it that is under way or failed."""
+        name = _name(owner, memory_id)
+        with self._lock:
+            job = self._jobs.get(name)
+            try:
+                return self._store.get(name), job
+            except MissingMemoryError as error:
+                if job is None:
+                    raise no_memory(memory_id) from error
+                return None, job
+
     def _begin(self, job: Job) -> Job:
         name = _name(job.owner, job.id)
         with self._lock:
-            if name in self._jobs:
+            before = self._jobs.get(name)
+            if before is not None and not before.future.done():
                 raise _in_progress()
             self._jobs[name] = job
         try:
@@ -213,27 +216,21 @@ class Library:
             with self._lock:
                 self._jobs.pop(name, None)
             raise
-        job.future.add_done_callback(lambda _: self._settle(name, job))
+        job.future.add_done_callback(self._forget_old_failures)
         return job
 
-    def _settle(self, name: str, job: Job) -> None:
-        """Remember a job that failed; one that did not is settled where its memory is kept."""
+    def _forget_old_failures(self, _: Future[None]) -> None:
         with self._lock:
-            if self._jobs.get(name) is job:
+            failed = [name for name, job in self._jobs.items() if job.future.done()]
+            for name in failed[:-KEPT_FAILURES]:
                 del self._jobs[name]
-            if job.future.exception() is not None and not job.cancelled.is_set():
-                self._failed[name] = job
-                while len(self._failed) > KEPT_FAILURES:
-                    self._failed.popitem(last=False)
 
     def _put(self, job: Job, memory: Memory, *, replaces: str | None = None) -> None:
         """Keep what a job made: from then on it is ready and not in work any more."""
         with self._lock:
             job.require_wanted()
             self._keep(job.owner, job.id, job.title, memory, replaces=replaces)
-            name = _name(job.owner, job.id)
-            self._failed.pop(name, None)
-            self._jobs.pop(name, None)
+            self._jobs.pop(_name(job.owner, job.id), None)
 
     def _keep(
         self, owner: str, memory_id: str, title: str, memory: Memory, *, replaces: str | None = None
@@ -251,6 +248,30 @@ class Library:
             self._store.collect()
 
 
+def in_work(job: Job) -> MemoryObject:
+    """A memory that is not ready yet."""
+    return _described(job.id, None, job)
+
+
+def _described(memory_id: str, record: StoredMemory | None, job: Job | None) -> MemoryObject:
+    """A memory by what the store knows of it and the work on it, one of which there is."""
+    title = job.title if job is not None else _title(record)
+    made = MemoryObject(id=memory_id, object="memory", name=title, status="ready")
+    if record is not None:
+        made.created_at = int(datetime.fromisoformat(record.added_at).timestamp())
+        made.tokens, made.positions = record.tokens, record.positions
+        made.ratio = record.tokens / record.positions
+        made.fidelity, made.bytes = record.fidelity, record.bytes
+    if job is not None:
+        done, spans = job.progress
+        error = job.future.exception() if job.future.done() else None
+        made.status = "in_progress" if error is None else "failed"
+        made.progress = Progress(spans_done=done, spans=spans)
+        if isinstance(error, Exception):
+            made.error = error_body(error).error
+    return made
+
+
 def _new_id() -> str:
     return f"mem_{secrets.token_hex(12)}"
 
@@ -265,5 +286,5 @@ def _in_progress() -> RequestError:
     )
 
 
-def _title(record: StoredMemory) -> str:
-    return str(record.settings.get("title", ""))
+def _title(record: StoredMemory | None) -> str:
+    return "" if record is None else str(record.settings.get("title", ""))

@@ -10,8 +10,8 @@ import uvicorn
 from fastapi import FastAPI
 
 from icae.errors import ConfigError
+from icae.serve.guards import is_loopback
 from icae.serve.keys import Keys
-from icae.serve.loopback import is_loopback
 
 MAX_CONNECTIONS = 1000
 """Connections beyond these are answered with 503 at once."""
@@ -23,7 +23,7 @@ def check_public(host: str, keys: Keys) -> None:
     Raises:
         ConfigError: If anybody could use the server.
     """
-    if not keys.required and not is_loopback(host):
+    if keys.names is None and not is_loopback(host):
         raise ConfigError(
             "Without API keys the server listens on this machine alone.",
             got=f"--host {host}",

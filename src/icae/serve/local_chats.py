@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from icae.decode.answering import TextStream
 from icae.decode.batching import ROWS_PER_BATCH, RowClock, Step
 from icae.decode.torch_decoding import TorchDecoding
-from icae.serve.chat_bridge import ChatBridge, ReadyChat
-from icae.serve.chat_work import ChatWork, too_late
+from icae.engine import Engine
+from icae.serve.chats import Chat, Chats, ReadyChat, too_late
+from icae.serve.config import ServerConfig
 from icae.serve.metrics import Metrics
 
 READY_AHEAD = 16
@@ -28,34 +29,25 @@ class _Writing:
     stream: TextStream
 
 
-class LocalChats:
-    """Answers chats in one batch with the loaded model; see `icae.serve.worker.Chats`.
+class LocalChats(Chats):
+    """Answers chats in one batch with the loaded model."""
 
-    Up to `kept_bytes` of key-value caches of memories are kept.
-    """
-
-    def __init__(self, bridge: ChatBridge, *, metrics: Metrics, kept_bytes: int) -> None:
-        self._bridge = bridge
-        self._icae = bridge.icae
-        self._metrics = metrics
-        self._kept_bytes = kept_bytes
-        self._decoding = self._new_decoding()
+    def __init__(self, icae: Engine, *, config: ServerConfig, metrics: Metrics) -> None:
+        super().__init__(icae, config=config, metrics=metrics)
         self._keys = itertools.count()
-        self._ready: deque[ReadyChat] = deque()
-        self._written: dict[int, _Writing] = {}
+        self._begin_anew()
 
     def __len__(self) -> int:
-        """Chats that are ready or being answered."""
-        return len(self._ready) + len(self._written)
+        return len(self._ready_chats) + len(self._written)
 
     @property
     def room(self) -> int:
-        """How many more chats it takes."""
-        return max(0, min(READY_AHEAD - len(self._ready), ROWS_PER_BATCH - len(self)))
+        """How many more chats it takes now."""
+        return max(0, min(READY_AHEAD - len(self._ready_chats), ROWS_PER_BATCH - len(self)))
 
-    def take(self, works: Sequence[ChatWork]) -> None:
-        """Take chats, at most `room`; the outcome of each, error or not, goes to its future."""
-        self._ready += self._bridge.ready(works)
+    def take(self, chats: Sequence[Chat]) -> None:
+        """Make chats ready."""
+        self._ready_chats += self.ready(chats)
 
     def step(self) -> None:
         """Begin the answers that there is room for, and write one token of all others."""
@@ -65,61 +57,55 @@ class LocalChats:
                 self._send(self._decoding.step())
             self._begin()
         except Exception as error:
-            self._fail_all(error)
+            # After a mistake nothing is known about the answers under way.
+            for ready in (*(one.ready for one in self._written.values()), *self._ready_chats):
+                ready.chat.fail(error)
+            self._begin_anew()
+
+    def _begin_anew(self) -> None:
+        self._decoding = TorchDecoding(
+            self.icae.runtime, self.icae.answerer.stop_ids, kept_bytes=self.config.kept_bytes
+        )
+        self._ready_chats: deque[ReadyChat] = deque()
+        self._written: dict[int, _Writing] = {}
 
     def _begin(self) -> None:
-        asked = [(ready.request, ready.max_new_tokens) for ready in self._ready]
+        asked = [(ready.request, ready.max_new_tokens) for ready in self._ready_chats]
         count = self._decoding.joinable(asked)
         if count == 0:
             return
-        begun = {next(self._keys): self._ready.popleft() for _ in range(count)}
-        for key, ready in begun.items():
+        requests = {}
+        for key in itertools.islice(self._keys, count):
+            ready = self._ready_chats.popleft()
+            requests[key] = (ready.request, ready.max_new_tokens)
             self._written[key] = _Writing(
                 ready=ready,
                 clock=RowClock(begin=time.perf_counter()),
-                stream=TextStream(self._icae.tokenizer, ready.work.on_text),
+                stream=TextStream(self.icae.tokenizer, ready.chat.on_text),
             )
-        self._metrics.together.observe(len(self._written))
-        requests = {key: (ready.request, ready.max_new_tokens) for key, ready in begun.items()}
+        self.metrics.together.observe(len(self._written))
         self._send(self._decoding.join(requests))
 
     def _send(self, step: Step) -> None:
         """Hand new tokens on, and finish the answers that have ended."""
         for key, token in zip(step.rows, step.tokens, strict=True):
             writing = self._written[key]
-            writing.clock.take(token, self._icae.answerer.stop_ids)
-            if not writing.clock.stopped:
+            ready, clock = writing.ready, writing.clock
+            clock.take(token, self.icae.answerer.stop_ids)
+            if not clock.stopped:
                 writing.stream.add(token)
-            taken = len(writing.clock.token_ids)
-            if writing.clock.stopped or taken >= writing.ready.max_new_tokens:
+            if clock.stopped or len(clock.token_ids) >= ready.max_new_tokens:
                 del self._written[key]
-                self._finish(writing)
-
-    def _finish(self, writing: _Writing) -> None:
-        request = writing.ready.request
-        read = len(self._icae.decoder.positions(request.prefix, len(request.prompt_ids)))
-        made = writing.clock.generated(positions=read)
-        self._bridge.finish(writing.ready, writing.stream.close(), made)
+                request = ready.request
+                read = self.icae.decoder.positions(request.prefix, len(request.prompt_ids))
+                self.finish(ready, writing.stream.close(), clock.generated(positions=len(read)))
 
     def _give_up_stopped(self) -> None:
         """Let go of the chats whose clients are gone or whose time is up."""
-        stopped = [k for k, w in self._written.items() if w.ready.work.stop.is_set()]
+        stopped = [k for k, w in self._written.items() if w.ready.chat.stop.is_set()]
         self._decoding.leave(stopped)
         for key in stopped:
-            self._written.pop(key).ready.work.fail(too_late())
-        for ready in [ready for ready in self._ready if ready.work.stop.is_set()]:
-            self._ready.remove(ready)
-            ready.work.fail(too_late())
-
-    def _fail_all(self, error: Exception) -> None:
-        """After a mistake nothing is known about the answers under way: begin anew."""
-        for ready in (*(writing.ready for writing in self._written.values()), *self._ready):
-            ready.work.fail(error)
-        self._written.clear()
-        self._ready.clear()
-        self._decoding = self._new_decoding()
-
-    def _new_decoding(self) -> TorchDecoding:
-        return TorchDecoding(
-            self._icae.runtime, self._icae.answerer.stop_ids, kept_bytes=self._kept_bytes
-        )
+            self._written.pop(key).ready.chat.fail(too_late())
+        for ready in [ready for ready in self._ready_chats if ready.chat.stop.is_set()]:
+            self._ready_chats.remove(ready)
+            ready.chat.fail(too_late())

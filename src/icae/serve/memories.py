@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from datetime import datetime
 from typing import Annotated, Any
 
 from fastapi import Body, Depends, Header, Path, Query, Response
@@ -13,7 +12,7 @@ from icae.engine import Engine
 from icae.errors import MemoryFileError, RequestError
 from icae.memory import MemoryDocument, hash_token_ids, memory_bytes, memory_from_bytes
 from icae.serve.jobs import Job
-from icae.serve.library import Entry
+from icae.serve.library import in_work
 from icae.serve.memory_models import (
     DeletedMemory,
     MemoryId,
@@ -22,12 +21,9 @@ from icae.serve.memory_models import (
     MemoryRequest,
     MemoryText,
     MoreText,
-    Progress,
     Title,
-    no_memory,
 )
-from icae.serve.reading import POSTED_DOCUMENT, Owner, Serving, keyed_router, posted_document
-from icae.serve.refusals import error_body
+from icae.serve.requests import POSTED_DOCUMENT, Owner, Serving, keyed_router, posted_document
 from icae.serve.service import Service, settled
 
 FILE = "application/octet-stream"
@@ -63,7 +59,7 @@ async def create_memory(
     prefer: Prefer = None,
 ) -> MemoryObject:
     """Make a memory of a text or a file."""
-    job = service.library.create(owner, document, ratio=service.ratio)
+    job = service.library.create(owner, document, ratio=service.config.ratio)
     return await _outcome(service, job, response, prefer)
 
 
@@ -78,19 +74,7 @@ def list_memories(
     ] = None,
 ) -> MemoryPage:
     """The memories of the key, those changed last first; work under way before them."""
-    entries = service.library.entries(owner)
-    ids = [entry.id for entry in entries]
-    if after is not None and after not in ids:
-        raise no_memory(after)
-    start = 0 if after is None else ids.index(after) + 1
-    page = entries[start : start + limit]
-    return MemoryPage(
-        object="list",
-        data=[_memory(entry) for entry in page],
-        first_id=page[0].id if page else None,
-        last_id=page[-1].id if page else None,
-        has_more=start + limit < len(entries),
-    )
+    return service.library.page(owner, limit=limit, after=after)
 
 
 @router.post("/v1/memories/import", status_code=201, response_model_exclude_unset=True)
@@ -103,19 +87,19 @@ def import_memory(
     """Keep a memory file that the same adapter made; it is read strictly, as data alone."""
     try:
         memory = memory_from_bytes(
-            data, where="The upload", max_source_bytes=service.limits.body_bytes
+            data, where="The upload", max_source_bytes=service.config.body_bytes
         )
     except MemoryFileError as error:
         raise RequestError(
             error.message, code="invalid_memory_file", got=error.got, expected=error.expected
         ) from error
-    return _memory(service.library.take_in(owner, memory, title=name))
+    return service.library.take_in(owner, memory, title=name)
 
 
 @router.get("/v1/memories/{id}", response_model_exclude_unset=True)
 def get_memory(memory_id: Id, service: Serving, owner: Owner) -> MemoryObject:
     """A memory, or how far the work on it is."""
-    return _memory(service.library.get(owner, memory_id))
+    return service.library.get(owner, memory_id)
 
 
 @router.delete("/v1/memories/{id}")
@@ -135,7 +119,7 @@ async def append_memory(
     prefer: Prefer = None,
 ) -> MemoryObject:
     """Add text to the end of a memory; until it is ready the old one is read."""
-    most = service.limits.append_chars
+    most = service.config.append_chars
     if len(more.text) > most:
         raise RequestError(
             "The text is too long to be appended at once.",
@@ -176,29 +160,11 @@ async def _outcome(
     wishes = [wish.strip() for wish in ",".join(prefer or ()).lower().split(",")]
     if "respond-async" in wishes:
         response.headers["Preference-Applied"] = "respond-async"
-    elif await settled(job.future, seconds=service.limits.wait_seconds):
+    elif await settled(job.future, seconds=service.config.wait_seconds):
         job.future.result()
-        return _memory(await asyncio.to_thread(service.library.get, job.owner, job.id))
+        return await asyncio.to_thread(service.library.get, job.owner, job.id)
     response.status_code = 202
-    return _memory(Entry(id=job.id, title=job.title, record=None, job=job))
-
-
-def _memory(entry: Entry) -> MemoryObject:
-    record, job = entry.record, entry.job
-    made = MemoryObject(id=entry.id, object="memory", name=entry.title, status="ready")
-    if record is not None:
-        made.created_at = int(datetime.fromisoformat(record.added_at).timestamp())
-        made.tokens, made.positions = record.tokens, record.positions
-        made.ratio = record.tokens / record.positions
-        made.fidelity, made.bytes = record.fidelity, record.bytes
-    if job is not None:
-        done, spans = job.progress
-        error = job.future.exception() if job.future.done() else None
-        made.status = "in_progress" if error is None else "failed"
-        made.progress = Progress(spans_done=done, spans=spans)
-        if isinstance(error, Exception):
-            made.error = error_body(error).error
-    return made
+    return in_work(job)
 
 
 def _token_starts(icae: Engine, document: MemoryDocument) -> Sequence[int] | None:

@@ -9,13 +9,11 @@ M objective tokens.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from icae.config import ModelConfig
-from icae.config.parsing import check
 from icae.config.spans import check_ratio
 from icae.config.types import KeyValueShape
 from icae.errors import BaseModelError
@@ -25,9 +23,6 @@ from icae.memory.forms import FORMS
 from icae.memory.provenance import KEY_VALUE_DTYPE, SlotDtype
 from icae.model.objectives import PROBE_FOUND, PROBE_GIVEN
 from icae.model.sizes import ModelSizes
-
-DTYPES = ("bfloat16", "float32")
-"""Precisions of a cache."""
 
 TEXT_BYTES_PER_TOKEN = 1.9
 """Bytes of compressed text a token, in files that keep it (docs/planning.md)."""
@@ -41,40 +36,33 @@ Source: docs/results/bench, AMD EPYC, 2 threads: 2,048 tokens read at 776 tokens
 
 @dataclass(frozen=True, kw_only=True)
 class Workload:
-    """What is to be compressed, and how it is used.
+    """A document that is to be compressed, and how it is used; numbers are above 0.
 
     Attributes:
-        tokens: T, tokens of each document.
+        tokens: T, tokens of the document.
         ratio: Context tokens per slot.
         model: Architecture of the adapter; spans, LoRA and objective tokens are read.
         dtype: Precision of the key-value cache, and of slots that are embeddings.
-        verified: Share of the documents whose fidelity is measured (0..1).
+        verified: Whether its fidelity is measured.
         text_bytes: Bytes of compressed text kept beside the slots, a token; 0: none is kept.
         question_tokens: Tokens of a question with its prompt.
         answer_tokens: Tokens of an answer.
 
     Raises:
-        ConfigError: If a number is out of range.
+        ConfigError: If the ratio is out of range.
     """
 
-    documents: int
     tokens: int
     ratio: float = 4.0
     model: ModelConfig
     dtype: SlotDtype = "bfloat16"
-    verified: float = 1.0
+    verified: bool = True
     text_bytes: float = TEXT_BYTES_PER_TOKEN
     question_tokens: int = 24
     answer_tokens: int = 64
 
     def __post_init__(self) -> None:
         check_ratio(self.ratio)
-        for name in ("documents", "tokens", "question_tokens", "answer_tokens"):
-            check(getattr(self, name) >= 1, f"{name} is out of range.", getattr(self, name), ">= 1")
-        check(0 <= self.verified <= 1, "verified is out of range.", self.verified, "0..1")
-        usable = math.isfinite(self.text_bytes) and self.text_bytes >= 0
-        check(usable, "text_bytes is out of range.", self.text_bytes, ">= 0")
-        check(self.dtype in DTYPES, "The dtype is not known.", self.dtype, ", ".join(DTYPES))
 
     @property
     def in_pairs(self) -> bool:
@@ -89,38 +77,35 @@ class Workload:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Both:
+    """A figure of the full text, and of the slots in its place."""
+
+    full: float
+    slots: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What one document and all of them cost.
+    """What one document costs.
 
     Attributes:
-        spans: Spans of a document.
-        slots: Slots of a document: the decoder positions that its memory takes.
-        kv_full: Bytes of key-value cache of a document's tokens.
-        kv_slots: The same of its slots.
+        slots: Slots: the decoder positions that its memory takes.
+        kv_bytes: Bytes of key-value cache.
         file_bytes: Size of its memory file.
-        compress_flop: FLOP to compress it and to measure its fidelity.
-        full_question_flop: FLOP to answer one question from its text, read anew.
-        memory_question_flop: The same from its slots, their cache kept.
-        break_even: Questions on one document from which on compressing has paid, against
-            its text read anew for each; None if it never does.
-        documents: Number of documents.
+        compress_tflop: TFLOP to compress it and to measure its fidelity.
+        question_tflop: TFLOP to answer one question: from its text, read anew, and from its
+            slots, their cache kept.
+        break_even_questions: Questions from which on compressing has paid, against its text
+            read anew for each; None if it never does.
     """
 
     spans: int
     slots: int
-    kv_full: int
-    kv_slots: int
+    kv_bytes: Both
     file_bytes: int
-    compress_flop: float
-    full_question_flop: float
-    memory_question_flop: float
-    break_even: float | None
-    documents: int
-
-    def device_hours(self, tflops: float) -> float:
-        """Hours that one device of so many TFLOP/s, above 0, takes to compress all documents."""
-        check(math.isfinite(tflops) and tflops > 0, "tflops is out of range.", tflops, "> 0")
-        return self.documents * self.compress_flop / (tflops * 1e12) / 3600
+    compress_tflop: float
+    question_tflop: Both
+    break_even_questions: float | None
 
 
 def plan(sizes: ModelSizes, workload: Workload) -> Plan:
@@ -131,7 +116,9 @@ def plan(sizes: ModelSizes, workload: Workload) -> Plan:
             expected="an adapter whose memories are input embeddings (model.memory: embeddings)",
         )
     slots = sum(k for _, k in workload.spans)
-    compress = encode_flop(sizes, workload) + workload.verified * verify_flop(sizes, workload)
+    compress = encode_flop(sizes, workload)
+    if workload.verified:
+        compress += verify_flop(sizes, workload)
     full = read_flop(sizes, 0, workload.tokens) + question_flop(sizes, workload, workload.tokens)
     held = question_flop(sizes, workload, slots + workload.model.lead_slots)
     reading = 0.0 if workload.in_pairs else read_flop(sizes, 0, slots)
@@ -139,14 +126,13 @@ def plan(sizes: ModelSizes, workload: Workload) -> Plan:
     return Plan(
         spans=len(workload.spans),
         slots=slots,
-        kv_full=sizes.cache.of_places(workload.tokens),
-        kv_slots=sizes.cache.of_places(slots),
+        kv_bytes=Both(
+            full=sizes.cache.of_places(workload.tokens), slots=sizes.cache.of_places(slots)
+        ),
         file_bytes=file_bytes(sizes, workload),
-        compress_flop=compress,
-        full_question_flop=full,
-        memory_question_flop=held,
-        break_even=invested / saved if saved > 0 else None,
-        documents=workload.documents,
+        compress_tflop=compress / 1e12,
+        question_tflop=Both(full=full / 1e12, slots=held / 1e12),
+        break_even_questions=invested / saved if saved > 0 else None,
     )
 
 

@@ -7,17 +7,16 @@ import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
-from icae.config.spans import check_ratio
 from icae.decode.vllm.runtime import VllmRuntime
 from icae.engine import Engine
-from icae.serve.chat_bridge import ChatBridge
+from icae.serve.chats import Chats
+from icae.serve.config import OwnerLimit, ServerConfig
 from icae.serve.keys import Keys
 from icae.serve.library import Library
-from icae.serve.limits import Limits, OwnerLimit
 from icae.serve.local_chats import LocalChats
 from icae.serve.metrics import Metrics
 from icae.serve.vllm_chats import VllmChats
-from icae.serve.worker import Chats, ModelWorker
+from icae.serve.worker import ModelWorker
 from icae.store import MemoryStore
 
 PARSERS = 2
@@ -29,21 +28,14 @@ T = TypeVar("T")
 class Service:
     """What the endpoints share; its worker is not started.
 
-    Messages of more than `longest_message` tokens are read as memory, `ratio` (context tokens
-    per slot) holds where a request does not say; `vllm` answers chats in place of the loaded
-    model, which then only compresses.
+    `vllm` answers chats in place of the loaded model, which then only compresses.
 
     Attributes:
         model: Name of the model that clients ask for: the adapter's.
         created: When the server started, Unix time, s.
-        metrics: Counts.
-        library: The memories.
         worker: The thread that runs the model.
         arriving: Requests of each owner that have no response yet.
         parsers: Threads that read uploaded files: a slow one holds up other uploads alone.
-
-    Raises:
-        ConfigError: If the ratio is out of range.
     """
 
     def __init__(
@@ -52,30 +44,20 @@ class Service:
         store: MemoryStore,
         *,
         keys: Keys,
-        limits: Limits,
-        longest_message: int | None = None,
-        ratio: float = 4.0,
+        config: ServerConfig,
         vllm: VllmRuntime | None = None,
     ) -> None:
-        check_ratio(ratio)
-        self.icae, self.keys, self.limits, self.ratio = icae, keys, limits, ratio
+        self.icae, self.keys, self.config = icae, keys, config
         self.model, self.created = icae.name, int(time.time())
         self.metrics = Metrics()
-        bridge = ChatBridge(
-            icae if vllm is None else icae.answering_in(vllm),
-            limits=limits,
-            metrics=self.metrics,
-            longest_message=longest_message,
-            ratio=ratio,
-        )
         chats: Chats = (
-            LocalChats(bridge, metrics=self.metrics, kept_bytes=limits.kept_bytes)
+            LocalChats(icae, config=config, metrics=self.metrics)
             if vllm is None
-            else VllmChats(bridge, vllm, metrics=self.metrics)
+            else VllmChats(icae, vllm, config=config, metrics=self.metrics)
         )
-        self.worker = ModelWorker(chats, limits=limits, metrics=self.metrics)
+        self.worker = ModelWorker(chats, config=config, metrics=self.metrics)
         self.library = Library(icae, store, submit=self.worker.submit_job, metrics=self.metrics)
-        self.arriving = OwnerLimit(limits.per_owner)
+        self.arriving = OwnerLimit(config.per_owner)
         self.parsers = ThreadPoolExecutor(PARSERS, thread_name_prefix="icae-parser")
 
 

@@ -8,9 +8,10 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 
 from icae.decode.answering import TextStream
 from icae.decode.vllm.runtime import VllmRuntime
+from icae.engine import Engine
 from icae.errors import ServiceError
-from icae.serve.chat_bridge import ChatBridge, ReadyChat
-from icae.serve.chat_work import ChatWork, too_late
+from icae.serve.chats import Chat, Chats, ReadyChat, too_late
+from icae.serve.config import ServerConfig
 from icae.serve.metrics import Metrics
 
 AT_SERVER = 64
@@ -22,22 +23,22 @@ MOMENT_S = 0.01
 log = logging.getLogger(__name__)
 
 
-class VllmChats:
-    """Has a vLLM server answer chats; see `icae.serve.worker.Chats`.
+class VllmChats(Chats):
+    """Has a vLLM server answer chats; the loaded model compresses.
 
     Memories and long messages are made ready in the thread that calls it; the answers are
     waited for in threads of their own.
     """
 
-    def __init__(self, bridge: ChatBridge, server: VllmRuntime, *, metrics: Metrics) -> None:
-        self._bridge = bridge
+    def __init__(
+        self, icae: Engine, server: VllmRuntime, *, config: ServerConfig, metrics: Metrics
+    ) -> None:
+        super().__init__(icae.answering_in(server), config=config, metrics=metrics)
         self._server = server
-        self._metrics = metrics
         self._pool = ThreadPoolExecutor(AT_SERVER, thread_name_prefix="icae-vllm")
         self._asked: set[Future[None]] = set()
 
     def __len__(self) -> int:
-        """Chats that are being answered."""
         return len(self._asked)
 
     @property
@@ -45,11 +46,11 @@ class VllmChats:
         """How many more chats it takes now."""
         return AT_SERVER - len(self._asked)
 
-    def take(self, works: Sequence[ChatWork]) -> None:
-        """Send chats to the server; the outcome of each, error or not, goes to its future."""
-        for ready in self._bridge.ready(works):
+    def take(self, chats: Sequence[Chat]) -> None:
+        """Send chats to the server."""
+        for ready in self.ready(chats):
             self._asked.add(self._pool.submit(self._answer, ready))
-        self._metrics.together.observe(len(self._asked))
+        self.metrics.together.observe(len(self._asked))
 
     def step(self) -> None:
         """Wait a moment for answers to end."""
@@ -57,24 +58,23 @@ class VllmChats:
 
     def _answer(self, ready: ReadyChat) -> None:
         """Answer a chat; its owner's cache in the server is apart from all others'."""
-        work, icae = ready.work, self._bridge.icae
-        stream = TextStream(icae.tokenizer, work.on_text)
+        chat, stream = ready.chat, TextStream(self.icae.tokenizer, ready.chat.on_text)
 
         def send(token: int) -> None:
-            if work.stop.is_set():
+            if chat.stop.is_set():
                 raise too_late()
             stream.add(token)
 
         try:
-            made = self._server.apart(work.owner).generate(
+            made = self._server.apart(chat.owner).generate(
                 ready.request.prefix,
                 ready.request.prompt_ids,
                 max_new_tokens=ready.max_new_tokens,
-                stop_ids=icae.answerer.stop_ids,
+                stop_ids=self.icae.answerer.stop_ids,
                 on_token=send,
             )
-            self._bridge.finish(ready, stream.close(), made)
+            self.finish(ready, stream.close(), made)
         except Exception as error:
             if isinstance(error, ServiceError):
                 log.warning("The vLLM server did not answer: %s", error)
-            work.fail(error)
+            chat.fail(error)

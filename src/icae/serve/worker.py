@@ -11,45 +11,25 @@ import math
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
-from typing import Protocol
 
 from icae.errors import RequestError
-from icae.serve.chat_work import ChatWork
+from icae.serve.chats import Chat, Chats
+from icae.serve.config import ServerConfig
 from icae.serve.jobs import Job
-from icae.serve.limits import Limits
 from icae.serve.metrics import Metrics
 
 LONGEST_RETRY_S = 60
 """Longest time after which a client is told to try again, s."""
 
 
-class Chats(Protocol):
-    """What answers chats; the worker's thread alone calls it.
-
-    Its length is the number of chats that were taken and have no answer yet, `room` how many
-    more it takes now. `take` takes chats, at most `room`; the outcome of each, error or not,
-    goes to its future. `step` writes on, for a moment.
-    """
-
-    @property
-    def room(self) -> int: ...  # noqa: D102
-
-    def __len__(self) -> int: ...
-
-    def take(self, works: Sequence[ChatWork]) -> None: ...  # noqa: D102
-
-    def step(self) -> None: ...  # noqa: D102
-
-
 class ModelWorker:
     """Runs chats and jobs on memories in a thread of its own, from `start` to `close`."""
 
-    def __init__(self, chats: Chats, *, limits: Limits, metrics: Metrics) -> None:
+    def __init__(self, chats: Chats, *, config: ServerConfig, metrics: Metrics) -> None:
         self._answering = chats
-        self._limits = limits
+        self._config = config
         self._changed = threading.Condition()
-        self._waiting: deque[ChatWork] = deque()
+        self._waiting: deque[Chat] = deque()
         self._jobs: deque[Job] = deque()
         self._stepping = 0
         self._closing_at: float | None = None
@@ -65,7 +45,7 @@ class ModelWorker:
         """Begin to take work."""
         self._thread.start()
 
-    def submit_chat(self, work: ChatWork) -> None:
+    def submit_chat(self, chat: Chat) -> None:
         """Let a chat wait for its answer.
 
         Raises:
@@ -73,11 +53,11 @@ class ModelWorker:
         """
         with self._changed:
             self._require_open()
-            if len(self._waiting) >= self._limits.waiting:
+            if len(self._waiting) >= self._config.waiting:
                 # About half of those who wait are answered by then.
                 wait = self._seconds_apart * len(self._waiting) / 2
                 raise _full("chats", max(1, min(LONGEST_RETRY_S, math.ceil(wait))))
-            self._waiting.append(work)
+            self._waiting.append(chat)
             self._changed.notify()
 
     def submit_job(self, job: Job) -> None:
@@ -88,7 +68,7 @@ class ModelWorker:
         """
         with self._changed:
             self._require_open()
-            if len(self._jobs) + self._stepping >= self._limits.documents:
+            if len(self._jobs) + self._stepping >= self._config.documents:
                 raise _full("documents", LONGEST_RETRY_S)
             self._jobs.append(job)
             self._changed.notify()
@@ -134,13 +114,13 @@ class ModelWorker:
         """One token of the chats that are answered; others join them."""
         with self._changed:
             count = min(self._answering.room, len(self._waiting))
-            works = [self._waiting.popleft() for _ in range(count)]
+            chats = [self._waiting.popleft() for _ in range(count)]
         begin, before = time.monotonic(), len(self._answering)
-        self._answering.take(works)
+        self._answering.take(chats)
         self._answering.step()
         seconds = time.monotonic() - begin
         self._busy_s += seconds
-        for _ in range(before + len(works) - len(self._answering)):
+        for _ in range(before + len(chats) - len(self._answering)):
             self._seconds_apart += 0.2 * (self._busy_s - self._seconds_apart)
             self._busy_s = 0.0
         self._owed_s -= seconds

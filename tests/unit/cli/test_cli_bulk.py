@@ -19,9 +19,9 @@ def opened(monkeypatch: pytest.MonkeyPatch, tiny: Any) -> list[dict[str, Any]]:
 
     def opener(**options: Any) -> Any:
         asked.append(options)
-        return lambda: tiny
+        return tiny
 
-    monkeypatch.setattr("icae.serve.bulk.EngineOpener", opener)
+    monkeypatch.setattr("icae.serve.bulk.open_engine", opener)
     return asked
 
 

@@ -99,16 +99,9 @@ def test_layers_with_a_window_keep_no_more_than_it(payload: Any, tmp_path: Path)
     for settings, layers in (
         ({}, 32),
         ({"layer_types": ["sliding_attention", "full_attention"] * 16}, 16),
-        ({"sliding_window_pattern": 4}, 24),
-        ({"use_sliding_window": False}, 0),
     ):
         made = payload("plan", write(tmp_path, window | settings), "--tokens", 1024)
         assert made["kv_bytes"]["full"] == full * (32 - layers + layers / 4) / 32
-
-
-def test_a_hybrid_is_refused(error: Any, tmp_path: Path) -> None:
-    refused = error("plan", write(tmp_path, {"mamba_d_state": 16}))
-    assert refused["got"] == "state-space layers"
 
 
 def write(folder: Path, settings: dict[str, Any]) -> Path:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from icae.serve.keys import HashedKeys
+from icae.serve.keys import Keys
 
 pytestmark = pytest.mark.usefixtures("no_model")
 
@@ -15,7 +15,7 @@ def test_serve_key_prints_a_key_that_its_file_knows(icae, payload, tmp_path: Pat
     file = tmp_path / "keys.txt"
     printed = icae("serve-key", "anna", "--keys", file).stdout.strip()
     told = payload("serve-key", "ben", "--keys", file)
-    keys = HashedKeys.load(file)
+    keys = Keys.load(file)
     assert keys.owner(f"Bearer {printed}") == "anna"
     assert keys.owner(f"Bearer {told['key']}") == told["name"] == "ben"
 

@@ -15,8 +15,8 @@ import openai
 import pytest
 
 from icae.serve.app import make_app
-from icae.serve.keys import HashedKeys, Keys, NoKeys, add_key
-from icae.serve.limits import Limits
+from icae.serve.config import ServerConfig
+from icae.serve.keys import Keys, add_key
 from icae.serve.listening import listen, make_server
 from icae.serve.service import Service
 from icae.store import create_store
@@ -72,25 +72,12 @@ class Running:
 
 @contextmanager
 def running(
-    engine: Any,
-    store: Path,
-    *,
-    keys: Keys | None = None,
-    limits: Limits | None = None,
-    longest_message: int | None = None,
-    decoder: Any = None,
+    engine: Any, store: Path, *, keys: Keys | None = None, decoder: Any = None, **bounds: Any
 ) -> Iterator[Running]:
-    keys = keys or NoKeys()
+    config = ServerConfig(**{"answer_tokens": 8, "grace_s": 30, **bounds})
     with create_store(str(store)) as opened, listen("127.0.0.1", 0) as sock:
-        service = Service(
-            engine,
-            opened,
-            keys=keys,
-            limits=limits or Limits(answer_tokens=8),
-            longest_message=longest_message,
-            vllm=decoder,
-        )
-        server = make_server(make_app(service, local_only=not keys.required, grace_s=5), grace_s=5)
+        service = Service(engine, opened, keys=keys or Keys(), config=config, vllm=decoder)
+        server = make_server(make_app(service), grace_s=30)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [sock]}, daemon=True)
         thread.start()
         while not server.started:
@@ -101,13 +88,13 @@ def running(
             yield Running(url=url, service=service, server=server, thread=thread)
         finally:
             server.should_exit = True
-            thread.join(timeout=20)
+            thread.join(timeout=60)
             assert not thread.is_alive()
 
 
 @pytest.fixture
 def serve(engine: Any, tmp_path: Path) -> Iterator[Callable[..., Running]]:
-    """``serve(keys=..., limits=..., longest_message=..., decoder=...)``: a running server."""
+    """``serve(keys=..., decoder=..., **bounds)``: a running server."""
     with ExitStack() as stack:
 
         def start(**settings: Any) -> Running:
@@ -121,9 +108,8 @@ def shared(
     build_engine: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Running]:
     """One running server for all tests that leave no trace in it."""
-    limits = Limits(answer_tokens=8, body_bytes=40_000)
     path = tmp_path_factory.mktemp("shared") / "memories.db"
-    with running(build_engine(), path, limits=limits) as server:
+    with running(build_engine(), path, body_bytes=40_000) as server:
         yield server
 
 
@@ -135,11 +121,11 @@ def http(shared: Running) -> Iterator[httpx2.Client]:
 
 
 @pytest.fixture
-def two_keys(tmp_path: Path) -> tuple[HashedKeys, str, str]:
+def two_keys(tmp_path: Path) -> tuple[Keys, str, str]:
     """Keys of two owners, and the keys themselves."""
     path = tmp_path / "keys.txt"
     first, second = add_key(path, "anna"), add_key(path, "ben")
-    return HashedKeys.load(path), first, second
+    return Keys.load(path), first, second
 
 
 @pytest.fixture

@@ -16,7 +16,6 @@ from icae.config.types import OWN_TOKENS
 from icae.decode.checkpoint import BaseFolder
 from icae.decode.vllm.client import VllmAddress, VllmClient
 from icae.decode.vllm.runtime import VllmRuntime
-from icae.serve.limits import Limits
 from vllm_stub import VllmStub, vllm_stub
 
 
@@ -106,7 +105,7 @@ def test_an_engine_that_is_gone_is_told_without_its_address(
 
 
 def test_an_answer_whose_time_is_up_ends_at_the_engine_too(gateway: Any, stub: VllmStub) -> None:
-    server = gateway(limits=Limits(answer_tokens=150, request_seconds=0.5))
+    server = gateway(answer_tokens=150, request_seconds=0.5)
     stub.answers_after = 1.0
     stub.written = 0
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from icae.errors import ConfigError
-from icae.serve.keys import HashedKeys, NoKeys, add_key
+from icae.serve.keys import Keys, add_key
 from icae.serve.listening import check_public
 
 
@@ -64,7 +64,7 @@ def test_a_key_file_holds_hashes_that_others_cannot_read(tmp_path: Path) -> None
     old, new = add_key(path, "anna"), add_key(path, "anna")  # both own the same memories
     assert old not in path.read_text()
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    keys = HashedKeys.load(path)
+    keys = Keys.load(path)
     assert keys.owner(f"Bearer {old}") == keys.owner(f"bearer {new}") == "anna"
 
 
@@ -73,7 +73,7 @@ def test_a_key_file_without_keys_is_refused(tmp_path: Path, content: str) -> Non
     path = tmp_path / "keys.txt"
     path.write_text(content, encoding="latin-1")
     with pytest.raises(ConfigError):
-        HashedKeys.load(path)
+        Keys.load(path)
 
 
 @pytest.mark.parametrize("name", ["", "Anna", "a/b", "../a", "a b", "a" * 65])
@@ -83,10 +83,10 @@ def test_a_name_that_could_reach_into_another_owner_is_refused(tmp_path: Path, n
 
 
 def test_a_server_without_keys_listens_on_this_machine_alone(two_keys: Any) -> None:
-    check_public("127.0.0.1", NoKeys())
+    check_public("127.0.0.1", Keys())
     check_public("0.0.0.0", two_keys[0])
     with pytest.raises(ConfigError, match="this machine alone"):
-        check_public("0.0.0.0", NoKeys())
+        check_public("0.0.0.0", Keys())
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from icae.errors import RequestError
-from icae.serve.chat_bridge import conversation, split_message
+from icae.serve.chats import conversation, split_message
 
 LONG = " ".join(["word"] * 60)
 TWICE = f"{LONG}\n\n{LONG}"

@@ -10,7 +10,6 @@ import pytest
 
 from icae.errors import MemoryFileError
 from icae.memory import memory_bytes, memory_from_bytes
-from icae.serve.limits import Limits
 from icae.store import NewMemory, open_store
 
 FILE = {"Content-Type": "application/octet-stream"}
@@ -67,7 +66,7 @@ def test_an_uploaded_file_becomes_a_memory_under_its_name(
 
 
 def test_a_long_document_is_a_job_whose_progress_shows(serve: Callable[..., Any]) -> None:
-    server = serve(limits=Limits(answer_tokens=8, wait_seconds=0.01))
+    server = serve(wait_seconds=0.01)
     with server.client() as http:
         made = http.post("/v1/memories", json=LONG)
         assert made.status_code == 202
@@ -125,7 +124,7 @@ def test_tokens_of_numbers_names_and_code_are_told_apart(shared: Any, http: Any)
 
 
 def test_a_memory_that_is_deleted_while_it_is_made_never_appears(serve: Any) -> None:
-    server = serve(limits=Limits(answer_tokens=8, wait_seconds=0.01))
+    server = serve(wait_seconds=0.01)
     with server.client() as http:
         made = http.post("/v1/memories", json=LONG).json()
         assert http.delete(f"/v1/memories/{made['id']}").status_code == 200
@@ -227,7 +226,7 @@ def test_a_small_file_with_very_much_text_is_refused_before_it_is_unpacked(
     serve: Callable[..., Any], engine: Any
 ) -> None:
     data = memory_bytes(engine.verbatim("a" * 30_000))
-    server = serve(limits=Limits(body_bytes=len(data) - 1))
+    server = serve(body_bytes=len(data) - 1)
     with server.client() as http:
         assert http.post("/v1/memories/import", content=data, headers=FILE).status_code == 413
     with pytest.raises(MemoryFileError, match="too much text"):

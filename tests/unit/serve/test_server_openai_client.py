@@ -9,7 +9,6 @@ import openai
 import pytest
 
 from icae.decode.torch_rows import DecodingRows
-from icae.serve.limits import Limits
 
 
 def content(answer: Any) -> str:
@@ -121,7 +120,7 @@ def test_what_is_not_offered_is_refused_by_name(shared: Any) -> None:
 def test_a_chat_joins_an_answer_that_is_being_written(
     serve: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    server = serve(limits=Limits(answer_tokens=20))
+    server = serve(answer_tokens=20)
     sizes: list[int] = []
     step = DecodingRows.step
 

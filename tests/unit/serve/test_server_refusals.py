@@ -12,8 +12,7 @@ from typing import Any
 import pytest
 
 from icae.decode.torch import TorchRuntime
-from icae.serve import reading
-from icae.serve.limits import Limits
+from icae.serve import requests
 
 CHAT = {"model": "tiny", "messages": [{"role": "user", "content": "Where?"}], "max_tokens": 4}
 JSON = {"Content-Type": "application/json"}
@@ -63,7 +62,7 @@ def test_a_full_queue_sends_clients_away_with_a_time_to_come_back(
     serve: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     statuses: list[int] = []
-    server = serve(limits=Limits(answer_tokens=8, waiting=2))
+    server = serve(waiting=2)
     with held_model(monkeypatch) as begun, server.client() as http:
         threads = [post_in_thread(server, statuses)]
         assert begun.wait(20)
@@ -88,7 +87,7 @@ def test_one_key_cannot_take_the_whole_queue(
 ) -> None:
     keys, anna, ben = two_keys
     statuses: list[int] = []
-    server = serve(keys=keys, limits=Limits(answer_tokens=8, per_owner=1))
+    server = serve(keys=keys, per_owner=1)
     with held_model(monkeypatch) as begun:
         threads = [post_in_thread(server, statuses, anna)]
         assert begun.wait(20)
@@ -102,7 +101,7 @@ def test_one_key_cannot_take_the_whole_queue(
 
 
 def test_an_answer_that_is_streamed_counts_for_its_key_until_it_ends(serve: Any) -> None:
-    server = serve(limits=Limits(answer_tokens=200, per_owner=1))
+    server = serve(answer_tokens=200, per_owner=1)
     body = {**CHAT, "max_tokens": 200, "stream": True}
     with server.client() as http, server.client() as other:
         with http.stream("POST", "/v1/chat/completions", json=body) as stream:
@@ -119,7 +118,7 @@ def test_an_answer_that_is_streamed_counts_for_its_key_until_it_ends(serve: Any)
 def test_an_answer_that_takes_too_long_is_given_up(
     serve: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, stream: bool
 ) -> None:
-    server = serve(limits=Limits(answer_tokens=8, request_seconds=0.2))
+    server = serve(request_seconds=0.2)
     with server.client() as http:
         with held_model(monkeypatch):
             late = http.post("/v1/chat/completions", json={**CHAT, "stream": stream})
@@ -141,7 +140,7 @@ def test_a_body_that_is_too_large_is_refused_whether_it_says_so_or_not(http: Any
 
 
 def test_a_body_that_comes_too_slowly_is_refused(serve: Callable[..., Any]) -> None:
-    server = serve(limits=Limits(body_seconds=0.1))
+    server = serve(body_seconds=0.1)
     begin = "POST /v1/memories HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n"
     told = sent(server, f"{begin}Content-Type: application/json\r\n\r\n{{")
     assert told.startswith(b"HTTP/1.1 408 ")
@@ -280,7 +279,7 @@ def test_a_mistake_of_the_server_is_a_500_that_tells_nothing_and_it_goes_on(
 
     with monkeypatch.context() as patch:
         patch.setattr(TorchRuntime, "positions", broken)
-        patch.setattr(shared.service.library, "entries", broken)
+        patch.setattr(shared.service.library, "page", broken)
         failed = [http.post("/v1/chat/completions", json=CHAT), http.get("/v1/memories")]
     for response in failed:
         assert response.status_code == 500
@@ -297,8 +296,8 @@ def test_a_file_that_takes_too_long_to_be_read_holds_up_nothing_else(
     def slow(*_: Any, **__: Any) -> Any:
         assert go_on.wait(30)
 
-    monkeypatch.setattr(reading, "document_of_bytes", slow)
-    server = serve(limits=Limits(answer_tokens=4, body_seconds=0.2))
+    monkeypatch.setattr(requests, "document_of_bytes", slow)
+    server = serve(answer_tokens=4, body_seconds=0.2)
     with server.client() as http:
         for _ in range(3):  # more than there are threads for it
             late = http.post("/v1/memories", files={"file": ("x.pdf", b"%PDF-")})

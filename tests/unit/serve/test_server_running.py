@@ -11,7 +11,6 @@ import pytest
 
 from icae.decode.torch_rows import DecodingRows
 from icae.serve import chat
-from icae.serve.limits import Limits
 
 CHAT = {"model": "tiny", "messages": [{"role": "user", "content": "Where?"}], "max_tokens": 6}
 
@@ -39,7 +38,7 @@ def test_metrics_count_requests_tokens_and_what_waits(serve: Callable[..., Any])
 def test_a_server_that_is_told_to_end_finishes_what_it_has_begun(
     serve: Callable[..., Any],
 ) -> None:
-    server = serve(limits=Limits(answer_tokens=200, wait_seconds=30))
+    server = serve(answer_tokens=200, wait_seconds=30)
     results: list[Any] = []
 
     def post(path: str, body: dict[str, Any]) -> None:
@@ -53,7 +52,7 @@ def test_a_server_that_is_told_to_end_finishes_what_it_has_begun(
     ]
     for thread in threads:
         thread.start()
-    while not (server.service.library.entries("local") or results):
+    while not (server.counted("icae_documents_in_work") or results):
         time.sleep(0.005)
     server.server.should_exit = True
     for thread in threads:
@@ -68,7 +67,7 @@ def test_an_answer_is_given_up_when_its_client_goes(
     serve: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, stream: bool
 ) -> None:
     monkeypatch.setattr(chat, "LOOKS_EVERY_S", 0.01)
-    server = serve(limits=Limits(answer_tokens=200))
+    server = serve(answer_tokens=200)
     step = DecodingRows.step
     steps: list[int] = []
 

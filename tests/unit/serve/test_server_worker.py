@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from icae.errors import RequestError
-from icae.serve.chat_work import ChatWork
+from icae.serve.chats import Chat
+from icae.serve.config import ServerConfig
 from icae.serve.jobs import Job
-from icae.serve.limits import Limits
 from icae.serve.metrics import Metrics
 from icae.serve.worker import ModelWorker
 
@@ -23,13 +23,13 @@ class Chats:
 
     def __init__(self, done: list[str], steps: int) -> None:
         self.done, self.steps = done, steps
-        self.left: list[tuple[ChatWork, int]] = []
+        self.left: list[tuple[Chat, int]] = []
 
     def __len__(self) -> int:
         return len(self.left)
 
-    def take(self, works: Sequence[ChatWork]) -> None:
-        self.left += [(work, self.steps) for work in works]
+    def take(self, chats: Sequence[Chat]) -> None:
+        self.left += [(work, self.steps) for work in chats]
 
     def step(self) -> None:
         time.sleep(STEP_S)
@@ -41,7 +41,7 @@ class Chats:
 
 
 def chat(owner: str = "anna") -> Any:
-    return ChatWork(owner=owner, request=None, memories=(), deadline=0.0)
+    return Chat(owner=owner, request=None, memories=(), deadline=0.0)
 
 
 def document(done: list[str], steps: int, name: str = "document") -> Job:
@@ -59,8 +59,8 @@ def done() -> list[str]:
     return []
 
 
-def worker_of(done: list[str], **limits: Any) -> Any:
-    return ModelWorker(Chats(done, 20), limits=Limits(**limits), metrics=Metrics())
+def worker_of(done: list[str], **bounds: Any) -> Any:
+    return ModelWorker(Chats(done, 20), config=ServerConfig(**bounds), metrics=Metrics())
 
 
 def test_while_both_wait_chats_and_documents_take_turns(done: list[str]) -> None:

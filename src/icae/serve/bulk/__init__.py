@@ -1,5 +1,5 @@
 """Many documents to memories: block by block, here or by the workers of a Ray cluster."""
 
-from icae.serve.bulk.run import BulkJob, BulkSummary, Encoder, EngineOpener, run_bulk, run_here
+from icae.serve.bulk.run import BulkJob, BulkSummary, open_engine, run_bulk, run_here
 
-__all__ = ["BulkJob", "BulkSummary", "Encoder", "EngineOpener", "run_bulk", "run_here"]
+__all__ = ["BulkJob", "BulkSummary", "open_engine", "run_bulk", "run_here"]

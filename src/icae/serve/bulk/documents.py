@@ -6,18 +6,20 @@ so a run that goes on later, or elsewhere, has the same ones.
 
 from __future__ import annotations
 
+import collections
+import functools
 import itertools
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import IO, Literal
+from typing import Literal
 
 from icae.data.documents import read_document
-from icae.data.rows import COMPRESSIONS, open_text, read_row_range, row_count
+from icae.data.rows import COMPRESSIONS, open_bytes, read_row_range, row_count
 from icae.errors import IcaeError, InputError
 
-Kind = Literal["lines", "packed-lines", "rows", "file"]
+Kind = Literal["lines", "rows", "file"]
 
 DOCUMENT_SUFFIXES = (
     *(".txt", ".md", ".markdown", ".html", ".htm", ".xhtml"),
@@ -35,11 +37,10 @@ class Piece:
     Attributes:
         path: The file.
         name: How places in it are named: its path below the input.
-        kind: ``lines`` of JSON, ``packed-lines`` of a compressed file, ``rows`` of Parquet,
-            or the ``file`` itself.
+        kind: ``lines`` of JSON, ``rows`` of Parquet, or the ``file`` itself.
         first: First line or row, from 0.
         count: How many.
-        offset: Byte at which the first of ``lines`` starts.
+        offset: Byte at which the first of ``lines`` starts, those of a compressed file unpacked.
     """
 
     path: str
@@ -106,10 +107,8 @@ def _is_input(file: Path, folder: Path) -> bool:
 
 def _kind(path: Path) -> Kind | None:
     suffix = path.suffix.lower()
-    if suffix == ".jsonl":
+    if (path.with_suffix("").suffix.lower() if suffix in COMPRESSIONS else suffix) == ".jsonl":
         return "lines"
-    if suffix in COMPRESSIONS and path.with_suffix("").suffix.lower() == ".jsonl":
-        return "packed-lines"
     if suffix == ".parquet":
         return "rows"
     return "file" if suffix in DOCUMENT_SUFFIXES else None
@@ -132,31 +131,17 @@ def cut_blocks(files: Iterable[tuple[Path, str]], *, size: int) -> list[Block]:
 
 
 def _places(path: Path, name: str) -> Iterator[Piece]:
+    """Every document of a file by itself."""
     kind = _kind(path) or "file"
-    for row, offset in enumerate(_offsets(path, kind)):
-        yield Piece(path=str(path), name=name, kind=kind, first=row, offset=offset)
-
-
-def _offsets(path: Path, kind: Kind) -> Iterator[int]:
-    """Byte at which each document starts, or 0 where a document is not found by it."""
-    if kind == "lines":
-        offset = 0
-        with _opened(path) as lines:
-            for line in lines:
-                yield offset
-                offset += len(line)
-    elif kind == "packed-lines":
-        with open_text(path) as stream:
-            yield from (0 for _ in stream)
-    else:
-        yield from itertools.repeat(0, row_count(path) if kind == "rows" else 1)
-
-
-def _opened(path: Path) -> IO[bytes]:
-    try:
-        return path.open("rb")
-    except OSError as error:
-        raise InputError(f"{path} cannot be read.", got=error.strerror) from error
+    place = functools.partial(Piece, path=str(path), name=name, kind=kind)
+    if kind != "lines":
+        yield from (place(first=row) for row in range(row_count(path) if kind == "rows" else 1))
+        return
+    offset = 0
+    with open_bytes(path) as lines:
+        for row, line in enumerate(lines):
+            yield place(first=row, offset=offset)
+            offset += len(line)
 
 
 def read_block(block: Block) -> tuple[list[BulkDocument], list[Rejected]]:
@@ -193,19 +178,13 @@ def _read_piece(piece: Piece) -> Iterator[BulkDocument | Rejected]:
     path, rows = Path(piece.path), range(piece.first, piece.first + piece.count)
     places = [f"{piece.name}:{row + 1}" for row in rows]
     if piece.kind == "lines":
-        with _opened(path) as lines:
-            lines.seek(piece.offset)
+        with open_bytes(path) as lines:
+            if lines.seekable():
+                lines.seek(piece.offset)
+            else:
+                collections.deque(itertools.islice(lines, piece.first), maxlen=0)
             for place, data in zip(places, lines, strict=False):
-                try:
-                    yield from _of_line(data.decode("utf-8-sig"), place)
-                except UnicodeDecodeError as error:
-                    reason = f"not UTF-8: {error.reason} at byte {error.start} of the line"
-                    yield Rejected(id=place, place=place, reason=reason)
-    elif piece.kind == "packed-lines":
-        with open_text(path) as stream:
-            lines_here = itertools.islice(stream, rows.start, rows.stop)
-            for place, line in zip(places, lines_here, strict=False):
-                yield from _of_line(line, place)
+                yield from _of_line(data, place)
     elif piece.kind == "rows":
         records = read_row_range(path, rows.start, piece.count, columns=("id", "text"))
         for place, record in zip(places, records, strict=False):
@@ -217,20 +196,24 @@ def _read_piece(piece: Piece) -> Iterator[BulkDocument | Rejected]:
             yield Rejected(id=piece.name, place=piece.name, reason=reason_of(error))
 
 
-def _of_line(line: str, place: str) -> Iterator[BulkDocument | Rejected]:
+def _of_line(data: bytes, place: str) -> Iterator[BulkDocument | Rejected]:
     """The document in a line of JSON, if the line is not blank."""
-    if not line.strip():
-        return
     try:
+        line = data.decode("utf-8-sig")
+        if not line.strip():
+            return
         record = json.loads(line)
+    except UnicodeDecodeError as error:
+        reason = f"not UTF-8: {error.reason} at byte {error.start} of the line"
+        yield Rejected(id=place, place=place, reason=reason)
     except (ValueError, RecursionError) as error:
         yield Rejected(id=place, place=place, reason=f"not JSON: {error}")
-        return
-    if isinstance(record, dict):
-        yield _of_record(record, place)
     else:
-        reason = f"a JSON {type(record).__name__} instead of an object"
-        yield Rejected(id=place, place=place, reason=reason)
+        if isinstance(record, dict):
+            yield _of_record(record, place)
+        else:
+            reason = f"a JSON {type(record).__name__} instead of an object"
+            yield Rejected(id=place, place=place, reason=reason)
 
 
 def _of_record(record: Mapping[str, object], place: str) -> BulkDocument | Rejected:

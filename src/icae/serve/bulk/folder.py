@@ -59,9 +59,10 @@ class BulkFolder:
             else:
                 text = json.dumps(manifest, indent=1) + "\n"
                 write_atomically(file, [text.encode("ascii")])
-            for folder in ("parts", "rejected", "tries"):
-                (self.path / folder).mkdir(exist_ok=True)
-            self._drop_leftovers()
+            for name in ("parts", "rejected"):
+                (self.path / name).mkdir(exist_ok=True)
+                for leftover in (self.path / name).glob(".icae-*.tmp"):  # of a killed worker
+                    leftover.unlink(missing_ok=True)
         except (OSError, ValueError) as error:
             raise InputError(
                 "The output folder cannot be used.", got=f"{self.path}: {error}"
@@ -78,27 +79,6 @@ class BulkFolder:
                 expected=", ".join(f"{key} {_short(stored.get(key))}" for key in changed),
                 fix="Go on with the same input and settings, or name another folder.",
             )
-
-    def tries(self, index: int) -> int:
-        """How often a worker began with a block in this run."""
-        file = self._tries(index)
-        return file.stat().st_size if file.exists() else 0
-
-    def count_try(self, index: int) -> None:
-        """Note that a worker begins with a block."""
-        with self._tries(index).open("ab") as file:
-            file.write(b".")
-
-    def _tries(self, index: int) -> Path:
-        return self.path / "tries" / f"part-{index:08d}"
-
-    def _drop_leftovers(self) -> None:
-        """Remove what killed workers left behind, and the tries of runs before."""
-        for file in (self.path / "tries").iterdir():
-            file.unlink()
-        for folder in ("parts", "rejected"):
-            for file in (self.path / folder).glob(".icae-*.tmp"):
-                file.unlink(missing_ok=True)
 
     def part(self, index: int) -> Path:
         """File of the memories of a block."""
@@ -117,7 +97,6 @@ class BulkFolder:
             file = self.path / "rejected" / f"part-{index:08d}.jsonl"
             write_atomically(file, [line.encode("utf-8") for line in lines])
         write_atomically(self.part(index), [table_bytes(rows, COLUMNS)])
-        self._tries(index).unlink(missing_ok=True)
 
     def totals(self) -> tuple[int, int, int]:
         """Memories, their tokens and their slots; the memories themselves are not read."""

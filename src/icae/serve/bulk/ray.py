@@ -1,15 +1,14 @@
-"""A bulk run by the workers of a Ray cluster: Ray Data over stateful encoder actors.
+"""A bulk run by the workers of a Ray cluster: one actor each, which loads the model once.
 
 What travels are places in files, not text: every worker reads its own documents and writes its
-own parts, so input and output have to lie where all machines reach them. A worker that dies is
-started again, and its block with it.
+own parts, so input and output have to lie where all machines reach them. Ray starts a worker
+that dies again, and its block with it.
 """
 
 from __future__ import annotations
 
 import logging
 import os
-import pickle
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,39 +17,12 @@ from typing import Any
 from icae.config.extras import import_extra
 from icae.errors import WorkerError
 from icae.serve.bulk.documents import Block, reason_of
-from icae.serve.bulk.folder import BulkFolder
 from icae.serve.bulk.run import BlockWorker, BulkJob
 
 TRIES = 3
 """How many workers a block may cost before it is given up."""
 
-MAX_TASKS = 10_000
-"""Most tasks of a run; with more blocks, one task takes several."""
-
 log = logging.getLogger(__name__)
-
-
-class RayWorker:
-    """One actor: the model loaded once, blocks one by one."""
-
-    def __init__(self, job: BulkJob) -> None:
-        self.worker, self.folder = BlockWorker(job), BulkFolder(job.output)
-
-    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        """Compress the block of a row; what fails is told, so that the others go on.
-
-        Ray starts a worker that died again as often as it takes. The tries of a block are
-        counted in the output folder before each, as a dead worker cannot count.
-        """
-        block: Block = pickle.loads(row["block"])  # made by this program in the same run
-        if self.folder.tries(block.index) >= TRIES:
-            return {"index": block.index, "error": f"its worker died {TRIES} times"}
-        self.folder.count_try(block.index)
-        try:
-            self.worker.run(block)
-        except Exception as error:
-            return {"index": block.index, "error": reason_of(error)}
-        return {"index": block.index, "error": ""}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,22 +45,25 @@ class RayRunner:
             MissingDependencyError: If Ray is not installed.
             WorkerError: If Ray cannot be started or reached.
         """
-        ray = _ray()
-        rows = [{"block": pickle.dumps(block)} for block in blocks]
+        purpose = "Anything but --workers 0"
+        ray = import_extra("ray", purpose=purpose, extra="bulk")
+        pools = import_extra("ray.util", purpose=purpose, extra="bulk")
         with self._connected(ray):
-            ray.data.DataContext.get_current().enable_progress_bars = False
-            made = ray.data.from_items(rows, override_num_blocks=min(len(rows), MAX_TASKS)).map(
-                RayWorker,
-                fn_constructor_args=(job,),
-                compute=ray.data.ActorPoolStrategy(size=min(self.workers, len(rows))),
+            worker = ray.remote(BlockWorker).options(
                 num_cpus=self.cpus,
                 num_gpus=self.gpus,
+                max_restarts=-1,
+                max_task_retries=TRIES - 1,
             )
-            for row in made.iter_rows():
-                if row["error"]:
-                    log.warning("block %d: %s", row["index"], row["error"])
-                else:
-                    yield int(row["index"])
+            actors = [worker.remote(job) for _ in range(min(self.workers, len(blocks)))]
+            pool = pools.ActorPool(actors)
+            for block in blocks:
+                pool.submit(lambda actor, block: actor.run.remote(block), block)
+            while pool.has_next():
+                try:
+                    yield pool.get_next_unordered()
+                except Exception as error:  # of the block, or ray's for a worker that died
+                    log.warning("a block was not compressed: %s", reason_of(error))
 
     @contextmanager
     def _connected(self, ray: Any) -> Iterator[None]:
@@ -96,11 +71,10 @@ class RayRunner:
         if ray.is_initialized():
             yield
             return
-        # On this machine one processor more than the workers take: reading never waits for them.
-        own = {"num_cpus": self.workers * self.cpus + 1, "include_dashboard": False}
+        own = {"num_cpus": self.workers * self.cpus, "include_dashboard": False}
         local = {} if os.environ.get("RAY_ADDRESS") else own
         logging.getLogger("ray").setLevel(logging.ERROR)
-        # Ray Data's own actors make Ray's core print a warning at every start.
+        # Ray's core prints a warning at every start of an actor.
         os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
         try:
             ray.init(logging_level=logging.ERROR, log_to_driver=False, **local)
@@ -111,14 +85,7 @@ class RayRunner:
                 fix="Check $RAY_ADDRESS; on a very busy machine set "
                 "RAY_raylet_start_wait_time_s=300; --workers 0 needs no Ray.",
             ) from error
-        logging.getLogger("ray.data").setLevel(logging.ERROR)
         try:
             yield
         finally:
             ray.shutdown()
-
-
-def _ray() -> Any:
-    purpose = "Anything but --workers 0"
-    import_extra("ray.data", purpose=purpose, extra="bulk")
-    return import_extra("ray", purpose=purpose, extra="bulk")

@@ -8,12 +8,12 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from icae.config.parsing import check
 from icae.config.spans import check_ratio
 from icae.errors import InputError, WorkerError
-from icae.memory import Memory, memory_bytes
+from icae.memory import memory_bytes
 from icae.serve.bulk.documents import (
     Block,
     BulkDocument,
@@ -37,35 +37,24 @@ OnProgress = Callable[[int, int], None]
 log = logging.getLogger(__name__)
 
 
-class Encoder(Protocol):
-    """What turns texts into memories, `compress_many` of `icae.engine.Engine`."""
-
-    def compress_many(  # noqa: D102
-        self, texts: Sequence[str], *, ratio: float, names: Sequence[str], verify: bool
-    ) -> list[Memory]: ...
-
-
-@dataclass(frozen=True, kw_only=True)
-class EngineOpener:
-    """Loads the same engine in every worker (see `icae.engine.load`); travels as these settings.
+def open_engine(
+    *,
+    adapter: str | None = None,
+    base: str | None = None,
+    device: str | None = None,
+    dtype: str | None = None,
+    threads: int = 1,
+) -> Engine:
+    """Load the same engine in every worker; as `icae.engine.load`.
 
     On the CPU threads the order of sums, and with it the last bits of slots, may depend.
     """
+    import torch
 
-    adapter: str | None = None
-    base: str | None = None
-    device: str | None = None
-    dtype: str | None = None
-    threads: int = 1
+    from icae import engine
 
-    def __call__(self) -> Engine:
-        """Load it."""
-        import torch
-
-        from icae import engine
-
-        torch.set_num_threads(self.threads)
-        return engine.load(self.adapter, base=self.base, device=self.device, dtype=self.dtype)
+    torch.set_num_threads(threads)
+    return engine.load(adapter, base=base, device=device, dtype=dtype)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +64,7 @@ class BulkJob:
     Attributes:
         source: A file, or a folder of files.
         output: Folder of the result.
-        open_encoder: Loads the model; called once in each worker.
+        load: Loads the engine; called once in each worker, to which it travels.
         ratio: Context tokens per slot.
         verify: Whether the fidelity of each span is measured.
         keep_source: Whether the memories keep their text.
@@ -88,7 +77,7 @@ class BulkJob:
 
     source: Path
     output: Path
-    open_encoder: Callable[[], Encoder]
+    load: Callable[[], Engine]
     ratio: float
     verify: bool
     keep_source: bool
@@ -109,16 +98,16 @@ class BlockWorker:
     """Compresses blocks one after the other, the model loaded once."""
 
     def __init__(self, job: BulkJob) -> None:
-        self._job, self._encoder = job, job.open_encoder()
+        self._job, self._engine = job, job.load()
 
-    def run(self, block: Block) -> None:
-        """Compress a block and write its part, unless it is there.
+    def run(self, block: Block) -> int:
+        """Compress a block and write its part, unless it is there; gives its number.
 
         If a document of it fails, each is compressed by itself, and that one is rejected.
         """
         folder = BulkFolder(self._job.output)
         if folder.has(block.index):
-            return
+            return block.index
         documents, rejected = read_block(block)
         rows: list[Mapping[str, Any]] = []
         try:
@@ -132,11 +121,12 @@ class BlockWorker:
                     reason = reason_of(own)
                     rejected.append(Rejected(id=document.id, place=document.place, reason=reason))
         folder.write(block.index, rows, rejected)
+        return block.index
 
     def _rows(self, documents: Sequence[BulkDocument]) -> list[Mapping[str, Any]]:
         if not documents:
             return []
-        memories = self._encoder.compress_many(
+        memories = self._engine.compress_many(
             [document.text for document in documents],
             ratio=self._job.ratio,
             names=[document.id for document in documents],
@@ -162,8 +152,7 @@ def run_here(job: BulkJob, blocks: Sequence[Block]) -> Iterator[int]:
     """Compress blocks in this process, one after the other; see `Runner`."""
     worker = BlockWorker(job)
     for block in blocks:
-        worker.run(block)
-        yield block.index
+        yield worker.run(block)
 
 
 @dataclass(frozen=True, kw_only=True)

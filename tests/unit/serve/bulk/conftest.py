@@ -48,7 +48,7 @@ def build_job(tmp_path: Path, documents: Path) -> Callable[..., BulkJob]:
         return BulkJob(
             source=source,
             output=tmp_path / output,
-            open_encoder=encoder,
+            load=encoder,
             **settings,
             block_size=block_size,
             maker={"adapter": "a" * 64, "base": "tiny", "dtype": "float32"},

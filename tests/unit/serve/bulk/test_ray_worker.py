@@ -1,58 +1,91 @@
-"""What a Ray worker does with a block, in this process; Ray itself: tests/integration."""
+"""What is asked of Ray, by a stand-in for it; Ray itself: tests/integration."""
 
 from __future__ import annotations
 
-import pickle
+import sys
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from word_encoder import WordEncoder
 
 from icae.errors import WorkerError
 from icae.serve.bulk import run_bulk
-from icae.serve.bulk.documents import cut_blocks, list_files
-from icae.serve.bulk.folder import BulkFolder
-from icae.serve.bulk.ray import TRIES, RayRunner, RayWorker
+from icae.serve.bulk.ray import TRIES, RayRunner
 
 pytest.importorskip("pyarrow")
 
 
-def row_of(job: Any) -> dict[str, Any]:
-    """The first block of a run that was begun, as it travels to a worker."""
-    BulkFolder(job.output).open({})
-    return {"block": pickle.dumps(cut_blocks(list_files(job.source), size=3)[0])}
+class Pool:
+    """Runs what is submitted when it is asked for, the last first."""
+
+    def __init__(self, actors: list[Any]) -> None:
+        self.actors, self.waiting = actors, []
+
+    def submit(self, run: Any, block: Any) -> None:
+        self.waiting.append((run, block))
+
+    def has_next(self) -> bool:
+        return bool(self.waiting)
+
+    def get_next_unordered(self) -> Any:
+        run, block = self.waiting.pop()
+        return run(self.actors[block.index % len(self.actors)], block)
 
 
-def test_a_worker_writes_the_block_of_its_row(build_job: Any) -> None:
-    job = build_job()
-    assert RayWorker(job)(row_of(job)) == {"index": 0, "error": ""}
-    assert BulkFolder(job.output).has(0)
+@pytest.fixture
+def ray(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """A Ray whose actors live in this process; `asked` holds what it was told."""
+    fake = SimpleNamespace(asked={}, is_initialized=lambda: False)
+    fake.init = lambda **options: fake.asked.update(init=options)
+    fake.shutdown = lambda: fake.asked.update(shut=True)
+
+    def remote(kind: Any) -> Any:
+        def make(job: Any) -> Any:
+            return SimpleNamespace(run=SimpleNamespace(remote=kind(job).run))
+
+        def options(**given: Any) -> Any:
+            fake.asked.update(given)
+            return SimpleNamespace(remote=make)
+
+        return SimpleNamespace(options=options)
+
+    fake.remote = remote
+    monkeypatch.setitem(sys.modules, "ray", fake)
+    monkeypatch.setitem(sys.modules, "ray.util", SimpleNamespace(ActorPool=Pool))
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    return fake
 
 
-def test_a_block_that_cost_several_workers_is_given_up(build_job: Any) -> None:
-    job = build_job()
-    row = row_of(job)
-    for _ in range(TRIES):
-        BulkFolder(job.output).count_try(0)
-    assert "died" in RayWorker(job)(row)["error"]
-    assert not BulkFolder(job.output).has(0)
+def test_blocks_are_done_by_actors_that_ray_starts_again(build_job: Any, ray: Any) -> None:
+    summary = run_bulk(build_job(), RayRunner(workers=2, cpus=3, gpus=1))
+    assert (summary.documents, summary.blocks) == (10, 4)
+    assert (ray.asked["num_cpus"], ray.asked["num_gpus"]) == (3, 1)
+    assert (ray.asked["max_restarts"], ray.asked["max_task_retries"]) == (-1, TRIES - 1)
+    assert ray.asked["init"]["num_cpus"] == 6
+    assert ray.asked["shut"]
 
 
-def test_a_block_that_cannot_be_read_is_told_and_its_worker_lives(build_job: Any) -> None:
-    job = build_job(encoder=WordEncoder)
-    row = row_of(job)
-    job.source.unlink()
-    assert "cannot be read" in RayWorker(job)(row)["error"]
-
-
-def test_ray_that_does_not_start_is_told_with_a_way_out(
-    build_job: Any, monkeypatch: pytest.MonkeyPatch
+def test_a_block_that_fails_is_told_and_the_others_are_done(
+    build_job: Any, ray: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
+    take = Pool.get_next_unordered
+
+    def dying(pool: Pool) -> Any:
+        if pool.waiting[-1][1].index == 2:
+            pool.waiting.pop()
+            raise RuntimeError("the actor died")
+        return take(pool)
+
+    monkeypatch.setattr(Pool, "get_next_unordered", dying)
+    with pytest.raises(WorkerError, match=r"1 of 4 blocks missing.*document 7"):
+        run_bulk(build_job(), RayRunner(workers=2))
+    assert "the actor died" in caplog.text
+
+
+def test_ray_that_does_not_start_is_told_with_a_way_out(build_job: Any, ray: Any) -> None:
     def init(**options: Any) -> None:
         raise RuntimeError("the node timed out")
 
-    idle = SimpleNamespace(is_initialized=lambda: False, init=init)
-    monkeypatch.setattr("icae.serve.bulk.ray._ray", lambda: idle)
+    ray.init = init
     with pytest.raises(WorkerError, match="the node timed out"):
         run_bulk(build_job(), RayRunner(workers=2))

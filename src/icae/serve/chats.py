@@ -1,24 +1,81 @@
-"""Between chats and the decoder: what it reads for a chat, and the answer from what it wrote."""
+"""Chats that wait for an answer: what the decoder reads for them, and what they get.
+
+Nothing here knows HTTP; the worker's thread alone calls `Chats`.
+"""
 
 from __future__ import annotations
 
 import hashlib
+import logging
+import threading
 import time
+from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Literal
 
-from icae.decode.answering import written_answer
 from icae.decode.prefix import Generated, Request
 from icae.engine import Engine
-from icae.errors import RequestError
+from icae.errors import IcaeError, RequestError
 from icae.memory import Memory, merge
-from icae.serve.chat_work import Answered, ChatWork, too_late
-from icae.serve.limits import Limits
+from icae.serve.chat_models import ChatRequest, Figures, Usage
+from icae.serve.config import ServerConfig
 from icae.serve.metrics import Metrics
 
 CACHED_BYTES = 256_000_000
 """Most bytes of slots of long messages that are kept for the next turn of a conversation."""
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answered:
+    """An answer; its reason is ``stop`` if the model ended it, ``length`` if the limit did."""
+
+    text: str
+    finish_reason: Literal["stop", "length"]
+    usage: Usage
+    figures: Figures
+
+
+@dataclass(kw_only=True, eq=False)
+class Chat:
+    """A chat that waits for its answer.
+
+    Attributes:
+        owner: Who asks.
+        memories: The memories it refers to.
+        deadline: When it is too late to begin (`time.monotonic`).
+        on_text: Called in the model's thread with each piece of a streamed answer, or None.
+        future: Gets the answer, or the error.
+        stop: Set when nobody waits for the rest of the answer.
+    """
+
+    owner: str
+    request: ChatRequest
+    memories: Sequence[Memory]
+    deadline: float
+    on_text: Callable[[str], None] | None = None
+    future: Future[Answered] = field(default_factory=Future)
+    stop: threading.Event = field(default_factory=threading.Event)
+
+    def fail(self, error: Exception) -> None:
+        """Give the error in place of an answer."""
+        if not isinstance(error, IcaeError):
+            log.error("An answer failed.", exc_info=error)
+        self.future.set_exception(error)
+
+    def give_up(self) -> None:
+        """Stop an answer that nobody waits for any more."""
+        self.stop.set()
+        self.future.cancel()
+
+
+def too_late() -> RequestError:
+    """The error for an answer whose time is up."""
+    return RequestError("The time for the answer is up.", status=504, code="timeout")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,88 +87,95 @@ class ReadyChat:
         compressed_tokens: Tokens of long messages that are read as memory.
     """
 
-    work: ChatWork
+    chat: Chat
     request: Request
     positions: int
     compressed_tokens: int
     max_new_tokens: int
 
 
-class ChatBridge:
-    """Makes chats ready for the decoder, and gives them their answers; `ready` is for one thread.
+class Chats(ABC):
+    """What answers chats; its length is how many were taken and have no answer yet."""
 
-    A message of more than `longest_message` tokens becomes memory at `ratio`; None: never.
-    """
-
-    def __init__(
-        self,
-        icae: Engine,
-        *,
-        limits: Limits,
-        metrics: Metrics,
-        longest_message: int | None,
-        ratio: float,
-    ) -> None:
-        self.icae = icae
-        self._limits = limits
-        self._metrics = metrics
-        self._longest_message = longest_message
-        self._ratio = ratio
+    def __init__(self, icae: Engine, *, config: ServerConfig, metrics: Metrics) -> None:
+        self.icae, self.config, self.metrics = icae, config, metrics
         self._cached: OrderedDict[tuple[str, str], Memory] = OrderedDict()
 
-    def ready(self, works: Sequence[ChatWork]) -> list[ReadyChat]:
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    @property
+    @abstractmethod
+    def room(self) -> int:
+        """How many more chats it takes now."""
+
+    @abstractmethod
+    def take(self, chats: Sequence[Chat]) -> None:
+        """Take chats, at most `room`; the outcome of each, error or not, goes to its future."""
+
+    @abstractmethod
+    def step(self) -> None:
+        """Write on, for a moment."""
+
+    def ready(self, chats: Sequence[Chat]) -> list[ReadyChat]:
         """Those of some chats that can be answered, long messages compressed; others fail."""
         made = []
-        for work in works:
-            if not work.future.set_running_or_notify_cancel():
+        for chat in chats:
+            if not chat.future.set_running_or_notify_cancel():
                 continue
             try:
-                made.append(self._ready(work))
+                made.append(self._ready(chat))
             except Exception as error:
-                work.fail(error)
+                chat.fail(error)
         return made
 
-    def _ready(self, work: ChatWork) -> ReadyChat:
-        if time.monotonic() > work.deadline or work.stop.is_set():
+    def finish(self, ready: ReadyChat, text: str, made: Generated) -> None:
+        """Give a chat its answer: a text, and the tokens it was made of."""
+        written, read = len(made.token_ids), made.positions
+        self.metrics.answer_tokens.inc(written)
+        answered = Answered(
+            text=text,
+            finish_reason="stop" if made.stopped else "length",
+            usage=Usage(prompt_tokens=read, completion_tokens=written, total_tokens=read + written),
+            figures=Figures(
+                memory_positions=ready.positions,
+                compressed_tokens=ready.compressed_tokens,
+                kv_bytes=self.icae.decoder.kv_bytes(read + written),
+                seconds=round(made.seconds, 4),
+                first_token_seconds=round(made.first_token_seconds, 4),
+                runtime=self.icae.decoder.name,
+            ),
+        )
+        ready.chat.future.set_result(answered)
+
+    def _ready(self, chat: Chat) -> ReadyChat:
+        if time.monotonic() > chat.deadline or chat.stop.is_set():
             raise too_late()
-        memories, said, compressed = list(work.memories), [], 0
-        longest = work.request.auto_compress
-        longest = self._longest_message if longest is None else longest
-        for message in work.request.messages:
+        memories, said, compressed = list(chat.memories), [], 0
+        longest = chat.request.auto_compress
+        longest = self.config.longest_message if longest is None else longest
+        for message in chat.request.messages:
             text, bulk = message.text, ""
             if longest:
                 text, bulk = split_message(
                     message.role, text, longest=longest, count=self.icae.count_tokens
                 )
             if bulk:
-                memories.append(self._memory_of(work.owner, bulk))
+                memories.append(self._memory_of(chat.owner, bulk))
                 compressed += memories[-1].tokens
             said.append((message.role, text))
         question, history = conversation(said)
         memory = merge(memories) if memories else None
         request = self.icae.request(memory, question, history=history)
         return ReadyChat(
-            work=work,
+            chat=chat,
             request=request,
             positions=0 if memory is None else memory.positions,
             compressed_tokens=compressed,
-            max_new_tokens=self._room(request, work.request.longest_answer),
+            max_new_tokens=self._longest_answer(request, chat.request.longest_answer),
         )
 
-    def finish(self, ready: ReadyChat, text: str, made: Generated) -> None:
-        """Give a chat its answer: a text, and the tokens it was made of."""
-        decoder = self.icae.decoder
-        answer = written_answer(text, made, memory_positions=ready.positions, runtime=decoder.name)
-        self._metrics.answer_tokens.inc(answer.answer_tokens)
-        ready.work.future.set_result(
-            Answered(
-                answer=answer,
-                compressed_tokens=ready.compressed_tokens,
-                kv_bytes=decoder.kv_bytes(made.positions + answer.answer_tokens),
-            )
-        )
-
-    def _room(self, request: Request, asked: int | None) -> int:
+    def _longest_answer(self, request: Request, asked: int | None) -> int:
         """How many tokens the answer may have."""
         decoder = self.icae.decoder
         read = decoder.positions(request.prefix, len(request.prompt_ids))[-1] + 1
@@ -125,7 +189,7 @@ class ChatBridge:
                 expected=f"fewer than {decoder.context_window}",
                 fix="Refer to fewer memories, make them at a higher ratio, or say less.",
             )
-        most = self._limits.answer_tokens
+        most = self.config.answer_tokens
         return min(room, most if asked is None else min(asked, most))
 
     def _memory_of(self, owner: str, text: str) -> Memory:
@@ -134,17 +198,17 @@ class ChatBridge:
         if key in self._cached:
             self._cached.move_to_end(key)
             return self._cached[key]
-        tokens = self.icae.count_tokens(text)
-        if tokens / self._ratio > self.icae.decoder.context_window:
+        tokens, ratio = self.icae.count_tokens(text), self.config.ratio
+        if tokens / ratio > self.icae.decoder.context_window:
             raise RequestError(
                 "A message is too long, even as memory.",
                 code="context_length_exceeded",
                 param="messages",
-                got=f"{tokens} tokens at {self._ratio:g}x",
+                got=f"{tokens} tokens at {ratio:g}x",
                 expected=f"at most {self.icae.decoder.context_window} positions",
             )
-        memory = self.icae.compress(text, ratio=self._ratio, name="message", verify=False)
-        self._metrics.context_tokens.inc(memory.tokens)
+        memory = self.icae.compress(text, ratio=ratio, name="message", verify=False)
+        self.metrics.context_tokens.inc(memory.tokens)
         self._cached[key] = memory
         while sum(kept.slots.nbytes for kept in self._cached.values()) > CACHED_BYTES:
             self._cached.popitem(last=False)
@@ -180,12 +244,9 @@ def split_message(
 
 
 def conversation(said: Sequence[tuple[str, str]]) -> tuple[str, list[tuple[str, str]]]:
-    """The question that is to be answered, and the turns before it.
+    """The question that is to be answered, and the (question, answer) turns before it.
 
     What several messages say before an answer is one question, apart by blank lines.
-
-    Returns:
-        The question, and earlier (question, answer) turns.
 
     Raises:
         RequestError: If an answer comes before anything was said.

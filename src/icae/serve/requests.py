@@ -5,22 +5,20 @@ from __future__ import annotations
 import asyncio
 import functools
 import json
-from collections.abc import Callable, Coroutine
-from contextlib import nullcontext
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Request, Response
+from fastapi import APIRouter, Depends, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from fastapi.security import HTTPBearer
 from pydantic import ValidationError
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from icae.data.documents import document_of_bytes
 from icae.errors import RequestError
-from icae.serve.limits import Limits
+from icae.serve.config import ServerConfig
 from icae.serve.memory_models import MemoryRequest, Upload
 from icae.serve.refusals import ErrorBody
 from icae.serve.service import Service
@@ -40,35 +38,22 @@ POSTED_DOCUMENT = {
 """What `posted_document` reads, for the OpenAPI document."""
 
 
-class _ReadRequest(Request):
-    """A request whose body has been read."""
-
-    def __init__(self, request: Request, body: bytes, parsed: object) -> None:
-        super().__init__(request.scope, request.receive)
-        self._body, self._json = body, parsed
-
-
 class KeyedRoute(APIRoute):
     """A route that asks for the key before it reads, and reads within the limits."""
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a request, as one of those that its owner may have at a time."""
+        """Answer a request; one with a body as one of those that its owner may have at a time."""
         if scope["method"] not in (self.methods or ()):
             await super().handle(scope, receive, send)  # which refuses it
             return
         request = Request(scope, receive)
         service = service_of(request)
         owner = request.state.owner = service.keys.owner(request.headers.get("authorization"))
-        with service.arriving.held(owner) if self._accepted() else nullcontext():
+        accepted = self._accepted()
+        if not accepted:
             await super().handle(scope, receive, send)
-
-    def get_route_handler(self) -> Callable[[Request], Coroutine[None, None, Response]]:
-        """What handles requests."""
-        handle, accepted = super().get_route_handler(), self._accepted()
-
-        async def read_first(request: Request) -> Response:
-            if not accepted:
-                return await handle(request)
+            return
+        with service.arriving.held(owner):
             media_type = _media_type(request)
             if media_type not in accepted:
                 raise RequestError(
@@ -78,11 +63,10 @@ class KeyedRoute(APIRoute):
                     got=request.headers.get("content-type", "no Content-Type")[:80],
                     expected=" or ".join(accepted),
                 )
-            body = await read_body(request, service_of(request).limits)
-            parsed = parse_json(body) if media_type == JSON else None
-            return await handle(_ReadRequest(request, body, parsed))
-
-        return read_first
+            body = await _read_body(request, service.config)
+            if media_type == JSON:
+                _require_json(body)
+            await super().handle(scope, _replayed(body, receive), send)
 
     def _accepted(self) -> tuple[str, ...]:
         """Media types of the body, as the OpenAPI document names them."""
@@ -119,48 +103,48 @@ Serving = Annotated[Service, Depends(service_of)]
 Owner = Annotated[str, Depends(_owner_of)]
 
 
-async def read_body(request: Request, limits: Limits) -> bytes:
-    """All of a body.
-
-    Raises:
-        RequestError: If it is too large (413) or too slow (408).
-    """
+async def _read_body(request: Request, config: ServerConfig) -> bytes:
+    """All of a body; a RequestError if it is too large (413) or too slow (408)."""
     too_large = RequestError(
         "The body of the request is too large.",
         status=413,
         code="body_too_large",
-        expected=f"at most {limits.body_bytes:,} bytes",
+        expected=f"at most {config.body_bytes:,} bytes",
     )
     declared = request.headers.get("content-length", "0")
-    if declared.isdecimal() and int(declared[:20]) > limits.body_bytes:
+    if declared.isdecimal() and int(declared[:20]) > config.body_bytes:
         raise too_large
     body = bytearray()
     try:
-        async with asyncio.timeout(limits.body_seconds):
+        async with asyncio.timeout(config.body_seconds):
             async for piece in request.stream():
                 body += piece
-                if len(body) > limits.body_bytes:
+                if len(body) > config.body_bytes:
                     raise too_large
     except TimeoutError as error:
-        raise _too_slow("The body of the request came too slowly.", limits) from error
+        raise _too_slow("The body of the request came too slowly.", config) from error
     return bytes(body)
 
 
-def parse_json(body: bytes) -> object:
-    """Parse JSON whose texts are valid Unicode.
+def _replayed(body: bytes, receive: Receive) -> Receive:
+    """What receives a body that was read already, then what comes after it."""
+    messages: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
 
-    Raises:
-        RequestError: If it is not.
-    """
+    async def receive_again() -> Message:
+        return messages.pop() if messages else await receive()
+
+    return receive_again
+
+
+def _require_json(body: bytes) -> None:
+    """Refuse what is not JSON whose texts are valid Unicode."""
     try:
-        value: object = json.loads(body)
-        json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
+        json.dumps(json.loads(body), ensure_ascii=False, allow_nan=False).encode()
     except (ValueError, RecursionError) as error:
         reason = "nested too deeply" if isinstance(error, RecursionError) else str(error)[:200]
         raise RequestError(
             "The body of the request is not valid JSON.", code="invalid_json", got=reason
         ) from error
-    return value
 
 
 async def posted_document(request: Request, service: Serving) -> MemoryRequest:
@@ -182,34 +166,29 @@ async def posted_document(request: Request, service: Serving) -> MemoryRequest:
 
 async def _uploaded(request: Request, service: Service) -> dict[str, object]:
     """The fields of an upload, and the text of its file."""
-    limits = service.limits
+    config, most = service.config, service.config.body_bytes
     try:
-        form = await request.form(max_files=1, max_fields=8, max_part_size=limits.body_bytes)
-    except (HTTPException, KeyError, ValueError, LookupError) as error:
+        async with request.form(max_files=1, max_fields=8, max_part_size=most) as form:
+            file = form.get("file")
+            if not isinstance(file, UploadFile):
+                raise RequestError(
+                    "The upload has no file.", param="file", expected="a part with the name file"
+                )
+            data = await file.read()
+            fields = {name: form[name] for name in ("ratio", "min_fidelity") if name in form}
+            title = form.get("name") or file.filename or "upload"
+    except (HTTPException, ValueError, LookupError) as error:
         told = error.detail if isinstance(error, HTTPException) else str(error)
         raise RequestError(
             "The upload cannot be read.", code="invalid_upload", got=told[:200]
         ) from error
-    try:
-        file = form.get("file")
-        if not isinstance(file, UploadFile):
-            raise RequestError(
-                "The upload has no file.", param="file", expected="a part with the name file"
-            )
-        data = await file.read()
-        fields = {name: form[name] for name in ("ratio", "min_fidelity") if name in form}
-        title = form.get("name") or file.filename or "upload"
-    finally:
-        await form.close()
-    most = limits.body_bytes
     read = functools.partial(document_of_bytes, data, name="the upload", max_bytes=most)
     try:
-        async with asyncio.timeout(limits.body_seconds):
+        async with asyncio.timeout(config.body_seconds):
             document = await asyncio.get_running_loop().run_in_executor(service.parsers, read)
     except TimeoutError as error:
-        raise _too_slow(
-            "The upload takes too long to be read.", limits, fix="Send its text."
-        ) from error
+        fix = "Send its text."
+        raise _too_slow("The upload takes too long to be read.", config, fix=fix) from error
     return {**fields, "text": document.text, "name": title}
 
 
@@ -217,6 +196,6 @@ def _media_type(request: Request) -> str:
     return request.headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
-def _too_slow(what: str, limits: Limits, *, fix: str | None = None) -> RequestError:
-    most = f"at most {limits.body_seconds:g} s"
+def _too_slow(what: str, config: ServerConfig, *, fix: str | None = None) -> RequestError:
+    most = f"at most {config.body_seconds:g} s"
     return RequestError(what, status=408, code="timeout", expected=most, fix=fix)

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-import threading
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 
+from icae.config.spans import check_ratio
 from icae.errors import ConfigError, RequestError
 
 
 @dataclass(frozen=True, kw_only=True)
-class Limits:
-    """Bounds that keep a server's memory and waiting times flat.
+class ServerConfig:
+    """How a server compresses, and bounds that keep its memory and waiting times flat.
 
     Attributes:
+        ratio: Context tokens per slot, where a request does not say.
+        longest_message: Messages of more tokens are read as memory; None: none is.
         body_bytes: Largest body of a request, in bytes.
         body_seconds: Longest time for a body to arrive, s.
         waiting: Most chat requests that wait for the model.
@@ -27,11 +29,14 @@ class Limits:
         wait_seconds: How long a request to make or change a memory waits for it to be ready
             before it is told to look later, s.
         kept_bytes: Most bytes of key-value caches of memories that are kept.
+        grace_s: How long documents may take to be finished when the server is told to end, s.
 
     Raises:
-        ConfigError: If one is not above 0.
+        ConfigError: If the ratio is out of range, or a bound is not above 0.
     """
 
+    ratio: float = 4.0
+    longest_message: int | None = None
     body_bytes: int = 10_000_000
     body_seconds: float = 60.0
     waiting: int = 64
@@ -42,11 +47,13 @@ class Limits:
     append_chars: int = 20_000
     wait_seconds: float = 10.0
     kept_bytes: int = 512_000_000
+    grace_s: float = 30.0
 
     def __post_init__(self) -> None:
+        check_ratio(self.ratio)
         for field in fields(self):
             value = getattr(self, field.name)
-            if not value > 0:
+            if value is not None and not value > 0:
                 raise ConfigError(
                     "A limit of the server is out of range.",
                     got=f"{field.name} = {value}",
@@ -55,11 +62,10 @@ class Limits:
 
 
 class OwnerLimit:
-    """Lets each owner have so many requests at a time; safe for several threads."""
+    """Lets each owner have so many requests at a time; for the thread of the event loop."""
 
     def __init__(self, most: int) -> None:
         self._most = most
-        self._lock = threading.Lock()
         self._taken: Counter[str] = Counter()
 
     @contextmanager
@@ -69,18 +75,16 @@ class OwnerLimit:
         Raises:
             RequestError: If the owner has too many already (429).
         """
-        with self._lock:
-            if self._taken[owner] >= self._most:
-                raise RequestError(
-                    "This key has too many requests at a time.",
-                    status=429,
-                    code="too_many_requests",
-                    retry_after_s=1,
-                    expected=f"at most {self._most}",
-                )
-            self._taken[owner] += 1
+        if self._taken[owner] >= self._most:
+            raise RequestError(
+                "This key has too many requests at a time.",
+                status=429,
+                code="too_many_requests",
+                retry_after_s=1,
+                expected=f"at most {self._most}",
+            )
+        self._taken[owner] += 1
         try:
             yield
         finally:
-            with self._lock:
-                self._taken[owner] -= 1
+            self._taken[owner] -= 1
