@@ -1,5 +1,17 @@
 """An HTTP server with the chat API that OpenAI clients speak, and memories as objects.
 
 One thread runs the model; requests that wait together are answered together. Needs the
-extra ``server``.
+extra ``server``. From a request to the model:
+
+app, guards, listening    the application and health; what stands around it; the socket
+requests, keys, refusals  whose a request is, its body within bounds; errors as clients see them
+chat_models, chat         chats as OpenAI's API speaks of them, and their endpoints
+memory_models, memories   the same for memories
+chats                     what the decoder reads for a chat, and its answer from what was written
+local_chats, vllm_chats   who writes: the loaded model in one batch, or a vLLM server
+library, jobs             the memories of each owner, and work on them a step at a time
+worker                    the thread, what waits for it, and whose turn it is
+service, config, metrics  what all of these share
+
+`plan` and `bulk` are beside it: what many documents cost, and compressing them.
 """

@@ -1,4 +1,4 @@
-"""A server whose memories are keys and values."""
+"""A server whose memories are keys and values, or slots."""
 
 from __future__ import annotations
 
@@ -14,32 +14,42 @@ from icae.serve.keys import LOCAL_OWNER
 FILE = {"Content-Type": "application/octet-stream"}
 
 
+KEY_VALUES = {
+    "memory": "key-values",
+    "framing": "between",
+    "objective_tokens": 2,
+    "lora_targets": "all-linear",
+}
+
+
 @pytest.fixture
-def engine(build_engine: Callable[..., Engine]) -> Engine:
-    return build_engine(
-        memory="key-values", framing="between", objective_tokens=2, lora_targets="all-linear"
-    )
+def engine(build_engine: Callable[..., Engine], request: pytest.FixtureRequest) -> Engine:
+    return build_engine(**getattr(request, "param", KEY_VALUES))
 
 
+@pytest.mark.parametrize(
+    ("engine", "kind"), [({}, "slots"), (KEY_VALUES, "key-values")], indirect=["engine"]
+)
 def test_memories_are_made_longer_asked_and_taken_out_and_in(
-    engine: Engine, serve: Callable[..., Any], text: str
+    engine: Engine, kind: str, serve: Callable[..., Any], text: str
 ) -> None:
     server = serve()
     made = server.make_memory()
     with server.client() as http:
-        longer = http.post(f"/v1/memories/{made['id']}/append", json={"text": "It ran."}).json()
-        data = http.get(f"/v1/memories/{made['id']}/file").content
-        taken = http.post("/v1/memories/import", content=data, headers=FILE).json()
-        kinds = {
-            one["kind"] for one in http.get(f"/v1/memories/{made['id']}/spans").json()["spans"]
-        }
+        url = f"/v1/memories/{made['id']}"
+        longer = http.post(f"{url}/append", json={"text": "It ran."}).json()
+        data = http.get(f"{url}/file").content
+        taken = http.post("/v1/memories/import?name=new", content=data, headers=FILE).json()
+        spans = http.get(f"{url}/spans").json()["spans"]
     memory = memory_from_bytes(data, where="the response")
     expected = engine.append(engine.compress(text, name="fox"), "It ran.")
 
-    assert {span.kind for span in memory.spans} == {"key-values"}
+    assert {span.kind for span in memory.spans} == {kind}
     assert memory.documents[0].source == expected.documents[0].source
-    assert kinds == {"slots"}
+    assert memory.tokens == longer["tokens"] == expected.tokens
+    assert {one["kind"] for one in spans} == {"slots"}
     assert longer["positions"] == taken["positions"] == memory.positions
+    assert (taken["name"], taken["id"] != made["id"]) == ("new", True)
     answer = engine.ask(memory, "Where?", max_new_tokens=6).text
     assert [server.ask(one["id"]) for one in (made, taken, made)] == [answer] * 3
 

@@ -52,12 +52,13 @@ def test_a_server_that_is_told_to_end_finishes_what_it_has_begun(
     ]
     for thread in threads:
         thread.start()
-    while not (server.counted("icae_documents_in_work") or results):
+    begun = ("icae_documents_in_work", "icae_chats_answered")
+    while not (all(map(server.counted, begun)) or results):
         time.sleep(0.005)
     server.server.should_exit = True
     for thread in threads:
         thread.join()
-    server.thread.join(timeout=20)
+    server.thread.join(timeout=60)
     assert sorted(one.status_code for one in results) == [200, 201]
     assert not server.service.worker.alive
 

@@ -118,18 +118,6 @@ def test_lock_of_another_process_is_waited_for_and_then_reported(filled, monkeyp
         assert store.verify() == []
 
 
-def test_full_store_is_an_error_and_unchanged(filled) -> None:
-    with MemoryStore.open(filled) as store:
-        pages = store._db.execute("PRAGMA page_count").fetchone()[0]
-        store._db.execute(f"PRAGMA max_page_count = {pages + 3}")
-        with pytest.raises(StoreError, match="no space left") as caught:
-            store.add([NewMemory(name="first", memory=word_memory(filler(5000)))])
-        assert "nothing was changed" in (caught.value.fix or "")
-        assert [record.names for record in store.records()] == [("first",)]
-        assert store.get("first").tokens == 101
-        assert store.verify() == []
-
-
 @pytest.fixture
 def shared(filled) -> Iterator[tuple[Path, Path]]:
     """A store and a memory file in a folder that every user may read."""

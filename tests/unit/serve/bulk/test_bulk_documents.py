@@ -2,15 +2,25 @@ from __future__ import annotations
 
 import gzip
 import json
+import lzma
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import zstandard
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from icae.errors import InputError
 from icae.serve.bulk.documents import BulkDocument, Rejected, cut_blocks, list_files, read_block
+
+PACKED: dict[str, Callable[[bytes], bytes]] = {
+    "": bytes,
+    ".gz": gzip.compress,
+    ".xz": lzma.compress,
+    ".zst": zstandard.compress,
+}
 
 
 def read_all(source: Path, size: int = 3) -> tuple[list[BulkDocument], list[Rejected]]:
@@ -38,27 +48,29 @@ def test_lines_are_documents_with_their_id_or_their_place(write_lines: Any) -> N
         (b'{"text": "\xff"}', "not UTF-8"),
     ],
 )
+@pytest.mark.parametrize("packed", ["", ".gz"])
 def test_bad_line_is_rejected_with_the_reason_and_the_others_stay(
-    tmp_path: Path, line: bytes, reason: str
+    tmp_path: Path, line: bytes, reason: str, packed: str
 ) -> None:
-    path = tmp_path / "docs.jsonl"
-    path.write_bytes(b'{"text": "before"}\n' + line + b'\n\n{"text": "after"}\n')
+    path = tmp_path / f"docs.jsonl{packed}"
+    lines = b'{"text": "before"}\n' + line + b'\n\n{"text": "after"}\n'
+    path.write_bytes(PACKED[packed](lines))
     documents, (rejected,) = read_all(path)
     assert [d.text for d in documents] == ["before", "after"]
-    assert rejected.place == "docs.jsonl:2"
+    assert rejected.place == f"{path.name}:2"
     assert reason in rejected.reason
 
 
 @given(
     lengths=st.lists(st.integers(1, 9), min_size=1, max_size=4),
     size=st.integers(1, 7),
-    packed=st.booleans(),
+    packed=st.sampled_from(sorted(PACKED)),
 )
 @settings(
     deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 def test_blocks_hold_every_document_once_in_order(
-    tmp_path: Path, lengths: list[int], size: int, packed: bool
+    tmp_path: Path, lengths: list[int], size: int, packed: str
 ) -> None:
     folder = tmp_path / "in"
     folder.mkdir(exist_ok=True)
@@ -69,8 +81,7 @@ def test_blocks_hold_every_document_once_in_order(
         texts = [f"{number} ä {row}" * (row + 1) for row in range(length)]
         wanted += texts
         data = "".join(json.dumps({"text": t}, ensure_ascii=False) + "\n" for t in texts).encode()
-        name, data = ("jsonl.gz", gzip.compress(data)) if packed else ("jsonl", data)
-        (folder / f"{number}.{name}").write_bytes(data)
+        (folder / f"{number}.jsonl{packed}").write_bytes(PACKED[packed](data))
     blocks = cut_blocks(list_files(folder), size=size)
     assert [block.documents for block in blocks[:-1]] == [size] * (len(blocks) - 1)
     assert [block.index for block in blocks] == list(range(len(blocks)))
