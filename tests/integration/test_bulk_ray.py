@@ -21,6 +21,8 @@ from icae.serve.bulk.ray import RayRunner  # noqa: E402
 sys.path.insert(0, str(Path(__file__).parents[1] / "unit" / "serve" / "bulk"))
 import word_encoder  # noqa: E402
 
+import word_memories  # noqa: E402
+
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 DOCUMENTS = 24
@@ -60,7 +62,7 @@ def _workers_know_the_encoder() -> Iterator[None]:
     Nor are they niced, as Ray does by default: on a busy machine they would hardly start.
     """
     os.environ.setdefault("RAY_worker_niceness", "0")
-    for module in (word_encoder, sys.modules[__name__]):
+    for module in (word_memories, word_encoder, sys.modules[__name__]):
         ray.cloudpickle.register_pickle_by_value(module)
     yield
     if ray.is_initialized():

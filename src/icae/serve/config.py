@@ -1,14 +1,11 @@
-"""What one server takes on, and how much of it one key may take."""
+"""What one server takes on."""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, fields
 
 from icae.config.spans import check_ratio
-from icae.errors import ConfigError, RequestError
+from icae.errors import ConfigError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,32 +56,3 @@ class ServerConfig:
                     got=f"{field.name} = {value}",
                     expected="a number above 0",
                 )
-
-
-class OwnerLimit:
-    """Lets each owner have so many requests at a time; for the thread of the event loop."""
-
-    def __init__(self, most: int) -> None:
-        self._most = most
-        self._taken: Counter[str] = Counter()
-
-    @contextmanager
-    def held(self, owner: str) -> Iterator[None]:
-        """A request for as long as the block runs.
-
-        Raises:
-            RequestError: If the owner has too many already (429).
-        """
-        if self._taken[owner] >= self._most:
-            raise RequestError(
-                "This key has too many requests at a time.",
-                status=429,
-                code="too_many_requests",
-                retry_after_s=1,
-                expected=f"at most {self._most}",
-            )
-        self._taken[owner] += 1
-        try:
-            yield
-        finally:
-            self._taken[owner] -= 1

@@ -1,4 +1,4 @@
-"""Who may use the server: API keys, of which only hashes are kept.
+"""Who may use the server, and how much at a time: API keys, of which only hashes are kept.
 
 A key file has one line for each key: its name and the SHA-256 of the key. The name owns
 the memories, so a key can be replaced without losing them. Keys are random 256-bit values;
@@ -12,7 +12,9 @@ import hmac
 import os
 import re
 import secrets
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -87,6 +89,35 @@ class Keys:
                 expected="the header Authorization: Bearer KEY",
             )
         return found[0]
+
+
+class OwnerLimit:
+    """Lets each owner have so many requests at a time; for the thread of the event loop."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._taken: Counter[str] = Counter()
+
+    @contextmanager
+    def held(self, owner: str) -> Iterator[None]:
+        """A request for as long as the block runs.
+
+        Raises:
+            RequestError: If the owner has too many already (429).
+        """
+        if self._taken[owner] >= self._most:
+            raise RequestError(
+                "This key has too many requests at a time.",
+                status=429,
+                code="too_many_requests",
+                retry_after_s=1,
+                expected=f"at most {self._most}",
+            )
+        self._taken[owner] += 1
+        try:
+            yield
+        finally:
+            self._taken[owner] -= 1
 
 
 def add_key(path: Path, name: str) -> str:

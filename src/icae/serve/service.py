@@ -10,8 +10,8 @@ from typing import TypeVar
 from icae.decode.vllm.runtime import VllmRuntime
 from icae.engine import Engine
 from icae.serve.chats import Chats
-from icae.serve.config import OwnerLimit, ServerConfig
-from icae.serve.keys import Keys
+from icae.serve.config import ServerConfig
+from icae.serve.keys import Keys, OwnerLimit
 from icae.serve.library import Library
 from icae.serve.local_chats import LocalChats
 from icae.serve.metrics import Metrics

@@ -43,7 +43,7 @@ class RayRunner:
 
         Raises:
             MissingDependencyError: If Ray is not installed.
-            WorkerError: If Ray cannot be started or reached.
+            WorkerError: If Ray cannot be started or reached, or a worker cannot load the model.
         """
         purpose = "Anything but --workers 0"
         ray = import_extra("ray", purpose=purpose, extra="bulk")
@@ -56,6 +56,15 @@ class RayRunner:
                 max_task_retries=TRIES - 1,
             )
             actors = [worker.remote(job) for _ in range(min(self.workers, len(blocks)))]
+            try:
+                ready, _ = ray.wait([actor.__ray_ready__.remote() for actor in actors])
+                ray.get(ready)
+            except Exception as error:  # ray's for what the first of them raised
+                raise WorkerError(
+                    "A worker cannot load the model.",
+                    got=reason_of(error)[-300:],
+                    fix="With --workers 0 this process shows what happens.",
+                ) from error
             pool = pools.ActorPool(actors)
             for block in blocks:
                 pool.submit(lambda actor, block: actor.run.remote(block), block)
@@ -63,7 +72,7 @@ class RayRunner:
                 try:
                     yield pool.get_next_unordered()
                 except Exception as error:  # of the block, or ray's for a worker that died
-                    log.warning("a block was not compressed: %s", reason_of(error))
+                    log.warning("a block was not compressed: %s", reason_of(error)[:300])
 
     @contextmanager
     def _connected(self, ray: Any) -> Iterator[None]:

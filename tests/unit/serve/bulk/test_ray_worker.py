@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 from types import SimpleNamespace
 from typing import Any
@@ -32,24 +33,33 @@ class Pool:
         return run(self.actors[block.index % len(self.actors)], block)
 
 
+class Actor:
+    """A worker of this process; Ray calls its methods through `remote`."""
+
+    def __init__(self, kind: Any, job: Any) -> None:
+        worker = functools.cache(lambda: kind(job))
+        self.run = SimpleNamespace(remote=lambda block: worker().run(block))
+        self.__ray_ready__ = SimpleNamespace(remote=lambda: worker)
+
+
 @pytest.fixture
 def ray(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     """A Ray whose actors live in this process; `asked` holds what it was told."""
-    fake = SimpleNamespace(asked={}, is_initialized=lambda: False)
-    fake.init = lambda **options: fake.asked.update(init=options)
-    fake.shutdown = lambda: fake.asked.update(shut=True)
+    asked: dict[str, Any] = {}
 
-    def remote(kind: Any) -> Any:
-        def make(job: Any) -> Any:
-            return SimpleNamespace(run=SimpleNamespace(remote=kind(job).run))
+    def options(kind: Any, **given: Any) -> Any:
+        asked.update(given)
+        return SimpleNamespace(remote=functools.partial(Actor, kind))
 
-        def options(**given: Any) -> Any:
-            fake.asked.update(given)
-            return SimpleNamespace(remote=make)
-
-        return SimpleNamespace(options=options)
-
-    fake.remote = remote
+    fake = SimpleNamespace(
+        asked=asked,
+        is_initialized=lambda: False,
+        init=lambda **options: asked.update(init=options),
+        shutdown=lambda: asked.update(shut=True),
+        wait=lambda refs: (refs[:1], refs[1:]),
+        get=lambda refs: [ref() for ref in refs],
+        remote=lambda kind: SimpleNamespace(options=functools.partial(options, kind)),
+    )
     monkeypatch.setitem(sys.modules, "ray", fake)
     monkeypatch.setitem(sys.modules, "ray.util", SimpleNamespace(ActorPool=Pool))
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
@@ -82,10 +92,16 @@ def test_a_block_that_fails_is_told_and_the_others_are_done(
     assert "the actor died" in caplog.text
 
 
-def test_ray_that_does_not_start_is_told_with_a_way_out(build_job: Any, ray: Any) -> None:
-    def init(**options: Any) -> None:
-        raise RuntimeError("the node timed out")
+@pytest.mark.parametrize("what", ["node", "model"])
+def test_workers_that_do_not_start_are_told_with_a_way_out(
+    build_job: Any, ray: Any, what: str
+) -> None:
+    def broken(**options: Any) -> None:
+        raise RuntimeError(f"the {what} timed out")
 
-    ray.init = init
-    with pytest.raises(WorkerError, match="the node timed out"):
-        run_bulk(build_job(), RayRunner(workers=2))
+    if what == "node":
+        ray.init = broken
+    job = build_job(encoder=broken) if what == "model" else build_job()
+    with pytest.raises(WorkerError, match=f"the {what} timed out") as told:
+        run_bulk(job, RayRunner(workers=2))
+    assert "--workers 0" in (told.value.fix or "")
