@@ -21,7 +21,7 @@ from icae.errors import InputError
 if TYPE_CHECKING:
     from icae.data.shards import TokenizerLike
     from icae.data.triplets.contexts import ContextSample
-    from icae.data.triplets.dataset import Side, TripletSet
+    from icae.data.triplets.dataset import Side, TripletBuild
     from icae.data.triplets.records import Price, TripletConfig
     from icae.data.triplets.requests import Writer
 
@@ -227,21 +227,19 @@ def _config(
 ) -> TripletConfig:
     from icae.data.triplets.records import TripletConfig
 
-    shortest, longest = _numbers(contexts.tokens, "-", "--tokens", "64-512")
     specific, general, from_corpus = prompts
+    given = asdict(contexts)
+    shortest, longest = _numbers(given.pop("tokens"), "-", "--tokens", "64-512")
     return TripletConfig(
         corpus=tuple(corpus),
-        contexts=contexts.contexts,
         min_tokens=int(shortest),
         max_tokens=int(longest),
-        per_document=contexts.per_document,
-        against=tuple(contexts.against or ()),
+        against=tuple(given.pop("against") or ()),
+        corpus_tasks=split_names(tasks) if tasks else (),
         specific=specific,
         general=general,
         from_corpus=from_corpus,
-        corpus_tasks=split_names(tasks) if tasks else (),
-        test_share=contexts.test_share,
-        seed=contexts.seed,
+        **given,
     )
 
 
@@ -337,7 +335,7 @@ def _carried_out(
     return Outcome(payload=payload, show=lambda: _show(made, output, files, chosen))
 
 
-def _show(made: TripletSet, output: Path, files: Mapping[Side, str], chosen: int) -> None:
+def _show(made: TripletBuild, output: Path, files: Mapping[Side, str], chosen: int) -> None:
     from icae.data.triplets.dataset import REJECTED, beside
 
     table = console.table_with_totals(

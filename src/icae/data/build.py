@@ -18,7 +18,8 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -27,7 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from icae.config.parsing import from_dict
-from icae.data.build_config import EVALUATION, BuildConfig, Identity, identify
+from icae.data.build_config import EVALUATION, BuildConfig, Identity, InputFile, identify
 from icae.data.build_report import BuildReport, make_report, markdown
 from icae.data.chunks import Chunk, Tools, read_chunks, write_chunks
 from icae.data.contamination import NgramIndex, evaluation_texts
@@ -44,7 +45,6 @@ Progress = Callable[[str], None]
 T = TypeVar("T")
 
 _SIDES = ("train", "validation")
-_CREATED_BY = "icae data build"
 
 
 def build(
@@ -72,7 +72,13 @@ def build(
     report = _finished_report(folder, identity)
     if report is None:
         with _claimed(folder, identity) as work:
-            report = _build_in(folder, work, config, identity, tokenizer, sketcher, on_progress)
+            seconds: dict[str, float] = {"documents": 0.0}
+            on_progress("Reading the evaluation sets")
+            with _timed(seconds, "evaluation n-grams"):
+                texts = evaluation_texts(config.contamination.against)
+                index = NgramIndex(texts, n=config.contamination.ngram_words)
+            tools = Tools(config=config, tokenizer=tokenizer, sketcher=sketcher, index=index)
+            report = _Build(folder, work, identity, tools, on_progress).report(seconds)
             write_whole(folder / "report.md", markdown(report))
             text = json.dumps(asdict(report), indent=2, ensure_ascii=False) + "\n"
             write_whole(folder / "report.json", text)  # last: it marks the build as complete
@@ -81,87 +87,73 @@ def build(
     return report
 
 
-def _build_in(
-    folder: Path,
-    work: Path,
-    config: BuildConfig,
-    identity: Identity,
-    tokenizer: TokenizerLike,
-    sketcher: Sketcher,
-    on_progress: Progress,
-) -> BuildReport:
-    """Do the three stages, each as far as it is not done yet."""
-    seconds: dict[str, float] = {}
-    names = [source.name for source in config.sources]
-    chunks: list[Chunk] = []
-    owners: list[int] = []
-    on_progress("Reading the evaluation sets")
-    with _timed(seconds, "evaluation n-grams"):
-        texts = evaluation_texts(config.contamination.against)
-        index = NgramIndex(texts, n=config.contamination.ngram_words)
-    tools = Tools(config=config, tokenizer=tokenizer, sketcher=sketcher, index=index)
-    for number, file in enumerate(identity.inputs):
-        if file.role == EVALUATION:
-            continue
-        prefix = work / "chunks" / f"{number:04d}"
-        for seen in write_chunks(read_source(file.path), prefix, tools):
-            on_progress(f"Reading {Path(file.path).name}: {seen:,} documents")
-        found = read_chunks(prefix)
-        chunks += found
-        owners += [names.index(file.role)] * len(found)
-    on_progress("Finding duplicates")
-    with _timed(seconds, "duplicates"):
-        plan = make_plan(config, chunks, owners)
-    with _timed(seconds, "packing"):
-        shards = {
-            side: _pack_side(side, folder, work, plan, tools, identity, on_progress)
-            for side in _SIDES
-        }
-    seconds = {"documents": sum(chunk.seconds for chunk in plan.chunks), **seconds}
-    return make_report(
-        config, identity, plan, shards, evaluation_ngrams=len(index), seconds=seconds
-    )
+@dataclass(frozen=True)
+class _Build:
+    """A build in its folder; every stage does what is not done yet."""
 
+    folder: Path
+    work: Path
+    identity: Identity
+    tools: Tools
+    on_progress: Progress
 
-def _pack_side(
-    side: str,
-    folder: Path,
-    work: Path,
-    plan: Plan,
-    tools: Tools,
-    identity: Identity,
-    on_progress: Progress,
-) -> ShardSet | None:
-    """Write the shards of a side, unless they are there; None if no document goes there."""
-    target, partial = folder / side, work / side
-    if not target.exists():
-        copies = plan.copies if side == "train" else plan.validation.astype(np.int64)
-        if not copies.any():
-            return None
-        with ShardWriter(
-            partial,
-            vocab_size=len(tools.tokenizer),
-            tokenizer_hash=identity.tokenizer_hash,
-            created_by=_CREATED_BY,
-        ) as writer:
-            for source, ids in _chosen_parts(plan, tools, copies):
-                on_progress(f"Packing {side}: {source}")
-                writer.add(ids, source=source)
-        partial.rename(target)
-    return ShardSet.open(target)
+    def report(self, seconds: dict[str, float]) -> BuildReport:
+        """Do the three stages; ``seconds`` gets what each takes."""
+        chunks: list[Chunk] = []
+        for number, file in enumerate(self.identity.inputs):
+            if file.role != EVALUATION:
+                chunks += self._read(self.work / "chunks" / f"{number:04d}", file)
+        seconds["documents"] = sum(chunk.seconds for chunk in chunks)
+        self.on_progress("Finding duplicates")
+        with _timed(seconds, "duplicates"):
+            plan = make_plan(self.tools.config, chunks)
+        with _timed(seconds, "packing"):
+            shards = {side: self._pack(side, plan) for side in _SIDES}
+        return make_report(
+            self.tools.config,
+            self.identity,
+            plan,
+            shards,
+            evaluation_ngrams=len(self.tools.index),
+            seconds=seconds,
+        )
+
+    def _read(self, prefix: Path, file: InputFile) -> list[Chunk]:
+        for seen in write_chunks(read_source(file.path), prefix, file.role, self.tools):
+            self.on_progress(f"Reading {Path(file.path).name}: {seen:,} documents")
+        return read_chunks(prefix, file.role)
+
+    def _pack(self, side: str, plan: Plan) -> ShardSet | None:
+        """Write the shards of a side, unless they are there; None if no document goes there."""
+        target, partial = self.folder / side, self.work / side
+        if not target.exists():
+            copies = plan.copies if side == "train" else plan.validation.astype(np.int64)
+            if not copies.any():
+                return None
+            with ShardWriter(
+                partial,
+                vocab_size=len(self.tools.tokenizer),
+                tokenizer_hash=self.identity.tokenizer_hash,
+                created_by="icae data build",
+            ) as writer:
+                for source, ids in _chosen_parts(plan, copies, self.tools.token_dtype):
+                    self.on_progress(f"Packing {side}: {source}")
+                    writer.add(ids, source=source)
+            partial.rename(target)
+        return ShardSet.open(target)
 
 
 def _chosen_parts(
-    plan: Plan, tools: Tools, copies: NDArray[np.int64]
+    plan: Plan, copies: NDArray[np.int64], dtype: np.dtype[Any]
 ) -> Iterator[tuple[str, NDArray[Any]]]:
     """Source and token ids of every part to be packed, source by source, round by round."""
-    for number, source in enumerate(tools.config.sources):
-        chunks = [chunk for chunk, owner in enumerate(plan.owners) if owner == number]
-        for turn in range(int(copies[plan.sources == number].max(initial=0))):
-            for chunk in chunks:
-                chosen = plan.of_chunk(copies, chunk) > turn
-                for ids in plan.chunks[chunk].parts(chosen, tools.token_dtype):
-                    yield source.name, ids
+    each = np.split(copies, plan.ends[:-1])
+    for source, group in groupby(zip(plan.chunks, each, strict=True), key=lambda o: o[0].source):
+        chunks = list(group)
+        for turn in range(max(int(own.max(initial=0)) for _, own in chunks)):
+            for chunk, own in chunks:
+                for ids in chunk.parts(own > turn, dtype):
+                    yield source, ids
 
 
 def _finished_report(folder: Path, identity: Identity) -> BuildReport | None:

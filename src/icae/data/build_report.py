@@ -118,8 +118,8 @@ def make_report(
 def _source_report(config: BuildConfig, plan: Plan, number: int, total: int) -> SourceReport:
     source = config.sources[number]
     counts: Counter[str] = Counter()
-    for chunk, owner in zip(plan.chunks, plan.owners, strict=True):
-        if owner == number:
+    for chunk in plan.chunks:
+        if chunk.source == source.name:
             counts.update(chunk.counts)
     mine = plan.sources == number
     kept, held = mine & (plan.verdicts == KEPT), mine & plan.validation

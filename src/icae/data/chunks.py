@@ -65,6 +65,7 @@ class Chunk:
 
     Attributes:
         folder: Where it lies.
+        source: Name of the source that it belongs to.
         counts: What happened to the documents read: ``read``, the reasons of
             `icae.data.cleaning`, ``contaminated`` and ``few_tokens`` for those dropped,
             ``trimmed`` for those that lost a passage, ``characters`` read,
@@ -74,6 +75,7 @@ class Chunk:
     """
 
     folder: Path
+    source: str
     counts: Mapping[str, int]
     last: bool
     seconds: float
@@ -97,15 +99,17 @@ class Chunk:
                 yield np.array(tokens[ends[part] - lengths[part] : ends[part]])
 
 
-def write_chunks(documents: Iterator[CorpusDocument], prefix: Path, tools: Tools) -> Iterator[int]:
-    """Turn all documents of an input file into chunks ``<prefix>-0000`` and so on.
+def write_chunks(
+    documents: Iterator[CorpusDocument], prefix: Path, source: str, tools: Tools
+) -> Iterator[int]:
+    """Turn all documents of an input file of a source into chunks ``<prefix>-0000`` and so on.
 
     Those that are there already are skipped. Yields the documents read so far, after each batch.
 
     Raises:
         InputError: If a document cannot be read.
     """
-    done = read_chunks(prefix)
+    done = read_chunks(prefix, source)
     seen, number = sum(chunk.counts["read"] for chunk in done), len(done)
     last = bool(done) and done[-1].last
     most = tools.config.chunk_characters
@@ -144,12 +148,12 @@ def write_chunks(documents: Iterator[CorpusDocument], prefix: Path, tools: Tools
         seen, number = seen + rows.counts["read"], number + 1
 
 
-def read_chunks(prefix: Path) -> list[Chunk]:
-    """Open the finished chunks of an input file, in order; `prefix` as for `write_chunks`."""
+def read_chunks(prefix: Path, source: str) -> list[Chunk]:
+    """Open the finished chunks of an input file, in order; arguments as for `write_chunks`."""
     chunks: list[Chunk] = []
     while (folder := _chunk_folder(prefix, len(chunks))).is_dir():
         about = json.loads((folder / "chunk.json").read_text(encoding="utf-8"))
-        chunks.append(Chunk(folder=folder, **about))
+        chunks.append(Chunk(folder=folder, source=source, **about))
     return chunks
 
 

@@ -26,8 +26,7 @@ class Plan:
 
     Attributes:
         chunks: The chunks.
-        owners: Source of each chunk, by number.
-        firsts: int64 ``[chunks + 1]``, first document of each chunk, and N.
+        ends: int64 ``[chunks]``, one past the last document of each chunk.
         sources: int64 ``[N]``, source of each document, by number.
         tokens: int64 ``[N]``, its tokens.
         verdicts: uint8 ``[N]``, kept or which kind of duplicate.
@@ -37,8 +36,7 @@ class Plan:
     """
 
     chunks: tuple[Chunk, ...]
-    owners: tuple[int, ...]
-    firsts: NDArray[np.int64]
+    ends: NDArray[np.int64]
     sources: NDArray[np.int64]
     tokens: NDArray[np.int64]
     verdicts: Verdicts
@@ -46,15 +44,9 @@ class Plan:
     copies: NDArray[np.int64]
     wanted: tuple[int, ...]
 
-    def of_chunk(self, values: NDArray[np.int64], chunk: int) -> NDArray[np.int64]:
-        """The part of an array over all documents that belongs to one chunk."""
-        return values[self.firsts[chunk] : self.firsts[chunk + 1]]
 
-
-def make_plan(config: BuildConfig, chunks: Sequence[Chunk], owners: Sequence[int]) -> Plan:
+def make_plan(config: BuildConfig, chunks: Sequence[Chunk]) -> Plan:
     """Find duplicates over all chunks, split, and choose for the shares asked for.
-
-    ``owners`` names the source of each chunk by number.
 
     Raises:
         InputError: If a source has no document left for training.
@@ -66,7 +58,8 @@ def make_plan(config: BuildConfig, chunks: Sequence[Chunk], owners: Sequence[int
     del each
     verdicts = find_duplicates(keys, signatures, config.dedup)
     del signatures
-    sources = np.repeat(np.array(owners, dtype=np.int64), sizes)
+    names = [source.name for source in config.sources]
+    sources = np.repeat([names.index(chunk.source) for chunk in chunks], sizes)
     kept = verdicts == KEPT
     validation = kept & (
         uniform(keys, seed=config.seed, purpose="validation") < config.validation_share
@@ -89,8 +82,7 @@ def make_plan(config: BuildConfig, chunks: Sequence[Chunk], owners: Sequence[int
         copies[rows] = choose_copies(keys[rows], tokens[rows], wanted=count, seed=config.seed)
     return Plan(
         chunks=tuple(chunks),
-        owners=tuple(owners),
-        firsts=np.cumsum([0, *sizes]),
+        ends=np.cumsum(sizes),
         sources=sources,
         tokens=tokens,
         verdicts=verdicts,

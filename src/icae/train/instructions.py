@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -45,25 +45,16 @@ class TripletSet:
         name: Name of the file.
         weight: How often it is drawn from, relative to the other sets.
         triplets: The triplets.
-        too_long: Triplets left out for their long context.
-        too_short: Triplets left out for a context of fewer than `MIN_CONTEXT` tokens.
-        over_cap: Triplets left out by the cap.
+        left_out: Why triplets are left out -> how many.
     """
 
     name: str
     weight: float
     triplets: tuple[TokenizedTriplet, ...]
-    too_long: int = 0
-    too_short: int = 0
-    over_cap: int = 0
+    left_out: Mapping[str, int] = field(default_factory=dict)
 
     def __str__(self) -> str:
-        reasons = {
-            "context too long": self.too_long,
-            "context too short": self.too_short,
-            "over the cap": self.over_cap,
-        }
-        left_out = ", ".join(f"{count} {reason}" for reason, count in reasons.items() if count)
+        left_out = ", ".join(f"{n} {reason}" for reason, n in self.left_out.items() if n)
         return f"{len(self.triplets)} triplets" + (f" (left out: {left_out})" if left_out else "")
 
 
@@ -148,11 +139,11 @@ def _load(
     full_prompts: bool,
 ) -> TripletSet:
     fitting: list[tuple[Triplet, TokenIds]] = []
-    too_long = too_short = 0
+    left_out = {"context too long": 0, "context too short": 0}
     for triplet in read_triplets(Path(file.path)):
         context_ids = tokenize_context(tokenizer, triplet.context, asking)
-        too_long += len(context_ids) > max_context
-        too_short += len(context_ids) < MIN_CONTEXT
+        left_out["context too long"] += len(context_ids) > max_context
+        left_out["context too short"] += len(context_ids) < MIN_CONTEXT
         if MIN_CONTEXT <= len(context_ids) <= max_context:
             fitting.append((triplet, context_ids))
     count = len(fitting) if file.cap is None else min(file.cap, len(fitting))
@@ -167,9 +158,7 @@ def _load(
         name=Path(file.path).name,
         weight=float(count) if file.weight is None else file.weight,
         triplets=triplets,
-        too_long=too_long,
-        too_short=too_short,
-        over_cap=len(fitting) - count,
+        left_out=left_out | {"over the cap": len(fitting) - count},
     )
 
 

@@ -144,6 +144,7 @@ def test_decoder_is_opened_once_and_asked_for_short_answers(
         (("--tokens", "5000-6000"), "none", 1, "no fitting context"),
         (("--general", "3"), "none", 2, "Specific and general prompts"),
         (("--model", "m", "--price", "1"), "http://x/v1", 2, "0.15,0.60"),
+        (("--model", "m", "--price", "-1,2"), "http://x/v1", 1, "price is out of range"),
         (("--price", "1,2"), "none", 2, "a service behind a URL"),
         (("--model", "m"), "self", 2, "a service behind a URL"),
         (("--corpus-tasks", "corpus-nam"), "none", 1, "corpus-name, corpus-who"),
@@ -153,13 +154,6 @@ def test_decoder_is_opened_once_and_asked_for_short_answers(
 def test_mistakes_are_named(build, options, llm, code, message) -> None:
     result = build(*options, llm=llm)
     assert (result.exit_code, message in " ".join(result.stderr.split())) == (code, True)
-
-
-def test_service_that_refuses_gets_an_error_with_advice(build) -> None:
-    with llm_stub(lambda n: Act(status=401)) as stub:
-        result = build(*SMALL, llm=stub.url)
-    assert result.exit_code == 1
-    assert "--api-key-env" in result.stderr
 
 
 def test_tiny_decoder_writes_replies_of_its_own(engine) -> None:

@@ -82,23 +82,6 @@ def test_json_turns_mapping_keys_into_text_and_back() -> None:
     assert all(type(key) is int for key in again.context_lengths)
 
 
-def test_a_complete_recipe_survives_yaml(tmp_path: Path) -> None:
-    recipe = Recipe(
-        name="all",
-        init_adapter="runs/a",
-        model=ModelConfig(layout="uniform", slot_head="plain", memory_embedding="per-slot"),
-        data=DataConfig(
-            shards="s", triplets=(TripletFile(path="a.jsonl"), TripletFile(path="b.xz", cap=3))
-        ),
-        objective=ObjectiveConfig(ae_weight=0.4, ft_share=0.5),
-        optim=OptimConfig(steps=7, batch_size=8, micro_batch_size=4),
-    )
-    path = tmp_path / "all.yaml"
-    path.write_text(yaml.safe_dump(to_dict(recipe)))
-
-    assert load_recipe(path) == recipe
-
-
 def test_a_recipe_file_that_is_missing_or_not_yaml_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="Cannot read"):
         load_recipe(tmp_path / "none.yaml")
@@ -132,12 +115,6 @@ def test_a_key_that_is_given_twice_is_refused_at_any_depth(tmp_path: Path) -> No
 def test_numbers_with_an_exponent_are_numbers(text: str, value: object) -> None:
     found = parse_yaml(f"key: {text}", where="it")["key"]
     assert (found, type(found)) == (value, type(value))
-
-
-def test_a_recipe_may_name_its_learning_rate_with_an_exponent(tmp_path: Path) -> None:
-    path = tmp_path / "recipe.yaml"
-    path.write_text("name: a\noptim: {learning_rate: 1e-3}\n")
-    assert load_recipe(path).optim.learning_rate == 0.001
 
 
 @pytest.mark.parametrize(

@@ -32,14 +32,6 @@ def test_a_span_has_at_least_one_slot_and_at_most_its_length(length: int, ratio:
     assert abs(slots - length / ratio) < 1 or slots == length
 
 
-@pytest.mark.parametrize(("tail", "slots"), [(1, 1), (4, 1), (5, 2), (7, 2), (8, 2), (9, 3)])
-def test_a_short_tail_gets_its_own_share_of_slots(tail: int, slots: int) -> None:
-    plans = plan_spans(32 + tail, span_length=32, ratio=4)
-
-    assert [plan.slots for plan in plans] == [8, slots]
-    assert slots == math.ceil(tail / 4)
-
-
 def test_a_fraction_that_rounds_up_in_floating_point_gets_no_extra_slot() -> None:
     pairs = [(length, k) for length in range(1, 200) for k in range(1, length + 1)]
 

@@ -173,12 +173,6 @@ def test_order_of_documents_does_not_move_them_between_the_sides(run, documents,
         assert sorted(documents(side, "a")) == sorted(documents(side, "b"))
 
 
-def test_large_vocabulary_has_wide_tokens(run, make_tokenizer, tmp_path):
-    run(tokenizer=make_tokenizer(vocab_size=65_537))
-    shards = ShardSet.open(tmp_path / "out" / "train")
-    assert (tmp_path / "out/train/tokens-00000.bin").stat().st_size == 4 * shards.tokens
-
-
 @pytest.mark.parametrize("calls", [0, 1, 4, 7])
 def test_build_that_failed_while_reading_goes_on_to_the_same_bytes(
     run, stop, result, make_tokenizer, tmp_path, calls

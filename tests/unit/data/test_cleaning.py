@@ -2,8 +2,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from icae.data.cleaning import CleaningConfig, clean, letter_share, repair
-from icae.errors import ConfigError
+from icae.data.cleaning import CleaningConfig, clean, repair
 
 ANY = CleaningConfig(min_characters=1, min_letters=0, min_compressed=0)
 PROSE = "The old bridge was closed in spring, when the river rose above its third arch. "
@@ -110,18 +109,6 @@ def test_useless_documents_are_dropped_for_a_reason(text, reason):
     assert (result.text is None) == (reason is not None)
 
 
-def test_letters_of_every_script_count():
-    assert letter_share("Это 中文") == 1.0
-    assert letter_share("a1 b2") == 0.5
-    assert letter_share("  \n") == 0.0
-
-
 def test_long_lines_of_pipes_and_images_take_no_time():
     for line in ("a | b " * 20_000, "x.jpg" * 5_000 + "!", "| k = " * 5_000 + "|"):
         cleaned(f"before\n{line}\nafter")
-
-
-@pytest.mark.parametrize("bad", [{"min_characters": 0}, {"min_letters": 2}, {"min_compressed": -1}])
-def test_thresholds_out_of_range_are_refused(bad):
-    with pytest.raises(ConfigError, match="out of range"):
-        CleaningConfig(**bad)

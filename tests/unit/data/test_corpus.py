@@ -2,14 +2,13 @@ import gzip
 import json
 import lzma
 import sys
-from itertools import islice
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import zstandard
 
-from icae.data.corpus import CorpusDocument, DatasetSpec, batched, parse_dataset, read_corpus
+from icae.data.corpus import CorpusDocument, DatasetSpec, parse_dataset, read_corpus
 from icae.errors import InputError, MissingDependencyError
 
 pyarrow = pytest.importorskip("pyarrow")
@@ -120,12 +119,6 @@ def test_limit_counts_documents_over_all_files(tmp_path, limit):
     for name in ("a", "b"):
         (tmp_path / f"{name}.jsonl").write_text(lines({"text": "1"}, {"text": "2"}))
     assert len(read(tmp_path, limit_documents=limit)) == min(limit, 4)
-
-
-def test_batches_close_by_number_and_by_size():
-    documents = [CorpusDocument(text="x" * size, source="s") for size in (1, 1, 1, 50, 1, 1)]
-    groups = batched(documents, most=3, characters=40)
-    assert [[len(one.text) for one in group] for group in groups] == [[1, 1, 1], [50], [1, 1]]
 
 
 def test_rows_of_all_row_groups_of_a_parquet_file_become_documents(tmp_path):
@@ -242,11 +235,3 @@ def test_missing_package_is_explained(tmp_path, monkeypatch, module, path):
     monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(MissingDependencyError, match="pip install"):
         read(path)
-
-
-@pytest.mark.skipif(not REAL.is_dir(), reason=f"REAL CORPUS NOT CHECKED: {REAL} is not there")
-@pytest.mark.parametrize("name", ["wikipedia-0", "books_public_domain", "peps"])
-def test_real_corpus_is_read(name):
-    documents = list(islice(read_corpus([REAL / "pretrain" / f"{name}.jsonl.xz"]), 3))
-    assert [document.source for document in documents] == [name] * 3
-    assert all(document.title and len(document.text) > 100 for document in documents)

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from icae.config.data import RatioStage
-from icae.train.evaluate import BATCH, Evaluation
+from icae.train.evaluate import Evaluation
 
 
 def test_evaluation_is_the_same_at_every_call(tiny: Any) -> None:
@@ -27,17 +27,3 @@ def test_the_last_ratios_are_evaluated_on_the_longest_contexts_that_fit_a_span(t
     evaluation = Evaluation(tiny.recipe(data=data), tiny.shards([100]))
     assert evaluation.ratios == [4.0, 8.0]
     assert {len(context) for context, _ in evaluation.windows} == {14}
-
-
-def test_batching_does_not_change_the_figures(tiny: Any) -> None:
-    recipe = tiny.recipe(run={"eval_samples": BATCH + 3})
-    evaluation, model = Evaluation(recipe, tiny.shards()), tiny.model()
-    whole = evaluation.run(model)
-    losses = []
-    for window in evaluation.windows:
-        single = Evaluation(recipe, tiny.shards(name=f"s{len(losses)}"))
-        single.windows = [window]
-        losses.append(single.run(model))
-    labels = [len(context) for context, _ in evaluation.windows]
-    mean = sum(f["ae_loss"] * n for f, n in zip(losses, labels, strict=True)) / sum(labels)
-    assert whole["ae_loss"] == pytest.approx(mean, rel=1e-5)

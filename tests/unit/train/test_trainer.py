@@ -118,18 +118,6 @@ def test_loss_that_is_not_finite_stops_the_run_before_the_update(tiny: Any) -> N
     assert torch.equal(model.tokens.memory_ND, before)
 
 
-@pytest.mark.slow
-def test_training_on_one_sample_learns_to_write_it_back(tiny: Any) -> None:
-    recipe = tiny.recipe(
-        objective={"ae_weight": 1.0},
-        optim={"steps": 60, "learning_rate": 1e-2, "token_learning_rate": 3e-2},
-        run={"log_every": 1},
-    )
-    Trainer(recipe, tiny.model(), tiny.source([tiny.sample(8, ratio=1.0)])).run()
-    losses = [r["ae_loss"] for r in logged(recipe)]
-    assert losses[-1] < 0.5 * losses[0]
-
-
 def resumable(tiny: Any, name: str, **run: Any) -> Any:
     stages = (RatioStage(until=0.5, ratios={1.0: 1.0, 2.0: 1.0}), RatioStage(ratios={4.0: 1.0}))
     return tiny.recipe(

@@ -58,7 +58,7 @@ def triplet_files(train: Path) -> dict[Side, Path]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TripletSet:
+class TripletBuild:
     """What came out of a build.
 
     Attributes:
@@ -107,7 +107,7 @@ def build_triplets(
     train: Path,
     *,
     on_progress: Callable[[int, int], None],
-) -> TripletSet:
+) -> TripletBuild:
     """Ask what is open, then write triplets and rejections from all that the journal holds.
 
     Without a writer there are self-supervised prompts alone. The training triplets go to the
@@ -152,7 +152,7 @@ def _put_together(
     *,
     model: str,
     failures: Failures,
-) -> TripletSet:
+) -> TripletBuild:
     """The triplets of all replies and of the corpus, and what is rejected."""
     written: dict[str, list[Pair]] = {context.id: [] for context in contexts}
     unanswered = 0
@@ -178,7 +178,7 @@ def _put_together(
             sides[side].append(_row(context, pair, number=number, model=writer))
             number += 1
     used = [reply for request in requests for reply in replies.get(request.id, ())]
-    return TripletSet(
+    return TripletBuild(
         sides=sides,
         rejected=rejected,
         unanswered=unanswered,

@@ -11,7 +11,7 @@ from icae.data.build_config import source_digest
 from icae.data.corpus import list_corpus
 from icae.data.frames import fill
 from icae.data.triplets.contexts import NGRAM_WORDS, ContextSample
-from icae.data.triplets.dataset import DATASHEET, TripletSet, beside
+from icae.data.triplets.dataset import DATASHEET, TripletBuild, beside
 from icae.data.triplets.prompts import prompt_book
 from icae.data.triplets.records import Price, TripletConfig
 from icae.data.triplets.requests import Writer
@@ -29,7 +29,7 @@ _TO_FILL_IN = f"""{BY_HAND}
 
 
 def datasheet(
-    made: TripletSet,
+    made: TripletBuild,
     sample: ContextSample,
     config: TripletConfig,
     writer: Writer | None,

@@ -13,11 +13,10 @@ from icae.data.triplets.dataset import (
     without_repeats,
 )
 from icae.data.triplets.datasheet import BY_HAND, datasheet
-from icae.data.triplets.journal import read_journal
 from icae.data.triplets.records import Pair, Price
 from icae.data.triplets.requests import answer_requests, estimate
 from icae.data.triplets.service import ServiceConfig, ServiceWriter
-from icae.errors import ConfigError, InputError
+from icae.errors import InputError
 from llm_stub import Act, llm_stub
 
 
@@ -173,12 +172,6 @@ def test_estimate_learns_from_the_replies_so_far(make_requests, word_tokenizer, 
     assert better["prompt_tokens"] < guess["prompt_tokens"]
 
 
-def test_price_is_for_a_million_tokens():
-    assert Price(prompt=2.0, completion=10.0).of(1_000_000, 500_000) == 7.0
-    with pytest.raises(ConfigError, match="price"):
-        Price(prompt=-1, completion=0)
-
-
 def test_datasheet_names_what_made_the_data_and_keeps_what_was_filled_in(
     build, contexts, make_config, tmp_path
 ):
@@ -214,13 +207,3 @@ def test_datasheet_names_what_made_the_data_and_keeps_what_was_filled_in(
     mine = f"{BY_HAND}\n\n- Licence of the texts: CC0\n"
     (tmp_path / "out.datasheet.md").write_text(f"# Old\n\n{mine}")
     assert sheet().endswith(mine)
-
-
-def test_replies_cut_off_by_the_limit_are_in_the_journal_all_the_same(build, tmp_path):
-    with (
-        llm_stub(lambda n: Act(finish="length")) as stub,
-        pytest.raises(InputError, match="truncated"),
-    ):
-        build(stub.url, asks=1)
-    replies = read_journal(tmp_path / "out.journal.jsonl").values()
-    assert {one.finish for many in replies for one in many} == {"length"}
