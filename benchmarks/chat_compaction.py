@@ -39,8 +39,8 @@ from icae.decode.conversation import Conversation
 from icae.engine import Engine
 from icae.evals.metadata import hardware, model_record
 from icae.memory import Memory
-from icae.model import render_prompt, tokenize
 from icae.model.decoder import DecoderRow, label_logits
+from icae.model.prompts import render_prompt, tokenize
 
 ABOUT = "This is a conversation between a user and an assistant who remembers what the user says."
 KEEP_TURNS = 4

@@ -15,14 +15,11 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from icae.config import ModelConfig
-from icae.model import (
-    AdapterInfo,
-    IcaeModel,
-    load_tokenizer,
-    save_adapter,
-    tokenizer_hash,
-    weight_hash,
-)
+from icae.model.adapter import save_adapter
+from icae.model.adapter_files import AdapterInfo
+from icae.model.base import load_tokenizer, weight_hash
+from icae.model.base_files import tokenizer_hash
+from icae.model.icae import IcaeModel
 
 
 def main() -> None:

@@ -25,7 +25,8 @@ from icae.config.checkout import commit
 from icae.config.spans import plan_spans
 from icae.data.documents import document_of_bytes
 from icae.memory import Memory, MemoryDocument, Provenance, Span
-from icae.model import load_tokenizer, tokenizer_hash
+from icae.model.base import load_tokenizer
+from icae.model.base_files import tokenizer_hash
 from icae.model.prompts import tokenize_with_offsets
 from icae.store import NewMemory, create_store
 

@@ -29,7 +29,7 @@ from icae.compression.study import StudyConfig
 from icae.engine import Engine
 from icae.evals.text_metrics import token_f1
 from icae.memory import Memory
-from icae.model import token_kl
+from icae.model.losses import token_kl
 from icae.model.objectives import DecoderTask
 
 

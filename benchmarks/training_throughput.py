@@ -46,7 +46,8 @@ from icae.cli.train import read_recipe
 from icae.config import ModelConfig, Recipe
 from icae.config.spans import plan_spans
 from icae.evals.metadata import hardware
-from icae.model import IcaeModel, Sample
+from icae.model.icae import IcaeModel
+from icae.model.objectives import Sample
 from icae.train.from_recipe import load_training_decoder
 from icae.train.records import read_records
 from icae.train.sampling import SampleSource

@@ -191,7 +191,9 @@ def info_for() -> Callable[..., Any]:
     """``info_for(model, tokenizer, name=...)``: what `icae.json` would record."""
 
     def describe(model: Any, tokenizer: Any, *, name: str = "tiny", base: str = "tiny-base") -> Any:
-        from icae.model import AdapterInfo, tokenizer_hash, weight_hash
+        from icae.model.adapter_files import AdapterInfo
+        from icae.model.base import weight_hash
+        from icae.model.base_files import tokenizer_hash
 
         return AdapterInfo(
             name=name,
@@ -211,7 +213,7 @@ def info_for() -> Callable[..., Any]:
 @pytest.fixture
 def saved_adapter(tmp_path: Path, model: Any, tokenizer: Any, info_for: Callable[..., Any]) -> Path:
     """The folder of the adapter of `model`."""
-    from icae.model import save_adapter
+    from icae.model.adapter import save_adapter
 
     return save_adapter(model, info_for(model, tokenizer), tmp_path / "adapter")
 

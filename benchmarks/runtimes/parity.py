@@ -11,7 +11,7 @@ from benchmarks.runtimes.setting import NO_STOP, RATIO, Setting
 
 from icae import engine as api
 from icae.decode.prefix import Prefix, Request
-from icae.model import render_prompt
+from icae.model.prompts import render_prompt
 from icae.opening import open_llamacpp
 
 TOLERANCE = 0.1

@@ -14,7 +14,7 @@ from benchmarks.runtimes.measure import median
 from benchmarks.runtimes.setting import NO_STOP, RATIO, Setting, forget, requests
 
 from icae.decode.prefix import Request
-from icae.model import render_prompt
+from icae.model.prompts import render_prompt
 
 
 def questions(setting: Setting) -> dict[str, Any]:

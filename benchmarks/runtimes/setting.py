@@ -16,7 +16,7 @@ from icae.config.spans import plan_spans
 from icae.decode.prefix import Prefix, Request
 from icae.decode.reader import Reader
 from icae.memory import Verbatim
-from icae.model import tokenize
+from icae.model.prompts import tokenize
 from icae.opening import open_llamacpp
 
 DOCUMENT = Path(__file__).parents[2] / "examples" / "pep-0347.txt"
@@ -140,7 +140,7 @@ class Setting:
 
     @cached_property
     def prompt(self) -> Any:
-        from icae.model import render_prompt
+        from icae.model.prompts import render_prompt
 
         return render_prompt(self.engine.tokenizer, QUESTION)
 

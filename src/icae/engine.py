@@ -38,19 +38,18 @@ from icae.decode.torch import TorchRuntime
 from icae.errors import AdapterError, InputError
 from icae.memory import Memory, Provenance
 from icae.memory.provenance import KEY_VALUE_DTYPE, SlotDtype
-from icae.model import (
+from icae.model.adapter import load_trained
+from icae.model.adapter_files import (
     AdapterInfo,
-    IcaeModel,
+    adapter_folder,
     adapter_hash,
-    load_decoder,
-    load_tokenizer,
-    load_trained,
     read_info,
-    tokenizer_hash,
+    require_base,
 )
-from icae.model.adapter_files import adapter_folder, require_base
-from icae.model.base_files import stop_tokens
+from icae.model.base import load_decoder, load_tokenizer
+from icae.model.base_files import stop_tokens, tokenizer_hash
 from icae.model.decoder import key_value_shape
+from icae.model.icae import IcaeModel
 from icae.model.key_values import KeyValueModel
 from icae.model.self_check import checked_base
 

@@ -15,10 +15,11 @@ from icae.config import ModelConfig
 from icae.decode.prefix import Prefix
 from icae.decode.torch_forms import form_of
 from icae.errors import BaseModelError
-from icae.model import AdapterInfo, Sample, save_adapter, tokenizer_hash
-from icae.model.adapter import FORMS
+from icae.model.adapter import FORMS, save_adapter
+from icae.model.adapter_files import AdapterInfo
 from icae.model.base import computation_hash, load_decoder, load_tokenizer
-from icae.model.objectives import autoencoding, continuation
+from icae.model.base_files import tokenizer_hash
+from icae.model.objectives import Sample, autoencoding, continuation
 from icae.model.self_check import checked_base
 
 TEXT = "The inner thing is in the thin tin: a thief ran there. "

@@ -17,8 +17,8 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from icae.config import ModelConfig, ObjectiveConfig, OptimConfig, Recipe, RunConfig
 from icae.config.types import Objective
-from icae.model import IcaeModel, Sample
-from icae.model.objectives import DecoderTask, autoencoding, continuation, instruction
+from icae.model.icae import IcaeModel
+from icae.model.objectives import DecoderTask, Sample, autoencoding, continuation, instruction
 from icae.train.records import read_records
 from icae.train.trainer import Trainer
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from icae import engine as api
-from icae.model import save_adapter
+from icae.model.adapter import save_adapter
 from icae.model.base_files import embedded_gguf
 
 Serving = Callable[..., AbstractContextManager[tuple[subprocess.Popen[str], str]]]

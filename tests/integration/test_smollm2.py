@@ -15,9 +15,10 @@ from icae import engine as api
 from icae.compression.adaptive import FidelityPolicy
 from icae.compression.refinement import RefineConfig
 from icae.memory import Memory, memory_bytes
-from icae.model import load_tokenizer, render_prompt, tokenize, tokenizer_hash, weight_hash
 from icae.model.adapter_files import ADAPTERS, DEFAULT_ADAPTER
-from icae.model.base_files import DEFAULT_BASE
+from icae.model.base import load_tokenizer, weight_hash
+from icae.model.base_files import DEFAULT_BASE, tokenizer_hash
+from icae.model.prompts import render_prompt, tokenize
 from icae.model.sizes import ModelSizes
 from icae.opening import config_file
 from icae.serve.plan import Workload, plan
@@ -139,7 +140,7 @@ def test_compressing_and_asking_stays_under_a_gibibyte_and_a_half(
 def test_lora_off_equals_the_base_logits_bit_for_bit(engine: api.Engine) -> None:
     import torch
 
-    from icae.model import load_decoder
+    from icae.model.base import load_decoder
 
     model = engine.runtime.model
     ids = torch.as_tensor(engine.tokenizer(TEXT)["input_ids"])[None]

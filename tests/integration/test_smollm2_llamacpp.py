@@ -114,7 +114,7 @@ def test_both_runtimes_answer_alike(engine: api.Engine, memory_file: Path) -> No
 
     from icae.decode.prefix import Prefix
     from icae.memory import Memory
-    from icae.model import render_prompt
+    from icae.model.prompts import render_prompt
     from icae.opening import open_llamacpp
 
     memory = Memory.load(memory_file)
@@ -138,8 +138,9 @@ def test_both_runtimes_answer_alike(engine: api.Engine, memory_file: Path) -> No
 def test_the_tokenizer_without_transformers_gives_the_same_ids(
     engine: api.Engine, document: Path
 ) -> None:
-    from icae.model import tokenize, tokenizer_hash
+    from icae.model.base_files import tokenizer_hash
     from icae.model.fast_tokenizer import FastTokenizer
+    from icae.model.prompts import tokenize
     from icae.opening import base_folder
 
     fast = FastTokenizer(base_folder(DEFAULT_BASE))

@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 
 from icae.config import load_recipe
 from icae.data.shards import ShardWriter
-from icae.model import tokenizer_hash
+from icae.model.base_files import tokenizer_hash
 from icae.train import train
 from icae.train.checkpoint import newest_checkpoint
 from icae.train.records import read_records

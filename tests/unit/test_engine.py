@@ -12,7 +12,7 @@ import pytest
 from icae.engine import Engine
 from icae.errors import ConfigError, IncompatibleMemoryError, InputError
 from icae.memory import Memory, hash_token_ids
-from icae.model import render_prompt, tokenize
+from icae.model.prompts import render_prompt, tokenize
 
 TEXT = "The inner thing is in the thin tin: a thief ran there, and the end is near.\n" * 2
 UNICODE = "Fluß – 漢字, e\u0301 and 👩‍👩‍👧🙂🙂 at\u00a0the end 🙂"

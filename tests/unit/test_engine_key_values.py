@@ -19,7 +19,7 @@ from icae.decode.prefix import Prefix, Request
 from icae.engine import Engine
 from icae.errors import IncompatibleMemoryError
 from icae.memory import KeyValueSlots, Memory, Span, memory_bytes, read_header
-from icae.model import render_prompt, save_adapter, tokenize
+from icae.model.adapter import save_adapter
 from icae.model.decoder import DecoderRow, joined, label_logits
 from icae.model.key_values import KeyValueMemory, KeyValueModel
 from icae.model.objectives import (
@@ -30,6 +30,7 @@ from icae.model.objectives import (
     instruction,
 )
 from icae.model.positions import document_places
+from icae.model.prompts import render_prompt, tokenize
 from mixed_prefix import KEY_VALUES
 
 TEXT = "The inner thing is in the thin tin: a thief ran there, and the end is near.\n"

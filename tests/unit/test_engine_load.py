@@ -17,9 +17,11 @@ from icae import engine as api
 from icae.compression import other_weights
 from icae.engine import Engine
 from icae.errors import AdapterError, IncompatibleMemoryError, InputError
-from icae.model import adapter_files, read_info, save_adapter, tokenizer_hash
-from icae.model.adapter_files import write_info
+from icae.model import adapter_files
+from icae.model.adapter import save_adapter
+from icae.model.adapter_files import read_info, write_info
 from icae.model.base import computation_hash
+from icae.model.base_files import tokenizer_hash
 
 TEXT = "The inner thing is in the thin tin: a thief ran there, and the end is near.\n" * 2
 

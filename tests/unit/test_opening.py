@@ -32,7 +32,7 @@ def save(
     """``save(**config)``: a base and an adapter in folders, and a cache of their own."""
 
     def both(**config: Any) -> dict[str, str]:
-        from icae.model import save_adapter
+        from icae.model.adapter import save_adapter
 
         monkeypatch.setenv("ICAE_CACHE", str(tmp_path / "cache"))
         model, base = build_model(**AROUND, **config), tmp_path / "base"

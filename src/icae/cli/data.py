@@ -32,7 +32,8 @@ def build(
     """
     from icae.data.build import build as build_data
     from icae.data.build_config import load_build_config
-    from icae.model import load_tokenizer, tokenizer_hash
+    from icae.model.base import load_tokenizer
+    from icae.model.base_files import tokenizer_hash
 
     settings = load_build_config(config)
     tokenizer = load_tokenizer(settings.base)
@@ -92,7 +93,8 @@ def pack(
     """
     from icae.data.corpus import read_corpus
     from icae.data.shards import pack as pack_shards
-    from icae.model import load_tokenizer, tokenizer_hash
+    from icae.model.base import load_tokenizer
+    from icae.model.base_files import tokenizer_hash
 
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise InputError(

@@ -158,11 +158,12 @@ def token_places(memory: Memory, base: str | None) -> list[Sequence[int] | None]
         BaseModelError: If the tokenizer cannot be loaded.
         IncompatibleMemoryError: If it is not the one that the memory was made with.
     """
-    from icae import model
+    from icae.model.base import load_tokenizer
+    from icae.model.base_files import tokenizer_hash
 
     name = base or memory.provenance.base_model
-    tokenizer = model.load_tokenizer(name)
-    digest = model.tokenizer_hash(tokenizer)
+    tokenizer = load_tokenizer(name)
+    digest = tokenizer_hash(tokenizer)
     if digest != memory.provenance.tokenizer_hash:
         raise IncompatibleMemoryError(
             f"The tokenizer of {name} is not the one that the memory was made with.",
@@ -175,7 +176,7 @@ def token_places(memory: Memory, base: str | None) -> list[Sequence[int] | None]
 
 def _places(memory: Memory, index: int, tokenizer: Any) -> Sequence[int] | None:
     from icae.memory import hash_token_ids
-    from icae.model import tokenize_with_offsets
+    from icae.model.prompts import tokenize_with_offsets
 
     document = memory.documents[index]
     if document.source is None or not document.source.strip():

@@ -65,8 +65,9 @@ def _imported(
     import torch
 
     from icae.engine import load
-    from icae.model import AdapterInfo, load_decoder, load_tokenizer, save_adapter
-    from icae.model.base import base_hash
+    from icae.model.adapter import save_adapter
+    from icae.model.adapter_files import AdapterInfo
+    from icae.model.base import base_hash, load_decoder, load_tokenizer
     from icae.model.base_files import tokenizer_hash
     from icae.model.official import from_official, read_official
 

@@ -195,7 +195,7 @@ def build(
     """
     from icae.data.triplets.contexts import sample_contexts
     from icae.data.triplets.dataset import JOURNAL, beside
-    from icae.model import load_tokenizer
+    from icae.model.base import load_tokenizer
 
     *prompts, reply_tokens = answers.counts(llm)
     if llm in (SELF, NONE) and (service.price or model):

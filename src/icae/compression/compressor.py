@@ -21,8 +21,8 @@ from icae.decode.prefix import Prefix
 from icae.decode.torch import TorchRuntime
 from icae.memory import Memory, MemoryDocument, Provenance, Span, TokenFidelity, hash_token_ids
 from icae.memory.payload import ReadablePayload
-from icae.model import tokenize_with_offsets
 from icae.model.objectives import PROBE_FOUND, PROBE_GIVEN, DecoderTask, draw_probes
+from icae.model.prompts import tokenize_with_offsets
 
 OnProgress = Callable[[int, int], None]
 """Called with (spans done, spans in all)."""

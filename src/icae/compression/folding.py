@@ -29,8 +29,8 @@ from icae.decode.torch_forms import KeyValueForm
 from icae.decode.torch_kv import LastRead
 from icae.memory import Memory
 from icae.memory.payload import ReadablePayload
-from icae.model import render_prompt, tokenize_with_offsets
 from icae.model.decoder import KeyValues, joined, places_of
+from icae.model.prompts import render_prompt, tokenize_with_offsets
 
 NAME = "conversation"
 """Name of the document that old turns become."""

@@ -19,7 +19,7 @@ from icae.config.types import TokenIds
 from icae.errors import InputError
 from icae.memory import Memory, MemoryDocument, Span, hash_token_ids
 from icae.memory.edit import cuts
-from icae.model import tokenize
+from icae.model.prompts import tokenize
 
 
 class _Kept(NamedTuple):

@@ -31,7 +31,7 @@ from icae.config.types import FloatArray, TokenIds
 from icae.decode.torch_forms import TorchForm
 from icae.memory import TokenFidelity
 from icae.memory.payload import ReadablePayload
-from icae.model import TaskScore, score_task, token_kl
+from icae.model.losses import TaskScore, score_task, token_kl
 from icae.model.objectives import DecoderTask, autoencoding
 
 BETAS = (0.7, 0.9)

@@ -35,7 +35,7 @@ from icae.decode.torch_forms import Asked, TorchForm
 from icae.errors import InputError
 from icae.memory import Memory, Span
 from icae.memory.atomic_write import write_atomically
-from icae.model import score_task
+from icae.model.losses import score_task
 from icae.model.objectives import DecoderTask, autoencoding
 
 HELD_OUT = 4

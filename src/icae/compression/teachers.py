@@ -20,7 +20,7 @@ from transformers import LogitsProcessor, LogitsProcessorList, PreTrainedModel
 
 from icae.compression.refinement import Teacher
 from icae.config.types import TokenIds
-from icae.model import PlainRow, plain_logits
+from icae.model.decoder import DecoderRow, plain_logits
 from icae.model.objectives import continuation
 
 
@@ -55,7 +55,7 @@ class TeacherWriter:
             texts = self._written([contexts[i] for i in members])
             written.update(zip(members, texts, strict=True))
         rows = [
-            PlainRow(ids=np.concatenate([ids, written[i]]), scored=len(written[i]))
+            DecoderRow.plain(np.concatenate([ids, written[i]]), scored=len(written[i]))
             for i, ids in enumerate(contexts)
         ]
         return [

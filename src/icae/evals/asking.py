@@ -26,7 +26,7 @@ from icae.evals.text_metrics import (
     rouge_f1,
     token_f1,
 )
-from icae.model import render_answer, tokenize
+from icae.model.prompts import render_answer, tokenize
 
 
 @dataclass(frozen=True, kw_only=True)

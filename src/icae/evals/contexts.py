@@ -13,7 +13,7 @@ import numpy as np
 from icae.config.types import TokenIds
 from icae.data.corpus import read_corpus
 from icae.errors import InputError
-from icae.model import tokenize
+from icae.model.prompts import tokenize
 
 log = logging.getLogger(__name__)
 

@@ -21,8 +21,8 @@ from icae.decode.torch import TorchRuntime
 from icae.errors import InputError
 from icae.memory import Embeddings, Span
 from icae.memory.payload import ReadablePayload
-from icae.model import PlainRow, TaskScore, plain_logits
-from icae.model.losses import score_task
+from icae.model.decoder import DecoderRow, plain_logits
+from icae.model.losses import TaskScore, score_task
 from icae.model.objectives import DecoderTask, continuation
 
 DECODING_ROWS = 16
@@ -179,7 +179,7 @@ def plain_scores(
     """
     scores: list[TaskScore] = []
     for part in runtime.batches([len(task.target_ids) for task in tasks]):
-        rows = [PlainRow(ids=task.target_ids, scored=task.labels) for task in tasks[part]]
+        rows = [DecoderRow.plain(task.target_ids, scored=task.labels) for task in tasks[part]]
         made = plain_logits(decoder or runtime.model.decoder, rows)
         scores += map(score_task, made, tasks[part])
     return [TokenScores.of(score) for score in scores]

@@ -26,7 +26,8 @@ from icae.evals.decoding import (
     score_tasks,
     write_back,
 )
-from icae.model import GistMemory, GistModel, TaskScore
+from icae.model.gist import GistMemory, GistModel
+from icae.model.losses import TaskScore
 from icae.model.objectives import DecoderTask
 
 TOGETHER = 32

@@ -34,8 +34,9 @@ from icae.evals.respondents import (
 )
 from icae.evals.tables import Row, Table, columns_of
 from icae.evals.text_metrics import rouge_signature
-from icae.model import FullContextModel, adapter_hash, load_trained, read_info
-from icae.model.adapter_files import FULL_CONTEXT
+from icae.model.adapter import load_trained
+from icae.model.adapter_files import FULL_CONTEXT, adapter_hash, read_info
+from icae.model.full_context import FullContextModel
 
 READERS = (MEMORY, FULL, NOTHING, FIRST, SUMMARY, OTHER)
 """Who answers unless others are named; the upper bound comes with its folder."""

@@ -16,7 +16,7 @@ from icae.data.corpus import list_corpus
 from icae.data.triplets import Triplet, read_triplets
 from icae.errors import InputError
 from icae.evals.text_metrics import normalised
-from icae.model import render_answer, render_prompt, tokenize
+from icae.model.prompts import render_answer, render_prompt, tokenize
 
 log = logging.getLogger(__name__)
 

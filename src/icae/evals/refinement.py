@@ -41,9 +41,9 @@ from icae.evals.plots import Lines
 from icae.evals.reconstruction import joined, text_figures
 from icae.evals.tables import Row, columns_of
 from icae.memory.payload import ReadablePayload
-from icae.model import IcaeModel
 from icae.model.around import embed
 from icae.model.encoder import chunk_means
+from icae.model.icae import IcaeModel
 from icae.model.key_values import KeyValueModel
 
 CONTINUATION = 32

@@ -21,8 +21,8 @@ from icae.evals.held import Held, HeldSlots, HeldText, Hold, slot_hold
 from icae.evals.questions import Question
 from icae.memory import Span
 from icae.memory.risk_note import note_of_words, words_at_risk
-from icae.model import render_full_prompt, render_prompt, tokenize, tokenize_with_offsets
 from icae.model.objectives import instruction
+from icae.model.prompts import render_full_prompt, render_prompt, tokenize, tokenize_with_offsets
 
 MEMORY, FULL, UPPER = "memory", "full context", "upper bound"
 OTHER, NOTHING, FIRST, SUMMARY = "other memory", "no context", "first tokens", "own summary"

@@ -15,7 +15,7 @@ from icae.config.extras import import_extra
 from icae.engine import Engine
 from icae.evals.questions import Question
 from icae.evals.respondents import TextSource, per_context
-from icae.model import tokenize
+from icae.model.prompts import tokenize
 
 SEGMENT = 200
 """Most tokens that are scored and thinned out at once, its own default."""

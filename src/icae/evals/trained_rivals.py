@@ -19,16 +19,10 @@ from icae.engine import Engine
 from icae.errors import InputError
 from icae.evals.decoding import ContextMemory
 from icae.evals.held import HeldGists, HeldSlots, Hold
-from icae.model import (
-    AdapterInfo,
-    AutoCompressor,
-    GistMemory,
-    GistModel,
-    adapter_hash,
-    load_trained,
-    read_info,
-)
-from icae.model.adapter_files import RIVAL, TITLES
+from icae.model.adapter import load_trained
+from icae.model.adapter_files import RIVAL, TITLES, AdapterInfo, adapter_hash, read_info
+from icae.model.autocompressor import AutoCompressor
+from icae.model.gist import GistMemory, GistModel
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 
 from icae.memory.critical_words import critical_words, overlapping_word
-from icae.model import tokenize
+from icae.model.prompts import tokenize
 
 CLASSES = ("form", "like meaning", "number", "name", "code", "other", "omission", "insertion")
 """What can be wrong with a word; see `aligned`."""

@@ -55,26 +55,20 @@ class DecoderRow:
     inputs_FD: Tensor | None = None
     past: KeyValues | None = None
 
+    @classmethod
+    def plain(cls, ids: TokenIds, *, scored: int) -> DecoderRow:
+        """Tokens without a memory and an objective token, of which so many last ones are scored.
 
-@dataclass(frozen=True, kw_only=True)
-class PlainRow:
-    """Tokens that the decoder reads without a memory and without an objective token.
-
-    Attributes:
-        ids: All token ids.
-        scored: How many of the last ones are scored; the first token never can be.
-    """
-
-    ids: TokenIds
-    scored: int
-
-    def __post_init__(self) -> None:
-        if not 1 <= self.scored < len(self.ids):
+        An InputError if that is none, or the first one too, which nothing predicts.
+        """
+        last = len(ids) - 1
+        if not 1 <= scored <= last:
             raise InputError(
                 "The plain decoder cannot score that many tokens.",
-                got=f"{self.scored} of {len(self.ids)}",
+                got=f"{scored} of {len(ids)}",
                 expected="at least one, and one token before them",
             )
+        return cls(ids=ids, positions=range(len(ids)), scored=slice(last - scored, last))
 
 
 def read(
@@ -139,20 +133,12 @@ def logits_beside(
     return _in_one_product(decoder, [own[row.scored] for row, own in zip(rows, split, strict=True)])
 
 
-def plain_logits(decoder: PreTrainedModel, rows: Sequence[PlainRow]) -> list[Tensor]:
+def plain_logits(decoder: PreTrainedModel, rows: Sequence[DecoderRow]) -> list[Tensor]:
     """Logits [scored, V] that predict the scored tokens of each row, float32, in one forward pass.
 
     A LoRA on the decoder gets gradients.
     """
-    made = [
-        DecoderRow(
-            ids=row.ids,
-            positions=range(len(row.ids)),
-            scored=slice(len(row.ids) - row.scored - 1, len(row.ids) - 1),
-        )
-        for row in rows
-    ]
-    return _logits(decoder, made, [list(range(len(rows)))])
+    return _logits(decoder, rows, [list(range(len(rows)))])
 
 
 def _logits(

@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 
 from icae.errors import ConfigError
 from icae.model.adapted_decoder import AdaptedDecoder
-from icae.model.decoder import PlainRow, plain_logits
+from icae.model.decoder import DecoderRow, plain_logits
 from icae.model.losses import TaskScore, score_task
 from icae.model.objectives import DecoderTask, Sample
 
@@ -51,11 +51,13 @@ class FullContextModel(AdaptedDecoder):
         return [score_task(row_TV, task) for row_TV, task in zip(logits, tasks, strict=True)]
 
 
-def _full_context_row(task: DecoderTask) -> PlainRow:
+def _full_context_row(task: DecoderTask) -> DecoderRow:
     """The prompt with the whole context in it, then the answer."""
     if task.full_prompt_ids is None:
         raise ConfigError(
             f"A {task.objective} task has no reading of the full context.",
             expected="an instruction with its full prompt",
         )
-    return PlainRow(ids=np.concatenate([task.full_prompt_ids, task.scored_ids]), scored=task.labels)
+    return DecoderRow.plain(
+        np.concatenate([task.full_prompt_ids, task.scored_ids]), scored=task.labels
+    )

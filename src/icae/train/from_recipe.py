@@ -18,20 +18,11 @@ from icae.config.parsing import to_dict
 from icae.config.spans import slot_count
 from icae.data.shards import ShardSet
 from icae.errors import TrainingError
-from icae.model import (
-    AdapterInfo,
-    adapter_hash,
-    load_decoder,
-    load_tokenizer,
-    load_weights,
-    read_info,
-    save_adapter,
-    tokenizer_hash,
-)
 from icae.model.adapted_decoder import AdaptedDecoder
-from icae.model.adapter import model_class
-from icae.model.adapter_files import KINDS
-from icae.model.base import computation_hash
+from icae.model.adapter import load_weights, model_class, save_adapter
+from icae.model.adapter_files import KINDS, AdapterInfo, adapter_hash, read_info
+from icae.model.base import computation_hash, load_decoder, load_tokenizer
+from icae.model.base_files import tokenizer_hash
 from icae.model.rotary import steady_positions
 from icae.model.self_check import checked_base
 from icae.train.evaluate import Evaluation

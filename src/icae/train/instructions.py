@@ -14,9 +14,15 @@ from icae.config.data import TripletFile
 from icae.config.types import TokenIds
 from icae.data.triplets import Triplet, read_triplets
 from icae.errors import TrainingError
-from icae.model import Sample, render_answer, render_full_prompt, render_prompt
-from icae.model.objectives import DecoderTask, instruction
-from icae.model.prompts import CHAT, Tokenizer, tokenize_context
+from icae.model.objectives import DecoderTask, Sample, instruction
+from icae.model.prompts import (
+    CHAT,
+    Tokenizer,
+    render_answer,
+    render_full_prompt,
+    render_prompt,
+    tokenize_context,
+)
 
 log = logging.getLogger(__name__)
 

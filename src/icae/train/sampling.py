@@ -18,8 +18,7 @@ from icae.config.data import DataConfig
 from icae.config.types import TokenIds
 from icae.data.shards import ShardSet
 from icae.errors import TrainingError
-from icae.model import Sample
-from icae.model.objectives import DecoderTask, autoencoding, continuation, draw_probes
+from icae.model.objectives import DecoderTask, Sample, autoencoding, continuation, draw_probes
 from icae.model.prompts import CHAT
 from icae.train.instructions import MIN_CONTEXT, InstructionSource
 

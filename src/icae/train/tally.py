@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from icae.config.types import OBJECTIVES, Objective
-from icae.model import TaskScore
+from icae.model.losses import TaskScore
 
 
 class Tally:

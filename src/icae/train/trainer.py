@@ -18,9 +18,9 @@ from torch import Tensor
 from icae.config import OptimConfig, Recipe
 from icae.config.extras import import_extra
 from icae.errors import TrainingError
-from icae.model import Sample
 from icae.model.adapted_decoder import AdaptedDecoder
 from icae.model.losses import StepLoss
+from icae.model.objectives import Sample
 from icae.train.checkpoint import load_checkpoint, newest_checkpoint, save_checkpoint
 from icae.train.evaluate import Evaluation
 from icae.train.records import Records, read_records

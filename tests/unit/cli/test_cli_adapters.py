@@ -13,7 +13,8 @@ import icae as package
 from icae.cli.app import app
 from icae.engine import Engine
 from icae.memory import Memory
-from icae.model import adapter_files, save_adapter
+from icae.model import adapter_files
+from icae.model.adapter import save_adapter
 from icae.store import NewMemory, create_store, open_store
 
 TEXT = "The inner thing is in the thin tin: a thief ran there, and the end is near.\n"

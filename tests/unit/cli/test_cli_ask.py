@@ -141,7 +141,7 @@ def test_unusable_questions_are_refused(error, no_model, memory_file, tmp_path, 
 def test_note_of_what_the_slots_lose_stands_before_the_question(
     payload, error, usage, loaded, tiny, tmp_path, bare_memory_file, monkeypatch
 ):
-    monkeypatch.setattr("icae.model.load_tokenizer", lambda base: tiny.tokenizer)
+    monkeypatch.setattr("icae.model.base.load_tokenizer", lambda base: tiny.tokenizer)
     tiny.compress("In 1861 Anna built 17 inns.").save(tmp_path / "inn.icae")
     plain = payload("ask", tmp_path / "inn.icae", "When?", *FEW)
     noted = payload("ask", tmp_path / "inn.icae", "When?", "--note", *FEW)

@@ -28,8 +28,8 @@ def _fake_tokenizer(monkeypatch) -> None:
             raise BaseModelError("No such model.", got=base)
         return WordTokenizer()
 
-    monkeypatch.setattr("icae.model.load_tokenizer", load_tokenizer)
-    monkeypatch.setattr("icae.model.tokenizer_hash", lambda tokenizer: "hash of tiny")
+    monkeypatch.setattr("icae.model.base.load_tokenizer", load_tokenizer)
+    monkeypatch.setattr("icae.model.base_files.tokenizer_hash", lambda tokenizer: "hash of tiny")
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.usefixtures("no_model")
 
 @pytest.fixture
 def tokenizer_found(monkeypatch, tiny):
-    monkeypatch.setattr("icae.model.load_tokenizer", lambda base: tiny.tokenizer)
+    monkeypatch.setattr("icae.model.base.load_tokenizer", lambda base: tiny.tokenizer)
 
 
 def test_figures_documents_and_provenance_are_shown(icae, made, memory_file):
@@ -107,7 +107,7 @@ def test_tokens_are_known_of_a_slice_and_not_of_other_tokens(payload, made, tmp_
 
 @pytest.mark.usefixtures("tokenizer_found")
 def test_tokenizer_of_another_model_is_refused(error, memory_file, monkeypatch):
-    monkeypatch.setattr("icae.model.tokenizer_hash", lambda tokenizer: "f" * 64)
+    monkeypatch.setattr("icae.model.base_files.tokenizer_hash", lambda tokenizer: "f" * 64)
     told = error("inspect", memory_file, "--passages", 1)
     assert told["type"] == "IncompatibleMemoryError"
 

@@ -14,7 +14,7 @@ from llm_stub import Act, llm_stub
 @pytest.fixture
 def corpus(tmp_path, monkeypatch, tokenizer):
     """Twelve documents, and the tiny tokenizer in place of the base model's."""
-    monkeypatch.setattr("icae.model.load_tokenizer", lambda base: tokenizer)
+    monkeypatch.setattr("icae.model.base.load_tokenizer", lambda base: tokenizer)
     rng = random.Random(0)
     path = tmp_path / "corpus.jsonl"
     with path.open("w") as stream:

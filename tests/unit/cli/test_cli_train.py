@@ -16,7 +16,7 @@ from icae.cli.train import read_recipe
 from icae.config import ModelConfig, Recipe, load_recipe
 from icae.config.parsing import from_dict, to_dict
 from icae.errors import AdapterError, ConfigError, MissingDependencyError
-from icae.model import read_info
+from icae.model.adapter_files import read_info
 
 RESULT = training.TrainResult(
     adapter=Path("runs/tiny/adapter"),

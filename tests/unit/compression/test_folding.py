@@ -14,9 +14,9 @@ from icae.decode.conversation import Conversation
 from icae.decode.prefix import Prefix, ReadSoFar
 from icae.engine import Engine
 from icae.memory import KeyValueSlots
-from icae.model import render_prompt, tokenize, tokenize_with_offsets
 from icae.model.decoder import joined, places_of, read
 from icae.model.key_values import KeyValueModel
+from icae.model.prompts import render_prompt, tokenize, tokenize_with_offsets
 from mixed_prefix import KEY_VALUES
 
 TEXT = "The inner thing is in the thin tin: a thief ran there.\n"

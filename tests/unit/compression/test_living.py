@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from icae.engine import Engine
 from icae.errors import InputError
 from icae.memory import Memory, hash_token_ids
-from icae.model import tokenize
+from icae.model.prompts import tokenize
 
 TEXT = "The inner thing is in the thin tin: a thief ran there, and the end is near.\n" * 2
 MORE = "Then 17 others came in the rain."

@@ -13,8 +13,10 @@ from icae.compression.teachers import TeacherWriter
 from icae.decode.torch import TorchRuntime
 from icae.decode.torch_forms import form_of
 from icae.errors import ConfigError
-from icae.model import PlainRow, plain_logits, token_kl, weight_hash
+from icae.model.base import weight_hash
+from icae.model.decoder import DecoderRow, plain_logits
 from icae.model.icae import Slots
+from icae.model.losses import token_kl
 from icae.model.objectives import autoencoding
 from mixed_prefix import KEY_VALUES
 
@@ -216,7 +218,7 @@ def test_teachers_repeat_with_the_same_seed_and_are_what_the_plain_decoder_says(
     (first,) = writer.write([ids])
     _, again = writer.write([random_ids(8, 1), ids])
     assert first.task.target_ids.tolist() == again.task.target_ids.tolist()
-    row = PlainRow(ids=np.concatenate([ids, first.task.target_ids]), scored=5)
+    row = DecoderRow.plain(np.concatenate([ids, first.task.target_ids]), scored=5)
     expected = torch.log_softmax(plain_logits(model.decoder, [row])[0], dim=-1)
     torch.testing.assert_close(first.log_probs_TV.float(), expected, atol=2e-2, rtol=1e-2)
 

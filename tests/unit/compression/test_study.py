@@ -14,7 +14,7 @@ from icae.compression.lessons import Lesson, LessonWriter
 from icae.compression.study import Study, StudyConfig
 from icae.errors import ConfigError, InputError
 from icae.memory import Memory
-from icae.model import token_kl
+from icae.model.losses import token_kl
 from icae.model.objectives import recall
 from mixed_prefix import KEY_VALUES
 

@@ -11,7 +11,7 @@ import pytest
 from icae.engine import Engine
 from icae.errors import IncompatibleMemoryError
 from icae.memory import Verbatim, hash_token_ids
-from icae.model import tokenize
+from icae.model.prompts import tokenize
 from word_memories import with_spans
 
 TEXT = "The inner thing is in the thin tin: a thief ran there, and the end is near.\n" * 2

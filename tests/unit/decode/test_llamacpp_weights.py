@@ -17,7 +17,7 @@ from icae.decode.llamacpp.weights import (
     write_gguf,
 )
 from icae.errors import BaseModelError
-from icae.model import weight_hash
+from icae.model.base import weight_hash
 
 KNOWN = ("llama", "qwen2", "mistral")
 

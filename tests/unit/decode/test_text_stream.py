@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from icae.decode.answering import TextStream
-from icae.model import tokenize
+from icae.model.prompts import tokenize
 
 
 @pytest.mark.parametrize(

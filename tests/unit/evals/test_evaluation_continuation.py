@@ -55,7 +55,7 @@ def test_raw_tokens_score_as_in_transformers(
 def test_slots_are_scored_on_the_same_tokens_behind_the_lm_token(
     rows: Any, engine: Any, windows: Callable[..., Any]
 ) -> None:
-    from icae.model import Sample
+    from icae.model.objectives import Sample
 
     samples = [
         Sample(context_ids=ids[:40], ratio=4.0, tasks=(led_continuation(ids[40:]),))

@@ -60,7 +60,7 @@ def test_padding_leaves_plain_scores_unchanged(
 def test_memory_scores_equal_those_of_the_training_forward_pass(
     build_model: Any, random_ids: Any, layout: str
 ) -> None:
-    from icae.model import Sample
+    from icae.model.objectives import Sample
 
     model = build_model(layout=layout)
     contexts = [random_ids(40, i) for i in range(3)]

@@ -11,8 +11,7 @@ import torch
 
 from icae.errors import InputError
 from icae.evals import Qa, Refinement, Slots
-from icae.model import Sample
-from icae.model.objectives import autoencoding
+from icae.model.objectives import Sample, autoencoding
 
 
 @pytest.fixture

@@ -16,19 +16,11 @@ from icae.errors import AdapterError, InputError
 from icae.evals import Qa
 from icae.evals.qa import READERS
 from icae.evals.respondents import ANY_RATIO
-from icae.model import (
-    FullContextModel,
-    Sample,
-    load_trained,
-    read_info,
-    render_answer,
-    render_full_prompt,
-    render_prompt,
-    save_adapter,
-    tokenize,
-)
-from icae.model.adapter_files import FULL_CONTEXT
-from icae.model.objectives import instruction
+from icae.model.adapter import load_trained, save_adapter
+from icae.model.adapter_files import FULL_CONTEXT, read_info
+from icae.model.full_context import FullContextModel
+from icae.model.objectives import Sample, instruction
+from icae.model.prompts import render_answer, render_full_prompt, render_prompt, tokenize
 
 CONTEXTS = [
     "the lamp of a harbour town",

@@ -8,7 +8,7 @@ import pytest
 
 from icae.errors import InputError
 from icae.evals.questions import SPARE, QuestionReader, QuestionSet
-from icae.model import render_prompt
+from icae.model.prompts import render_prompt
 
 
 @pytest.fixture

@@ -13,8 +13,7 @@ import torch
 from icae.decode.prefix import Prefix
 from icae.evals import RandomText, Reconstruction
 from icae.evals.random_text import make_text, ordinary_ids
-from icae.model import Sample
-from icae.model.objectives import autoencoding
+from icae.model.objectives import Sample, autoencoding
 
 
 def by_kind(rows: Any, length: int, ratio: float | None) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from icae.compression.compressor import verbatim_spans
 from icae.compression.refinement import RefineConfig
 from icae.evals.questions import Question
 from icae.evals.respondents import known_respondents, refined
-from icae.model import render_full_prompt, tokenize
+from icae.model.prompts import render_full_prompt, tokenize
 
 TEXT = "The inn of Anna had 17 rooms and a lamp."
 

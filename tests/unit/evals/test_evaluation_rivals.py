@@ -21,16 +21,11 @@ from icae.evals.respondents import by_memory
 from icae.evals.rival_llmlingua import llmlingua
 from icae.evals.text_metrics import bleu_figure
 from icae.evals.trained_rivals import gist_hold, load_rivals, summary_hold
-from icae.model import (
-    AutoCompressor,
-    GistModel,
-    render_answer,
-    render_prompt,
-    save_adapter,
-    tokenize,
-)
-from icae.model.adapter import model_class
+from icae.model.adapter import model_class, save_adapter
+from icae.model.autocompressor import AutoCompressor
+from icae.model.gist import GistModel
 from icae.model.objectives import autoencoding, instruction
+from icae.model.prompts import render_answer, render_prompt, tokenize
 
 TEXT = "the lamp of the inner harbour turned in the rain over men and their nets"
 

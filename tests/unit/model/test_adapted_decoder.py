@@ -16,10 +16,10 @@ from torch.distributed.tensor import DTensor
 
 from icae.config import ModelConfig
 from icae.errors import BaseModelError
-from icae.model import FullContextModel, Sample
 from icae.model.adapted_decoder import lora_target_modules
 from icae.model.around import layers_of
-from icae.model.objectives import autoencoding, continuation, instruction
+from icae.model.full_context import FullContextModel
+from icae.model.objectives import Sample, autoencoding, continuation, instruction
 
 
 @pytest.fixture

@@ -18,21 +18,13 @@ from safetensors.torch import load_file, save_file
 
 from icae.config.types import Method
 from icae.errors import AdapterError
-from icae.model import (
-    IcaeModel,
-    Sample,
-    adapter_hash,
-    load_trained,
-    load_weights,
-    read_info,
-    save_adapter,
-    weight_hash,
-)
-from icae.model.adapter import model_class
-from icae.model.adapter_files import ADAPTERS, FULL_CONTEXT, KINDS, RIVAL
+from icae.model.adapter import load_trained, load_weights, model_class, save_adapter
+from icae.model.adapter_files import ADAPTERS, FULL_CONTEXT, KINDS, RIVAL, adapter_hash, read_info
 from icae.model.adapter_vectors import objective_vectors
+from icae.model.base import weight_hash
 from icae.model.card import model_card
-from icae.model.objectives import instruction
+from icae.model.icae import IcaeModel
+from icae.model.objectives import Sample, instruction
 
 METHODS = sorted(get_args(Method))
 

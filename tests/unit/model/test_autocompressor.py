@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from icae.model import Sample
-from icae.model.objectives import autoencoding, continuation
+from icae.model.objectives import Sample, autoencoding, continuation
 
 
 @pytest.fixture

@@ -14,9 +14,9 @@ from safetensors.torch import load_file, save_file
 from tests.bases.architectures import tiny, tiny_config
 
 from icae.errors import BaseModelError
-from icae.model import PlainRow, plain_logits
 from icae.model.around import input_table
 from icae.model.base import load_decoder, load_tokenizer
+from icae.model.decoder import DecoderRow, plain_logits
 from icae.model.rotary import steady_positions
 
 
@@ -37,7 +37,7 @@ def test_logits_are_the_models_own_scaled_and_capped(name):
     ids = np.arange(40, 60)
     with torch.no_grad():
         own = decoder(torch.from_numpy(ids)[None]).logits[0, :-1]
-        (ours,) = plain_logits(decoder, [PlainRow(ids=ids, scored=19)])
+        (ours,) = plain_logits(decoder, [DecoderRow.plain(ids, scored=19)])
     torch.testing.assert_close(ours, own, atol=1e-5, rtol=1e-5)
 
 
@@ -56,7 +56,7 @@ def test_a_base_that_cannot_use_fused_attention_gets_the_other(tmp_path):
 def test_dropout_of_a_base_is_off_also_where_layers_train(build_model, random_ids):
     decoder = tiny("StableLm", attention_dropout=0.5, hidden_dropout=0.5)
     model = build_model(decoder=decoder).train()
-    rows = [PlainRow(ids=random_ids(12), scored=8)]
+    rows = [DecoderRow.plain(random_ids(12), scored=8)]
     first, second = (plain_logits(model.adapted, rows)[0] for _ in range(2))
     assert torch.equal(first, second)
 

@@ -6,12 +6,12 @@ import pytest
 import torch
 
 from icae.errors import InputError
-from icae.model import PlainRow, plain_logits
 from icae.model.decoder import (
     PASS_TOKENS,
     DecoderRow,
     label_logits,
     logits_beside,
+    plain_logits,
     read,
     row_groups,
 )
@@ -84,7 +84,7 @@ def test_rows_beside_each_other_see_the_past_and_themselves_alone(build_decoder,
 
 def test_plain_rows_are_scored_as_the_model_called_alone(family, build_decoder, random_ids):
     decoder = build_decoder(family)
-    rows = [PlainRow(ids=random_ids(n, n), scored=3) for n in (5, 9)]
+    rows = [DecoderRow.plain(random_ids(n, n), scored=3) for n in (5, 9)]
     with torch.no_grad():
         for row, logits_TV in zip(rows, plain_logits(decoder, rows), strict=True):
             expected = decoder(torch.from_numpy(row.ids)[None]).logits[0, -4:-1]
@@ -94,4 +94,4 @@ def test_plain_rows_are_scored_as_the_model_called_alone(family, build_decoder, 
 @pytest.mark.parametrize("scored", [0, 5])
 def test_the_first_token_is_never_scored_and_one_is(random_ids, scored):
     with pytest.raises(InputError, match="cannot score"):
-        PlainRow(ids=random_ids(5), scored=scored)
+        DecoderRow.plain(random_ids(5), scored=scored)

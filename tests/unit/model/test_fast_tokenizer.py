@@ -5,8 +5,9 @@ import json
 import pytest
 
 from icae.errors import BaseModelError
-from icae.model import render_prompt, tokenize, tokenize_with_offsets, tokenizer_hash
+from icae.model.base_files import tokenizer_hash
 from icae.model.fast_tokenizer import FastTokenizer
+from icae.model.prompts import render_prompt, tokenize, tokenize_with_offsets
 
 TEXTS = (
     "the thing in a shed",

@@ -9,8 +9,8 @@ import torch
 
 from icae.config import ModelConfig
 from icae.errors import ConfigError
-from icae.model import FullContextModel, Sample
-from icae.model.objectives import autoencoding, instruction
+from icae.model.full_context import FullContextModel
+from icae.model.objectives import Sample, autoencoding, instruction
 
 CONFIG = ModelConfig(lora_rank=4, lora_alpha=8.0)
 

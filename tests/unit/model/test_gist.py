@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from icae.errors import ConfigError
-from icae.model import GistModel
+from icae.model.gist import GistModel
 from icae.model.objectives import autoencoding
 from icae.model.positions import encoder_positions
 

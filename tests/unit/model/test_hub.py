@@ -10,8 +10,8 @@ from typer.testing import CliRunner
 
 from icae.cli.app import app
 from icae.errors import AdapterError, InputError
-from icae.model import read_info, save_adapter
-from icae.model.adapter_files import adapter_folder, adapter_hash
+from icae.model.adapter import save_adapter
+from icae.model.adapter_files import adapter_folder, adapter_hash, read_info
 from icae.model.hub import is_hub_id, push, split_id
 
 

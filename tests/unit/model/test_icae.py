@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from icae.model import Sample
-from icae.model.objectives import autoencoding, instruction
+from icae.model.objectives import Sample, autoencoding, instruction
 
 
 def by_hand(model: Any, memory: torch.Tensor, positions: list[int], task: Any) -> torch.Tensor:

@@ -10,9 +10,8 @@ from safetensors.torch import load_file, save_file
 from transformers import DynamicCache
 
 from icae.errors import AdapterError
-from icae.model import load_trained, read_info, save_adapter
-from icae.model.adapter import FORMS
-from icae.model.adapter_files import require_slots
+from icae.model.adapter import FORMS, load_trained, save_adapter
+from icae.model.adapter_files import read_info, require_slots
 from icae.model.adapter_vectors import lead_vectors
 from icae.model.key_values import KeyValueMemory, KeyValueModel
 from icae.model.objectives import autoencoding, continuation, instruction

@@ -9,9 +9,8 @@ import pytest
 import torch
 
 from icae.config import ObjectiveConfig
-from icae.model import Sample, TaskScore, score_task, token_kl
-from icae.model.losses import StepLoss
-from icae.model.objectives import DecoderTask, autoencoding, continuation, instruction
+from icae.model.losses import StepLoss, TaskScore, score_task, token_kl
+from icae.model.objectives import DecoderTask, Sample, autoencoding, continuation, instruction
 
 
 def sample(*tasks: DecoderTask) -> Sample:

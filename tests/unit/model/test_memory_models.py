@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import torch
 
-from icae.model import Sample, weight_hash
-from icae.model.objectives import autoencoding, continuation, instruction, recall
+from icae.model.base import weight_hash
+from icae.model.objectives import Sample, autoencoding, continuation, instruction, recall
 
 KEY_VALUES = {"memory": "key-values", "lora_targets": "all-linear"}
 KINDS: dict[str, tuple[Any, dict[str, Any]]] = {

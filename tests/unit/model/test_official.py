@@ -19,10 +19,11 @@ from icae.decode.prefix import Prefix
 from icae.engine import load
 from icae.errors import AdapterError, InputError
 from icae.memory import Memory
-from icae.model import load_decoder, load_tokenizer, tokenize
+from icae.model.base import load_decoder, load_tokenizer
 from icae.model.icae import IcaeModel
 from icae.model.objectives import autoencoding, continuation, instruction
 from icae.model.official import OfficialForm, from_official, read_official, to_official
+from icae.model.prompts import tokenize
 
 OFFICIAL = Path(__file__).resolve().parents[4] / "shared" / "official"
 pytestmark = pytest.mark.skipif(

@@ -15,8 +15,8 @@ from transformers import PreTrainedTokenizerFast
 from icae.config import ModelConfig, ObjectiveConfig, OptimConfig, Recipe, RunConfig
 from icae.config.data import DataConfig, RatioStage
 from icae.data.shards import ShardSet, ShardWriter
-from icae.model import IcaeModel, Sample
-from icae.model.objectives import autoencoding
+from icae.model.icae import IcaeModel
+from icae.model.objectives import Sample, autoencoding
 
 VOCAB = 128
 SPAN = 16

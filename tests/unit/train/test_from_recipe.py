@@ -15,17 +15,11 @@ from icae.config import Recipe
 from icae.config.data import TripletFile
 from icae.config.parsing import to_dict
 from icae.errors import AdapterError, InputError, TrainingError
-from icae.model import (
-    FullContextModel,
-    adapter_hash,
-    load_decoder,
-    load_tokenizer,
-    load_trained,
-    read_info,
-    tokenizer_hash,
-)
-from icae.model.adapter import model_class
-from icae.model.adapter_files import FULL_CONTEXT, RIVAL
+from icae.model.adapter import load_trained, model_class
+from icae.model.adapter_files import FULL_CONTEXT, RIVAL, adapter_hash, read_info
+from icae.model.base import load_decoder, load_tokenizer
+from icae.model.base_files import tokenizer_hash
+from icae.model.full_context import FullContextModel
 from icae.train import train
 from icae.train.checkpoint import newest_checkpoint
 from icae.train.records import read_records

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from icae.config import Recipe, load_recipe
-from icae.model import load_tokenizer, tokenizer_hash
+from icae.model.base import load_tokenizer
+from icae.model.base_files import tokenizer_hash
 from icae.train import train
 from icae.train.records import read_records
 

@@ -13,8 +13,7 @@ from icae.config import ObjectiveConfig
 from icae.config.data import RatioStage
 from icae.config.spans import plan_spans
 from icae.errors import TrainingError
-from icae.model import Sample
-from icae.model.objectives import instruction
+from icae.model.objectives import Sample, instruction
 from icae.train.instructions import (
     MIN_CONTEXT,
     InstructionSource,

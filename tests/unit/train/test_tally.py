@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import torch
 
-from icae.model import TaskScore
+from icae.model.losses import TaskScore
 from icae.train.tally import Tally
 
 
