@@ -270,9 +270,8 @@ class Engine(Reader):
     ) -> Memory:
         """A memory with other text in place of some; see `icae.compression.living.replace`."""
         self.require_own(memory)
-        return living.replace(
-            self.compressor, memory, char_start, char_end, text, document=document, ratio=ratio
-        )
+        chars = slice(char_start, char_end)
+        return living.replace(self.compressor, memory, document, chars, text, ratio)
 
     def delete(
         self,

@@ -42,6 +42,16 @@ SLACK = 16
 """When positions run out, about one of so many is won back at a time."""
 
 
+def fold(compressor: Compressor, told: Conversation, question: str) -> Memory:
+    """The memory of older turns, with those that leave before a question at its end."""
+    cached = _in_cache(compressor, told, question)
+    if cached is None:
+        return _within(compressor, _from_text(compressor, told), told.older_positions)
+    grown = _within(compressor, _from_cache(compressor, told, cached), told.older_positions)
+    _go_on(compressor, cached, compressor.runtime.asked(told.documents + grown))
+    return grown
+
+
 @dataclass(frozen=True, kw_only=True)
 class Cached:
     """Turns that leave a prompt, and the cache that holds them.
@@ -99,16 +109,6 @@ class Cached:
         places = past[0][0].shape[2]
         read = ReadSoFar(keys=read.keys[:places], positions=read.positions[:places])
         return LastRead(cache=DynamicCache(past), read=read)
-
-
-def fold(compressor: Compressor, told: Conversation, question: str) -> Memory:
-    """The memory of older turns, with those that leave before a question at its end."""
-    cached = _in_cache(compressor, told, question)
-    if cached is None:
-        return _within(compressor, _from_text(compressor, told), told.older_positions)
-    grown = _within(compressor, _from_cache(compressor, told, cached), told.older_positions)
-    _go_on(compressor, cached, compressor.runtime.asked(told.documents + grown))
-    return grown
 
 
 def _go_on(compressor: Compressor, cached: Cached, prefix: Prefix) -> None:

@@ -48,18 +48,16 @@ def append(
     if not text:
         raise InputError("There is nothing to append.", got="no text", expected="text")
     end = memory.documents[memory.document_index(document)].chars
-    return replace(compressor, memory, end, end, text, document=document, ratio=ratio)
+    return replace(compressor, memory, document, slice(end, end), text, ratio)
 
 
 def replace(
     compressor: Compressor,
     memory: Memory,
-    char_start: int,
-    char_end: int,
+    document: int,
+    chars: slice,
     text: str,
-    *,
-    document: int = 0,
-    ratio: float | None = None,
+    ratio: float | None,
 ) -> Memory:
     """Put other text, or none, in place of some; only spans that it touches are encoded again.
 
@@ -68,28 +66,24 @@ def replace(
     Args:
         compressor: Encodes the new spans.
         memory: The memory.
-        char_start: First character (code point) to replace.
-        char_end: One past the last; `char_start` to insert.
-        text: The new text; empty to delete.
         document: Index of the document, from 0; negative from the end.
-        ratio: Context tokens per slot; by default that of the nearest span of slots.
-
-    Returns:
-        The memory with the changed document.
+        chars: Characters (code points) to replace; none to insert.
+        text: The new text; empty to delete.
+        ratio: Context tokens per slot, or None for that of the nearest span of slots.
 
     Raises:
         InputError: If there is no such document or range, the text was not kept, or no
             text would be left.
     """
     edited = memory.documents[memory.document_index(document)]
-    edited.require_characters(char_start, char_end)
+    edited.require_characters(chars.start, chars.stop)
     source = edited.require_source()
-    changed = source[:char_start] + text + source[char_end:]
+    changed = source[: chars.start] + text + source[chars.stop :]
     if not changed.strip():
         raise InputError(
             f"No text of {edited.name} would be left.", fix="Delete the document as a whole."
         )
-    kept = _outside(edited.spans, char_start, char_end)
+    kept = _outside(edited.spans, chars)
     made, kept, digest = _anew(compressor, edited, kept, changed, ratio)
     first, end = kept.front, len(edited.spans) - kept.back
     return memory.replace_spans(document, first, end, made, token_ids_sha256=digest)
@@ -121,10 +115,10 @@ def _anew(
     return compressor.compress(middle, ratio=near, name=document.name), kept, digest
 
 
-def _outside(spans: Sequence[Span], start: int, end: int) -> _Kept:
+def _outside(spans: Sequence[Span], chars: slice) -> _Kept:
     """The spans that end before some characters and those that start after them."""
-    front = sum(1 for _ in itertools.takewhile(lambda s: s.char_end <= start, spans))
-    after = itertools.takewhile(lambda s: s.char_start >= end, reversed(spans[front:]))
+    front = sum(1 for _ in itertools.takewhile(lambda s: s.char_end <= chars.start, spans))
+    after = itertools.takewhile(lambda s: s.char_start >= chars.stop, reversed(spans[front:]))
     return _Kept(front, sum(1 for _ in after))
 
 

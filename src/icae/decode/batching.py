@@ -8,12 +8,6 @@ from dataclasses import dataclass, field
 
 from icae.decode.prefix import Generated, Request
 
-ROWS_PER_BATCH = 128
-"""Most answers written together."""
-
-POSITIONS_PER_BATCH = 8192
-"""Most places of key-value cache that a batch of answers takes, padding included."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class Step:
@@ -64,6 +58,13 @@ class RowClock:
             first_token_seconds=self.first,
             seconds=self.last,
         )
+
+
+ROWS_PER_BATCH = 128
+"""Most answers written together."""
+
+POSITIONS_PER_BATCH = 8192
+"""Most places of key-value cache that a batch of answers takes, padding included."""
 
 
 def row_batches(

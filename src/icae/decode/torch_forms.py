@@ -60,13 +60,13 @@ class TorchForm(ABC):
     def encode(self, spans: Sequence[TokenIds], slots: Sequence[int]) -> list[ReadablePayload]:
         """What the decoder gets in place of each span; one forward pass."""
 
-    @abstractmethod
     def past_places(self, prefix: Prefix) -> int:
         """Decoder places of a prefix that need no reading, as they are keys and values."""
+        return 0
 
-    @abstractmethod
     def past(self, prefix: Prefix, known: KeyValues | None = None) -> KeyValues | None:
         """Keys and values of these places, the first of which may be known, or None."""
+        return None
 
     @abstractmethod
     def inputs(self, prefix: Prefix) -> Tensor:
@@ -79,7 +79,7 @@ class TorchForm(ABC):
 
 @dataclass(frozen=True)
 class SlotForm(TorchForm):
-    """Slots: input embeddings, read like tokens."""
+    """Slots: input embeddings, read like tokens; everything is read."""
 
     model: IcaeModel
     learning_rate: ClassVar[float] = 0.08
@@ -103,13 +103,6 @@ class SlotForm(TorchForm):
         """Slots [K, D] of each span."""
         made = self.model.encode_spans(spans, slots)
         return [Embeddings(slots_KD=slots_KD.float().cpu().numpy()) for slots_KD in made]
-
-    def past_places(self, prefix: Prefix) -> int:
-        """None: everything is read."""
-        return 0
-
-    def past(self, prefix: Prefix, known: KeyValues | None = None) -> None:
-        """Nothing."""
 
     def inputs(self, prefix: Prefix) -> Tensor:
         """``[front ; memory ; objective]``; verbatim tokens are embedded as in any prompt."""

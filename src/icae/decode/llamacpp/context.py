@@ -6,6 +6,7 @@ Shape legend: S decoder inputs, D hidden size, V vocabulary.
 from __future__ import annotations
 
 import ctypes
+import functools
 import logging
 import os
 import weakref
@@ -49,23 +50,15 @@ def import_llama_cpp() -> ModuleType:
     return llama_cpp
 
 
-_callbacks: list[Any] = []  # ctypes keeps no reference to a callback itself
-
-
+@functools.cache  # ctypes keeps no reference to a callback itself
 def _log_callback(llama_cpp: ModuleType) -> Any:
-    if not _callbacks:
+    @llama_cpp.llama_log_callback  # type: ignore[untyped-decorator]
+    def write(level: int, text: bytes, user_data: Any) -> None:
+        # ggml's levels: 3 is a warning, 4 an error; lower and 5 (goes on) are details.
+        said = text.decode("utf-8", errors="replace").rstrip()
+        log.log(logging.WARNING if level == 4 else logging.DEBUG, "%s", said)
 
-        @llama_cpp.llama_log_callback  # type: ignore[untyped-decorator]
-        def write(level: int, text: bytes, user_data: Any) -> None:
-            # ggml's levels: 3 is a warning, 4 an error; lower and 5 (goes on) are details.
-            log.log(
-                {4: logging.WARNING}.get(level, logging.DEBUG),
-                "%s",
-                text.decode("utf-8", errors="replace").rstrip(),
-            )
-
-        _callbacks.append(write)
-    return _callbacks[0]
+    return write
 
 
 def thread_count() -> int:
