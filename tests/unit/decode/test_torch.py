@@ -14,6 +14,7 @@ from icae.decode.batching import POSITIONS_PER_BATCH, ROWS_PER_BATCH, row_batche
 from icae.decode.prefix import Prefix, Request
 from icae.decode.torch import TorchRuntime
 from icae.memory import Embeddings, Verbatim
+from mixed_prefix import mixed_prefix
 
 SPANS = ((16, 4), (9, 3))
 
@@ -74,76 +75,26 @@ def test_greedy_decoding_equals_a_loop_without_cache(
     family: str, build_model: Any, build_prefix: Any, random_ids: Any, layout: str
 ) -> None:
     model = build_model(family, layout=layout)
-    runtime = TorchRuntime(model)
-    prefix, prompt = build_prefix(runtime), random_ids(5, 7)
-    # Slots at the chunk centres of 16 and 9 tokens; the objective token behind them at 25.
-    positions = list(range(40))
-    if layout == "uniform":
-        positions = [1, 5, 9, 13, 17, 20, 23, *range(25, 60)]
-
-    made = runtime.generate(prefix, prompt, max_new_tokens=8, stop_ids=())
-
-    assert list(made.token_ids) == naive(model, prefix, prompt, positions, 8)
-    assert made.positions == 7 + 1 + 5
-    assert not made.stopped
-    assert 0 < made.first_token_seconds <= made.seconds
-
-
-@pytest.mark.parametrize("layout", POSITION_LAYOUTS)
-def test_verbatim_tokens_stand_between_slots_where_their_span_does(
-    family: str, build_model: Any, random_ids: Any, layout: str
-) -> None:
-    model = build_model(family, layout=layout)
-    runtime = TorchRuntime(model)
-    first, last = runtime.encode([random_ids(16), random_ids(9, 2)], [4, 3])
-    prefix = Prefix(
-        parts=(
-            first,
-            Verbatim(ids=random_ids(6, 1)),
-            last,
+    runtime, prompt, plain = TorchRuntime(model), random_ids(5, 7), list(range(60))
+    verbatim = Prefix(parts=(Verbatim(ids=random_ids(7)),), spans=((7, 7),), objective="ft")
+    # Slots at the chunk centres of 16 and 9 tokens, the objective token behind them at 25;
+    # verbatim tokens between them at their own places, 16 to 21.
+    for prefix, size, uniform in (
+        (build_prefix(runtime), 7 + 1, [1, 5, 9, 13, 17, 20, 23, *range(25, 60)]),
+        (
+            mixed_prefix(runtime, random_ids),
+            13 + 1,
+            [1, 5, 9, 13, *range(16, 22), 23, 26, 29, *range(31, 60)],
         ),
-        spans=((16, 4), (6, 6), (9, 3)),
-        objective="ft",
-    )
-    prompt = random_ids(5, 7)
-    # In the uniform layout the tokens stand at their own places, 16 to 21.
-    positions = list(range(50))
-    if layout == "uniform":
-        positions = [1, 5, 9, 13, *range(16, 22), 23, 26, 29, *range(31, 60)]
-
-    made = runtime.generate(prefix, prompt, max_new_tokens=6, stop_ids=())
-
-    assert list(made.token_ids) == naive(model, prefix, prompt, positions, 6)
-    assert made.positions == prefix.positions + 1 + 5 == 13 + 1 + 5
-
-
-def test_a_memory_that_is_all_verbatim_is_read_like_a_prompt(
-    build_model: Any, random_ids: Any
-) -> None:
-    runtime = TorchRuntime(build_model())
-    ids, prompt = random_ids(7), random_ids(4, 3)
-    prefix = Prefix(parts=(Verbatim(ids=ids),), spans=((7, 7),), objective="ft")
-
-    embeds = runtime.form.inputs(prefix)
-
-    assert embeds.shape == (8, 32)
-    assert torch.equal(embeds[:7], runtime.read_tokens(ids))
-    assert len(runtime.generate(prefix, prompt, max_new_tokens=3, stop_ids=()).token_ids) == 3
-
-
-def test_greedy_decoding_without_a_memory_is_the_base_model(
-    build_model: Any, build_decoder: Any, random_ids: Any
-) -> None:
-    prompt = random_ids(6)
-    made = TorchRuntime(build_model()).generate(None, prompt, max_new_tokens=6, stop_ids=())
-
-    ids = list(prompt)
-    base = build_decoder()
-    with torch.no_grad():
-        for _ in range(6):
-            ids.append(int(base(input_ids=torch.tensor([ids])).logits[0, -1].argmax()))
-    assert list(made.token_ids) == ids[6:]
-    assert made.positions == 6
+        (verbatim, 7 + 1, plain),
+        (None, 0, plain),
+    ):
+        positions = uniform if layout == "uniform" else plain
+        made = runtime.generate(prefix, prompt, max_new_tokens=6, stop_ids=())
+        assert list(made.token_ids) == naive(model, prefix, prompt, positions, 6)
+        assert made.positions == size + 5
+        assert not made.stopped
+        assert 0 < made.first_token_seconds <= made.seconds
 
 
 def test_a_stop_token_ends_the_answer_and_is_not_part_of_it(
@@ -207,13 +158,7 @@ def test_batches_cover_all_spans_in_order_and_stay_within_the_bound(lengths: lis
     for part in parts:
         members = lengths[part]
         assert len(members) == 1 or max(members) * len(members) <= TorchRuntime.span_tokens
-
-
-def test_batches_are_not_smaller_than_they_need_be(model: Any) -> None:
-    parts = list(TorchRuntime(model).batches([TorchRuntime.span_tokens // 4] * 9))
-
-    assert parts == [slice(0, 4), slice(4, 8), slice(8, 9)]
-    assert list(TorchRuntime(model).batches([])) == []
+    assert list(span_batches([128] * 9, bound=512)) == [slice(0, 4), slice(4, 8), slice(8, 9)]
 
 
 def test_kv_bytes_match_hand_computed_ones(build_model: Any, build_decoder: Any) -> None:
