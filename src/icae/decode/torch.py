@@ -174,12 +174,7 @@ class TorchRuntime(Runtime):
         }
         fronts = dict(zip(shared, self.read_prefixes(list(shared.values())), strict=True))
         rows = [
-            self.row(
-                request,
-                fronts,
-                positions=self.positions(request.prefix, len(request.prompt_ids)),
-                limit=limit,
-            )
+            self.row(request, fronts, limit=limit)
             for request, limit in zip(requests, limits, strict=True)
         ]
         yield from greedy_rows(self.model.decoder, rows, stop_ids)
@@ -193,31 +188,23 @@ class TorchRuntime(Runtime):
         return self.form.fronts(prefixes) if prefixes else []
 
     @torch.inference_mode()
-    def row(
-        self,
-        request: Request,
-        fronts: Mapping[str, KeyValues],
-        *,
-        positions: Sequence[int],
-        limit: int,
-    ) -> Row:
-        """What an answer of at most `limit` tokens is read from.
+    def row(self, request: Request, fronts: Mapping[str, KeyValues], *, limit: int) -> Row:
+        """What an answer of so many tokens is read from.
 
         Args:
             request: What to answer.
             fronts: By the digests of memories, what `read_prefixes` gave of them.
-            positions: Position of every decoder input of the request.
             limit: Most tokens written.
         """
-        prefix, front = request.prefix, None
+        prefix, prompt_ids, front = request.prefix, request.prompt_ids, None
         if prefix is not None:
             front = fronts.get(prefix.digest)
             front = self.form.past(prefix) if front is None else front
         start = 0 if front is None else front[0][0].shape[2]
         return Row(
             front=front,
-            tail_SD=self._inputs(prefix, request.prompt_ids, start),
-            positions=positions[start:],
+            tail_SD=self._inputs(prefix, prompt_ids, start),
+            positions=self.positions(prefix, len(prompt_ids))[start:],
             limit=limit,
         )
 

@@ -72,7 +72,7 @@ class TorchDecoding(DecodingRows):
         """
         sizes = [self._sizes[key] for key in self.keys]
         for count, (request, limit) in enumerate(requests):
-            own = len(self._runtime.positions(request.prefix, len(request.prompt_ids))) + limit
+            own = self._size(request, limit)
             longest = max([*sizes, own])
             full = (
                 len(sizes) >= self._together
@@ -101,12 +101,14 @@ class TorchDecoding(DecodingRows):
         fronts = self._fronts(prefixes)
         rows, sizes = {}, {}
         for key, (request, limit) in requests.items():
-            positions = self._runtime.positions(request.prefix, len(request.prompt_ids))
-            rows[key] = self._runtime.row(request, fronts, positions=positions, limit=limit)
-            sizes[key] = len(positions) + limit
+            rows[key] = self._runtime.row(request, fronts, limit=limit)
+            sizes[key] = self._size(request, limit)
         step = self.add(rows)
         self._sizes = {key: self._sizes.get(key) or sizes[key] for key in self.keys}
         return step
+
+    def _size(self, request: Request, limit: int) -> int:
+        return len(self._runtime.positions(request.prefix, len(request.prompt_ids))) + limit
 
     def _fronts(self, prefixes: Mapping[str, Prefix]) -> dict[str, KeyValues]:
         found = {digest: self.fronts.get(digest) for digest in prefixes}

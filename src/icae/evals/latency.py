@@ -198,8 +198,7 @@ def reading_ways(
     def rows(requests: Sequence[Request], read: Mapping[str, KeyValues]) -> list[DecoderRow]:
         made = []
         for request in requests:
-            positions = runtime.positions(request.prefix, len(request.prompt_ids))
-            made.append(runtime.row(request, read, positions=positions, limit=tokens))
+            made.append(runtime.row(request, read, limit=tokens))
         return made
 
     def behind(prefixes: Sequence[Prefix], read: Mapping[str, KeyValues]) -> list[DecoderRow]:
