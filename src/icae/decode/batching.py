@@ -1,64 +1,13 @@
-"""Which answers are written together, and the clock of each; for every runtime."""
+"""Which answers are written together, for every runtime."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
 
-from icae.decode.prefix import Generated, Request
+from icae.decode.prefix import Request
 
-
-@dataclass(frozen=True, kw_only=True)
-class Step:
-    """One more token of rows.
-
-    Attributes:
-        rows: Keys of the rows.
-        tokens: The token of each.
-    """
-
-    rows: tuple[int, ...]
-    tokens: tuple[int, ...]
-
-
-@dataclass(kw_only=True)
-class RowClock:
-    """Collects the tokens of one answer and when they came.
-
-    Attributes:
-        begin: When its batch began (`time.perf_counter`).
-        token_ids: Tokens so far, without the stop token.
-        stopped: Whether a stop token came.
-        first: Seconds to the first token.
-        last: Seconds to the last token.
-    """
-
-    begin: float
-    token_ids: list[int] = field(default_factory=list)
-    stopped: bool = False
-    first: float = 0.0
-    last: float = 0.0
-
-    def take(self, token: int, stop_ids: Collection[int]) -> None:
-        """Take the next token."""
-        self.last = time.perf_counter() - self.begin
-        self.first = self.first or self.last
-        if token in stop_ids:
-            self.stopped = True
-        else:
-            self.token_ids.append(token)
-
-    def generated(self, *, positions: int) -> Generated:
-        """What was written behind so many decoder positions."""
-        return Generated(
-            token_ids=tuple(self.token_ids),
-            stopped=self.stopped,
-            positions=positions,
-            first_token_seconds=self.first,
-            seconds=self.last,
-        )
-
+Step = Mapping[int, int]
+"""One more token of rows, by the keys of these."""
 
 ROWS_PER_BATCH = 128
 """Most answers written together."""

@@ -10,8 +10,9 @@ from __future__ import annotations
 import functools
 import hashlib
 import itertools
-from collections.abc import Hashable, Sequence
-from dataclasses import dataclass, replace
+import time
+from collections.abc import Collection, Hashable, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -108,24 +109,34 @@ class Request:
     prompt_ids: TokenIds
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True)
 class Generated:
-    """Tokens written by greedy decoding.
+    """Tokens that greedy decoding writes for one answer, and when they came.
 
     Attributes:
-        token_ids: The ids, without the stop token.
-        stopped: Whether a stop token ended it (else the limit did).
         positions: Decoder positions read before the first token.
-        first_token_seconds: Wall time to the first token; of answers that were written
-            together, the time from the start of their batch.
-        seconds: Wall time in all, from the same start.
+        begin: When the answer, or its batch, began (`time.perf_counter`).
+        token_ids: The ids so far, without the stop token.
+        stopped: Whether a stop token ended it (else the limit did).
+        first_token_seconds: Wall time from `begin` to the first token.
+        seconds: Wall time from `begin` to the last one.
     """
 
-    token_ids: tuple[int, ...]
-    stopped: bool
     positions: int
-    first_token_seconds: float
-    seconds: float
+    begin: float = field(default_factory=time.perf_counter)
+    token_ids: tuple[int, ...] = ()
+    stopped: bool = False
+    first_token_seconds: float = 0.0
+    seconds: float = 0.0
+
+    def take(self, token: int, stop_ids: Collection[int]) -> None:
+        """Take the next token."""
+        self.seconds = time.perf_counter() - self.begin
+        self.first_token_seconds = self.first_token_seconds or self.seconds
+        if token in stop_ids:
+            self.stopped = True
+        else:
+            self.token_ids += (token,)
 
 
 def input_positions(config: ModelConfig, prefix: Prefix | None, prompt_length: int) -> list[int]:

@@ -11,7 +11,7 @@ import numpy as np
 
 from icae.config import ModelConfig
 from icae.config.types import Objective, TokenIds
-from icae.decode.batching import RowClock, Step, row_batches, span_batches
+from icae.decode.batching import Step, row_batches, span_batches
 from icae.decode.prefix import Generated, Prefix, Request, input_positions
 from icae.errors import IncompatibleMemoryError, InputError
 from icae.memory import KeyValueSlots, Memory, Verbatim
@@ -90,16 +90,16 @@ class Runtime(ABC):
             stop_ids: Tokens that end the answer.
             on_token: Called with each token as it comes; what it raises ends the answer.
         """
-        clock = RowClock(begin=time.perf_counter())
+        made = Generated(positions=len(self.positions(prefix, len(prompt_ids))))
         request = Request(prefix=prefix, prompt_ids=prompt_ids)
         with closing(self.tokens(request, max_new_tokens, stop_ids)) as tokens:
             for token in tokens:
-                clock.take(token, stop_ids)
-                if clock.stopped:
+                made.take(token, stop_ids)
+                if made.stopped:
                     break
                 if on_token is not None:
                     on_token(token)
-        return clock.generated(positions=len(self.positions(prefix, len(prompt_ids))))
+        return made
 
     def generate_rows(
         self, requests: Sequence[Request], limits: Sequence[int], stop_ids: Sequence[int]
@@ -116,13 +116,11 @@ class Runtime(ABC):
         made: dict[int, Generated] = {}
         for members in row_batches(requests, sizes, pads=self.may_pad(max(sizes, default=0))):
             begin = time.perf_counter()
-            clocks = [RowClock(begin=begin) for _ in members]
+            made |= {i: Generated(positions=read[i], begin=begin) for i in members}
             asked, most = [requests[i] for i in members], [limits[i] for i in members]
             for step in self.steps(asked, most, frozenset(stop_ids)):
-                for row, token in zip(step.rows, step.tokens, strict=True):
-                    clocks[row].take(token, stop_ids)
-            for i, clock in zip(members, clocks, strict=True):
-                made[i] = clock.generated(positions=read[i])
+                for row, token in step.items():
+                    made[members[row]].take(token, stop_ids)
         return [made[i] for i in range(len(requests))]
 
     def steps(
@@ -132,7 +130,7 @@ class Runtime(ABC):
         for row, (request, limit) in enumerate(zip(requests, limits, strict=True)):
             with closing(self.tokens(request, limit, stop_ids)) as tokens:
                 for token in tokens:
-                    yield Step(rows=(row,), tokens=(token,))
+                    yield {row: token}
                     if token in stop_ids:
                         break
 

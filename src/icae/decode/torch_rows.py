@@ -148,7 +148,7 @@ class DecodingRows:
         kept = [i for i, left in enumerate(self._left) if left > 0]
         if len(kept) < len(self.keys):
             self._keep(kept)
-        return Step(rows=tuple(keys), tokens=tuple(tokens))
+        return dict(zip(keys, tokens, strict=True))
 
     @torch.inference_mode()
     def _keep(self, kept: list[int]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -12,7 +11,6 @@ from transformers import PreTrainedModel
 
 from icae.config.types import Answer, Objective, TokenIds
 from icae.decode.answering import Answerer, written_answer
-from icae.decode.batching import RowClock
 from icae.decode.prefix import Generated, Request
 from icae.decode.torch import TorchRuntime
 from icae.decode.torch_rows import Row as DecoderRow
@@ -202,13 +200,12 @@ def _write_rows(
     made: list[Generated] = []
     for start in range(0, len(rows), TOGETHER):
         part = rows[start : start + TOGETHER]
-        clocks = [RowClock(begin=time.perf_counter()) for _ in part]
-        for step in greedy_rows(decoder, part, stop_ids):
-            for row, token in zip(step.rows, step.tokens, strict=True):
-                clocks[row].take(token, stop_ids)
-        for clock, own in zip(clocks, part, strict=True):
+        for own in part:
             front = 0 if own.front is None else int(own.front[0][0].shape[2])
-            made.append(clock.generated(positions=front + len(own.tail_SD)))
+            made.append(Generated(positions=front + len(own.tail_SD)))
+        for step in greedy_rows(decoder, part, stop_ids):
+            for row, token in step.items():
+                made[start + row].take(token, stop_ids)
     return made
 
 

@@ -209,7 +209,7 @@ def reading_ways(
         written: list[list[int]] = [[] for _ in rows]
         for step in greedy_rows(runtime.model.decoder, rows, frozenset()):
             first = first or time.perf_counter() - begin
-            for row, token in zip(step.rows, step.tokens, strict=True):
+            for row, token in step.items():
                 written[row].append(token)
         seconds = time.perf_counter() - begin
         return Timed(seconds, first, compress, tuple(map(tuple, written)))

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import itertools
-import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from icae.decode.answering import TextStream
-from icae.decode.batching import ROWS_PER_BATCH, RowClock, Step
+from icae.decode.batching import ROWS_PER_BATCH, Step
+from icae.decode.prefix import Generated, Request
 from icae.decode.torch_decoding import TorchDecoding
 from icae.engine import Engine
 from icae.serve.chats import Chat, Chats, ReadyChat, too_late
@@ -25,7 +25,7 @@ class _Writing:
     """An answer that is being written."""
 
     ready: ReadyChat
-    clock: RowClock
+    made: Generated
     stream: TextStream
 
 
@@ -80,7 +80,7 @@ class LocalChats(Chats):
             requests[key] = (ready.request, ready.max_new_tokens)
             self._written[key] = _Writing(
                 ready=ready,
-                clock=RowClock(begin=time.perf_counter()),
+                made=Generated(positions=self._positions(ready.request)),
                 stream=TextStream(self.icae.tokenizer, ready.chat.on_text),
             )
         self.metrics.together.observe(len(self._written))
@@ -88,17 +88,18 @@ class LocalChats(Chats):
 
     def _send(self, step: Step) -> None:
         """Hand new tokens on, and finish the answers that have ended."""
-        for key, token in zip(step.rows, step.tokens, strict=True):
+        for key, token in step.items():
             writing = self._written[key]
-            ready, clock = writing.ready, writing.clock
-            clock.take(token, self.icae.answerer.stop_ids)
-            if not clock.stopped:
+            ready, made = writing.ready, writing.made
+            made.take(token, self.icae.answerer.stop_ids)
+            if not made.stopped:
                 writing.stream.add(token)
-            if clock.stopped or len(clock.token_ids) >= ready.max_new_tokens:
+            if made.stopped or len(made.token_ids) >= ready.max_new_tokens:
                 del self._written[key]
-                request = ready.request
-                read = self.icae.decoder.positions(request.prefix, len(request.prompt_ids))
-                self.finish(ready, writing.stream.close(), clock.generated(positions=len(read)))
+                self.finish(ready, writing.stream.close(), made)
+
+    def _positions(self, request: Request) -> int:
+        return len(self.icae.decoder.positions(request.prefix, len(request.prompt_ids)))
 
     def _give_up_stopped(self) -> None:
         """Let go of the chats whose clients are gone or whose time is up."""

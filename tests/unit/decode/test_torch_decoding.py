@@ -49,7 +49,7 @@ def test_an_answer_that_joins_others_midway_is_the_one_it_gets_alone(
         else:
             step = decoding.step()
         steps += 1
-        for row, token in zip(step.rows, step.tokens, strict=True):
+        for row, token in step.items():
             written[row].append(token)
     for i, request in enumerate(asked):
         assert written[i] == alone(engine, request, limits[i]), i
@@ -62,7 +62,7 @@ def test_a_row_that_is_given_up_leaves_the_others_as_they_are(
     written: dict[int, list[int]] = {i: [] for i in range(len(requests))}
 
     def take(step: Any) -> None:
-        for row, token in zip(step.rows, step.tokens, strict=True):
+        for row, token in step.items():
             written[row].append(token)
 
     take(decoding.join({i: (request, 8) for i, request in enumerate(requests)}))
@@ -78,9 +78,9 @@ def test_a_row_that_is_given_up_leaves_the_others_as_they_are(
 def test_a_stop_token_ends_a_row(engine: Any, requests: list[Request]) -> None:
     expected = alone(engine, requests[0], 8)
     decoding = TorchDecoding(engine.runtime, [expected[2]], kept_bytes=0)
-    tokens = list(decoding.join({7: (requests[0], 8)}).tokens)
+    tokens = list(decoding.join({7: (requests[0], 8)}).values())
     while decoding:
-        tokens += decoding.step().tokens
+        tokens += decoding.step().values()
     assert tokens == expected[: expected.index(expected[2]) + 1]
 
 
@@ -97,9 +97,9 @@ def test_a_memory_that_is_asked_again_is_not_read_again(
     monkeypatch.setattr(engine.runtime, "read_prefixes", noting)
     decoding = TorchDecoding(engine.runtime, [], kept_bytes=10**6)
     for key, request in enumerate([*requests[:4], *requests[:4]]):
-        tokens = list(decoding.join({key: (request, 5)}).tokens)
+        tokens = list(decoding.join({key: (request, 5)}).values())
         while decoding:
-            tokens += decoding.step().tokens
+            tokens += decoding.step().values()
         assert tokens == alone(engine, request, 5)
     assert len(read) == len(set(read)) == 3
 

@@ -185,7 +185,7 @@ class LlamaCppRuntime(Runtime):
             best.append(read_runs(context, runs, start, sequence=row))
         active, taken = [row for row, limit in enumerate(limits) if limit > 0], 0
         while active:
-            yield Step(rows=tuple(active), tokens=tuple(best[row] for row in active))
+            yield {row: best[row] for row in active}
             taken += 1
             active = [r for r in active if best[r] not in stop_ids and taken < limits[r]]
             if active:
