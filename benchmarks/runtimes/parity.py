@@ -79,7 +79,7 @@ def gap(engine: api.Engine, request: Request, written: tuple[int, ...], other: i
     """How much less likely a token is than the best one, in nats, behind what was written."""
     runtime = engine.runtime
     prompt = np.append(request.prompt_ids, np.asarray(written, dtype=np.int64))
-    row = runtime._inputs(request.prefix, prompt)[None]
+    row = runtime._inputs(request.prefix, prompt, 0)[None]
     logits = runtime.model.decoder(inputs_embeds=row, logits_to_keep=1).logits[0, -1]
     log_probs = torch.log_softmax(logits.float(), dim=-1)
     return float(log_probs.max() - log_probs[other])

@@ -24,7 +24,6 @@ from icae.compression.adaptive import AdaptiveCompressor, FidelityPolicy, OnSett
 from icae.compression.compressor import Compressor, OnProgress
 from icae.compression.folding import fold
 from icae.compression.other_weights import require_readable
-from icae.compression.refine_memory import refine_memory
 from icae.compression.refinement import RefineConfig
 from icae.compression.study import OnStudy, StudyConfig, study_memory
 from icae.compression.teachers import TeacherWriter
@@ -204,9 +203,9 @@ class Engine(Reader):
         *,
         on_step: OnProgress = lambda done, total: None,
     ) -> Iterator[Memory]:
-        """Better slots for the spans below a fidelity; see `icae.compression.refine_memory`."""
+        """Better slots for the spans below a fidelity; see `icae.compression.adaptive`."""
         self.require_own(memory)
-        return refine_memory(self.adaptive, memory, config, on_step=on_step)
+        return self.adaptive.improved(memory, config, on_step=on_step)
 
     def upgrade(
         self, memory: Memory, *, on_progress: OnProgress = lambda done, total: None

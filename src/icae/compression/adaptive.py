@@ -7,8 +7,6 @@ compress time, or its verbatim tokens. `FidelityPolicy` says what is wanted:
   that leaves room for no error, the decoder must also write the span back freely without one;
 - ``budget``: the best use of a number of decoder positions;
 - both: reach the fidelity where the budget allows, and go no further.
-
-Shapes: L context tokens of a span, K slots, D hidden.
 """
 
 from __future__ import annotations
@@ -19,12 +17,19 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 
-from icae.compression.compressor import Compressor, OnProgress, TokenizedText, readable
+from icae.compression.compressor import (
+    Compressor,
+    OnProgress,
+    TokenizedText,
+    readable,
+    with_spans,
+)
 from icae.compression.refinement import RefineConfig, RefineTask, refine
 from icae.compression.teachers import TeacherWriter
 from icae.config.parsing import check
 from icae.config.spans import check_ratio, needs_every_token
 from icae.config.types import TokenIds
+from icae.decode.reconstruction import original_ids
 from icae.errors import InputError
 from icae.memory import Memory, Span, hash_token_ids
 
@@ -281,6 +286,41 @@ class AdaptiveCompressor:
                 unchecked = {}
         yield from self._checked(unchecked, ids)
 
+    def improved(
+        self, memory: Memory, config: RefineConfig, *, on_step: OnProgress = _silent
+    ) -> Iterator[Memory]:
+        """Refine the slots of the spans of a memory that fall short of `config.target`.
+
+        The memory is its own checkpoint: a span that has the fidelity is not touched, so a run
+        that was stopped goes on where it left off.
+
+        Yields:
+            The memory after each span that is done, so that it can be saved; where its recall was
+            known, at last with that of the new slots.
+
+        Raises:
+            InputError: If the text of a weak span was not kept.
+        """
+        originals = original_ids(self.compressor.tokenizer, memory)
+        asked = memory.recall is not None
+        spans = {i: memory.spans[i] for i in weak_spans(memory, config.target)}
+        ids = {}
+        for i, span in spans.items():
+            document = memory.document_of[i]
+            if document not in originals:
+                raise InputError(
+                    "Only a memory that keeps its text can be refined.",
+                    got=f"no text for the document {memory.documents[document].name!r}",
+                    expected="the text that the slots stand for",
+                    fix="Compress the document again without --no-source.",
+                )
+            ids[i] = originals[document][span.token_start : span.token_end]
+        for i, better in self.refined(spans, ids, config, on_step=on_step):
+            memory = with_spans(memory, {i: better})
+            yield memory
+        if asked and spans:
+            yield self.compressor.with_recall(memory, originals)
+
     def _checked(
         self, spans: Mapping[int, Span], ids: Mapping[int, TokenIds]
     ) -> Iterator[tuple[int, Span]]:
@@ -299,6 +339,12 @@ def holds(span: Span, target: float) -> bool:
     return span.fidelity is not None and span.fidelity >= target
 
 
+def weak_spans(memory: Memory, target: float) -> list[int]:
+    """Indices of the slot spans of which it is not known that they have a fidelity (0..1)."""
+    spans = enumerate(memory.spans)
+    return [i for i, span in spans if span.kind != "tokens" and not holds(span, target)]
+
+
 def spend(offers: Sequence[Sequence[Span]], budget: int, *, enough: float) -> list[Span]:
     """Choose one of the offers for each span so that most tokens are held within a budget.
 
@@ -309,7 +355,7 @@ def spend(offers: Sequence[Sequence[Span]], budget: int, *, enough: float) -> li
     Raises:
         InputError: If the cheapest offers together exceed the budget.
     """
-    ranked = [sorted(own, key=lambda s: (s.positions, -_fidelity(s))) for own in offers]
+    ranked = [sorted(own, key=lambda s: (s.positions, -(s.fidelity or 0.0))) for own in offers]
     chosen = [0] * len(ranked)
     left = budget - sum(own[0].positions for own in ranked)
     if left < 0:
@@ -346,11 +392,6 @@ def spend(offers: Sequence[Sequence[Span]], budget: int, *, enough: float) -> li
     return [own[j] for own, j in zip(ranked, chosen, strict=True)]
 
 
-def _fidelity(span: Span) -> float:
-    assert span.fidelity is not None
-    return span.fidelity
-
-
 def _held(span: Span, enough: float) -> float:
     """Tokens held, counted up to the fidelity that is enough."""
-    return span.tokens * min(_fidelity(span), enough)
+    return span.tokens * min(span.fidelity or 0.0, enough)

@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from icae.compression.adaptive import AdaptiveCompressor, FidelityPolicy, spend
-from icae.compression.refine_memory import refine_memory, weak_spans
+from icae.compression.adaptive import AdaptiveCompressor, FidelityPolicy, spend, weak_spans
 from icae.compression.refinement import RefineConfig
 from icae.compression.teachers import TeacherWriter
 from icae.config.spans import needs_every_token
@@ -232,11 +231,11 @@ def test_refining_a_memory_improves_weak_spans_and_leaves_the_rest(
     memory = engine.compress(TEXT, ratio=2)
     config = RefineConfig(steps=60, target=0.6, kl_weight=0.0)
     weak = weak_spans(memory, 0.6)
-    *_, last = refine_memory(adaptive, memory, config)
+    *_, last = adaptive.improved(memory, config)
     assert last.fidelity > memory.fidelity
     for i, (before, after) in enumerate(zip(memory.spans, last.spans, strict=True)):
         assert (before.payload == after.payload) == (i not in weak)
         assert (after.refine_steps > 0) == (i in weak)
-    assert list(refine_memory(adaptive, last, config)) == [] or weak_spans(last, 0.6)
+    assert list(adaptive.improved(last, config)) == [] or weak_spans(last, 0.6)
     with pytest.raises(InputError, match="keeps its text"):
-        next(refine_memory(adaptive, memory.without_source(), RefineConfig(target=1.0)))
+        next(adaptive.improved(memory.without_source(), RefineConfig(target=1.0)))
