@@ -137,35 +137,28 @@ def test_a_conversation_goes_on_from_what_was_read(engine: Engine, build_engine:
     assert grown.text == again.text
 
 
-def test_a_first_token_behind_a_memory_that_was_read_costs_the_prompt(
+def test_a_second_question_costs_its_prompt_and_no_pass_over_the_slots_of_a_memory(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     memory = engine.compress(TEXT, ratio=4)
-    engine.ask(memory, "Who ran?", max_new_tokens=2)
+    first = engine.ask(memory, "Who ran?", max_new_tokens=2)
     read: list[int] = []
-    forward = engine.runtime.model.decoder.base_model.forward
+    body = engine.runtime.model.decoder.base_model
+    forward = body.forward
 
     def counting(*args: Any, **options: Any) -> Any:
         read.append(options["inputs_embeds"].shape[1])
         return forward(*args, **options)
 
-    monkeypatch.setattr(engine.runtime.model.decoder.base_model, "forward", counting)
-    engine.ask(memory, "Ah?", max_new_tokens=2)
-    prompt = len(render_prompt(engine.tokenizer, "Ah?"))
-    assert sum(read) <= prompt + 1  # and the first of the two answer tokens
-
-
-def test_a_second_question_makes_no_pass_over_the_slots_of_a_memory(
-    engine: Engine, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    memory = engine.compress(TEXT, ratio=4)
-    first = engine.ask(memory, "Who ran?", max_new_tokens=2)
-
     def never(*_: Any) -> None:
         raise AssertionError("the slots were gone through")
 
+    monkeypatch.setattr(body, "forward", counting)
     monkeypatch.setattr("icae.memory.key_values._bytes", never)
     monkeypatch.setattr(type(engine.runtime.form), "past", never)
+    engine.ask(memory, "Ah?", max_new_tokens=2)
+    prompt = len(render_prompt(engine.tokenizer, "Ah?"))
+    assert sum(read) <= prompt + 1  # and the first of the two answer tokens
     # Memories are joined anew for every question of a chat: their spans are the same.
     again = memory.with_documents(memory.documents)
     assert engine.ask(again, "Who ran?", max_new_tokens=2).text == first.text
