@@ -1,82 +1,75 @@
-"""A process that works on a store until it is killed.
+"""A process that works on a store until it is killed: ``python store_worker.py STORE SEED PREFIX``.
 
-python store_worker.py STORE SEED PREFIX [OPERATIONS]
-
-It says ``try {...}`` before every operation and ``done {...}`` after it, a line each.
+It says ``ready``, and ``done`` after every operation; with a number behind, it ends after so many.
 """
 
 from __future__ import annotations
 
 import itertools
-import json
 import random
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from icae.memory import Memory
-from icae.store import NewMemory, compressor_settings, create_store, memory_key
+from icae.store import MemoryStore, NewMemory, create_store
 from word_memories import make_provenance, word_memory
 
 NAMES = 6
 TEXTS = 9
-WIDTH = 64
-SETTINGS = compressor_settings(ratio=4, verify=True)
-PROVENANCE = make_provenance(hidden_size=WIDTH)
+PROVENANCE = make_provenance(hidden_size=64)
 
 
 def memory_of(prefix: str, text: int) -> Memory:
     """A memory that is the same in every process: 64 to 1,300 tokens, 4 to 80 kB."""
-    rng = np.random.default_rng([ord(prefix[0]), text])
+    seed = [ord(prefix[0]), text]
     count = 32 * (2 if text % 3 else 40)
-    words = [f"{prefix}{text}word{int(i)}" for i in rng.integers(0, 500, count)]
-    return word_memory(
-        " ".join(words), name=prefix, provenance=PROVENANCE, seed=[ord(prefix[0]), text]
-    )
+    numbers = np.random.default_rng(seed).integers(0, 500, count)
+    words = " ".join(f"{prefix}{text}word{int(i)}" for i in numbers)
+    return word_memory(words, name=prefix, provenance=PROVENANCE, seed=seed)
 
 
-def key_of(memory: Memory) -> str:
-    return memory_key(memory.documents[0].sha256, PROVENANCE, SETTINGS)
+def memories_of(prefix: str) -> list[Memory]:
+    return [memory_of(prefix, text) for text in range(TEXTS)]
 
 
-def say(what: str, **values: object) -> None:
-    print(what, json.dumps(values), flush=True)
+def operations(
+    store: MemoryStore, memories: list[Memory], seed: int, prefix: str
+) -> Iterator[None]:
+    """Add, remove and collect at random, each time that the next one is asked for.
 
-
-def work(location: str, seed: int, prefix: str, operations: int | None) -> None:
-    """Add, remove and collect at random."""
+    What is done depends on the seed and on the names that start with the prefix alone.
+    """
     chance = random.Random(seed)
-    memories = [memory_of(prefix, text) for text in range(TEXTS)]
-    keys = [key_of(memory) for memory in memories]
-    say("ready")
-    store = create_store(location)
-    steps = itertools.count() if operations is None else range(operations)
-    for _ in steps:
+    while True:
         name, text = f"{prefix}{chance.randrange(NAMES)}", chance.randrange(TEXTS)
         act = chance.choices(["add", "rm", "drop", "gc"], weights=[6, 3, 1, 2])[0]
-        own = {n: r.key for r in store.records() for n in r.names if n.startswith(prefix)}
-        if act in ("rm", "drop") and name not in own:
-            act = "add"
-        key = keys[text] if act == "add" else own.get(name)
-        say("try", act=act, name=name, key=key)
-        if act == "add":
-            store.add([NewMemory(name=name, memory=memories[text], settings=SETTINGS)])
+        own = names_of(store, prefix)
+        if act == "add" or (act in ("rm", "drop") and name not in own):
+            store.add([NewMemory(name=name, memory=memories[text])])
         elif act == "rm":
             store.remove_name(name)
         elif act == "drop":
-            store.remove(str(key))
+            store.remove(own[name])
         else:
             store.collect()
-        say("done", act=act, name=name, key=key)
-    store.close()
+        yield
+
+
+def names_of(store: MemoryStore, prefix: str) -> dict[str, str]:
+    """The key that each name of a worker stands for."""
+    records = store.records(under=prefix)
+    return {n: one.key for one in records for n in one.names if n.startswith(prefix)}
 
 
 if __name__ == "__main__":
-    work(
-        sys.argv[1],
-        int(sys.argv[2]),
-        sys.argv[3],
-        int(sys.argv[4]) if len(sys.argv) > 4 else None,
-    )
+    path, seed, prefix, *most = sys.argv[1:]
+    memories = memories_of(prefix)
+    print("ready", flush=True)
+    with create_store(path) as opened:
+        steps = operations(opened, memories, int(seed), prefix)
+        for _ in itertools.islice(steps, int(most[0]) if most else None):
+            print("done", flush=True)

@@ -48,22 +48,9 @@ def test_documents_become_memories_and_the_same_command_again_finds_them(
     assert "rejected" in told
 
 
-def test_other_settings_for_the_same_folder_are_refused(
-    icae: Any, error: Any, opened: Any, source: Path, tmp_path: Path
-) -> None:
-    icae("bulk", source, tmp_path / "out")
-    refused = error("bulk", source, tmp_path / "out", "--ratio", 2)
-    assert (refused["got"], refused["expected"]) == ("ratio 2.0", "ratio 4.0")
-
-
 def test_workers_without_ray_are_refused_with_the_way_out(
     error: Any, opened: Any, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
     refused = error("bulk", source, tmp_path / "out", "--workers", 2)
     assert "--workers 0" in str(refused)
-
-
-def test_missing_input_is_refused(error: Any, opened: Any, tmp_path: Path) -> None:
-    assert "The input is missing" in error("bulk", tmp_path / "none", tmp_path / "out")["message"]
-    assert not (tmp_path / "out").exists()

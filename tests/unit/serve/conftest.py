@@ -104,9 +104,7 @@ def serve(engine: Any, tmp_path: Path) -> Iterator[Callable[..., Running]]:
 
 
 @pytest.fixture(scope="package")
-def shared(
-    build_engine: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Running]:
+def shared(build_engine: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     """One running server for all tests that leave no trace in it."""
     path = tmp_path_factory.mktemp("shared") / "memories.db"
     with running(build_engine(), path, body_bytes=40_000) as server:

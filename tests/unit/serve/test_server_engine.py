@@ -26,9 +26,7 @@ def stub(engine: Any) -> Iterator[VllmStub]:
 
 
 @pytest.fixture
-def gateway(
-    engine: Any, stub: VllmStub, serve: Callable[..., Any], tmp_path: Path
-) -> Callable[..., Any]:
+def gateway(engine: Any, stub: VllmStub, serve: Any, tmp_path: Path) -> Callable[..., Any]:
     """``gateway(**settings)``: a running server before the stub."""
     model = engine.runtime.model
     model.decoder.save_pretrained(tmp_path / "base")

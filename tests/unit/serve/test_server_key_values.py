@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -23,7 +22,7 @@ KEY_VALUES = {
 
 
 @pytest.fixture
-def engine(build_engine: Callable[..., Engine], request: pytest.FixtureRequest) -> Engine:
+def engine(build_engine: Any, request: pytest.FixtureRequest) -> Engine:
     return build_engine(**getattr(request, "param", KEY_VALUES))
 
 
@@ -31,7 +30,7 @@ def engine(build_engine: Callable[..., Engine], request: pytest.FixtureRequest) 
     ("engine", "kind"), [({}, "slots"), (KEY_VALUES, "key-values")], indirect=["engine"]
 )
 def test_memories_are_made_longer_asked_and_taken_out_and_in(
-    engine: Engine, kind: str, serve: Callable[..., Any], text: str
+    engine: Engine, kind: str, serve: Any, text: str
 ) -> None:
     server = serve()
     made = server.make_memory()
@@ -54,16 +53,14 @@ def test_memories_are_made_longer_asked_and_taken_out_and_in(
     assert [server.ask(one["id"]) for one in (made, taken, made)] == [answer] * 3
 
 
-def test_a_minimal_fidelity_and_a_long_message_are_held(serve: Callable[..., Any]) -> None:
+def test_a_minimal_fidelity_and_a_long_message_are_held(serve: Any) -> None:
     server = serve(longest_message=40)
     assert server.make_memory(min_fidelity=0.9)["fidelity"] >= 0.9
     said = server.chat("The fox is in the inn. " * 12 + "\n\nWhere?")
     assert said.usage.prompt_tokens < 150
 
 
-def test_a_memory_of_the_other_form_is_refused_with_both(
-    serve: Callable[..., Any], build_engine: Callable[..., Engine]
-) -> None:
+def test_a_memory_of_the_other_form_is_refused_with_both(serve: Any, build_engine: Any) -> None:
     server = serve()
     data = memory_bytes(build_engine().compress("The fox is in the inn."))
     with server.client() as http:
@@ -76,9 +73,7 @@ def test_a_memory_of_the_other_form_is_refused_with_both(
     assert "icae upgrade" in message
 
 
-def test_chats_about_one_memory_share_it_and_a_longer_one_is_read_anew(
-    serve: Callable[..., Any],
-) -> None:
+def test_chats_about_one_memory_share_it_and_a_longer_one_is_read_anew(serve: Any) -> None:
     server = serve()
     library, made = server.service.library, server.make_memory()
     first, again = (library.load(LOCAL_OWNER, made["id"]) for _ in range(2))

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import stat
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +11,7 @@ from icae.serve.keys import Keys, add_key
 from icae.serve.listening import check_public
 
 
-def test_a_key_sees_and_uses_its_own_memories_alone(
-    serve: Callable[..., Any], two_keys: tuple[Any, str, str]
-) -> None:
+def test_a_key_sees_and_uses_its_own_memories_alone(serve: Any, two_keys: Any) -> None:
     keys, anna, ben = two_keys
     server = serve(keys=keys)
     own = server.make_memory(key=anna)
@@ -39,9 +36,7 @@ def test_a_key_sees_and_uses_its_own_memories_alone(
     assert server.ask(own["id"], key=anna)
 
 
-def test_every_endpoint_but_health_and_the_page_needs_a_key(
-    serve: Callable[..., Any], two_keys: tuple[Any, str, str]
-) -> None:
+def test_every_endpoint_but_health_and_the_page_needs_a_key(serve: Any, two_keys: Any) -> None:
     server = serve(keys=two_keys[0])
     with server.client() as http:
         assert http.get("/health").status_code == http.get("/playground/").status_code == 200

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +60,7 @@ def test_an_uploaded_file_becomes_a_memory_under_its_name(
     assert spans_of(http, made)["documents"][0]["text"].strip() == "The fox is in the inn."
 
 
-def test_a_long_document_is_a_job_whose_progress_shows(serve: Callable[..., Any]) -> None:
+def test_a_long_document_is_a_job_whose_progress_shows(serve: Any) -> None:
     server = serve(wait_seconds=0.01)
     with server.client() as http:
         made = http.post("/v1/memories", json=LONG)
@@ -92,7 +91,7 @@ def test_a_client_that_would_rather_look_later_does_not_wait(http: Any) -> None:
 
 
 def test_a_memory_that_is_just_being_shelved_is_ready_and_not_in_progress(
-    serve: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+    serve: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     running = serve()
     library, shelved = running.service.library, threading.Event()
@@ -166,7 +165,7 @@ def test_the_spans_of_a_memory_tile_its_text_with_measured_fidelity(
 
 
 def test_a_damaged_memory_file_is_refused_and_nothing_is_kept(
-    serve: Callable[..., Any], engine: Any, text: str
+    serve: Any, engine: Any, text: str
 ) -> None:
     whole = memory_bytes(engine.compress(text))
     flipped = bytearray(whole)
@@ -182,7 +181,7 @@ def test_a_damaged_memory_file_is_refused_and_nothing_is_kept(
 
 
 def test_a_small_file_with_very_much_text_is_refused_before_it_is_unpacked(
-    serve: Callable[..., Any], engine: Any
+    serve: Any, engine: Any
 ) -> None:
     data = memory_bytes(engine.verbatim("a" * 30_000))
     server = serve(body_bytes=len(data) - 1)
@@ -193,7 +192,7 @@ def test_a_small_file_with_very_much_text_is_refused_before_it_is_unpacked(
 
 
 def test_a_memory_of_another_adapter_is_refused_when_it_comes_and_when_it_is_asked(
-    serve: Callable[..., Any], build_engine: Callable[..., Any], text: str
+    serve: Any, build_engine: Any, text: str
 ) -> None:
     foreign = build_engine(adapter_hash="b" * 64).compress(text)
     server = serve()
@@ -208,7 +207,7 @@ def test_a_memory_of_another_adapter_is_refused_when_it_comes_and_when_it_is_ask
         assert refused.json()["error"]["code"] == "incompatible_memory"
 
 
-def test_memories_are_there_after_a_restart(serve: Callable[..., Any]) -> None:
+def test_memories_are_there_after_a_restart(serve: Any) -> None:
     first = serve()
     made = first.make_memory()
     answer = first.ask(made["id"])

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -70,7 +69,7 @@ def test_a_streamed_answer_adds_up_to_the_whole_one(shared: Any) -> None:
 
 
 def test_an_unmodified_client_with_a_long_message_reads_fewer_positions(
-    serve: Callable[..., Any], engine: Any, text: str
+    serve: Any, engine: Any, text: str
 ) -> None:
     server = serve(longest_message=32)
     answer = server.chat(f"{text}\n\nWhere is it?")
@@ -100,9 +99,7 @@ def test_chats_that_wait_together_are_written_together_each_with_its_own_answer(
     assert joined() > before
 
 
-def test_a_client_lists_the_model_with_the_right_key_alone(
-    serve: Callable[..., Any], two_keys: tuple[Any, str, str]
-) -> None:
+def test_a_client_lists_the_model_with_the_right_key_alone(serve: Any, two_keys: Any) -> None:
     server = serve(keys=two_keys[0])
     with pytest.raises(openai.AuthenticationError):
         server.openai("icae-wrong").models.list()
@@ -118,7 +115,7 @@ def test_what_is_not_offered_is_refused_by_name(shared: Any) -> None:
 
 
 def test_a_chat_joins_an_answer_that_is_being_written(
-    serve: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+    serve: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server = serve(answer_tokens=20)
     sizes: list[int] = []

@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -64,7 +64,7 @@ def sent(server: Any, text: str) -> bytes:
 
 
 def test_a_full_queue_sends_clients_away_with_a_time_to_come_back(
-    serve: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+    serve: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     statuses: list[int] = []
     server = serve(waiting=2)
@@ -87,7 +87,7 @@ def test_a_full_queue_sends_clients_away_with_a_time_to_come_back(
 
 
 def test_one_key_cannot_take_the_whole_queue(
-    serve: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, two_keys: tuple[Any, str, str]
+    serve: Any, monkeypatch: pytest.MonkeyPatch, two_keys: Any
 ) -> None:
     keys, anna, ben = two_keys
     statuses: list[int] = []
@@ -120,7 +120,7 @@ def test_an_answer_that_is_streamed_counts_for_its_key_until_it_ends(serve: Any)
 
 @pytest.mark.parametrize("stream", [False, True])
 def test_an_answer_that_takes_too_long_is_given_up(
-    serve: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, stream: bool
+    serve: Any, monkeypatch: pytest.MonkeyPatch, stream: bool
 ) -> None:
     server = serve(request_seconds=1.0)
     with server.client() as http:
@@ -142,7 +142,7 @@ def test_a_body_that_is_too_large_is_refused_whether_it_says_so_or_not(http: Any
         assert told(http.post("/v1/memories", **sending)) == (413, "body_too_large")
 
 
-def test_a_body_that_comes_too_slowly_is_refused(serve: Callable[..., Any]) -> None:
+def test_a_body_that_comes_too_slowly_is_refused(serve: Any) -> None:
     server = serve(body_seconds=0.1)
     begin = "POST /v1/memories HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n"
     answer = sent(server, f"{begin}Content-Type: application/json\r\n\r\n{{")
@@ -286,7 +286,7 @@ def test_a_mistake_of_the_server_is_a_500_that_tells_nothing_and_it_goes_on(
 
 
 def test_a_file_that_takes_too_long_to_be_read_holds_up_nothing_else(
-    serve: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+    serve: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     go_on = threading.Event()
 

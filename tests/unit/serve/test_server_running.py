@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
@@ -15,7 +14,7 @@ from icae.serve import chat
 CHAT = {"model": "tiny", "messages": [{"role": "user", "content": "Where?"}], "max_tokens": 6}
 
 
-def test_metrics_count_requests_tokens_and_what_waits(serve: Callable[..., Any]) -> None:
+def test_metrics_count_requests_tokens_and_what_waits(serve: Any) -> None:
     server = serve()
     made = server.make_memory()
     server.ask(made["id"])
@@ -35,9 +34,7 @@ def test_metrics_count_requests_tokens_and_what_waits(serve: Callable[..., Any])
     } <= set(told.text.splitlines())
 
 
-def test_a_server_that_is_told_to_end_finishes_what_it_has_begun(
-    serve: Callable[..., Any],
-) -> None:
+def test_a_server_that_is_told_to_end_finishes_what_it_has_begun(serve: Any) -> None:
     server = serve(answer_tokens=200, wait_seconds=30)
     results: list[Any] = []
 
@@ -65,7 +62,7 @@ def test_a_server_that_is_told_to_end_finishes_what_it_has_begun(
 
 @pytest.mark.parametrize("stream", [False, True])
 def test_an_answer_is_given_up_when_its_client_goes(
-    serve: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, stream: bool
+    serve: Any, monkeypatch: pytest.MonkeyPatch, stream: bool
 ) -> None:
     monkeypatch.setattr(chat, "LOOKS_EVERY_S", 0.01)
     server = serve(answer_tokens=200)
@@ -90,7 +87,7 @@ def test_an_answer_is_given_up_when_its_client_goes(
     assert len(steps) < 190
 
 
-def test_health_tells_when_the_model_does_not_run(serve: Callable[..., Any]) -> None:
+def test_health_tells_when_the_model_does_not_run(serve: Any) -> None:
     server = serve()
     with server.client() as http:
         assert http.get("/health").json() == {"status": "ok", "model": "tiny"}
