@@ -6,27 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from icae.serve.keys import Keys
-
 pytestmark = pytest.mark.usefixtures("no_model")
-
-
-def test_serve_key_prints_a_key_that_its_file_knows(icae, payload, tmp_path: Path) -> None:
-    file = tmp_path / "keys.txt"
-    printed = icae("serve-key", "anna", "--keys", file).stdout.strip()
-    told = payload("serve-key", "ben", "--keys", file)
-    keys = Keys.load(file)
-    assert keys.owner(f"Bearer {printed}") == "anna"
-    assert keys.owner(f"Bearer {told['key']}") == told["name"] == "ben"
 
 
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        (["--host", "0.0.0.0"], "icae serve-key"),
         (["--host", "no.such.host.invalid"], "this machine alone"),
-        (["--keys", "missing.txt"], "key file cannot be read"),
-        (["--ratio", "0.5"], "ratio"),
         (["--engine", "gpu:8000"], "no URL"),
     ],
 )

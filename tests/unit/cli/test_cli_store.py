@@ -155,16 +155,6 @@ def test_show_describes_one_memory_and_takes_it_out(icae, error, payload, filled
     assert again["output"] == "out.icae"
 
 
-def test_search_finds_the_passage_or_says_that_there_is_none(icae, payload, filled) -> None:
-    assert icae("store", "search", "golden", "--store", filled).stdout.startswith(f"{HAY} [0:")
-    (hit,) = payload("store", "search", "NEEDLE?", "--store", filled)["hits"]
-    assert (hit["document"], hit["spans"][0]) == (HAY, 0)
-    assert "golden needle" in hit["snippet"]
-    nothing = icae("store", "search", "zebra", "--store", filled)
-    assert (nothing.exit_code, nothing.stdout) == (0, "")
-    assert "Nothing was found" in nothing.stderr
-
-
 def test_names_and_keys_are_removed_and_collected(icae, payload, filled) -> None:
     removed = payload("store", "rm", HAY, "--store", filled)["removed"]
     assert removed[0]["names"] == [HAY]
@@ -185,16 +175,6 @@ def test_verify_tells_a_sound_store_from_a_damaged_one(icae, payload, error, fil
     assert told["type"] == "StoreError"
     assert "2 problems" in told["message"]
     assert "do not match their digest" in told["got"]
-
-
-@pytest.mark.parametrize(
-    "command",
-    [["list"], ["show", "x"], ["search", "x"], ["rm", "x"], ["verify"], ["gc"]],
-    ids=lambda command: command[0],
-)
-def test_missing_store_is_an_error_and_not_made(error, no_model, at, command) -> None:
-    assert error("store", *command, "--store", at)["type"] == "StoreError"
-    assert not Path(at).exists()
 
 
 def test_store_works_where_torch_cannot_be_imported(filled) -> None:

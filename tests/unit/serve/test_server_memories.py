@@ -42,24 +42,6 @@ def test_memories_are_listed_the_last_made_first_shown_and_deleted(serve: Any) -
         assert http.get(url).status_code == http.delete(url).status_code == 404
 
 
-@pytest.mark.parametrize(
-    ("name", "content"),
-    [
-        ("fox.txt", b"The fox is in the inn. "),
-        ("fox.html", b"<!doctype html><body><p>The fox is in the inn.</p></body>"),
-    ],
-)
-def test_an_uploaded_file_becomes_a_memory_under_its_name(
-    http: Any, name: str, content: bytes
-) -> None:
-    sent = http.post("/v1/memories", files={"file": (name, content)}, data={"ratio": "2"})
-    assert sent.status_code == 201, sent.text
-    made = sent.json()
-    assert made["name"] == name
-    assert made["ratio"] <= 2.0
-    assert spans_of(http, made)["documents"][0]["text"].strip() == "The fox is in the inn."
-
-
 def test_a_long_document_is_a_job_whose_progress_shows(serve: Any) -> None:
     server = serve(wait_seconds=0.01)
     with server.client() as http:
@@ -78,16 +60,6 @@ def test_a_long_document_is_a_job_whose_progress_shows(serve: Any) -> None:
     assert "Retry-After" in early.headers
     assert any(0 < one["spans_done"] < one["spans"] for one in seen)
     assert body["tokens"] > 1000
-
-
-def test_a_client_that_would_rather_look_later_does_not_wait(http: Any) -> None:
-    made = http.post("/v1/memories", json={"text": "The inn."}, headers=LATER)
-    assert (made.status_code, made.json()["status"]) == (202, "in_progress")
-    assert made.headers["Preference-Applied"] == "respond-async"
-    url = f"/v1/memories/{made.json()['id']}"
-    while http.get(url).json()["status"] != "ready":
-        time.sleep(0.01)
-    assert http.post(f"{url}/append", json={"text": "x"}, headers=LATER).status_code == 202
 
 
 def test_a_memory_that_is_just_being_shelved_is_ready_and_not_in_progress(

@@ -4,7 +4,6 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import openai
 import pytest
 
 from icae.decode.torch_rows import DecodingRows
@@ -97,21 +96,6 @@ def test_chats_that_wait_together_are_written_together_each_with_its_own_answer(
     memory = engine.compress(text, name="fox")
     assert answers == [engine.ask(memory, q, max_new_tokens=6).text for q in questions]
     assert joined() > before
-
-
-def test_a_client_lists_the_model_with_the_right_key_alone(serve: Any, two_keys: Any) -> None:
-    server = serve(keys=two_keys[0])
-    with pytest.raises(openai.AuthenticationError):
-        server.openai("icae-wrong").models.list()
-    models = server.openai(two_keys[1]).models
-    assert [model.id for model in models.list()] == ["tiny"]
-    assert models.retrieve("tiny").id == "tiny"
-
-
-def test_what_is_not_offered_is_refused_by_name(shared: Any) -> None:
-    with pytest.raises(openai.BadRequestError, match="n is not supported") as refused:
-        shared.chat("Hi", n=2)
-    assert refused.value.param == "n"
 
 
 def test_a_chat_joins_an_answer_that_is_being_written(
