@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, get_type_hints
 
 import typer
 
@@ -38,38 +40,55 @@ Examples = Annotated[
 SUITED = "what suits the form of memory"
 
 
-@command
+def experiment(name: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Make a command of the settings of an experiment: a function of them without a body.
+
+    Args:
+        name: The class of the experiment in `icae.evals`.
+    """
+
+    def made(declared: Callable[..., None]) -> Callable[..., None]:
+        def measure(
+            *, texts: Texts, run: RunOptions, model: ModelOptions, **settings: Any
+        ) -> Outcome:
+            return run.measured(name, texts, model, **settings)
+
+        texts, run, model, _ = inspect.signature(measure).parameters.values()
+        own = inspect.signature(declared).parameters.values()
+        hints = [get_type_hints(f, include_extras=True) for f in (declared, measure)]
+        measure.__signature__ = inspect.Signature([texts, *own, run, model])  # type: ignore[attr-defined]
+        measure.__annotations__ = {**hints[0], **hints[1]}
+        del measure.__annotations__["settings"]
+        measure.__doc__, measure.__name__ = declared.__doc__, declared.__name__
+        return command(measure)
+
+    return made
+
+
+@experiment("Reconstruction")
 def reconstruction(
     *,
-    texts: Texts,
     lengths: Lengths = None,
     ratios: Ratios = "2,4,8,16",
     samples: Samples = 64,
     greedy: Greedy = 16,
-    run: RunOptions,
-    model: ModelOptions,
-) -> Outcome:
+) -> None:
     """Reconstruct held-out text: AE loss, token accuracy, BLEU-4 and exact prefix.
 
     By length and ratio, each with a 95 % bootstrap interval, and beside them what the decoder
     does without memory and with the memory of another text. A context longer than the
     adapter's span length becomes several spans. A run that was stopped goes on where it was.
     """
-    grid = {"lengths": lengths, "ratios": ratios, "samples": samples}
-    return run.measured("Reconstruction", texts, model, **grid, greedy=greedy)
 
 
-@command
+@experiment("Continuation")
 def continuation(
     *,
-    texts: Texts,
     lengths: Lengths = None,
     ratios: Ratios = "2,4,8,16",
     tokens: Count = 128,
     samples: Samples = 64,
-    run: RunOptions,
-    model: ModelOptions,
-) -> Outcome:
+) -> None:
     """Measure the perplexity of the true next tokens behind a context and behind its slots.
 
     Beside the full context and the slots stand no context at all and as many of the last raw
@@ -79,33 +98,25 @@ def continuation(
     Args:
         tokens: Scored tokens of the continuation.
     """
-    grid = {"lengths": lengths, "ratios": ratios, "samples": samples}
-    return run.measured("Continuation", texts, model, **grid, tokens=tokens)
 
 
-@command
+@experiment("RandomText")
 def random_text(
     *,
-    texts: Texts,
     lengths: Lengths = None,
     ratios: Ratios = "4",
     samples: Samples = 64,
     greedy: Greedy = 16,
-    run: RunOptions,
-    model: ModelOptions,
-) -> Outcome:
+) -> None:
     """Reconstruct normal, patterned (each token id + 1) and random text.
 
     Figures come with 95 % bootstrap intervals. A run that was stopped goes on where it was.
     """
-    grid = {"lengths": lengths, "ratios": ratios, "samples": samples}
-    return run.measured("RandomText", texts, model, **grid, greedy=greedy)
 
 
-@command
+@experiment("Refinement")
 def refinement(
     *,
-    texts: Texts,
     lengths: Numbers = "32",
     ratios: Ratios = "4,8,16",
     starts: Annotated[str, typer.Option(metavar="S,S,...")] = "encoder,chunk-means,noise",
@@ -115,9 +126,7 @@ def refinement(
     greedy: Greedy = 8,
     kl: Annotated[float | None, typer.Option(min=0.0, metavar="W", show_default=SUITED)] = None,
     learning_rate: Annotated[float | None, typer.Option(metavar="X", show_default=SUITED)] = None,
-    run: RunOptions,
-    model: ModelOptions,
-) -> Outcome:
+) -> None:
     """Measure how fidelity grows while the slots of single spans are refined.
 
     Every start and ratio gets the same spans and steps; greedy text and the loss of the true
@@ -133,15 +142,11 @@ def refinement(
             writing back alone.
         learning_rate: Adam learning rate as a share of the RMS of what the slots are made of.
     """
-    grid = {"lengths": lengths, "ratios": ratios, "samples": samples}
-    refined = {"steps": steps, "every": every, "kl": kl, "learning_rate": learning_rate}
-    return run.measured("Refinement", texts, model, **grid, **refined, starts=starts, greedy=greedy)
 
 
-@command
+@experiment("Adaptive")
 def adaptive(
     *,
-    texts: Texts,
     lengths: Numbers = "128",
     ratios: Ratios = "2,4,8",
     min_fidelities: Shares = "0.4,0.5,0.6,0.7,0.8,0.9",
@@ -149,9 +154,7 @@ def adaptive(
     refined: Shares = "-",
     steps: Count = 60,
     samples: Samples = 8,
-    run: RunOptions,
-    model: ModelOptions,
-) -> Outcome:
+) -> None:
     """Measure fidelity and next-token loss against decoder positions, adaptive and fixed.
 
     Every policy gets the same contexts. A run that was stopped goes on where it was, and
@@ -164,62 +167,46 @@ def adaptive(
         refined: Fidelities that every span must reach, with refinement; - for none.
         steps: Most refinement steps at one ratio.
     """
-    grid = {"lengths": lengths, "ratios": ratios, "samples": samples}
-    policies = {"min_fidelities": min_fidelities, "budgets": budgets, "refined": refined}
-    return run.measured("Adaptive", texts, model, **grid, **policies, steps=steps)
 
 
-@command
+@experiment("Slots")
 def slots(
     *,
-    texts: Texts,
     lengths: SpanLengths = None,
     ratios: Ratios = "4",
     samples: Samples = 16,
     examples: Examples = 2,
-    run: RunOptions,
-    model: ModelOptions,
-) -> Outcome:
+) -> None:
     """Replace each slot by the mean slot and measure what every context token loses.
 
     Gives a heat map and a locality score: the share of the changes that falls on the slot's own
     chunk. A run that was stopped goes on where it was.
     """
-    grid = {"lengths": lengths, "ratios": ratios, "samples": samples}
-    return run.measured("Slots", texts, model, **grid, examples=examples)
 
 
-@command
+@experiment("Memorisation")
 def memorisation(
     *,
-    texts: Texts,
     lengths: SpanLengths = None,
     ratios: Ratios = "4",
     samples: Samples = 48,
     examples: Examples = 3,
-    run: RunOptions,
-    model: ModelOptions,
-) -> Outcome:
+) -> None:
     """Write text back from its slots, align it with the source and name every error.
 
     Number, name, code, like meaning, form, omission, insertion or other, by type of text.
     A run that was stopped goes on where it was.
     """
-    grid = {"lengths": lengths, "ratios": ratios, "samples": samples}
-    return run.measured("Memorisation", texts, model, **grid, examples=examples)
 
 
-@command
+@experiment("MultiSpan")
 def multi_span(
     *,
-    texts: Texts,
     spans: Numbers = "2,4,8,16",
     ratios: Ratios = "2,4,8",
     tokens: Count = 128,
     samples: Samples = 32,
-    run: RunOptions,
-    model: ModelOptions,
-) -> Outcome:
+) -> None:
     """Measure the continuation behind the slots of many spans, and what that is in raw tokens.
 
     Beside the perplexity behind slots, the full context and no context stands the number of
@@ -230,22 +217,17 @@ def multi_span(
         spans: Numbers of spans of full length.
         tokens: Scored tokens of the continuation.
     """
-    grid = {"spans": spans, "ratios": ratios, "samples": samples}
-    return run.measured("MultiSpan", texts, model, **grid, tokens=tokens)
 
 
-@command
+@experiment("Latency")
 def latency(
     *,
-    texts: Texts,
     sizes: Annotated[str, typer.Option(metavar="BxL,...")] = "1x128,4x128,1x256,4x256",
     full: bool = False,
     ratios: Ratios = "4",
     tokens: Annotated[int, typer.Option(min=2, metavar="N")] = 16,
     repeats: Count = 3,
-    run: RunOptions,
-    model: ModelOptions,
-) -> Outcome:
+) -> None:
     """Time full context, compress + decode, and decode with the memory cached.
 
     Seconds, time to the first token, decoded tokens a second, key-value cache and peak memory,
@@ -258,7 +240,3 @@ def latency(
         tokens: Tokens written in each row.
         repeats: Times each is measured.
     """
-    if full:
-        sizes, tokens = "8x512,8x2048,32x512", 128
-    grid = {"sizes": sizes, "ratios": ratios}
-    return run.measured("Latency", texts, model, **grid, tokens=tokens, repeats=repeats)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import shlex
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -22,6 +23,7 @@ from icae.errors import ConfigError
 
 if TYPE_CHECKING:
     from icae.evals import Finished
+    from icae.evals.judge_service import JudgeService
 
 Numbers = Annotated[str, typer.Option(metavar="N,N,...")]
 Ratios = Annotated[
@@ -92,6 +94,20 @@ class RunOptions:
                 on_progress=progress,
             )
         return shown(finished)
+
+
+def judge_service(
+    judge_url: str, judge_model: str, key_variable: str, **options: Any
+) -> JudgeService:
+    """A judge whose key stands in an environment variable.
+
+    Raises:
+        ConfigError: If a value is out of range.
+    """
+    from icae.evals.judge_service import JudgeService
+
+    key = os.environ.get(key_variable, "")
+    return JudgeService(url=judge_url, model=judge_model, api_key=key, **options)
 
 
 @contextmanager

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -21,13 +20,14 @@ from icae.cli.eval_common import (
     RunOptions,
     Samples,
     command_line,
+    judge_service,
     settings_of,
     shown,
 )
 from icae.cli.options import Count, ModelOptions
 
 if TYPE_CHECKING:
-    from icae.evals.judge_service import JudgeService
+    from icae.evals.judge import AnswerSet
 
 Triplets = Annotated[
     list[Path],
@@ -136,6 +136,45 @@ def rivals(
 
 
 @dataclass(frozen=True, kw_only=True)
+class AnswerFiles:
+    """The two sets of answers that are judged.
+
+    Attributes:
+        first: Result of icae eval qa, or answers as JSON lines.
+        second: What they are set against; may be the same.
+        first_reads: Whose answers of FIRST.
+        second_reads: Whose answers of SECOND.
+        ratio: Ratio, where there are several.
+    """
+
+    first: Annotated[Path, typer.Argument(metavar="FIRST")]
+    second: Annotated[Path, typer.Argument(metavar="SECOND")]
+    first_reads: Name = "memory"
+    second_reads: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME", show_default="full context, or as --first-reads in another file"
+        ),
+    ] = None
+    ratio: Annotated[float | None, typer.Option(min=1.0, metavar="R")] = None
+
+    def read(self) -> tuple[AnswerSet, AnswerSet]:
+        """Both sets.
+
+        Raises:
+            InputError: If a file cannot be read, or does not hold exactly one such set.
+        """
+        from icae.evals.judge import read_answers
+
+        same = self.first == self.second
+        against = self.second_reads or ("full context" if same else self.first_reads)
+        return (
+            read_answers(self.first, reads=self.first_reads, ratio=self.ratio),
+            read_answers(self.second, reads=against, ratio=self.ratio),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
 class JudgeOptions:
     """A judge and how it is asked.
 
@@ -154,37 +193,11 @@ class JudgeOptions:
     attempts: Count = 3
     max_tokens: Count = 512
 
-    def service(self) -> JudgeService:
-        """Where the judge is and how it is asked.
-
-        Raises:
-            ConfigError: If a value is out of range.
-        """
-        from icae.evals.judge_service import JudgeService
-
-        return JudgeService(
-            url=self.judge_url,
-            model=self.judge_model,
-            api_key=os.environ.get(self.key_variable, ""),
-            timeout=self.timeout,
-            attempts=self.attempts,
-            max_tokens=self.max_tokens,
-        )
-
 
 @command
 def judge(
     *,
-    first: Annotated[Path, typer.Argument(metavar="FIRST")],
-    second: Annotated[Path, typer.Argument(metavar="SECOND")],
-    first_reads: Name = "memory",
-    second_reads: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME", show_default="full context, or as --first-reads in another file"
-        ),
-    ] = None,
-    ratio: Annotated[float | None, typer.Option(min=1.0, metavar="R")] = None,
+    files: AnswerFiles,
     triplets: Annotated[list[Path] | None, typer.Option(metavar="FILE")] = None,
     asked: JudgeOptions,
     parallel: Count = 4,
@@ -202,30 +215,25 @@ def judge(
     so a run that was stopped goes on where it was.
 
     Args:
-        first: Result of icae eval qa, or answers as JSON lines.
-        second: What they are set against; may be the same.
-        first_reads: Whose answers of FIRST.
-        second_reads: Whose answers of SECOND.
-        ratio: Ratio, where there are several.
         triplets: Triplets with the contexts, to show the judge.
         parallel: Requests in flight.
         cache: Replies kept.
         seed: Bootstrap seed.
     """
-    from icae.evals import judge as judging
+    from icae.evals.judge import judge_answers, read_contexts
+    from icae.evals.results import ResultFiles
 
-    service = asked.service()
-    against = second_reads or ("full context" if first == second else first_reads)
+    service, (first, second) = judge_service(**asdict(asked)), files.read()
     with console.progress("Judging") as progress:
-        finished = judging.judge_answers(
-            judging.read_answers(first, reads=first_reads, ratio=ratio),
-            judging.read_answers(second, reads=against, ratio=ratio),
+        finished = judge_answers(
+            first,
+            second,
             service,
-            contexts=judging.read_contexts(triplets or []),
+            contexts=read_contexts(triplets or []),
             cache=cache or output / "judge-replies.jsonl",
             seed=seed,
             together=parallel,
-            folder=output,
+            files=ResultFiles(folder=output, name="judge"),
             command=command_line(),
             on_progress=progress,
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,11 +15,17 @@ from icae.cli.eval_common import (
     Name,
     Replace,
     command_line,
+    judge_service,
     kept_when_stopped,
     print_table,
 )
 from icae.cli.options import ModelOptions, split_names
 from icae.errors import ConfigError
+
+Texts = Annotated[list[Path] | None, typer.Argument(metavar="[TEXTS]", show_default=False)]
+ReportFolder = Annotated[
+    Path, typer.Option("--out", "--output", "-o", metavar="DIR", help="Folder of the report.")
+]
 
 MEANINGS = {
     "measure": "not the same measurement, so differences are not between the models alone",
@@ -31,9 +37,7 @@ MEANINGS = {
 @command
 def all_experiments(
     *,
-    texts: Annotated[list[Path] | None, typer.Argument(metavar="[TEXTS]", show_default=False)] = (
-        None
-    ),
+    texts: Texts = None,
     questions: Annotated[list[Path] | None, typer.Option(metavar="FILE")] = None,
     quick: bool = False,
     full: bool = False,
@@ -41,9 +45,7 @@ def all_experiments(
     judge_model: Name = "",
     key_variable: KeyVariable = "OPENAI_API_KEY",
     only: Annotated[str | None, typer.Option(metavar="NAME,...", show_default="all")] = None,
-    output: Annotated[
-        Path, typer.Option("--out", "--output", "-o", metavar="DIR", help="Folder of the report.")
-    ] = Path("report"),
+    output: ReportFolder = Path("report"),
     force: Replace = False,
     model: ModelOptions,
 ) -> Outcome:
@@ -63,17 +65,13 @@ def all_experiments(
     """
     if quick and full:
         raise ConfigError("Choose one of --quick and --full.")
-    from icae.evals.judge_service import JudgeService
     from icae.evals.suite import Suite
 
-    key = os.environ.get(key_variable, "")
     suite = Suite(
         texts=tuple(texts or ()),
         questions=tuple(questions or ()),
         scale="full" if full else "quick",
-        judge=None
-        if judge_url is None
-        else JudgeService(url=judge_url, model=judge_model, api_key=key),
+        judge=judge_service(judge_url, judge_model, key_variable) if judge_url else None,
         only=None if only is None else split_names(only),
         folder=output,
         command=command_line(),
@@ -83,22 +81,21 @@ def all_experiments(
     engine = model.load()
     with kept_when_stopped(output):
         finished = suite.run(engine)
-    files = [str(path) for path in finished.files]
-    payload = {**finished.payload, "files": files}
-    return Outcome(payload=payload, show=lambda: _show_parts(payload["parts"], files))
+    payload = {**finished.payload, "files": [str(path) for path in finished.files]}
+    return Outcome(payload=payload, show=lambda: _show_report(payload))
 
 
-def _show_parts(parts: list[dict[str, Any]], files: list[str]) -> None:
+def _show_report(report: Mapping[str, Any]) -> None:
     """Print what became of every experiment, and the files of the report."""
     console.print_figures(
         {
             part["name"]: f"done in {console.time_text(part['seconds'])}"
             if part["status"] == "done"
             else f"skipped: {part['reason']}"
-            for part in parts
+            for part in report["parts"]
         }
     )
-    for path in files:
+    for path in report["files"]:
         console.results().print(path, soft_wrap=True)
 
 

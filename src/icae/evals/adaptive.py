@@ -18,7 +18,7 @@ from icae.errors import ConfigError
 from icae.evals.bootstrap import mean_figure
 from icae.evals.decoding import ContextMemory, slot_losses
 from icae.evals.experiment import RATIOS, Cell, Material, TextExperiment
-from icae.evals.plots import Lines
+from icae.evals.plots import lines_of
 from icae.evals.tables import Row, columns_of
 from icae.memory import Span
 
@@ -61,10 +61,7 @@ class Adaptive(TextExperiment):
         loss="next-token loss (nats/token)",
         seconds="seconds a context",
     )
-    plots = (
-        Lines(key="fidelity", title="fidelity, teacher-forced", limits=(0, 1), along="positions"),
-        Lines(key="loss", title="loss of the continuation (nats per token)", along="positions"),
-    )
+    plots = lines_of("fidelity loss", along="positions")
     notes = (
         "Positions: slots and verbatim tokens. Fidelity: share of the tokens that are "
         "reproduced under teacher forcing, verbatim ones included.",

@@ -8,8 +8,8 @@ single context and has no interval where one resample counts nothing; both occur
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from typing import TypedDict
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypedDict
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -63,6 +63,12 @@ def mean_figure(values: ArrayLike, *, seed: int, groups: Sequence[int] | None = 
     if figure is None:
         raise InputError("There is nothing to average.", got="no sample", expected="at least one")
     return figure
+
+
+def context_figures(values: Mapping[str, Sequence[float]], *, seed: int) -> dict[str, Any]:
+    """A row of means, each with its interval, and the values of single contexts behind them."""
+    figures = {key: mean_figure(own, seed=seed) for key, own in values.items()}
+    return {**figures, "per_context": {key: list(own) for key, own in values.items()}}
 
 
 def median_figure(values: ArrayLike, *, seed: int) -> Figure:

@@ -101,33 +101,42 @@ def compare(
     mismatches = _mismatches(first, second)
     comparable = not any(m["meaning"] == "measure" for m in mismatches)
     here, there = ({_place(row): row for row in one["rows"]} for one in (first, second))
-    known = dict.fromkeys(key for row in first["rows"] for key in row if _is_figure(row[key]))
-    unknown = [name for name in only or () if name not in known]
+    _require_known(first["rows"], only or ())
+    seed = int(first.get("seed", 0))
+    differences = [
+        _difference(row, there[place], key, paired=comparable, seed=seed)
+        for place, row in here.items()
+        for key in row
+        if place in there and _is_figure(row[key]) and _is_figure(there[place].get(key))
+        if only is None or key in only
+    ]
+    return {
+        "experiment": str(first["experiment"]),
+        "comparable": comparable,
+        "mismatches": mismatches,
+        "differences": differences,
+        "missing": [*_only_in("A", here, there), *_only_in("B", there, here)],
+    }
+
+
+def _require_known(rows: Sequence[Row], wanted: Sequence[str]) -> None:
+    """Refuse figures that no row has."""
+    known = dict.fromkeys(key for row in rows for key in row if _is_figure(row[key]))
+    unknown = [name for name in wanted if name not in known]
     if unknown:
         raise InputError(
             "The results have no such figure.",
             got=", ".join(unknown),
             expected=", ".join(known) or "none: the results have no figures",
         )
-    seed = int(first.get("seed", 0))
-    return {
-        "experiment": str(first["experiment"]),
-        "comparable": comparable,
-        "mismatches": mismatches,
-        "differences": [
-            _difference(row, there[place], key, paired=comparable, seed=seed)
-            for place, row in here.items()
-            for key in row
-            if place in there and _is_figure(row[key]) and _is_figure(there[place].get(key))
-            if only is None or key in only
-        ],
-        "missing": [
-            f"only in {name}: " + ", ".join(f"{k} {v}" for k, v in _named(row).items())
-            for name, rows, others in (("A", here, there), ("B", there, here))
-            for place, row in rows.items()
-            if place not in others
-        ],
-    }
+
+
+def _only_in(name: str, rows: Mapping[Any, Row], others: Mapping[Any, Row]) -> list[str]:
+    return [
+        f"only in {name}: " + ", ".join(f"{key} {value}" for key, value in _named(row).items())
+        for place, row in rows.items()
+        if place not in others
+    ]
 
 
 def table(differences: Sequence[Row]) -> Table:

@@ -13,7 +13,7 @@ from icae.config.parsing import check
 from icae.evals.bootstrap import mean_figure, perplexity_figure
 from icae.evals.decoding import encode_contexts, slot_losses, token_losses
 from icae.evals.experiment import PAPER_LENGTHS, RATIOS, Cell, Material, TextExperiment
-from icae.evals.plots import Lines
+from icae.evals.plots import lines_of
 from icae.evals.tables import Row, columns_of
 
 
@@ -71,10 +71,7 @@ class Continuation(ContinuedText):
     full: ClassVar = {"ratios": RATIOS}
     paper = PAPER_LENGTHS
     columns = columns_of("length ratio kind positions loss perplexity over_full", kind="behind")
-    plots = (
-        Lines(key="perplexity", title="perplexity of the continuation"),
-        Lines(key="over_full", title="perplexity / perplexity behind the full context", level=1.0),
-    )
+    plots = lines_of("perplexity over_full")
     notes = (
         "Every row reads the token after the context and is scored on the same tokens after "
         "that, under teacher forcing; they are the same at every length.",

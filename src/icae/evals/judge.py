@@ -24,7 +24,7 @@ from icae.evals.judge_service import JudgeService, Message, Replies, Said
 from icae.evals.metadata import file_hash, result_head
 from icae.evals.plots import StackedBars, require_drawing
 from icae.evals.questions import set_name
-from icae.evals.results import Finished, ResultFiles
+from icae.evals.results import Finished, ResultFiles, unmeasured
 from icae.evals.tables import Row, Table, columns_of
 
 VERSION = "1"
@@ -62,6 +62,7 @@ POINTS = {"a": 1, "b": -1, "tie": 0}
 OUTCOMES = ("win", "lose", "tie", "order decides")
 """What a question that was judged in both orders comes to; see `outcome`."""
 
+TITLE = "Answers judged in both orders"
 COLUMNS = columns_of(
     "dataset first second questions judged win lose tie order_decides margin "
     "first_preferred unparsed failed"
@@ -163,13 +164,12 @@ def judge_answers(
     second: AnswerSet,
     service: JudgeService,
     *,
+    files: ResultFiles,
     cache: Path,
-    folder: Path,
     command: str,
     contexts: Mapping[tuple[str, str], str] | None = None,
     seed: int = 0,
     together: int = 4,
-    name: str = "judge",
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Finished:
     """Judge every question both answer, and write a JSON file, Markdown and a plot.
@@ -180,13 +180,12 @@ def judge_answers(
         first: The answers that win or lose.
         second: The answers they are set against.
         service: The judge.
+        files: Where the result goes.
         cache: File of its replies.
-        folder: Where the files go.
-        command: The command line, for the record.
+        command: The command line.
         contexts: (question, reference) -> the text that the judge is shown, if known.
         seed: Seed of the bootstrap.
         together: Requests in flight.
-        name: Name of the result files.
         on_progress: Called with (requests done, requests in all).
 
     Raises:
@@ -195,33 +194,31 @@ def judge_answers(
     """
     require_drawing()
     pairs, alone = paired(first, second)
-    wanted = []
-    for one, other in pairs:
-        context = one.context or (contexts or {}).get((one.question, one.reference), "")
-        wanted.append(messages(one, context, one.answer, other.answer))
-        wanted.append(messages(one, context, other.answer, one.answer))
+    wanted = [asked for pair in pairs for asked in _both_orders(*pair, contexts or {})]
     replies = Replies(service, path=cache, version=VERSION)
     said = replies.to(wanted, together=together, on_progress=on_progress)
-    names = (first.name, second.name)
-    rows = _rows([one for one, _ in pairs], said, names=names, seed=seed)
+    made = {"judge": {"model": service.model, "url": service.url, "prompt": VERSION}}
+    made |= {"first": dict(first.record), "second": dict(second.record)}
     settings = {"max_tokens": service.max_tokens, "contexts_shown": bool(contexts)}
-    judged = {
-        "judge": {"model": service.model, "url": service.url, "prompt": VERSION},
-        "first": dict(first.record),
-        "second": dict(second.record),
-    }
-    payload = {
-        **result_head(name, "Answers judged in both orders", judged, seed, settings, "questions"),
+    head = {
+        **result_head(files.name, TITLE, made, seed, settings, "questions"),
         "without_partner": alone,
         "problems": sorted({one.problem for one in said if one.reply is None})[:20],
         "command": command,
-        "complete": True,
-        "seconds": 0,
-        "cells": [],
-        "rows": rows,
     }
-    files = ResultFiles(folder=folder, name=name)
+    asked, names = [one for one, _ in pairs], (first.name, second.name)
+    rows = _rows(asked, said, names=names, seed=seed)
+    payload = {**unmeasured(head), "complete": True, "rows": rows}
     return files.finish(payload, [Table(rows, COLUMNS)], NOTES, PLOTS)
+
+
+def _both_orders(
+    one: Answered, other: Answered, contexts: Mapping[tuple[str, str], str]
+) -> list[list[Message]]:
+    """What is asked of two answers to one question."""
+    context = one.context or contexts.get((one.question, one.reference), "")
+    orders = ((one.answer, other.answer), (other.answer, one.answer))
+    return [messages(one, context, *order) for order in orders]
 
 
 def _rows(

@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
 import torch
@@ -26,7 +26,7 @@ from icae.evals.decoding import encode_contexts, slot_budget
 from icae.evals.experiment import Cell, Material, TextExperiment
 from icae.evals.metadata import hardware
 from icae.evals.peak_memory import with_peak
-from icae.evals.plots import Lines
+from icae.evals.plots import lines_of
 from icae.evals.tables import Row, columns_of
 from icae.model.decoder import KeyValues
 
@@ -75,19 +75,14 @@ class Latency(TextExperiment):
     title = "Seconds and memory behind full context and slots"
     question = "What time and memory are saved?"
     quick: ClassVar = {"sizes": ((1, 128), (4, 256)), "ratios": (4.0,), "tokens": 8, "repeats": 2}
-    full: ClassVar = {"sizes": PAPER_SIZES, "ratios": (4.0,), "tokens": PAPER_TOKENS}
+    full: ClassVar = {"full": True, "ratios": (4.0,)}
     columns = columns_of(
         "batch length ratio kind positions seconds compress first decode_rate speedup "
         "kv_mb peak_mb",
         kind="way",
         first="first token (s)",
     )
-    plots = (
-        Lines(key="seconds", title="seconds in all", limits=(0, None)),
-        Lines(key="first", title="seconds to the first token", limits=(0, None)),
-        Lines(key="speedup", title="seconds of full context / seconds", level=1.0),
-        Lines(key="decode_rate", title="decoded tokens per second, all rows", limits=(0, None)),
-    )
+    plots = lines_of("seconds first speedup decode_rate")
     notes = (
         "Compress + decode: encoding every context, reading its slots and writing. Cached "
         "memory: the keys and values of slots and first [LM] tokens are there already.",
@@ -98,6 +93,12 @@ class Latency(TextExperiment):
     )
 
     grows = ("lengths", "ratios", "samples", "sizes")
+
+    @classmethod
+    def sized(cls, span: int, *, full: bool = False, **settings: Any) -> Self:
+        """The experiment, of any span length; `full`: of the sizes of the paper."""
+        sizes = {"sizes": PAPER_SIZES, "tokens": PAPER_TOKENS} if full else {}
+        return cls(**settings | sizes)
 
     def __post_init__(self) -> None:
         if not self.sizes or min(batch for batch, _ in self.sizes) < 1:

@@ -16,7 +16,7 @@ from icae.evals.bootstrap import Figure, bootstrap
 from icae.evals.continuation import ContinuedText, full_losses
 from icae.evals.decoding import encode_contexts, slot_losses, token_losses
 from icae.evals.experiment import RATIOS, Cell, Material
-from icae.evals.plots import Lines
+from icae.evals.plots import lines_of
 from icae.evals.tables import Row, columns_of
 
 
@@ -34,22 +34,7 @@ class MultiSpan(ContinuedText):
     columns = columns_of(
         "spans length ratio kind positions perplexity over_full raw_equal gain", kind="behind"
     )
-    plots = (
-        Lines(key="perplexity", title="perplexity of the continuation", along="spans"),
-        Lines(
-            key="over_full",
-            title="perplexity / perplexity behind the full context",
-            along="spans",
-            level=1.0,
-        ),
-        Lines(key="raw_equal", title="last raw tokens of equal perplexity", along="spans"),
-        Lines(
-            key="gain",
-            title="raw tokens of equal perplexity a position",
-            along="spans",
-            level=1.0,
-        ),
-    )
+    plots = lines_of("perplexity over_full raw_equal gain", along="spans")
     notes = (
         "Scored as in `icae eval continuation`: every row reads the token after the context and "
         "is scored on the same tokens after that.",

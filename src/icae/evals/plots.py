@@ -22,8 +22,41 @@ AXES = {
 }
 """Label of what a plot runs along, by its key in the rows."""
 
+TITLES = {
+    "ae_loss": "AE loss (nats per token)",
+    "accuracy": "token accuracy, teacher-forced",
+    "ae_accuracy": "AE token accuracy",
+    "bleu": "BLEU-4 of greedy text",
+    "prefix_share": "share of tokens before the first error",
+    "fidelity": "fidelity, teacher-forced",
+    "loss": "loss of the continuation (nats per token)",
+    "perplexity": "perplexity of the continuation",
+    "over_full": "perplexity / perplexity behind the full context",
+    "raw_equal": "last raw tokens of equal perplexity",
+    "gain": "raw tokens of equal perplexity a position",
+    "f1": "F1",
+    "seconds": "seconds in all",
+    "first": "seconds to the first token",
+    "speedup": "seconds of full context / seconds",
+    "decode_rate": "decoded tokens per second, all rows",
+}
+"""Key of a figure in the rows -> title of its plot, with the unit."""
+
+FROM_ZERO = ("bleu", "prefix_share", "seconds", "first", "decode_rate")
+SHARES = ("accuracy", "fidelity")
+"""Figures whose axis runs from 0, and from 0 to 1."""
+
+AROUND_ONE = ("over_full", "gain", "speedup")
+"""Ratios, whose plots have a thin line at 1."""
+
 Panel = tuple[str, "pd.DataFrame"]
 """Title and rows of one set of axes."""
+
+
+def lines_of(keys: str, along: str = "length", **titles: str) -> tuple[Lines, ...]:
+    """Plots by the keys of their figures, with spaces between them; some under other titles."""
+    named = TITLES | titles
+    return tuple(Lines(key=key, title=named[key], along=along) for key in keys.split())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,15 +67,11 @@ class Lines:
         key: Key of the figure in the rows.
         title: Title, with the unit.
         along: What it runs along, of `AXES`; a row without a value there is a level line.
-        limits: Fixed ends of the axis, each or both None.
-        level: A level to mark with a thin line, or None.
     """
 
     key: str
     title: str
     along: str = "length"
-    limits: tuple[float | None, float | None] = (None, None)
-    level: float | None = None
 
     def panels(self, rows: pd.DataFrame) -> list[Panel]:
         """One, or one for each data set."""
@@ -78,9 +107,10 @@ class Lines:
             )
         axis.set_xlabel(AXES[self.along], fontsize=9)
         axis.set_xticks(places, [f"{place:g}" for place in places])
-        axis.set_ylim(*self.limits)
-        if self.level is not None:
-            axis.axhline(self.level, color="black", linewidth=0.8, linestyle=":")
+        if self.key in (*FROM_ZERO, *SHARES):
+            axis.set_ylim(0, 1 if self.key in SHARES else None)
+        if self.key in AROUND_ONE:
+            axis.axhline(1.0, color="black", linewidth=0.8, linestyle=":")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,7 +14,7 @@ from icae.engine import Engine
 from icae.evals.asking import QuestionExperiment
 from icae.evals.bootstrap import mean_figure, ratio_figure
 from icae.evals.experiment import Material, check_known
-from icae.evals.plots import Lines
+from icae.evals.plots import lines_of
 from icae.evals.respondents import (
     ADAPTIVE,
     FIRST,
@@ -75,10 +75,7 @@ class Qa(QuestionExperiment):
         kind="reads",
         accuracy="choice accuracy",
     )
-    plots = (
-        Lines(key="f1", title="F1", along="ratio"),
-        Lines(key="loss", title="loss on the reference (nats per token)", along="ratio"),
-    )
+    plots = lines_of("f1 loss", along="ratio", loss="loss on the reference (nats per token)")
     notes = (
         "Memory: the slots of the context. First tokens: the context cut off after as many "
         "tokens as there are slots. Own summary: the frozen decoder's summary of at most as "

@@ -10,7 +10,7 @@ import numpy as np
 
 from icae.config.types import TokenIds
 from icae.engine import Engine
-from icae.evals.bootstrap import mean_figure, median_figure
+from icae.evals.bootstrap import context_figures, mean_figure, median_figure
 from icae.evals.contexts import partners
 from icae.evals.decoding import (
     NO_MEMORY,
@@ -27,7 +27,7 @@ from icae.evals.experiment import (
     TextExperiment,
     check_greedy,
 )
-from icae.evals.plots import Lines, Plot
+from icae.evals.plots import Plot, lines_of
 from icae.evals.tables import Row, columns_of
 from icae.evals.text_metrics import bleu_figure, prefix_share, sentence_bleu
 from icae.model.objectives import autoencoding
@@ -50,12 +50,7 @@ class WritingBack(TextExperiment):
     greedy: int = 16
 
     paper = PAPER_LENGTHS
-    plots: ClassVar[tuple[Plot, ...]] = (
-        Lines(key="ae_loss", title="AE loss (nats per token)"),
-        Lines(key="accuracy", title="token accuracy, teacher-forced", limits=(0, 1)),
-        Lines(key="bleu", title="BLEU-4 of greedy text", limits=(0, None)),
-        Lines(key="prefix_share", title="share of tokens before the first error", limits=(0, None)),
-    )
+    plots: ClassVar[tuple[Plot, ...]] = lines_of("ae_loss accuracy bleu prefix_share")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -112,12 +107,8 @@ def token_figures(scores: Sequence[TokenScores], *, seed: int) -> Row:
     """Teacher-forced figures of equally long contexts."""
     losses = [float(np.mean(score.losses_T)) for score in scores]
     shares = [float(np.mean(score.correct_T)) for score in scores]
-    return {
-        "samples": len(scores),
-        "ae_loss": mean_figure(losses, seed=seed),
-        "accuracy": mean_figure(shares, seed=seed),
-        "per_context": {"ae_loss": losses, "accuracy": shares},
-    }
+    figures = context_figures({"ae_loss": losses, "accuracy": shares}, seed=seed)
+    return {"samples": len(scores), **figures}
 
 
 def text_figures(

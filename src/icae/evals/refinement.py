@@ -21,7 +21,7 @@ from icae.config.types import FloatArray, TokenIds
 from icae.decode.torch import TorchRuntime
 from icae.engine import Engine
 from icae.errors import InputError
-from icae.evals.bootstrap import mean_figure
+from icae.evals.bootstrap import context_figures, mean_figure
 from icae.evals.decoding import (
     ContextMemory,
     encode_contexts,
@@ -37,7 +37,7 @@ from icae.evals.experiment import (
     check_greedy,
     check_known,
 )
-from icae.evals.plots import Lines
+from icae.evals.plots import lines_of
 from icae.evals.reconstruction import joined, text_figures
 from icae.evals.tables import Row, columns_of
 from icae.memory.payload import ReadablePayload
@@ -91,17 +91,7 @@ class Refinement(TextExperiment):
         loss="next-token loss (nats/token)",
         seconds="seconds a span",
     )
-    plots = (
-        Lines(key="accuracy", title="token accuracy, teacher-forced", limits=(0, 1), along="step"),
-        Lines(key="loss", title="loss of the continuation (nats per token)", along="step"),
-        Lines(key="bleu", title="BLEU-4 of greedy text", limits=(0, None), along="step"),
-        Lines(
-            key="prefix_share",
-            title="share of tokens before the first error",
-            limits=(0, None),
-            along="step",
-        ),
-    )
+    plots = lines_of("accuracy loss bleu prefix_share", along="step")
     notes = (
         "Token accuracy: teacher-forced, of the slots after that many steps; a span whose "
         "every token leads by a margin is done, stops and stays at 1. Best so far: of the best "
@@ -208,9 +198,8 @@ class Refinement(TextExperiment):
             }
             row = joined(row, written.get(slots, {"per_context": {}}))
             if step in (0, self.steps):
-                losses = slot_losses(engine.runtime, memories, following)
-                loss = mean_figure(losses, seed=self.seed)
-                row = joined(row, raw | {"loss": loss, "per_context": {"loss": losses.tolist()}})
+                losses = slot_losses(engine.runtime, memories, following).tolist()
+                row = joined(row, raw | context_figures({"loss": losses}, seed=self.seed))
             made.append(row)
         made[-1]["seconds"] = mean_figure([r.seconds for r in refined], seed=self.seed)
         return made

@@ -82,13 +82,13 @@ def evaluate(
     }
     files = ResultFiles(folder=folder, name=name)
     cells = experiment.cells(material)
-    result = files.resume(head, cells, replace=replace)
-    _measure(
-        experiment, material, [c for c in cells if not result.has(c)], result, files, on_progress
-    )
-    result = result.in_order(cells)
-    payload, tables = result.payload(complete=True), [Table(result.rows, experiment.columns)]
-    compared = experiment.compared(material, result.rows)
+    payload = files.resume(head, cells, replace=replace)
+    _measure(experiment, material, cells, payload, files, on_progress)
+    for key in ("cells", "rows"):
+        payload[key] = [one for cell in cells for one in payload[key] if _is(one, cell)]
+    payload["complete"] = True
+    tables = [Table(payload["rows"], experiment.columns)]
+    compared = experiment.compared(material, payload["rows"])
     if compared is not None:
         tables.append(compared)
         payload |= {"comparisons": list(compared.rows)} if compared.rows else {}
@@ -99,21 +99,23 @@ def _measure(
     experiment: Experiment,
     material: Material,
     cells: Sequence[Cell],
-    result: Result,
+    payload: dict[str, Any],
     files: ResultFiles,
     on_progress: Progress,
 ) -> None:
     """Measure the cells that a result lacks, saving it after each."""
-    total, done, code = sum(map(_work, cells)), 0, commit()
-    for cell in cells:
+    missing = [cell for cell in cells if not _has(payload, cell)]
+    total, done, code = sum(map(_work, missing)), 0, commit()
+    for cell in missing:
         begin = time.perf_counter()
-        rows = experiment.measure(material, cell, result.rows)
+        rows = experiment.measure(material, cell, payload["rows"])
         named = {k: v for k, v in asdict(cell).items() if v is not None or k == "ratio"}
-        result.rows.extend({**named, **row} for row in rows)
+        payload["rows"] += [{**named, **row} for row in rows]
         seconds = round(time.perf_counter() - begin, 3)
-        machine = {"commit": code, "hardware": result.head["hardware"]}
-        result.cells.append({**asdict(cell), "seconds": seconds, **machine})
-        files.save(result.payload(complete=False))
+        machine = {"commit": code, "hardware": payload["hardware"]}
+        payload["cells"].append({**asdict(cell), "seconds": seconds, **machine})
+        payload["seconds"] = round(sum(record["seconds"] for record in payload["cells"]), 3)
+        files.save(payload)
         done += _work(cell)
         on_progress(done, total)
 
@@ -126,41 +128,14 @@ def _is(record: Mapping[str, Any], cell: Cell) -> bool:
     return all(record.get(key) == value for key, value in asdict(cell).items())
 
 
-@dataclass(frozen=True, kw_only=True)
-class Result:
-    """What was measured so far.
+def _has(payload: Mapping[str, Any], cell: Cell) -> bool:
+    """Whether a cell was measured."""
+    return any(_is(record, cell) for record in payload["cells"])
 
-    Attributes:
-        head: What made it. Holds the keys of `IDENTITY` and others.
-        cells: The cells that were measured, each with its seconds, commit and hardware.
-        rows: Their rows, in the same order.
-    """
 
-    head: Mapping[str, Any]
-    cells: list[Mapping[str, Any]]
-    rows: list[Row]
-
-    def has(self, cell: Cell) -> bool:
-        """Whether a cell was measured."""
-        return any(_is(record, cell) for record in self.cells)
-
-    def in_order(self, cells: Sequence[Cell]) -> Result:
-        """The same in the order of some cells."""
-        return Result(
-            head=self.head,
-            cells=[record for cell in cells for record in self.cells if _is(record, cell)],
-            rows=[row for cell in cells for row in self.rows if _is(row, cell)],
-        )
-
-    def payload(self, *, complete: bool) -> dict[str, Any]:
-        """The JSON object of the file."""
-        return {
-            **self.head,
-            "complete": complete,
-            "seconds": round(sum(record["seconds"] for record in self.cells), 3),
-            "cells": self.cells,
-            "rows": self.rows,
-        }
+def unmeasured(head: Mapping[str, Any]) -> dict[str, Any]:
+    """The JSON object of a result that has no row yet."""
+    return {**head, "complete": False, "seconds": 0, "cells": [], "rows": []}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -179,7 +154,9 @@ class ResultFiles:
         """The file of that suffix."""
         return self.folder / f"{self.name}{suffix}"
 
-    def resume(self, head: Mapping[str, Any], wanted: Sequence[Cell], *, replace: bool) -> Result:
+    def resume(
+        self, head: Mapping[str, Any], wanted: Sequence[Cell], *, replace: bool
+    ) -> dict[str, Any]:
         """What an equal run has already measured.
 
         Args:
@@ -188,14 +165,14 @@ class ResultFiles:
             replace: Start anew where the file is of another run.
 
         Returns:
-            The stored result, or an empty one. A stored result that lacks nothing keeps
-            its own head, so that writing it again changes nothing.
+            The JSON object of the file, or one without cells. A stored result that lacks nothing
+            keeps its own head, so that writing it again changes nothing.
 
         Raises:
             ResultConflictError: If the file is of another run, or holds cells that this one
                 does not ask for.
         """
-        new = Result(head=head, cells=[], rows=[])
+        new = unmeasured(head)
         if not self.path(".json").exists():
             return new
         try:
@@ -205,9 +182,9 @@ class ResultFiles:
             if replace:
                 return new
             raise
-        if all(stored.has(cell) for cell in wanted):
+        if all(_has(stored, cell) for cell in wanted):
             return stored
-        return Result(head=head, cells=stored.cells, rows=stored.rows)
+        return {**new, "cells": stored["cells"], "rows": stored["rows"]}
 
     def save(self, payload: Mapping[str, Any]) -> None:
         """Write the JSON file: indented, but each cell and row on one line.
@@ -273,23 +250,23 @@ class ResultFiles:
             ) from error
         return path
 
-    def _read(self) -> Result:
+    def _read(self) -> dict[str, Any]:
         try:
-            head = json.loads(self.path(".json").read_text(encoding="utf-8"))
-            head.pop("comparisons", None)  # worked out anew, as are these:
-            cells, rows, _, _ = (head.pop(k) for k in ("cells", "rows", "complete", "seconds"))
-            return Result(head=head, cells=[dict(c) for c in cells], rows=[dict(r) for r in rows])
+            stored = json.loads(self.path(".json").read_text(encoding="utf-8"))
+            stored.pop("comparisons", None)  # worked out anew
+            lists = {key: [dict(one) for one in stored[key]] for key in ("cells", "rows")}
+            return {**stored, "complete": stored["complete"], **lists}
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise self._conflict("something else", "a result of icae eval") from error
 
     def _require_same(
-        self, stored: Result, head: Mapping[str, Any], wanted: Sequence[Cell]
+        self, stored: Mapping[str, Any], head: Mapping[str, Any], wanted: Sequence[Cell]
     ) -> None:
         current = json.loads(json.dumps({key: head[key] for key in IDENTITY}))
         for key, value in current.items():
-            if stored.head.get(key) != value:
-                raise self._conflict(f"{key} {stored.head.get(key)}", f"{key} {value}")
-        extra = [r for r in stored.cells if not any(_is(r, cell) for cell in wanted)]
+            if stored.get(key) != value:
+                raise self._conflict(f"{key} {stored.get(key)}", f"{key} {value}")
+        extra = [r for r in stored["cells"] if not any(_is(r, cell) for cell in wanted)]
         if extra:
             cell = Cell(**{f.name: extra[0][f.name] for f in fields(Cell) if f.name in extra[0]})
             raise self._conflict(f"a cell of {cell}", "no other cells than asked for")

@@ -14,7 +14,7 @@ from typing import Any
 
 from icae.config.parsing import check
 from icae.engine import Engine
-from icae.evals.bootstrap import mean_figure
+from icae.evals.bootstrap import context_figures
 from icae.evals.contexts import Window, draw_windows, read_documents
 from icae.evals.decoding import (
     NO_MEMORY,
@@ -143,12 +143,8 @@ class RivalTexts:
 
 def _continued(positions: int, scores: Sequence[TokenScores], seed: int) -> Row:
     """Figures of what follows the contexts."""
-    losses = mean_losses(scores)
-    return {
-        "context_positions": positions,
-        "continuation_loss": mean_figure(losses, seed=seed),
-        "per_context": {"continuation_loss": losses.tolist()},
-    }
+    losses = {"continuation_loss": mean_losses(scores).tolist()}
+    return {"context_positions": positions, **context_figures(losses, seed=seed)}
 
 
 def _written(scores: Sequence[TokenScores], seed: int) -> Row:

@@ -13,7 +13,7 @@ from icae.errors import IcaeError
 from icae.evals.asking import QuestionExperiment
 from icae.evals.experiment import Cell, Material
 from icae.evals.held import slot_hold
-from icae.evals.plots import Lines
+from icae.evals.plots import lines_of
 from icae.evals.respondents import (
     FIRST,
     FULL,
@@ -63,11 +63,8 @@ class Rivals(QuestionExperiment):
         kv_mb="their KV cache (MB)",
         seconds="seconds a question",
     )
-    plots = (
-        Lines(key="loss", title="loss on the reference (nats per token)", along="ratio"),
-        Lines(key="f1", title="F1", along="ratio"),
-        Lines(key="ae_loss", title="AE loss (nats per token)", along="ratio"),
-        Lines(key="ae_accuracy", title="AE token accuracy", along="ratio"),
+    plots = lines_of(
+        "loss f1 ae_loss ae_accuracy", along="ratio", loss="loss on the reference (nats per token)"
     )
     notes = (
         "All rows share the frozen decoder, the questions and, at each ratio, the number of "

@@ -19,7 +19,7 @@ from icae.evals.judge import judge_answers, read_answers, read_contexts
 from icae.evals.judge_service import JudgeService
 from icae.evals.metadata import SCHEMA, data_hashes, hardware, model_record
 from icae.evals.report import Part, write_report
-from icae.evals.results import Finished, Progress, evaluate
+from icae.evals.results import Finished, Progress, ResultFiles, evaluate
 
 JUDGED = {"judge": "full context", "judge-summary": "own summary"}
 """Name of a part -> whose answers the memory's are judged against."""
@@ -120,8 +120,7 @@ class Suite:
             self.judge,
             contexts=read_contexts(self.questions),
             cache=self.folder / "judge-replies.jsonl",
-            name=name,
-            folder=self.folder,
+            files=ResultFiles(folder=self.folder, name=name),
             command=self.command,
         )
 

@@ -55,6 +55,8 @@ def test_a_figure_that_there_is_not_is_refused() -> None:
     with pytest.raises(InputError, match="no such figure") as caught:
         compare(result(), result(), only=["bleu", "nonsense"])
     assert (caught.value.got, caught.value.expected) == ("nonsense", "loss, bleu")
+    with pytest.raises(InputError, match="nothing to compare"):
+        compare(result(), result(experiment="continuation"))
 
 
 def test_a_change_of_the_same_contexts_is_paired() -> None:
@@ -65,6 +67,9 @@ def test_a_change_of_the_same_contexts_is_paired() -> None:
     assert loss["clear"]
     assert loss["row"] == {"length": 32, "ratio": 4.0, "kind": "own"}
     assert found["mismatches"] == []
+    other = compare(result(), result(adapter={"name": "two", "hash": "d" * 64}))
+    assert [(m["key"], m["meaning"]) for m in other["mismatches"]] == [("adapter", "model")]
+    assert other["differences"][0]["paired"]
 
 
 def test_questions_about_one_context_are_drawn_together(monkeypatch: Any) -> None:
@@ -102,12 +107,6 @@ def test_other_data_make_it_another_measurement_and_nothing_is_paired() -> None:
     assert loss["change"]["low"] == pytest.approx(0.5 - np.hypot(0.1, 0.1))
 
 
-def test_another_adapter_is_shown_and_still_paired() -> None:
-    found = compare(result(), result(adapter={"name": "two", "hash": "d" * 64}))
-    assert [(m["key"], m["meaning"]) for m in found["mismatches"]] == [("adapter", "model")]
-    assert found["differences"][0]["paired"]
-
-
 def test_rows_that_only_one_has_are_named() -> None:
     other = result()
     other["rows"][0] = {**other["rows"][0], "ratio": 8.0}
@@ -117,11 +116,6 @@ def test_rows_that_only_one_has_are_named() -> None:
         "only in A: length 32, ratio 4.0, kind own, series 4x",
         "only in B: length 32, ratio 8.0, kind own, series 4x",
     ]
-
-
-def test_results_of_different_experiments_are_refused() -> None:
-    with pytest.raises(InputError, match="nothing to compare"):
-        compare(result(), result(experiment="continuation"))
 
 
 @pytest.mark.parametrize("content", [None, "{", "[]", '{"experiment": "x"}'])

@@ -22,6 +22,7 @@ from icae.evals.judge import (
     read_answers,
 )
 from icae.evals.judge_service import JudgeService
+from icae.evals.results import ResultFiles
 from llm_stub import Act, LlmStub, llm_stub
 
 ANSWERS = {"right": "Paris, in France", "wrong": "London", "vague": "some town"}
@@ -46,7 +47,10 @@ def judge(tmp_path: Path, quick: None) -> Any:
             read_answers(answer_file(tmp_path / f"{name}.jsonl", answers), reads=None, ratio=None)
             for name, answers in (("a", first), ("b", second))
         ]
-        where = {"cache": tmp_path / "replies.jsonl", "folder": tmp_path / "out"}
+        where = {
+            "cache": tmp_path / "replies.jsonl",
+            "files": ResultFiles(folder=tmp_path / "out", name="judge"),
+        }
         return judge_answers(*sets, service, **where, command="icae eval judge", together=1)
 
     return run

@@ -64,13 +64,17 @@ def test_every_cell_has_a_row_for_each_reported_step(run: Any, settings: Any) ->
     assert len({r["series"] for r in rows}) == 4
 
 
-def test_losses_are_measured_at_both_ends_only(run: Any, settings: Any) -> None:
+def test_losses_are_those_of_the_continuation_experiment_at_both_ends_only(
+    run: Any, settings: Any
+) -> None:
     first, middle, last = run(settings).rows
-    for key in ("loss", "full_loss", "bare_loss"):
-        assert key in first
+    told = Continuation(lengths=(12,), ratios=(4.0,), tokens=32, samples=2)
+    found = {row["kind"]: row["loss"]["value"] for row in run(told).rows}
+    kinds = {"loss": "slots", "full_loss": "full context", "bare_loss": "no context"}
+    for key, kind in kinds.items():
+        assert first[key]["value"] == pytest.approx(found[kind])
         assert key in last
         assert key not in middle
-    assert "seconds" in last
     assert "seconds" not in first
     assert last["seconds"]["value"] > 0
     for row in (first, middle, last):
@@ -79,49 +83,10 @@ def test_losses_are_measured_at_both_ends_only(run: Any, settings: Any) -> None:
     assert set(last["per_context"]) == {"accuracy", "loss", "bleu", "prefix_share"}
 
 
-def test_losses_are_those_of_the_continuation_experiment(run: Any, settings: Any) -> None:
-    first = run(settings).rows[0]
-    told = Continuation(lengths=(12,), ratios=(4.0,), tokens=32, samples=2)
-    found = {row["kind"]: row["loss"]["value"] for row in run(told).rows}
-    assert first["loss"]["value"] == pytest.approx(found["slots"])
-    assert first["full_loss"]["value"] == pytest.approx(found["full context"])
-    assert first["bare_loss"]["value"] == pytest.approx(found["no context"])
-
-
-def test_a_span_that_was_written_back_stays_where_it_was(
+def test_spans_that_are_done_stay_where_they_were_and_text_is_of_the_best_slots(
     run: Any, engine: Any, settings: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     histories = [(0.25, 1.0), (0.5, 0.75, 0.5, 0.75, 0.25)]
-
-    def refine(model: Any, tasks: Any, config: Any, *, teach: Any, on_slots: Any) -> Any:
-        for i in (1, 0):
-            start = tasks[i].payload
-            for step in range(len(histories[i])):
-                on_slots(i, step, start.changed(start.numbers + step))
-            (fidelity,) = engine.runtime.fidelity([start], [tasks[i].token_ids])
-            yield (
-                i,
-                Refined(
-                    payload=start,
-                    token_fidelity=fidelity,
-                    steps=len(histories[i]) - 1,
-                    seconds=2.0 + i,
-                    history=histories[i],
-                    reached=i == 0,
-                ),
-            )
-
-    monkeypatch.setattr(experiment, "refine", refine)
-    rows = run(replace(settings, steps=4, every=2)).rows
-    assert [r["per_context"]["accuracy"] for r in rows] == [[0.25, 0.5], [1.0, 0.5], [1.0, 0.25]]
-    assert [r["best_accuracy"]["value"] for r in rows] == [0.375, 0.875, 0.875]
-    assert rows[-1]["seconds"]["value"] == 2.5
-    assert [r["done"] for r in rows] == [0.0, 0.5, 0.5]
-
-
-def test_greedy_text_is_that_of_the_best_slots_at_each_step(
-    run: Any, engine: Any, settings: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
     seen: list[Any] = []
 
     def write_back(runtime: Any, memories: Any) -> Any:
@@ -129,28 +94,32 @@ def test_greedy_text_is_that_of_the_best_slots_at_each_step(
         return [(0,) * 12 for _ in memories]
 
     def refine(model: Any, tasks: Any, config: Any, *, on_slots: Any, **more: Any) -> Any:
-        for i, last in ((0, 1), (1, 4)):
-            for step in range(last + 1):
-                own = np.full_like(tasks[i].payload.numbers, 10 * i + step)
+        for i in (1, 0):
+            start = tasks[i].payload
+            for step in range(len(histories[i])):
+                own = np.full_like(start.numbers, 10 * i + step)
                 on_slots(i, step, Embeddings(slots_KD=own))
-            (fidelity,) = engine.runtime.fidelity([tasks[i].payload], [tasks[i].token_ids])
-            yield (
-                i,
-                Refined(
-                    payload=tasks[i].payload,
-                    token_fidelity=fidelity,
-                    steps=last,
-                    seconds=1.0,
-                    history=(0.5,) * (last + 1),
-                    reached=False,
-                ),
+            (fidelity,) = engine.runtime.fidelity([start], [tasks[i].token_ids])
+            refined = Refined(
+                payload=start,
+                token_fidelity=fidelity,
+                steps=len(histories[i]) - 1,
+                seconds=2.0 + i,
+                history=histories[i],
+                reached=i == 0,
             )
+            yield i, refined
 
     monkeypatch.setattr(experiment, "write_back", write_back)
     monkeypatch.setattr(experiment, "refine", refine)
-    rows = run(replace(settings, steps=8, every=2, greedy=2)).rows
-    assert seen == [[0.0, 10.0], [1.0, 12.0], [1.0, 14.0]]
-    assert [row["step"] for row in rows] == [0, 2, 4, 6, 8]
+    rows = run(replace(settings, steps=6, every=2, greedy=2)).rows
+    assert [row["step"] for row in rows] == [0, 2, 4, 6]
+    shares = [[0.25, 0.5], [1.0, 0.5], [1.0, 0.25], [1.0, 0.25]]
+    assert [r["per_context"]["accuracy"] for r in rows] == shares
+    assert [r["best_accuracy"]["value"] for r in rows] == [0.375, 0.875, 0.875, 0.875]
+    assert rows[-1]["seconds"]["value"] == 2.5
+    assert [r["done"] for r in rows] == [0.0, 0.5, 0.5, 0.5]
+    assert seen == [[0.0, 10.0], [1.0, 12.0], [1.0, 14.0]]  # that of the last step is known
     assert all("bleu" in row for row in rows)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from icae.errors import InputError, MissingDependencyError
+from icae.errors import InputError, MissingDependencyError, ResultConflictError
 from icae.evals.reconstruction import Reconstruction
 
 
@@ -68,10 +68,13 @@ def test_files_hold_rows_and_what_made_them(run: Any, settings: Any, tmp_path: P
 def test_an_equal_run_computes_nothing_and_changes_nothing(
     run: Any, settings: Any, measured: list[Any], tmp_path: Path
 ) -> None:
-    run(settings)
+    seen: list[tuple[int, int]] = []
+    run(settings, on_progress=lambda done, total: seen.append((done, total)))
+    assert [done for done, _ in seen] == sorted(done for done, _ in seen)
+    assert seen[-1][0] == seen[-1][1] == seen[0][1]
     path = tmp_path / "out" / "reconstruction.json"
     before = path.read_bytes()
-    assert len(measured) == 6
+    assert len(seen) == len(measured) == 6
     run(settings)
     assert len(measured) == 6
     assert path.read_bytes() == before
@@ -99,45 +102,35 @@ def test_a_stopped_run_goes_on_and_gives_the_same_file(
     assert without_seconds(tmp_path / "cut" / "reconstruction.json") == whole
 
 
-def test_another_ratio_is_added_to_what_is_there(
-    run: Any, settings: Any, measured: list[Any], tmp_path: Path
+def test_another_ratio_is_added_to_what_is_there_and_none_is_dropped_unasked(
+    run: Any, settings: Any, measured: list[Any]
 ) -> None:
     run(replace(settings, ratios=(2.0,)))
     measured.clear()
     finished = run(settings)
     assert measured == [(16, 4.0), (24, 4.0)]
-    direct = run(settings, folder="direct")
-    assert finished.rows == direct.rows
-
-
-def test_a_result_of_other_settings_is_not_replaced_unasked(
-    run: Any, settings: Any, measured: list[Any]
-) -> None:
-    run(settings)
-    other = replace(settings, seed=1)
-    with pytest.raises(InputError) as caught:
-        run(other)
-    assert caught.value.got == "seed 0"
-    assert caught.value.expected == "seed 1"
-    assert "--force" in str(caught.value.fix)
-    measured.clear()
-    assert run(other, replace=True).payload["seed"] == 1
-    assert len(measured) == 6
-
-
-def test_rows_that_were_not_asked_for_are_not_dropped_unasked(run: Any, settings: Any) -> None:
-    run(settings)
-    with pytest.raises(InputError, match="another run") as caught:
+    assert finished.rows == run(settings, folder="direct").rows
+    with pytest.raises(ResultConflictError, match="another run") as caught:
         run(replace(settings, ratios=(2.0,)))
     assert caught.value.got == "a cell of length 16, ratio 4.0"
 
 
-def test_a_changed_text_makes_another_run(run: Any, settings: Any, corpus: Path) -> None:
+def test_a_result_of_other_settings_or_texts_is_not_replaced_unasked(
+    run: Any, settings: Any, measured: list[Any], corpus: Path
+) -> None:
     run(settings)
+    other = replace(settings, seed=1)
+    with pytest.raises(ResultConflictError) as caught:
+        run(other)
+    assert (caught.value.got, caught.value.expected) == ("seed 0", "seed 1")
+    assert "--force" in str(caught.value.fix)
     with (corpus / "0.txt").open("a") as file:
         file.write(" more")
-    with pytest.raises(InputError, match="another run"):
+    with pytest.raises(ResultConflictError, match="another run"):
         run(settings)
+    measured.clear()
+    assert run(other, replace=True).payload["seed"] == 1
+    assert len(measured) == 6
 
 
 @pytest.mark.parametrize("content", ["{", "[]", '{"rows": []}'])
@@ -146,24 +139,16 @@ def test_a_file_that_is_no_result_is_not_replaced_unasked(
 ) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "reconstruction.json").write_text(content)
-    with pytest.raises(InputError, match="another run"):
-        run(settings)
-    assert run(settings, replace=True).payload["complete"]
+    small = replace(settings, lengths=(16,), ratios=(2.0,))
+    with pytest.raises(ResultConflictError, match="another run"):
+        run(small)
+    assert run(small, replace=True).payload["complete"]
 
 
 def test_a_folder_that_cannot_be_made_is_reported(run: Any, settings: Any, tmp_path: Path) -> None:
     (tmp_path / "out").write_text("a file")
     with pytest.raises(InputError, match="cannot be written"):
         run(settings)
-
-
-def test_progress_rises_to_the_total(run: Any, settings: Any) -> None:
-    seen: list[tuple[int, int]] = []
-    run(settings, on_progress=lambda done, total: seen.append((done, total)))
-    assert len({total for _, total in seen}) == 1
-    assert [done for done, _ in seen] == sorted(done for done, _ in seen)
-    assert seen[-1][0] == seen[-1][1]
-    assert len(seen) == 6
 
 
 def test_missing_matplotlib_is_said_before_anything_is_measured(

@@ -94,7 +94,7 @@ def test_a_plot_runs_along_its_key_and_single_places_stand_side_by_side(drawn: A
         for n in (10, 0, 5)
         for series in ("own", "other")
     ]
-    by_step = Lines(key="loss", title="loss", along="step", level=1.0)
+    by_step = Lines(key="loss", title="loss", along="step")
     picture(rows, (by_step, Lines(key="loss", title="loss")), title="T")
     left, right = drawn[0].axes
     assert left.get_xlabel() == "refinement steps"
