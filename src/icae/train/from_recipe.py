@@ -75,14 +75,7 @@ def train(recipe: Recipe, *, stage: Stage, dry_run_steps: int | None = None) -> 
     shards = _open_shards(recipe.data.shards, token_hash) if recipe.data.shards else None
     triplets = []
     if recipe.objective.ft_share > 0:
-        triplets = load_instructions(
-            recipe.data.triplets,
-            tokenizer,
-            max_context=recipe.data.longest_triplet,
-            asking=recipe.model.asking,
-            seed=recipe.optim.seed,
-            full_prompts=of_full_context(recipe),
-        )
+        triplets = load_instructions(recipe, tokenizer)
     model, weights = _build_model(recipe, shards)
     record = AdapterInfo(
         name=recipe.name,
@@ -125,7 +118,10 @@ def _run(
     trainer.run()
     hours = trainer.seconds / 3600
     if trainer.accelerator.is_main_process:
-        save(folder / "adapter", {"step": trainer.step, "train_hours": hours, **trainer.metrics})
+        save(
+            folder / "adapter",
+            {"step": trainer.step, "train_hours": hours, **trainer.metrics},
+        )
         plot_losses(folder / "metrics.jsonl", folder / "loss.png")
     trainer.accelerator.wait_for_everyone()
     return TrainResult(

@@ -9,20 +9,19 @@ from pathlib import Path
 
 import numpy as np
 
-from icae.config.asking import AskingConfig
-from icae.config.data import TripletFile
+from icae.config import Recipe, TripletFile
 from icae.config.types import TokenIds
 from icae.data.triplets import Triplet, read_triplets
 from icae.errors import TrainingError
 from icae.model.objectives import DecoderTask, Sample, instruction
 from icae.model.prompts import (
-    CHAT,
     Tokenizer,
     render_answer,
     render_full_prompt,
     render_prompt,
     tokenize_context,
 )
+from icae.train.stages import of_full_context
 
 log = logging.getLogger(__name__)
 
@@ -100,86 +99,70 @@ def _places_of_contexts(triplets: Sequence[TokenizedTriplet]) -> dict[bytes, lis
     return places
 
 
-def load_instructions(
-    files: Sequence[TripletFile],
-    tokenizer: Tokenizer,
-    *,
-    max_context: int,
-    asking: AskingConfig = CHAT,
-    seed: int = 0,
-    full_prompts: bool = False,
-) -> list[TripletSet]:
-    """Read and tokenize triplets; those with a longer context are left out, not cut.
+def load_instructions(recipe: Recipe, tokenizer: Tokenizer) -> list[TripletSet]:
+    """Read and tokenize the triplets of a recipe; longer contexts are left out, not cut.
 
     What was taken and left out is logged, a line for each file. The seed decides what a cap
-    leaves out; `full_prompts` keeps with each task the prompt that holds the whole context.
+    leaves out; for a reader of the full context each task has the prompt that holds it.
 
     Raises:
         InputError: If a file cannot be read.
         TrainingError: If nothing is left.
     """
     sets = []
-    for file in files:
-        taken = _load(
-            file, tokenizer, max_context, asking=asking, seed=seed, full_prompts=full_prompts
-        )
+    for file in recipe.data.triplets:
+        taken = _load(file, recipe, tokenizer)
         log.info("%s: %s, weight %g", taken.name, taken, taken.weight)
         sets.append(taken)
     if not any(s.triplets for s in sets):
         raise TrainingError(
             "No triplet has a context that fits.",
-            got=f"{len(files)} files",
-            expected=f"contexts of {MIN_CONTEXT} to {max_context} tokens",
+            got=f"{len(sets)} files",
+            expected=f"contexts of {MIN_CONTEXT} to {recipe.data.longest_triplet} tokens",
             fix="Raise data.triplet_context or name other triplet files.",
         )
     return sets
 
 
-def _load(
-    file: TripletFile,
-    tokenizer: Tokenizer,
-    max_context: int,
-    *,
-    asking: AskingConfig,
-    seed: int,
-    full_prompts: bool,
-) -> TripletSet:
+def _load(file: TripletFile, recipe: Recipe, tokenizer: Tokenizer) -> TripletSet:
+    longest = recipe.data.longest_triplet
     fitting: list[tuple[Triplet, TokenIds]] = []
     left_out = {"context too long": 0, "context too short": 0}
     for triplet in read_triplets(Path(file.path)):
-        context_ids = tokenize_context(tokenizer, triplet.context, asking)
-        left_out["context too long"] += len(context_ids) > max_context
+        context_ids = tokenize_context(tokenizer, triplet.context, recipe.model.asking)
+        left_out["context too long"] += len(context_ids) > longest
         left_out["context too short"] += len(context_ids) < MIN_CONTEXT
-        if MIN_CONTEXT <= len(context_ids) <= max_context:
+        if MIN_CONTEXT <= len(context_ids) <= longest:
             fitting.append((triplet, context_ids))
     count = len(fitting) if file.cap is None else min(file.cap, len(fitting))
-    chosen = sorted(np.random.default_rng(seed).permutation(len(fitting))[:count].tolist())
-    triplets = tuple(
-        TokenizedTriplet(
-            context_ids=fitting[i][1], tasks=_tasks(fitting[i][0], tokenizer, asking, full_prompts)
-        )
-        for i in chosen
-    )
+    order = np.random.default_rng(recipe.optim.seed).permutation(len(fitting))
+    chosen = (fitting[i] for i in sorted(order[:count].tolist()))
     return TripletSet(
         name=Path(file.path).name,
         weight=float(count) if file.weight is None else file.weight,
-        triplets=triplets,
+        triplets=tuple(
+            TokenizedTriplet(context_ids=context_ids, tasks=_tasks(triplet, recipe, tokenizer))
+            for triplet, context_ids in chosen
+        ),
         left_out=left_out | {"over the cap": len(fitting) - count},
     )
 
 
-def _tasks(
-    triplet: Triplet, tokenizer: Tokenizer, asking: AskingConfig, full_prompts: bool
-) -> tuple[DecoderTask, ...]:
+def _tasks(triplet: Triplet, recipe: Recipe, tokenizer: Tokenizer) -> tuple[DecoderTask, ...]:
     """A task for each reference answer; those that differ in case alone count once."""
+    asking = recipe.model.asking
     prompt_ids = render_prompt(tokenizer, triplet.prompt, asking=asking)
-    full_ids = (
-        render_full_prompt(tokenizer, triplet.context, triplet.prompt) if full_prompts else None
-    )
+    full_ids = None
+    if of_full_context(recipe):
+        full_ids = render_full_prompt(tokenizer, triplet.context, triplet.prompt)
     references: dict[str, str] = {}
     for answer in triplet.answers:
         references.setdefault(answer.casefold().strip(), answer)
     return tuple(
-        instruction(prompt_ids, render_answer(tokenizer, answer, asking), full_prompt_ids=full_ids)
+        instruction(
+            prompt_ids,
+            render_answer(tokenizer, answer, asking),
+            full_prompt_ids=full_ids,
+        )
         for answer in references.values()
     )

@@ -69,13 +69,6 @@ def test_source_that_is_too_small_is_named_on_stderr(icae, config, tmp_path) -> 
     assert "small is too small: 500 tokens missing" in result.stderr
 
 
-def test_unknown_key_is_reported(icae, config, tmp_path) -> None:
-    config.write_text(config.read_text() + "sede: 1\n")
-    result = icae("data", "build", config, "-o", tmp_path / "out", "--json")
-    assert result.exit_code == 1
-    assert json.loads(result.stdout)["error"]["got"] == "sede"
-
-
 @pytest.fixture
 def corpus(tmp_path: Path) -> Path:
     folder = tmp_path / "corpus"
@@ -117,10 +110,3 @@ def test_target_in_use_and_unknown_base_are_reported(icae, corpus, tmp_path) -> 
     assert (result.exit_code, "in use" in result.stderr) == (1, True), "before the tokenizer"
     result = icae("data", "pack", corpus, "-o", tmp_path / "x", "--base", "absent", "--json")
     assert (result.exit_code, json.loads(result.stdout)["error"]["got"]) == (1, "absent")
-
-
-@pytest.mark.parametrize(
-    "arguments", [("build", "c.yaml"), ("pack", "x", "-o", "y"), ("pack", "x", "--base", "tiny")]
-)
-def test_what_is_required_is_named(icae, arguments) -> None:
-    assert icae("data", *arguments).exit_code == 2

@@ -34,42 +34,58 @@ def write_triplets(path: Path, lengths: list[int], **fields: Any) -> TripletFile
     return TripletFile(path=str(path))
 
 
+@pytest.fixture
+def load(tiny: Any, tokenizer: Any) -> Any:
+    """``load(file, ..., longest=16)``: what is taken of the files."""
+
+    def run(*files: TripletFile, longest: int = 16, seed: int = 0, **objective: Any) -> Any:
+        data = {"triplets": files, "triplet_context": longest}
+        recipe = tiny.recipe(data=data, optim={"seed": seed}, objective=objective)
+        return load_instructions(recipe, tokenizer)
+
+    return run
+
+
 def test_triplets_are_left_out_by_context_length_and_counted(
-    tmp_path: Path, tokenizer: Any, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, load: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     file = write_triplets(tmp_path / "t.jsonl", [7, 8, 16, 17, 40])
     with caplog.at_level(logging.INFO):
-        (taken,) = load_instructions([file], tokenizer, max_context=16)
+        (taken,) = load(file)
     assert [len(t.context_ids) for t in taken.triplets] == [8, 16]
     said = "t.jsonl: 2 triplets (left out: 2 context too long, 1 context too short), weight 2"
     assert said in caplog.text
 
 
 def test_the_answer_with_its_end_is_scored_and_the_prompt_is_not(
-    tmp_path: Path, tokenizer: Any
+    tmp_path: Path, tokenizer: Any, load: Any
 ) -> None:
     file = write_triplets(tmp_path / "t.jsonl", [9])
-    (task,) = load_instructions([file], tokenizer, max_context=16)[0].triplets[0].tasks
-    (full,) = load_instructions([file], tokenizer, max_context=16, full_prompts=True)
-    assert full.triplets[0].tasks[0].full_prompt_ids.tolist()[:11] == [*range(2, 11), 5, 6]
+    (task,) = load(file)[0].triplets[0].tasks
+    (full,) = load(file, reader="full-context")
+    assert full.triplets[0].tasks[0].full_prompt_ids.tolist()[:11] == [
+        *range(2, 11),
+        5,
+        6,
+    ]
     assert task.objective == "ft"
     assert task.scored_ids.tolist() == [9, tokenizer.eos_token_id]
     assert task.target_ids[: task.unscored].tolist()[:2] == [5, 6]
     assert task.full_prompt_ids is None
 
 
-def test_no_triplet_that_fits_is_refused(tmp_path: Path, tokenizer: Any) -> None:
+def test_no_triplet_that_fits_is_refused(tmp_path: Path, load: Any) -> None:
     file = write_triplets(tmp_path / "t.jsonl", [3, 40])
     with pytest.raises(TrainingError, match="contexts of 8 to 16 tokens"):
-        load_instructions([file], tokenizer, max_context=16)
+        load(file)
 
 
-def test_a_cap_takes_a_random_part_that_the_seed_decides(tmp_path: Path, tokenizer: Any) -> None:
+def test_a_cap_takes_a_random_part_that_the_seed_decides(tmp_path: Path, load: Any) -> None:
     path = write_triplets(tmp_path / "t.jsonl", list(range(10, 40))).path
     capped = TripletFile(path=path, cap=7)
     lengths = []
     for seed in (0, 0, 1):
-        (taken,) = load_instructions([capped], tokenizer, max_context=99, seed=seed)
+        (taken,) = load(capped, longest=99, seed=seed)
         assert str(taken) == "7 triplets (left out: 23 over the cap)"
         assert taken.weight == 7.0
         lengths.append([len(t.context_ids) for t in taken.triplets])
@@ -82,22 +98,22 @@ def draws(sets: Any, count: int = 2000) -> Counter[int]:
     return Counter(len(source.draw(rng, 4.0).context_ids) for _ in range(count))
 
 
-def test_files_are_drawn_by_their_weights(tmp_path: Path, tokenizer: Any) -> None:
+def test_files_are_drawn_by_their_weights(tmp_path: Path, load: Any) -> None:
     few = write_triplets(tmp_path / "few.jsonl", [10])
     many = write_triplets(tmp_path / "many.jsonl", [20] * 9)
-    plain = draws(load_instructions([few, many], tokenizer, max_context=99))
+    plain = draws(load(few, many, longest=99))
     assert plain[10] / 2000 == pytest.approx(0.1, abs=0.03), "every triplet is as likely"
     few = TripletFile(path=few.path, weight=3.0)
     many = TripletFile(path=many.path, weight=1.0)
-    weighted = draws(load_instructions([few, many], tokenizer, max_context=99))
+    weighted = draws(load(few, many, longest=99))
     assert weighted[10] / 2000 == pytest.approx(0.75, abs=0.04)
 
 
 def test_every_reference_answer_is_drawn_and_case_alone_makes_none(
-    tmp_path: Path, tokenizer: Any
+    tmp_path: Path, load: Any
 ) -> None:
     file = write_triplets(tmp_path / "t.jsonl", [9], answers=["w7", "W9", "w9 "])
-    sets = load_instructions([file], tokenizer, max_context=16)
+    sets = load(file)
     source, rng = InstructionSource(sets), np.random.default_rng(0)
     answers = Counter(int(source.draw(rng, 2.0).tasks[0].scored_ids[0]) for _ in range(200))
     assert set(answers) == {9, 7}

@@ -6,7 +6,6 @@ import pytest
 
 from icae.data.triplets.contexts import sample_contexts
 from icae.data.triplets.dataset import side_of
-from icae.errors import ConfigError
 
 
 def sentence(rng):
@@ -100,19 +99,3 @@ def test_text_of_one_long_sentence_is_taken_whole(sample):
     text = "The " + " ".join(f"word{number}" for number in range(0, 999, 11)) + "."
     for seed in range(3):
         assert [one.text for one in sample([{"text": text}], seed=seed).contexts] == [text]
-
-
-@pytest.mark.parametrize(
-    ("values", "message"),
-    [
-        ({"min_tokens": 9, "max_tokens": 8}, "contexts are out of range"),
-        ({"contexts": 0}, "contexts are out of range"),
-        ({"specific": -1}, "prompts or the split"),
-        ({"test_share": 1.0}, "prompts or the split"),
-        ({"specific": 0, "general": 0}, "prompts or the split"),
-        ({"corpus_tasks": ("corpus-nam",)}, "corpus-name, corpus-who"),
-    ],
-)
-def test_builds_that_make_no_sense_are_refused(make_config, values, message):
-    with pytest.raises(ConfigError, match=message):
-        make_config(**values)
