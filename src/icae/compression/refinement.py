@@ -309,8 +309,7 @@ def refine(
 ) -> Iterator[tuple[int, Refined]]:
     """Refine the slots of spans; each leaves as soon as it reaches the target.
 
-    Spans are worked on side by side, as many as `tokens_per_batch` allows; when half of
-    them are done others take their places, so memory stays bounded for any number of spans.
+    As many are worked on side by side as `tokens_per_batch` allows.
 
     Args:
         form: Reads the slots with the frozen decoder; no weight of the model changes.
@@ -344,12 +343,10 @@ def refine(
         places = sum(work.places for work in active)
         for work in active:
             work.seconds += spent * work.places / places
-        for work in done:
-            active.remove(work)
+        active = [work for work in active if work not in done]
         settled += len(done) * config.steps
         on_step(settled + sum(work.steps for work in active), total)
-        for work in done:
-            yield work.index, work.result()
+        yield from ((work.index, work.result()) for work in done)
 
 
 def _step(form: TorchForm, active: Sequence[_Work], on_slots: OnSlots) -> list[_Work]:
