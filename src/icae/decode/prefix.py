@@ -74,18 +74,14 @@ class Prefix:
             objective=objective,
         )
 
-    def behind(self, lead: Sequence[ReadablePayload]) -> Prefix:
-        """The same with other parts before it."""
-        return replace(self, parts=(*lead, *self.parts), spans=(*_places(lead), *self.spans))
-
-    def with_parts(self, *parts: ReadablePayload) -> Prefix:
-        """The same with more behind it."""
-        return replace(self, parts=(*self.parts, *parts), spans=(*self.spans, *_places(parts)))
-
-
-def _places(parts: Sequence[ReadablePayload]) -> tuple[tuple[int, int], ...]:
-    """Parts that stand for themselves as (context tokens, decoder positions)."""
-    return tuple((part.positions, part.positions) for part in parts)
+    def behind(
+        self, lead: Sequence[ReadablePayload], follow: Sequence[ReadablePayload] = ()
+    ) -> Prefix:
+        """The same with parts that stand for themselves before it, and others after it."""
+        before, after = (tuple((p.positions, p.positions) for p in own) for own in (lead, follow))
+        return replace(
+            self, parts=(*lead, *self.parts, *follow), spans=(*before, *self.spans, *after)
+        )
 
 
 class _PartBytes:

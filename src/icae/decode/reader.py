@@ -134,7 +134,7 @@ class Reader:
         if prefix is None or self._closing is None:
             return Request(prefix=prefix, prompt_ids=prompt_ids)
         return Request(
-            prefix=prefix.with_parts(self._closing, Verbatim(ids=prompt_ids)),
+            prefix=prefix.behind((), (self._closing, Verbatim(ids=prompt_ids))),
             prompt_ids=prompt_ids[:0],
         )
 

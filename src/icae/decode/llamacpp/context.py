@@ -218,12 +218,6 @@ class LlamaContext:
         self._decode(where, owners, wanted=range(len(ids)), token=_pointer(ids))
         return [self._best(i) for i in range(len(ids))]
 
-    def logits(self, index: int) -> FloatArray:
-        """Logits [V] of a place of the last batch; valid until the next call."""
-        found = self.api.llama_get_logits_ith(self.pointer, index)
-        logits: FloatArray = np.ctypeslib.as_array(found, shape=(self.model.vocabulary,))
-        return logits
-
     def forget(self, sequence: int, *, first: int = 0) -> None:
         """Drop what a sequence read from a position on."""
         self.api.llama_memory_seq_rm(self.memory, sequence, first, -1)
@@ -280,7 +274,9 @@ class LlamaContext:
         return half
 
     def _best(self, index: int) -> int:
-        return int(self.logits(index).argmax())
+        """The most likely token at a place of the last batch."""
+        found = self.api.llama_get_logits_ith(self.pointer, index)
+        return int(np.ctypeslib.as_array(found, shape=(self.model.vocabulary,)).argmax())
 
     def _decode(
         self,
