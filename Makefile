@@ -23,7 +23,7 @@ $(READY): pyproject.toml constraints.txt
 	touch $@
 
 demo: $(READY)
-	$(BIN)/python examples/demo.py
+	$(BIN)/python -m icae.cli.app demo
 
 # Two processes: each has the real model in memory.
 TEST := $(BIN)/python -m pytest -n 2 --dist loadfile

@@ -20,6 +20,7 @@ from icae.cli.check import check
 from icae.cli.command import EXIT_BROKEN_PIPE, EXIT_INTERRUPTED
 from icae.cli.compress import compress, refine
 from icae.cli.data import build, pack
+from icae.cli.demo import demo
 from icae.cli.doctor import doctor
 from icae.cli.edit import append, edit, merge, slice_memory
 from icae.cli.eval import (
@@ -123,6 +124,7 @@ def _subgroup(name: str, description: str) -> typer.Typer:
     return group
 
 
+_add(app, demo=demo)
 _add(app, compress=compress, ask=ask, reconstruct=reconstruct, refine=refine, inspect=inspect)
 _add(app, chat=chat, append=append, edit=edit, slice=slice_memory, merge=merge)
 _add(app, upgrade=upgrade, check=check)
