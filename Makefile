@@ -12,7 +12,7 @@ VLLM := $(VLLM_VENV)/.ready
 
 BULK := $(VENV)/.bulk
 
-.PHONY: setup demo test recorded coverage test-bases test-llamacpp test-vllm test-bulk bench lint docs clean
+.PHONY: setup demo test recorded coverage test-bases test-llamacpp test-vllm test-bulk bench lint docs dist clean
 
 setup: $(READY)
 
@@ -80,8 +80,23 @@ lint: $(READY)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-docs: $(READY)
+DOCS_VENV ?= .venv-docs
+$(DOCS_VENV)/.ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(DOCS_VENV)
+	$(DOCS_VENV)/bin/pip install --quiet --constraint constraints.txt 'mkdocs-material>=9.5' 'mkdocstrings[python]>=0.27' 'build>=1.2' 'twine>=6'
+	touch $@
+
+# The site, in site/: a broken link fails.
+docs: $(READY) $(DOCS_VENV)/.ready
 	$(BIN)/python -m icae.cli.reference > docs/cli.md
+	NO_MKDOCS_2_WARNING=1 $(DOCS_VENV)/bin/mkdocs build --strict --quiet
+
+# Wheel and source archive, in dist/; the version is that of the tag. A wheel over 25 MB fails.
+dist: $(DOCS_VENV)/.ready
+	rm -rf dist build
+	PIP_CONSTRAINT=$(CURDIR)/constraints.txt $(DOCS_VENV)/bin/python -m build --outdir dist .
+	$(DOCS_VENV)/bin/twine check --strict dist/*
+	test -z "$$(find dist -name '*.whl' -size +25M)"
 
 clean:
-	rm -rf $(VENV) $(VLLM_VENV) demo-out build dist
+	rm -rf $(VENV) $(VLLM_VENV) $(DOCS_VENV) demo-out build dist site

@@ -7,9 +7,10 @@ package imports neither torch nor transformers; the first use of a model does.
 
 from __future__ import annotations
 
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+__version__ = version("icae")
 
 __all__ = [
     "Conversation",

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from huggingface_hub import EvalResult, ModelCardData
+
 from icae.config.parsing import to_dict
 from icae.config.types import Method
 from icae.model.adapter_files import AdapterInfo
@@ -39,10 +41,7 @@ def model_card(info: AdapterInfo) -> str:
     figures = [f"| {key} | {value:.4g} |" for key, value in sorted(info.metrics.items())]
     lines = [
         "---",
-        "license: apache-2.0",
-        f"library_name: {'icae' if info.method == 'memory' else 'peft'}",
-        f"base_model: {public_name(info.base_model)}",
-        f"tags: [context-compression, {'icae' if info.method == 'memory' else info.method}, lora]",
+        _metadata(info).to_yaml().strip(),
         "---",
         f"# {info.name}",
         "",
@@ -69,3 +68,27 @@ def model_card(info: AdapterInfo) -> str:
         "",
     ]
     return "\n".join(lines) + (f"\n{_LIMITS}" if info.method == "memory" else "")
+
+
+def _metadata(info: AdapterInfo) -> ModelCardData:
+    """What the Hub reads at the top of a card: base, tags, and the figures as a model index."""
+    own = info.method == "memory"
+    return ModelCardData(
+        license="apache-2.0",
+        library_name="icae" if own else "peft",
+        base_model=public_name(info.base_model),
+        pipeline_tag="text-generation",
+        tags=["context-compression", "icae" if own else info.method, "lora"],
+        model_name=info.name,
+        eval_results=[
+            EvalResult(
+                task_type="text-generation",
+                dataset_type="text",
+                dataset_name="held-out text",
+                metric_type=key,
+                metric_value=value,
+            )
+            for key, value in sorted(info.metrics.items())
+        ]
+        or None,
+    )

@@ -1,0 +1,67 @@
+"""A memory and a question as what `generate` of transformers takes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from icae.decode.prefix import input_positions
+from icae.decode.torch_forms import KeyValueForm
+from icae.decode.torch_kv import kv_from_bytes
+from icae.errors import InputError
+
+if TYPE_CHECKING:
+    from icae.engine import Engine
+    from icae.memory import Memory
+
+
+def generation_inputs(engine: Engine, memory: Memory, question: str) -> dict[str, Any]:
+    """What ``engine.runtime.model.decoder.generate(**inputs)`` takes to answer from a memory.
+
+    The decoder is the plain base model: any model of the same weights takes them. Greedy, they
+    give the answer of `Engine.ask`.
+
+    Args:
+        engine: An engine in torch.
+        memory: A memory that its adapter made.
+        question: The question, not blank.
+
+    Returns:
+        Of a key-value memory ``past_key_values``, a cache that `generate` goes on in, once, with
+        ``input_ids`` [1, P + N], the first P of which stand for the places in it; of one of input
+        embeddings ``inputs_embeds`` [1, P + N, D]. N is the length of the prompt. With both comes
+        an ``attention_mask``.
+
+    Raises:
+        IncompatibleMemoryError: If the memory was made by another adapter or base.
+        InputError: If the question is blank, or the adapter leaves gaps between positions.
+    """
+    runtime = engine.runtime
+    request = engine.request(memory, question)
+    positions = input_positions(runtime.config, request.prefix, len(request.prompt_ids))
+    if positions != list(range(len(positions))) or request.prefix is None:
+        raise InputError(
+            "The positions of this memory are not consecutive, as generate counts them.",
+            got=f"layout {runtime.config.layout}",
+            expected="layout default or uniform-encoder",
+            fix="Ask with engine.ask.",
+        )
+    model, prompt = runtime.model, torch.from_numpy(request.prompt_ids.astype("int64"))
+    given: dict[str, Any] = {
+        "attention_mask": torch.ones(1, len(positions), dtype=torch.long, device=model.device)
+    }
+    if isinstance(runtime.form, KeyValueForm):
+        places = len(positions) - len(prompt)
+        given["past_key_values"] = kv_from_bytes(
+            runtime.save_kv(request.prefix),
+            model.decoder,
+            places=places,
+            dtype=model.dtype,
+            device=model.device,
+        )
+        given["input_ids"] = torch.cat([prompt.new_zeros(places), prompt])[None].to(model.device)
+    else:
+        parts = [runtime.form.inputs(request.prefix), runtime.read_tokens(request.prompt_ids)]
+        given["inputs_embeds"] = torch.cat(parts)[None]
+    return given
