@@ -36,6 +36,7 @@ from icae.cli.eval import (
 )
 from icae.cli.eval_questions import judge, qa, rivals
 from icae.cli.eval_reports import all_experiments, compare
+from icae.cli.examples import epilog
 from icae.cli.inspect import inspect
 from icae.cli.official import export_official, import_official
 from icae.cli.plan import plan
@@ -114,11 +115,13 @@ def icae(
 def _add(group: typer.Typer, **commands: Callable[..., None]) -> None:
     """Add commands to a group; ``_`` in a name stands for ``-``."""
     for name, function in commands.items():
-        group.command(name.replace("_", "-"))(function)
+        called = name.replace("_", "-")
+        path = called if group is app else f"{group.info.name} {called}"
+        group.command(called, epilog=epilog(path))(function)
 
 
 def _subgroup(name: str, description: str) -> typer.Typer:
-    group = typer.Typer(help=description)
+    group = typer.Typer(name=name, help=description)
     group.callback(invoke_without_command=True, help=description)(_help_without_a_command)
     app.add_typer(group, name=name)
     return group
