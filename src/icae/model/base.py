@@ -46,12 +46,18 @@ from icae.model.base_files import (
     tokenizer_hash,
     trusts_remote_code,
 )
+from icae.model.hub import base_snapshot, is_hub_id
 
 log = logging.getLogger(__name__)
 
 
 def resolve_base(base: str) -> str:
-    """Folder or hub id to load for a base name; converts the embedded default if needed."""
+    """Folder or hub id to load for a base name; converts the embedded default if needed.
+
+    Of a hub id with a revision it is the folder of that revision, downloaded if it is not there.
+    """
+    if "@" in base and is_hub_id(base):
+        return str(base_snapshot(base))
     if base != DEFAULT_BASE:
         return base
     gguf = embedded_gguf()

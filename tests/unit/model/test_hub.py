@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
+import torch
 from tests.hub_stub import TOKEN, serving
 from typer.testing import CliRunner
 
@@ -12,6 +13,8 @@ from icae.cli.app import app
 from icae.errors import AdapterError, InputError
 from icae.model.adapter import save_adapter
 from icae.model.adapter_files import adapter_folder, adapter_hash, read_info
+from icae.model.base import load_decoder, load_tokenizer, weight_hash
+from icae.model.base_files import tokenizer_hash
 from icae.model.hub import is_hub_id, push, split_id
 
 
@@ -85,3 +88,18 @@ def test_paths_are_no_ids(tmp_path, monkeypatch):
     assert is_hub_id("user/name")
     assert is_hub_id("user/name@v1.0")
     assert split_id("user/name@v1.0") == ("user/name", "v1.0")
+
+
+def test_a_base_is_loaded_by_its_id_and_revision(hub, build_decoder, tokenizer, tmp_path):
+    folder = tmp_path / "base"
+    build_decoder("llama").save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    hub.repositories["me/base"] = {file.name: file.read_bytes() for file in folder.iterdir()}
+    name = f"me/base@{hub.commit('me/base')}"
+
+    loaded = load_decoder(name, dtype=torch.float32, device="cpu")
+
+    assert weight_hash(loaded) == weight_hash(
+        load_decoder(str(folder), dtype=torch.float32, device="cpu")
+    )
+    assert tokenizer_hash(load_tokenizer(name)) == tokenizer_hash(load_tokenizer(str(folder)))
