@@ -78,7 +78,7 @@ def demo(
     name = Path(read.name or "text").stem
     words = f"{read.name}: {len(read.text.split()):,} words"
     out.print(f"{words}. {engine.name} on {engine.info.base_model}, loaded in {loaded:.1f} s")
-    memory, figures = _compressed(engine, read.text, read.name, ratio)
+    memory, figures = _compressed(engine, read.text, read.name or "text", ratio)
     back = _written_back(engine, memory, random.randrange(1000) if seed is None else seed)
     answers = _answers(engine, memory, read.text, questions)
     made = [output / f"{name}.icae", output / f"{name}.html"]
@@ -97,7 +97,7 @@ def demo(
 
 
 def _compressed(
-    engine: Engine, text: str, name: str | None, ratio: float
+    engine: Engine, text: str, name: str, ratio: float
 ) -> tuple[Memory, dict[str, Any]]:
     """Compress the text; print and return what it takes and what it cost."""
     begin = time.perf_counter()
@@ -196,7 +196,7 @@ def _answers(
 def _pictures(engine: Engine, memory: Memory, page: Path) -> list[Path]:
     """Draw how faithfully the text is held: a web page and, with matplotlib, a picture."""
     from icae.memory.fidelity_page import fidelity_page
-    from icae.model import tokenize_with_offsets
+    from icae.model.prompts import tokenize_with_offsets
 
     (document,) = memory.documents
     _, starts = tokenize_with_offsets(engine.tokenizer, document.source or "")
