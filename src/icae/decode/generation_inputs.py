@@ -2,28 +2,27 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
 from icae.decode.prefix import input_positions
+from icae.decode.reader import Reader
+from icae.decode.torch import TorchRuntime
 from icae.decode.torch_forms import KeyValueForm
 from icae.decode.torch_kv import kv_from_bytes
 from icae.errors import InputError
-
-if TYPE_CHECKING:
-    from icae.engine import Engine
-    from icae.memory import Memory
+from icae.memory import Memory
 
 
-def generation_inputs(engine: Engine, memory: Memory, question: str) -> dict[str, Any]:
+def generation_inputs(reader: Reader, memory: Memory, question: str) -> dict[str, Any]:
     """What ``engine.runtime.model.decoder.generate(**inputs)`` takes to answer from a memory.
 
     The decoder is the plain base model: any model of the same weights takes them. Greedy, they
     give the answer of `Engine.ask`.
 
     Args:
-        engine: An engine in torch.
+        reader: An engine, or another reader in torch.
         memory: A memory that its adapter made.
         question: The question, not blank.
 
@@ -35,17 +34,22 @@ def generation_inputs(engine: Engine, memory: Memory, question: str) -> dict[str
 
     Raises:
         IncompatibleMemoryError: If the memory was made by another adapter or base.
-        InputError: If the question is blank, or the adapter leaves gaps between positions.
+        InputError: If the question is blank, the reader is not in torch, or the adapter leaves
+            gaps between positions.
     """
-    runtime = engine.runtime
-    request = engine.request(memory, question)
+    runtime = reader.decoder
+    if not isinstance(runtime, TorchRuntime):
+        raise InputError(
+            "The reader has no model of transformers.", got=runtime.name, fix="Use icae.load()."
+        )
+    request = reader.request(memory, question)
     positions = input_positions(runtime.config, request.prefix, len(request.prompt_ids))
     if positions != list(range(len(positions))) or request.prefix is None:
         raise InputError(
             "The positions of this memory are not consecutive, as generate counts them.",
             got=f"layout {runtime.config.layout}",
             expected="layout default or uniform-encoder",
-            fix="Ask with engine.ask.",
+            fix="Ask with ask().",
         )
     model, prompt = runtime.model, torch.from_numpy(request.prompt_ids.astype("int64"))
     given: dict[str, Any] = {
