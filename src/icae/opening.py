@@ -7,6 +7,7 @@ be converted for the first time.
 from __future__ import annotations
 
 import importlib.util
+import json
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -171,6 +172,15 @@ class _Files:
         name = base or info.base_model
         return cls(adapter=path, info=info, base=name, folder=base_folder(name), dtype=precision)
 
+    def require_settings(self) -> None:
+        """Refuse a base whose settings are not those the adapter was trained with."""
+        from transformers import AutoConfig
+
+        from icae.model.base import computation_hash
+
+        own = computation_hash(AutoConfig.from_pretrained(self.folder))
+        require_base(self.info, base_model=self.base, base_hash=self.info.base_hash, settings=own)
+
     def checked_base(self) -> tuple[BaseFolder, str]:
         """The base model's files and the hash of its weights, which is the adapter's."""
         folder = BaseFolder.open(self.folder)
@@ -233,9 +243,11 @@ def open_llamacpp(
 
     import_llama_cpp()  # fails at once where it is missing
     files = _Files.find(adapter, base, dtype)
-    # A GGUF file is named by the hash of what was read into it.
-    gguf = gguf_path(files.info.base_hash, files.dtype)
+    # A GGUF file is named by the hashes of what was read into it.
+    config = json.loads((files.folder / "config.json").read_text(encoding="utf-8"))
+    gguf = gguf_path(files.info.base_hash, config, files.dtype)
     if files.base != files.info.base_model or not gguf.exists():
+        files.require_settings()
         gguf = ensure_gguf(*files.checked_base(), files.dtype)
     model = LlamaModel(gguf)
     entry = None

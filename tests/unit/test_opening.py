@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import logging
 import subprocess
 import sys
@@ -9,10 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from transformers import AutoConfig
 
 from icae import opening
 from icae.decode.vllm.client import VllmAddress
 from icae.errors import AdapterError, BaseModelError, InputError, MissingDependencyError
+from icae.model.base import computation_hash
 from icae.opening import open_llamacpp, open_reader
 from vllm_stub import vllm_stub
 
@@ -228,6 +231,21 @@ def test_llama_cpp_refuses_another_base_than_the_adapters(
 
     with pytest.raises(AdapterError, match="trained on another base"):
         open_llamacpp(saved["adapter"], base=str(tmp_path / "other"))
+
+
+@needs_llamacpp
+def test_llama_cpp_refuses_other_settings_than_the_adapters(
+    saved: dict[str, str], tmp_path: Path
+) -> None:
+    record = Path(saved["adapter"]) / "icae.json"
+    settings = computation_hash(AutoConfig.from_pretrained(saved["base"]))
+    record.write_text(json.dumps(json.loads(record.read_text()) | {"base_settings": settings}))
+    open_llamacpp(saved["adapter"])
+    config = Path(saved["base"]) / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"rms_norm_eps": 0.5}))
+
+    with pytest.raises(AdapterError, match="other settings"):
+        open_llamacpp(saved["adapter"])
 
 
 @needs_llamacpp

@@ -6,6 +6,8 @@ float32), and no tokenizer: prompts are tokenized by the base model's own.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
 import math
 import os
@@ -29,9 +31,10 @@ ARCHITECTURES = {"llama": "llama", "mistral": "llama", "qwen2": "qwen2"}
 log = logging.getLogger(__name__)
 
 
-def gguf_path(base_hash: str, dtype: GgufDtype) -> Path:
-    """Where the GGUF file of weights with this hash lies in the cache, written or not."""
-    return cache_root() / "gguf" / f"{base_hash[:32]}-{dtype}.gguf"
+def gguf_path(base_hash: str, config: Mapping[str, Any], dtype: GgufDtype) -> Path:
+    """Where the GGUF file of weights with this hash and these settings lies, written or not."""
+    settings = hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()
+    return cache_root() / "gguf" / f"{base_hash[:32]}-{settings[:12]}-{dtype}.gguf"
 
 
 def order_path(gguf: Path) -> Path:
@@ -49,7 +52,7 @@ def ensure_gguf(folder: BaseFolder, base_hash: str, dtype: GgufDtype) -> Path:
     """
     from filelock import FileLock
 
-    path = gguf_path(base_hash, dtype)
+    path = gguf_path(base_hash, folder.config, dtype)
     if path.exists():
         return path
     make_cache_folder(path.parent)
