@@ -15,7 +15,7 @@ from icae.compression.refinement import RefineConfig
 from icae.config.types import TokenIds
 from icae.engine import Engine
 from icae.errors import ConfigError
-from icae.evals.bootstrap import mean_figure
+from icae.evals.bootstrap import context_figures
 from icae.evals.decoding import ContextMemory, slot_losses
 from icae.evals.experiment import RATIOS, Cell, Material, TextExperiment
 from icae.evals.plots import lines_of
@@ -135,7 +135,7 @@ class Adaptive(TextExperiment):
             "verbatim": [_share(own, lambda s: len(s.verbatim_ids)) for own in made],
             "loss": [float(loss) for loss in losses],
         }
-        figures = {key: mean_figure(found, seed=self.seed) for key, found in shares.items()}
+        figures = context_figures(shares, seed=self.seed)
         kind = (cell.text or "").rpartition(" ")[0] if cell.ratio is None else "fixed ratio"
         row: Row = {
             "kind": kind,
@@ -144,7 +144,6 @@ class Adaptive(TextExperiment):
             **figures,
             "samples": len(made),
             "positions": round(100 * figures["positions_share"]["value"]),
-            "per_context": shares,
         }
         if cell.ratio is None:
             same = [other for other in rows if other["length"] == cell.length]

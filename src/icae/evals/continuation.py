@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from icae.config.parsing import check
-from icae.evals.bootstrap import mean_figure, perplexity_figure
+from icae.evals.bootstrap import context_figures, perplexity_figure
 from icae.evals.decoding import encode_contexts, slot_losses, token_losses
 from icae.evals.experiment import PAPER_LENGTHS, RATIOS, Cell, Material, TextExperiment
 from icae.evals.plots import lines_of
@@ -53,10 +53,9 @@ class ContinuedText(TextExperiment):
         """
         return {
             "samples": len(losses),
-            "loss": mean_figure(losses, seed=self.seed),
+            **context_figures({"loss": losses.tolist()}, seed=self.seed),
             "perplexity": perplexity_figure(losses, seed=self.seed),
             "over_full": perplexity_figure(losses - full, seed=self.seed),
-            "per_context": {"loss": losses.tolist()},
         }
 
 

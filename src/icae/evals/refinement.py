@@ -236,10 +236,9 @@ class Refinement(TextExperiment):
         best = [max(r.history[: step + 1]) for r in refined]
         return {
             "samples": len(refined),
-            "accuracy": mean_figure(shares, seed=self.seed),
+            **context_figures({"accuracy": shares}, seed=self.seed),
             "best_accuracy": mean_figure(best, seed=self.seed),
             "done": float(np.mean([r.reached and r.steps <= step for r in refined])),
-            "per_context": {"accuracy": shares},
         }
 
 
