@@ -8,6 +8,7 @@ requests, keys, refusals  whose a request is, its body within bounds; errors as 
 chat_models, chat         chats as OpenAI's API speaks of them, and their endpoints
 memory_models, memories   the same for memories
 chats                     what the decoder reads for a chat, and its answer from what was written
+stops                     texts that end an answer
 local_chats, vllm_chats   who writes: the loaded model in one batch, or a vLLM server
 library, jobs             the memories of each owner, and work on them a step at a time
 worker                    the thread, what waits for it, and whose turn it is

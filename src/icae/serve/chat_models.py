@@ -15,7 +15,6 @@ MAX_MEMORIES = 64
 
 _NOTHING: Mapping[str, Sequence[object]] = {
     "n": (None, 1),
-    "stop": (None, []),
     "logprobs": (None, False),
     "tools": (None, []),
     "functions": (None, []),
@@ -40,22 +39,65 @@ class MemoryPart(BaseModel):
     id: MemoryId
 
 
+class ToolFunction(BaseModel):
+    """What a tool was called with."""
+
+    name: str
+    arguments: str = ""
+
+
+class ToolCall(BaseModel):
+    """A call of a tool in an answer of before."""
+
+    function: ToolFunction
+
+
 Part = Annotated[TextPart | MemoryPart, Field(discriminator="type")]
 
 
 def _as_parts(content: object) -> object:
+    if content is None:
+        return []
     return [{"type": "text", "text": content}] if isinstance(content, str) else content
 
 
+def _as_list(value: object) -> object:
+    return [] if value is None else [value] if isinstance(value, str) else value
+
+
+Stops = Annotated[
+    list[Annotated[str, Field(min_length=1, max_length=200)]],
+    BeforeValidator(_as_list, json_schema_input_type=str | list[str] | None),
+    Field(max_length=4),
+]
+"""Texts that end an answer: none, one, or up to 4."""
+
+
 class Message(BaseModel):
-    """One message of a conversation."""
+    """One message of a conversation; of an answer the content may be null."""
 
     model_config = ConfigDict(strict=True)
 
-    role: Literal["system", "developer", "user", "assistant"]
+    role: Literal["system", "developer", "user", "assistant", "tool", "function"]
     content: Annotated[
-        list[Part], BeforeValidator(_as_parts, json_schema_input_type=str | list[Part])
+        list[Part], BeforeValidator(_as_parts, json_schema_input_type=str | list[Part] | None)
     ]
+    tool_calls: list[ToolCall] | None = None
+    function_call: ToolFunction | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _answer_may_have_no_content(cls, value: object) -> object:
+        if isinstance(value, dict) and value.get("role") == "assistant":
+            return {"content": None, **value}
+        return value
+
+    @property
+    def told(self) -> str:
+        """What was said, and below it which tools were called with what."""
+        calls = [call.function for call in self.tool_calls or []]
+        calls += [] if self.function_call is None else [self.function_call]
+        return "\n".join(filter(None, [self.text, *(f"{c.name}({c.arguments})" for c in calls)]))
 
     @property
     def text(self) -> str:
@@ -81,7 +123,7 @@ class ChatRequest(BaseModel):
     """A conversation that is to be answered; decoding is greedy.
 
     Fields of OpenAI's chat API that are not named here are taken and have no effect, except
-    n, stop, logprobs, tools, functions, audio and response_format, which are refused where
+    n, logprobs, tools, functions, audio and response_format, which are refused where
     they ask for something.
     """
 
@@ -93,6 +135,7 @@ class ChatRequest(BaseModel):
     )
     max_tokens: int | None = Field(default=None, ge=1)
     max_completion_tokens: int | None = Field(default=None, ge=1)
+    stop: Stops = Field(default=[], description="Texts that end the answer; not part of it.")
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     auto_compress: int | None = Field(
@@ -110,6 +153,21 @@ class ChatRequest(BaseModel):
                     f"{name} is not supported.", code="unsupported_parameter", param=name
                 )
         for at, message in enumerate(self.messages):
+            if message.role in ("tool", "function"):
+                raise RequestError(
+                    "Messages of tools are not supported.",
+                    code="unsupported_parameter",
+                    param=f"messages[{at}].role",
+                    got=message.role,
+                    expected="system, developer, user or assistant",
+                    fix="Tell the result of the tool in a message of the user.",
+                )
+            if not message.content and message.role != "assistant":
+                raise RequestError(
+                    "A message has no content.",
+                    param=f"messages[{at}].content",
+                    expected="text or parts",
+                )
             if message.role == "assistant" and message.memory_ids:
                 raise RequestError(
                     "An answer refers to a memory.",

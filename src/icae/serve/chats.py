@@ -23,6 +23,7 @@ from icae.memory import Memory, merge
 from icae.serve.chat_models import ChatRequest, Figures, Usage
 from icae.serve.config import ServerConfig
 from icae.serve.metrics import Metrics
+from icae.serve.stops import StoppedStream
 
 CACHED_BYTES = 256_000_000
 """Most bytes of slots of long messages that are kept for the next turn of a conversation."""
@@ -32,7 +33,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class Answered:
-    """An answer; its reason is ``stop`` if the model ended it, ``length`` if the limit did."""
+    """An answer; its reason is ``stop`` if the model or a stop text ended it, else ``length``."""
 
     text: str
     finish_reason: Literal["stop", "length"]
@@ -129,13 +130,18 @@ class Chats(ABC):
                 chat.fail(error)
         return made
 
-    def finish(self, ready: ReadyChat, text: str, made: Generated) -> None:
-        """Give a chat its answer: a text, and the tokens it was made of."""
+    def stream(self, chat: Chat) -> StoppedStream:
+        """What makes text of the tokens of an answer."""
+        return StoppedStream(self.icae.tokenizer, chat.on_text, chat.request.stop)
+
+    def finish(self, ready: ReadyChat, stream: StoppedStream, made: Generated) -> None:
+        """Give a chat its answer: its text, and the tokens it was made of."""
+        text = stream.close()
         written, read = len(made.token_ids), made.positions
         self.metrics.answer_tokens.inc(written)
         answered = Answered(
             text=text,
-            finish_reason="stop" if made.stopped else "length",
+            finish_reason="stop" if made.stopped or stream.stopped else "length",
             usage=Usage(prompt_tokens=read, completion_tokens=written, total_tokens=read + written),
             figures=Figures(
                 memory_positions=ready.positions,
@@ -155,7 +161,7 @@ class Chats(ABC):
         longest = chat.request.auto_compress
         longest = self.config.longest_message if longest is None else longest
         for message in chat.request.messages:
-            text, bulk = message.text, ""
+            text, bulk = message.told, ""
             if longest:
                 text, bulk = split_message(
                     message.role, text, longest=longest, count=self.icae.count_tokens

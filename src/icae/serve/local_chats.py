@@ -7,7 +7,6 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from icae.decode.answering import TextStream
 from icae.decode.batching import ROWS_PER_BATCH, Step
 from icae.decode.prefix import Generated, Request
 from icae.decode.torch_decoding import TorchDecoding
@@ -15,6 +14,7 @@ from icae.engine import Engine
 from icae.serve.chats import Chat, Chats, ReadyChat, too_late
 from icae.serve.config import ServerConfig
 from icae.serve.metrics import Metrics
+from icae.serve.stops import StoppedStream
 
 READY_AHEAD = 16
 """Chats that are made ready while there is no room for them yet."""
@@ -26,7 +26,7 @@ class _Writing:
 
     ready: ReadyChat
     made: Generated
-    stream: TextStream
+    stream: StoppedStream
 
 
 class LocalChats(Chats):
@@ -81,7 +81,7 @@ class LocalChats(Chats):
             self._written[key] = _Writing(
                 ready=ready,
                 made=Generated(positions=self._positions(ready.request)),
-                stream=TextStream(self.icae.tokenizer, ready.chat.on_text),
+                stream=self.stream(ready.chat),
             )
         self.metrics.together.observe(len(self._written))
         self._send(self._decoding.join(requests))
@@ -94,9 +94,12 @@ class LocalChats(Chats):
             made.take(token, self.icae.answerer.stop_ids)
             if not made.stopped:
                 writing.stream.add(token)
-            if made.stopped or len(made.token_ids) >= ready.max_new_tokens:
+            if writing.stream.stopped:
+                self._decoding.leave([key])
+            ended = made.stopped or writing.stream.stopped
+            if ended or len(made.token_ids) >= ready.max_new_tokens:
                 del self._written[key]
-                self.finish(ready, writing.stream.close(), made)
+                self.finish(ready, writing.stream, made)
 
     def _positions(self, request: Request) -> int:
         return len(self.icae.decoder.positions(request.prefix, len(request.prompt_ids)))

@@ -5,14 +5,16 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import closing
 
-from icae.decode.answering import TextStream
+from icae.decode.prefix import Generated
 from icae.decode.vllm.runtime import VllmRuntime
 from icae.engine import Engine
 from icae.errors import ServiceError
 from icae.serve.chats import Chat, Chats, ReadyChat, too_late
 from icae.serve.config import ServerConfig
 from icae.serve.metrics import Metrics
+from icae.serve.stops import StoppedStream
 
 AT_SERVER = 64
 """Most chats at the vLLM server at a time; others wait here."""
@@ -58,23 +60,26 @@ class VllmChats(Chats):
 
     def _answer(self, ready: ReadyChat) -> None:
         """Answer a chat; its owner's cache in the server is apart from all others'."""
-        chat, stream = ready.chat, TextStream(self.icae.tokenizer, ready.chat.on_text)
-
-        def send(token: int) -> None:
-            if chat.stop.is_set():
-                raise too_late()
-            stream.add(token)
-
         try:
-            made = self._server.apart(chat.owner).generate(
-                ready.request.prefix,
-                ready.request.prompt_ids,
-                max_new_tokens=ready.max_new_tokens,
-                stop_ids=self.icae.answerer.stop_ids,
-                on_token=send,
-            )
-            self.finish(ready, stream.close(), made)
+            self._write(ready, self.stream(ready.chat))
         except Exception as error:
             if isinstance(error, ServiceError):
                 log.warning("The vLLM server did not answer: %s", error)
-            chat.fail(error)
+            ready.chat.fail(error)
+
+    def _write(self, ready: ReadyChat, stream: StoppedStream) -> None:
+        """Take tokens until the answer ends; what is left of it ends at the server, too."""
+        request, stop_ids = ready.request, self.icae.answerer.stop_ids
+        server = self._server.apart(ready.chat.owner)
+        made = Generated(positions=len(server.positions(request.prefix, len(request.prompt_ids))))
+        with closing(server.tokens(request, ready.max_new_tokens, stop_ids)) as tokens:
+            for token in tokens:
+                if ready.chat.stop.is_set():
+                    raise too_late()
+                made.take(token, stop_ids)
+                if made.stopped:
+                    break
+                stream.add(token)
+                if stream.stopped:
+                    break
+        self.finish(ready, stream, made)

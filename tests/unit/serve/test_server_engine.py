@@ -63,6 +63,15 @@ def test_a_memory_made_by_the_gateway_is_answered_by_the_engine(
     assert len(stub.bodies) == 2
 
 
+def test_a_stop_text_ends_the_answer_at_the_engine_too(gateway: Any, stub: VllmStub) -> None:
+    server = gateway()
+    said = server.chat("Who?").choices[0].message.content
+    stop = said[2:4]
+    answer = server.chat("Who?", stop=stop)
+    assert answer.choices[0].message.content == said[: said.index(stop)].strip()
+    assert answer.choices[0].finish_reason == "stop"
+
+
 def test_streamed_and_whole_answers_are_at_the_engine_together(gateway: Any, stub: Any) -> None:
     server = gateway()
     stub.together = threading.Barrier(4, timeout=30)  # no answer begins before four are asked for
