@@ -96,13 +96,7 @@ def pack(
     from icae.model.base import load_tokenizer
     from icae.model.base_files import tokenizer_hash
 
-    if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise InputError(
-            "The output folder is in use.",
-            got=str(output),
-            expected="a new or empty folder",
-            fix="Name another folder with --output.",
-        )
+    _require_empty(output)
     start, tokenizer = time.perf_counter(), load_tokenizer(base)
     with console.status("Packing") as relabel:
         shards = pack_shards(
@@ -125,6 +119,16 @@ def pack(
         "seconds": round(time.perf_counter() - start, 3),
     }
     return Outcome(payload=payload, show=lambda: _show_pack(output, shards))
+
+
+def _require_empty(folder: Path) -> None:
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise InputError(
+            "The output folder is in use.",
+            got=str(folder),
+            expected="a new or empty folder",
+            fix="Name another folder with --output.",
+        )
 
 
 def _show_pack(folder: Path, shards: ShardSet) -> None:

@@ -71,29 +71,36 @@ def demo(
         raise InputError("There is no text in the document.", got=document)
     questions = question or (OWN_QUESTIONS if document is None else QUESTIONS)
     output.mkdir(parents=True, exist_ok=True)
-    out, begin = console.results(), time.perf_counter()
+    begin = time.perf_counter()
     with console.status("Loading the model"):
         engine = icae.load(adapter)
-    loaded = time.perf_counter() - begin
+    told = f"{read.name}: {len(read.text.split()):,} words. {engine.name} on "
+    told += f"{engine.info.base_model}, loaded in {time.perf_counter() - begin:.1f} s"
+    console.results().print(told)
     name = Path(read.name or "text").stem
-    words = f"{read.name}: {len(read.text.split()):,} words"
-    out.print(f"{words}. {engine.name} on {engine.info.base_model}, loaded in {loaded:.1f} s")
     memory, figures = _compressed(engine, read.text, read.name or "text", ratio)
     back = _written_back(engine, memory, random.randrange(1000) if seed is None else seed)
     answers = _answers(engine, memory, read.text, questions)
     made = [output / f"{name}.icae", output / f"{name}.html"]
     memory.save(made[0])
     made += _pictures(engine, memory, made[1])
-    out.print(f"\nWritten: {', '.join(map(str, made))}\nTry it on a file of yours:")
-    for line in (
-        "icae compress report.pdf -o report.icae",
-        'icae ask report.icae "What was decided?"',
-        "icae inspect report.icae --html report.html",
-    ):
-        out.print(f"  {line}", soft_wrap=True)
+    _goodbye(made)
     payload = figures | {"written_back": back, "answers": answers, "files": [*map(str, made)]}
     payload["seconds"] = round(time.perf_counter() - begin, 1)
     return Outcome(payload=payload)
+
+
+def _goodbye(made: Sequence[Path]) -> None:
+    """Say what was written, and what to try next."""
+    lines = (
+        f"\nWritten: {', '.join(map(str, made))}",
+        "Try it on a file of yours:",
+        "  icae compress report.pdf -o report.icae",
+        '  icae ask report.icae "What was decided?"',
+        "  icae inspect report.icae --html report.html",
+    )
+    for line in lines:
+        console.results().print(line, soft_wrap=True)
 
 
 def _compressed(

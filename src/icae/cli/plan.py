@@ -15,6 +15,7 @@ from icae.errors import ConfigError
 
 if TYPE_CHECKING:
     from icae.config import ModelConfig
+    from icae.model.sizes import ModelSizes
     from icae.serve.plan import Plan, Workload
 
 
@@ -112,24 +113,34 @@ def plan(
         "span_length": config.span_length,
         "dtype": options.dtype,
         **asdict(made),
-        "all": {
-            "tokens": options.tokens * n,
-            "slots": made.slots * n,
-            "kv_bytes": {name: one * n for name, one in asdict(made.kv_bytes).items()},
-            "file_bytes": made.file_bytes * n,
-        },
+        "all": _all(made, options),
         "tflops": rate,
         "devices": devices,
         "device_hours": hours,
         "hours": hours / devices,
-        "sizes": {
-            "hidden": sizes.hidden,
-            "vocabulary": sizes.vocabulary,
-            "layers": len(sizes.cache.layers),
-            "weights": sizes.weights,
-        },
+        "sizes": _sizes(sizes),
     }
     return Outcome(payload=payload, show=lambda: _show(payload))
+
+
+def _all(made: Plan, options: WorkloadOptions) -> dict[str, Any]:
+    """The same of all documents."""
+    n = options.documents
+    return {
+        "tokens": options.tokens * n,
+        "slots": made.slots * n,
+        "kv_bytes": {name: one * n for name, one in asdict(made.kv_bytes).items()},
+        "file_bytes": made.file_bytes * n,
+    }
+
+
+def _sizes(sizes: ModelSizes) -> dict[str, int]:
+    return {
+        "hidden": sizes.hidden,
+        "vocabulary": sizes.vocabulary,
+        "layers": len(sizes.cache.layers),
+        "weights": sizes.weights,
+    }
 
 
 def _architecture(

@@ -6,7 +6,8 @@ from typing import Any
 
 import torch
 
-from icae.decode.prefix import input_positions
+from icae.config.types import TokenIds
+from icae.decode.prefix import Prefix, input_positions
 from icae.decode.reader import Reader
 from icae.decode.torch import TorchRuntime
 from icae.decode.torch_forms import KeyValueForm
@@ -51,14 +52,20 @@ def generation_inputs(reader: Reader, memory: Memory, question: str) -> dict[str
             expected="layout default or uniform-encoder",
             fix="Ask with ask().",
         )
-    model, prompt = runtime.model, torch.from_numpy(request.prompt_ids.astype("int64"))
+    return _inputs(runtime, request.prefix, request.prompt_ids, len(positions))
+
+
+def _inputs(
+    runtime: TorchRuntime, prefix: Prefix, prompt_ids: TokenIds, positions: int
+) -> dict[str, Any]:
+    model, prompt = runtime.model, torch.from_numpy(prompt_ids.astype("int64"))
     given: dict[str, Any] = {
-        "attention_mask": torch.ones(1, len(positions), dtype=torch.long, device=model.device)
+        "attention_mask": torch.ones(1, positions, dtype=torch.long, device=model.device)
     }
     if isinstance(runtime.form, KeyValueForm):
-        places = len(positions) - len(prompt)
+        places = positions - len(prompt)
         given["past_key_values"] = kv_from_bytes(
-            runtime.save_kv(request.prefix),
+            runtime.save_kv(prefix),
             model.decoder,
             places=places,
             dtype=model.dtype,
@@ -66,6 +73,6 @@ def generation_inputs(reader: Reader, memory: Memory, question: str) -> dict[str
         )
         given["input_ids"] = torch.cat([prompt.new_zeros(places), prompt])[None].to(model.device)
     else:
-        parts = [runtime.form.inputs(request.prefix), runtime.read_tokens(request.prompt_ids)]
+        parts = [runtime.form.inputs(prefix), runtime.read_tokens(prompt_ids)]
         given["inputs_embeds"] = torch.cat(parts)[None]
     return given

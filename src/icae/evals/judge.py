@@ -197,8 +197,8 @@ def judge_answers(
     wanted = [asked for pair in pairs for asked in _both_orders(*pair, contexts or {})]
     replies = Replies(service, path=cache, version=VERSION)
     said = replies.to(wanted, together=together, on_progress=on_progress)
-    made = {"judge": {"model": service.model, "url": service.url, "prompt": VERSION}}
-    made |= {"first": dict(first.record), "second": dict(second.record)}
+    judge = {"model": service.model, "url": service.url, "prompt": VERSION}
+    made = {"judge": judge, "first": dict(first.record), "second": dict(second.record)}
     settings = {"max_tokens": service.max_tokens, "contexts_shown": bool(contexts)}
     head = {
         **result_head(files.name, TITLE, made, seed, settings, "questions"),
@@ -206,8 +206,7 @@ def judge_answers(
         "problems": sorted({one.problem for one in said if one.reply is None})[:20],
         "command": command,
     }
-    asked, names = [one for one, _ in pairs], (first.name, second.name)
-    rows = _rows(asked, said, names=names, seed=seed)
+    rows = _rows([one for one, _ in pairs], said, names=(first.name, second.name), seed=seed)
     payload = {**unmeasured(head), "complete": True, "rows": rows}
     return files.finish(payload, [Table(rows, COLUMNS)], NOTES, PLOTS)
 
