@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 
 from icae.decode.batching import POSITIONS_PER_BATCH, ROWS_PER_BATCH, Step
 from icae.decode.prefix import Prefix, Request
+from icae.decode.sampling import Sampler
 from icae.decode.torch import TorchRuntime
 from icae.decode.torch_rows import DecodingRows
 from icae.model.decoder import KeyValues
@@ -84,11 +86,16 @@ class TorchDecoding(DecodingRows):
             sizes.append(own)
         return len(requests)
 
-    def join(self, requests: Mapping[int, tuple[Request, int]]) -> Step:
+    def join(
+        self,
+        requests: Mapping[int, tuple[Request, int]],
+        samplers: Mapping[int, Sampler | None] | None = None,
+    ) -> Step:
         """Begin answers; memories that are not known are read first, together.
 
         Args:
             requests: What to answer and the most tokens of each answer, under new keys.
+            samplers: What chooses the tokens of answers that are not written greedily.
 
         Returns:
             Their first tokens.
@@ -101,7 +108,8 @@ class TorchDecoding(DecodingRows):
         fronts = self._fronts(prefixes)
         rows, sizes = {}, {}
         for key, (request, limit) in requests.items():
-            rows[key] = self._runtime.row(request, fronts, limit=limit)
+            row = self._runtime.row(request, fronts, limit=limit)
+            rows[key] = replace(row, sampler=(samplers or {}).get(key))
             sizes[key] = self._size(request, limit)
         step = self.add(rows)
         self._sizes = {key: self._sizes.get(key) or sizes[key] for key in self.keys}

@@ -1,4 +1,4 @@
-"""Greedy decoding of several rows at once, with key-value caches of their own lengths.
+"""Decoding of several rows at once, with key-value caches of their own lengths.
 
 A row is what one answer is read from. Its front part may have been read before, once for
 all rows that share it; the rest is its tail. Shorter fronts and tails are padded on the
@@ -22,6 +22,7 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import DynamicCache, PreTrainedModel
 
 from icae.decode.batching import Step
+from icae.decode.sampling import Sampler
 from icae.model.around import body_of, embed, vocabulary_logits
 from icae.model.decoder import KeyValues, places_of, read, stacked
 
@@ -34,12 +35,14 @@ class Row:
         front: Keys and values (R = 1) of what was read before, or None.
         tail_SD: Decoder inputs that follow, at least one.
         positions: Their positions; the answer goes on behind the last.
+        sampler: Chooses its tokens, or None for the most likely ones.
     """
 
     front: KeyValues | None
     tail_SD: Tensor
     positions: Sequence[int]
     limit: int
+    sampler: Sampler | None = None
 
 
 @torch.inference_mode()
@@ -66,8 +69,26 @@ def next_tokens(
     embeds_RSD: Tensor,
     mask_RP: Tensor,
     places_RS: Tensor,
+    samplers: Sequence[Sampler | None] = (),
 ) -> Tensor:
-    """Read inputs behind a cache: the most likely next token of each row, [R]."""
+    """Read inputs behind a cache: the next token of each row, [R], the most likely or sampled."""
+    logits_RV = next_logits(decoder, cache, embeds_RSD, mask_RP, places_RS)
+    token_R = logits_RV.argmax(dim=-1)
+    for row, sampler in enumerate(samplers):
+        if sampler is not None:
+            token_R[row] = sampler.choose(logits_RV[row])
+    return token_R
+
+
+@torch.inference_mode()
+def next_logits(
+    decoder: PreTrainedModel,
+    cache: DynamicCache,
+    embeds_RSD: Tensor,
+    mask_RP: Tensor,
+    places_RS: Tensor,
+) -> Tensor:
+    """Read inputs behind a cache: logits of the next token of each row, [R, V]."""
     hidden_RSD = body_of(decoder)(
         inputs_embeds=embeds_RSD,
         attention_mask=mask_RP,
@@ -75,7 +96,7 @@ def next_tokens(
         past_key_values=cache,
         use_cache=True,
     ).last_hidden_state
-    return vocabulary_logits(decoder, hidden_RSD[:, -1]).argmax(dim=-1)
+    return vocabulary_logits(decoder, hidden_RSD[:, -1])
 
 
 class DecodingRows:
@@ -96,6 +117,7 @@ class DecodingRows:
         self._stop_ids = stop_ids
         self._cache = DynamicCache()
         self._left: list[int] = []
+        self._samplers: list[Sampler | None] = []
         self.keys: list[int] = []
 
     def __len__(self) -> int:
@@ -109,7 +131,10 @@ class DecodingRows:
         embeds_RSD, tail_mask_RS, places_RS = _tails(list(rows.values()))
         device = embeds_RSD.device
         mask_RP = torch.cat([mask_RP, tail_mask_RS], dim=1).to(device)
-        token_R = next_tokens(self._decoder, cache, embeds_RSD, mask_RP, places_RS.to(device))
+        samplers = [row.sampler for row in rows.values()]
+        token_R = next_tokens(
+            self._decoder, cache, embeds_RSD, mask_RP, places_RS.to(device), samplers
+        )
         place_R = places_RS[:, -1].to(device)
         if self.keys:
             self._cache, self._mask_RP = _beside(self._cache, self._mask_RP, cache, mask_RP)
@@ -119,6 +144,7 @@ class DecodingRows:
             self._cache, self._mask_RP = cache, mask_RP
             self._token_R, self._place_R = token_R, place_R
         self.keys += rows
+        self._samplers += samplers
         self._left += [row.limit for row in rows.values()]
         return self._taken(list(rows), token_R)
 
@@ -129,7 +155,12 @@ class DecodingRows:
         self._mask_RP = torch.cat([self._mask_RP, self._mask_RP.new_ones(len(self.keys), 1)], dim=1)
         embeds_RD = embed(self._decoder, self._token_R)
         self._token_R = next_tokens(
-            self._decoder, self._cache, embeds_RD[:, None], self._mask_RP, self._place_R[:, None]
+            self._decoder,
+            self._cache,
+            embeds_RD[:, None],
+            self._mask_RP,
+            self._place_R[:, None],
+            self._samplers,
         )
         return self._taken(list(self.keys), self._token_R)
 
@@ -155,6 +186,7 @@ class DecodingRows:
         """Go on with some rows alone, without the places that only others took."""
         self.keys = [self.keys[i] for i in kept]
         self._left = [self._left[i] for i in kept]
+        self._samplers = [self._samplers[i] for i in kept]
         if not kept:
             self._cache = DynamicCache()
             return

@@ -5,7 +5,9 @@ extra ``server``. From a request to the model:
 
 app, guards, listening    the application and health; what stands around it; the socket
 requests, keys, refusals  whose a request is, its body within bounds; errors as clients see them
+answer_models             what every request for an answer may ask of it
 chat_models, chat         chats as OpenAI's API speaks of them, and their endpoints
+waiting                   waiting for answers, whole or as pieces of a stream
 memory_models, memories   the same for memories
 chats                     what the decoder reads for a chat, and its answer from what was written
 stops                     texts that end an answer

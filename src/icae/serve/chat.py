@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import secrets
 import time
-from collections.abc import AsyncIterator
-from contextlib import suppress
 
 from fastapi import Request
 from fastapi.responses import StreamingResponse
@@ -17,19 +14,16 @@ from icae.serve.chat_models import (
     AnswerMessage,
     ChatRequest,
     Choice,
+    ChoiceLogprobs,
     Completion,
     Model,
     ModelList,
 )
-from icae.serve.chats import Answered, Chat, too_late
-from icae.serve.refusals import ErrorBody, error_body
+from icae.serve.chats import Answered, Chat
+from icae.serve.refusals import ErrorBody
 from icae.serve.requests import Owner, Serving, keyed_router
-from icae.serve.service import Service, settled
-
-LOOKS_EVERY_S = 1.0
-"""How often it is looked whether a client still waits for its answer, s."""
-
-Json = dict[str, object]
+from icae.serve.service import Service
+from icae.serve.waiting import Json, Pieces, answers, figures_of, streamed, usage_of
 
 router = keyed_router()
 
@@ -43,7 +37,7 @@ def models(service: Serving) -> ModelList:
 @router.get("/v1/models/{name:path}")
 def model(name: str, service: Serving) -> Model:
     """The model that is served, by its name."""
-    _require_model(service, name)
+    require_model(service, name)
     return Model(id=service.model, created=service.created)
 
 
@@ -63,31 +57,66 @@ async def chat(
     asked: ChatRequest, request: Request, service: Serving, owner: Owner
 ) -> Completion | StreamingResponse:
     """Answer a chat, at once or streamed."""
-    _require_model(service, asked.model)
-    waiting = Chat(
-        owner=owner,
-        request=asked,
-        memories=await asyncio.to_thread(service.library.load_ready, owner, asked.memory_ids),
-        deadline=time.monotonic() + service.config.request_seconds,
-    )
+    require_model(service, asked.model)
+    memories = await asyncio.to_thread(service.library.load_ready, owner, asked.memory_ids)
+    deadline = time.monotonic() + service.config.request_seconds
+    chats = [
+        Chat(owner=owner, request=asked, memories=memories, deadline=deadline, index=index)
+        for index in range(asked.answers)
+    ]
     name, created = f"chatcmpl-{secrets.token_hex(12)}", int(time.time())
     if asked.stream:
         head: Json = {"id": name, "created": created, "model": service.model}
-        return await _streamed(service, waiting, head)
-    service.worker.submit_chat(waiting)
-    answered = await _answered(request, waiting)
-    message = AnswerMessage(content=answered.text)
+        return await streamed(
+            service, chats, _ChatPieces({**head, "object": "chat.completion.chunk"}, asked)
+        )
+    found = await answers(service, request, chats)
     return Completion(
         id=name,
         created=created,
         model=service.model,
-        choices=[Choice(message=message, finish_reason=answered.finish_reason)],
-        usage=answered.usage,
-        icae=answered.figures,
+        choices=[
+            Choice(
+                index=index,
+                message=AnswerMessage(content=one.text),
+                logprobs=_logprobs(asked, one),
+                finish_reason=one.finish_reason,
+            )
+            for index, one in enumerate(found)
+        ],
+        usage=usage_of(found, each=asked.answers),
+        icae=figures_of(found),
     )
 
 
-def _require_model(service: Service, name: str) -> None:
+class _ChatPieces(Pieces):
+    """Pieces of a chat; log-probabilities come with the last one."""
+
+    def __init__(self, head: Json, asked: ChatRequest) -> None:
+        super().__init__(head)
+        self._asked = asked
+
+    def begin(self) -> list[Json]:
+        return [self._piece({"role": "assistant", "content": ""})]
+
+    def text(self, piece: str) -> Json:
+        return self._piece({"content": piece})
+
+    def end(self, answered: Answered) -> Json:
+        told = _logprobs(self._asked, answered)
+        logprobs = None if told is None else told.model_dump()
+        return {"delta": {}, "logprobs": logprobs, "finish_reason": answered.finish_reason}
+
+    def _piece(self, delta: Json) -> Json:
+        return {"delta": delta, "logprobs": None, "finish_reason": None}
+
+
+def _logprobs(asked: ChatRequest, answered: Answered) -> ChoiceLogprobs | None:
+    return ChoiceLogprobs(content=list(answered.logprobs)) if asked.logprobs else None
+
+
+def require_model(service: Service, name: str) -> None:
+    """Refuse another model than the one that is served (404)."""
     if name != service.model:
         raise RequestError(
             "There is no such model.",
@@ -97,80 +126,3 @@ def _require_model(service: Service, name: str) -> None:
             got=repr(name)[:80],
             expected=service.model,
         )
-
-
-async def _answered(request: Request, chat: Chat) -> Answered:
-    """The whole answer, or an error when its time is up; given up if the client goes."""
-    try:
-        while (left := chat.deadline - time.monotonic()) > 0:
-            if await settled(chat.future, seconds=min(left, LOOKS_EVERY_S)):
-                return chat.future.result()
-            if await request.is_disconnected():
-                raise RequestError("The client is gone.", status=499, code="client_gone")
-    finally:
-        chat.give_up()
-    raise too_late()
-
-
-async def _streamed(service: Service, chat: Chat, head: Json) -> StreamingResponse:
-    """Wait for the first piece, so that an error has a status, then send."""
-    loop, queue = asyncio.get_running_loop(), asyncio.Queue[str | None]()
-
-    def put(piece: str | None) -> None:
-        """Called in the model's thread."""
-        with suppress(RuntimeError):  # the event loop is closed: nobody waits any more
-            loop.call_soon_threadsafe(queue.put_nowait, piece)
-
-    chat.on_text = put
-    service.worker.submit_chat(chat)
-    chat.future.add_done_callback(lambda _: put(None))
-    pieces = _pieces(chat, queue)
-    first = await anext(pieces, None)
-    if first is None:
-        chat.future.result()  # raises where there is no answer
-    return StreamingResponse(
-        _events(chat, head, first or "", pieces), media_type="text/event-stream"
-    )
-
-
-async def _pieces(chat: Chat, queue: asyncio.Queue[str | None]) -> AsyncIterator[str]:
-    """Pieces of the answer until it ends or its time is up."""
-    while True:
-        left = chat.deadline - time.monotonic()
-        try:
-            piece = await asyncio.wait_for(queue.get(), timeout=max(left, 0.0))
-        except TimeoutError:
-            chat.give_up()
-            raise too_late() from None
-        if piece is None:
-            return
-        yield piece
-
-
-async def _events(
-    chat: Chat, head: Json, first: str, pieces: AsyncIterator[str]
-) -> AsyncIterator[str]:
-    try:
-        yield _chunk(head, {"role": "assistant", "content": ""})
-        if first:
-            yield _chunk(head, {"content": first})
-        async for piece in pieces:
-            yield _chunk(head, {"content": piece})
-        answered = chat.future.result()
-        yield _chunk(head, {}, answered.finish_reason, icae=answered.figures.model_dump())
-        if chat.request.include_usage:
-            yield _chunk(head, {}, choices=[], usage=answered.usage.model_dump())
-        yield "data: [DONE]\n\n"
-    except Exception as error:
-        yield _event(error_body(error).model_dump())
-    finally:
-        chat.give_up()
-
-
-def _chunk(head: Json, delta: Json, finish: str | None = None, **more: object) -> str:
-    choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish}
-    return _event({**head, "object": "chat.completion.chunk", "choices": [choice], **more})
-
-
-def _event(body: Json) -> str:
-    return f"data: {json.dumps(body, ensure_ascii=False)}\n\n"

@@ -3,26 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from icae.errors import RequestError
+from icae.serve.answer_models import AnswerRequest, Figures, TokenLogprob, Usage
 from icae.serve.memory_models import MemoryId
 
 MAX_MEMORIES = 64
 """Most memories that a conversation refers to."""
-
-_NOTHING: Mapping[str, Sequence[object]] = {
-    "n": (None, 1),
-    "logprobs": (None, False),
-    "tools": (None, []),
-    "functions": (None, []),
-    "audio": (None,),
-    "response_format": (None, {"type": "text"}),
-}
-"""Settings that would change the answer in a way that is not offered, with the values that
-do not. Settings of sampling are taken and have no effect: decoding is greedy."""
 
 
 class TextPart(BaseModel):
@@ -59,18 +49,6 @@ def _as_parts(content: object) -> object:
     if content is None:
         return []
     return [{"type": "text", "text": content}] if isinstance(content, str) else content
-
-
-def _as_list(value: object) -> object:
-    return [] if value is None else [value] if isinstance(value, str) else value
-
-
-Stops = Annotated[
-    list[Annotated[str, Field(min_length=1, max_length=200)]],
-    BeforeValidator(_as_list, json_schema_input_type=str | list[str] | None),
-    Field(max_length=4),
-]
-"""Texts that end an answer: none, one, or up to 4."""
 
 
 class Message(BaseModel):
@@ -111,33 +89,25 @@ class Message(BaseModel):
         return [part.id for part in self.content if isinstance(part, MemoryPart)]
 
 
-class StreamOptions(BaseModel):
-    """How an answer is streamed."""
+class ChatRequest(AnswerRequest):
+    """A conversation that is to be answered."""
 
-    model_config = ConfigDict(strict=True)
+    NOTHING: ClassVar[Mapping[str, Sequence[object]]] = {
+        "tools": (None, []),
+        "functions": (None, []),
+        "audio": (None,),
+        "response_format": (None, {"type": "text"}),
+    }
 
-    include_usage: bool | None = None
-
-
-class ChatRequest(BaseModel):
-    """A conversation that is to be answered; decoding is greedy.
-
-    Fields of OpenAI's chat API that are not named here are taken and have no effect, except
-    n, logprobs, tools, functions, audio and response_format, which are refused where
-    they ask for something.
-    """
-
-    model_config = ConfigDict(strict=True, extra="allow")
-
-    model: str = Field(description="The one of /v1/models.")
     messages: list[Message] = Field(
         min_length=1, max_length=1000, description="The last one is the user's."
     )
     max_tokens: int | None = Field(default=None, ge=1)
     max_completion_tokens: int | None = Field(default=None, ge=1)
-    stop: Stops = Field(default=[], description="Texts that end the answer; not part of it.")
-    stream: bool | None = None
-    stream_options: StreamOptions | None = None
+    logprobs: bool | None = Field(default=None, description="Log-probabilities of the tokens.")
+    top_logprobs: int | None = Field(
+        default=None, ge=0, le=20, description="Of so many most likely ones, too; needs logprobs."
+    )
     auto_compress: int | None = Field(
         default=None,
         ge=0,
@@ -147,11 +117,8 @@ class ChatRequest(BaseModel):
 
     @model_validator(mode="after")
     def _can_be_answered(self) -> Self:
-        for name, value in (self.model_extra or {}).items():
-            if value not in _NOTHING.get(name, [value]):
-                raise RequestError(
-                    f"{name} is not supported.", code="unsupported_parameter", param=name
-                )
+        if self.top_logprobs is not None and not self.logprobs:
+            raise RequestError("top_logprobs needs logprobs.", param="top_logprobs")
         for at, message in enumerate(self.messages):
             if message.role in ("tool", "function"):
                 raise RequestError(
@@ -198,9 +165,13 @@ class ChatRequest(BaseModel):
         return self.max_tokens if own is None else own
 
     @property
-    def include_usage(self) -> bool:
-        """Whether a stream ends with the number of tokens."""
-        return bool(self.stream_options and self.stream_options.include_usage)
+    def noted(self) -> int | None:
+        """How many most likely tokens are noted beside each one, or None to note nothing."""
+        return self.top_logprobs or 0 if self.logprobs else None
+
+    def written(self, text: str) -> str:
+        """The text of an answer without blanks around it."""
+        return text.strip()
 
 
 class Model(BaseModel):
@@ -227,41 +198,29 @@ class AnswerMessage(BaseModel):
     refusal: None = None
 
 
-class Choice(BaseModel):
-    """The one answer."""
+class ChoiceLogprobs(BaseModel):
+    """Log-probabilities of the tokens of an answer."""
 
-    index: Literal[0] = 0
+    content: list[TokenLogprob]
+    refusal: None = None
+
+
+class Choice(BaseModel):
+    """One answer."""
+
+    index: int
     message: AnswerMessage
-    logprobs: None = None
+    logprobs: ChoiceLogprobs | None = None
     finish_reason: Literal["stop", "length"]
 
 
-class Usage(BaseModel):
-    """Decoder positions read and tokens written."""
-
-    prompt_tokens: int
-    completion_tokens: int
-    total_tokens: int
-
-
-class Figures(BaseModel):
-    """What an answer cost, beyond the fields of OpenAI's API; also in the last piece."""
-
-    memory_positions: int = Field(description="Positions of all memories read.")
-    compressed_tokens: int = Field(description="Tokens of messages read as memory.")
-    kv_bytes: int = Field(description="Key-value cache when the answer ended.")
-    seconds: float
-    first_token_seconds: float
-    runtime: str
-
-
 class Completion(BaseModel):
-    """A whole answer."""
+    """Whole answers."""
 
     id: str
     created: int
     model: str
     object: Literal["chat.completion"] = "chat.completion"
-    choices: list[Choice] = Field(min_length=1, max_length=1)
+    choices: list[Choice] = Field(min_length=1)
     usage: Usage
     icae: Figures

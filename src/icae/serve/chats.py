@@ -17,10 +17,18 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from icae.decode.prefix import Generated, Request
+from icae.decode.sampling import Likely
 from icae.engine import Engine
 from icae.errors import IcaeError, RequestError
 from icae.memory import Memory, merge
-from icae.serve.chat_models import ChatRequest, Figures, Usage
+from icae.serve.answer_models import (
+    AnswerRequest,
+    Figures,
+    TokenLogprob,
+    TopLogprob,
+    Usage,
+)
+from icae.serve.chat_models import ChatRequest
 from icae.serve.config import ServerConfig
 from icae.serve.metrics import Metrics
 from icae.serve.stops import StoppedStream
@@ -37,6 +45,7 @@ class Answered:
 
     text: str
     finish_reason: Literal["stop", "length"]
+    logprobs: Sequence[TokenLogprob]
     usage: Usage
     figures: Figures
 
@@ -49,6 +58,7 @@ class Chat:
         owner: Who asks.
         memories: The memories it refers to.
         deadline: When it is too late to begin (`time.monotonic`).
+        index: Which of several answers to one request this is.
         on_text: Called in the model's thread with each piece of a streamed answer, or None.
         future: Gets the answer, or the error.
         stop: Set when nobody waits for the rest of the answer.
@@ -58,6 +68,7 @@ class Chat:
     request: ChatRequest
     memories: Sequence[Memory]
     deadline: float
+    index: int = 0
     on_text: Callable[[str], None] | None = None
     future: Future[Answered] = field(default_factory=Future)
     stop: threading.Event = field(default_factory=threading.Event)
@@ -134,13 +145,35 @@ class Chats(ABC):
         """What makes text of the tokens of an answer."""
         return StoppedStream(self.icae.tokenizer, chat.on_text, chat.request.stop)
 
-    def finish(self, ready: ReadyChat, stream: StoppedStream, made: Generated) -> None:
+    def require_able(self, request: AnswerRequest) -> None:
+        """Refuse what this way of answering does not do.
+
+        Raises:
+            RequestError: If a token of a bias is none of the vocabulary.
+        """
+        for token in request.sampling(0).logit_bias:
+            if token >= self.icae.decoder.vocabulary:
+                raise RequestError(
+                    "logit_bias names no token.",
+                    param="logit_bias",
+                    got=str(token),
+                    expected=f"below {self.icae.decoder.vocabulary}",
+                )
+
+    def finish(
+        self,
+        ready: ReadyChat,
+        stream: StoppedStream,
+        made: Generated,
+        noted: Sequence[Likely] = (),
+    ) -> None:
         """Give a chat its answer: its text, and the tokens it was made of."""
         text = stream.close()
         written, read = len(made.token_ids), made.positions
         self.metrics.answer_tokens.inc(written)
         answered = Answered(
-            text=text,
+            text=ready.chat.request.written(text),
+            logprobs=self._told(noted[:written], len(text)),
             finish_reason="stop" if made.stopped or stream.stopped else "length",
             usage=Usage(prompt_tokens=read, completion_tokens=written, total_tokens=read + written),
             figures=Figures(
@@ -154,9 +187,28 @@ class Chats(ABC):
         )
         ready.chat.future.set_result(answered)
 
+    def _told(self, noted: Sequence[Likely], length: int) -> list[TokenLogprob]:
+        """Log-probabilities of the tokens that begin within a text of that length."""
+        told: list[TokenLogprob] = []
+        begin = 0
+        for one in noted:
+            if begin >= length:
+                break
+            own = self._top(one.token, one.logprob)
+            top = [self._top(token, logprob) for token, logprob in one.top]
+            told.append(TokenLogprob(**own.model_dump(), top_logprobs=top))
+            begin += len(own.token)
+        return told
+
+    def _top(self, token: int, logprob: float) -> TopLogprob:
+        text = str(self.icae.tokenizer.decode([token]))
+        whole = None if "\ufffd" in text else list(text.encode())
+        return TopLogprob(token=text, logprob=logprob, bytes=whole)
+
     def _ready(self, chat: Chat) -> ReadyChat:
         if time.monotonic() > chat.deadline or chat.stop.is_set():
             raise too_late()
+        self.require_able(chat.request)
         memories, said, compressed = list(chat.memories), [], 0
         longest = chat.request.auto_compress
         longest = self.config.longest_message if longest is None else longest

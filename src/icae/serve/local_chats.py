@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from icae.decode.batching import ROWS_PER_BATCH, Step
 from icae.decode.prefix import Generated, Request
+from icae.decode.sampling import Sampler
 from icae.decode.torch_decoding import TorchDecoding
 from icae.engine import Engine
 from icae.serve.chats import Chat, Chats, ReadyChat, too_late
@@ -27,6 +28,7 @@ class _Writing:
     ready: ReadyChat
     made: Generated
     stream: StoppedStream
+    sampler: Sampler | None
 
 
 class LocalChats(Chats):
@@ -74,17 +76,20 @@ class LocalChats(Chats):
         count = self._decoding.joinable(asked)
         if count == 0:
             return
-        requests = {}
+        requests, samplers = {}, {}
         for key in itertools.islice(self._keys, count):
             ready = self._ready_chats.popleft()
             requests[key] = (ready.request, ready.max_new_tokens)
+            sampling = ready.chat.request.sampling(ready.chat.index)
+            samplers[key] = None if sampling.plain else Sampler(sampling)
             self._written[key] = _Writing(
                 ready=ready,
                 made=Generated(positions=self._positions(ready.request)),
                 stream=self.stream(ready.chat),
+                sampler=samplers[key],
             )
         self.metrics.together.observe(len(self._written))
-        self._send(self._decoding.join(requests))
+        self._send(self._decoding.join(requests, samplers))
 
     def _send(self, step: Step) -> None:
         """Hand new tokens on, and finish the answers that have ended."""
@@ -99,7 +104,8 @@ class LocalChats(Chats):
             ended = made.stopped or writing.stream.stopped
             if ended or len(made.token_ids) >= ready.max_new_tokens:
                 del self._written[key]
-                self.finish(ready, writing.stream, made)
+                noted = [] if writing.sampler is None else writing.sampler.noted
+                self.finish(ready, writing.stream, made, noted)
 
     def _positions(self, request: Request) -> int:
         return len(self.icae.decoder.positions(request.prefix, len(request.prompt_ids)))

@@ -25,8 +25,9 @@ class StoppedStream:
     ) -> None:
         self.stopped = False
         self._on_text, self._stops = on_text, stops
-        listens = on_text is not None or stops
-        self._stream = TextStream(tokenizer, self._take if listens else None)
+        self._tokenizer = tokenizer
+        self._listens = on_text is not None or bool(stops)
+        self._stream = TextStream(tokenizer, self._take if self._listens else None)
         self._text = ""
         self._sent = 0
 
@@ -36,9 +37,11 @@ class StoppedStream:
 
     def close(self) -> str:
         """Send what is left and return the whole text."""
-        whole = self._stream.close()
+        if not self._listens:
+            return str(self._tokenizer.decode(self._stream.ids, skip_special_tokens=True))
+        self._stream.close()
         self._send(len(self._text))
-        return self._text.strip() if self._stops else whole
+        return self._text
 
     def _take(self, piece: str) -> None:
         """More text: the stop text that is whole first ends it, of those the longest."""

@@ -8,9 +8,11 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import closing
 
 from icae.decode.prefix import Generated
+from icae.decode.sampling import Sampling
 from icae.decode.vllm.runtime import VllmRuntime
 from icae.engine import Engine
-from icae.errors import ServiceError
+from icae.errors import RequestError, ServiceError
+from icae.serve.answer_models import AnswerRequest
 from icae.serve.chats import Chat, Chats, ReadyChat, too_late
 from icae.serve.config import ServerConfig
 from icae.serve.metrics import Metrics
@@ -58,6 +60,17 @@ class VllmChats(Chats):
         """Wait a moment for answers to end."""
         _, self._asked = wait(self._asked, timeout=MOMENT_S, return_when=FIRST_COMPLETED)
 
+    def require_able(self, request: AnswerRequest) -> None:
+        """Refuse log-probabilities, which are not taken from the server."""
+        super().require_able(request)
+        if request.noted is not None:
+            raise RequestError(
+                "logprobs is not supported.",
+                code="unsupported_parameter",
+                param="logprobs",
+                fix="Leave it out, or serve without --engine.",
+            )
+
     def _answer(self, ready: ReadyChat) -> None:
         """Answer a chat; its owner's cache in the server is apart from all others'."""
         try:
@@ -70,7 +83,8 @@ class VllmChats(Chats):
     def _write(self, ready: ReadyChat, stream: StoppedStream) -> None:
         """Take tokens until the answer ends; what is left of it ends at the server, too."""
         request, stop_ids = ready.request, self.icae.answerer.stop_ids
-        server = self._server.apart(ready.chat.owner)
+        sampling = ready.chat.request.sampling(ready.chat.index)
+        server = self._server.apart(ready.chat.owner, _fields(sampling))
         made = Generated(positions=len(server.positions(request.prefix, len(request.prompt_ids))))
         with closing(server.tokens(request, ready.max_new_tokens, stop_ids)) as tokens:
             for token in tokens:
@@ -83,3 +97,18 @@ class VllmChats(Chats):
                 if stream.stopped:
                     break
         self.finish(ready, stream, made)
+
+
+def _fields(sampling: Sampling) -> dict[str, object]:
+    """Sampling in the fields of vLLM's API."""
+    if sampling.plain:
+        return {}
+    fields: dict[str, object] = {
+        "temperature": sampling.temperature,
+        "top_p": sampling.top_p,
+        "presence_penalty": sampling.presence_penalty,
+        "frequency_penalty": sampling.frequency_penalty,
+    }
+    if sampling.logit_bias:
+        fields["logit_bias"] = {str(token): bias for token, bias in sampling.logit_bias.items()}
+    return fields if sampling.seed is None else {**fields, "seed": sampling.seed}

@@ -72,6 +72,20 @@ def test_a_stop_text_ends_the_answer_at_the_engine_too(gateway: Any, stub: VllmS
     assert answer.choices[0].finish_reason == "stop"
 
 
+def test_sampling_is_passed_on_and_log_probabilities_are_refused(
+    gateway: Any, stub: VllmStub
+) -> None:
+    server = gateway()
+    server.chat("Who?", temperature=0.5, top_p=0.9, seed=3, logit_bias={"4": 1}, n=2)
+    server.chat("Who?")
+    sent = [[b.get(k) for k in ("temperature", "top_p", "seed", "logit_bias")] for b in stub.bodies]
+    assert sorted(sent[:2]) == [[0.5, 0.9, seed, {"4": 1.0}] for seed in (3, 4)]
+    assert sent[2] == [0.0, 1.0, None, None]
+    with pytest.raises(openai.BadRequestError) as caught:
+        server.chat("Who?", logprobs=True)
+    assert caught.value.param == "logprobs"
+
+
 def test_streamed_and_whole_answers_are_at_the_engine_together(gateway: Any, stub: Any) -> None:
     server = gateway()
     stub.together = threading.Barrier(4, timeout=30)  # no answer begins before four are asked for

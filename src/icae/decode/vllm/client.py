@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Collection, Generator, Iterator
+from collections.abc import Collection, Generator, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -170,8 +170,9 @@ class VllmClient:
         limit: int,
         stop_ids: Collection[int] = (),
         salt: str,
+        sampling: Mapping[str, object] | None = None,
     ) -> Generator[int, None, None]:
-        """Greedy decoding, as the tokens come; closing the generator ends it on the server too.
+        """Decoding, as the tokens come; closing the generator ends it on the server too.
 
         Args:
             model: Name of the model.
@@ -179,6 +180,7 @@ class VllmClient:
             limit: Most tokens to write, at least 1.
             stop_ids: Tokens that end it; one of them comes last if one did.
             salt: Requests of different salts share no cache.
+            sampling: Fields that take the place of those of greedy decoding.
 
         Raises:
             ServiceError: If the server cannot be asked, or refuses.
@@ -193,7 +195,7 @@ class VllmClient:
                 prompt=prompt.get("prompt"),
                 stream=True,
                 max_tokens=limit,
-                extra_body=GREEDY | own | prompt,
+                extra_body=GREEDY | dict(sampling or {}) | own | prompt,
                 extra_headers={MEMORY_HEADER: salt},
             ) as chunks,
         ):

@@ -67,6 +67,7 @@ class VllmRuntime(Runtime):
     ) -> None:
         require_consecutive(config, "vLLM")
         self.client, self.config, self.objectives, self.dtype = client, config, objectives, dtype
+        self._sampling: Mapping[str, object] = {}
         self._base, self._secret = folder.config, client.address.secret
         self.embeddings_VD = input_embeddings(folder)
         self.model = choose_model(client.served(), wanted=client.address.model, bases=bases)
@@ -78,9 +79,13 @@ class VllmRuntime(Runtime):
             client, self.model.name, self.embeddings_VD, dtype=dtype, salt=self.salt(None)
         )
 
-    def apart(self, owner: str) -> VllmRuntime:
-        """The same runtime with salts of its own for one of several users."""
+    def apart(self, owner: str, sampling: Mapping[str, object] | None = None) -> VllmRuntime:
+        """The same runtime with salts of its own for one of several users.
+
+        `sampling` are fields of vLLM's API that take the place of those of greedy decoding.
+        """
         own = copy.copy(self)
+        own._sampling = sampling or {}
         own._secret = _digest(self._secret, owner)
         return own
 
@@ -113,6 +118,7 @@ class VllmRuntime(Runtime):
                 limit=limit,
                 stop_ids=stop_ids,
                 salt=self.salt(request.prefix),
+                sampling=self._sampling,
             )
 
     def generate_rows(
