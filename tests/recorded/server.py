@@ -55,7 +55,9 @@ class Server:
     def ask(self, case: Case, fill: Fill) -> tuple[http.client.HTTPResponse, bytes]:
         """Send the request of a case; until its memory is ready where the case says so."""
         method, path = fill(case["http"]).split(" ", 1)
-        headers = {name: fill(text) for name, text in case.get("headers", {}).items()}
+        headers = {"X-Request-Id": "recorded"} | {
+            name: fill(text) for name, text in case.get("headers", {}).items()
+        }
         body = fill(case.get("body", "")).encode()
         if "json" in case:
             body = fill(json.dumps(case["json"])).encode()

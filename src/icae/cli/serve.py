@@ -44,6 +44,7 @@ class ServerOptions(VllmOptions):
         kv_cache_mb: Most MB of key-value caches kept of memories that were asked.
         timeout: Longest time for an answer, in seconds.
         grace: Seconds to finish requests when told to end.
+        access_log: Write a line of JSON about each request to standard error.
     """
 
     store: Annotated[str, Option("--store", "-s", metavar="PATH")] = "icae-server.db"
@@ -61,6 +62,7 @@ class ServerOptions(VllmOptions):
     kv_cache_mb: Megabytes = 512.0
     timeout: Seconds = 300.0
     grace: Seconds = 30.0
+    access_log: bool = False
 
     def config(self) -> ServerConfig:
         """What the server takes on."""
@@ -105,7 +107,8 @@ def serve(*, options: ServerOptions, model: ModelOptions) -> Outcome:
         root = f"http://{host}:{sock.getsockname()[1]}"
         url = f"{root}/v1"
         console.note(f"Serving {service.model} at {url}; to try it: {root}/. Ctrl-C ends it.")
-        make_server(make_app(service), grace_s=config.grace_s).run(sockets=[sock])
+        app = make_app(service, access_log=options.access_log)
+        make_server(app, grace_s=config.grace_s).run(sockets=[sock])
     seconds = round(time.perf_counter() - start, 3)
     return Outcome(payload={"url": url, "model": service.model, "seconds": seconds})
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import AsyncIterator, Mapping, MutableMapping
 from contextlib import asynccontextmanager
@@ -44,16 +45,40 @@ class Health(BaseModel):
     model: str
 
 
+_PROBED: dict[int | str, dict[str, Any]] = {
+    status: {"model": ErrorBody} for status in ("4XX", "503")
+}
+
 open_router = APIRouter()
 watch_router = keyed_router()
 
 
-@open_router.get("/health", responses={status: {"model": ErrorBody} for status in ("4XX", "503")})
+@open_router.get("/health", responses=_PROBED)
 async def health(service: Serving) -> Health:
     """Whether the server takes requests."""
     if not service.worker.alive:
         raise RequestError("The model does not run.", status=503, code="unavailable")
     return Health(model=service.model)
+
+
+class State(BaseModel):
+    """What a probe is told."""
+
+    status: Literal["ok"] = "ok"
+
+
+@open_router.get("/livez", responses=_PROBED)
+async def livez() -> State:
+    """Whether the process answers; it does not help to restart it because of anything else."""
+    return State()
+
+
+@open_router.get("/readyz", responses=_PROBED)
+async def readyz(service: Serving) -> State:
+    """Whether requests can be served: the model runs, and the store can be read and written."""
+    service.worker.require_open()
+    await asyncio.get_running_loop().run_in_executor(service.probes, service.library.require_ready)
+    return State()
 
 
 @open_router.get("/", include_in_schema=False)
@@ -93,9 +118,10 @@ class Playground(StaticFiles):
         return response
 
 
-def make_app(service: Service) -> FastAPI:
+def make_app(service: Service, *, access_log: bool = False) -> FastAPI:
     """Put the application together; the worker runs from its start to its end.
 
+    With `access_log` a JSON line about each request goes to standard error.
     Without keys requests that name another host than this machine are refused.
     """
 
@@ -103,8 +129,9 @@ def make_app(service: Service) -> FastAPI:
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         service.worker.start()
         yield
-        service.worker.close(seconds=service.config.grace_s)
-        service.parsers.shutdown(wait=False, cancel_futures=True)
+        await asyncio.to_thread(service.worker.close, seconds=service.config.grace_s)
+        service.parsers.shutdown()
+        await asyncio.to_thread(service.library.close)
 
     async def refused(request: Request, error: Exception) -> Response:
         return error_response(error)
@@ -123,7 +150,7 @@ def make_app(service: Service) -> FastAPI:
             (IcaeError, RequestValidationError, HTTPException), refused
         ),
         middleware=[
-            Middleware(Watched, metrics=service.metrics),
+            Middleware(Watched, metrics=service.metrics, access_log=access_log),
             *([Middleware(LoopbackOnly)] if service.keys.names is None else []),
         ],
         lifespan=lifespan,

@@ -32,6 +32,7 @@ from icae.serve.chat_models import ChatRequest
 from icae.serve.config import ServerConfig
 from icae.serve.metrics import Metrics
 from icae.serve.stops import StoppedStream
+from icae.serve.tracing import client_gone, request_id
 
 CACHED_BYTES = 256_000_000
 """Most bytes of slots of long messages that are kept for the next turn of a conversation."""
@@ -59,9 +60,13 @@ class Chat:
         memories: The memories it refers to.
         deadline: When it is too late to begin (`time.monotonic`).
         index: Which of several answers to one request this is.
+        submitted_at: When it began to wait (`time.monotonic`).
         on_text: Called in the model's thread with each piece of a streamed answer, or None.
+        request_id: Of the HTTP request, for the log.
         future: Gets the answer, or the error.
         stop: Set when nobody waits for the rest of the answer.
+        ending: Why it was stopped, if the client is to be told.
+        gone: Set when the client has gone away.
     """
 
     owner: str
@@ -69,15 +74,24 @@ class Chat:
     memories: Sequence[Memory]
     deadline: float
     index: int = 0
+    submitted_at: float = field(default_factory=time.monotonic)
+    request_id: str | None = field(default_factory=request_id)
     on_text: Callable[[str], None] | None = None
     future: Future[Answered] = field(default_factory=Future)
     stop: threading.Event = field(default_factory=threading.Event)
+    ending: RequestError | None = None
+    gone: threading.Event = field(default_factory=client_gone)
+
+    @property
+    def unwanted(self) -> bool:
+        """Whether nobody waits for the answer any more."""
+        return self.gone.is_set() or self.stop.is_set() or self.future.cancelled()
 
     def fail(self, error: Exception) -> None:
         """Give the error in place of an answer."""
         if not isinstance(error, IcaeError):
-            log.error("An answer failed.", exc_info=error)
-        self.future.set_exception(error)
+            log.error("The answer to request %s failed.", self.request_id, exc_info=error)
+        self.future.set_exception(self.ending or error)
 
     def give_up(self) -> None:
         """Stop an answer that nobody waits for any more."""
@@ -171,6 +185,9 @@ class Chats(ABC):
         text = stream.close()
         written, read = len(made.token_ids), made.positions
         self.metrics.answer_tokens.inc(written)
+        self.metrics.prompt_tokens.inc(read)
+        first_at = time.monotonic() - made.seconds + made.first_token_seconds
+        self.metrics.first_token.observe(first_at - ready.chat.submitted_at)
         answered = Answered(
             text=ready.chat.request.written(text),
             logprobs=self._told(noted[:written], len(text)),

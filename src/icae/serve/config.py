@@ -17,6 +17,7 @@ class ServerConfig:
         longest_message: Messages of more tokens are read as memory; None: none is.
         body_bytes: Largest body of a request, in bytes.
         body_seconds: Longest time for a body to arrive, s.
+        parse_seconds: Longest time for an uploaded file to be read, s.
         waiting: Most chat requests that wait for the model.
         documents: Most documents that are being compressed or wait for it.
         per_owner: Most requests of one key at a time.
@@ -36,6 +37,7 @@ class ServerConfig:
     longest_message: int | None = None
     body_bytes: int = 10_000_000
     body_seconds: float = 60.0
+    parse_seconds: float = 20.0
     waiting: int = 64
     documents: int = 16
     per_owner: int = 32

@@ -7,12 +7,13 @@ import logging
 import time
 from urllib.parse import urlsplit
 
-from starlette.datastructures import Headers
+from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from icae.errors import RequestError
 from icae.serve.metrics import Metrics
 from icae.serve.refusals import error_response
+from icae.serve.tracing import REQUEST_ID, begin_request, write_access_line
 
 log = logging.getLogger(__name__)
 
@@ -20,19 +21,21 @@ log = logging.getLogger(__name__)
 class Watched:
     """Counts responses, and makes up for mistakes of the server with an error that tells nothing.
 
+    Every response has the id of its request; with `access_log` a line is written about it.
     A HEAD is answered as a GET, without the body.
     """
 
-    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+    def __init__(self, app: ASGIApp, metrics: Metrics, *, access_log: bool = False) -> None:
         self._app = app
         self._metrics = metrics
+        self._access_log = access_log
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on and count its response."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        begin, status = time.perf_counter(), 0
+        begin, status, name, asked = time.perf_counter(), 0, begin_request(scope), scope
         if scope["method"] == "HEAD":
             scope = {**scope, "method": "GET"}
 
@@ -40,6 +43,7 @@ class Watched:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
+                MutableHeaders(scope=message)[REQUEST_ID] = name
             await send(message)
 
         try:
@@ -47,12 +51,16 @@ class Watched:
         except Exception as error:
             if status:
                 raise
-            log.exception("A request failed.")
+            log.exception("Request %s failed.", name)
             await error_response(error)(scope, receive, noting)
         finally:
             endpoint = getattr(scope.get("endpoint"), "__name__", "none")
             self._metrics.requests.labels(endpoint=endpoint, status=str(status or 500)).inc()
-            self._metrics.seconds.labels(endpoint=endpoint).observe(time.perf_counter() - begin)
+            seconds = time.perf_counter() - begin
+            self._metrics.seconds.labels(endpoint=endpoint).observe(seconds)
+            if self._access_log:
+                told = {**scope, "method": asked["method"]}
+                write_access_line(told, status=status or 500, seconds=seconds, name=name)
 
 
 class LoopbackOnly:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextvars
 import functools
 import logging
 import threading
@@ -14,6 +15,8 @@ from icae.engine import Engine
 from icae.errors import IcaeError, RequestError
 from icae.memory import Memory, Span
 from icae.serve.memory_models import MemoryRequest
+from icae.serve.refusals import refusal
+from icae.serve.tracing import request_id
 
 log = logging.getLogger(__name__)
 
@@ -30,6 +33,7 @@ class Job:
         progress: (spans done, spans in all); (0, 0) before it begins.
         future: Done when the memory is on the disk, or the work failed.
         cancelled: Set when the result is not wanted any more.
+        context: Of the request that asked for it; the steps run in it.
     """
 
     owner: str
@@ -39,27 +43,52 @@ class Job:
     progress: tuple[int, int] = (0, 0)
     future: Future[None] = field(default_factory=Future)
     cancelled: threading.Event = field(default_factory=threading.Event)
+    context: contextvars.Context = field(default_factory=contextvars.copy_context)
     _steps: Steps | None = None
+
+    @property
+    def begun(self) -> bool:
+        """Whether some of the work is done."""
+        return self._steps is not None
 
     def step(self) -> bool:
         """Do some of the work; gives whether there is more to do."""
         try:
             self.require_wanted()
             self._steps = self._steps or self.work(self)
-            self.progress = next(self._steps)
+            self.progress = self.context.run(next, self._steps)
             return True
         except StopIteration:
+            self._end()
             self.future.set_result(None)
         except Exception as error:
             if not isinstance(error, IcaeError):
-                log.exception("Work on a memory failed.")
-            self.future.set_exception(error)
+                log.exception("Work of request %s on a memory failed.", self._request_id())
+            self.fail(error)
         return False
+
+    def fail(self, error: Exception) -> None:
+        """Give the work up with an error, of which only what a client is told is kept."""
+        self._end()
+        told = refusal(error).with_traceback(None)
+        told.__cause__ = told.__context__ = None
+        self.future.set_exception(told)
+
+    def _end(self) -> None:
+        """Let go of the text and of all that the work held."""
+        self._steps, self.work = None, _nothing
+
+    def _request_id(self) -> str | None:
+        return self.context.run(request_id)
 
     def require_wanted(self) -> None:
         """Raise a `RequestError` if the memory was deleted (404)."""
         if self.cancelled.is_set():
             raise RequestError("The memory was deleted.", status=404, code="memory_not_found")
+
+
+def _nothing(job: Job) -> Steps:
+    yield job.progress
 
 
 def compressing(

@@ -7,12 +7,14 @@ one, and nobody can tell from a fast reply that somebody else has the same text.
 
 from __future__ import annotations
 
+import contextvars
 import hashlib
 import secrets
 import threading
-from collections.abc import Callable, Sequence
-from concurrent.futures import Future
+from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from datetime import datetime
+from typing import TypeVar
 from weakref import WeakValueDictionary
 
 from icae.engine import Engine
@@ -27,8 +29,14 @@ from icae.serve.memory_models import (
     no_memory,
 )
 from icae.serve.metrics import Metrics
-from icae.serve.refusals import error_body
+from icae.serve.refusals import error_detail
+from icae.serve.shelf import Shelf
 from icae.store import MemoryStore, NewMemory, Settings, StoredMemory
+
+MOMENT_S = 0.005
+"""How long the model waits for the store before it works for others, s."""
+
+T = TypeVar("T")
 
 KEPT_FAILURES = 256
 """Failed jobs that can be asked about; older ones are forgotten."""
@@ -44,10 +52,11 @@ class Library:
         self, icae: Engine, store: MemoryStore, *, submit: Callable[[Job], None], metrics: Metrics
     ) -> None:
         self._icae = icae
-        self._store = store
+        self._shelf = Shelf(store, metrics)
+        self._storing = ThreadPoolExecutor(2, thread_name_prefix="icae-store")
         self._submit = submit
         self._metrics = metrics
-        self._lock = threading.Lock()
+        self._lock = threading.Lock()  # of the two below; never held while the store is waited for
         self._read: WeakValueDictionary[str, Memory] = WeakValueDictionary()
         self._jobs: dict[str, Job] = {}  # by name, under way or failed
 
@@ -61,7 +70,7 @@ class Library:
         def work(job: Job) -> Steps:
             memory = yield from compressing(self._icae, wanted, ratio=ratio)
             self._metrics.context_tokens.inc(memory.tokens)
-            self._put(job, memory)
+            yield from self._aside(job, lambda: self._put(job, memory))
 
         return self._begin(Job(owner=owner, id=_new_id(), title=wanted.name, work=work))
 
@@ -75,13 +84,9 @@ class Library:
 
         def work(job: Job) -> Steps:
             yield 0, 1
-            record, _ = self._find(owner, memory_id)
-            if record is None:
-                raise no_memory(memory_id)
-            with self._lock:
-                memory = self._store.load(record.key)
+            key, memory = yield from self._aside(job, lambda: self._load(owner, memory_id))
             longer = self._icae.append(memory, text)
-            self._put(job, longer, replaces=record.key)
+            yield from self._aside(job, lambda: self._put(job, longer, replaces=key))
             self._metrics.context_tokens.inc(longer.tokens - memory.tokens)
 
         record, job = self._find(owner, memory_id)
@@ -97,8 +102,8 @@ class Library:
         """
         self._icae.require_own(memory)
         memory_id = _new_id()
-        with self._lock:
-            self._keep(owner, memory_id, title, memory)
+        with self._shelf.writing() as store:
+            _keep(store, owner, memory_id, title, memory)
         return self.get(owner, memory_id)
 
     def get(self, owner: str, memory_id: str) -> MemoryObject:
@@ -116,9 +121,10 @@ class Library:
             RequestError: If the owner has none of the id `after` (404).
         """
         start = _name(owner, "")
-        with self._lock:
-            records = self._store.records(under=start)
+        with self._lock:  # before the store is read: what is done meanwhile is in either
             jobs = sorted(self._jobs.items(), key=lambda item: item[1].future.done())
+        with self._shelf.reading() as store:
+            records = store.records(under=start)
         named = {name: one for one in records for name in one.names if name.startswith(start)}
         kept = sorted(named, key=lambda name: (named[name].added_at, name), reverse=True)
         found = [
@@ -145,14 +151,18 @@ class Library:
         Raises:
             RequestError: If the owner has none of that id that is ready (404).
         """
-        with self._lock:
+        return self._load(owner, memory_id)[1]
+
+    def _load(self, owner: str, memory_id: str) -> tuple[str, Memory]:
+        """Key of a memory, and the memory."""
+        with self._shelf.reading() as store:
             try:
-                key = self._store.get(_name(owner, memory_id)).key
-                memory = self._read.get(key) or self._store.load(key)
+                key = store.get(_name(owner, memory_id)).key
+                memory = self._read.get(key) or store.load(key)
             except MissingMemoryError as error:
                 raise no_memory(memory_id) from error
             self._read[key] = memory
-        return memory
+        return key, memory
 
     def load_ready(self, owner: str, memory_ids: Sequence[str]) -> list[Memory]:
         """Memories that are to be read now.
@@ -179,25 +189,44 @@ class Library:
             RequestError: If the owner has none of that id (404).
         """
         name = _name(owner, memory_id)
-        with self._lock:
-            job = self._jobs.pop(name, None)
+        with self._shelf.writing() as store:
+            with self._lock:
+                job = self._jobs.pop(name, None)
             if job is not None:
                 job.cancelled.set()
             try:
-                self._store.remove_name(name)
+                store.remove_name(name)
             except MissingMemoryError as error:
                 if job is None:
                     raise no_memory(memory_id) from error
                 return
-            self._store.collect()
+            store.collect()
+
+    def require_ready(self) -> None:
+        """Try whether memories can be read and kept now; a StoreError if not."""
+        self._shelf.require_ready()
+
+    def close(self) -> None:
+        """Wait for what is being kept, and let go of the store."""
+        self._storing.shutdown()
+        self._shelf.close()
+
+    def _aside(self, job: Job, call: Callable[[], T]) -> Generator[tuple[int, int], None, T]:
+        """Have another thread call the store: while it waits, the model works for others."""
+        future = self._storing.submit(contextvars.copy_context().run, call)
+        while not future.done():
+            wait([future], timeout=MOMENT_S)
+            yield job.progress
+        return future.result()
 
     def _find(self, owner: str, memory_id: str) -> tuple[StoredMemory | None, Job | None]:
         """What the store knows of a memory, and work on it that is under way or failed."""
         name = _name(owner, memory_id)
         with self._lock:
             job = self._jobs.get(name)
+        with self._shelf.reading() as store:
             try:
-                return self._store.get(name), job
+                return store.get(name), job
             except MissingMemoryError as error:
                 if job is None:
                     raise no_memory(memory_id) from error
@@ -227,25 +256,11 @@ class Library:
 
     def _put(self, job: Job, memory: Memory, *, replaces: str | None = None) -> None:
         """Keep what a job made: from then on it is ready and not in work any more."""
-        with self._lock:
+        with self._shelf.writing() as store:
             job.require_wanted()
-            self._keep(job.owner, job.id, job.title, memory, replaces=replaces)
+            _keep(store, job.owner, job.id, job.title, memory, replaces=replaces)
+        with self._lock:
             self._jobs.pop(_name(job.owner, job.id), None)
-
-    def _keep(
-        self, owner: str, memory_id: str, title: str, memory: Memory, *, replaces: str | None = None
-    ) -> None:
-        """Put a memory on the disk in place of what the id stood for; the lock is held."""
-        settings: Settings = {
-            "content": hashlib.sha256(memory_bytes(memory)).hexdigest(),
-            "owner": owner,
-            "title": title,
-        }
-        name = _name(owner, memory_id)
-        item = NewMemory(name=name, memory=memory, settings=settings, replaces=replaces)
-        (added,) = self._store.add([item])
-        if added.replaced is not None:
-            self._store.collect()
 
 
 def in_work(job: Job) -> MemoryObject:
@@ -268,8 +283,30 @@ def _described(memory_id: str, record: StoredMemory | None, job: Job | None) -> 
         made.status = "in_progress" if error is None else "failed"
         made.progress = Progress(spans_done=done, spans=spans)
         if isinstance(error, Exception):
-            made.error = error_body(error).error
+            made.error = error_detail(error)
     return made
+
+
+def _keep(
+    store: MemoryStore,
+    owner: str,
+    memory_id: str,
+    title: str,
+    memory: Memory,
+    *,
+    replaces: str | None = None,
+) -> None:
+    """Put a memory on the disk in place of what the id stood for."""
+    settings: Settings = {
+        "content": hashlib.sha256(memory_bytes(memory)).hexdigest(),
+        "owner": owner,
+        "title": title,
+    }
+    name = _name(owner, memory_id)
+    item = NewMemory(name=name, memory=memory, settings=settings, replaces=replaces)
+    (added,) = store.add([item])
+    if added.replaced is not None:
+        store.collect()
 
 
 def _new_id() -> str:

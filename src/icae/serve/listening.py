@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import functools
 import signal
 import socket
+from collections.abc import Callable
 from types import FrameType
 
 import uvicorn
 from fastapi import FastAPI
 
 from icae.errors import ConfigError
+from icae.serve.connections import Connection
 from icae.serve.guards import is_loopback
 from icae.serve.keys import Keys
+from icae.serve.service import Service
 
 MAX_CONNECTIONS = 1000
 """Connections beyond these are answered with 503 at once."""
+
+ANSWERING_S = 2
+"""How long after the grace those are answered whose work was not finished within it, s."""
 
 
 def check_public(host: str, keys: Keys) -> None:
@@ -50,7 +57,19 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 class _Server(uvicorn.Server):
-    """Ends when told to, and does not pass the signal on to the process afterwards."""
+    """Ends when told to, and does not pass the signal on to the process afterwards.
+
+    `drain` is called when it begins to end: what only waits is told so at once.
+    """
+
+    def __init__(self, config: uvicorn.Config, drain: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._drain = drain
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Let what has begun come to its end, for as long as the grace is."""
+        self._drain()
+        await super().shutdown(sockets)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Begin to end; at once where Ctrl-C comes a second time."""
@@ -64,6 +83,7 @@ def make_server(app: FastAPI, *, grace_s: float) -> uvicorn.Server:
 
     Requests under way are finished then, for at most `grace_s` seconds; new ones are refused.
     """
+    service: Service = app.state.service
     return _Server(
         uvicorn.Config(
             app,
@@ -72,6 +92,8 @@ def make_server(app: FastAPI, *, grace_s: float) -> uvicorn.Server:
             access_log=False,
             server_header=False,
             limit_concurrency=MAX_CONNECTIONS,
-            timeout_graceful_shutdown=max(1, round(grace_s)),
-        )
+            timeout_graceful_shutdown=round(grace_s) + ANSWERING_S,
+            http=Connection,
+        ),
+        functools.partial(service.worker.drain, seconds=grace_s),
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections.abc import Sequence
 from typing import Annotated, Any
 
@@ -59,7 +60,8 @@ async def create_memory(
     prefer: Prefer = None,
 ) -> MemoryObject:
     """Make a memory of a text or a file."""
-    job = service.library.create(owner, document, ratio=service.config.ratio)
+    make = functools.partial(service.library.create, ratio=service.config.ratio)
+    job = await asyncio.to_thread(make, owner, document)
     return await _outcome(service, job, response, prefer)
 
 

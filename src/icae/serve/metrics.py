@@ -25,6 +25,14 @@ class Metrics:
             "icae_answers_together", "Answers of one batch.", buckets=_ROWS, registry=own
         )
         self.answer_tokens = Counter("icae_answer_tokens", "Tokens written.", registry=own)
+        self.prompt_tokens = Counter("icae_prompt_tokens", "Positions read.", registry=own)
+        self.queued = Histogram(
+            "icae_queue_seconds", "Chats: until taken.", buckets=_SECONDS, registry=own
+        )
+        self.first_token = Histogram(
+            "icae_first_token_seconds", "Chats: to a token.", buckets=_SECONDS, registry=own
+        )
+        self.store_errors = Counter("icae_store_errors", "Failures of the store.", registry=own)
         self.context_tokens = Counter("icae_context_tokens", "Tokens compressed.", registry=own)
 
     def text(self) -> bytes:

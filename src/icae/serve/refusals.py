@@ -16,7 +16,9 @@ from icae.errors import (
     IncompatibleMemoryError,
     InputError,
     RequestError,
+    StoreError,
 )
+from icae.serve.tracing import request_id
 
 _TYPES: Mapping[int, str] = {
     401: "authentication_error",
@@ -26,12 +28,13 @@ _TYPES: Mapping[int, str] = {
 
 
 class ErrorDetail(BaseModel):
-    """What is wrong."""
+    """What is wrong; where it is the answer to a request, with the id of that."""
 
     message: str
     type: str
     param: str | None
     code: str
+    request_id: str | None = None
 
 
 class ErrorBody(BaseModel):
@@ -66,6 +69,13 @@ def refusal(error: Exception) -> RequestError:
             expected=error.expected,
             fix=error.fix,
         )
+    if isinstance(error, StoreError):
+        return RequestError(
+            "The memories cannot be reached now.",
+            status=503,
+            code="store_unavailable",
+            retry_after_s=5,
+        )
     if isinstance(error, IcaeError):
         return RequestError(
             "The server cannot do that now.", status=503, code="unavailable", retry_after_s=5
@@ -74,18 +84,23 @@ def refusal(error: Exception) -> RequestError:
 
 
 def error_body(error: Exception) -> ErrorBody:
-    """An error as OpenAI clients read it."""
+    """An error of the request under way, as OpenAI clients read it."""
+    detail = error_detail(error)
+    detail.request_id = request_id()
+    return ErrorBody(error=detail)
+
+
+def error_detail(error: Exception) -> ErrorDetail:
+    """An error of whatever request."""
     told = refusal(error)
     notes = (("got", told.got), ("expected", told.expected), ("fix", told.fix))
     details = "; ".join(f"{label}: {text}" for label, text in notes if text is not None)
     kind = "invalid_request_error" if told.status < 500 else "server_error"
-    return ErrorBody(
-        error=ErrorDetail(
-            message=f"{told.message} ({details})" if details else told.message,
-            type=_TYPES.get(told.status, kind),
-            param=told.param,
-            code=told.code,
-        )
+    return ErrorDetail(
+        message=f"{told.message} ({details})" if details else told.message,
+        type=_TYPES.get(told.status, kind),
+        param=told.param,
+        code=told.code,
     )
 
 

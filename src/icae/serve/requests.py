@@ -16,12 +16,12 @@ from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 from starlette.types import Message, Receive, Scope, Send
 
-from icae.data.documents import document_of_bytes
 from icae.errors import RequestError
 from icae.serve.config import ServerConfig
 from icae.serve.memory_models import MemoryRequest, Upload
 from icae.serve.refusals import ErrorBody
 from icae.serve.service import Service
+from icae.serve.tracing import client_gone
 
 JSON = "application/json"
 UPLOAD = "multipart/form-data"
@@ -66,7 +66,11 @@ class KeyedRoute(APIRoute):
             body = await _read_body(request, service.config)
             if media_type == JSON:
                 _require_json(body)
-            await super().handle(scope, _replayed(body, receive), send)
+            gone = asyncio.create_task(_note_gone(receive))
+            try:
+                await super().handle(scope, _replayed(body, receive), send)
+            finally:
+                gone.cancel()
 
     def _accepted(self) -> tuple[str, ...]:
         """Media types of the body, as the OpenAPI document names them."""
@@ -122,8 +126,15 @@ async def _read_body(request: Request, config: ServerConfig) -> bytes:
                 if len(body) > config.body_bytes:
                     raise too_large
     except TimeoutError as error:
-        raise _too_slow("The body of the request came too slowly.", config) from error
+        raise _too_slow("The body of the request came too slowly.", config.body_seconds) from error
     return bytes(body)
+
+
+async def _note_gone(receive: Receive) -> None:
+    """Wait until the client goes away, and tell so to what waits for the model."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
+    client_gone().set()
 
 
 def _replayed(body: bytes, receive: Receive) -> Receive:
@@ -182,20 +193,22 @@ async def _uploaded(request: Request, service: Service) -> dict[str, object]:
         raise RequestError(
             "The upload cannot be read.", code="invalid_upload", got=told[:200]
         ) from error
-    read = functools.partial(document_of_bytes, data, name="the upload", max_bytes=most)
+    parsers, seconds = service.parsers, config.parse_seconds
+    read = functools.partial(parsers.text, data, max_bytes=most, seconds=seconds)
     try:
         async with asyncio.timeout(config.body_seconds):
-            document = await asyncio.get_running_loop().run_in_executor(service.parsers, read)
+            text = await asyncio.get_running_loop().run_in_executor(parsers.pool, read)
     except TimeoutError as error:
         fix = "Send its text."
-        raise _too_slow("The upload takes too long to be read.", config, fix=fix) from error
-    return {**fields, "text": document.text, "name": title}
+        what = "The upload takes too long to be read."
+        raise _too_slow(what, config.parse_seconds, fix=fix) from error
+    return {**fields, "text": text, "name": title}
 
 
 def _media_type(request: Request) -> str:
     return request.headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
-def _too_slow(what: str, config: ServerConfig, *, fix: str | None = None) -> RequestError:
-    most = f"at most {config.body_seconds:g} s"
+def _too_slow(what: str, seconds: float, *, fix: str | None = None) -> RequestError:
+    most = f"at most {seconds:g} s"
     return RequestError(what, status=408, code="timeout", expected=most, fix=fix)

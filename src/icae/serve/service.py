@@ -15,12 +15,10 @@ from icae.serve.keys import Keys, OwnerLimit
 from icae.serve.library import Library
 from icae.serve.local_chats import LocalChats
 from icae.serve.metrics import Metrics
+from icae.serve.parsers import Parsers
 from icae.serve.vllm_chats import VllmChats
 from icae.serve.worker import ModelWorker
 from icae.store import MemoryStore
-
-PARSERS = 2
-"""Uploaded files that are read at a time."""
 
 T = TypeVar("T")
 
@@ -35,7 +33,8 @@ class Service:
         created: When the server started, Unix time, s.
         worker: The thread that runs the model.
         arriving: Requests of each owner that have no response yet.
-        parsers: Threads that read uploaded files: a slow one holds up other uploads alone.
+        parsers: Processes that read uploaded files: a slow one holds up other uploads alone.
+        probes: The thread that tries whether the store answers.
     """
 
     def __init__(
@@ -58,7 +57,8 @@ class Service:
         self.worker = ModelWorker(chats, config=config, metrics=self.metrics)
         self.library = Library(icae, store, submit=self.worker.submit_job, metrics=self.metrics)
         self.arriving = OwnerLimit(config.per_owner)
-        self.parsers = ThreadPoolExecutor(PARSERS, thread_name_prefix="icae-parser")
+        self.parsers = Parsers()
+        self.probes = ThreadPoolExecutor(1, thread_name_prefix="icae-probe")
 
 
 async def settled(future: Future[T], *, seconds: float) -> bool:

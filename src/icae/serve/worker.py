@@ -2,7 +2,7 @@
 
 Chats and documents take turns: while both wait, each gets half of the time, a token of all
 chats or a step of one document at a time. So a long document does not hold up the chats,
-and many chats do not starve a document.
+and many chats do not starve a document. Keys take turns in either queue.
 """
 
 from __future__ import annotations
@@ -10,13 +10,16 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections import deque
 
 from icae.errors import RequestError
 from icae.serve.chats import Chat, Chats
 from icae.serve.config import ServerConfig
 from icae.serve.jobs import Job
 from icae.serve.metrics import Metrics
+from icae.serve.turns import Turns
+
+AFTER_GRACE_S = 5.0
+"""How long a step that was begun within the grace may go on after it, s."""
 
 LONGEST_RETRY_S = 60
 """Longest time after which a client is told to try again, s."""
@@ -29,8 +32,10 @@ class ModelWorker:
         self._answering = chats
         self._config = config
         self._changed = threading.Condition()
-        self._waiting: deque[Chat] = deque()
-        self._jobs: deque[Job] = deque()
+        self._waiting: Turns[Chat] = Turns(config.waiting)
+        self._jobs: Turns[Job] = Turns(config.documents)
+        self._taken: list[Chat] = []
+        self._queued = metrics.queued
         self._stepping = 0
         self._closing_at: float | None = None
         self._seconds_apart = 1.0  # from one answered chat to the next lately
@@ -53,11 +58,13 @@ class ModelWorker:
         """
         with self._changed:
             self._require_open()
-            if len(self._waiting) >= self._config.waiting:
-                # About half of those who wait are answered by then.
-                wait = self._seconds_apart * len(self._waiting) / 2
+            self._drop_unwanted()
+            if not self._waiting.room_for(chat.owner):
+                # About half of those of this key are answered by then; others have turns between.
+                turns = self._waiting.of(chat.owner) * self._waiting.owners
+                wait = self._seconds_apart * turns / 2
                 raise _full("chats", max(1, min(LONGEST_RETRY_S, math.ceil(wait))))
-            self._waiting.append(chat)
+            self._waiting.add(chat)
             self._changed.notify()
 
     def submit_job(self, job: Job) -> None:
@@ -68,9 +75,9 @@ class ModelWorker:
         """
         with self._changed:
             self._require_open()
-            if len(self._jobs) + self._stepping >= self._config.documents:
+            if not self._jobs.room_for(job.owner, under_way=self._stepping):
                 raise _full("documents", LONGEST_RETRY_S)
-            self._jobs.append(job)
+            self._jobs.add(job)
             self._changed.notify()
 
     @property
@@ -78,17 +85,32 @@ class ModelWorker:
         """Whether the thread runs."""
         return self._thread.is_alive()
 
-    def close(self, *, seconds: float) -> None:
-        """Refuse new work, finish what waits, and end the thread.
+    def require_open(self) -> None:
+        """Refuse (RequestError, 503) where the thread does not run or is about to end."""
+        self._require_open()
+        if not self.alive:
+            raise RequestError("The model does not run.", status=503, code="unavailable")
 
-        Args:
-            seconds: How long documents may take to be finished; chats always are.
+    def drain(self, *, seconds: float) -> None:
+        """Refuse new work and what waits; what has begun may take some seconds to be finished.
+
+        Called again it changes nothing.
         """
         with self._changed:
-            self._closing_at = time.monotonic() + seconds
+            if self._closing_at is None:
+                self._closing_at = time.monotonic() + seconds
+            for chat in self._waiting.take_out(lambda _: True):
+                if chat.future.set_running_or_notify_cancel():
+                    chat.fail(_closing())
+            for job in self._jobs.take_out(lambda job: not job.begun):
+                job.fail(_closing())
             self._changed.notify()
-        if self.alive:
-            self._thread.join()
+
+    def close(self, *, seconds: float) -> None:
+        """Drain and end the thread; one that hangs in a step is left to the process's end."""
+        self.drain(seconds=seconds)
+        if self.alive and self._closing_at is not None:
+            self._thread.join(timeout=max(0.0, self._closing_at - time.monotonic()) + AFTER_GRACE_S)
 
     def _run(self) -> None:
         while self._wait():
@@ -105,16 +127,27 @@ class ModelWorker:
                     return False
                 self._changed.wait()
             if self._closing_at is not None and time.monotonic() > self._closing_at:
-                for job in self._jobs:
-                    job.future.set_exception(_closing())
-                self._jobs.clear()
+                for job in self._jobs.take_out(lambda _: True):
+                    job.fail(_closing())
+                for chat in self._taken:
+                    chat.ending = _closing()
+                    chat.stop.set()
             return True
+
+    def _drop_unwanted(self) -> None:
+        """Let those leave the queue whose clients have gone; the lock is held."""
+        for chat in self._waiting.take_out(lambda chat: chat.unwanted):
+            chat.give_up()
 
     def _write(self) -> None:
         """One token of the chats that are answered; others join them."""
         with self._changed:
+            self._drop_unwanted()
             count = min(self._answering.room, len(self._waiting))
-            chats = [self._waiting.popleft() for _ in range(count)]
+            chats = [self._waiting.next() for _ in range(count)]
+            self._taken = [one for one in (*self._taken, *chats) if not one.future.done()]
+        for chat in chats:
+            self._queued.observe(time.monotonic() - chat.submitted_at)
         begin, before = time.monotonic(), len(self._answering)
         self._answering.take(chats)
         self._answering.step()
@@ -126,9 +159,9 @@ class ModelWorker:
         self._owed_s -= seconds
 
     def _work(self) -> None:
-        """One step of the job that waited longest."""
+        """One step of a job of the key whose turn it is."""
         with self._changed:
-            job = self._jobs.popleft()
+            job = self._jobs.next()
             self._stepping = 1
         begin = time.monotonic()
         going_on = job.step()
@@ -136,7 +169,7 @@ class ModelWorker:
         with self._changed:
             self._stepping = 0
             if going_on:
-                self._jobs.append(job)
+                self._jobs.add(job)
 
     def _require_open(self) -> None:
         if self._closing_at is not None:

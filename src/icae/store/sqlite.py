@@ -217,6 +217,15 @@ class MemoryStore:
         with sqlite_file.translated(self._path):
             return sqlite_check.problems_of(self._db)
 
+    def wait_at_most(self, seconds: float) -> None:
+        """Wait for other processes that long from now on, in place of 30 s."""
+        self._db.execute(f"PRAGMA busy_timeout = {round(seconds * 1000)}")
+
+    def require_writable(self, *, commit: bool = False) -> None:
+        """Try whether the store can be changed, with `commit` by writing as much as a page."""
+        with sqlite_file.translated(self._path):
+            sqlite_file.try_to_write(self._db, commit=commit)
+
     def close(self) -> None:
         """Let go of the store; it cannot be used afterwards."""
         self._db.close()

@@ -45,6 +45,8 @@ def create(path: Path) -> None:
         )
     temporary = path.parent / f".icae-{secrets.token_hex(8)}.tmp"
     try:
+        # Nobody else on the machine reads what lies in it; SQLite gives its logs the same mode.
+        os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
         with translated(path), closing(_connect(temporary, "rwc")) as db:
             db.execute("PRAGMA auto_vacuum = INCREMENTAL")
             db.execute("PRAGMA journal_mode = WAL")
@@ -193,6 +195,17 @@ def reading(db: sqlite3.Connection) -> Iterator[None]:
         rollback(db)
 
 
+def try_to_write(db: sqlite3.Connection, *, commit: bool) -> None:
+    """Begin to write, and with `commit` write what is there already once more."""
+    db.execute("BEGIN IMMEDIATE")
+    try:
+        db.execute(f"PRAGMA user_version = {migrations.schema_version(db)}")
+        if commit:
+            db.execute("COMMIT")
+    finally:
+        rollback(db)
+
+
 def rollback(db: sqlite3.Connection) -> None:
     """End a transaction without effect; SQLite may have done so itself."""
     if db.in_transaction:
@@ -214,7 +227,7 @@ def translated(path: Path) -> Iterator[None]:
         if code == 0:  # a misuse of the module, not something that happened to the store
             raise
         message, expected, fix = next(said for codes, *said in _ERRORS if code in codes)
-        got = f"locked for more than {LOCK_TIMEOUT_S:g} s" if code in _BUSY else str(error)
+        got = "it is locked" if code in _BUSY else str(error)
         raise StoreError(message.format(path=path), got=got, expected=expected, fix=fix) from error
 
 

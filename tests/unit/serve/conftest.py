@@ -72,12 +72,18 @@ class Running:
 
 @contextmanager
 def running(
-    engine: Any, store: Path, *, keys: Keys | None = None, decoder: Any = None, **bounds: Any
+    engine: Any,
+    store: Path,
+    *,
+    keys: Keys | None = None,
+    decoder: Any = None,
+    access_log: bool = False,
+    **bounds: Any,
 ) -> Iterator[Running]:
     config = ServerConfig(**{"answer_tokens": 8, "grace_s": 30, **bounds})
     with create_store(str(store)) as opened, listen("127.0.0.1", 0) as sock:
         service = Service(engine, opened, keys=keys or Keys(), config=config, vllm=decoder)
-        server = make_server(make_app(service), grace_s=30)
+        server = make_server(make_app(service, access_log=access_log), grace_s=config.grace_s)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [sock]}, daemon=True)
         thread.start()
         while not server.started:

@@ -9,6 +9,7 @@ import pytest
 
 from icae.errors import MemoryFileError
 from icae.memory import memory_bytes, memory_from_bytes
+from icae.serve import library
 from icae.store import NewMemory, open_store
 
 FILE = {"Content-Type": "application/octet-stream"}
@@ -169,7 +170,8 @@ def test_a_memory_of_another_adapter_is_refused_when_it_comes_and_when_it_is_ask
     foreign = build_engine(adapter_hash="b" * 64).compress(text)
     server = serve()
     memory_id = "mem_" + "0" * 24
-    server.service.library._keep("local", memory_id, "old", foreign)
+    with server.service.library._shelf.writing() as store:
+        library._keep(store, "local", memory_id, "old", foreign)
     with server.client() as http:
         uploaded = http.post("/v1/memories/import", content=memory_bytes(foreign), headers=FILE)
         body = {"model": "tiny", "messages": server.about(memory_id)}

@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 
 from icae.decode.torch import TorchRuntime
-from icae.serve import requests
 
 CHAT = {"model": "tiny", "messages": [{"role": "user", "content": "Where?"}], "max_tokens": 4}
 JSON = {"Content-Type": "application/json"}
@@ -260,21 +259,3 @@ def test_a_mistake_of_the_server_is_a_500_that_tells_nothing_and_it_goes_on(
         assert "secret" not in response.text
         assert response.json()["error"]["type"] == "server_error"
     assert http.post("/v1/chat/completions", json=CHAT).status_code == 200
-
-
-def test_a_file_that_takes_too_long_to_be_read_holds_up_nothing_else(
-    serve: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    go_on = threading.Event()
-
-    def slow(*_: Any, **__: Any) -> Any:
-        assert go_on.wait(30)
-
-    monkeypatch.setattr(requests, "document_of_bytes", slow)
-    server = serve(answer_tokens=4, body_seconds=0.2)
-    with server.client() as http:
-        for _ in range(3):  # more than there are threads for it
-            late = http.post("/v1/memories", files={"file": ("x.pdf", b"%PDF-")})
-            assert told(late) == (408, "timeout")
-        assert server.ask(server.make_memory()["id"])
-    go_on.set()
