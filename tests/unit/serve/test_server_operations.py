@@ -40,6 +40,8 @@ def test_the_access_log_has_a_line_of_json_for_each_request(
         http.get("/v1/memories/mem_secret", headers={"X-Request-Id": "first"})
         http.head("/livez")
         http.get("/nothing/secret")
+    server.server.should_exit = True
+    server.thread.join()
     lines = [json.loads(line) for line in capsys.readouterr().err.splitlines() if line[:1] == "{"]
     assert [(x["method"], x["route"], x["status"], x["owner"]) for x in lines] == [
         ("GET", "/v1/memories/{id}", 404, "anna"),
