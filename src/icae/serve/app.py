@@ -18,7 +18,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 
 from icae.errors import IcaeError, RequestError
-from icae.serve import chat, memories
+from icae.serve import chat, completion, memories
 from icae.serve.guards import LoopbackOnly, Watched
 from icae.serve.refusals import ErrorBody, error_response
 from icae.serve.requests import Serving, keyed_router
@@ -156,7 +156,7 @@ def make_app(service: Service, *, access_log: bool = False) -> FastAPI:
         lifespan=lifespan,
     )
     app.state.service = service
-    for router in (open_router, watch_router, chat.router, memories.router):
+    for router in (open_router, watch_router, chat.router, completion.router, memories.router):
         app.include_router(router)
     app.mount("/playground", Playground())
     return app

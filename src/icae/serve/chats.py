@@ -16,20 +16,19 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Literal
 
+import numpy as np
+
 from icae.decode.prefix import Generated, Request
-from icae.decode.sampling import Likely
+from icae.decode.sampling import Likely, prompt_likely
 from icae.engine import Engine
 from icae.errors import IcaeError, RequestError
 from icae.memory import Memory, merge
-from icae.serve.answer_models import (
-    AnswerRequest,
-    Figures,
-    TokenLogprob,
-    TopLogprob,
-    Usage,
-)
+from icae.model.prompts import tokenize
+from icae.serve.answer_models import AnswerRequest, Figures, TokenLogprob, Usage
 from icae.serve.chat_models import ChatRequest
+from icae.serve.completion_models import CompletionRequest
 from icae.serve.config import ServerConfig
+from icae.serve.likely import Echo, told
 from icae.serve.metrics import Metrics
 from icae.serve.stops import StoppedStream
 from icae.serve.tracing import client_gone, request_id
@@ -47,6 +46,7 @@ class Answered:
     text: str
     finish_reason: Literal["stop", "length"]
     logprobs: Sequence[TokenLogprob]
+    echo: Echo | None
     usage: Usage
     figures: Figures
 
@@ -70,7 +70,7 @@ class Chat:
     """
 
     owner: str
-    request: ChatRequest
+    request: ChatRequest | CompletionRequest
     memories: Sequence[Memory]
     deadline: float
     index: int = 0
@@ -111,6 +111,7 @@ class ReadyChat:
     Attributes:
         positions: Decoder positions of its memories.
         compressed_tokens: Tokens of long messages that are read as memory.
+        echo: The prompt, where it stands before the answer.
     """
 
     chat: Chat
@@ -118,6 +119,7 @@ class ReadyChat:
     positions: int
     compressed_tokens: int
     max_new_tokens: int
+    echo: Echo | None = None
 
 
 class Chats(ABC):
@@ -190,7 +192,8 @@ class Chats(ABC):
         self.metrics.first_token.observe(first_at - ready.chat.submitted_at)
         answered = Answered(
             text=ready.chat.request.written(text),
-            logprobs=self._told(noted[:written], len(text)),
+            logprobs=told(self.icae.tokenizer, noted[:written], length=len(text)),
+            echo=ready.echo,
             finish_reason="stop" if made.stopped or stream.stopped else "length",
             usage=Usage(prompt_tokens=read, completion_tokens=written, total_tokens=read + written),
             figures=Figures(
@@ -204,32 +207,61 @@ class Chats(ABC):
         )
         ready.chat.future.set_result(answered)
 
-    def _told(self, noted: Sequence[Likely], length: int) -> list[TokenLogprob]:
-        """Log-probabilities of the tokens that begin within a text of that length."""
-        told: list[TokenLogprob] = []
-        begin = 0
-        for one in noted:
-            if begin >= length:
-                break
-            own = self._top(one.token, one.logprob)
-            top = [self._top(token, logprob) for token, logprob in one.top]
-            told.append(TokenLogprob(**own.model_dump(), top_logprobs=top))
-            begin += len(own.token)
-        return told
-
-    def _top(self, token: int, logprob: float) -> TopLogprob:
-        text = str(self.icae.tokenizer.decode([token]))
-        whole = None if "\ufffd" in text else list(text.encode())
-        return TopLogprob(token=text, logprob=logprob, bytes=whole)
-
     def _ready(self, chat: Chat) -> ReadyChat:
         if time.monotonic() > chat.deadline or chat.stop.is_set():
             raise too_late()
         self.require_able(chat.request)
+        if isinstance(chat.request, CompletionRequest):
+            return self._ready_prompt(chat, chat.request)
+        return self._ready_messages(chat, chat.request)
+
+    def _ready_prompt(self, chat: Chat, asked: CompletionRequest) -> ReadyChat:
+        """A prompt as it is; one that is echoed is shown first, and scored where that is asked."""
+        prompt, tokenizer = asked.prompt_of(chat.index), self.icae.tokenizer
+        ids = tokenize(tokenizer, prompt) if isinstance(prompt, str) else np.array(prompt)
+        if not 0 <= ids.min() <= ids.max() < self.icae.decoder.vocabulary:
+            raise RequestError(
+                "The prompt has ids of no tokens.",
+                param="prompt",
+                got=f"ids from {ids.min()} to {ids.max()}",
+                expected=f"0 or more, below {self.icae.decoder.vocabulary}",
+            )
+        if len(ids) + (asked.max_tokens != 0) > self.icae.decoder.context_window:
+            raise RequestError(
+                "The prompt does not fit the decoder's context window.",
+                code="context_length_exceeded",
+                param="prompt",
+                got=f"{len(ids)} tokens",
+                expected=f"fewer than {self.icae.decoder.context_window}",
+                fix="Send a shorter prompt.",
+            )
+        request = Request(prefix=None, prompt_ids=ids)
+        limit = self._longest_answer(request, asked.longest_answer)
+        echo = None
+        if asked.echo:
+            decoder, noted = self.icae.runtime.model.decoder, asked.noted
+            echo = Echo(
+                text=prompt if isinstance(prompt, str) else str(tokenizer.decode(prompt)),
+                first=[str(tokenizer.decode(ids[:1].tolist()))],
+                told=[] if noted is None else told(tokenizer, prompt_likely(decoder, ids, noted)),
+            )
+            if chat.on_text is not None:
+                chat.on_text(echo.text)
+        return ReadyChat(
+            chat=chat,
+            request=request,
+            positions=0,
+            compressed_tokens=0,
+            max_new_tokens=limit,
+            echo=echo,
+        )
+
+    def _ready_messages(self, chat: Chat, asked: ChatRequest) -> ReadyChat:
+        """Messages as memory, history and question."""
         memories, said, compressed = list(chat.memories), [], 0
-        longest = chat.request.auto_compress
+        longest = asked.auto_compress
         longest = self.config.longest_message if longest is None else longest
-        for message in chat.request.messages:
+        for message in asked.messages:
             text, bulk = message.told, ""
             if longest:
                 text, bulk = split_message(
@@ -247,7 +279,7 @@ class Chats(ABC):
             request=request,
             positions=0 if memory is None else memory.positions,
             compressed_tokens=compressed,
-            max_new_tokens=self._longest_answer(request, chat.request.longest_answer),
+            max_new_tokens=self._longest_answer(request, asked.longest_answer),
         )
 
     def _longest_answer(self, request: Request, asked: int | None) -> int:
@@ -255,7 +287,7 @@ class Chats(ABC):
         decoder = self.icae.decoder
         read = decoder.positions(request.prefix, len(request.prompt_ids))[-1] + 1
         room = decoder.context_window - read
-        if room < 1:
+        if room < (asked != 0):
             raise RequestError(
                 "Memories and messages do not fit the decoder's context window.",
                 code="context_length_exceeded",

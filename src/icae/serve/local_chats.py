@@ -48,8 +48,13 @@ class LocalChats(Chats):
         return max(0, min(READY_AHEAD - len(self._ready_chats), ROWS_PER_BATCH - len(self)))
 
     def take(self, chats: Sequence[Chat]) -> None:
-        """Make chats ready."""
-        self._ready_chats += self.ready(chats)
+        """Make chats ready; of those that want no token, a prompt's scores alone, that is all."""
+        for ready in self.ready(chats):
+            if ready.max_new_tokens > 0:
+                self._ready_chats.append(ready)
+            else:
+                made = Generated(positions=self._positions(ready.request))
+                self.finish(ready, self.stream(ready.chat), made)
 
     def step(self) -> None:
         """Begin the answers that there is room for, and write one token of all others."""

@@ -26,6 +26,7 @@ TAKES_ANYTHING = ("health", "metrics", "models", "model")
 
 OPERATIONS = (
     "chat",
+    "complete",
     "create_memory",
     "list_memories",
     "import_memory",

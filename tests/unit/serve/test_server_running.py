@@ -9,7 +9,7 @@ import httpx2
 import pytest
 
 from icae.decode.torch_rows import DecodingRows
-from icae.serve import chat
+from icae.serve import waiting
 
 CHAT = {"model": "tiny", "messages": [{"role": "user", "content": "Where?"}], "max_tokens": 6}
 
@@ -64,7 +64,7 @@ def test_a_server_that_is_told_to_end_finishes_what_it_has_begun(serve: Any) -> 
 def test_an_answer_is_given_up_when_its_client_goes(
     serve: Any, monkeypatch: pytest.MonkeyPatch, stream: bool
 ) -> None:
-    monkeypatch.setattr(chat, "LOOKS_EVERY_S", 0.01)
+    monkeypatch.setattr(waiting, "LOOKS_EVERY_S", 0.01)
     server = serve(answer_tokens=200)
     step = DecodingRows.step
     steps: list[int] = []
