@@ -48,7 +48,7 @@ def model(name: str, service: Serving) -> Model:
         200: {
             "description": "The answer; with `stream`, server-sent events of pieces, the last one "
             "[DONE].",
-            "content": {"text/event-stream": {"schema": {"type": "string"}}},
+            "content": {"text/event-stream": {"schema": {"description": "A piece, or [DONE]."}}},
         },
         504: {"model": ErrorBody},
     },

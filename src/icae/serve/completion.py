@@ -30,7 +30,7 @@ router = keyed_router()
         200: {
             "description": "The answers; with `stream`, server-sent events of pieces, the last one "
             "[DONE].",
-            "content": {"text/event-stream": {"schema": {"type": "string"}}},
+            "content": {"text/event-stream": {"schema": {"description": "A piece, or [DONE]."}}},
         },
         504: {"model": ErrorBody},
     },
