@@ -39,7 +39,10 @@ def lead_of(named: dict[str, torch.Tensor], heads: int = 3) -> torch.Tensor | No
 
 def save(weights: Path, folder: Path) -> None:
     from icae.config import ModelConfig
-    from icae.model import AdapterInfo, base_hash, load_decoder, load_tokenizer, save_adapter, tokenizer_hash
+    from icae.model.adapter import save_adapter
+    from icae.model.adapter_files import AdapterInfo
+    from icae.model.base import base_hash, load_decoder, load_tokenizer
+    from icae.model.base_files import tokenizer_hash
     from icae.model.base import computation_hash
     from icae.model.key_values import KeyValueModel
 

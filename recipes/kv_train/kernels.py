@@ -14,7 +14,8 @@ from torch import Tensor
 
 torch._dynamo.config.recompile_limit = 64
 torch._dynamo.config.accumulated_recompile_limit = 1024
-BF = torch.bfloat16
+BF = getattr(torch, os.environ.get("KV_DTYPE", "bfloat16"))
+"""What the run computes in: float32 on a processor without products of bfloat16."""
 EAGER = bool(os.environ.get("KV_EAGER"))
 
 

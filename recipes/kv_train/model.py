@@ -17,9 +17,7 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import Tensor
 
-from .kernels import AddNorm, Block, BlockAttention, Heads, ScoredRows, SwiGLU, Turn, bias_of, causal_plan
-
-BF = torch.bfloat16
+from .kernels import BF, AddNorm, Block, BlockAttention, Heads, ScoredRows, SwiGLU, Turn, bias_of, causal_plan
 
 
 @dataclass(frozen=True)
