@@ -29,6 +29,7 @@ from icae.cli.eval import (
     latency,
     memorisation,
     multi_span,
+    needle,
     random_text,
     reconstruction,
     refinement,
@@ -156,7 +157,7 @@ _eval = _subgroup("eval", "Measure an adapter on held-out text.")
 _add(_eval, all=all_experiments, reconstruction=reconstruction, continuation=continuation)
 _add(_eval, random_text=random_text, refinement=refinement, adaptive=adaptive, slots=slots)
 _add(_eval, memorisation=memorisation, multi_span=multi_span, latency=latency, rivals=rivals)
-_add(_eval, compare=compare, judge=judge, qa=qa)
+_add(_eval, compare=compare, judge=judge, qa=qa, needle=needle)
 
 
 def main() -> None:

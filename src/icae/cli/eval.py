@@ -219,6 +219,42 @@ def multi_span(
     """
 
 
+@experiment("NeedleMap")
+def needle(
+    *,
+    lengths: Numbers = "256,512,1024,2048",
+    depths: Annotated[str, typer.Option(metavar="F,F,...")] = "0,0.25,0.5,0.75,1",
+    kinds: Annotated[
+        str, typer.Option(metavar="K,K,...")
+    ] = "number,name,uuid,several,values,variables,keys,words",
+    ratios: Ratios = "2,4,8",
+    readers: Annotated[str, typer.Option(metavar="R,R,...")] = (
+        "full context,memory,adaptive memory,faithful memory,memory with note,store search,"
+        "first tokens"
+    ),
+    min_fidelity: Annotated[float, typer.Option(min=0.0, max=1.0, metavar="X")] = 0.9,
+    max_new_tokens: Count = 48,
+    samples: Samples = 8,
+) -> None:
+    """Hide a fact at a depth of a text, ask for it, and draw who finds it where.
+
+    A heat map over depth and length for every reader and ratio. Needles are made from the
+    seed, the text around them is held out. Figures come with 95 % bootstrap intervals. A run
+    that was stopped goes on where it was.
+
+    Args:
+        lengths: Lengths of the texts in tokens, up to the decoder's limit.
+        depths: Where the needle stands: 0 begin, 1 end.
+        kinds: Kinds of needles: number, name, uuid; several (four facts, one asked for), values
+            (three of one thing), variables (a chain), keys (with values), words (the commonest).
+        readers: Who reads: full context, memory, adaptive memory (as many positions, chosen span
+            by span), faithful memory (--min-fidelity), memory with note, store search (then the
+            memory of what it finds), first tokens, no context.
+        min_fidelity: Fidelity that every span of the faithful memory must reach.
+        max_new_tokens: Longest answer in tokens.
+    """
+
+
 @experiment("Latency")
 def latency(
     *,

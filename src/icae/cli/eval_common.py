@@ -224,8 +224,12 @@ _READ: dict[str, Callable[[str], Any]] = {
     "min_fidelities": partial(_shares, option="--min-fidelities"),
     "budgets": partial(_shares, option="--budgets"),
     "refined": partial(_shares, option="--refined"),
+    "depths": partial(
+        _numbers, option="--depths", fits=lambda n: 0 <= n <= 1, expected="shares from 0 to 1"
+    ),
     "sizes": _size_pairs,
     "starts": split_names,
     "readers": split_names,
+    "kinds": split_names,
 }
 """How the text of an option becomes the setting of an experiment, by its name."""

@@ -68,6 +68,7 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
     "eval judge": (
         "icae eval judge a.json b.json --judge-url http://localhost:8080/v1 --judge-model NAME",
     ),
+    "eval needle": ("icae eval needle held-out/ --lengths 512,1024 --kinds number,uuid",),
     "eval qa": ("icae eval qa triplets.jsonl --ratios 4,8",),
 }
 

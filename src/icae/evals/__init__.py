@@ -6,6 +6,7 @@ from icae.evals.experiment import Experiment
 from icae.evals.latency import Latency
 from icae.evals.memorisation import Memorisation
 from icae.evals.multi_span import MultiSpan
+from icae.evals.needle import NeedleMap
 from icae.evals.qa import Qa
 from icae.evals.random_text import RandomText
 from icae.evals.reconstruction import Reconstruction
@@ -24,6 +25,7 @@ EXPERIMENTS: tuple[type[Experiment], ...] = (
     MultiSpan,
     Refinement,
     Adaptive,
+    NeedleMap,
     Qa,
     Rivals,
     Latency,
@@ -39,6 +41,7 @@ __all__ = [
     "Latency",
     "Memorisation",
     "MultiSpan",
+    "NeedleMap",
     "Qa",
     "RandomText",
     "Reconstruction",

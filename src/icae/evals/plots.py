@@ -144,6 +144,39 @@ class HeatMaps:
 
 
 @dataclass(frozen=True, kw_only=True)
+class DepthMaps:
+    """For every series a map of shares (0..1), lengths across and depths down.
+
+    Attributes:
+        key: Key of the shares in the rows, one for each of their ``depths``.
+        title: What the shares are.
+    """
+
+    key: str
+    title: str
+
+    def panels(self, rows: pd.DataFrame) -> list[Panel]:
+        """One for each series, over all rows with depths."""
+        shown = rows[[None not in depths for depths in rows["depths"]]]
+        return [(f"{n}: {self.title}", own) for n, own in shown.groupby("series", sort=False)]
+
+    def draw(self, axis: Any, rows: pd.DataFrame) -> None:
+        """The mean at each length and depth, in colour and in figures."""
+        flat = rows[["length", "depths", self.key]].explode(["depths", self.key])
+        flat[self.key] = flat[self.key].astype(float)
+        grid = flat.pivot_table(index="depths", columns="length", values=self.key)
+        axis.imshow(grid.to_numpy(), cmap="RdYlGn", vmin=0, vmax=1, aspect="auto")
+        for (down, across), share in [
+            ((i, j), grid.iat[i, j]) for i in range(len(grid)) for j in range(grid.shape[1])
+        ]:
+            axis.text(across, down, f"{share:.2f}", ha="center", va="center", fontsize=8)
+        axis.set_xticks(range(grid.shape[1]), [str(length) for length in grid.columns])
+        axis.set_yticks(range(len(grid)), [f"{depth:g}" for depth in grid.index])
+        axis.set_xlabel(AXES["length"], fontsize=9)
+        axis.set_ylabel("depth of the needle", fontsize=9)
+
+
+@dataclass(frozen=True, kw_only=True)
 class StackedBars:
     """Horizontal bars: the parts of every series.
 
@@ -169,7 +202,7 @@ class StackedBars:
         axis.invert_yaxis()
 
 
-Plot = Lines | HeatMaps | StackedBars
+Plot = Lines | HeatMaps | DepthMaps | StackedBars
 """Says which rows get axes of their own (`panels`), and draws them (`draw`)."""
 
 

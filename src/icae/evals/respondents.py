@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,15 +21,16 @@ from icae.evals.contexts import partners
 from icae.evals.decoding import ContextMemory, slot_budget
 from icae.evals.held import Held, HeldSlots, HeldText, Hold, slot_hold
 from icae.evals.questions import Question
-from icae.memory import Span
+from icae.memory import Memory, Span
 from icae.memory.risk_note import note_of_words, words_at_risk
 from icae.model.objectives import instruction
 from icae.model.prompts import render_full_prompt, render_prompt, tokenize, tokenize_with_offsets
+from icae.store import MemoryStore, NewMemory, retrieve
 
 MEMORY, FULL, UPPER = "memory", "full context", "upper bound"
 OTHER, NOTHING, FIRST, SUMMARY = "other memory", "no context", "first tokens", "own summary"
 REFINED, ADAPTIVE, NOTED = "refined memory", "adaptive memory", "memory with note"
-VERBATIM = "verbatim memory"
+VERBATIM, SEARCHED = "verbatim memory", "store search"
 ANY_RATIO = (FULL, NOTHING, VERBATIM, UPPER)
 """Who reads the same at every ratio; the others read as many positions as there are slots."""
 
@@ -147,7 +150,7 @@ def _others(own: list[int]) -> list[int]:
     return [own[other] for other in partners(own)]
 
 
-def _span_hold(
+def span_hold(
     engine: Engine, shape: Callable[[Sequence[Sequence[Span]], float], Sequence[Sequence[Span]]]
 ) -> Hold:
     """Memories of spans: (verbatim spans of each context, ratio) -> spans of each context."""
@@ -170,7 +173,7 @@ def refined(engine: Engine, config: RefineConfig) -> Hold:
         rest = iter(range(len(pieces)))
         return [[made[next(rest)] for _ in own] for own in cut]
 
-    return _span_hold(engine, shape)
+    return span_hold(engine, shape)
 
 
 def within_budget(engine: Engine) -> Hold:
@@ -185,7 +188,7 @@ def within_budget(engine: Engine) -> Hold:
             for own, budget in zip(cut, budgets, strict=True)
         ]
 
-    return _span_hold(engine, shape)
+    return span_hold(engine, shape)
 
 
 def lost_words(engine: Engine) -> Note:
@@ -199,6 +202,36 @@ def lost_words(engine: Engine) -> Note:
         return note_of_words(lost)
 
     return note
+
+
+def searched(engine: Engine) -> Respondent:
+    """The passages that a store finds for the question, at most half the positions of all."""
+    tokenizer, asking = engine.tokenizer, engine.config.asking
+
+    def read(questions: Sequence[Question], ratio: float) -> Read:
+        texts = [question.context for question in questions]
+        memories = engine.compress_many(texts, ratio=ratio, verify=False)
+        pairs = zip(memories, questions, strict=True)
+        found = [found_in(memory, question.prompt) for memory, question in pairs]
+        held = HeldSlots.of(engine, [ContextMemory.of_spans(memory.spans) for memory in found])
+        return Read(
+            prompts=[render_prompt(tokenizer, q.prompt, asking=asking) for q in questions],
+            held=held,
+            positions=held.positions,
+            texts=[None] * len(texts),
+        )
+
+    return read
+
+
+def found_in(memory: Memory, question: str) -> Memory:
+    """The passages of a memory that match a question best; the memory itself if none does."""
+    most = max(sum(s.positions for s in memory.spans) // 2, memory.spans[0].positions)
+    with TemporaryDirectory() as folder, MemoryStore.create(Path(folder, "store.db")) as store:
+        store.add([NewMemory(name="text", memory=memory)])
+        if not store.search(question, limit=1):
+            return memory
+        return retrieve(store, question, budget=most).memory
 
 
 def whole_text(questions: Sequence[Question], ratio: float) -> list[str]:
@@ -267,5 +300,6 @@ def known_respondents(engine: Engine, refine: RefineConfig) -> dict[str, Respond
         REFINED: by_memory(engine, refined(engine, refine)),
         ADAPTIVE: by_memory(engine, within_budget(engine)),
         NOTED: by_memory(engine, slots, note=lost_words(engine)),
-        VERBATIM: by_memory(engine, _span_hold(engine, lambda cut, ratio: cut)),
+        SEARCHED: searched(engine),
+        VERBATIM: by_memory(engine, span_hold(engine, lambda cut, ratio: cut)),
     }
