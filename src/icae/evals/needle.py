@@ -147,11 +147,10 @@ KINDS = (*PLANTED, "keys", "words")
 def planted(text: str, sentences: Sequence[tuple[float, str]]) -> str:
     """A text with sentences at depths (0..1), each behind the nearest end of a sentence before."""
     text = f"{text.strip()} "
-    ends, size = (
-        [0, *(match.end() for match in re.finditer(r"[.!?]\s+", text)), len(text)],
-        len(text),
-    )
-    for depth, sentence in reversed(sorted(sentences, key=lambda one: one[0])):
+    size = len(text)
+    ends = [0, *(match.end() for match in re.finditer(r"[.!?]\s+", text)), size]
+    # From the last to the first, so that places before stay where they are.
+    for depth, sentence in sorted(sentences, key=lambda one: one[0])[::-1]:
         at = max(end for end in ends if end <= depth * size)
         text = f"{text[:at]}{sentence} {text[at:]}"
     return text.strip()

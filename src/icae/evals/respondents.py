@@ -26,6 +26,7 @@ from icae.memory.risk_note import note_of_words, words_at_risk
 from icae.model.objectives import instruction
 from icae.model.prompts import render_full_prompt, render_prompt, tokenize, tokenize_with_offsets
 from icae.store import MemoryStore, NewMemory, retrieve
+from icae.store.passages import passages_of
 
 MEMORY, FULL, UPPER = "memory", "full context", "upper bound"
 OTHER, NOTHING, FIRST, SUMMARY = "other memory", "no context", "first tokens", "own summary"
@@ -226,7 +227,8 @@ def searched(engine: Engine) -> Respondent:
 
 def found_in(memory: Memory, question: str) -> Memory:
     """The passages of a memory that match a question best; the memory itself if none does."""
-    most = max(sum(s.positions for s in memory.spans) // 2, memory.spans[0].positions)
+    half = sum(span.positions for span in memory.spans) // 2
+    most = max(half, *(passage.positions for passage in passages_of(memory)))
     with TemporaryDirectory() as folder, MemoryStore.create(Path(folder, "store.db")) as store:
         store.add([NewMemory(name="text", memory=memory)])
         if not store.search(question, limit=1):

@@ -62,6 +62,10 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         **{"sizes": ((1, 128), (4, 128), (1, 256), (4, 256)), "ratios": (4.0,)},
         **{"lengths": (128, 256), "samples": 4, "tokens": 16, "repeats": 3},
     },
+    "needle": {
+        **{"lengths": (256, 512, 1024, 2048), "ratios": (2.0, 4.0, 8.0), "samples": 8},
+        **{"depths": (0.0, 0.25, 0.5, 0.75, 1.0), "min_fidelity": 0.9, "max_new_tokens": 48},
+    },
     "qa": {
         **{"ratios": (2.0, 4.0, 8.0, 16.0), "questions": 200, "max_new_tokens": 64},
         **{"max_context": None, "upper_bound": None, "refine_steps": 60},
@@ -83,6 +87,10 @@ OPTIONS: dict[str, tuple[str, dict[str, Any]]] = {
         {"min_fidelities": (0.5, 0.9), "budgets": (), "refined": (0.99,), "steps": 9},
     ),
     "slots": ("--lengths 8 --samples 2 --examples 5", {"lengths": (8,), "examples": 2}),
+    "needle": (
+        "--depths 1,0 --kinds uuid,number --readers memory --min-fidelity 0.8",
+        {"depths": (0.0, 1.0), "kinds": ("uuid", "number"), "readers": ("memory",)},
+    ),
     "multi-span": ("--spans 4,2 --tokens 9", {"lengths": (1024, 2048), "tokens": 9}),
     "latency": (
         "--sizes 4x128,1x64,4x128 --tokens 5",
@@ -147,6 +155,8 @@ def test_model_folder_and_force_are_handed_on(icae, ran, fake, tmp_path) -> None
         ("reconstruction", "--ratios", "0.5", "--ratios cannot be read"),
         ("reconstruction", "--ratios", "nan", "--ratios cannot be read"),
         ("reconstruction", "--ratios", "", "--ratios cannot be read"),
+        ("needle", "--depths", "0,2", "--depths cannot be read"),
+        ("needle", "--kinds", "number,pin", "'pin'"),
         ("adaptive", "--budgets", "0.5,90", "--budgets cannot be read"),
         ("refinement", "--starts", "encoder,zeros", "'zeros'"),
         ("qa", "--readers", "memory,oracle", "'oracle'"),
