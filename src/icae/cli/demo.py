@@ -18,7 +18,6 @@ from typer import Argument, Option
 from icae.cli import console
 from icae.cli.command import AsJson, Outcome, command
 from icae.cli.options import Ratio
-from icae.errors import InputError
 
 if TYPE_CHECKING:
     from icae.engine import Engine
@@ -67,8 +66,6 @@ def demo(
     from icae.data.documents import read_document
 
     read = read_document(document or str(OWN_TEXT))
-    if not read.text.strip():
-        raise InputError("There is no text in the document.", got=document)
     questions = question or (OWN_QUESTIONS if document is None else QUESTIONS)
     output.mkdir(parents=True, exist_ok=True)
     begin = time.perf_counter()

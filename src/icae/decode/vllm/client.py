@@ -200,15 +200,14 @@ class VllmClient:
             ) as chunks,
         ):
             ended, stopped = None, False
-            for choice in (choice for chunk in chunks for choice in chunk.choices):
+            for choice in (one for chunk in chunks for one in chunk.choices):
                 ids, ended = self._token_ids(choice), choice.finish_reason
                 stopped = stopped or ended == "stop" or any(i in stop_ids for i in ids)
                 yield from (i for i in ids if i not in stop_ids)
             if ended not in ("stop", "length"):
                 raise ServiceError(
                     "The vLLM server broke an answer off.",
-                    got=f"{self.address.base_url}: finish_reason {ended}",
-                    expected="stop or length",
+                    got=f"{self.address.base_url}: finish_reason {ended}, not stop or length",
                     fix="Ask again; its log says whether it was told to end.",
                 )
             if stopped:
