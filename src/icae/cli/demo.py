@@ -11,7 +11,6 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import numpy as np
 from rich.text import Text
 from typer import Argument, Option
 
@@ -215,6 +214,7 @@ def _pictures(engine: Engine, memory: Memory, page: Path) -> list[Path]:
 
 def draw_memory(memory: Memory, path: Path) -> None:
     """Draw fidelity and recall over the text: bars for spans, and a strip of its tokens."""
+    import numpy as np
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9, 4), layout="constrained")

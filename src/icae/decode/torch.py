@@ -58,9 +58,10 @@ class TorchRuntime(Runtime):
         decoder, place = model.decoder, model.device.type
         precision = str(model.dtype).removeprefix("torch.")
         self.name = f"torch {precision}" + ("" if place == "cpu" else f" on {place}")
-        # Embeddings are made and read in the precision of the weights.
-        plain: StoredDtype = "bfloat16" if model.dtype == torch.bfloat16 else "float32"
-        self.slot_dtypes = KEY_VALUE_DTYPES if self.config.memory == "key-values" else (plain,)
+        # Embeddings are made in the precision of the weights; float32 reads bfloat16 as it is.
+        plain: tuple[StoredDtype, ...] = ("float32", "bfloat16")
+        plain = ("bfloat16",) if model.dtype == torch.bfloat16 else plain
+        self.slot_dtypes = KEY_VALUE_DTYPES if self.config.memory == "key-values" else plain
         self.vocabulary = int(decoder.get_input_embeddings().weight.shape[0])
         self.context_window = steady_positions(decoder.config)
         self.kv_format = f"safetensors {precision}"
