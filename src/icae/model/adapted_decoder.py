@@ -56,7 +56,8 @@ def lora_target_modules(base: nn.Module, config: ModelConfig) -> list[str] | str
             return list(candidates)
     raise BaseModelError(
         f"Cannot find the query and value projections of {type(base).__name__}.",
-        got=", ".join(sorted(n for n in names if "proj" in n or "attn" in n)) or "no known name",
+        got="its projections are "
+        + (", ".join(sorted(n for n in names if "proj" in n or "attn" in n)) or "of no known name"),
         expected=" or ".join("+".join(c) for c in QV_NAMES),
         fix="Use model.lora_targets: all-linear, or a base with separate projections.",
     )
