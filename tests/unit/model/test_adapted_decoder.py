@@ -166,4 +166,4 @@ def test_a_model_with_unknown_projection_names_is_refused():
     with pytest.raises(BaseModelError, match="query and value projections of Odd") as caught:
         lora_target_modules(Odd(), ModelConfig())
 
-    assert caught.value.got == "c_attn"
+    assert caught.value.got == "its projections are c_attn"
