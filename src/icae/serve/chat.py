@@ -19,11 +19,19 @@ from icae.serve.chat_models import (
     Model,
     ModelList,
 )
-from icae.serve.chats import Answered, Chat
-from icae.serve.refusals import ErrorBody
+from icae.serve.chats import Answered
 from icae.serve.requests import Owner, Serving, keyed_router
 from icae.serve.service import Service
-from icae.serve.waiting import Json, Pieces, answers, figures_of, streamed, usage_of
+from icae.serve.waiting import (
+    Json,
+    Pieces,
+    answers,
+    chats_of,
+    figures_of,
+    streamed,
+    told_of,
+    usage_of,
+)
 
 router = keyed_router()
 
@@ -44,14 +52,7 @@ def model(name: str, service: Serving) -> Model:
 @router.post(
     "/v1/chat/completions",
     response_model=Completion,
-    responses={
-        200: {
-            "description": "The answer; with `stream`, server-sent events of pieces, the last one "
-            "[DONE].",
-            "content": {"text/event-stream": {"schema": {"description": "A piece, or [DONE]."}}},
-        },
-        504: {"model": ErrorBody},
-    },
+    responses=told_of("The answer"),
 )
 async def chat(
     asked: ChatRequest, request: Request, service: Serving, owner: Owner
@@ -59,11 +60,7 @@ async def chat(
     """Answer a chat, at once or streamed."""
     require_model(service, asked.model)
     memories = await asyncio.to_thread(service.library.load_ready, owner, asked.memory_ids)
-    deadline = time.monotonic() + service.config.request_seconds
-    chats = [
-        Chat(owner=owner, request=asked, memories=memories, deadline=deadline, index=index)
-        for index in range(asked.answers)
-    ]
+    chats = chats_of(service, owner, asked, asked.answers, memories)
     name, created = f"chatcmpl-{secrets.token_hex(12)}", int(time.time())
     if asked.stream:
         head: Json = {"id": name, "created": created, "model": service.model}

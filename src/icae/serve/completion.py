@@ -9,16 +9,24 @@ from fastapi import Request
 from fastapi.responses import StreamingResponse
 
 from icae.serve.chat import require_model
-from icae.serve.chats import Answered, Chat
+from icae.serve.chats import Answered
 from icae.serve.completion_models import (
     CompletionChoice,
     CompletionLogprobs,
     CompletionRequest,
     TextCompletion,
 )
-from icae.serve.refusals import ErrorBody
 from icae.serve.requests import Owner, Serving, keyed_router
-from icae.serve.waiting import Json, Pieces, answers, figures_of, streamed, usage_of
+from icae.serve.waiting import (
+    Json,
+    Pieces,
+    answers,
+    chats_of,
+    figures_of,
+    streamed,
+    told_of,
+    usage_of,
+)
 
 router = keyed_router()
 
@@ -26,25 +34,15 @@ router = keyed_router()
 @router.post(
     "/v1/completions",
     response_model=TextCompletion,
-    responses={
-        200: {
-            "description": "The answers; with `stream`, server-sent events of pieces, the last one "
-            "[DONE].",
-            "content": {"text/event-stream": {"schema": {"description": "A piece, or [DONE]."}}},
-        },
-        504: {"model": ErrorBody},
-    },
+    responses=told_of("The answers"),
 )
 async def complete(
     asked: CompletionRequest, request: Request, service: Serving, owner: Owner
 ) -> TextCompletion | StreamingResponse:
     """Go on with prompts, at once or streamed."""
     require_model(service, asked.model)
-    deadline = time.monotonic() + service.config.request_seconds
-    chats = [
-        Chat(owner=owner, request=asked, memories=(), deadline=deadline, index=index)
-        for index in range(len(asked.prompt) * asked.answers)
-    ]
+    count = len(asked.prompt) * asked.answers
+    chats = chats_of(service, owner, asked, count)
     name, created = f"cmpl-{secrets.token_hex(12)}", int(time.time())
     if asked.stream:
         head: Json = {"id": name, "object": "text_completion", "created": created}

@@ -10,14 +10,18 @@ from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
+from typing import Any
 
 from fastapi import Request
 from fastapi.responses import StreamingResponse
 
 from icae.errors import RequestError
+from icae.memory import Memory
 from icae.serve.answer_models import Figures, Usage
+from icae.serve.chat_models import ChatRequest
 from icae.serve.chats import Answered, Chat, too_late
-from icae.serve.refusals import error_body
+from icae.serve.completion_models import CompletionRequest
+from icae.serve.refusals import ErrorBody, error_body
 from icae.serve.service import Service, settled
 
 LOOKS_EVERY_S = 1.0
@@ -47,6 +51,33 @@ class Pieces(ABC):
     @abstractmethod
     def end(self, answered: Answered) -> Json:
         """What its last piece holds."""
+
+
+def told_of(answers: str) -> dict[int | str, dict[str, Any]]:
+    """What the description of an endpoint says of its responses."""
+    return {
+        200: {
+            "description": f"{answers}; with `stream`, server-sent events of pieces, the last one "
+            "[DONE].",
+            "content": {"text/event-stream": {"schema": {"description": "A piece, or [DONE]."}}},
+        },
+        504: {"model": ErrorBody},
+    }
+
+
+def chats_of(
+    service: Service,
+    owner: str,
+    asked: ChatRequest | CompletionRequest,
+    count: int,
+    memories: Sequence[Memory] = (),
+) -> list[Chat]:
+    """One chat for each answer to a request."""
+    deadline = time.monotonic() + service.config.request_seconds
+    return [
+        Chat(owner=owner, request=asked, memories=memories, deadline=deadline, index=index)
+        for index in range(count)
+    ]
 
 
 def submit(service: Service, chats: Sequence[Chat]) -> None:
