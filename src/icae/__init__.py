@@ -7,10 +7,7 @@ package imports neither torch nor transformers; the first use of a model does.
 
 from __future__ import annotations
 
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
-
-__version__ = version("icae")
 
 __all__ = [
     "Conversation",
@@ -35,6 +32,8 @@ if TYPE_CHECKING:
     from icae.memory import Memory, locked
     from icae.opening import open_reader
 
+    __version__: str
+
 _HOME = {
     "Conversation": "icae.decode.conversation",
     "Engine": "icae.engine",
@@ -52,6 +51,10 @@ _HOME = {
 
 def __getattr__(name: str) -> Any:
     """Load a public name on first use, so that `import icae` stays light."""
+    if name == "__version__":  # of the installed package; 50 ms that few need
+        from importlib.metadata import version
+
+        return version("icae")
     if name not in _HOME:
         raise AttributeError(f"module 'icae' has no attribute {name!r}")
     import importlib

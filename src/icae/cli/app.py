@@ -11,7 +11,6 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from icae import __version__
 from icae.cli import console
 from icae.cli.ask import ask
 from icae.cli.bulk import bulk
@@ -80,6 +79,8 @@ app = typer.Typer(
 
 def _print_version(wanted: bool) -> None:
     if wanted:
+        from icae import __version__
+
         print(f"icae {__version__}")
         raise typer.Exit
 

@@ -12,7 +12,6 @@ from dataclasses import asdict, dataclass
 from importlib import metadata, util
 from pathlib import Path
 
-from icae import __version__
 from icae.cli import console
 from icae.cli.command import Outcome, command
 from icae.errors import IcaeError
@@ -61,6 +60,8 @@ def doctor() -> Outcome:
 
 
 def _findings() -> Iterator[Finding]:
+    from icae import __version__
+
     system = f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores"
     yield Finding(what="icae", found=f"{__version__}, Python {platform.python_version()}, {system}")
     versions = {name: _version(name) for name in (*PACKAGES, *OPTIONAL)}
