@@ -7,14 +7,13 @@ be converted for the first time.
 from __future__ import annotations
 
 import importlib.util
-import json
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 
-from icae.decode.checkpoint import BaseFolder
+from icae.decode.checkpoint import BaseFolder, read_settings
 from icae.decode.reader import Reader
 from icae.errors import AdapterError, BaseModelError, InputError
 from icae.memory import KeyValueSlots, Provenance
@@ -244,8 +243,7 @@ def open_llamacpp(
     import_llama_cpp()  # fails at once where it is missing
     files = _Files.find(adapter, base, dtype)
     # A GGUF file is named by the hashes of what was read into it.
-    config = json.loads((files.folder / "config.json").read_text(encoding="utf-8"))
-    gguf = gguf_path(files.info.base_hash, config, files.dtype)
+    gguf = gguf_path(files.info.base_hash, read_settings(files.folder), files.dtype)
     if files.base != files.info.base_model or not gguf.exists():
         files.require_settings()
         gguf = ensure_gguf(*files.checked_base(), files.dtype)

@@ -234,6 +234,13 @@ def test_llama_cpp_refuses_another_base_than_the_adapters(
 
 
 @needs_llamacpp
+def test_llama_cpp_refuses_a_base_without_settings(saved: dict[str, str], tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(BaseModelError):
+        open_llamacpp(saved["adapter"], base=str(tmp_path / "empty"))
+
+
+@needs_llamacpp
 def test_llama_cpp_refuses_other_settings_than_the_adapters(
     saved: dict[str, str], tmp_path: Path
 ) -> None:

@@ -79,12 +79,7 @@ class BaseFolder:
         Raises:
             BaseModelError: If it holds no model, a file is damaged, or a dtype is not known.
         """
-        try:
-            config = json.loads((path / "config.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise BaseModelError(
-                f"{path} is not a folder with a model.", got=str(error), expected="config.json"
-            ) from error
+        config = read_settings(path)
         files = sorted(path.glob("*.safetensors"))
         if not files:
             raise BaseModelError(
@@ -104,6 +99,21 @@ class BaseFolder:
             digest.update(f"{name}{tensor.shape}".encode())
             digest.update(memoryview(tensor.bfloat16_bits()))  # type: ignore[arg-type]
         return digest.hexdigest()
+
+
+def read_settings(path: Path) -> Mapping[str, Any]:
+    """The ``config.json`` of a base model's folder.
+
+    Raises:
+        BaseModelError: If it holds no model.
+    """
+    try:
+        found: Mapping[str, Any] = json.loads((path / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise BaseModelError(
+            f"{path} is not a folder with a model.", got=str(error), expected="config.json"
+        ) from error
+    return found
 
 
 def _tensors_of(path: Path) -> Iterator[tuple[str, CheckpointTensor]]:
