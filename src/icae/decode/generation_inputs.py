@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import torch
@@ -11,7 +12,6 @@ from icae.decode.prefix import Prefix, input_positions
 from icae.decode.reader import Reader
 from icae.decode.torch import TorchRuntime
 from icae.decode.torch_forms import KeyValueForm
-from icae.decode.torch_kv import kv_from_bytes
 from icae.errors import InputError
 from icae.memory import Memory
 
@@ -64,13 +64,7 @@ def _inputs(
     }
     if isinstance(runtime.form, KeyValueForm):
         places = positions - len(prompt)
-        given["past_key_values"] = kv_from_bytes(
-            runtime.save_kv(prefix),
-            model.decoder,
-            places=places,
-            dtype=model.dtype,
-            device=model.device,
-        )
+        given["past_key_values"] = copy.deepcopy(runtime.cache_of(prefix))
         given["input_ids"] = torch.cat([prompt.new_zeros(places), prompt])[None].to(model.device)
     else:
         parts = [runtime.form.inputs(prefix), runtime.read_tokens(prompt_ids)]

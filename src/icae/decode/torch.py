@@ -59,8 +59,8 @@ class TorchRuntime(Runtime):
         precision = str(model.dtype).removeprefix("torch.")
         self.name = f"torch {precision}" + ("" if place == "cpu" else f" on {place}")
         # Embeddings are made in the precision of the weights; float32 reads bfloat16 as it is.
-        plain: tuple[StoredDtype, ...] = ("float32", "bfloat16")
-        plain = ("bfloat16",) if model.dtype == torch.bfloat16 else plain
+        read: tuple[StoredDtype, ...] = ("float32", "bfloat16")
+        plain = read[1:] if model.dtype == torch.bfloat16 else read
         self.slot_dtypes = KEY_VALUE_DTYPES if self.config.memory == "key-values" else plain
         self.vocabulary = int(decoder.get_input_embeddings().weight.shape[0])
         self.context_window = steady_positions(decoder.config)
@@ -274,6 +274,14 @@ class TorchRuntime(Runtime):
 
     def save_kv(self, prefix: Prefix) -> bytes:
         """Read a memory, unless it was just read, and return its key-value cache."""
+        return kv_to_bytes(self.cache_of(prefix))
+
+    def cache_of(self, prefix: Prefix) -> DynamicCache:
+        """Read a memory, unless it was just read: its key-value cache, which stays the runtime's.
+
+        Raises:
+            InputError: If the cache of this base model forgets.
+        """
         read = ReadSoFar.of(self.config, prefix)
         if self.last is None or self.last.read.shared(read) < len(read):
             nothing = np.zeros(0, dtype=np.int64)
@@ -287,7 +295,7 @@ class TorchRuntime(Runtime):
             )
         cache = self.last.cut(len(read))
         self.last = LastRead(cache=cache, read=read)
-        return kv_to_bytes(cache)
+        return cache
 
     def load_kv(self, prefix: Prefix, data: bytes) -> None:
         """Take a key-value cache from `save_kv` as that of a memory just read.
