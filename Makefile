@@ -10,9 +10,7 @@ LLAMACPP := $(VENV)/.llamacpp
 VLLM_VENV ?= .venv-vllm
 VLLM := $(VLLM_VENV)/.ready
 
-BULK := $(VENV)/.bulk
-
-.PHONY: setup demo test recorded coverage test-bases test-llamacpp test-vllm test-bulk bench lint docs dist clean
+.PHONY: setup demo test recorded coverage test-bases test-llamacpp test-vllm bench lint docs dist clean
 
 setup: $(READY)
 
@@ -62,14 +60,6 @@ $(VLLM):
 test-vllm: $(READY) $(VLLM)
 	ICAE_VLLM_PYTHON=$(VLLM_VENV)/bin/python $(BIN)/python -m pytest \
 		tests/unit/decode/test_vllm.py tests/integration/test_smollm2_vllm.py
-
-# Ray takes 240 MB on disk; without it the tests of its workers are skipped.
-$(BULK): $(READY)
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[bulk]'
-	touch $@
-
-test-bulk: $(BULK)
-	$(BIN)/python -m pytest tests/unit/serve/bulk tests/integration/test_bulk_ray.py
 
 bench: $(LLAMACPP)
 	$(BIN)/python -m benchmarks.runtimes --output docs/results/bench

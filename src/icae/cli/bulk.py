@@ -35,13 +35,13 @@ def bulk(
 
     Stopped or killed, the same command goes on. A document that cannot be compressed is left
     out and listed in OUTPUT/rejected with the reason. Any number of workers gives the same
-    files. --device cuda gives each worker a GPU.
+    files.
 
     Args:
         source: A .jsonl file (also .gz, .xz, .zst) or a .parquet file with a field text and
             optionally id, a document, or a folder of these.
         output: Folder of the result; one that is there goes on.
-        workers: Processes that compress, run by Ray; 0: this one, without Ray.
+        workers: Processes that compress; 0: this one.
         threads: CPU threads of each worker.
         block: Documents that are compressed and kept together.
         no_source: Do not keep the text in the memories.
@@ -60,7 +60,7 @@ def bulk(
         maker=_maker(model),
     )
     with console.progress("Compressing documents") as on_progress:
-        summary = run_bulk(job, _runner(workers, threads, model.device), on_progress=on_progress)
+        summary = run_bulk(job, _runner(workers), on_progress=on_progress)
     payload = {"output": str(output), **asdict(summary), "workers": workers}
     return Outcome(payload=payload, show=lambda: _show(output, summary))
 
@@ -77,12 +77,11 @@ def _maker(model: ModelOptions) -> dict[str, str]:
     }
 
 
-def _runner(workers: int, threads: int, device: str | None) -> Runner:
+def _runner(workers: int) -> Runner:
     from icae.serve.bulk import run_here
-    from icae.serve.bulk.ray import RayRunner
+    from icae.serve.bulk.processes import Processes
 
-    gpus = 1 if device is not None and device.startswith("cuda") else 0
-    return RayRunner(workers=workers, cpus=threads, gpus=gpus) if workers else run_here
+    return Processes(workers=workers) if workers else run_here
 
 
 def _show(output: Path, summary: BulkSummary) -> None:

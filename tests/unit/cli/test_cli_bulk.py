@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -46,11 +45,3 @@ def test_documents_become_memories_and_the_same_command_again_finds_them(
     told = icae(*asked).stdout
     assert "1, 1 of them from before" in told
     assert "rejected" in told
-
-
-def test_workers_without_ray_are_refused_with_the_way_out(
-    error: Any, opened: Any, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(sys.modules, "ray", None)
-    refused = error("bulk", source, tmp_path / "out", "--workers", 2)
-    assert "--workers 0" in str(refused)

@@ -1,4 +1,4 @@
-"""Many documents to memories: block by block, here or by the workers of a Ray cluster."""
+"""Many documents to memories: block by block, here or by several processes."""
 
 from icae.serve.bulk.run import BulkJob, BulkSummary, open_engine, run_bulk, run_here
 

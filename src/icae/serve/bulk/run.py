@@ -90,8 +90,8 @@ class BulkJob:
 
 
 Runner = Callable[[BulkJob, Sequence[Block]], Iterator[int]]
-"""Compresses blocks, here (`run_here`) or on Ray (`icae.serve.bulk.ray.RayRunner`), and gives the
-number of each once it is written."""
+"""Compresses blocks, here (`run_here`) or by several processes (`icae.serve.bulk.processes`), and
+gives the number of each once it is written."""
 
 
 class BlockWorker:
