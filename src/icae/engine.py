@@ -227,7 +227,6 @@ class Engine(Reader):
         config: StudyConfig,
         *,
         questions: Sequence[str] = (),
-        checkpoint: Path | None = None,
         on_step: OnStudy = lambda done, total, held: None,
     ) -> tuple[Memory, tuple[float, ...]]:
         """A memory that learned from its own document; see `icae.compression.study`.
@@ -236,7 +235,6 @@ class Engine(Reader):
             memory: A memory of one document, all of whose spans are slots; its text was kept.
             config: How it studies.
             questions: Questions that it must be good for, beside those it is asked anyway.
-            checkpoint: File that a stopped run goes on from; gone when it is done.
             on_step: Called after each step.
 
         Returns:
@@ -244,14 +242,11 @@ class Engine(Reader):
             those of refinement; and the KL of the held-out lessons at each look.
 
         Raises:
-            InputError: If it has several documents, verbatim spans or no text, or the checkpoint
-                is of another study.
+            InputError: If it has several documents, verbatim spans or no text.
         """
         self._require_same(memory)
         stop_ids = self.answerer.stop_ids
-        return study_memory(
-            self.compressor, stop_ids, memory, config, questions, checkpoint, on_step
-        )
+        return study_memory(self.compressor, stop_ids, memory, config, questions, on_step)
 
     def append(
         self, memory: Memory, text: str, *, document: int = -1, ratio: float | None = None

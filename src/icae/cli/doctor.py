@@ -17,7 +17,7 @@ from icae.cli.command import Outcome, command
 from icae.errors import IcaeError
 
 PACKAGES = ("torch", "transformers", "peft", "tokenizers", "numpy", "safetensors")
-OPTIONAL = ("llama-cpp-python", "fastapi", "ray", "pandas", "accelerate", "datasets", "openai")
+OPTIONAL = ("llama-cpp-python", "fastapi", "pandas", "accelerate", "openai")
 LEAST_MEMORY = 1_500_000_000
 """Free memory in bytes below which loading the default model may fail."""
 LEAST_DISK = 1_000_000_000

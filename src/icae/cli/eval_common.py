@@ -22,8 +22,8 @@ from icae.cli.options import ModelOptions, split_names
 from icae.errors import ConfigError
 
 if TYPE_CHECKING:
+    from icae.data.triplets.service import ChatService
     from icae.evals import Finished
-    from icae.evals.judge_service import JudgeService
 
 Numbers = Annotated[str, typer.Option(metavar="N,N,...")]
 Ratios = Annotated[
@@ -98,16 +98,16 @@ class RunOptions:
 
 def judge_service(
     judge_url: str, judge_model: str, key_variable: str, **options: Any
-) -> JudgeService:
+) -> ChatService:
     """A judge whose key stands in an environment variable.
 
     Raises:
         ConfigError: If a value is out of range.
     """
-    from icae.evals.judge_service import JudgeService
+    from icae.data.triplets.service import ChatService
 
     key = os.environ.get(key_variable, "")
-    return JudgeService(url=judge_url, model=judge_model, api_key=key, **options)
+    return ChatService(url=judge_url, model=judge_model, api_key=key, **options)
 
 
 @contextmanager

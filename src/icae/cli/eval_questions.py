@@ -140,7 +140,7 @@ class AnswerFiles:
     """The two sets of answers that are judged.
 
     Attributes:
-        first: Result of icae eval qa, or answers as JSON lines.
+        first: Result of icae eval qa.
         second: What they are set against; may be the same.
         first_reads: Whose answers of FIRST.
         second_reads: Whose answers of SECOND.
@@ -184,6 +184,7 @@ class JudgeOptions:
         timeout: Seconds for one reply.
         attempts: Attempts for one reply.
         max_tokens: Most tokens of one reply.
+        concurrency: Requests in flight.
     """
 
     judge_url: Annotated[str, typer.Option(metavar="URL")]
@@ -192,18 +193,14 @@ class JudgeOptions:
     timeout: Annotated[float, typer.Option(min=0.1, metavar="S")] = 60.0
     attempts: Count = 3
     max_tokens: Count = 512
+    concurrency: Count = 4
 
 
 @command
 def judge(
     *,
     files: AnswerFiles,
-    triplets: Annotated[list[Path] | None, typer.Option(metavar="FILE")] = None,
     asked: JudgeOptions,
-    parallel: Count = 4,
-    cache: Annotated[
-        Path | None, typer.Option(metavar="FILE", show_default="DIR/judge-replies.jsonl")
-    ] = None,
     seed: Annotated[int, typer.Option(min=0, metavar="N")] = 0,
     output: ResultFolder = Path("eval"),
 ) -> Outcome:
@@ -215,12 +212,9 @@ def judge(
     so a run that was stopped goes on where it was.
 
     Args:
-        triplets: Triplets with the contexts, to show the judge.
-        parallel: Requests in flight.
-        cache: Replies kept.
         seed: Bootstrap seed.
     """
-    from icae.evals.judge import judge_answers, read_contexts
+    from icae.evals.judge import judge_answers
     from icae.evals.results import ResultFiles
 
     service, (first, second) = judge_service(**asdict(asked)), files.read()
@@ -229,10 +223,7 @@ def judge(
             first,
             second,
             service,
-            contexts=read_contexts(triplets or []),
-            cache=cache or output / "judge-replies.jsonl",
             seed=seed,
-            together=parallel,
             files=ResultFiles(folder=output, name="judge"),
             command=command_line(),
             on_progress=progress,

@@ -115,8 +115,6 @@ class ServiceOptions:
         temperature: Sampling temperature.
         token_field: Field that limits the reply; newer OpenAI models want the longer name.
         concurrency: Requests in flight at once.
-        requests_per_minute: Most requests in a minute.
-        tokens_per_minute: Most tokens, read and written, in a minute.
         timeout: Silence of the service after which an attempt has failed.
         attempts: Attempts for one request, with growing pauses.
         price: Price of a million tokens read and of a million written, in any currency.
@@ -130,8 +128,6 @@ class ServiceOptions:
         "max_tokens"
     )
     concurrency: Annotated[int, _service("N", min=1)] = 8
-    requests_per_minute: Annotated[float | None, _service("X", show_default="no limit")] = None
-    tokens_per_minute: Annotated[float | None, _service("X", show_default="no limit")] = None
     timeout: Annotated[float, _service("SECONDS")] = 120.0
     attempts: Annotated[int, _service("N", min=1)] = 6
     price: Annotated[str | None, _service("IN,OUT", show_default="unknown")] = None
@@ -139,7 +135,7 @@ class ServiceOptions:
 
     def writer(self, url: str, model: str | None, *, max_tokens: int) -> Writer:
         """The service as a writer."""
-        from icae.data.triplets.service import ServiceConfig, ServiceWriter
+        from icae.data.triplets.service import ChatService, ServiceWriter
 
         if model is None:
             raise typer.BadParameter("A service needs the name of a model.", param_hint="--model")
@@ -152,13 +148,10 @@ class ServiceOptions:
                 "without keys",
             )
         limits = asdict(self)
-        for own in ("api_key_env", "price", "dry_run"):
+        for own in ("api_key_env", "price", "dry_run", "asks"):
             del limits[own]
-        return ServiceWriter(
-            ServiceConfig(
-                url=url, model=model, api_key=key or "none", max_tokens=max_tokens, **limits
-            )
-        )
+        chat = ChatService(url=url, model=model, api_key=key, max_tokens=max_tokens, **limits)
+        return ServiceWriter(chat, asks=self.asks)
 
     def price_of_tokens(self) -> Price | None:
         """The price, if it is known."""
@@ -186,7 +179,7 @@ def build(
     """Make (context, prompt, answer) triplets; run it again to go on after a stop.
 
     Args:
-        corpus: Corpus file, folder or dataset (hf:owner/name); may be given several times.
+        corpus: Corpus file or folder; may be given several times.
         llm: Who writes the answers: an OpenAI-compatible service, for example
             http://127.0.0.1:8000/v1; self: the frozen decoder with the full context; none:
             nobody, only self-supervised prompts.

@@ -30,7 +30,6 @@ def study(
 
     The decoder reads the text that the memory keeps and answers prompts about it; gradient steps
     bring the answers from memory to these, until prompts that are held out no longer gain.
-    Stopped, the same command goes on from the checkpoint beside the output.
 
     Args:
         questions: Questions to be ready for, one a line; the decoder asks its own in any case.
@@ -52,7 +51,6 @@ def study(
                 memory,
                 config,
                 questions=[line.strip() for line in asked if line.strip()],
-                checkpoint=target.path.with_name(f"{target.path.name}.study"),
                 on_step=lambda done, total, held: on_progress(done, total),
             )
         return saved(

@@ -70,23 +70,6 @@ class Lesson:
         known_TC = self.probs_TC.clamp(min=1e-9).log()
         return (self.probs_TC * (known_TC - log_probs_TC)).sum(dim=1).mean()
 
-    def kept(self) -> dict[str, Any]:
-        """What a checkpoint holds of it, without arrays of NumPy."""
-        own = self.task
-        task = {
-            "objective": own.objective,
-            "tokens": own.tokens,
-            "unscored": own.unscored,
-            "target_ids": own.target_ids.tolist(),
-        }
-        return vars(self) | {"task": task}
-
-    @classmethod
-    def of_kept(cls, kept: dict[str, Any]) -> Lesson:
-        """A lesson from `kept`."""
-        ids = np.array(kept["task"]["target_ids"], dtype=np.int64)
-        return cls(**kept | {"task": DecoderTask(**kept["task"] | {"target_ids": ids})})
-
     @classmethod
     def of_text(cls, task: DecoderTask, device: torch.device) -> Lesson:
         """A lesson whose answer is certain: the text itself."""

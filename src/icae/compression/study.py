@@ -13,13 +13,9 @@ Source: Eyuboglu et al. 2025 (Cartridges, arXiv:2506.06266).
 
 from __future__ import annotations
 
-import hashlib
-import io
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -34,7 +30,6 @@ from icae.decode.batching import span_batches
 from icae.decode.torch_forms import Asked, TorchForm
 from icae.errors import InputError
 from icae.memory import Memory, Span
-from icae.memory.atomic_write import write_atomically
 from icae.model.losses import score_task
 from icae.model.objectives import DecoderTask, autoencoding
 
@@ -168,28 +163,6 @@ class Study(Moving):
         ends = np.cumsum([slots for _, slots in self.spans])
         return np.split(best.numpy(), ends[:-1])
 
-    def save(self, path: Path, key: str) -> None:
-        """Write a checkpoint."""
-        kept = {
-            "key": key,
-            "lessons": [lesson.kept() for lesson in self.lessons],
-            "moved": self.moved.detach(),
-            "best": self.best,
-            "optimizer": self.optimizer.state_dict(),
-            "steps": self.steps,
-            "history": self.history,
-        }
-        stream = io.BytesIO()
-        torch.save(kept, stream)
-        write_atomically(path, [stream.getvalue()])
-
-    def restore(self, kept: dict[str, Any]) -> None:
-        """Go on from a checkpoint of the same study."""
-        self.moved.data.copy_(kept["moved"])
-        self.best = kept["best"]
-        self.optimizer.load_state_dict(kept["optimizer"])
-        self.steps, self.history = kept["steps"], kept["history"]
-
 
 def study_memory(
     compressor: Compressor,
@@ -197,28 +170,29 @@ def study_memory(
     memory: Memory,
     config: StudyConfig,
     questions: Sequence[str],
-    checkpoint: Path | None,
     on_step: OnStudy,
 ) -> tuple[Memory, tuple[float, ...]]:
     """Let a memory study its text, answers ended by some tokens; see `icae.engine.Engine.study`."""
     text, spans = compressor.tokenize(_studied_text(memory)), memory.spans
     ids = [text.ids[span.token_start : span.token_end] for span in spans]
     begin = time.perf_counter()
-    told = repr((config, list(questions), [readable(s).numbers.tobytes() for s in spans]))
-    key = hashlib.sha256(told.encode() + text.ids.tobytes()).hexdigest()
     writer = LessonWriter(
         runtime=compressor.runtime,
         tokenizer=compressor.tokenizer,
         stop_ids=stop_ids,
         length=config.length,
     )
-    study = _begun(writer, spans, ids, config, questions, _read(checkpoint, key))
+    # Lessons are about stretches of the text, groups of its spans that leave room in the window.
+    window = compressor.runtime.context_window // 2
+    lessons: list[Lesson] = []
+    for part in span_batches([len(own) for own in ids], bound=window):
+        lessons += writer.write(np.concatenate(ids[part]), questions, config.seed)
+    study = Study(compressor.runtime.form, spans, ids, lessons, config)
+    study.look()
     while not study.over:
         study.learn()
         if study.steps % config.every == 0 or study.steps == config.steps:
             study.look()
-            if checkpoint is not None:
-                study.save(checkpoint, key)
         on_step(study.steps, config.steps, study.history[-1])
     seconds = (time.perf_counter() - begin) / len(spans)
     made = [
@@ -231,36 +205,7 @@ def study_memory(
         for span, numbers in zip(spans, study.numbers(), strict=True)
     ]
     measured = with_spans(memory, dict(enumerate(compressor.measured(made, ids))))
-    studied = compressor.with_recall(measured, {0: text.ids})
-    if checkpoint is not None:
-        checkpoint.unlink(missing_ok=True)
-    return studied, tuple(study.history)
-
-
-def _begun(
-    writer: LessonWriter,
-    spans: Sequence[Span],
-    ids: Sequence[TokenIds],
-    config: StudyConfig,
-    questions: Sequence[str],
-    kept: dict[str, Any] | None,
-) -> Study:
-    """A study as a checkpoint left it, or a new one.
-
-    New lessons are about stretches of the text, groups of its spans that leave room in the window.
-    """
-    form = writer.runtime.form
-    if kept is not None:
-        study = Study(form, spans, ids, list(map(Lesson.of_kept, kept["lessons"])), config)
-        study.restore(kept)
-        return study
-    lessons: list[Lesson] = []
-    window = writer.runtime.context_window // 2
-    for part in span_batches([len(own) for own in ids], bound=window):
-        lessons += writer.write(np.concatenate(ids[part]), questions, config.seed)
-    study = Study(form, spans, ids, lessons, config)
-    study.look()
-    return study
+    return compressor.with_recall(measured, {0: text.ids}), tuple(study.history)
 
 
 def _studied_text(memory: Memory) -> str:
@@ -274,18 +219,3 @@ def _studied_text(memory: Memory) -> str:
             fix="Compress the document by itself, with --ratio.",
         )
     return memory.documents[0].require_source()
-
-
-def _read(checkpoint: Path | None, key: str) -> dict[str, Any] | None:
-    """A checkpoint of this very study, or None if there is no file."""
-    if checkpoint is None or not checkpoint.exists():
-        return None
-    kept: dict[str, Any] = torch.load(checkpoint, weights_only=True)
-    if kept["key"] != key:
-        raise InputError(
-            f"{checkpoint} is of another study.",
-            got="other options, questions, or another memory",
-            expected="what the stopped run was given",
-            fix="Give the same options, or delete the file to start anew.",
-        )
-    return kept

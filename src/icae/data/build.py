@@ -119,7 +119,7 @@ class _Build:
         )
 
     def _read(self, prefix: Path, file: InputFile) -> list[Chunk]:
-        for seen in write_chunks(read_source(file.path), prefix, file.role, self.tools):
+        for seen in write_chunks(read_source(Path(file.path)), prefix, file.role, self.tools):
             self.on_progress(f"Reading {Path(file.path).name}: {seen:,} documents")
         return read_chunks(prefix, file.role)
 

@@ -13,8 +13,9 @@ from pathlib import Path
 from icae.config.parsing import check, from_dict, read_yaml, to_dict
 from icae.data.cleaning import CleaningConfig
 from icae.data.contamination import ContaminationConfig
-from icae.data.corpus import is_dataset, list_corpus, parse_dataset
+from icae.data.corpus import list_corpus
 from icae.data.dedup import DedupConfig
+from icae.data.rows import file_hash
 
 PIPELINE_VERSION = 1
 EVALUATION = "evaluation"
@@ -26,7 +27,7 @@ class SourceConfig:
 
     Attributes:
         name: Its name in reports and in the index of the shards.
-        paths: Corpus files, folders and datasets (``hf:owner/name[:config][:split]``).
+        paths: Corpus files and folders.
         weight: Weight by tokens; the share is this over the sum of all weights.
         repeat: Most times that a document may be used, if the source is too small.
     """
@@ -101,14 +102,13 @@ class InputFile:
 
     Attributes:
         role: Source that it belongs to, or ``evaluation``.
-        path: File or dataset, as it is read.
-        sha256: Digest of the file or local dataset; None for one on the hub, which only its
-            revision pins down.
+        path: The file.
+        sha256: Its digest.
     """
 
     role: str
     path: str
-    sha256: str | None
+    sha256: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,25 +157,6 @@ def identify(config: BuildConfig, *, tokenizer_hash: str) -> Identity:
         config_sha256=hashlib.sha256(text.encode()).hexdigest(),
         tokenizer_hash=tokenizer_hash,
         inputs=tuple(
-            InputFile(role=role, path=path, sha256=source_digest(path)) for role, path in listed
+            InputFile(role=role, path=path, sha256=file_hash(Path(path))) for role, path in listed
         ),
     )
-
-
-def source_digest(path: str) -> str | None:
-    """SHA-256 of a file or local dataset of `list_corpus`; None for a dataset on the hub."""
-    if not is_dataset(path):
-        return _file_digest(Path(path))
-    spec = parse_dataset(path)
-    if not spec.local:
-        return None
-    total = hashlib.sha256()
-    for file in sorted(one for one in Path(spec.name).rglob("*") if one.is_file()):
-        name = file.relative_to(spec.name).as_posix()
-        total.update(f"{name}:{_file_digest(file)}\n".encode())
-    return total.hexdigest()
-
-
-def _file_digest(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

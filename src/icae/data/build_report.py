@@ -18,7 +18,7 @@ from icae.data.frames import fill
 from icae.data.mixture import Plan
 from icae.data.shards import ShardSet
 
-_PACKAGES = ("datasets", "datasketch", "numpy", "pyarrow")
+_PACKAGES = ("datasketch", "numpy", "pyarrow")
 _COUNTED = ("short", "letters", "repetitive", "contaminated", "few_tokens")
 _DUPLICATES = {"exact": EXACT, "near": NEAR}
 _AS_READ = ("read", "trimmed", "overlaps", "characters", "characters_cut", "lines_dropped")
@@ -155,5 +155,5 @@ def _version(package: str) -> str:
 
 def markdown(report: BuildReport) -> str:
     """The report for people, as Markdown."""
-    inputs = [(one.role, one.path, one.sha256 or "-") for one in report.identity.inputs]
+    inputs = [(one.role, one.path, one.sha256) for one in report.identity.inputs]
     return fill(Path(__file__).with_name("report.md.jinja"), report=report, inputs=inputs)

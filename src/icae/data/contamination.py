@@ -113,18 +113,18 @@ def evaluation_texts(paths: Iterable[str]) -> Iterator[str]:
             yield from _texts_of(file)
 
 
-def _texts_of(file: Path | str) -> Iterator[str]:
-    if ".jsonl" not in Path(file).suffixes:
+def _texts_of(file: Path) -> Iterator[str]:
+    if ".jsonl" not in file.suffixes:
         for document in read_source(file):
             yield document.text
         return
-    for number, record in read_json_lines(Path(file)):
+    for number, record in read_json_lines(file):
         values = (record.get(name) for name in _FIELDS)
         lists = (value if isinstance(value, list) else [value] for value in values)
         texts = [text for one in lists for text in one if isinstance(text, str)]
         if not texts:
             expected = "a field 'text', or the fields of a triplet"
-            raise bad_line(Path(file), number, f"fields {', '.join(record)}", expected)
+            raise bad_line(file, number, f"fields {', '.join(record)}", expected)
         yield from texts
 
 

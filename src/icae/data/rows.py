@@ -7,6 +7,7 @@ pyarrow (the ``data`` extra).
 from __future__ import annotations
 
 import gzip
+import hashlib
 import io
 import json
 import lzma
@@ -45,6 +46,12 @@ def open_bytes(path: Path) -> Iterator[Bytes]:
         raise _unreadable(path, f"damaged archive: {error}", "a complete archive") from error
     except OSError as error:
         raise _unreadable(path, error.strerror or str(error), "a readable file") from error
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _open(path: Path) -> Bytes:

@@ -7,7 +7,8 @@ Source: Ge et al. 2024, section 3.3 (answers judged by GPT-4).
 
 from __future__ import annotations
 
-import functools
+import hashlib
+import json
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -15,19 +16,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from icae.data.rows import read_json_lines, text_field
-from icae.data.triplets import read_triplets
+from icae.data.rows import file_hash
+from icae.data.triplets.journal import open_journal
+from icae.data.triplets.records import Reply
+from icae.data.triplets.requests import Message
+from icae.data.triplets.service import ChatService
 from icae.errors import InputError
 from icae.evals.bootstrap import Figure, mean_figure
 from icae.evals.compare import read_result
-from icae.evals.judge_service import JudgeService, Message, Replies, Said
-from icae.evals.metadata import file_hash, result_head
+from icae.evals.metadata import result_head
 from icae.evals.plots import StackedBars, require_drawing
-from icae.evals.questions import set_name
 from icae.evals.results import Finished, ResultFiles, unmeasured
 from icae.evals.tables import Row, Table, columns_of
 
-VERSION = "1"
+VERSION = "2"
 """Version of `PROMPT` and of how replies are read."""
 
 SYSTEM = (
@@ -36,7 +38,7 @@ SYSTEM = (
 )
 
 PROMPT = """\
-{context}Question:
+Question:
 {question}
 
 Reference answer:
@@ -62,10 +64,12 @@ POINTS = {"a": 1, "b": -1, "tie": 0}
 OUTCOMES = ("win", "lose", "tie", "order decides")
 """What a question that was judged in both orders comes to; see `outcome`."""
 
+REPLIES = "judge-replies.jsonl"
+"""Name of the file of replies, beside the result."""
+
 TITLE = "Answers judged in both orders"
 COLUMNS = columns_of(
-    "dataset first second questions judged win lose tie order_decides margin "
-    "first_preferred unparsed failed"
+    "dataset first second questions judged win lose tie order_decides unparsed failed"
 )
 PLOTS = (
     StackedBars(
@@ -80,24 +84,21 @@ NOTES = (
     "The shares are of the questions with a verdict in both orders (judged). A question of which "
     "a reply holds no verdict (unparsed) or never came (no reply) counts in no share; it is "
     "counted apart.",
-    "Shown first preferred: of all verdicts that name a winner, the share that names the answer "
-    "shown first; .5 is no bias, 1.0 a judge that always says A.",
 )
 
 
 class Answered(NamedTuple):
-    """A question and an answer to it; what is not known is empty."""
+    """A question of a data set, its reference and an answer to it."""
 
+    dataset: str
     question: str
+    reference: str
     answer: str
-    reference: str = ""
-    context: str = ""
-    dataset: str = "answers"
 
     @property
     def key(self) -> tuple[str, str, str]:
         """What two answers to one question share."""
-        return (self.dataset, self.question, self.reference)
+        return self[:3]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,7 +108,7 @@ class AnswerSet:
     Attributes:
         name: What it is called in tables.
         answers: The answers.
-        record: File, hash and, of a result, what made it.
+        record: File, hash, and what made it.
     """
 
     name: str
@@ -115,17 +116,9 @@ class AnswerSet:
     record: Mapping[str, Any]
 
 
-def messages(asked: Answered, context: str, first: str, second: str) -> list[Message]:
-    """The chat messages that ask for a verdict.
-
-    Args:
-        asked: Holds question and reference.
-        context: The text that the question is about; empty if it is not shown.
-        first: The answer shown as A.
-        second: The answer shown as B.
-    """
+def messages(asked: Answered, first: str, second: str) -> list[Message]:
+    """The chat messages that ask for a verdict: `first` is shown as A, `second` as B."""
     text = PROMPT.format(
-        context=f"Text:\n{context}\n\n" if context else "",
         question=asked.question,
         reference=asked.reference or "(none)",
         first=first.strip() or "(empty)",
@@ -162,48 +155,46 @@ def outcome(straight: int | None, swapped: int | None) -> str:
 def judge_answers(
     first: AnswerSet,
     second: AnswerSet,
-    service: JudgeService,
+    service: ChatService,
     *,
     files: ResultFiles,
-    cache: Path,
     command: str,
-    contexts: Mapping[tuple[str, str], str] | None = None,
     seed: int = 0,
-    together: int = 4,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Finished:
     """Judge every question both answer, and write a JSON file, Markdown and a plot.
 
-    Replies are kept as they come, so an equal run asks only for what is missing.
+    Replies are kept as they come, in `REPLIES`, so an equal run asks only for what is missing.
 
     Args:
         first: The answers that win or lose.
         second: The answers they are set against.
         service: The judge.
         files: Where the result goes.
-        cache: File of its replies.
         command: The command line.
-        contexts: (question, reference) -> the text that the judge is shown, if known.
         seed: Seed of the bootstrap.
-        together: Requests in flight.
         on_progress: Called with (requests done, requests in all).
 
     Raises:
         InputError: If no question is in both, or a file cannot be read or written.
+        ServiceError: If the judge cannot be used.
         MissingDependencyError: If the `[eval]` or the `[judge]` extra is not installed.
     """
     require_drawing()
     pairs, alone = paired(first, second)
-    wanted = [asked for pair in pairs for asked in _both_orders(*pair, contexts or {})]
-    replies = Replies(service, path=cache, version=VERSION)
-    said = replies.to(wanted, together=together, on_progress=on_progress)
+    asked = [
+        messages(one, *order)
+        for one, other in pairs
+        for order in ((one.answer, other.answer), (other.answer, one.answer))
+    ]
+    said, problems = _replies(asked, service, files.folder / REPLIES, on_progress)
     judge = {"model": service.model, "url": service.url, "prompt": VERSION}
     made = {"judge": judge, "first": dict(first.record), "second": dict(second.record)}
-    settings = {"max_tokens": service.max_tokens, "contexts_shown": bool(contexts)}
+    settings = {"max_tokens": service.max_tokens}
     head = {
         **result_head(files.name, TITLE, made, seed, settings, "questions"),
         "without_partner": alone,
-        "problems": sorted({one.problem for one in said if one.reply is None})[:20],
+        "problems": problems,
         "command": command,
     }
     rows = _rows([one for one, _ in pairs], said, names=(first.name, second.name), seed=seed)
@@ -211,17 +202,36 @@ def judge_answers(
     return files.finish(payload, [Table(rows, COLUMNS)], NOTES, PLOTS)
 
 
-def _both_orders(
-    one: Answered, other: Answered, contexts: Mapping[tuple[str, str], str]
-) -> list[list[Message]]:
-    """What is asked of two answers to one question."""
-    context = one.context or contexts.get((one.question, one.reference), "")
-    orders = ((one.answer, other.answer), (other.answer, one.answer))
-    return [messages(one, context, *order) for order in orders]
+def _replies(
+    asked: Sequence[Sequence[Message]],
+    service: ChatService,
+    path: Path,
+    on_progress: Callable[[int, int], None],
+) -> tuple[list[str | None], list[str]]:
+    """What the judge says to each of some messages, None if nothing came, and the reasons."""
+    names = [_name(service, one) for one in asked]
+    wanted = dict(zip(names, asked, strict=True))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open_journal(path) as journal:
+
+        def record(reply: Reply) -> None:
+            journal.append(reply)
+            on_progress(len(wanted.keys() & journal.replies.keys()), len(wanted))
+
+        missing = {name: one for name, one in wanted.items() if name not in journal.replies}
+        failures = service.answer(missing, record)
+        found = {name: replies[0].text for name, replies in journal.replies.items()}
+    return [found.get(name) for name in names], sorted(set(failures.values()))[:20]
+
+
+def _name(service: ChatService, asked: Sequence[Message]) -> str:
+    """Hash of a request, by which its reply is kept."""
+    text = json.dumps([VERSION, service.model, service.url, list(asked)])
+    return hashlib.sha256(text.encode("ascii")).hexdigest()
 
 
 def _rows(
-    asked: Sequence[Answered], said: Sequence[Said], *, names: tuple[str, str], seed: int
+    asked: Sequence[Answered], said: Sequence[str | None], *, names: tuple[str, str], seed: int
 ) -> list[Row]:
     """One row for each data set: shares with their intervals, None where nothing was judged."""
 
@@ -232,13 +242,11 @@ def _rows(
     rows: list[Row] = []
     for name in dict.fromkeys(one.dataset for one in asked):
         replies = [both for one, both in pairs if one.dataset == name]
-        verdicts = [[parse(s.reply or "") for s in both] for both in replies]
         outcomes = [
-            "failed" if any(s.reply is None for s in both) else outcome(*found)
-            for both, found in zip(replies, verdicts, strict=True)
+            "failed" if None in both else outcome(*(parse(reply or "") for reply in both))
+            for both in replies
         ]
         counts, decided = Counter(outcomes), [one for one in outcomes if one in OUTCOMES]
-        preferred = [float(v > 0) for both in verdicts for v in both if v]
         rows.append(
             {
                 "dataset": name,
@@ -253,47 +261,30 @@ def _rows(
                     result.replace(" ", "_"): share([float(one == result) for one in decided])
                     for result in OUTCOMES
                 },
-                "margin": share([float(d == "win") - float(d == "lose") for d in decided]),
-                "first_preferred": share(preferred),
                 "outcomes": outcomes,
             }
         )
     return rows
 
 
-def read_answers(path: Path, *, reads: str | None, ratio: float | None) -> AnswerSet:
+def read_answers(path: Path, *, reads: str, ratio: float | None) -> AnswerSet:
     """Read the answers of one condition.
 
     Args:
-        path: A result of `icae eval qa` (.json), or JSON lines (.jsonl, also compressed) with
-            ``question``, ``answer`` and optionally ``reference``, ``context``, ``dataset``.
-        reads: Of a result: whose answers, as in its column "reads".
-        ratio: Of a result: the compression ratio; None takes the only one.
+        path: A result of `icae eval qa` (.json).
+        reads: Whose answers, as in its column "reads".
+        ratio: The compression ratio; None takes the only one.
 
     Raises:
         InputError: If the file cannot be read, or does not hold exactly one such condition.
     """
-    if path.suffix == ".json":
-        return _of_result(path, reads=reads or "memory", ratio=ratio)
-    answers = []
-    for number, record in read_json_lines(path):
-        field = functools.partial(text_field, Answered._field_defaults | dict(record))
-        fields = {key: field(key, path=path, number=number) for key in Answered._fields}
-        answers.append(Answered(**fields))
-    if not answers:
-        raise InputError("The file holds no answer.", got=str(path), expected="JSON lines")
-    record = {"file": path.name, "sha256": file_hash(path)}
-    return AnswerSet(name=set_name(path), answers=tuple(answers), record=record)
-
-
-def _of_result(path: Path, *, reads: str, ratio: float | None) -> AnswerSet:
     result = read_result(path)
     rows = [row for row in result["rows"] if isinstance(row.get("per_question"), dict)]
     if not rows:
         raise InputError(
             f"{path} holds no answers.",
             got=f"a result of {result['experiment']}",
-            expected="a result of icae eval qa, or answers as JSON lines",
+            expected="a result of icae eval qa",
         )
     own = [row for row in rows if row.get("kind") == reads]
     ratios = sorted({row["ratio"] for row in own if row.get("ratio") is not None})
@@ -342,12 +333,3 @@ def paired(first: AnswerSet, second: AnswerSet) -> tuple[list[tuple[Answered, An
             expected="the same questions, references and data set names",
         )
     return pairs, len(first.answers) + len(second.answers) - 2 * len(pairs)
-
-
-def read_contexts(paths: Sequence[Path]) -> dict[tuple[str, str], str]:
-    """The texts of triplet files, to show them to the judge: (question, reference) -> context.
-
-    Raises:
-        InputError: If a file cannot be read.
-    """
-    return {(t.prompt, t.answers[0]): t.context for path in paths for t in read_triplets(path)}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import platform
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,6 +12,7 @@ import torch
 import icae
 from icae.config.checkout import commit
 from icae.data.corpus import list_corpus
+from icae.data.rows import file_hash
 from icae.engine import Engine
 from icae.evals.bootstrap import LEVEL, RESAMPLES
 
@@ -57,18 +57,7 @@ def data_hashes(texts: Sequence[Path]) -> list[dict[str, str | None]]:
     Raises:
         InputError: If one is not a corpus.
     """
-    return [
-        {"file": Path(source).name, "sha256": file_hash(Path(source))}
-        if Path(source).is_file()
-        else {"file": str(source), "sha256": None}
-        for source in list_corpus(texts)
-    ]
-
-
-def file_hash(path: Path) -> str:
-    """SHA-256 of a file."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+    return [{"file": file.name, "sha256": file_hash(file)} for file in list_corpus(texts)]
 
 
 def model_record(engine: Engine) -> dict[str, Any]:

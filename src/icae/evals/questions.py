@@ -140,7 +140,7 @@ class QuestionReader:
             InputError: If a file cannot be read, two have one name, or too few questions fit.
         """
         sets: dict[str, QuestionSet] = {}
-        for file in map(Path, list_corpus(paths)):
+        for file in list_corpus(paths):
             if set_name(file) in sets:
                 raise InputError(
                     "Two files have the same name.",

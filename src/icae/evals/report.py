@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from icae.evals.metadata import file_hash
+from icae.data.rows import file_hash
 from icae.evals.results import Finished, ResultFiles, made_by
 from icae.evals.tables import Row, Table, columns_of
 from icae.memory.html_page import escaped, html_page

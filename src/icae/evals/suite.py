@@ -11,12 +11,12 @@ from typing import Any, Literal
 
 import icae
 from icae.config.checkout import commit
+from icae.data.triplets.service import ChatService
 from icae.engine import Engine
 from icae.errors import IcaeError, InputError, ResultConflictError
 from icae.evals import EXPERIMENTS, Experiment
 from icae.evals.compare import read_result
-from icae.evals.judge import judge_answers, read_answers, read_contexts
-from icae.evals.judge_service import JudgeService
+from icae.evals.judge import judge_answers, read_answers
 from icae.evals.metadata import SCHEMA, data_hashes, hardware, model_record
 from icae.evals.report import Part, write_report
 from icae.evals.results import Finished, Progress, ResultFiles, evaluate
@@ -50,7 +50,7 @@ class Suite:
     scale: Literal["quick", "full"]
     folder: Path
     command: str
-    judge: JudgeService | None = None
+    judge: ChatService | None = None
     only: tuple[str, ...] | None = None
     experiments: tuple[type[Experiment], ...] = EXPERIMENTS
     replace: bool = False
@@ -118,8 +118,6 @@ class Suite:
             read_answers(path, reads="memory", ratio=ratio),
             read_answers(path, reads=JUDGED[name], ratio=ratio),
             self.judge,
-            contexts=read_contexts(self.questions),
-            cache=self.folder / "judge-replies.jsonl",
             files=ResultFiles(folder=self.folder, name=name),
             command=self.command,
         )

@@ -259,7 +259,7 @@ def test_one_result_sets_memory_against_full_context_and_two_adapters_side_by_si
     result = icae("eval", "judge", first, first, *service, *key, "-o", out)
     assert result.exit_code == 0, result.output
     assert judged["names"] == ("memory 4x", "full context")
-    assert (judged["service"].model, judged["cache"]) == ("m", out / "judge-replies.jsonl")
+    assert (judged["service"].model, judged["files"].folder) == ("m", out)
     assert judged["service"].api_key == "secret"
     assert "secret" not in result.output
     assert icae("eval", "judge", first, second, *service, *key).exit_code == 0

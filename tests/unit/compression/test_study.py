@@ -96,34 +96,6 @@ def test_a_studied_memory_says_so_and_is_measured_anew(engine: Any, tmp_path: Pa
     assert fidelity.share == studied.spans[0].fidelity
 
 
-def test_a_stopped_study_goes_on_from_its_checkpoint_as_if_it_had_not_been(
-    engine: Any, tmp_path: Path
-) -> None:
-    memory, path = engine.compress(TEXT, ratio=4), tmp_path / "a.study"
-
-    def stop(done: int, total: int, held: float) -> None:
-        if done == 2:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        engine.study(memory, StudyConfig(**QUICK), checkpoint=path, on_step=stop)
-    with pytest.raises(InputError, match="another study"):
-        engine.study(memory, StudyConfig(**(QUICK | {"seed": 1})), checkpoint=path)
-    seen: list[int] = []
-    resumed, history = engine.study(
-        memory,
-        StudyConfig(**QUICK),
-        checkpoint=path,
-        on_step=lambda done, total, held: seen.append(done),
-    )
-    whole, expected = engine.study(memory, StudyConfig(**QUICK))
-    assert seen == [3, 4]
-    assert history == pytest.approx(expected)
-    for one, other in zip(resumed.spans, whole.spans, strict=True):
-        np.testing.assert_array_equal(one.payload.numbers, other.payload.numbers)
-    assert not path.exists()
-
-
 def test_study_ends_when_what_is_held_out_gains_no_more(engine: Any) -> None:
     memory = engine.compress(TEXT, ratio=4)
     config = StudyConfig(**(QUICK | {"steps": 50, "patience": 1, "learning_rate": 50.0}))

@@ -3,12 +3,11 @@ import json
 import lzma
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import zstandard
 
-from icae.data.corpus import CorpusDocument, DatasetSpec, parse_dataset, read_corpus
+from icae.data.corpus import CorpusDocument, read_corpus
 from icae.errors import InputError, MissingDependencyError
 
 pyarrow = pytest.importorskip("pyarrow")
@@ -146,92 +145,8 @@ def test_damaged_parquet_file_is_refused(tmp_path):
         read(tmp_path / "a.parquet")
 
 
-@pytest.mark.parametrize(
-    ("text", "spec"),
-    [
-        ("hf:owner/name", {"name": "owner/name"}),
-        ("hf:owner/name:en", {"name": "owner/name", "config": "en"}),
-        ("hf:owner/name:en:test", {"name": "owner/name", "config": "en", "split": "test"}),
-        ("hf:owner/name::test", {"name": "owner/name", "split": "test"}),
-        ("hf:owner/name@v1:en", {"name": "owner/name", "revision": "v1", "config": "en"}),
-        ("hf:/data/x", {"name": "/data/x", "local": True}),
-        ("hf:/data/x@y:test", {"name": "/data/x@y", "local": True, "split": "test"}),
-    ],
-)
-def test_name_of_a_dataset_is_read(text, spec):
-    assert parse_dataset(text) == DatasetSpec(**{"local": False, **spec})
-
-
-@pytest.mark.parametrize("text", ["hf:", "hf:a/b:c:d:e", "hf:/x:a:b", "hf:a/b@"])
-def test_other_forms_are_refused(text):
-    with pytest.raises(InputError, match="hf:OWNER/NAME"):
-        read(text)
-
-
-@pytest.fixture
-def hub(monkeypatch):
-    """Install a package ``datasets`` whose hub has some rows; notes what it was asked for."""
-
-    def install(rows, error=None):
-        def load_dataset(*name, **options):
-            package.asked = (name, options)
-            if error is not None:
-                raise error
-            return iter(rows)
-
-        failure = type("DatasetsError", (Exception,), {})
-        package = SimpleNamespace(
-            load_dataset=load_dataset, exceptions=SimpleNamespace(DatasetsError=failure)
-        )
-        monkeypatch.setitem(sys.modules, "datasets", package)
-        return package
-
-    return install
-
-
-def test_dataset_of_the_hub_is_streamed(hub):
-    package = hub([{"text": "one", "title": "T", "id": 1}, {"text": None}, {"text": "two"}])
-    documents = list(read_corpus(["hf:owner/name@v1:en:test"]))
-    assert [(one.text, one.title, one.source) for one in documents] == [
-        ("one", "T", "name"),
-        ("two", None, "name"),
-    ]
-    options = {"split": "test", "revision": "v1", "streaming": True}
-    assert package.asked == (("owner/name", "en"), options)
-
-
-@pytest.mark.parametrize(
-    ("rows", "error", "reason"),
-    [
-        ([], FileNotFoundError("no such dataset"), "no such dataset"),
-        ([], ValueError("bad split"), "bad split"),
-        ([{"body": "x"}], None, "fields body"),
-    ],
-)
-def test_dataset_that_cannot_be_used_is_explained(hub, rows, error, reason):
-    hub(rows, error)
-    with pytest.raises(InputError, match=r"owner/name cannot be read(.|\n)*" + reason):
-        read("hf:owner/name")
-
-
-@pytest.mark.slow
-def test_saved_dataset_is_read_by_split(tmp_path):
-    datasets = pytest.importorskip("datasets")
-    one = datasets.Dataset.from_dict({"text": ["one", "two"], "title": ["A", None]})
-    one.save_to_disk(tmp_path / "saved")
-    assert read(f"hf:{tmp_path / 'saved'}") == [("one", "A"), ("two", None)]
-    datasets.DatasetDict(train=one, test=one.select([1])).save_to_disk(tmp_path / "both")
-    assert read(f"hf:{tmp_path / 'both'}:test") == [("two", None)]
-    with pytest.raises(InputError, match="splits train, test"):
-        read(f"hf:{tmp_path / 'both'}:other")
-    with pytest.raises(InputError, match="no folder"):
-        read(f"hf:{tmp_path / 'absent'}")
-
-
-@pytest.mark.parametrize(("module", "path"), [("datasets", "hf:a/b"), ("pyarrow", "a.parquet")])
-def test_missing_package_is_explained(tmp_path, monkeypatch, module, path):
-    monkeypatch.chdir(tmp_path)
+def test_missing_package_is_explained(tmp_path, monkeypatch):
     write_parquet(tmp_path / "a.parquet", text=["x"])
-    monkeypatch.setitem(sys.modules, module, None)
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(MissingDependencyError, match="pip install"):
-        read(path)
+        read(tmp_path / "a.parquet")

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
+from icae.data.triplets.service import ChatService
 from icae.errors import InputError, MissingDependencyError, ResultConflictError
 from icae.evals import Qa, Reconstruction, Slots
-from icae.evals.judge_service import JudgeService
 from icae.evals.suite import Suite
 from llm_stub import Act, llm_stub
 
@@ -136,7 +136,7 @@ def test_answers_of_the_suite_are_judged_in_both_orders(suite: Any, tmp_path: Pa
     stored = {"experiment": "qa", "rows": rows}
     (tmp_path / "report" / "qa.json").write_text(json.dumps(stored))
     with llm_stub(lambda n: Act(content="VERDICT: TIE")) as service:
-        judge = JudgeService(url=service.url, model="m", api_key="secret", timeout=5.0, attempts=1)
+        judge = ChatService(url=service.url, model="m", api_key="secret", timeout=5.0, attempts=1)
         parts = suite((), judge=judge).payload["parts"]
     assert [part["name"] for part in parts] == ["judge", "judge-summary"]
     for part in parts:

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from icae.data.build_config import source_digest
 from icae.data.corpus import list_corpus
 from icae.data.frames import fill
+from icae.data.rows import file_hash
 from icae.data.triplets.contexts import NGRAM_WORDS, ContextSample
 from icae.data.triplets.dataset import DATASHEET, TripletBuild, beside
 from icae.data.triplets.prompts import prompt_book
@@ -68,4 +68,4 @@ def datasheet(
 
 
 def _digests(paths: Sequence[str]) -> list[tuple[str, str]]:
-    return [(str(file), source_digest(str(file)) or "-") for file in list_corpus(paths)]
+    return [(str(file), file_hash(file)) for file in list_corpus(paths)]

@@ -114,6 +114,6 @@ def _damaged(path: Path, number: int, got: str) -> InputError:
     return InputError(
         "The journal cannot be used.",
         got=f"line {number} of {path}: {got}",
-        expected="a journal written by `icae pwc build`",
+        expected="a journal of `icae pwc build` or `icae eval judge`",
         fix="move the file away to start over, or remove that line if you know why it is there",
     )

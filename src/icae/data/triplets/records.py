@@ -17,7 +17,7 @@ class TripletConfig:
     """One triplet build: with the texts behind its paths, everything that decides it.
 
     Attributes:
-        corpus: Corpus files, folders and datasets.
+        corpus: Corpus files and folders.
         contexts: How many contexts.
         min_tokens: Shortest context, in tokens.
         max_tokens: Longest, in tokens. Target lengths are drawn evenly between the two.

@@ -15,14 +15,13 @@ from icae.data.triplets.dataset import (
 from icae.data.triplets.datasheet import BY_HAND, datasheet
 from icae.data.triplets.records import Pair, Price
 from icae.data.triplets.requests import answer_requests, estimate
-from icae.data.triplets.service import ServiceConfig, ServiceWriter
+from icae.data.triplets.service import ChatService, ServiceWriter
 from icae.errors import InputError
 from llm_stub import Act, llm_stub
 
 
-def writer(url="http://x/v1", *, model="m", **settings):
-    quick = {"api_key": "secret", "first_delay": 0.01, **settings}
-    return ServiceWriter(ServiceConfig(url=url, model=model, **quick))
+def writer(url="http://x/v1", model="m", asks=3, **options):
+    return ServiceWriter(ChatService(url=url, model=model, **options), asks=asks)
 
 
 @pytest.fixture
@@ -193,7 +192,7 @@ def test_datasheet_names_what_made_the_data_and_keeps_what_was_filled_in(
 
     text = sheet()
     for wanted in (
-        f"m ({stub.url}), temperature 0.7, max_tokens 4096",
+        f"m ({stub.url}), temperature 0.0, max_tokens 512",
         "Seed: 0",
         "commit abc",
         "10; 1,000 tokens read, 400 written",
