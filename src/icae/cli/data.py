@@ -11,7 +11,6 @@ import typer
 
 from icae.cli import console
 from icae.cli.command import Outcome, command
-from icae.errors import InputError
 
 if TYPE_CHECKING:
     from icae.data.build_report import BuildReport
@@ -24,11 +23,11 @@ def build(
     config: Annotated[Path, typer.Argument(metavar="CONFIG")],
     output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR")],
 ) -> Outcome:
-    """Clean, deduplicate, mix and tokenize corpora; run it again to go on after a stop.
+    """Clean, deduplicate, mix and tokenize corpora.
 
     Args:
         config: The build as a YAML file.
-        output: Folder for the shards; new, or to go on in.
+        output: New folder for the shards.
     """
     from icae.data.build import build as build_data
     from icae.data.build_config import load_build_config
@@ -96,7 +95,6 @@ def pack(
     from icae.model.base import load_tokenizer
     from icae.model.base_files import tokenizer_hash
 
-    _require_empty(output)
     start, tokenizer = time.perf_counter(), load_tokenizer(base)
     with console.status("Packing") as relabel:
         shards = pack_shards(
@@ -119,16 +117,6 @@ def pack(
         "seconds": round(time.perf_counter() - start, 3),
     }
     return Outcome(payload=payload, show=lambda: _show_pack(output, shards))
-
-
-def _require_empty(folder: Path) -> None:
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise InputError(
-            "The output folder is in use.",
-            got=str(folder),
-            expected="a new or empty folder",
-            fix="Name another folder with --output.",
-        )
 
 
 def _show_pack(folder: Path, shards: ShardSet) -> None:

@@ -11,10 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from icae.config.parsing import check, from_dict, read_yaml, to_dict
-from icae.data.cleaning import CleaningConfig
 from icae.data.contamination import ContaminationConfig
 from icae.data.corpus import list_corpus
-from icae.data.dedup import DedupConfig
 from icae.data.rows import file_hash
 
 PIPELINE_VERSION = 1
@@ -55,10 +53,6 @@ class BuildConfig:
         tokens: Training tokens in all, or None for as many as the shares allow.
         validation_share: Share of the documents held out for validation (0..1).
         min_tokens: Shorter documents, and pieces of documents, are left out.
-        chunk_characters: Characters after which intermediate results are saved: what a
-            killed build may have to do again.
-        cleaning: When a document is dropped.
-        dedup: What a near duplicate is.
         contamination: Evaluation sets whose text is cut out.
     """
 
@@ -69,9 +63,6 @@ class BuildConfig:
     tokens: int | None = None
     validation_share: float = 0.01
     min_tokens: int = 32
-    chunk_characters: int = 32_000_000
-    cleaning: CleaningConfig = field(default_factory=CleaningConfig)
-    dedup: DedupConfig = field(default_factory=DedupConfig)
     contamination: ContaminationConfig = field(default_factory=ContaminationConfig)
 
     def __post_init__(self) -> None:
@@ -83,8 +74,6 @@ class BuildConfig:
         check(tokens is None or tokens >= 1, "tokens is out of range.", tokens, ">= 1")
         check(0 <= share < 1, "validation_share is out of range.", share, "0 <= x < 1")
         check(self.min_tokens >= 1, "min_tokens is out of range.", self.min_tokens, ">= 1")
-        size = self.chunk_characters
-        check(size >= 1, "chunk_characters is out of range.", size, ">= 1")
 
 
 def load_build_config(path: str | Path) -> BuildConfig:
@@ -126,19 +115,6 @@ class Identity:
     config_sha256: str
     tokenizer_hash: str
     inputs: tuple[InputFile, ...]
-
-    def difference(self, other: Identity) -> str | None:
-        """Name what differs from another build, or None if nothing does."""
-        if self.pipeline != other.pipeline:
-            return "another version of icae"
-        if self.config_sha256 != other.config_sha256:
-            return "another configuration"
-        if self.tokenizer_hash != other.tokenizer_hash:
-            return "another tokenizer"
-        for mine, theirs in zip(self.inputs, other.inputs, strict=False):
-            if mine != theirs:
-                return f"another content of {theirs.path}"
-        return None if self.inputs == other.inputs else "other input files"
 
 
 def identify(config: BuildConfig, *, tokenizer_hash: str) -> Identity:

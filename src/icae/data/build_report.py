@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -15,6 +14,7 @@ from icae.config.parsing import to_dict
 from icae.data.build_config import BuildConfig, Identity
 from icae.data.dedup import EXACT, KEPT, NEAR
 from icae.data.frames import fill
+from icae.data.gathering import Gathered
 from icae.data.mixture import Plan
 from icae.data.shards import ShardSet
 
@@ -71,7 +71,7 @@ class BuildReport:
         config: The configuration as plain values.
         packages: Package -> version, of those that decide the result.
         evaluation_ngrams: Distinct n-grams of the evaluation sets.
-        seconds: Stage -> seconds; those of a killed run that had to be done again are not in it.
+        seconds: Stage -> seconds.
     """
 
     identity: Identity
@@ -89,6 +89,7 @@ class BuildReport:
 def make_report(
     config: BuildConfig,
     identity: Identity,
+    found: Gathered,
     plan: Plan,
     shards: Mapping[str, ShardSet | None],
     *,
@@ -103,7 +104,7 @@ def make_report(
         config=to_dict(config),
         packages={name: _version(name) for name in _PACKAGES},
         sources=tuple(
-            _source_report(config, plan, number, tokens["train"])
+            _source_report(config, found, plan, number, tokens["train"])
             for number in range(len(config.sources))
         ),
         documents=documents["train"],
@@ -115,34 +116,32 @@ def make_report(
     )
 
 
-def _source_report(config: BuildConfig, plan: Plan, number: int, total: int) -> SourceReport:
+def _source_report(
+    config: BuildConfig, found: Gathered, plan: Plan, number: int, total: int
+) -> SourceReport:
     source = config.sources[number]
-    counts: Counter[str] = Counter()
-    for chunk in plan.chunks:
-        if chunk.source == source.name:
-            counts.update(chunk.counts)
-    mine = plan.sources == number
+    counts, tokens, mine = found.counts[source.name], found.tokens, found.sources == number
     kept, held = mine & (plan.verdicts == KEPT), mine & plan.validation
-    dropped = {reason: counts[reason] for reason in _COUNTED}
+    dropped = {reason: counts.get(reason, 0) for reason in _COUNTED}
     for reason, verdict in _DUPLICATES.items():
         dropped[reason] = int(np.count_nonzero(mine & (plan.verdicts == verdict)))
-    train_tokens = int((plan.copies * plan.tokens)[mine].sum())
+    train_tokens = int((plan.copies * tokens)[mine].sum())
     share = source.weight / sum(one.weight for one in config.sources)
     missing = round(share * config.tokens) - plan.wanted[number] if config.tokens else 0
     return SourceReport(
         name=source.name,
         dropped=dropped,
         kept=int(np.count_nonzero(kept)),
-        kept_tokens=int(plan.tokens[kept].sum()),
+        kept_tokens=int(tokens[kept].sum()),
         validation=int(np.count_nonzero(held)),
-        validation_tokens=int(plan.tokens[held].sum()),
+        validation_tokens=int(tokens[held].sum()),
         train=int(plan.copies[mine].sum()),
         train_tokens=train_tokens,
         share_wanted=share,
         share_reached=train_tokens / total,
-        copies=train_tokens / int(plan.tokens[kept & ~held].sum()),
+        copies=train_tokens / int(tokens[kept & ~held].sum()),
         missing_tokens=max(0, missing),
-        **{name: counts[name] for name in _AS_READ},
+        **{name: counts.get(name, 0) for name in _AS_READ},
     )
 
 

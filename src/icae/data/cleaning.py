@@ -16,7 +16,6 @@ from typing import Literal
 
 import numpy as np
 
-from icae.config.parsing import check
 from icae.data.words import LETTER, SPACE, character_kinds, code_points
 
 DropReason = Literal["short", "letters", "repetitive"]
@@ -65,27 +64,18 @@ _CLOSERS = ("}}", "|}")
 
 _PACK_SAMPLE = 1 << 18
 
+SHORTEST = 200
+"""Characters of the shortest document."""
+FEWEST_LETTERS = 0.4
+"""Least share of letters among the characters that are not spaces (0..1).
 
-@dataclass(frozen=True, kw_only=True)
-class CleaningConfig:
-    """When a document is dropped, after its characters and lines were cleaned.
+Prose has about .95, code .7, tables of numbers less than .4.
+"""
+LEAST_COMPRESSED = 0.1
+"""Least size after zlib (level 1), as a share of the UTF-8 size (0..1).
 
-    Attributes:
-        min_characters: Shortest document in characters.
-        min_letters: Least share of letters among the characters that are not spaces (0..1).
-            Prose has about .95, code .7, tables of numbers less than .4.
-        min_compressed: Least size after zlib (level 1), as a share of the UTF-8 size (0..1).
-            Prose has about .4, code and tables .15 to .3, one line over and over .01.
-    """
-
-    min_characters: int = 200
-    min_letters: float = 0.4
-    min_compressed: float = 0.1
-
-    def __post_init__(self) -> None:
-        shares_fit = 0 <= self.min_letters <= 1 and 0 <= self.min_compressed <= 1
-        expected = "min_characters >= 1, min_letters and min_compressed in 0..1"
-        check(self.min_characters >= 1 and shares_fit, "cleaning is out of range.", self, expected)
+Prose has about .4, code and tables .15 to .3, one line over and over .01.
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,28 +83,26 @@ class Cleaned:
     """What cleaning made of a document.
 
     Attributes:
-        text: The clean text, or None if the document was dropped.
-        reason: Why it was dropped, or None.
+        text: The clean text.
+        reason: Why it is not worth keeping, or None if it is.
         lines_dropped: Lines of leftover markup that were taken out.
     """
 
-    text: str | None
+    text: str
     reason: DropReason | None
     lines_dropped: int
 
 
-def clean(text: str, config: CleaningConfig) -> Cleaned:
-    """Clean one document, or say why it is dropped."""
+def clean(text: str, *, shortest: int = SHORTEST) -> Cleaned:
+    """Clean one document of at least so many characters."""
     text = repair(text)
     lines = text.split("\n")
     kept = _without_leftovers(lines) if any(mark in text for mark in _MARKS) else lines
     body = "\n".join(kept).strip("\n")
     if "\n\n\n\n" in body:
         body = _BLANK_LINES.sub("\n\n\n", body)
-    reason = drop_reason(body, config)
-    return Cleaned(
-        text=None if reason else body, reason=reason, lines_dropped=len(lines) - len(kept)
-    )
+    reason = drop_reason(body, shortest)
+    return Cleaned(text=body, reason=reason, lines_dropped=len(lines) - len(kept))
 
 
 def repair(text: str) -> str:
@@ -131,13 +119,13 @@ def repair(text: str) -> str:
     return "\n".join([line.rstrip() for line in text.split("\n")])
 
 
-def drop_reason(text: str, config: CleaningConfig) -> DropReason | None:
+def drop_reason(text: str, shortest: int) -> DropReason | None:
     """Why a clean text is not worth keeping, or None if it is."""
-    if len(text) < config.min_characters:
+    if len(text) < shortest:
         return "short"
-    if letter_share(text) < config.min_letters:
+    if letter_share(text) < FEWEST_LETTERS:
         return "letters"
-    if compressed_share(text) < config.min_compressed:
+    if compressed_share(text) < LEAST_COMPRESSED:
         return "repetitive"
     return None
 

@@ -17,10 +17,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from icae.config.parsing import check
 from icae.data.corpus import list_corpus, read_source
 from icae.data.rows import bad_line, read_json_lines
 from icae.data.words import Hashes, hash_words, locate_words, ngram_hashes
+
+NGRAM_WORDS = 12
+"""Words of a run that must not occur in both."""
+LARGEST_SHARE = 0.5
+"""A document with more than this share of its words in overlaps is dropped as a whole."""
 
 _MOST_TABLE_BITS = 24
 _MERGE_AT = 4_000_000
@@ -36,19 +40,9 @@ class ContaminationConfig:
     Attributes:
         against: Evaluation files or folders: corpora (``text``) and triplets (``context``,
             ``prompt``, ``answer``, ``answers``). Empty: nothing is checked.
-        ngram_words: Words of a run that must not occur in both.
-        max_share: A document with more than this share of its words in overlaps (0..1) is
-            dropped as a whole.
     """
 
     against: tuple[str, ...] = ()
-    ngram_words: int = 12
-    max_share: float = 0.5
-
-    def __post_init__(self) -> None:
-        fits = self.ngram_words >= 2 and 0 <= self.max_share <= 1
-        expected = "ngram_words >= 2, max_share 0..1"
-        check(fits, "contamination is out of range.", self, expected)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,16 +122,14 @@ def _texts_of(file: Path) -> Iterator[str]:
         yield from texts
 
 
-def decontaminate(
-    text: str, words: Hashes, index: NgramIndex, config: ContaminationConfig
-) -> Decontaminated:
+def decontaminate(text: str, words: Hashes, index: NgramIndex) -> Decontaminated:
     """Cut the passages out of a text (its words hashed, uint64 ``[W]``) that are in the index."""
     hits = index.find(words)
     if not len(hits):
         return Decontaminated(parts=(text,), overlaps=0, characters_removed=0)
     passages = _passages(hits, index.n)
     covered = sum(end - start for start, end in passages)
-    if covered > config.max_share * len(words):
+    if covered > LARGEST_SHARE * len(words):
         return Decontaminated(parts=(), overlaps=len(passages), characters_removed=len(text))
     _, starts, ends = locate_words(text)
     parts, done, left = [], 0, 0

@@ -1,24 +1,21 @@
 """Exact and near duplicates in a corpus: of each group, the first document is kept.
 
-Exact: the same words in the same order. Near: MinHash over all runs of `shingle_words`
+Exact: the same words in the same order. Near: MinHash over all runs of `SHINGLE_WORDS`
 words estimates the Jaccard similarity of two whole documents; banded LSH finds the pairs to
 compare. Needs datasketch (the ``data`` extra).
 
-Memory: 4 bytes a permutation and 16 bytes of key for each document (272 bytes at 64
-permutations). Only documents that share a band with another enter the LSH index.
+Memory: 272 bytes for each document; only those that share a band with another enter the index.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from icae.config.extras import import_extra
-from icae.config.parsing import check
 from icae.data.words import Hashes, ngram_hashes, scramble
 
 KEPT, EXACT, NEAR = 0, 1, 2
@@ -30,37 +27,15 @@ _SCHEME = "affine32"
 _PIECE = 4096
 _RECALL = 0.95
 
+THRESHOLD = 0.8
+"""Estimated Jaccard similarity from which on two documents are near duplicates.
 
-@dataclass(frozen=True, kw_only=True)
-class DedupConfig:
-    """What counts as a near duplicate.
-
-    Attributes:
-        threshold: Estimated Jaccard similarity from which on it is one (0..1]. A pair at the
-            threshold is found with a probability of at least .95.
-        permutations: Values in a signature; the estimate at .8 has a standard error of
-            ``sqrt(.16 / permutations)``, .05 at 64.
-        shingle_words: Words in a run.
-    """
-
-    threshold: float = 0.8
-    permutations: int = 64
-    shingle_words: int = 5
-
-    def __post_init__(self) -> None:
-        fits = 0.2 <= self.threshold <= 1 and 16 <= self.permutations <= 1024
-        expected = "threshold .2..1, permutations 16..1024, shingle_words >= 1"
-        check(fits and self.shingle_words >= 1, "dedup is out of range.", self, expected)
-
-    @property
-    def bands(self) -> tuple[int, int]:
-        """Bands of the LSH and rows in each: the longest rows that keep the recall."""
-        rows = next(
-            rows
-            for rows in range(self.permutations // 2, 0, -1)
-            if rows == 1 or 1 - (1 - self.threshold**rows) ** (self.permutations // rows) >= _RECALL
-        )
-        return self.permutations // rows, rows
+A pair at the threshold is found with a probability of at least .95.
+"""
+PERMUTATIONS = 64
+"""Values in a signature; the estimate at .8 has a standard error of .05."""
+SHINGLE_WORDS = 5
+"""Words in a run."""
 
 
 class Sketcher:
@@ -70,10 +45,9 @@ class Sketcher:
         MissingDependencyError: If datasketch is not installed.
     """
 
-    def __init__(self, config: DedupConfig, *, seed: int) -> None:
-        self._config = config
+    def __init__(self, *, seed: int) -> None:
         self._sketch = _datasketch().MinHash(
-            num_perm=config.permutations,
+            num_perm=PERMUTATIONS,
             seed=seed % 2**32,
             scheme=_SCHEME,
             hashfunc=lambda shingle: shingle,  # a hash already
@@ -84,7 +58,7 @@ class Sketcher:
 
         With fewer words than a shingle, all of them together are the one shingle.
         """
-        n = max(1, min(self._config.shingle_words, len(words)))
+        n = max(1, min(SHINGLE_WORDS, len(words)))
         shingles = ngram_hashes(words, n) >> np.uint64(32)
         self._sketch.clear()
         for start in range(0, len(shingles), _PIECE):
@@ -92,7 +66,19 @@ class Sketcher:
         return np.array(self._sketch.hashvalues, dtype=np.uint32)
 
 
-def find_duplicates(keys: Hashes, signatures: Signatures, config: DedupConfig) -> Verdicts:
+def bands_of(threshold: float) -> tuple[int, int]:
+    """Bands of the LSH and rows in each: the longest rows that keep the recall."""
+    rows = next(
+        rows
+        for rows in range(PERMUTATIONS // 2, 0, -1)
+        if rows == 1 or 1 - (1 - threshold**rows) ** (PERMUTATIONS // rows) >= _RECALL
+    )
+    return PERMUTATIONS // rows, rows
+
+
+def find_duplicates(
+    keys: Hashes, signatures: Signatures, *, threshold: float = THRESHOLD
+) -> Verdicts:
     """Decide which documents of a corpus go.
 
     Documents are taken in order; one goes if it has the key of an earlier one (`EXACT`), or
@@ -107,17 +93,15 @@ def find_duplicates(keys: Hashes, signatures: Signatures, config: DedupConfig) -
     verdicts = np.full(len(keys), EXACT, dtype=np.uint8)
     if len(keys):
         verdicts[np.unique(keys, axis=0, return_index=True)[1]] = KEPT
-    bands, rows = config.bands
+    bands, rows = bands_of(threshold)
     unique = np.flatnonzero(verdicts == KEPT)
-    index = datasketch.MinHashLSH(
-        num_perm=config.permutations, params=(bands, rows), threshold=config.threshold
-    )
-    template = datasketch.MinHash(num_perm=config.permutations, scheme=_SCHEME)
+    index = datasketch.MinHashLSH(num_perm=PERMUTATIONS, params=(bands, rows), threshold=threshold)
+    template = datasketch.MinHash(num_perm=PERMUTATIONS, scheme=_SCHEME)
     for document in unique[_shares_a_band(signatures, unique, bands=bands, rows=rows)]:
         sketch = template.copy()
         sketch.hashvalues = signatures[document]
         found = index.query(sketch)
-        if found and similarities(signatures, document, found).max() >= config.threshold:
+        if found and similarities(signatures, document, found).max() >= threshold:
             verdicts[document] = NEAR
         else:
             index.insert(int(document), sketch, check_duplication=False)

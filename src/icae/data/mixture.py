@@ -14,58 +14,45 @@ import numpy as np
 from numpy.typing import NDArray
 
 from icae.data.build_config import BuildConfig, SourceConfig
-from icae.data.chunks import Chunk
 from icae.data.dedup import KEPT, Verdicts, find_duplicates
+from icae.data.gathering import Gathered
 from icae.data.words import Hashes, uniform
 from icae.errors import InputError
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Plan:
-    """What happens to each of the N documents of all chunks, in order.
+    """What happens to each of N documents.
 
     Attributes:
-        chunks: The chunks.
-        ends: int64 ``[chunks]``, one past the last document of each chunk.
-        sources: int64 ``[N]``, source of each document, by number.
-        tokens: int64 ``[N]``, its tokens.
         verdicts: uint8 ``[N]``, kept or which kind of duplicate.
         validation: bool ``[N]``, held out for validation.
         copies: int64 ``[N]``, times that it goes into the training shards.
         wanted: Training tokens planned for each source.
     """
 
-    chunks: tuple[Chunk, ...]
-    ends: NDArray[np.int64]
-    sources: NDArray[np.int64]
-    tokens: NDArray[np.int64]
     verdicts: Verdicts
     validation: NDArray[np.bool_]
     copies: NDArray[np.int64]
     wanted: tuple[int, ...]
 
 
-def make_plan(config: BuildConfig, chunks: Sequence[Chunk]) -> Plan:
-    """Find duplicates over all chunks, split, and choose for the shares asked for.
+def make_plan(config: BuildConfig, found: Gathered) -> Plan:
+    """Find duplicates, split, and choose for the shares asked for.
 
     Raises:
         InputError: If a source has no document left for training.
         MissingDependencyError: If datasketch is not installed.
     """
-    each = [chunk.documents() for chunk in chunks]
-    keys, signatures, tokens = (np.concatenate(column) for column in zip(*each, strict=True))
-    sizes = [len(counts) for _, _, counts in each]
-    del each
-    verdicts = find_duplicates(keys, signatures, config.dedup)
-    del signatures
-    names = [source.name for source in config.sources]
-    sources = np.repeat([names.index(chunk.source) for chunk in chunks], sizes)
+    keys, tokens = found.keys, found.tokens
+    verdicts = find_duplicates(keys, found.signatures)
     kept = verdicts == KEPT
     validation = kept & (
         uniform(keys, seed=config.seed, purpose="validation") < config.validation_share
     )
     members = [
-        np.flatnonzero(kept & ~validation & (sources == i)) for i in range(len(config.sources))
+        np.flatnonzero(kept & ~validation & (found.sources == i))
+        for i in range(len(config.sources))
     ]
     available = [int(tokens[rows].sum()) for rows in members]
     if not all(available):
@@ -74,22 +61,13 @@ def make_plan(config: BuildConfig, chunks: Sequence[Chunk]) -> Plan:
             "A source has no document left for training.",
             got=", ".join(empty),
             expected="documents that pass every check",
-            fix="remove the source, or lower the thresholds of the configuration",
+            fix="remove the source, or give it more text",
         )
     wanted = plan_tokens(config.sources, available, budget=config.tokens)
     copies = np.zeros(len(tokens), dtype=np.int64)
     for rows, count in zip(members, wanted, strict=True):
         copies[rows] = choose_copies(keys[rows], tokens[rows], wanted=count, seed=config.seed)
-    return Plan(
-        chunks=tuple(chunks),
-        ends=np.cumsum(sizes),
-        sources=sources,
-        tokens=tokens,
-        verdicts=verdicts,
-        validation=validation,
-        copies=copies,
-        wanted=wanted,
-    )
+    return Plan(verdicts=verdicts, validation=validation, copies=copies, wanted=wanted)
 
 
 def plan_tokens(

@@ -57,9 +57,9 @@ def test_sources_of_a_build_and_their_shares_are_listed(icae, config, tmp_path) 
     assert ["small", "10", "500", "33.3", "%", "33.3", "%", "1.00"] in rows
     assert ["all", "30", "1,500"] in rows
     assert ShardSet.open(tmp_path / "out" / "train").tokenizer_hash == "hash of tiny"
-    payload = json.loads(icae("data", "build", config, "-o", tmp_path / "out", "--json").stdout)
-    assert payload.pop("output") == str(tmp_path / "out")
-    assert payload == json.loads((tmp_path / "out" / "report.json").read_text())
+    payload = json.loads(icae("data", "build", config, "-o", tmp_path / "json", "--json").stdout)
+    assert payload.pop("output") == str(tmp_path / "json")
+    assert payload == json.loads((tmp_path / "json" / "report.json").read_text())
     assert [source["train_tokens"] for source in payload["sources"]] == [1000, 500]
 
 
@@ -106,7 +106,7 @@ def test_json_of_a_pack_holds_tokens_of_each_source(icae, corpus, tmp_path) -> N
 
 
 def test_target_in_use_and_unknown_base_are_reported(icae, corpus, tmp_path) -> None:
-    result = icae("data", "pack", corpus, "-o", corpus, "--base", "no such base")
-    assert (result.exit_code, "in use" in result.stderr) == (1, True), "before the tokenizer"
+    result = icae("data", "pack", corpus, "-o", corpus, "--base", "tiny")
+    assert (result.exit_code, "not an empty folder" in result.stderr) == (1, True)
     result = icae("data", "pack", corpus, "-o", tmp_path / "x", "--base", "absent", "--json")
     assert (result.exit_code, json.loads(result.stdout)["error"]["got"]) == (1, "absent")

@@ -18,22 +18,19 @@ from operator import itemgetter
 
 import numpy as np
 
-from icae.data.cleaning import CleaningConfig, clean
-from icae.data.contamination import ContaminationConfig, NgramIndex, evaluation_texts
+from icae.data.cleaning import clean
+from icae.data.contamination import NGRAM_WORDS, NgramIndex, evaluation_texts
 from icae.data.corpus import CorpusDocument, read_corpus
-from icae.data.dedup import EXACT, KEPT, DedupConfig, Sketcher, find_duplicates
+from icae.data.dedup import EXACT, KEPT, PERMUTATIONS, Sketcher, find_duplicates
 from icae.data.shards import TokenizerLike, tokenize
 from icae.data.triplets.records import Context, TripletConfig
 from icae.data.triplets.sentences import sentences
 from icae.data.words import hash_words, text_key
 
-NGRAM_WORDS = ContaminationConfig().ngram_words
-"""Words of a run that no context may share with an evaluation set."""
 OPENING_SHARE = 0.5
 """Share of the documents whose first window starts with the document."""
 
-_CLEANING = CleaningConfig(min_characters=1)
-_DEDUP = DedupConfig(threshold=0.6)
+_SAME = 0.6
 _POOL = 2
 _CHARACTERS_PER_TOKEN = 8
 _HEADING_WORDS = 8
@@ -85,11 +82,11 @@ def sample_contexts(config: TripletConfig, tokenizer: TokenizerLike) -> ContextS
         else:
             found.append(context)
     words = [hash_words(context.text) for context in found]
-    sketch = Sketcher(_DEDUP, seed=config.seed)
+    sketch = Sketcher(seed=config.seed)
     verdicts = find_duplicates(
         np.array([text_key(one) for one in words], dtype=np.uint64).reshape(-1, 2),
-        np.array([sketch(one) for one in words], dtype=np.uint32).reshape(-1, _DEDUP.permutations),
-        _DEDUP,
+        np.array([sketch(one) for one in words], dtype=np.uint32).reshape(-1, PERMUTATIONS),
+        threshold=_SAME,
     )
     for verdict in verdicts[verdicts != KEPT]:
         counts["exact" if verdict == EXACT else "near"] += 1
@@ -140,9 +137,9 @@ def _cut(
     window: Context, tokenizer: TokenizerLike, config: TripletConfig, *, target: int
 ) -> Context | str:
     """The context that begins with a window, or the reason why there is none."""
-    cleaned = clean(window.text, _CLEANING)
-    if cleaned.text is None:
-        return str(cleaned.reason)
+    cleaned = clean(window.text, shortest=1)
+    if cleaned.reason:
+        return cleaned.reason
     blocks = [block for block in re.split(r"\n{2,}", cleaned.text) if block.strip()]
     heading = None
     while len(blocks) > 1 and _is_heading(blocks[0]):

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
+from icae.data.contamination import NGRAM_WORDS
 from icae.data.corpus import list_corpus
 from icae.data.frames import fill
 from icae.data.rows import file_hash
-from icae.data.triplets.contexts import NGRAM_WORDS, ContextSample
+from icae.data.triplets.contexts import ContextSample
 from icae.data.triplets.dataset import DATASHEET, TripletBuild, beside
 from icae.data.triplets.prompts import prompt_book
 from icae.data.triplets.records import Price, TripletConfig
