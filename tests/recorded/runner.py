@@ -120,7 +120,7 @@ def main() -> None:
     parser.add_argument("--only", default="*", help="groups to run, such as 'store*'")
     parser.add_argument("--keep", type=Path, help="a new folder to work in that is left there")
     options = parser.parse_args()
-    for name in [name for name in os.environ if name.startswith(("ICAE_S", "ICAE_E", "RAY_"))]:
+    for name in [name for name in os.environ if name.startswith(("ICAE_S", "ICAE_E"))]:
         del os.environ[name]
     os.environ |= ENVIRONMENT
     from tests.recorded import stub

@@ -2,40 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-
-def _words(text: str, count: int) -> list[str]:
-    letters = str.maketrans("0123456789", "ghijklmnop")
-    digests = (hashlib.sha256(f"{i}:{text}".encode()).hexdigest() for i in range(count))
-    return [digest[:8].translate(letters) for digest in digests]
-
-
-def _triplets(text: str, orders: str) -> str:
-    asked = re.search(r"Make up (\d+) prompts", orders)
-    specific = []
-    for number in range(int(asked[1]) if asked else 0):
-        first, second, third = _words(f"{text}{number}", 3)
-        prompt = f"What is said of {first} and {second}?"
-        specific.append({"prompt": prompt, "answer": f"It is {third}."})
-    general = []
-    for number, prompt in re.findall(r"^(\d+)\. (.+)$", orders, re.MULTILINE):
-        count = 6 if "title" in prompt or "keywords" in prompt else 24
-        answer = " ".join(_words(f"{text}{prompt}", count)) + "."
-        general.append({"number": int(number), "answer": answer})
-    return json.dumps({"specific": specific, "general": general})
+from tests.llm_stub import proper_answer
 
 
 def reply(body: dict[str, Any]) -> str:
     """Triplets where a text is given in tags, else a verdict: the shorter answer is better."""
     user = body["messages"][-1]["content"]
-    text, tag, orders = user.partition("</text>")
-    if tag:
-        return _triplets(text, orders)
+    if "</text>" in user:
+        return proper_answer(user)
     found = re.search(r"Answer A:\n(.*?)\n\nAnswer B:\n(.*?)\n\n", user, re.DOTALL)
     first, second = (len(part) for part in found.groups()) if found else (0, 0)
     verdict = "TIE" if first == second else "A" if first < second else "B"

@@ -11,7 +11,6 @@ import hashlib
 import io
 import json
 import lzma
-import os
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -20,6 +19,7 @@ from typing import IO, Any
 
 import zstandard
 
+from icae.config.atomic_write import write_atomically
 from icae.config.extras import import_extra
 from icae.errors import InputError
 
@@ -245,15 +245,9 @@ def write_whole(path: Path, data: bytes | str) -> None:
     Raises:
         InputError: If it cannot be written.
     """
-    partial = path.with_name(f".{path.name}.partial")
     try:
-        with partial.open("wb") as stream:
-            stream.write(data.encode("utf-8") if isinstance(data, str) else data)
-            stream.flush()
-            os.fsync(stream.fileno())
-        partial.replace(path)
+        write_atomically(path, [data.encode("utf-8") if isinstance(data, str) else data])
     except OSError as error:
-        partial.unlink(missing_ok=True)
         raise InputError(
             "The file cannot be written.", got=f"{path}: {error.strerror or error}"
         ) from error

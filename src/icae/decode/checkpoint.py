@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,6 @@ from icae.config.types import FloatArray
 from icae.errors import BaseModelError
 from icae.memory.bfloat16 import from_bfloat16_bits, to_bfloat16_bits
 
-_LENGTH = struct.Struct("<Q")
 _ITEM = {"F32": "<f4", "F16": "<f2", "BF16": "<u2"}
 
 
@@ -117,28 +115,19 @@ def read_settings(path: Path) -> Mapping[str, Any]:
 
 
 def _tensors_of(path: Path) -> Iterator[tuple[str, CheckpointTensor]]:
+    from gguf.utility import SafetensorsLocal
+
     try:
-        with path.open("rb") as stream:
-            (length,) = _LENGTH.unpack(stream.read(_LENGTH.size))
-            index = json.loads(stream.read(length))
-        for name, entry in index.items():
-            if name != "__metadata__":
-                yield name, _entry(path, _LENGTH.size + length, name, entry)
-    except (OSError, ValueError, struct.error, KeyError, TypeError) as error:
+        found = SafetensorsLocal(path).tensors
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise BaseModelError(f"The weights {path} are damaged.", got=str(error)) from error
-
-
-def _entry(path: Path, data: int, name: str, entry: Mapping[str, Any]) -> CheckpointTensor:
-    if entry["dtype"] not in _ITEM:
-        raise BaseModelError(
-            f"The weights {path} are of a kind that is not read here.",
-            got=f"{name}: {entry['dtype']}",
-            expected=", ".join(_ITEM),
-            fix="Use --runtime torch.",
-        )
-    return CheckpointTensor(
-        path=path,
-        dtype=entry["dtype"],
-        shape=tuple(entry["shape"]),
-        start=data + entry["data_offsets"][0],
-    )
+    for name, tensor in found.items():
+        if tensor.dtype not in _ITEM:
+            raise BaseModelError(
+                f"The weights {path} are of a kind that is not read here.",
+                got=f"{name}: {tensor.dtype}",
+                expected=", ".join(_ITEM),
+                fix="Use --runtime torch.",
+            )
+        start = tensor.data_range.offset
+        yield name, CheckpointTensor(path=path, dtype=tensor.dtype, shape=tensor.shape, start=start)

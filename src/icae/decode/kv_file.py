@@ -16,10 +16,10 @@ import logging
 from pathlib import Path
 from typing import Literal
 
+from icae.config.atomic_write import write_atomically
 from icae.decode.reader import Reader
 from icae.errors import IcaeError, MemoryFileError
 from icae.memory import Memory
-from icae.memory.atomic_write import write_atomically
 
 MAGIC = b"icae-kv 1\n"
 LONGEST_HEADER = 4096

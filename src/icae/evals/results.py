@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from icae.config.atomic_write import write_atomically
 from icae.config.checkout import commit
 from icae.engine import Engine
 from icae.errors import InputError, ResultConflictError
@@ -19,7 +20,6 @@ from icae.evals.experiment import Cell, Experiment, Material
 from icae.evals.metadata import data_hashes, hardware, model_record, result_head
 from icae.evals.plots import Plot, picture, require_drawing
 from icae.evals.tables import Row, Table
-from icae.memory.atomic_write import write_atomically
 
 IDENTITY = ("schema", "experiment", "icae", "adapter", "base", "dtype", "data", "seed", "settings")
 """What must be equal for rows of two runs to stand in one file."""

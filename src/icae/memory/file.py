@@ -23,8 +23,8 @@ from typing import BinaryIO
 
 import numpy as np
 
+from icae.config.atomic_write import write_atomically
 from icae.errors import ConfigError, MemoryFileError
-from icae.memory.atomic_write import write_atomically
 from icae.memory.container import (
     COPY_AGAIN,
     NAME_ANOTHER,

@@ -13,8 +13,8 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
+from icae.config.atomic_write import flush_folder
 from icae.errors import StoreError
-from icae.memory.atomic_write import flush_folder
 from icae.store import migrations
 
 LOCK_TIMEOUT_S = 30.0

@@ -64,7 +64,9 @@ class ChatService:
         expected = "for example http://127.0.0.1:8000/v1, without user and password"
         message = "The address of the service is no URL."
         check(bool(usable), message, self.url.rpartition("@")[2], expected)
-        check(bool(self.model), "The service has no model.", self.model, "the name of a model there")
+        check(
+            bool(self.model), "The service has no model.", self.model, "the name of a model there"
+        )
         counts = ("max_tokens", "concurrency", "attempts")
         check_ranges("service", self, at_least_one=counts, positive=("timeout",))
         fits = 0 <= self.temperature <= 2

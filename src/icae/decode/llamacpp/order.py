@@ -20,10 +20,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from icae.config.atomic_write import write_atomically
 from icae.config.parsing import from_dict, to_dict
 from icae.config.types import FloatArray
 from icae.errors import BaseModelError, ConfigError, InputError
-from icae.memory.atomic_write import write_atomically
 
 Channels = NDArray[np.int64]
 Positions = NDArray[np.int64]

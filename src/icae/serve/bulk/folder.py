@@ -12,9 +12,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from icae.config.atomic_write import write_atomically
 from icae.data.rows import read_row_range, row_count, table_bytes
 from icae.errors import InputError, ResultConflictError
-from icae.memory.atomic_write import write_atomically
 from icae.serve.bulk.documents import Rejected
 
 COLUMNS: Mapping[str, str] = {

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from icae.memory.atomic_write import write_atomically
+from icae.config.atomic_write import write_atomically
 
 
 def test_parts_are_written_in_order_to_a_file_like_any_other(tmp_path):
