@@ -14,14 +14,14 @@ from icae.compression.adaptive import FidelityPolicy
 from icae.engine import Engine
 from icae.errors import IcaeError, RequestError
 from icae.memory import Memory, Span
-from icae.serve.memory_models import MemoryRequest
+from icae.serve.memory_models import MemoryObject, MemoryRequest
 from icae.serve.refusals import refusal
 from icae.serve.tracing import request_id
 
 log = logging.getLogger(__name__)
 
-Steps = Generator[tuple[int, int], None, None]
-"""Does some work each time; gives (spans done, spans in all)."""
+Steps = Generator[tuple[int, int], None, MemoryObject]
+"""Does some work each time; gives (spans done, spans in all), and in the end what was kept."""
 
 
 @dataclass(kw_only=True, eq=False)
@@ -31,7 +31,7 @@ class Job:
     Attributes:
         work: Gives the steps of the work; they run in the model's thread.
         progress: (spans done, spans in all); (0, 0) before it begins.
-        future: Done when the memory is on the disk, or the work failed.
+        future: The memory when it is on the disk, or why the work failed.
         cancelled: Set when the result is not wanted any more.
         context: Of the request that asked for it; the steps run in it.
     """
@@ -41,7 +41,7 @@ class Job:
     title: str
     work: Callable[[Job], Steps]
     progress: tuple[int, int] = (0, 0)
-    future: Future[None] = field(default_factory=Future)
+    future: Future[MemoryObject] = field(default_factory=Future)
     cancelled: threading.Event = field(default_factory=threading.Event)
     context: contextvars.Context = field(default_factory=contextvars.copy_context)
     _steps: Steps | None = None
@@ -58,9 +58,9 @@ class Job:
             self._steps = self._steps or self.work(self)
             self.progress = self.context.run(next, self._steps)
             return True
-        except StopIteration:
+        except StopIteration as end:
             self._end()
-            self.future.set_result(None)
+            self.future.set_result(end.value)
         except Exception as error:
             if not isinstance(error, IcaeError):
                 log.exception("Work of request %s on a memory failed.", self._request_id())
@@ -88,7 +88,7 @@ class Job:
 
 
 def _nothing(job: Job) -> Steps:
-    yield job.progress
+    raise AssertionError("its work has ended")
 
 
 def compressing(

@@ -8,17 +8,19 @@ one, and nobody can tell from a fast reply that somebody else has the same text.
 from __future__ import annotations
 
 import contextvars
+import functools
 import hashlib
 import secrets
 import threading
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Collection, Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import suppress
 from datetime import datetime
 from typing import TypeVar
 from weakref import WeakValueDictionary
 
 from icae.engine import Engine
-from icae.errors import MissingMemoryError, RequestError
+from icae.errors import ConflictError, MissingMemoryError, RequestError
 from icae.memory import Memory, memory_bytes
 from icae.serve.jobs import Job, Steps, compressing
 from icae.serve.memory_models import (
@@ -37,6 +39,12 @@ MOMENT_S = 0.005
 """How long the model waits for the store before it works for others, s."""
 
 T = TypeVar("T")
+
+MOST_TRIES = 100
+"""How often an append is done again because other servers were faster."""
+
+Versions = Collection[str] | None
+"""Versions of a memory of which one is to be changed; None: whichever it has."""
 
 KEPT_FAILURES = 256
 """Failed jobs that can be asked about; older ones are forgotten."""
@@ -70,28 +78,40 @@ class Library:
         def work(job: Job) -> Steps:
             memory = yield from compressing(self._icae, wanted, ratio=ratio)
             self._metrics.context_tokens.inc(memory.tokens)
-            yield from self._aside(job, lambda: self._put(job, memory))
+            return (yield from self._aside(job, lambda: self._put(job, memory)))
 
         return self._begin(Job(owner=owner, id=_new_id(), title=wanted.name, work=work))
 
-    def append(self, owner: str, memory_id: str, text: str) -> Job:
+    def append(self, owner: str, memory_id: str, text: str, *, versions: Versions = None) -> Job:
         """Begin to add text to the end of a memory; until it is done the old one is read.
 
+        Where another server changes it meanwhile, the text is added to what that made of it.
+
         Raises:
-            RequestError: As for `create`; if the owner has no such memory (404), or it is
-                being worked on already (409).
+            RequestError: As for `create`; if the owner has no such memory (404), it is being
+                worked on already (409), or has none of the versions (412).
         """
 
         def work(job: Job) -> Steps:
             yield 0, 1
-            key, memory = yield from self._aside(job, lambda: self._load(owner, memory_id))
-            longer = self._icae.append(memory, text)
-            yield from self._aside(job, lambda: self._put(job, longer, replaces=key))
-            self._metrics.context_tokens.inc(longer.tokens - memory.tokens)
+            for tries_left in reversed(range(MOST_TRIES)):
+                key, memory = yield from self._aside(job, lambda: self._load(owner, memory_id))
+                _require_version(key, versions)
+                put = functools.partial(self._put, job, self._icae.append(memory, text))
+                try:
+                    made = yield from self._aside(job, functools.partial(put, replaces=key))
+                except ConflictError:
+                    if not tries_left:
+                        raise
+                else:
+                    break
+            self._metrics.context_tokens.inc(made.tokens - memory.tokens)
+            return made
 
         record, job = self._find(owner, memory_id)
         if record is None:
             raise no_memory(memory_id) if job and job.future.done() else _in_progress()
+        _require_version(record.key, versions)
         return self._begin(Job(owner=owner, id=memory_id, title=_title(record), work=work))
 
     def take_in(self, owner: str, memory: Memory, *, title: str) -> MemoryObject:
@@ -103,8 +123,7 @@ class Library:
         self._icae.require_own(memory)
         memory_id = _new_id()
         with self._shelf.writing() as store:
-            _keep(store, owner, memory_id, title, memory)
-        return self.get(owner, memory_id)
+            return _described(memory_id, _keep(store, owner, memory_id, title, memory), None)
 
     def get(self, owner: str, memory_id: str) -> MemoryObject:
         """What is known about a memory.
@@ -155,12 +174,15 @@ class Library:
 
     def _load(self, owner: str, memory_id: str) -> tuple[str, Memory]:
         """Key of a memory, and the memory."""
+        memory: Memory | None = None
         with self._shelf.reading() as store:
-            try:
-                key = store.get(_name(owner, memory_id)).key
-                memory = self._read.get(key) or store.load(key)
-            except MissingMemoryError as error:
-                raise no_memory(memory_id) from error
+            while memory is None:
+                try:
+                    key = store.get(_name(owner, memory_id)).key
+                except MissingMemoryError as error:
+                    raise no_memory(memory_id) from error
+                with suppress(MissingMemoryError):  # it was changed in between: once more
+                    memory = self._read.get(key) or store.load(key)
             self._read[key] = memory
         return key, memory
 
@@ -182,25 +204,34 @@ class Library:
                 )
         return [self.load(owner, memory_id) for memory_id in memory_ids]
 
-    def drop(self, owner: str, memory_id: str) -> None:
+    def drop(self, owner: str, memory_id: str, *, versions: Versions = None) -> None:
         """Forget a memory, and give up the work on it.
 
         Raises:
-            RequestError: If the owner has none of that id (404).
+            RequestError: If the owner has none of that id (404), or it has none of the versions
+                (412).
         """
-        name = _name(owner, memory_id)
+        name, key = _name(owner, memory_id), None
+        if versions is not None:
+            record, _ = self._find(owner, memory_id)
+            key = None if record is None else record.key
+            _require_version(key, versions)
         with self._shelf.writing() as store:
             with self._lock:
-                job = self._jobs.pop(name, None)
-            if job is not None:
-                job.cancelled.set()
+                job = self._jobs.get(name)
             try:
-                store.remove_name(name)
+                store.remove_name(name, stands_for=key)
+            except ConflictError as error:
+                raise _other_version(None, versions) from error
             except MissingMemoryError as error:
                 if job is None:
                     raise no_memory(memory_id) from error
-                return
-            store.collect()
+            else:
+                store.collect()
+            if job is not None:
+                job.cancelled.set()
+                with self._lock:
+                    self._jobs.pop(name, None)
 
     def require_ready(self) -> None:
         """Try whether memories can be read and kept now; a StoreError if not."""
@@ -248,19 +279,20 @@ class Library:
         job.future.add_done_callback(self._forget_old_failures)
         return job
 
-    def _forget_old_failures(self, _: Future[None]) -> None:
+    def _forget_old_failures(self, _: Future[MemoryObject]) -> None:
         with self._lock:
             failed = [name for name, job in self._jobs.items() if job.future.done()]
             for name in failed[:-KEPT_FAILURES]:
                 del self._jobs[name]
 
-    def _put(self, job: Job, memory: Memory, *, replaces: str | None = None) -> None:
+    def _put(self, job: Job, memory: Memory, *, replaces: str | None = None) -> MemoryObject:
         """Keep what a job made: from then on it is ready and not in work any more."""
         with self._shelf.writing() as store:
             job.require_wanted()
-            _keep(store, job.owner, job.id, job.title, memory, replaces=replaces)
+            stored = _keep(store, job.owner, job.id, job.title, memory, replaces=replaces)
         with self._lock:
             self._jobs.pop(_name(job.owner, job.id), None)
+        return _described(job.id, stored, None)
 
 
 def in_work(job: Job) -> MemoryObject:
@@ -276,7 +308,7 @@ def _described(memory_id: str, record: StoredMemory | None, job: Job | None) -> 
         made.created_at = int(datetime.fromisoformat(record.added_at).timestamp())
         made.tokens, made.positions = record.tokens, record.positions
         made.ratio = record.tokens / record.positions
-        made.fidelity, made.bytes = record.fidelity, record.bytes
+        made.fidelity, made.bytes, made.version = record.fidelity, record.bytes, record.key
     if job is not None:
         done, spans = job.progress
         error = job.future.exception() if job.future.done() else None
@@ -295,7 +327,7 @@ def _keep(
     memory: Memory,
     *,
     replaces: str | None = None,
-) -> None:
+) -> StoredMemory:
     """Put a memory on the disk in place of what the id stood for."""
     settings: Settings = {
         "content": hashlib.sha256(memory_bytes(memory)).hexdigest(),
@@ -307,6 +339,23 @@ def _keep(
     (added,) = store.add([item])
     if added.replaced is not None:
         store.collect()
+    return added.stored
+
+
+def _require_version(now: str | None, versions: Versions) -> None:
+    if versions is not None and now not in versions:
+        raise _other_version(now, versions)
+
+
+def _other_version(now: str | None, versions: Versions) -> RequestError:
+    return RequestError(
+        "The memory was changed since the version that If-Match names.",
+        status=412,
+        code="precondition_failed",
+        got=f'"{now}"' if now else "another version",
+        expected=" or ".join(f'"{one}"' for one in versions or ())[:200],
+        fix="Nothing was changed. Read the memory again and send its ETag.",
+    )
 
 
 def _new_id() -> str:

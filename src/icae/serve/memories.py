@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import re
 from collections.abc import Sequence
 from typing import Annotated, Any
 
@@ -36,6 +37,13 @@ Id = Annotated[MemoryId, Path(alias="id")]
 Prefer = Annotated[
     list[str] | None,
     Header(description="With respond-async (RFC 7240) the response is 202 at once."),
+]
+IfMatch = Annotated[
+    str | None,
+    Header(
+        description="ETags of the memory, or *: it is changed only if it has one of them, else "
+        "the response is 412."
+    ),
 ]
 IN_WORK: dict[int | str, dict[str, Any]] = {
     202: {
@@ -83,6 +91,7 @@ def list_memories(
 def import_memory(
     service: Serving,
     owner: Owner,
+    response: Response,
     name: Annotated[Title, Query()] = "memory",
     data: Annotated[bytes, Body(media_type=FILE)] = b"",
 ) -> MemoryObject:
@@ -95,19 +104,21 @@ def import_memory(
         raise RequestError(
             error.message, code="invalid_memory_file", got=error.got, expected=error.expected
         ) from error
-    return service.library.take_in(owner, memory, title=name)
+    return _tagged(service.library.take_in(owner, memory, title=name), response)
 
 
 @router.get("/v1/memories/{id}", response_model_exclude_unset=True)
-def get_memory(memory_id: Id, service: Serving, owner: Owner) -> MemoryObject:
+def get_memory(memory_id: Id, service: Serving, owner: Owner, response: Response) -> MemoryObject:
     """A memory, or how far the work on it is."""
-    return service.library.get(owner, memory_id)
+    return _tagged(service.library.get(owner, memory_id), response)
 
 
 @router.delete("/v1/memories/{id}")
-def delete_memory(memory_id: Id, service: Serving, owner: Owner) -> DeletedMemory:
+def delete_memory(
+    memory_id: Id, service: Serving, owner: Owner, if_match: IfMatch = None
+) -> DeletedMemory:
     """Forget a memory; work on it is given up."""
-    service.library.drop(owner, memory_id)
+    service.library.drop(owner, memory_id, versions=_versions(if_match))
     return DeletedMemory(id=memory_id)
 
 
@@ -119,6 +130,7 @@ async def append_memory(
     owner: Owner,
     response: Response,
     prefer: Prefer = None,
+    if_match: IfMatch = None,
 ) -> MemoryObject:
     """Add text to the end of a memory; until it is ready the old one is read."""
     most = service.config.append_chars
@@ -132,7 +144,8 @@ async def append_memory(
             expected=f"at most {most:,}",
             fix="Append it in parts.",
         )
-    job = await asyncio.to_thread(service.library.append, owner, memory_id, more.text)
+    append = functools.partial(service.library.append, versions=_versions(if_match))
+    job = await asyncio.to_thread(append, owner, memory_id, more.text)
     return await _outcome(service, job, response, prefer)
 
 
@@ -163,10 +176,23 @@ async def _outcome(
     if "respond-async" in wishes:
         response.headers["Preference-Applied"] = "respond-async"
     elif await settled(job.future, seconds=service.config.wait_seconds):
-        job.future.result()
-        return await asyncio.to_thread(service.library.get, job.owner, job.id)
+        return _tagged(job.future.result(), response)
     response.status_code = 202
     return in_work(job)
+
+
+def _tagged(memory: MemoryObject, response: Response) -> MemoryObject:
+    """A memory whose version goes into the header, too."""
+    if memory.version:
+        response.headers["ETag"] = f'"{memory.version}"'
+    return memory
+
+
+def _versions(if_match: str | None) -> list[str] | None:
+    """The versions that an If-Match (RFC 9110) names, weak ones left out; None: any will do."""
+    if if_match is None or if_match.strip() == "*":
+        return None
+    return re.findall(r'(?<!W/)"([^"]*)"', if_match)
 
 
 def _token_starts(icae: Engine, document: MemoryDocument) -> Sequence[int] | None:

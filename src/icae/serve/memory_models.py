@@ -129,6 +129,7 @@ class MemoryObject(BaseModel):
         default=None, description="Mean over the spans, null where it was not measured."
     )
     bytes: int = Field(default=0, description="Bytes on the disk.")
+    version: str = Field(default="", description="Another after each change; in quotes the ETag.")
     progress: Progress | None = None
     error: ErrorDetail | None = None
 

@@ -37,12 +37,14 @@ class Added:
         key: Content address of the memory.
         new: Whether the memory was not in the store before.
         replaced: Key of the memory that the name stood for before, or None.
+        stored: What the store knows about the memory then.
     """
 
     name: str
     key: str
     new: bool
     replaced: str | None
+    stored: StoredMemory
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -118,7 +118,7 @@ class MemoryStore:
             memory_id = self._id_of(key)
             if memory_id is None:
                 return None
-            return Added(name=name, key=key, new=False, replaced=self._name(name, memory_id, key))
+            return self._named(name, memory_id, key, new=False)
 
     def records(self, *, under: str = "") -> list[StoredMemory]:
         """All memories, or those with a name that starts so; in the order of the names.
@@ -174,13 +174,18 @@ class MemoryStore:
             rows = self._db.execute(_SEARCH, parameters).fetchall()
         return [_hit(row, query) for row in rows]
 
-    def remove_name(self, name: str) -> str:
-        """Drop a name; the memory, whose key is returned, stays until `collect`."""
+    def remove_name(self, name: str, *, stands_for: str | None = None) -> str:
+        """Drop a name; the memory, whose key is returned, stays until `collect`.
+
+        A ConflictError if the name stands for another memory than that of the key `stands_for`.
+        """
         check_name(name)
         with self._writing():
             key = self._key_named(name)
             if key is None:
                 raise self._absent(f"name {name!r}", "a name that `icae store list` shows")
+            if stands_for is not None:
+                _require_same(name, key, stands_for)
             self._db.execute("DELETE FROM names WHERE name = ?", [name])
         return key
 
@@ -247,18 +252,12 @@ class MemoryStore:
             yield
 
     def _add(self, item: NewMemory, row: Row, data: bytes) -> Added:
-        now, key = self._key_named(item.name), str(row["key"])
-        if item.replaces is not None and now != item.replaces:
-            raise ConflictError(
-                f"{item.name} was changed by somebody else in the meantime.",
-                got="no memory of that name" if now is None else f"memory {now}",
-                expected=f"memory {item.replaces}, of which this is a change",
-                fix="Nothing was written. Read it again and do the change again.",
-            )
+        key = str(row["key"])
+        if item.replaces is not None:
+            _require_same(item.name, self._key_named(item.name), item.replaces)
         there = self._id_of(key)
         memory_id = self._insert(item.memory, row, data) if there is None else there
-        replaced = self._name(item.name, memory_id, key)
-        return Added(name=item.name, key=key, new=there is None, replaced=replaced)
+        return self._named(item.name, memory_id, key, new=there is None)
 
     def _insert(self, memory: Memory, row: Row, data: bytes) -> int:
         """Store a memory with its bytes and passages; the index follows by trigger."""
@@ -271,13 +270,14 @@ class MemoryStore:
             self._db.execute(_insert_into("passages", own), own)
         return memory_id
 
-    def _name(self, name: str, memory_id: int, key: str) -> str | None:
-        """Let a name stand for a memory; the key of the one before, if another."""
+    def _named(self, name: str, memory_id: int, key: str, *, new: bool) -> Added:
+        """Let a name stand for a memory."""
         before = self._key_named(name)
-        if before == key:
-            return None
-        self._db.execute("INSERT OR REPLACE INTO names VALUES (?, ?)", [name, memory_id])
-        return before
+        if before != key:
+            self._db.execute("INSERT OR REPLACE INTO names VALUES (?, ?)", [name, memory_id])
+        replaced = None if before == key else before
+        stored = self._stored(memory_id)
+        return Added(name=name, key=key, new=new, replaced=replaced, stored=stored)
 
     def _key_named(self, name: str) -> str | None:
         row = self._db.execute(
@@ -326,6 +326,17 @@ class MemoryStore:
             got=got,
             expected=expected,
             fix="Look it up with `icae store list`.",
+        )
+
+
+def _require_same(name: str, now: str | None, expected: str) -> None:
+    """Refuse to change what another process has changed."""
+    if now != expected:
+        raise ConflictError(
+            f"{name} was changed by somebody else in the meantime.",
+            got="no memory of that name" if now is None else f"memory {now}",
+            expected=f"memory {expected}, of which this is a change",
+            fix="Nothing was written. Read it again and do the change again.",
         )
 
 

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import threading
 import time
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,7 +9,6 @@ import pytest
 from icae.errors import MemoryFileError
 from icae.memory import memory_bytes, memory_from_bytes
 from icae.serve import library
-from icae.store import NewMemory, open_store
 
 FILE = {"Content-Type": "application/octet-stream"}
 LATER = {"Prefer": "wait=3, Respond-Async"}
@@ -70,10 +68,11 @@ def test_a_memory_that_is_just_being_shelved_is_ready_and_not_in_progress(
     library, shelved = running.service.library, threading.Event()
     put = library._put
 
-    def slow_put(*args: Any, **settings: Any) -> None:
-        put(*args, **settings)
+    def slow_put(*args: Any, **settings: Any) -> Any:
+        made = put(*args, **settings)
         shelved.set()
         time.sleep(0.2)
+        return made
 
     monkeypatch.setattr(library, "_put", slow_put)
     with running.client() as http:
@@ -94,25 +93,61 @@ def test_a_memory_that_is_deleted_while_it_is_made_never_appears(serve: Any) -> 
         assert made["id"] not in http.get("/v1/memories").text
 
 
-def test_an_append_that_another_process_overtook_is_refused_and_loses_nothing(
-    serve: Any, engine: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    server = serve()
-    made = server.make_memory()
-    other = engine.compress("Somebody else wrote this.")
+@pytest.fixture
+def overtaken(monkeypatch: pytest.MonkeyPatch, engine: Any) -> list[Any]:
+    """Functions, each called once by an append between its reading and its writing."""
+    meanwhile: list[Any] = []
+    append = type(engine).append
 
     def overtaken(icae: Any, memory: Any, text: str) -> Any:
-        with open_store(tmp_path / "memories.db") as store:
-            (name,) = store.records()[0].names
-            store.add([NewMemory(name=name, memory=other)])
-        return memory
+        longer = append(icae, memory, text)
+        if meanwhile:
+            meanwhile.pop()()
+        return longer
 
     monkeypatch.setattr(type(engine), "append", overtaken)
-    with server.client() as http:
-        refused = http.post(f"/v1/memories/{made['id']}/append", json={"text": " More."})
-        assert (refused.status_code, refused.json()["error"]["code"]) == (409, "memory_changed")
-        held = http.get(f"/v1/memories/{made['id']}/file").content
-    assert memory_from_bytes(held, where="it").documents[0].source == "Somebody else wrote this."
+    return meanwhile
+
+
+def test_an_append_that_another_server_overtook_is_done_again_and_nothing_is_lost(
+    serve: Any, overtaken: list[Any]
+) -> None:
+    first, second = serve(), serve()
+    url = f"/v1/memories/{first.make_memory('The fox.')['id']}"
+    with first.client() as http, second.client() as other:
+        overtaken.append(lambda: other.post(f"{url}/append", json={"text": " The hen."}))
+        made = http.post(f"{url}/append", json={"text": " The cat."})
+        assert made.status_code == 200, made.text
+        assert other.get(url).headers["etag"] == made.headers["etag"]
+        (document,) = other.get(f"{url}/spans").json()["documents"]
+    assert document["text"] == "The fox. The hen. The cat."
+
+
+def test_a_change_of_another_version_is_refused_and_changes_nothing(
+    serve: Any, overtaken: list[Any]
+) -> None:
+    with serve().client() as http, serve().client() as other:
+        made = http.post("/v1/memories", json={"text": "The fox."})
+        url, old = f"/v1/memories/{made.json()['id']}", made.headers["etag"]
+        assert old == f'"{made.json()["version"]}"'
+
+        def change(if_match: str, method: str = "POST") -> Any:
+            where, body = (url, None) if method == "DELETE" else (f"{url}/append", {"text": " A."})
+            return http.request(method, where, json=body, headers={"If-Match": if_match})
+
+        now = change(f'"other", {old}').headers["etag"]
+        assert now not in (old, None)
+        for wrong in (old, f"W/{now}", '"other"'):
+            for method in ("POST", "DELETE"):
+                refused = change(wrong, method)
+                assert refused.status_code == 412, refused.text
+                assert refused.json()["error"]["code"] == "precondition_failed"
+        overtaken.append(lambda: other.post(f"{url}/append", json={"text": " B."}))
+        assert change(now).status_code == 412
+        assert http.get(f"{url}/spans").json()["documents"][0]["text"] == "The fox. A. B."
+        assert change("*").status_code == 200
+        assert change(http.get(url).headers["etag"], "DELETE").status_code == 200
+        assert http.get(url).status_code == 404
 
 
 def test_a_memory_that_must_hold_more_than_slots_do_stays_verbatim(shared: Any, http: Any) -> None:

@@ -81,7 +81,9 @@ def test_change_of_a_memory_that_somebody_else_changed_is_refused(store: MemoryS
     assert first.key in str(told.value)
     assert store.load("a").documents[0].source == "a second text"
     assert store.get("b").key == other.key
-    store.remove_name("b")
+    with pytest.raises(ConflictError, match="changed by somebody else"):
+        store.remove_name("b", stands_for=first.key)
+    assert store.remove_name("b", stands_for=other.key) == other.key
     with pytest.raises(ConflictError, match="no memory of that name"):
         store.add([free])
 
