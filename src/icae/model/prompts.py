@@ -11,6 +11,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from itertools import chain, cycle
 from typing import TYPE_CHECKING, Any, Protocol
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
@@ -62,8 +63,8 @@ class Tokenizer(Protocol):
         ...
 
 
-_ENCODING = threading.Lock()
-"""Held while a tokenizer encodes: whether special tokens are text is a state of its own."""
+_ENCODING: WeakKeyDictionary[Tokenizer, threading.Lock] = WeakKeyDictionary()
+"""Held while a tokenizer encodes: whether special tokens are text is a state of it."""
 
 CHAT = AskingConfig()
 """How memories are asked where an adapter says nothing else."""
@@ -78,7 +79,7 @@ def _encode(
     tokenizer: Tokenizer, text: str, *, control: bool = False, offsets: bool = False
 ) -> Mapping[str, Any]:
     """Encode a text; special tokens in it are text, or what they stand for (`control`)."""
-    with _ENCODING:
+    with _ENCODING.setdefault(tokenizer, threading.Lock()):
         return tokenizer(
             text,
             add_special_tokens=False,

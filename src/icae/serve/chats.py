@@ -5,12 +5,10 @@ Nothing here knows HTTP; the worker's thread alone calls `Chats`.
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
@@ -28,13 +26,12 @@ from icae.serve.answer_models import AnswerRequest, Figures, TokenLogprob, Usage
 from icae.serve.chat_models import ChatRequest
 from icae.serve.completion_models import CompletionRequest
 from icae.serve.config import ServerConfig
+from icae.serve.jobs import Progressing
 from icae.serve.likely import Echo, told
+from icae.serve.messages import Messages, Said, conversation
 from icae.serve.metrics import Metrics
 from icae.serve.stops import StoppedStream
 from icae.serve.tracing import client_gone, request_id
-
-CACHED_BYTES = 256_000_000
-"""Most bytes of slots of long messages that are kept for the next turn of a conversation."""
 
 log = logging.getLogger(__name__)
 
@@ -58,6 +55,7 @@ class Chat:
     Attributes:
         owner: Who asks.
         memories: The memories it refers to.
+        said: What its messages say, when they have been read.
         deadline: When it is too late to begin (`time.monotonic`).
         index: Which of several answers to one request this is.
         submitted_at: When it began to wait (`time.monotonic`).
@@ -73,6 +71,7 @@ class Chat:
     request: ChatRequest | CompletionRequest
     memories: Sequence[Memory]
     deadline: float
+    said: Said | None = None
     index: int = 0
     submitted_at: float = field(default_factory=time.monotonic)
     request_id: str | None = field(default_factory=request_id)
@@ -127,7 +126,7 @@ class Chats(ABC):
 
     def __init__(self, icae: Engine, *, config: ServerConfig, metrics: Metrics) -> None:
         self.icae, self.config, self.metrics = icae, config, metrics
-        self._cached: OrderedDict[tuple[str, str], Memory] = OrderedDict()
+        self._messages = Messages(icae, config=config, metrics=metrics)
 
     @abstractmethod
     def __len__(self) -> int: ...
@@ -145,8 +144,13 @@ class Chats(ABC):
     def step(self) -> None:
         """Write on, for a moment."""
 
+    def preparing(self, chat: Chat) -> Progressing[None]:
+        """Steps after which a chat can be taken: long messages of it are compressed."""
+        if isinstance(chat.request, ChatRequest):
+            chat.said = yield from self._messages.read(chat.owner, chat.request)
+
     def ready(self, chats: Sequence[Chat]) -> list[ReadyChat]:
-        """Those of some chats that can be answered, long messages compressed; others fail."""
+        """Those of some chats, all prepared, that can be answered; others fail."""
         made = []
         for chat in chats:
             if not chat.future.set_running_or_notify_cancel():
@@ -258,27 +262,16 @@ class Chats(ABC):
 
     def _ready_messages(self, chat: Chat, asked: ChatRequest) -> ReadyChat:
         """Messages as memory, history and question."""
-        memories, said, compressed = list(chat.memories), [], 0
-        longest = asked.auto_compress
-        longest = self.config.longest_message if longest is None else longest
-        for message in asked.messages:
-            text, bulk = message.told, ""
-            if longest:
-                text, bulk = split_message(
-                    message.role, text, longest=longest, count=self.icae.count_tokens
-                )
-            if bulk:
-                memories.append(self._memory_of(chat.owner, bulk))
-                compressed += memories[-1].tokens
-            said.append((message.role, text))
-        question, history = conversation(said)
+        assert chat.said is not None, "it was prepared"
+        memories = [*chat.memories, *chat.said.memories]
+        question, history = conversation(chat.said.texts)
         memory = merge(memories) if memories else None
         request = self.icae.request(memory, question, history=history)
         return ReadyChat(
             chat=chat,
             request=request,
             positions=0 if memory is None else memory.positions,
-            compressed_tokens=compressed,
+            compressed_tokens=sum(one.tokens for one in chat.said.memories),
             max_new_tokens=self._longest_answer(request, asked.longest_answer),
         )
 
@@ -298,84 +291,3 @@ class Chats(ABC):
             )
         most = self.config.answer_tokens
         return min(room, most if asked is None else min(asked, most))
-
-    def _memory_of(self, owner: str, text: str) -> Memory:
-        """Memory of a long message; the same text of the same owner is compressed once."""
-        key = (owner, hashlib.sha256(text.encode()).hexdigest())
-        if key in self._cached:
-            self._cached.move_to_end(key)
-            return self._cached[key]
-        tokens, ratio = self.icae.count_tokens(text), self.config.ratio
-        if tokens / ratio > self.icae.decoder.context_window:
-            raise RequestError(
-                "A message is too long, even as memory.",
-                code="context_length_exceeded",
-                param="messages",
-                got=f"{tokens} tokens at {ratio:g}x",
-                expected=f"at most {self.icae.decoder.context_window} positions",
-            )
-        memory = self.icae.compress(text, ratio=ratio, name="message", verify=False)
-        self.metrics.context_tokens.inc(memory.tokens)
-        self._cached[key] = memory
-        while sum(kept.slots.nbytes for kept in self._cached.values()) > CACHED_BYTES:
-            self._cached.popitem(last=False)
-        return memory
-
-
-def split_message(
-    role: str, text: str, *, longest: int, count: Callable[[str], int]
-) -> tuple[str, str]:
-    """Take the bulk of a long message out, so that a long prompt gets short.
-
-    Of what the user says the first and the last paragraph stay text where they are short,
-    since one of them usually is the question; what the system says is taken whole.
-
-    A message of at most `longest` tokens, as `count` counts them, stays as it is; a paragraph
-    at the start or end of a longer one stays if it has at most half of them.
-
-    Returns:
-        The text that stays, and the text that becomes a memory; either may be empty.
-    """
-    if role == "assistant" or count(text) <= longest:
-        return text, ""
-    if role != "user":
-        return "", text
-    for mark in ("\n\n", "\n"):
-        parts = [part for part in text.split(mark) if part.strip()]
-        last = 1 if len(parts) > 1 and count(parts[-1]) <= longest // 2 else 0
-        first = 1 if len(parts) > 1 + last and count(parts[0]) <= longest // 2 else 0
-        if first or last:
-            kept = [*parts[:first], *parts[len(parts) - last :]]
-            return "\n\n".join(kept), mark.join(parts[first : len(parts) - last])
-    return text, ""
-
-
-def conversation(said: Sequence[tuple[str, str]]) -> tuple[str, list[tuple[str, str]]]:
-    """The question that is to be answered, and the (question, answer) turns before it.
-
-    What several messages say before an answer is one question, apart by blank lines.
-
-    Raises:
-        RequestError: If an answer comes before anything was said.
-    """
-    turns: list[tuple[str, str]] = []
-    question: list[str] = []
-    for role, text in said:
-        if role != "assistant":
-            question.append(text)
-        elif question:
-            turns.append((_joined(question), text))
-            question = []
-        elif turns:
-            turns[-1] = (turns[-1][0], _joined([turns[-1][1], text]))
-        else:
-            raise RequestError(
-                "The conversation starts with an answer.",
-                param="messages",
-                expected="a message of the system or the user first",
-            )
-    return _joined(question), turns
-
-
-def _joined(texts: Sequence[str]) -> str:
-    return "\n\n".join(filter(None, texts))

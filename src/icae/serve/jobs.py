@@ -6,11 +6,15 @@ import contextvars
 import functools
 import logging
 import threading
-from collections.abc import Callable, Generator
-from concurrent.futures import Future
+import time
+from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import Executor, Future, wait
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from icae.compression.adaptive import FidelityPolicy
+from icae.compression.compressor import Compressor
+from icae.decode.batching import span_batches
 from icae.engine import Engine
 from icae.errors import IcaeError, RequestError
 from icae.memory import Memory, Span
@@ -20,8 +24,22 @@ from icae.serve.tracing import request_id
 
 log = logging.getLogger(__name__)
 
-Steps = Generator[tuple[int, int], None, MemoryObject]
-"""Does some work each time; gives (spans done, spans in all), and in the end what was kept."""
+SLICE_S = 0.1
+"""How long a step of compressing is to take, s: answers under way are written on between two."""
+
+MOST_TOKENS = 2048
+"""Most tokens that are compressed in one step."""
+
+MOMENT_S = 0.005
+"""How long the model waits for another thread before it works for others, s."""
+
+T = TypeVar("T")
+
+Progressing = Generator[tuple[int, int], None, T]
+"""Does some work each time; gives (spans done, spans in all), and in the end what it made."""
+
+Steps = Progressing[MemoryObject]
+"""The work on a memory, which is kept in the end."""
 
 
 @dataclass(kw_only=True, eq=False)
@@ -91,20 +109,51 @@ def _nothing(job: Job) -> Steps:
     raise AssertionError("its work has ended")
 
 
-def compressing(
-    icae: Engine, wanted: MemoryRequest, *, ratio: float
-) -> Generator[tuple[int, int], None, Memory]:
-    """Compress a text, one batch of spans a step, to the memory that `Engine.compress` makes."""
+def compressing(icae: Engine, wanted: MemoryRequest, *, ratio: float) -> Progressing[Memory]:
+    """Compress a text as a request wants it, to the memory that `Engine.compress` makes."""
     compressor = icae.compressor
     encode = functools.partial(compressor.encode, ratio=wanted.ratio or ratio)
     if wanted.min_fidelity is not None:
         policy = FidelityPolicy(min_fidelity=wanted.min_fidelity)
         encode = functools.partial(icae.adaptive.choose, policy=policy)
-    tokens = compressor.tokenize(wanted.text)
+    return in_slices(compressor, wanted.text, name=wanted.name, encode=encode)
+
+
+def in_slices(
+    compressor: Compressor,
+    text: str,
+    *,
+    name: str,
+    encode: Callable[[Sequence[Span]], list[Span]],
+    clock: Callable[[], float] = time.monotonic,
+) -> Progressing[Memory]:
+    """Compress a text, as many spans a step as take about `SLICE_S`; at least one.
+
+    The first step takes one span, each other one at most twice as many tokens as that before.
+    """
+    tokens = compressor.tokenize(text)
     cut = compressor.cut(tokens)
     made: list[Span] = []
+    bound = 1
     yield 0, len(cut)
-    for part in compressor.runtime.batches([span.tokens for span in cut]):
-        made += encode(cut[part])
+    while len(made) < len(cut):
+        left = cut[len(made) :]
+        part = left[next(span_batches([span.tokens for span in left], bound=bound))]
+        begin = clock()
+        made += encode(part)
+        seconds, taken = clock() - begin, sum(span.tokens for span in part)
+        bound = min(2 * taken, int(taken * SLICE_S / max(seconds, 1e-6)), MOST_TOKENS)
         yield len(made), len(cut)
-    return compressor.memory(tokens, made, name=wanted.name)
+    return compressor.memory(tokens, made, name=name)
+
+
+def aside(
+    pool: Executor, call: Callable[[], T], *, progress: tuple[int, int] = (0, 0)
+) -> Progressing[T]:
+    """Have another thread call something: while it takes, the model works for others."""
+    future = pool.submit(contextvars.copy_context().run, call)
+    while not future.done():
+        wait([future], timeout=MOMENT_S)
+        if not future.done():
+            yield progress
+    return future.result()

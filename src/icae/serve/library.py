@@ -7,13 +7,12 @@ one, and nobody can tell from a fast reply that somebody else has the same text.
 
 from __future__ import annotations
 
-import contextvars
 import functools
 import hashlib
 import secrets
 import threading
-from collections.abc import Callable, Collection, Generator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from collections.abc import Callable, Collection, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from datetime import datetime
 from typing import TypeVar
@@ -22,7 +21,7 @@ from weakref import WeakValueDictionary
 from icae.engine import Engine
 from icae.errors import ConflictError, MissingMemoryError, RequestError
 from icae.memory import Memory, memory_bytes
-from icae.serve.jobs import Job, Steps, compressing
+from icae.serve.jobs import Job, Progressing, Steps, aside, compressing
 from icae.serve.memory_models import (
     MemoryObject,
     MemoryPage,
@@ -34,9 +33,6 @@ from icae.serve.metrics import Metrics
 from icae.serve.refusals import error_detail
 from icae.serve.shelf import Shelf
 from icae.store import MemoryStore, NewMemory, Settings, StoredMemory
-
-MOMENT_S = 0.005
-"""How long the model waits for the store before it works for others, s."""
 
 T = TypeVar("T")
 
@@ -242,13 +238,9 @@ class Library:
         self._storing.shutdown()
         self._shelf.close()
 
-    def _aside(self, job: Job, call: Callable[[], T]) -> Generator[tuple[int, int], None, T]:
-        """Have another thread call the store: while it waits, the model works for others."""
-        future = self._storing.submit(contextvars.copy_context().run, call)
-        while not future.done():
-            wait([future], timeout=MOMENT_S)
-            yield job.progress
-        return future.result()
+    def _aside(self, job: Job, call: Callable[[], T]) -> Progressing[T]:
+        """Have another thread call the store."""
+        return aside(self._storing, call, progress=job.progress)
 
     def _find(self, owner: str, memory_id: str) -> tuple[StoredMemory | None, Job | None]:
         """What the store knows of a memory, and work on it that is under way or failed."""

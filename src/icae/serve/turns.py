@@ -10,7 +10,10 @@ from typing import Generic, Protocol, TypeVar
 class Owned(Protocol):
     """Work for an owner."""
 
-    owner: str
+    @property
+    def owner(self) -> str:
+        """Whose work it is."""
+        ...
 
 
 W = TypeVar("W", bound=Owned)

@@ -2,7 +2,8 @@
 
 Chats and documents take turns: while both wait, each gets half of the time, a token of all
 chats or a step of one document at a time. So a long document does not hold up the chats,
-and many chats do not starve a document. Keys take turns in either queue.
+and many chats do not starve a document. Keys take turns in either queue. The long messages of
+a chat are compressed as documents are, before it joins the others.
 """
 
 from __future__ import annotations
@@ -10,12 +11,14 @@ from __future__ import annotations
 import math
 import threading
 import time
+from collections import deque
 
 from icae.errors import RequestError
 from icae.serve.chats import Chat, Chats
 from icae.serve.config import ServerConfig
 from icae.serve.jobs import Job
 from icae.serve.metrics import Metrics
+from icae.serve.preparing import Preparing
 from icae.serve.turns import Turns
 
 AFTER_GRACE_S = 5.0
@@ -33,7 +36,9 @@ class ModelWorker:
         self._config = config
         self._changed = threading.Condition()
         self._waiting: Turns[Chat] = Turns(config.waiting)
-        self._jobs: Turns[Job] = Turns(config.documents)
+        self._jobs: Turns[Job | Preparing] = Turns(config.documents)
+        self._preparing = 0
+        self._prepared: deque[Chat] = deque()
         self._taken: list[Chat] = []
         self._queued = metrics.queued
         self._stepping = 0
@@ -44,7 +49,7 @@ class ModelWorker:
         self._thread = threading.Thread(target=self._run, name="icae-model", daemon=True)
         metrics.waiting.set_function(lambda: len(self._waiting))
         metrics.writing.set_function(lambda: len(self._answering))
-        metrics.documents.set_function(lambda: len(self._jobs) + self._stepping)
+        metrics.documents.set_function(lambda: len(self._jobs) + self._stepping - self._preparing)
 
     def start(self) -> None:
         """Begin to take work."""
@@ -59,7 +64,7 @@ class ModelWorker:
         with self._changed:
             self._require_open()
             self._drop_unwanted()
-            if not self._waiting.room_for(chat.owner):
+            if not self._waiting.room_for(chat.owner, under_way=self._preparing):
                 # About half of those of this key are answered by then; others have turns between.
                 turns = self._waiting.of(chat.owner) * self._waiting.owners
                 wait = self._seconds_apart * turns / 2
@@ -75,7 +80,8 @@ class ModelWorker:
         """
         with self._changed:
             self._require_open()
-            if not self._jobs.room_for(job.owner, under_way=self._stepping):
+            under_way = self._stepping - self._preparing
+            if not self._jobs.room_for(job.owner, under_way=under_way):
                 raise _full("documents", LONGEST_RETRY_S)
             self._jobs.add(job)
             self._changed.notify()
@@ -114,7 +120,7 @@ class ModelWorker:
 
     def _run(self) -> None:
         while self._wait():
-            if self._answering or self._waiting:
+            if self._answering or self._waiting or self._prepared:
                 self._write()
             if self._jobs and (self._owed_s <= 0 or not self._answering):
                 self._work()
@@ -122,7 +128,7 @@ class ModelWorker:
     def _wait(self) -> bool:
         """Wait for work; false if the thread is to end."""
         with self._changed:
-            while not (self._waiting or self._jobs or self._answering):
+            while not (self._waiting or self._prepared or self._jobs or self._answering):
                 if self._closing_at is not None:
                     return False
                 self._changed.wait()
@@ -143,12 +149,15 @@ class ModelWorker:
         """One token of the chats that are answered; others join them."""
         with self._changed:
             self._drop_unwanted()
-            count = min(self._answering.room, len(self._waiting))
+            room = self._answering.room
+            count = min(room - len(self._prepared), len(self._waiting))
             chats = [self._waiting.next() for _ in range(count)]
             self._taken = [one for one in (*self._taken, *chats) if not one.future.done()]
-        for chat in chats:
-            self._queued.observe(time.monotonic() - chat.submitted_at)
         begin, before = time.monotonic(), len(self._answering)
+        for chat in chats:
+            self._queued.observe(begin - chat.submitted_at)
+            self._prepare(chat)
+        chats = [self._prepared.popleft() for _ in range(min(room, len(self._prepared)))]
         self._answering.take(chats)
         self._answering.step()
         seconds = time.monotonic() - begin
@@ -157,6 +166,20 @@ class ModelWorker:
             self._seconds_apart += 0.2 * (self._busy_s - self._seconds_apart)
             self._busy_s = 0.0
         self._owed_s -= seconds
+
+    def _prepare(self, chat: Chat) -> None:
+        """Begin to prepare a chat; where that takes longer it goes on between tokens of others."""
+        self._preparing += 1
+        steps = self._answering.preparing(chat)
+        preparing = Preparing(chat=chat, steps=steps, ended=self._end_preparing)
+        if preparing.step():
+            with self._changed:
+                self._jobs.add(preparing)
+
+    def _end_preparing(self, chat: Chat | None) -> None:
+        self._preparing -= 1
+        if chat is not None:
+            self._prepared.append(chat)
 
     def _work(self) -> None:
         """One step of a job of the key whose turn it is."""

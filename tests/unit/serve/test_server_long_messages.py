@@ -1,11 +1,17 @@
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
+import numpy as np
 import pytest
 
 from icae.errors import RequestError
-from icae.serve.chats import conversation, split_message
+from icae.serve.chat_models import ChatRequest
+from icae.serve.config import ServerConfig
+from icae.serve.jobs import SLICE_S, in_slices
+from icae.serve.messages import Messages, conversation, split_message
+from icae.serve.metrics import Metrics
 
 LONG = " ".join(["word"] * 60)
 TWICE = f"{LONG}\n\n{LONG}"
@@ -38,3 +44,77 @@ def test_a_conversation_becomes_turns_and_a_question() -> None:
     assert conversation(said) == ("d", [("S\n\na", "b\n\nc")])
     with pytest.raises(RequestError, match="starts with an answer"):
         conversation([("assistant", "x"), ("user", "y")])
+
+
+def finished(steps: Any) -> tuple[int, Any]:
+    """How many steps there were, and what came of them."""
+    for count in range(10_000):
+        try:
+            next(steps)
+        except StopIteration as end:
+            return count, end.value
+    raise AssertionError("it does not end")
+
+
+def test_no_slice_takes_much_longer_than_it_may(engine: Any) -> None:
+    now, text, seconds = 0.0, "The inn is near the end. " * 40, [0.0]
+
+    def encode(spans: Any) -> Any:
+        nonlocal now
+        pace = 0.002 if len(seconds) < 6 else 0.006  # seconds a token: it gets slower
+        now += pace * sum(span.tokens for span in spans)
+        seconds.append(now)
+        return engine.compressor.encode(spans, ratio=4.0, verify=False)
+
+    steps = in_slices(engine.compressor, text, name="n", encode=encode, clock=lambda: now)
+    _, memory = finished(steps)
+    taken = [after - before for before, after in itertools.pairwise(seconds)]
+    assert max(taken[:5]) <= SLICE_S
+    assert max(taken[6:]) <= SLICE_S
+    assert len(taken) < len(memory.spans)
+    whole = engine.compress(text, name="n", ratio=4.0, verify=False)
+    assert memory.documents[0].source == text
+    np.testing.assert_allclose(memory.slots, whole.slots, rtol=1e-4, atol=1e-4)
+
+
+@pytest.fixture
+def conversations(engine: Any) -> Messages:
+    return Messages(engine, config=ServerConfig(longest_message=20), metrics=Metrics())
+
+
+def asked(text: str) -> ChatRequest:
+    return ChatRequest.model_validate(
+        {"model": "m", "messages": [{"role": "user", "content": f"{text}\n\nWho?"}]}
+    )
+
+
+def test_the_bulk_of_a_long_message_is_compressed_once(conversations: Messages) -> None:
+    first, said = finished(conversations.read("anna", asked(LONG)))
+    again, same = finished(conversations.read("anna", asked(LONG)))
+    assert said.texts == [("user", "Who?")]
+    assert (first > 1, again, same.memories[0] is said.memories[0]) == (True, 0, True)
+    assert finished(conversations.read("ben", asked(LONG)))[0] > 1
+
+
+def test_two_answers_wait_for_one_memory(conversations: Messages) -> None:
+    first, second = (conversations.read("anna", asked(LONG)) for _ in range(2))
+    next(first)
+    next(second)
+    _, said = finished(first)
+    assert finished(second)[1].memories[0] is said.memories[0]
+
+
+def test_of_a_memory_that_was_not_finished_nothing_is_kept(
+    conversations: Messages, engine: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given_up = conversations.read("anna", asked(LONG))
+    next(given_up)
+    next(given_up)
+    given_up.close()
+    with monkeypatch.context() as broken:
+        broken.setattr(type(engine.compressor), "encode", lambda *_, **__: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            finished(conversations.read("anna", asked(LONG)))
+    count, said = finished(conversations.read("anna", asked(LONG)))
+    assert count > 1
+    assert said.memories[0].documents[0].source == LONG

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -27,6 +28,9 @@ class Chats:
 
     def __len__(self) -> int:
         return len(self.left)
+
+    def preparing(self, chat: Chat) -> Iterator[tuple[int, int]]:
+        yield from chat.request or ()  # type: ignore[misc]
 
     def take(self, chats: Sequence[Chat]) -> None:
         self.left += [(work, self.steps) for work in chats]
@@ -101,6 +105,47 @@ def test_at_the_end_chats_are_finished_and_documents_only_within_the_grace(done:
         with pytest.raises(RequestError) as refused:
             submit(work)
         assert refused.value.status == 503
+
+
+def test_slices_of_a_long_message_and_tokens_of_others_take_turns(done: list[str]) -> None:
+    worker = worker_of(done)
+    short, long = chat(), chat()
+    long.request = document(done, 6, "slice").work(None)
+    worker.submit_chat(short)
+    worker.submit_chat(long)
+    worker.start()
+    for one in (short, long):
+        one.future.result(timeout=20)
+    worker.close(seconds=1)
+    slices = [at for at, what in enumerate(done) if what == "slice"]
+    assert len(slices) == 6
+    assert all(later - before > 1 for before, later in itertools.pairwise(slices))
+    assert slices[-1] < len(done) - 20  # its own answer came behind all of them
+
+
+@pytest.mark.parametrize("way", ["goes", "fails"])
+def test_a_long_message_of_one_that_goes_or_fails_ends_between_slices(
+    done: list[str], way: str
+) -> None:
+    worker = worker_of(done)
+    long, other = chat(), chat()
+
+    def slices() -> Iterator[tuple[int, int]]:
+        yield from document(done, 2, "slice").work(None)
+        if way == "fails":
+            raise RequestError("No.")
+        long.give_up()
+        yield from document(done, 9, "too many").work(None)
+
+    long.request = slices()
+    worker.submit_chat(long)
+    worker.submit_chat(other)
+    worker.start()
+    other.future.result(timeout=20)
+    worker.close(seconds=1)
+    assert done.count("slice") == 2
+    assert done.count("too many") <= 1
+    assert (long.future.cancelled(), long.future.done()) == (way == "goes", True)
 
 
 def test_more_documents_than_allowed_are_refused(done: list[str]) -> None:

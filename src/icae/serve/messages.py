@@ -1,0 +1,156 @@
+"""Messages of a conversation: what is said in them, and the bulk of long ones read as memory."""
+
+from __future__ import annotations
+
+import copy
+import functools
+import hashlib
+from collections import OrderedDict
+from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from icae.engine import Engine
+from icae.errors import RequestError
+from icae.memory import Memory
+from icae.model.prompts import Tokenizer, tokenize
+from icae.serve.chat_models import ChatRequest
+from icae.serve.config import ServerConfig
+from icae.serve.jobs import Progressing, aside, in_slices
+from icae.serve.metrics import Metrics
+
+CACHED_BYTES = 256_000_000
+"""Most bytes of slots of long messages that are kept for the next turn of a conversation."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Said:
+    """What a conversation says: (role, text) of each message, and the memories of long ones."""
+
+    texts: Sequence[tuple[str, str]]
+    memories: Sequence[Memory]
+
+
+class Messages:
+    """Reads conversations for the model's thread, a slice at a time."""
+
+    def __init__(self, icae: Engine, *, config: ServerConfig, metrics: Metrics) -> None:
+        self._icae, self._config, self._metrics = icae, config, metrics
+        self._cached: OrderedDict[tuple[str, str], Memory] = OrderedDict()
+        self._making: set[tuple[str, str]] = set()
+        self._counting = ThreadPoolExecutor(1, thread_name_prefix="icae-count")
+        # Of its own: a tokenizer encodes one text at a time, and the model's is not to wait.
+        self._tokenizer: Tokenizer = copy.deepcopy(icae.tokenizer)
+
+    def read(self, owner: str, asked: ChatRequest) -> Generator[tuple[int, int], None, Said]:
+        """What is said; long messages are compressed, some spans a step."""
+        longest = asked.auto_compress
+        longest = self._config.longest_message if longest is None else longest
+        texts, memories = [], []
+        for message in asked.messages:
+            text, bulk = message.told, ""
+            if longest:
+                split = functools.partial(
+                    split_message, message.role, text, longest=longest, count=self._count
+                )
+                text, bulk = yield from aside(self._counting, split)
+            if bulk:
+                memories.append((yield from self._memory_of(owner, bulk)))
+            texts.append((message.role, text))
+        return Said(texts=texts, memories=memories)
+
+    def _count(self, text: str) -> int:
+        return len(tokenize(self._tokenizer, text))
+
+    def _memory_of(self, owner: str, text: str) -> Progressing[Memory]:
+        """Memory of a long message; the same text of the same owner is compressed once."""
+        key = (owner, hashlib.sha256(text.encode()).hexdigest())
+        while key in self._making:  # for another answer
+            yield 0, 0
+        if key not in self._cached:
+            self._making.add(key)
+            try:
+                self._cached[key] = yield from self._made(text)
+            finally:
+                self._making.discard(key)
+        memory = self._cached[key]
+        self._cached.move_to_end(key)
+        while sum(kept.slots.nbytes for kept in self._cached.values()) > CACHED_BYTES:
+            self._cached.popitem(last=False)
+        return memory
+
+    def _made(self, text: str) -> Progressing[Memory]:
+        tokens = yield from aside(self._counting, lambda: self._count(text))
+        ratio, window = self._config.ratio, self._icae.decoder.context_window
+        if tokens / ratio > window:
+            raise RequestError(
+                "A message is too long, even as memory.",
+                code="context_length_exceeded",
+                param="messages",
+                got=f"{tokens} tokens at {ratio:g}x",
+                expected=f"at most {window} positions",
+            )
+        compressor = self._icae.compressor
+        encode = functools.partial(compressor.encode, ratio=ratio, verify=False)
+        memory = yield from in_slices(compressor, text, name="message", encode=encode)
+        self._metrics.context_tokens.inc(memory.tokens)
+        return memory
+
+
+def split_message(
+    role: str, text: str, *, longest: int, count: Callable[[str], int]
+) -> tuple[str, str]:
+    """Take the bulk of a long message out, so that a long prompt gets short.
+
+    Of what the user says the first and the last paragraph stay text where they are short,
+    since one of them usually is the question; what the system says is taken whole.
+
+    A message of at most `longest` tokens, as `count` counts them, stays as it is; a paragraph
+    at the start or end of a longer one stays if it has at most half of them.
+
+    Returns:
+        The text that stays, and the text that becomes a memory; either may be empty.
+    """
+    if role == "assistant" or count(text) <= longest:
+        return text, ""
+    if role != "user":
+        return "", text
+    for mark in ("\n\n", "\n"):
+        parts = [part for part in text.split(mark) if part.strip()]
+        last = 1 if len(parts) > 1 and count(parts[-1]) <= longest // 2 else 0
+        first = 1 if len(parts) > 1 + last and count(parts[0]) <= longest // 2 else 0
+        if first or last:
+            kept = [*parts[:first], *parts[len(parts) - last :]]
+            return "\n\n".join(kept), mark.join(parts[first : len(parts) - last])
+    return text, ""
+
+
+def conversation(said: Sequence[tuple[str, str]]) -> tuple[str, list[tuple[str, str]]]:
+    """The question that is to be answered, and the (question, answer) turns before it.
+
+    What several messages say before an answer is one question, apart by blank lines.
+
+    Raises:
+        RequestError: If an answer comes before anything was said.
+    """
+    turns: list[tuple[str, str]] = []
+    question: list[str] = []
+    for role, text in said:
+        if role != "assistant":
+            question.append(text)
+        elif question:
+            turns.append((_joined(question), text))
+            question = []
+        elif turns:
+            turns[-1] = (turns[-1][0], _joined([turns[-1][1], text]))
+        else:
+            raise RequestError(
+                "The conversation starts with an answer.",
+                param="messages",
+                expected="a message of the system or the user first",
+            )
+    return _joined(question), turns
+
+
+def _joined(texts: Sequence[str]) -> str:
+    return "\n\n".join(filter(None, texts))
