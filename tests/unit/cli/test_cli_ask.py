@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 
 from icae.cli.ask import CITATION_FIELDS
-from icae.memory import Memory
 
 FEW = ("--max-new-tokens", 4)
 NEEDLE = "A golden needle lies in the hay. "
@@ -33,36 +32,6 @@ def test_answer_is_all_that_stdout_gets(icae, loaded, tiny, made, memory_file):
     assert f"({expected.memory_positions} of the memory), 4 answer tokens" in result.stderr
     assert "cut at --max-new-tokens" in result.stderr
     assert "torch float32" in result.stderr
-
-
-def test_json_describes_one_answer(payload, loaded, tiny, made, memory_file):
-    expected = tiny.ask(made["notes"], "Who jumps?", max_new_tokens=4)
-    told = payload("ask", memory_file, "Who jumps?", *FEW)
-    assert told.pop("seconds") >= told.pop("first_token_seconds") >= 0
-    assert told == {
-        "answer": expected.text,
-        "question": "Who jumps?",
-        "mode": "memory",
-        "tokens": {
-            "memory": expected.memory_positions,
-            "prompt": expected.prompt_tokens,
-            "answer": 4,
-        },
-        "finished": False,
-        "runtime": "torch float32",
-    }
-
-
-def test_several_memories_are_concatenated(payload, loaded, made, memory_file, other_memory_file):
-    told = payload("ask", memory_file, other_memory_file, "Who?", *FEW)
-    assert told["tokens"]["memory"] == made["notes"].positions + made["other"].positions
-
-
-def test_full_context_is_the_kept_text(payload, loaded, tiny, memory_file, other_memory_file):
-    told = payload("ask", memory_file, other_memory_file, "Who?", "--full-context", *FEW)
-    sources = [Memory.load(p).documents[0].source for p in (memory_file, other_memory_file)]
-    assert told["mode"] == "full-context"
-    assert told["tokens"]["memory"] == tiny.count_tokens("\n\n".join(sources))
 
 
 def test_full_context_without_text_is_refused_before_the_model_is_loaded(
@@ -121,21 +90,6 @@ def test_questions_are_read_from_a_file_one_a_line(payload, loaded, memory_file,
     told = payload("ask", memory_file, "--questions", path, *FEW)
     assert [answer["question"] for answer in told["answers"]] == ["Who?", "Where?"]
     assert (told["mode"], told["memories"]) == ("memory", [str(memory_file)])
-
-
-def test_questions_are_printed_with_their_answers(icae, loaded, tiny, made, memory_file):
-    answers = [tiny.ask(made["notes"], q, max_new_tokens=4).text for q in ("Who?", "Where?")]
-    result = icae("ask", memory_file, "--questions", "-", *FEW, stdin="Who?\nWhere?\n")
-    assert result.stdout == f"Q: Who?\nA: {answers[0]}\n\nQ: Where?\nA: {answers[1]}\n"
-
-
-@pytest.mark.parametrize("content", [b"\n \n", b"\xff\xfe\xff"])
-def test_unusable_questions_are_refused(error, no_model, memory_file, tmp_path, content):
-    path = tmp_path / "questions.txt"
-    path.write_bytes(content)
-    for questions, stdin in ((path, None), ("-", content)):
-        told = error("ask", memory_file, "--questions", questions, stdin=stdin)
-        assert told["type"] == "InputError"
 
 
 def test_note_of_what_the_slots_lose_stands_before_the_question(

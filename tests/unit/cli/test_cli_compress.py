@@ -9,7 +9,6 @@ import pytest
 import typer
 
 from icae.cli.compress import DEFAULT_STEPS, CompressOptions
-from icae.cli.memory_tables import SPAN_FIELDS
 from icae.errors import BaseModelError, ConfigError
 from icae.memory import Memory
 
@@ -30,37 +29,6 @@ def test_memory_is_written_beside_the_document(icae, loaded, document):
         "Pack my box",
     ):
         assert text in result.stdout
-
-
-def test_json_holds_the_figures(payload, loaded, tiny, document):
-    told = payload("compress", document, "--ratio", 2)
-    memory = Memory.load(document.with_suffix(".icae"))
-    words = "output tokens slots verbatim_tokens positions ratio fidelity recall spans kv_bytes"
-    assert set(told) == {*words.split(), "file_bytes", "seconds", "adapter"}
-    assert told["output"] == str(document.with_suffix(".icae"))
-    assert (told["tokens"], told["slots"]) == (memory.tokens, memory.slot_count)
-    assert told["ratio"] == pytest.approx(2, abs=0.1)
-    full, held = tiny.kv_bytes(memory.tokens), tiny.kv_bytes(memory.positions)
-    assert told["kv_bytes"] == {"full": full, "memory": held, "saved": full - held}
-    assert told["file_bytes"] == document.with_suffix(".icae").stat().st_size
-    assert set(told["spans"][1]) == {"index", *SPAN_FIELDS}
-    assert told["spans"][1]["char_end"] == memory.spans[1].char_end
-
-
-def test_standard_input_needs_an_output(usage, payload, loaded, tmp_path):
-    assert "--output" in usage("compress", "-", stdin="A text.")
-    target = tmp_path / "piped.icae"
-    payload("compress", "-", "-o", target, stdin="A text.")
-    assert Memory.load(target).documents[0].source == "A text."
-
-
-def test_existing_file_is_replaced_only_by_force(icae, error, loaded, document):
-    target = document.with_suffix(".icae")
-    target.write_text("precious")
-    assert "--force" in error("compress", document)["fix"]
-    assert (loaded, target.read_text()) == ([], "precious")
-    assert icae("compress", document, "--force").exit_code == 0
-    assert Memory.load(target).tokens > 0
 
 
 @pytest.mark.parametrize(
@@ -102,10 +70,6 @@ def test_option_that_would_be_ignored_is_refused(usage, no_model, document, igno
     assert document.with_suffix(".icae").read_text() == "precious"
 
 
-def test_runtime_that_does_not_exist_is_refused(error, no_model, document):
-    assert "no such runtime" in error("compress", document, "--kv", "--runtime", "odd")["message"]
-
-
 def test_budget_too_small_for_the_fidelity_is_said(icae, loaded, document):
     goal = ("--min-fidelity", 0.9, "--prefer", "speed", "--force")
     assert "Warning" not in icae("compress", document, *goal).stderr
@@ -125,14 +89,6 @@ def test_memory_of_more_spans_than_the_adapter_was_trained_on_is_said(
     assert "the adapter was trained on 3 at most" in told
     assert "--full-context" in told
     assert "--full-context" not in icae("compress", document, "--force", "--no-source").stderr
-
-
-def test_text_and_measuring_can_be_left_out(icae, payload, loaded, document):
-    shown = icae("compress", document, "--no-source", "--no-verify").stdout
-    assert "Pack my box" in shown
-    assert "not measured" in shown
-    memory = Memory.load(document.with_suffix(".icae"))
-    assert (memory.documents[0].source, memory.fidelity) == (None, None)
 
 
 def test_model_options_reach_the_engine(icae, loaded, document):

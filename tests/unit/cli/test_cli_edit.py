@@ -47,14 +47,6 @@ def test_memory_stays_as_it_is_if_another_output_is_named(
     assert icae("append", other_memory_file, more, "-o", target).exit_code == 1
 
 
-def test_characters_are_deleted_and_replaced(payload, loaded, other_memory_file, more):
-    before = source(other_memory_file)
-    payload("edit", other_memory_file, "--delete", "4:7")
-    assert source(other_memory_file) == before[:4] + before[7:]
-    payload("edit", other_memory_file, "--replace", ":4", more)
-    assert source(other_memory_file) == "And then it rained." + before[7:]
-
-
 @pytest.mark.parametrize(
     "options",
     [
@@ -79,30 +71,6 @@ def test_what_has_no_text_or_no_document_is_refused_before_a_model_is_loaded(
     assert "no source text" in error(command, bare_memory_file, *options)["got"]
     told = error(command, memory_file, *options, "--document", 1)
     assert told["message"] == "The memory has no such document."
-
-
-def test_slice_holds_whole_spans(payload, no_model, memory_file, tmp_path):
-    target = tmp_path / "part.icae"
-    told = payload("slice", memory_file, "100:", "-o", target)
-    part = Memory.load(target)
-    assert told["documents"] == [part.documents[0].name]
-    assert told["documents"][0].startswith("notes.txt[")
-    assert source(memory_file)[100:] in source(target)
-    assert told["spans"] == len(part.spans) < len(Memory.load(memory_file).spans)
-
-
-def test_range_outside_the_text_is_an_error(error, no_model, memory_file, tmp_path):
-    assert error("slice", memory_file, "0:9999", "-o", tmp_path / "x.icae")["got"] == "0:9999"
-
-
-def test_merged_memories_keep_their_documents(
-    icae, no_model, memory_file, other_memory_file, tmp_path
-):
-    target = tmp_path / "both.icae"
-    result = icae("merge", memory_file, other_memory_file, "-o", target)
-    assert result.exit_code == 0, result.output
-    assert "notes.txt, other.txt" in result.stdout
-    assert Memory.load(target) == Memory.load(memory_file) + Memory.load(other_memory_file)
 
 
 def test_output_that_would_destroy_something_is_refused(error, no_model, memory_file, tmp_path):

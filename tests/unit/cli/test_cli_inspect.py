@@ -20,30 +20,6 @@ def tokenizer_found(monkeypatch, tiny):
     monkeypatch.setattr("icae.model.base.load_tokenizer", lambda base: tiny.tokenizer)
 
 
-def test_figures_documents_and_provenance_are_shown(icae, made, memory_file):
-    result = icae("inspect", memory_file)
-    assert result.exit_code == 0, result.output
-    memory = made["notes"]
-    for expected in (
-        f"{memory.tokens} in {len(memory.spans)} spans",
-        f"{memory.slot_count} slots (",
-        "notes.txt",
-        "tiny-base",
-        "source text  kept",
-        "The quick",
-    ):
-        assert expected in result.stdout
-    assert result.stderr == ""
-
-
-def test_text_that_was_not_kept_is_not_shown(icae, error, bare_memory_file):
-    shown = icae("inspect", bare_memory_file).stdout
-    assert "quick" not in shown
-    assert "not kept" in shown
-    told = error("inspect", bare_memory_file, "--html", "x.html")
-    assert "--html needs the text" in told["message"]
-
-
 def test_json_describes_the_file_without_its_text(payload, made, memory_file):
     told = payload("inspect", memory_file)
     memory = made["notes"]
@@ -56,10 +32,6 @@ def test_json_describes_the_file_without_its_text(payload, made, memory_file):
     assert [span["slots"] for span in told["spans"]] == [span.slots for span in memory.spans]
     assert {span["document"] for span in told["spans"]} == {0}
     assert "quick" not in json.dumps(told)
-
-
-def test_missing_file_is_an_error(error, tmp_path):
-    assert error("inspect", tmp_path / "absent.icae")["type"] == "MemoryFileError"
 
 
 def test_names_in_a_file_are_printed_as_they_are(icae, tiny, tmp_path):

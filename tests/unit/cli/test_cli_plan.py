@@ -57,22 +57,6 @@ def test_span_length_of_an_adapter_is_read_and_can_be_changed(
     assert payload(*asked, "--span-length", 64)["span_length"] == 64
 
 
-def test_plan_for_people_names_both_columns_and_the_break_even(icae: Any, config: Path) -> None:
-    told = icae("plan", config, "--documents", 2000).stdout
-    for part in ("a document", "2,000 documents", "questions a document"):
-        assert part in told
-
-
-@pytest.mark.parametrize(
-    "arguments",
-    [("--tflops", 0), ("--tflops", 1, "--tokens-per-second", 1), ("--ratio", 0.5)],
-)
-def test_wrong_numbers_are_refused_with_the_reason(
-    error: Any, config: Path, arguments: tuple[object, ...]
-) -> None:
-    assert error("plan", config, *arguments)["expected"]
-
-
 def test_of_a_hub_model_only_the_config_is_fetched(
     payload: Any, error: Any, monkeypatch: pytest.MonkeyPatch, config: Path
 ) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from icae.cli.decoder_writer import DecoderWriter
 from icae.data.triplets.records import Context, Reply, TripletConfig
-from llm_stub import Act, llm_stub
+from llm_stub import llm_stub
 
 
 @pytest.fixture
@@ -70,15 +70,6 @@ def test_contexts_that_gave_no_triplet_and_passages_left_out_are_told(build, cor
     payload = json.loads(build(*options, "--json", "--force", llm="none").stdout)
     assert payload["contexts_without_triplet"] == 12
     assert payload["passages_left_out"] == {"few_tokens": 1}
-
-
-def test_json_tells_counts_tokens_and_files(build, tmp_path) -> None:
-    with llm_stub(lambda n: Act(content="?") if n == 0 else Act()) as stub:
-        payload = json.loads(build(*SMALL, "--json", llm=stub.url).stdout)
-    assert payload["output"] == {"train": str(tmp_path / "out.jsonl")}
-    assert payload["triplets"] == {"train": 30, "test": 0}
-    assert payload["rejected"] == {"not_json": 1}
-    assert (payload["replies"], payload["prompt_tokens"], payload["failed"]) == (11, 1100, [])
 
 
 def test_dry_run_asks_nobody_and_writes_nothing(build, tmp_path) -> None:

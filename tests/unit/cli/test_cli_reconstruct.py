@@ -5,14 +5,6 @@ from __future__ import annotations
 from icae.memory import Memory
 
 
-def test_text_of_all_spans_runs_on(icae, loaded, tiny, made, other_memory_file):
-    memory = made["other"]
-    result = icae("reconstruct", other_memory_file)
-    assert result.exit_code == 0, result.output
-    text = tiny.joined_text(memory, tiny.reconstruct(memory))
-    assert result.stdout.rstrip("\n") == text.rstrip("\n")
-
-
 def test_json_holds_every_span_asked_for_in_order(payload, loaded, made, memory_file):
     told = payload("reconstruct", memory_file, "--span", 2, "--span", 0)
     assert [item["span"] for item in told["spans"]] == [0, 2]
@@ -28,12 +20,6 @@ def test_without_the_text_nothing_is_compared(payload, error, loaded, bare_memor
     told = payload("reconstruct", bare_memory_file, "--span", 1)
     assert (told["exact_prefix"], told["spans"][0]["original"]) == (None, None)
     assert error("reconstruct", bare_memory_file, "--compare")["got"].startswith("no source text")
-
-
-def test_comparison_shows_both_texts_and_the_exact_share(icae, loaded, memory_file):
-    text = icae("reconstruct", memory_file, "--compare", "--span", 1).stdout
-    assert "exact prefix" in text
-    assert " %" in text
 
 
 def test_what_cannot_be_written_is_refused_before_the_model_is_loaded(

@@ -51,11 +51,6 @@ def test_documents_are_compressed_and_named_by_their_paths(payload, loaded, at) 
     assert (memory.documents[0].source, memory.spans[0].ratio) == (NEEDLE, 2.0)
 
 
-def test_document_that_is_there_is_not_compressed_again(add, filled, tiny, monkeypatch) -> None:
-    monkeypatch.setattr(type(tiny), "compress", None)
-    assert {"new": False, "replaced": None}.items() <= add(HAY, "--store", filled).items()
-
-
 @pytest.mark.parametrize(
     ("options", "settings"),
     [
@@ -114,20 +109,6 @@ def test_bad_files_are_listed_at_the_end_and_the_others_are_added(icae, error, l
     with open_store(at) as store:
         assert [record.names for record in store.records()] == [(FOX,), (HAY,)]
     assert error("store", "add", "absent.txt", "--store", at)["type"] == "InputError"
-
-
-def test_list_shows_names_figures_and_sum(icae, payload, filled, monkeypatch) -> None:
-    shown = icae("store", "list", "--store", filled).stdout
-    assert HAY in shown
-    assert "2 memories, " in shown
-    memories = payload("store", "list", "--store", filled)["memories"]
-    assert [one["names"] for one in memories] == [[FOX], [HAY]]
-    assert set(memories[0]) == {
-        *("key", "names", "documents", "passages", "tokens", "positions", "ratio", "fidelity"),
-        *("bytes", "settings", "adapter", "base_model", "added_at"),
-    }
-    monkeypatch.setenv("ICAE_STORE", filled)
-    assert HAY in icae("store", "list").stdout
 
 
 def test_list_fits_the_terminal(add, icae, filled, monkeypatch) -> None:
