@@ -249,7 +249,7 @@ def needle(
             (three of one thing), variables (a chain), keys (with values), words (the commonest).
         readers: Who reads: full context, memory, adaptive memory (as many positions, chosen span
             by span), faithful memory (--min-fidelity), memory with note, store search (then the
-            memory of what it finds), first tokens, no context.
+            memory of what it finds), first tokens, no context; and the peers of icae eval qa.
         min_fidelity: Fidelity that every span of the faithful memory must reach.
         max_new_tokens: Longest answer in tokens.
     """

@@ -41,6 +41,8 @@ Questions = Annotated[
     int, typer.Option(min=0, metavar="N", help="Questions drawn from each file; 0 asks all.")
 ]
 
+Price = Annotated[float, typer.Option(min=0.0, metavar="USD")]
+
 
 @dataclass(frozen=True, kw_only=True)
 class AnswerOptions:
@@ -68,6 +70,8 @@ def qa(
         str, typer.Option(metavar="R,R,...", show_default="the first six")
     ] = "memory,full context,no context,first tokens,own summary,other memory",
     upper_bound: Annotated[Path | None, typer.Option(metavar="DIR")] = None,
+    input_price: Price = 0.1,
+    output_price: Price = 0.4,
     refine: Annotated[int, typer.Option(min=1, metavar="STEPS")] = 60,
     answers: AnswerOptions,
     run: RunOptions,
@@ -86,13 +90,17 @@ def qa(
             memory (that of another question's context); and where named: refined memory, adaptive
             memory (as many positions, chosen span by span), memory with note (of figures, names
             and code that the slots lose), verbatim memory (the context's tokens where slots
-            stand).
+            stand); and peers in as many positions: best chunks (BM25), LLMLingua, and what the
+            decoder's own cache keeps: sliding window, key norm, SnapKV, SnapKV with question.
         upper_bound: Folder of a full-context reader, trained with objective.reader: full-context,
             to answer from the whole context as well as a LoRA of that size can.
+        input_price: What a million tokens or slots that are read cost, in the column of costs.
+        output_price: What a million tokens that are written cost.
         refine: Most steps of a span, for the refined memory.
     """
     asked = {"ratios": ratios, "questions": questions or None, **asdict(answers)}
     who = {"readers": readers, "upper_bound": upper_bound, "refine_steps": refine}
+    asked |= {"input_price": input_price, "output_price": output_price}
     return run.measured("Qa", triplets, model, **asked, **who)
 
 
@@ -111,13 +119,13 @@ def rivals(
     run: RunOptions,
     model: ModelOptions,
 ) -> Outcome:
-    """Set the memory beside truncation, a summary and LLMLingua, at equal positions.
+    """Set the memory beside trained rivals, GIST and AutoCompressor, at equal positions.
 
-    All read with the same frozen decoder; full and no context stand beside them, and GIST and
-    AutoCompressor with --trained. Loss on the reference answer, F1, BLEU-4, tokens in the
-    decoder, their key-value cache and seconds; with --texts also how much of held-out text is
-    written back. A rival whose package is not installed is named with the reason. A run that
-    was stopped goes on where it was.
+    All read with the same frozen decoder; full and no context, truncation, a summary and LLMLingua
+    stand beside them (more of what needs no training: icae eval qa --readers). Loss on the
+    reference answer, F1, BLEU-4, tokens in the decoder, their key-value cache and seconds; with
+    --texts also how much of held-out text is written back. A rival whose package is not installed
+    is named with the reason. A run that was stopped goes on where it was.
 
     Args:
         trained: Folder of a trained rival: GIST or AutoCompressor, of a run with

@@ -16,7 +16,8 @@ from icae.engine import Engine
 from icae.evals.bootstrap import mean_figure
 from icae.evals.experiment import RATIOS, Cell, Experiment, Material, check_ratios
 from icae.evals.questions import QuestionReader, QuestionSet
-from icae.evals.respondents import ANY_RATIO, Read
+from icae.evals.readers import ANY_RATIO
+from icae.evals.respondents import Read
 from icae.evals.tables import Row
 from icae.evals.text_metrics import (
     exact_match,
@@ -38,12 +39,16 @@ class QuestionExperiment(Experiment):
         questions: Questions drawn from each file; None takes all.
         max_new_tokens: Most tokens of an answer.
         max_context: Longest context in tokens; None: what the decoder's window holds.
+        input_price: What a million tokens or slots read cost.
+        output_price: What a million tokens written cost.
     """
 
     ratios: tuple[float, ...]
     questions: int | None = 200
     max_new_tokens: int = 64
     max_context: int | None = None
+    input_price: float = 0.1
+    output_price: float = 0.4
 
     reads = "questions"
     quick: ClassVar = {"ratios": (4.0,), "questions": 6, "max_new_tokens": 16, "max_context": 256}
@@ -55,6 +60,8 @@ class QuestionExperiment(Experiment):
         check(enough, "Too few questions to compare.", self.questions, "2 or more")
         room = self.max_new_tokens >= 1
         check(room, "Answers have no room.", self.max_new_tokens, "1 or more tokens")
+        prices = (self.input_price, self.output_price)
+        check(min(prices) >= 0, "A price is out of range.", prices, "0 or more")
 
     def draw(self, engine: Engine, inputs: Sequence[Path]) -> dict[str, QuestionSet]:
         """The questions of each data set that fit the decoder.
@@ -90,10 +97,10 @@ class QuestionExperiment(Experiment):
 
     def measure(self, material: Material, cell: Cell, rows: Sequence[Row]) -> list[Row]:
         """The row of a cell."""
-        return [self.asked(material, cell)[0]]
+        return [self.asked(material, cell)]
 
-    def asked(self, material: Material, cell: Cell) -> tuple[Row, float]:
-        """The row of a respondent, and the seconds that reading and answering took.
+    def asked(self, material: Material, cell: Cell) -> Row:
+        """The row of a respondent.
 
         Raises:
             InputError: If a prompt does not fit the decoder.
@@ -107,16 +114,27 @@ class QuestionExperiment(Experiment):
         references = [render_answer(tokenizer, q.answers[0]) for q in questions.questions]
         losses = [float(loss_T.mean()) for loss_T in read.losses(references)]
         chosen = choose(read, tokenizer, questions.choices)
+        places = float(np.mean(read.positions))
         row: Row = {
             "kind": kind,
             "series": kind,
             "questions": len(questions.questions),
-            "context_positions": round(float(np.mean(read.positions)), 1),
+            "context_positions": round(places, 1),
+            "kv_mb": round(material.engine.kv_bytes(1) * places / 1e6, 3),
+            "seconds": round(seconds / len(answers), 3),
+            "cost": round(self.cost(read, answers), 5),
             **answer_figures(questions, answers, losses, chosen=chosen, seed=self.seed),
         }
         if any(text is not None for text in read.texts):
             row["per_question"]["read"] = list(read.texts)
-        return row, seconds
+        return row
+
+    def cost(self, read: Read, answers: Sequence[Answer]) -> float:
+        """What 1,000 such questions cost, in the currency of the prices."""
+        taken = read.read_before + sum(answer.prompt_tokens for answer in answers)
+        written = sum(answer.answer_tokens for answer in answers)
+        millionths = taken * self.input_price + written * self.output_price
+        return 1000 * millionths / 1e6 / len(answers)
 
 
 def choose(read: Read, tokenizer: Any, choices: Sequence[str]) -> list[str] | None:

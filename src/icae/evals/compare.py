@@ -37,6 +37,9 @@ KEYS = (
 )
 """What tells rows of a result apart."""
 
+ROUNDED = 5.1e-6
+"""How far the mean of single values may be from the figure: they are kept with five digits."""
+
 COLUMNS = columns_of(
     "row figure first second change interval clear paired",
     first="A",
@@ -87,7 +90,8 @@ def compare(
         ``row`` (key -> value), ``figure`` (its key), ``first``, ``second``, ``change`` (second
         less first), whether its interval is of ``paired`` differences of the same contexts (else
         it joins the two intervals as if they were independent), and whether it leaves out 0
-        (``clear``). ``missing``: rows that only one has, in words.
+        (``clear``). A plain number, such as seconds, is there where it changed, with no interval
+        (``single``). ``missing``: rows that only one has, in words.
 
     Raises:
         InputError: If they are of different experiments, or have none of the wanted figures.
@@ -107,7 +111,7 @@ def compare(
         _difference(row, there[place], key, paired=comparable, seed=seed)
         for place, row in here.items()
         for key in row
-        if place in there and _is_figure(row[key]) and _is_figure(there[place].get(key))
+        if place in there and _comparable(key, row[key], there[place].get(key))
         if only is None or key in only
     ]
     return {
@@ -121,7 +125,7 @@ def compare(
 
 def _require_known(rows: Sequence[Row], wanted: Sequence[str]) -> None:
     """Refuse figures that no row has."""
-    known = dict.fromkeys(key for row in rows for key in row if _is_figure(row[key]))
+    known = dict.fromkeys(key for row in rows for key in row if _is_measured(key, row[key]))
     unknown = [name for name in wanted if name not in known]
     if unknown:
         raise InputError(
@@ -148,9 +152,11 @@ def table(differences: Sequence[Row]) -> Table:
             "first": f"{d['first']['value']:.4g}",
             "second": f"{d['second']['value']:.4g}",
             "change": f"{d['change']['value']:+.4g}",
-            "interval": f"[{d['change']['low']:+.4g}, {d['change']['high']:+.4g}]",
+            "interval": "-"
+            if d["single"]
+            else f"[{d['change']['low']:+.4g}, {d['change']['high']:+.4g}]",
             "clear": "*" if d["clear"] else "",
-            "paired": "pairs" if d["paired"] else "both",
+            "paired": "-" if d["single"] else "pairs" if d["paired"] else "both",
         }
         for d in differences
     ]
@@ -196,13 +202,38 @@ def _named(row: Row) -> Row:
     return {key: row[key] for key in KEYS if row.get(key) is not None}
 
 
+def _is_number(key: str, value: Any) -> bool:
+    """Whether a value of a row is a plain number that was measured."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and key not in KEYS
+
+
 def _is_figure(value: Any) -> bool:
     """Whether a value of a row is a figure with its interval."""
     return isinstance(value, Mapping) and set(value) == {"value", "low", "high"}
 
 
+def _is_measured(key: str, value: Any) -> bool:
+    return _is_figure(value) or _is_number(key, value)
+
+
+def _comparable(key: str, first: Any, second: Any) -> bool:
+    """Whether both are figures, or numbers that differ."""
+    if _is_number(key, first) and _is_number(key, second):
+        return bool(first != second)
+    return _is_figure(first) and _is_figure(second)
+
+
+def _single(value: float) -> Figure:
+    """A plain number as a figure without an interval."""
+    return Figure(value=value, low=value, high=value)
+
+
 def _difference(row: Row, other: Row, key: str, *, paired: bool, seed: int) -> Row:
     mine, yours = row[key], other[key]
+    named = {"row": {k: v for k, v in _named(row).items() if k != "series"}, "figure": key}
+    if not _is_figure(mine):
+        own = {"first": _single(mine), "second": _single(yours), "change": _single(yours - mine)}
+        return {**named, **own, "paired": False, "clear": False, "single": True}
     singles = [dict(r.get("per_context") or r.get("per_question") or {}) for r in (row, other)]
     values = [single.get(key) or [] for single in singles]
     # Only a mean of its contexts can be paired: a corpus BLEU or a ratio of sums is none.
@@ -210,7 +241,7 @@ def _difference(row: Row, other: Row, key: str, *, paired: bool, seed: int) -> R
         paired
         and len(values[0]) == len(values[1]) > 0
         and all(
-            math.isclose(float(np.mean(own)), figure["value"], rel_tol=1e-6, abs_tol=1e-9)
+            math.isclose(float(np.mean(own)), figure["value"], rel_tol=1e-6, abs_tol=ROUNDED)
             for own, figure in zip(values, (mine, yours), strict=True)
         )
     )
@@ -220,13 +251,13 @@ def _difference(row: Row, other: Row, key: str, *, paired: bool, seed: int) -> R
     else:
         change = _independent(mine, yours)
     return {
-        "row": {k: v for k, v in _named(row).items() if k != "series"},
-        "figure": key,
+        **named,
         "first": mine,
         "second": yours,
         "change": change,
         "paired": pairs,
         "clear": change["low"] > 0 or change["high"] < 0,
+        "single": False,
     }
 
 

@@ -76,7 +76,6 @@ class Material:
         respondents: Who answers them, by name.
         holds: Who holds held-out text, by name.
         digests: Hash of the weights of those who bring their own.
-        absent: Who cannot take part, with the reason.
         notes: How to read the figures of this material.
     """
 
@@ -87,7 +86,6 @@ class Material:
     respondents: Mapping[str, Respondent] = field(default_factory=dict)
     holds: Mapping[str, Hold] = field(default_factory=dict)
     digests: Mapping[str, str] = field(default_factory=dict)
-    absent: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
     def contexts(self, length: int, *, after: int) -> list[TokenIds]:
@@ -101,6 +99,23 @@ class Material:
     def name(self, key: str | None) -> str:
         """The name that `key` made it of."""
         return {self.key(name): name for name in self.digests}.get(key or "", key or "")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Opening:
+    """A picture that the report of all experiments opens with.
+
+    Attributes:
+        name: Name of its file.
+        title: Its headline.
+        text: What a visitor sees on it, in a sentence.
+        plots: What is drawn of the rows.
+    """
+
+    name: str
+    title: str
+    text: str
+    plots: tuple[Plot, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,6 +136,8 @@ class Experiment(ABC):
     """Held-out texts or question files."""
     columns: ClassVar[Columns]
     plots: ClassVar[tuple[Plot, ...]]
+    opening: ClassVar[Opening | None] = None
+    """What the report of all experiments shows of it first, if anything."""
     notes: ClassVar[tuple[str, ...]]
     """How to read the figures, one sentence each."""
     grows: ClassVar[tuple[str, ...]]
@@ -162,6 +179,10 @@ class Experiment(ABC):
     def remarks(self, material: Material) -> tuple[str, ...]:
         """How to read the figures."""
         return (*self.notes, *material.notes)
+
+    def verdict(self, rows: Sequence[Row]) -> str:
+        """What the rows come to: the first paragraph of the result, or nothing."""
+        return ""
 
     def compared(self, material: Material, rows: Sequence[Row]) -> Table | None:
         """What is worked out from the rows of all cells once they are there, if anything."""

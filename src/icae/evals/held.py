@@ -11,6 +11,7 @@ from transformers import PreTrainedModel
 
 from icae.config.types import Answer, Objective, TokenIds
 from icae.decode.answering import Answerer, written_answer
+from icae.decode.batching import POSITIONS_PER_BATCH, span_batches
 from icae.decode.prefix import Generated, Request
 from icae.decode.torch import TorchRuntime
 from icae.decode.torch_rows import Row as DecoderRow
@@ -27,9 +28,6 @@ from icae.evals.decoding import (
 from icae.model.gist import GistMemory, GistModel
 from icae.model.losses import TaskScore
 from icae.model.objectives import DecoderTask
-
-TOGETHER = 32
-"""Rows that are decoded together behind keys and values or another decoder."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,7 +114,7 @@ class HeldGists:
     def answer(self, prompts: Sequence[TokenIds], limit: int) -> list[Answer]:
         """Greedy answers behind ``[gist tokens ; FT ; prompt]``."""
         rows = self._rows("ft", prompts, [limit] * len(prompts))
-        return _answer_rows(self.engine, self.model.decoder, rows, self.positions)
+        return answer_rows(self.engine, self.model.decoder, rows, self.positions)
 
     def write_back(self) -> list[tuple[int, ...]]:
         """Greedy reconstruction of each context."""
@@ -176,7 +174,7 @@ class HeldText:
             )
             for prompt_ids in prompts
         ]
-        return _answer_rows(self.engine, self.decoder, rows, self.positions)
+        return answer_rows(self.engine, self.decoder, rows, self.positions)
 
 
 Held = HeldSlots | HeldGists
@@ -196,20 +194,21 @@ def slot_hold(engine: Engine) -> Hold:
 def _write_rows(
     decoder: PreTrainedModel, rows: Sequence[DecoderRow], stop_ids: Collection[int]
 ) -> list[Generated]:
-    """What a decoder writes greedily behind rows, `TOGETHER` at a time."""
+    """What a decoder writes greedily behind rows, in batches of bounded size."""
+    fronts = [0 if own.front is None else int(own.front[0][0].shape[2]) for own in rows]
+    read = [front + len(own.tail_SD) for front, own in zip(fronts, rows, strict=True)]
+    sizes = [own + row.limit for own, row in zip(read, rows, strict=True)]
     made: list[Generated] = []
-    for start in range(0, len(rows), TOGETHER):
-        part = rows[start : start + TOGETHER]
-        for own in part:
-            front = 0 if own.front is None else int(own.front[0][0].shape[2])
-            made.append(Generated(positions=front + len(own.tail_SD)))
-        for step in greedy_rows(decoder, part, stop_ids):
+    for part in span_batches(sizes, bound=POSITIONS_PER_BATCH):
+        own = [Generated(positions=positions) for positions in read[part]]
+        for step in greedy_rows(decoder, rows[part], stop_ids):
             for row, token in step.items():
-                made[start + row].take(token, stop_ids)
+                own[row].take(token, stop_ids)
+        made += own
     return made
 
 
-def _answer_rows(
+def answer_rows(
     engine: Engine,
     decoder: PreTrainedModel,
     rows: Sequence[DecoderRow],

@@ -6,6 +6,7 @@ The kinds of needles are those of RULER (Hsieh et al. 2024), made here from a se
 from __future__ import annotations
 
 import re
+import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -15,35 +16,39 @@ from typing import Any, ClassVar
 import numpy as np
 
 from icae.compression.adaptive import FidelityPolicy
-from icae.compression.refinement import RefineConfig
 from icae.config.parsing import check
 from icae.config.types import TokenIds
 from icae.engine import Engine
 from icae.errors import InputError
 from icae.evals.bootstrap import mean_figure, ratio_figure
-from icae.evals.experiment import Cell, Material, TextExperiment, check_known
-from icae.evals.plots import DepthMaps
+from icae.evals.experiment import Cell, Material, Opening, TextExperiment, check_known
+from icae.evals.plots import DepthMaps, pareto_of
 from icae.evals.questions import Question
-from icae.evals.respondents import (
+from icae.evals.readers import (
     ADAPTIVE,
     ANY_RATIO,
+    CHUNKS,
+    FAITHFUL,
     FIRST,
     FULL,
     MEMORY,
     NOTED,
     NOTHING,
+    PEERS,
+    PEERS_NOTE,
     SEARCHED,
-    by_memory,
-    known_respondents,
-    span_hold,
+    SNAP,
+    respondents,
 )
+from icae.evals.standing import standing
 from icae.evals.tables import Row, Table, columns_of
 from icae.evals.text_metrics import is_empty, normalised
 from icae.model.prompts import tokenize, tokenize_with_offsets
 
-FAITHFUL = "faithful memory"
 READERS = (FULL, MEMORY, ADAPTIVE, FAITHFUL, NOTED, SEARCHED, FIRST)
 """Who reads unless others are named."""
+ALL_READERS = (*READERS, NOTHING, *PEERS)
+"""What may be asked for by name."""
 
 THINGS = "anchor basket candle dragon engine falcon garden hammer island jacket kettle ladder"
 PLACES = "harbour mountain station library orchard museum village castle bakery theatre"
@@ -188,7 +193,7 @@ class NeedleMap(TextExperiment):
     Attributes:
         depths: Where the needle stands, as shares of the text.
         kinds: Kinds of needles, of `KINDS`.
-        readers: Who reads, of `READERS` and no context.
+        readers: Who reads, of `ALL_READERS`.
         min_fidelity: Fidelity that every span of the faithful memory must reach.
         max_new_tokens: Most tokens of an answer.
     """
@@ -206,14 +211,22 @@ class NeedleMap(TextExperiment):
     grows = ("lengths", "ratios", "kinds", "readers")
     quick: ClassVar = {
         **{"lengths": (256, 512), "ratios": (4.0,), "depths": (0.0, 0.5, 1.0), "samples": 2},
-        **{"kinds": ("number", "name"), "readers": (FULL, MEMORY, SEARCHED, FIRST)},
-        "max_new_tokens": 32,
+        **{"kinds": ("number",), "readers": (FULL, MEMORY, FIRST, CHUNKS, SNAP)},
+        "max_new_tokens": 24,
     }
     full: ClassVar = {"lengths": (512, 1024, 2048, 4096), "ratios": (2.0, 4.0, 8.0), "samples": 16}
     columns = columns_of(
-        "dataset length ratio kind positions found empty", dataset="needle", kind="reads"
+        "dataset length ratio kind positions seconds found empty",
+        **{"dataset": "needle", "kind": "reads", "seconds": "seconds a question"},
     )
-    plots = (DepthMaps(key="by_depth", title="found"),)
+    plots = (DepthMaps(key="by_depth", title="found"), *pareto_of("found", "found", each=None))
+    opening = Opening(
+        name="needle-map",
+        title="Is a fact found wherever it stands?",
+        text="A number or a name is hidden at some depth of a text and asked for. Green: found. "
+        "Each map is one way to read the text; 4x means a quarter of the positions.",
+        plots=plots[:1],
+    )
     notes = (
         "Found: share of the wanted strings that stand in the greedy answer as whole words "
         "(case and punctuation aside). Intervals are over held-out texts.",
@@ -225,13 +238,15 @@ class NeedleMap(TextExperiment):
         "minimal fidelity. Memory with note: in the prompt stand the figures, names and code that "
         "the slots lose. Store search: the passages that the question finds, at most half the "
         "positions. First tokens: the text cut off after as many tokens as there are slots.",
-        "Positions: decoder positions that stand for the text (mean).",
+        "Positions: decoder positions that stand for the text (mean). Seconds: reading and "
+        "answering a question, the mean.",
+        PEERS_NOTE,
     )
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_known("This kind of needle is not known.", self.kinds, KINDS)
-        check_known("This reader is not known.", self.readers, (*READERS, NOTHING))
+        check_known("This reader is not known.", self.readers, ALL_READERS)
         inside = bool(self.depths) and all(0 <= depth <= 1 for depth in self.depths)
         check(inside, "A depth is out of range.", self.depths, "0 (begin) to 1 (end)")
         check(self.max_new_tokens >= 1, "Answers have no room.", self.max_new_tokens, "1 or more")
@@ -245,19 +260,12 @@ class NeedleMap(TextExperiment):
     def prepare(self, engine: Engine, inputs: Sequence[Path]) -> Material:
         """Draw the texts and name the readers."""
         drawn = super().prepare(engine, inputs)
-        policy = FidelityPolicy(min_fidelity=self.min_fidelity)
-        faithful = span_hold(
-            engine, lambda cut, ratio: [engine.adaptive.choose(own, policy=policy) for own in cut]
-        )
-        known = known_respondents(engine, RefineConfig())
-        known[FAITHFUL] = by_memory(engine, faithful)
-        own = {name: known[name] for name in (*READERS, NOTHING) if name in self.readers}
+        own, absent = respondents(engine, self.readers, min_fidelity=self.min_fidelity)
         record = {key: value for key, value in drawn.record.items() if key != "bleu"}
-        return replace(drawn, record=record, respondents=own)
+        return replace(drawn, record=record, respondents=own, notes=absent)
 
     def cells(self, material: Material) -> list[Cell]:
         """For each kind and length the readers that no ratio changes, then each ratio."""
-        free = (*ANY_RATIO, FAITHFUL)
         return [
             Cell(length=length, ratio=ratio, dataset=kind, reader=name)
             for kind in KINDS
@@ -265,7 +273,7 @@ class NeedleMap(TextExperiment):
             for length in self.lengths
             for ratio in (None, *self.ratios)
             for name in material.respondents
-            if (name in free) == (ratio is None)
+            if (name in ANY_RATIO) == (ratio is None)
         ]
 
     def measure(self, material: Material, cell: Cell, rows: Sequence[Row]) -> list[Row]:
@@ -278,8 +286,11 @@ class NeedleMap(TextExperiment):
             self._asked(material.engine, kind, hay[i], depth or 0.0, i, number)
             for number, (i, depth) in enumerate(places)
         ]
+        begin = time.perf_counter()
         read = material.respondents[reader](questions, cell.ratio or 1.0)
         written = [answer.text for answer in read.answer(self.max_new_tokens)]
+        seconds = (time.perf_counter() - begin) / len(questions)
+        positions = round(float(np.mean(read.positions)), 1)
         found = [said(text, q.answers) for text, q in zip(written, questions, strict=True)]
         groups = [i for i, _ in places]
         by_depth = np.reshape(found, (len(material.windows), len(depths))).mean(axis=0)
@@ -288,7 +299,9 @@ class NeedleMap(TextExperiment):
                 "kind": reader,
                 "series": reader if cell.ratio is None else f"{reader}, {cell.times}",
                 "questions": len(questions),
-                "positions": round(float(np.mean(read.positions)), 1),
+                "positions": positions,
+                "context_positions": positions,
+                "seconds": round(seconds, 3),
                 "found": mean_figure(found, groups=groups, seed=self.seed),
                 "empty": round(float(np.mean([is_empty(text) for text in written])), 3),
                 "depths": depths,
@@ -337,6 +350,10 @@ class NeedleMap(TextExperiment):
             answers=needle.wanted,
             group=group,
         )
+
+    def verdict(self, rows: Sequence[Row]) -> str:
+        """How the memory stands beside its peers."""
+        return standing(rows, "found", "found", by_dataset=False)
 
     def compared(self, material: Material, rows: Sequence[Row]) -> Table | None:
         """Every reader over all kinds and lengths, beside the full context."""

@@ -19,6 +19,8 @@ AXES = {
     "step": "refinement steps",
     "positions": "decoder positions per 100 context tokens",
     "spans": "spans",
+    "context_positions": "decoder positions for the text",
+    "seconds": "seconds a question, reading and answering",
 }
 """Label of what a plot runs along, by its key in the rows."""
 
@@ -46,6 +48,9 @@ FROM_ZERO = ("bleu", "prefix_share", "seconds", "first", "decode_rate")
 SHARES = ("accuracy", "fidelity")
 """Figures whose axis runs from 0, and from 0 to 1."""
 
+COLOURS = (*(f"C{number}" for number in range(10)), "black", "gold", "navy", "lime", "tan")
+"""One for each series, in order."""
+
 AROUND_ONE = ("over_full", "gain", "speedup")
 """Ratios, whose plots have a thin line at 1."""
 
@@ -67,11 +72,13 @@ class Lines:
         key: Key of the figure in the rows.
         title: Title, with the unit.
         along: What it runs along, of `AXES`; a row without a value there is a level line.
+        by: Keys of the rows that tell the lines apart.
     """
 
     key: str
     title: str
     along: str = "length"
+    by: tuple[str, ...] = ("series",)
 
     def panels(self, rows: pd.DataFrame) -> list[Panel]:
         """One, or one for each data set."""
@@ -85,14 +92,14 @@ class Lines:
     def draw(self, axis: Any, rows: pd.DataFrame) -> None:
         """Each series in its ``colour``; what no ratio changes is dashed."""
         places = sorted(rows[self.along].dropna().unique())
-        every = list(rows.groupby("series", sort=False))
+        every = list(rows.groupby(list(self.by), sort=False))
         for number, (series, own) in enumerate(every):
             points = own.sort_values(self.along)
             value, low, high = (points[f"{self.key}.{end}"] for end in ("value", "low", "high"))
             look = {
-                "color": points["colour"].iloc[0],
+                "color": points["colour"].iloc[0] if "series" in self.by else COLOURS[number],
                 "linestyle": "--" if points["ratio"].isna().all() else "-",
-                "label": str(series),
+                "label": ", ".join(map(str, series)),
             }
             if points[self.along].isna().all():
                 axis.axhline(value.iloc[0], **look)
@@ -176,6 +183,66 @@ class DepthMaps:
         axis.set_ylabel("depth of the needle", fontsize=9)
 
 
+def pareto_of(key: str, title: str, **where: Any) -> tuple[Pareto, Pareto]:
+    """A figure against decoder positions, and against seconds."""
+    return (
+        Pareto(key=key, title=f"{title} by positions", along="context_positions", **where),
+        Pareto(key=key, title=f"{title} by seconds", along="seconds", **where),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pareto:
+    """What each reader is worth against what it takes, a point for every ratio, best top left.
+
+    Attributes:
+        key: Key of the figure in the rows.
+        title: Title, with the unit.
+        along: Key of what it takes, of `AXES`.
+        each: Key of the rows that a plot is made for each value of, or None: of all, their mean.
+    """
+
+    key: str
+    title: str
+    along: str
+    each: str | None = "dataset"
+
+    def panels(self, rows: pd.DataFrame) -> list[Panel]:
+        """One, or one for each data set."""
+        if not {f"{self.key}.value", self.along} <= set(rows):
+            return []
+        shown = rows.dropna(subset=[f"{self.key}.value", self.along])
+        if self.each is None:
+            return [(self.title, shown)] if len(shown) else []
+        return [(f"{n}: {self.title}", own) for n, own in shown.groupby(self.each, sort=False)]
+
+    def draw(self, axis: Any, rows: pd.DataFrame) -> None:
+        """A line for every reader; the grey steps are what nobody beats."""
+        value, best = f"{self.key}.value", 0.0
+        means = rows.groupby(["kind", "ratio"], dropna=False, sort=False)[[self.along, value]]
+        points = means.mean().reset_index()
+        colours = rows.groupby("kind")["colour"].first()
+        for number, (kind, own) in enumerate(points.groupby("kind", sort=False)):
+            look = {"color": colours[kind], "label": str(kind)}
+            if not own[self.along].all():
+                axis.axhline(own[value].iloc[0], linestyle=":", **look)
+                continue
+            marker = "*" if kind == "memory" else "osD^vPXp"[number % 8]
+            size = 12 if kind == "memory" else 6
+            axis.plot(own[self.along], own[value], marker=marker, markersize=size, **look)
+            for row in own.dropna().itertuples(index=False):
+                axis.annotate(f"{row[1]:g}x", row[2:], fontsize=6, alpha=0.7)
+        front = []
+        for place, height in points[[self.along, value]].sort_values(self.along).to_numpy():
+            if place > 0 and height > best:
+                front.append((place, height))
+                best = height
+        axis.step(*zip(*front, strict=True), where="post", color="0.75", linewidth=6, zorder=0)
+        axis.set_xscale("log")
+        axis.set_xlabel(AXES[self.along], fontsize=9)
+        axis.set_ylim(bottom=0)
+
+
 @dataclass(frozen=True, kw_only=True)
 class StackedBars:
     """Horizontal bars: the parts of every series.
@@ -202,7 +269,7 @@ class StackedBars:
         axis.invert_yaxis()
 
 
-Plot = Lines | HeatMaps | DepthMaps | StackedBars
+Plot = Lines | HeatMaps | DepthMaps | Pareto | StackedBars
 """Says which rows get axes of their own (`panels`), and draws them (`draw`)."""
 
 
@@ -226,9 +293,10 @@ def picture(rows: Sequence[Row], plots: Sequence[Plot], *, title: str) -> bytes:
     from matplotlib.figure import Figure
 
     frame = pd.json_normalize(list(rows))  # a figure becomes key.value, key.low and key.high
-    frame["colour"] = [f"C{number % 10}" for number in pd.factorize(frame["series"])[0]]
+    numbers = pd.factorize(frame["series"])[0]
+    frame["colour"] = [COLOURS[number % len(COLOURS)] for number in numbers]
     shown = [(plot, *panel) for plot in plots for panel in plot.panels(frame)]
-    wide = max(1, min(2, len(shown)))
+    wide = max(1, min(2 if len(shown) < 5 else 3, len(shown)))
     tall = max(1, -(-len(shown) // wide))
     figure = Figure(figsize=(5 * wide + 0.5, 3.4 * tall + 1), layout="constrained")
     axes = figure.subplots(tall, wide, squeeze=False).flatten()

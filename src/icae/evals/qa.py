@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -13,9 +13,9 @@ from icae.compression.refinement import RefineConfig
 from icae.engine import Engine
 from icae.evals.asking import QuestionExperiment
 from icae.evals.bootstrap import mean_figure, ratio_figure
-from icae.evals.experiment import Material, check_known
-from icae.evals.plots import lines_of
-from icae.evals.respondents import (
+from icae.evals.experiment import Material, Opening, check_known
+from icae.evals.plots import lines_of, pareto_of
+from icae.evals.readers import (
     ADAPTIVE,
     FIRST,
     FULL,
@@ -23,15 +23,16 @@ from icae.evals.respondents import (
     NOTED,
     NOTHING,
     OTHER,
+    PEERS,
+    PEERS_NOTE,
     REFINED,
     SUMMARY,
     UPPER,
     VERBATIM,
-    Respondent,
-    by_text,
-    known_respondents,
-    whole_text,
+    respondents,
 )
+from icae.evals.respondents import Respondent, by_text, whole_text
+from icae.evals.standing import standing
 from icae.evals.tables import Row, Table, columns_of
 from icae.evals.text_metrics import rouge_signature
 from icae.model.adapter import load_trained
@@ -40,7 +41,7 @@ from icae.model.full_context import FullContextModel
 
 READERS = (MEMORY, FULL, NOTHING, FIRST, SUMMARY, OTHER)
 """Who answers unless others are named; the upper bound comes with its folder."""
-ALL_READERS = (*READERS, REFINED, ADAPTIVE, NOTED, VERBATIM)
+ALL_READERS = (*dict.fromkeys((*READERS, REFINED, ADAPTIVE, NOTED, VERBATIM, *PEERS)),)
 """What may be asked for by name."""
 
 DIFFERENCES = ("f1", "rougeL", "loss", "accuracy", "empty", "repeating", "unterminated")
@@ -71,11 +72,26 @@ class Qa(QuestionExperiment):
     question = "Are questions answered from memory as from the full context?"
     columns = columns_of(
         "dataset ratio kind positions em f1 rouge1 rouge2 rougeL loss accuracy empty "
-        "repeating unterminated answer_tokens",
-        kind="reads",
-        accuracy="choice accuracy",
+        "repeating unterminated answer_tokens kv_mb seconds cost",
+        **{"kind": "reads", "accuracy": "choice accuracy", "seconds": "seconds a question"},
+        **{"kv_mb": "KV cache of the context (MB)", "cost": "USD for 1,000 questions"},
     )
-    plots = lines_of("f1 loss", along="ratio", loss="loss on the reference (nats per token)")
+    plots = (
+        *lines_of("f1 loss", along="ratio", loss="loss on the reference (nats per token)"),
+        *pareto_of("f1", "F1"),
+    )
+    opening = Opening(
+        name="pareto",
+        title="Answers by what they take",
+        text="F1 of answers against decoder positions and against seconds: further up is better, "
+        "further left is cheaper; nobody is above the grey steps.",
+        plots=pareto_of("f1", "F1"),
+    )
+    quick: ClassVar = {
+        "ratios": (2.0, 4.0, 8.0),
+        **{"questions": 8, "max_new_tokens": 16, "max_context": 256},
+        "readers": (MEMORY, FULL, NOTHING, *PEERS),
+    }
     notes = (
         "Memory: the slots of the context. First tokens: the context cut off after as many "
         "tokens as there are slots. Own summary: the frozen decoder's summary of at most as "
@@ -92,6 +108,12 @@ class Qa(QuestionExperiment):
         "and its end, under teacher forcing.",
         "Empty: no letter or digit. Repeating: a phrase three times or more in a row, six "
         "words or more. Unterminated: cut off by the limit.",
+        "Seconds: reading (with compressing, pruning, summarising) and answering, the mean over "
+        "the questions in one run; a context is read once for all of its questions.",
+        "USD: every decoder position of a prompt and every token that is read beforehand, to "
+        "compress, prune or sum up, at the price of input; every token of an answer at that of "
+        "output. The prices are settings, not anybody's offer.",
+        PEERS_NOTE,
     )
 
     grows = ("ratios", "readers", "upper_bound")
@@ -110,12 +132,12 @@ class Qa(QuestionExperiment):
             MissingDependencyError: If the `[eval]` extra is not installed.
         """
         signature = rouge_signature()
-        known = known_respondents(engine, RefineConfig(steps=self.refine_steps))
-        respondents = {name: known[name] for name in ALL_READERS if name in self.readers}
+        refine = RefineConfig(steps=self.refine_steps)
+        own, absent = respondents(engine, self.readers, refine=refine)
         record: dict[str, Any] = {"upper_bound": None}
         digests: dict[str, str] = {}
         if self.upper_bound is not None:
-            respondents[UPPER], record["upper_bound"] = _upper_bound(engine, self.upper_bound)
+            own[UPPER], record["upper_bound"] = _upper_bound(engine, self.upper_bound)
             digests[UPPER] = record["upper_bound"]["hash"]
         sets = self.draw(engine, inputs)
         record |= {
@@ -124,8 +146,17 @@ class Qa(QuestionExperiment):
             "sets": [questions.record for questions in sets.values()],
         }
         return Material(
-            engine=engine, record=record, sets=sets, respondents=respondents, digests=digests
+            engine=engine,
+            record=record,
+            sets=sets,
+            respondents=own,
+            digests=digests,
+            notes=absent,
         )
+
+    def verdict(self, rows: Sequence[Row]) -> str:
+        """How the memory stands beside its peers."""
+        return standing(rows, "f1", "F1", by_dataset=True)
 
     def compared(self, material: Material, rows: Sequence[Row]) -> Table | None:
         """The memory against every other reader, question by question."""

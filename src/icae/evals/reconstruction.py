@@ -24,10 +24,11 @@ from icae.evals.experiment import (
     RATIOS,
     Cell,
     Material,
+    Opening,
     TextExperiment,
     check_greedy,
 )
-from icae.evals.plots import Plot, lines_of
+from icae.evals.plots import Lines, Plot, lines_of
 from icae.evals.tables import Row, columns_of
 from icae.evals.text_metrics import bleu_figure, prefix_share, sentence_bleu
 from icae.model.objectives import autoencoding
@@ -68,6 +69,21 @@ class Reconstruction(WritingBack):
     full: ClassVar = {"ratios": RATIOS}
     baseline = True
     columns = columns_of("length ratio kind slots", kind="memory") | FIGURES
+    opening = Opening(
+        name="reconstruction-by-ratio",
+        title="How much of a text comes back?",
+        text="Share of the tokens of a held-out text that are written back from its memory, by the "
+        "number of tokens that one memory slot stands for; beside it the memory of another text "
+        "and none at all, which show what is merely likely.",
+        plots=(
+            Lines(
+                key="accuracy",
+                title="token accuracy, by whose memory and length (tokens)",
+                along="ratio",
+                by=("kind", "length"),
+            ),
+        ),
+    )
     notes = (
         GREEDY_NOTE,
         "Memory of another text: the slots of a context from another document, as many. "

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from icae.data.rows import file_hash
+from icae.evals.experiment import Opening
 from icae.evals.results import Finished, ResultFiles, made_by
 from icae.evals.tables import Row, Table, columns_of
 from icae.memory.html_page import escaped, html_page
@@ -85,7 +86,9 @@ def _summary(parts: Sequence[Part]) -> Table:
 
 
 def _html(head: Mapping[str, Any], parts: Sequence[Part]) -> str:
-    body = [_summary(parts).html()]
+    opened = [p.finished.opening for p in parts if p.finished and p.finished.opening]
+    body = [_figure(*opening) for opening in opened]
+    body.append(f"<h2>Every experiment</h2>\n{_summary(parts).html()}")
     for part in parts:
         body.append(f'<h2 id="{escaped(part.name)}">{escaped(part.name)}</h2>\n')
         body.append(f'<p class="q">{escaped(part.question)}</p>\n')
@@ -100,11 +103,22 @@ def _html(head: Mapping[str, Any], parts: Sequence[Part]) -> str:
 def _section(finished: Finished) -> str:
     """A result: its picture stands in the page itself."""
     head = finished.payload
-    data = base64.b64encode(finished.picture).decode()
-    picture = f'<img alt="{escaped(head["title"])}" src="data:image/png;base64,{data}">'
+    picture = _image(str(head["title"]), finished.picture)
+    verdict = f"<p>{escaped(head['verdict'])}</p>\n" if head.get("verdict") else ""
     tables = "".join(table.html() for table in finished.tables)
     notes = "".join(f"<li>{escaped(note)}</li>" for note in finished.notes)
-    return f'<p>{picture}</p>\n{tables}<ul class="notes">{notes}</ul>{_made(head)}'
+    return f'{verdict}<p>{picture}</p>\n{tables}<ul class="notes">{notes}</ul>{_made(head)}'
+
+
+def _figure(opening: Opening, picture: bytes) -> str:
+    """A picture that the report opens with, below its headline and what is seen on it."""
+    title = escaped(opening.title)
+    return f"<h2>{title}</h2>\n<p>{escaped(opening.text)}</p>\n{_image(opening.title, picture)}\n"
+
+
+def _image(title: str, picture: bytes) -> str:
+    data = base64.b64encode(picture).decode()
+    return f'<img alt="{escaped(title)}" src="data:image/png;base64,{data}">'
 
 
 def _made(head: Mapping[str, Any]) -> str:

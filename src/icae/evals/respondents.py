@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,26 +19,31 @@ from icae.config.types import Answer, TokenIds
 from icae.decode.prefix import Request
 from icae.engine import Engine
 from icae.evals.contexts import partners
-from icae.evals.decoding import ContextMemory, slot_budget
-from icae.evals.held import Held, HeldSlots, HeldText, Hold, slot_hold
+from icae.evals.decoding import ContextMemory, TokenScores, slot_budget
+from icae.evals.held import HeldSlots, HeldText, Hold
 from icae.evals.questions import Question
 from icae.memory import Memory, Span
 from icae.memory.risk_note import note_of_words, words_at_risk
-from icae.model.objectives import instruction
+from icae.model.objectives import DecoderTask, instruction
 from icae.model.prompts import render_full_prompt, render_prompt, tokenize, tokenize_with_offsets
 from icae.store import MemoryStore, NewMemory, retrieve
 from icae.store.passages import passages_of
 
-MEMORY, FULL, UPPER = "memory", "full context", "upper bound"
-OTHER, NOTHING, FIRST, SUMMARY = "other memory", "no context", "first tokens", "own summary"
-REFINED, ADAPTIVE, NOTED = "refined memory", "adaptive memory", "memory with note"
-VERBATIM, SEARCHED = "verbatim memory", "store search"
-ANY_RATIO = (FULL, NOTHING, VERBATIM, UPPER)
-"""Who reads the same at every ratio; the others read as many positions as there are slots."""
-
 SUMMARY_PROMPT = "Summarize the above text in at most {words} words."
 WORDS_PER_TOKEN = 0.75
 """Words of English that a token stands for, about."""
+
+
+class Behind(Protocol):
+    """The decoder behind what stands for some contexts."""
+
+    def score(self, tasks: Sequence[DecoderTask]) -> list[TokenScores]:
+        """Teacher forcing, a task behind each."""
+        ...
+
+    def answer(self, prompts: Sequence[TokenIds], limit: int) -> list[Answer]:
+        """Greedy answers to a prompt behind each, of so many tokens at most."""
+        ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,12 +55,15 @@ class Read:
         held: What stands for the contexts.
         positions: Decoder positions of it, for each question.
         texts: What stands in each prompt, where that is neither the context nor nothing.
+        read_before: Tokens that a model read to get there, all questions together: each context
+            once, however often it was tried.
     """
 
     prompts: Sequence[TokenIds]
-    held: Held | HeldText
+    held: Behind
     positions: Sequence[int]
     texts: Sequence[str | None]
+    read_before: int = 0
 
     def answer(self, limit: int) -> list[Answer]:
         """Greedy answers of so many tokens at most."""
@@ -113,6 +122,7 @@ def by_memory(
             held=held.pick(own),
             positions=positions,
             texts=[None] * len(prompts),
+            read_before=context_tokens(questions),
         )
 
     return read
@@ -143,7 +153,21 @@ def by_text(
     return read
 
 
-def _others(own: list[int]) -> list[int]:
+def context_tokens(questions: Sequence[Question]) -> int:
+    """Tokens of the contexts, each counted once."""
+    return sum({question.group: len(question.context_ids) for question in questions}.values())
+
+
+def after_reading(respondent: Respondent) -> Respondent:
+    """The same, whose texts are made by a model that reads the contexts."""
+
+    def read(questions: Sequence[Question], ratio: float) -> Read:
+        return replace(respondent(questions, ratio), read_before=context_tokens(questions))
+
+    return read
+
+
+def others(own: list[int]) -> list[int]:
     """For each question the memory of another text, about as long.
 
     What it gets right comes from the question and from what tuning taught about answers.
@@ -220,6 +244,7 @@ def searched(engine: Engine) -> Respondent:
             held=held,
             positions=held.positions,
             texts=[None] * len(texts),
+            read_before=context_tokens(questions),
         )
 
     return read
@@ -263,14 +288,16 @@ def first_tokens(engine: Engine) -> TextSource:
     """Each context cut off, at the end of a token, after as many tokens as there are slots."""
 
     def make(asked: list[Question], budgets: list[int]) -> list[str]:
-        made = []
-        for question, budget in zip(asked, budgets, strict=True):
-            _, starts = tokenize_with_offsets(engine.tokenizer, question.context)
-            end = starts[budget] if budget < len(starts) else len(question.context)
-            made.append(question.context[:end])
-        return made
+        pairs = zip(asked, budgets, strict=True)
+        return [cut_text(engine.tokenizer, question.context, budget) for question, budget in pairs]
 
     return per_context(engine, make)
+
+
+def cut_text(tokenizer: Any, text: str, tokens: int) -> str:
+    """A text up to the end of its first so many tokens."""
+    _, starts = tokenize_with_offsets(tokenizer, text)
+    return text[: starts[tokens]] if tokens < len(starts) else text
 
 
 def own_summary(engine: Engine) -> TextSource:
@@ -287,21 +314,3 @@ def own_summary(engine: Engine) -> TextSource:
         return [decode(list(one.token_ids), skip_special_tokens=True).strip() for one in made]
 
     return per_context(engine, make)
-
-
-def known_respondents(engine: Engine, refine: RefineConfig) -> dict[str, Respondent]:
-    """Everybody who can answer with an engine alone, by name."""
-    slots = slot_hold(engine)
-    return {
-        MEMORY: by_memory(engine, slots),
-        OTHER: by_memory(engine, slots, whose=_others),
-        FULL: by_text(engine, whole_text),
-        NOTHING: by_text(engine, lambda questions, ratio: [""] * len(questions)),
-        FIRST: by_text(engine, first_tokens(engine)),
-        SUMMARY: by_text(engine, own_summary(engine)),
-        REFINED: by_memory(engine, refined(engine, refine)),
-        ADAPTIVE: by_memory(engine, within_budget(engine)),
-        NOTED: by_memory(engine, slots, note=lost_words(engine)),
-        SEARCHED: searched(engine),
-        VERBATIM: by_memory(engine, span_hold(engine, lambda cut, ratio: cut)),
-    }

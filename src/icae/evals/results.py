@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from icae.config.atomic_write import write_atomically
 from icae.config.checkout import commit
 from icae.engine import Engine
 from icae.errors import InputError, ResultConflictError
-from icae.evals.experiment import Cell, Experiment, Material
+from icae.evals.experiment import Cell, Experiment, Material, Opening
 from icae.evals.metadata import data_hashes, hardware, model_record, result_head
 from icae.evals.plots import Plot, picture, require_drawing
 from icae.evals.tables import Row, Table
@@ -38,6 +38,7 @@ class Finished:
         files: The files written: JSON, Markdown, PNG.
         notes: How to read the tables.
         picture: Its plots, a PNG file.
+        opening: What the report of all experiments opens with, and its picture, if anything.
     """
 
     payload: dict[str, Any]
@@ -45,6 +46,7 @@ class Finished:
     files: tuple[Path, ...]
     notes: tuple[str, ...] = ()
     picture: bytes = b""
+    opening: tuple[Opening, bytes] | None = None
 
     @property
     def rows(self) -> Sequence[Row]:
@@ -92,7 +94,10 @@ def evaluate(
     if compared is not None:
         tables.append(compared)
         payload |= {"comparisons": list(compared.rows)} if compared.rows else {}
-    return files.finish(payload, tables, experiment.remarks(material), experiment.plots)
+    verdict = experiment.verdict(payload["rows"])
+    payload |= {"verdict": verdict} if verdict else {}
+    done = files.finish(payload, tables, experiment.remarks(material), experiment.plots)
+    return done if experiment.opening is None else files.opened(done, experiment.opening)
 
 
 def _measure(
@@ -232,6 +237,16 @@ class ResultFiles:
             picture=drawn,
         )
 
+    def opened(self, finished: Finished, opening: Opening) -> Finished:
+        """The same with the picture that the report opens with, in a file of its own.
+
+        Raises:
+            InputError: If it cannot be written.
+        """
+        drawn = picture(finished.rows, opening.plots, title=opening.title)
+        path = replace(self, name=opening.name).write(".png", drawn)
+        return replace(finished, files=(*finished.files, path), opening=(opening, drawn))
+
     def write(self, suffix: str, content: bytes) -> Path:
         """Write one of the files, so that a kill leaves the old one or the new one.
 
@@ -282,7 +297,8 @@ class ResultFiles:
 
 def _markdown(head: Mapping[str, Any], tables: Sequence[Table], notes: Sequence[str]) -> str:
     title = head["title"]
-    lines = [f"# {title}", "", f"![{title}]({head['experiment']}.png)", ""]
+    verdict = [head["verdict"], ""] if head.get("verdict") else []
+    lines = [f"# {title}", "", *verdict, f"![{title}]({head['experiment']}.png)", ""]
     lines += [table.markdown() for table in tables]
     lines += [f"- {note}" for note in notes]
     return "\n".join([*lines, "", f"`{head['command']}`", "", made_by(head), ""])

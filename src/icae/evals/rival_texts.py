@@ -27,8 +27,8 @@ from icae.evals.decoding import (
 )
 from icae.evals.experiment import Cell, Material, check_greedy, check_lengths, require_fit
 from icae.evals.metadata import data_hashes
+from icae.evals.readers import FULL, NOTHING
 from icae.evals.reconstruction import joined, text_figures, token_figures
-from icae.evals.respondents import FULL, NOTHING
 from icae.evals.tables import Row
 from icae.model.objectives import autoencoding
 

@@ -2,40 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from icae.compression.refinement import RefineConfig
 from icae.engine import Engine
-from icae.errors import IcaeError
 from icae.evals.asking import QuestionExperiment
 from icae.evals.experiment import Cell, Material
 from icae.evals.held import slot_hold
 from icae.evals.plots import lines_of
-from icae.evals.respondents import (
-    FIRST,
-    FULL,
-    MEMORY,
-    NOTHING,
-    SUMMARY,
-    TextSource,
-    by_memory,
-    by_text,
-    known_respondents,
-)
-from icae.evals.rival_llmlingua import llmlingua
+from icae.evals.readers import FIRST, FULL, LINGUA, MEMORY, NOTHING, SUMMARY, respondents
+from icae.evals.respondents import by_memory
 from icae.evals.rival_texts import RivalTexts
-from icae.evals.tables import Row, Table, columns_of
+from icae.evals.tables import Row, columns_of
 from icae.evals.text_metrics import bleu_figure, rouge_signature
 from icae.evals.trained_rivals import load_rivals
 
-PLAIN = (FULL, NOTHING, MEMORY, FIRST, SUMMARY)
-"""Who needs no package, of `known_respondents`."""
-
-PACKAGES: Mapping[str, Callable[[Engine], TextSource]] = {"LLMLingua": llmlingua}
-"""Rivals that need a package: name in the table -> what shortens a text."""
+PLAIN = (FULL, NOTHING, MEMORY, FIRST, SUMMARY, LINGUA)
+"""Who stands beside the trained rivals."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,41 +78,25 @@ class Rivals(QuestionExperiment):
         """
         signature = rouge_signature()
         trained = load_rivals(engine, self.trained)
-        known = known_respondents(engine, RefineConfig())
-        respondents = {name: known[name] for name in PLAIN}
-        absent: dict[str, str] = {}
-        for name, source in PACKAGES.items():
-            try:
-                respondents[name] = by_text(engine, source(engine))
-            except IcaeError as error:
-                absent[name] = error.message + ("" if error.fix is None else f" {error.fix}")
+        own, absent = respondents(engine, PLAIN)
         holds = {name: rival.hold for name, rival in trained.items()}
-        respondents |= {name: by_memory(engine, hold) for name, hold in holds.items()}
-        notes = [rival.note(name) for name, rival in trained.items()]
+        own |= {name: by_memory(engine, hold) for name, hold in holds.items()}
+        notes = [*absent, *(rival.note(name) for name, rival in trained.items())]
         notes += [] if self.texts is None else [self.texts.note]
         return Material(
             engine=engine,
             record={
                 "ratios": list(self.ratios),
                 "rouge": signature,
-                "absent": absent,
                 "trained": {name: rival.record for name, rival in trained.items()},
             },
             sets=self.draw(engine, inputs),
-            respondents=respondents,
+            respondents=own,
             digests={name: rival.digest for name, rival in trained.items()},
-            absent=absent,
             holds={MEMORY: slot_hold(engine), **holds},
             windows=() if self.texts is None else self.texts.draw(engine, seed=self.seed),
             notes=tuple(notes),
         )
-
-    def compared(self, material: Material, rows: Sequence[Row]) -> Table | None:
-        """Who could not take part."""
-        if not material.absent:
-            return None
-        absent = [{"kind": name, "reason": reason} for name, reason in material.absent.items()]
-        return Table(absent, columns_of("kind reason", kind="rival"), title="Not measured")
 
     def cells(self, material: Material) -> list[Cell]:
         """Questions, then texts."""
@@ -140,10 +109,9 @@ class Rivals(QuestionExperiment):
         if self.texts is not None and cell.dataset not in material.sets:
             row = self.texts.measure(material, cell, seed=self.seed)
         else:
-            row, seconds = self.asked(material, cell)
+            row = self.asked(material, cell)
             single = row["per_question"]
             pairs = list(zip(single["answer"], single["reference"], strict=True))
             row["bleu"] = bleu_figure(pairs, seed=self.seed)
-            row["seconds"] = round(seconds / row["questions"], 3)
         kv_bytes = material.engine.kv_bytes(1) * row["context_positions"]
         return [{**row, "kv_mb": round(kv_bytes / 1e6, 3)}]

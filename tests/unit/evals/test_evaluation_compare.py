@@ -10,7 +10,7 @@ import pytest
 
 from icae.errors import InputError
 from icae.evals.bootstrap import mean_figure
-from icae.evals.compare import compare, read_result
+from icae.evals.compare import compare, read_result, table
 
 
 def figure(value: float, half: float = 0.1) -> dict[str, float]:
@@ -54,7 +54,7 @@ def test_a_figure_that_there_is_not_is_refused() -> None:
     ]
     with pytest.raises(InputError, match="no such figure") as caught:
         compare(result(), result(), only=["bleu", "nonsense"])
-    assert (caught.value.got, caught.value.expected) == ("nonsense", "loss, bleu")
+    assert (caught.value.got, caught.value.expected) == ("nonsense", "slots, loss, bleu")
     with pytest.raises(InputError, match="nothing to compare"):
         compare(result(), result(experiment="continuation"))
 
@@ -86,6 +86,25 @@ def test_questions_about_one_context_are_drawn_together(monkeypatch: Any) -> Non
         0.5,
         0.5,
     )  # both contexts gain .5
+
+
+def test_needles_are_paired_though_their_thirds_are_rounded_and_costs_are_shown() -> None:
+    def needles(found: list[float], **numbers: float) -> dict[str, Any]:
+        row = {"dataset": "values", "length": 64, "ratio": 4.0, "kind": "memory", **numbers}
+        row["found"] = figure(float(np.mean(found)))
+        row["per_question"] = {"group": [0, 1], "found": [round(one, 5) for one in found]}
+        return result(experiment="needle", rows=[row])
+
+    first = needles([1 / 3, 0.0], seconds=2.0, positions=16.0, empty=0.5)
+    found = compare(first, needles([2 / 3, 1 / 3], seconds=1.5, positions=16.0, empty=0))
+    seconds, empty, share = sorted(found["differences"], key=lambda d: not d["single"])
+    assert (share["figure"], share["paired"], share["single"]) == ("found", True, False)
+    assert share["change"]["value"] == pytest.approx(1 / 3, abs=1e-4)
+    assert (seconds["figure"], empty["figure"]) == ("seconds", "empty")  # positions are the same
+    assert (seconds["change"]["value"], empty["change"]["value"]) == (-0.5, -0.5)
+    assert not seconds["clear"]
+    shown = table(found["differences"]).texts()
+    assert [line[5] for line in shown if line[1] == "seconds"] == ["-"]
 
 
 def test_a_figure_that_is_no_mean_of_its_contexts_is_not_paired() -> None:

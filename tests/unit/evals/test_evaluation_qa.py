@@ -15,7 +15,7 @@ from icae.config import ModelConfig
 from icae.errors import AdapterError, InputError
 from icae.evals import Qa
 from icae.evals.qa import READERS
-from icae.evals.respondents import ANY_RATIO
+from icae.evals.readers import ANY_RATIO
 from icae.model.adapter import load_trained, save_adapter
 from icae.model.adapter_files import FULL_CONTEXT, read_info
 from icae.model.full_context import FullContextModel

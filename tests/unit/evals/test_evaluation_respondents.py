@@ -10,7 +10,8 @@ import pytest
 from icae.compression.compressor import verbatim_spans
 from icae.compression.refinement import RefineConfig
 from icae.evals.questions import Question
-from icae.evals.respondents import known_respondents, refined
+from icae.evals.readers import respondents
+from icae.evals.respondents import refined
 from icae.model.prompts import render_full_prompt, tokenize
 
 TEXT = "The inn of Anna had 17 rooms and a lamp."
@@ -35,8 +36,10 @@ def questions(engine: Any) -> list[Question]:
 @pytest.fixture
 def read(engine: Any, questions: Any) -> Any:
     """``read(name, ratio=4.0)``: the questions, read by a respondent."""
-    known = known_respondents(engine, RefineConfig(steps=2, kl_weight=0.0, slack=np.inf))
-    return lambda name, ratio=4.0: known[name](questions, ratio)
+    refine = RefineConfig(steps=2, kl_weight=0.0, slack=np.inf)
+    return lambda name, ratio=4.0: respondents(engine, [name], refine=refine)[0][name](
+        questions, ratio
+    )
 
 
 def test_refined_memory_has_the_positions_of_the_plain_one_and_other_slots(read: Any) -> None:

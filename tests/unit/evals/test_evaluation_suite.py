@@ -62,7 +62,10 @@ def test_pages_and_json_hold_every_result_and_every_reason(suite: Any, tmp_path:
     finished = suite()
     assert [path.name for path in finished.files] == ["report.html", "report.md", "report.json"]
     page, text, data = (path.read_text() for path in finished.files)
-    assert page.count("data:image/png;base64,") == 2
+    assert page.count("data:image/png;base64,") == 3
+    opening = page.index("How much of a text comes back?")
+    assert opening < page.index("Every experiment") < page.index('<h2 id="reconstruction">')
+    assert (tmp_path / "report" / "reconstruction-by-ratio.png").exists()
     assert "src=" not in page.replace('src="data:', "")
     assert "<script" not in page
     assert '<h2 id="slots">' in page
