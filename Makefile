@@ -10,7 +10,7 @@ LLAMACPP := $(VENV)/.llamacpp
 VLLM_VENV ?= .venv-vllm
 VLLM := $(VLLM_VENV)/.ready
 
-.PHONY: setup demo test recorded coverage test-bases test-llamacpp test-vllm bench lint docs dist clean
+.PHONY: setup demo test recorded coverage test-bases test-llamacpp test-vllm bench figures lint docs dist clean
 
 setup: $(READY)
 
@@ -63,6 +63,22 @@ test-vllm: $(READY) $(VLLM)
 
 bench: $(LLAMACPP)
 	$(BIN)/python -m benchmarks.runtimes --output docs/results/bench
+
+# Every figure of docs/results that belongs to the adapter in the package, in one go: an hour and a half of an idle core.
+# What was measured with the same adapter is kept, so a run that was stopped goes on; after a change, `FORCE=--force`.
+DATA ?= ../shared/data
+SQUAD := $(DATA)/triplets/eval/squad_dev_a.jsonl.xz
+PEERS := first tokens,best chunks,sliding window,key norm,SnapKV,SnapKV with question,LLMLingua
+FORCE ?=
+figures: $(READY)
+	$(BIN)/icae eval all $(DATA)/heldout --questions $(SQUAD) --quick $(FORCE) --out docs/results/report
+	$(BIN)/icae eval needle $(DATA)/heldout --lengths 256,512,1024 --kinds number,name --depths 0,0.5,1 --samples 2 \
+		--ratios 2,4 --max-new-tokens 24 --readers 'memory,adaptive memory,full context,$(PEERS)' $(FORCE) -o docs/results/needle
+	$(BIN)/icae eval qa $(SQUAD) --questions 40 --ratios 2,4,8 --max-new-tokens 24 \
+		--readers 'memory,full context,no context,own summary,$(PEERS)' $(FORCE) -o docs/results/peers
+	$(BIN)/python -m benchmarks.long_documents $(DATA) -o build/long
+	$(BIN)/icae eval qa build/long --questions 4 --ratios 4 --max-new-tokens 48 \
+		--readers 'memory,full context,no context,$(PEERS)' $(FORCE) -o docs/results/long
 
 lint: $(READY)
 	$(BIN)/ruff check src tests examples benchmarks

@@ -237,7 +237,8 @@ class Pareto:
             if place > 0 and height > best:
                 front.append((place, height))
                 best = height
-        axis.step(*zip(*front, strict=True), where="post", color="0.75", linewidth=6, zorder=0)
+        if front:  # somebody got something right
+            axis.step(*zip(*front, strict=True), where="post", color="0.75", linewidth=6, zorder=0)
         axis.set_xscale("log")
         axis.set_xlabel(AXES[self.along], fontsize=9)
         axis.set_ylim(bottom=0)

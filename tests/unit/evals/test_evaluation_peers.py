@@ -204,3 +204,4 @@ def test_the_front_holds_what_nobody_beats_and_no_context_is_a_level_line() -> N
     level = next(line for line in lines if line.get_label() == "no context")
     assert set(level.get_ydata()) == {0.05}
     assert other.panels(frame.drop(columns="seconds")) == []
+    plot.draw(Figure().subplots(), frame.assign(**{"f1.value": 0.0}))  # nobody got anything right

@@ -62,7 +62,10 @@ def test_files_hold_rows_and_what_made_them(run: Any, settings: Any, tmp_path: P
     assert page.count("\n| 16 |") == 5
     assert "`icae eval`" in page
     assert (tmp_path / "out" / "reconstruction.png").read_bytes() == settings.title.encode()
-    assert [path.suffix for path in finished.files] == [".json", ".md", ".png"]
+    assert [path.name for path in finished.files] == [
+        *(f"reconstruction{suffix}" for suffix in (".json", ".md", ".png")),
+        "reconstruction-by-ratio.png",
+    ]
 
 
 def test_an_equal_run_computes_nothing_and_changes_nothing(
