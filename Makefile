@@ -64,7 +64,7 @@ test-vllm: $(READY) $(VLLM)
 bench: $(LLAMACPP)
 	$(BIN)/python -m benchmarks.runtimes --output docs/results/bench
 
-# Every figure of docs/results that belongs to the adapter in the package, in one go: an hour and a half of an idle core.
+# Every figure of docs/results that belongs to the adapter in the package, in one go; hours of one core.
 # What was measured with the same adapter is kept, so a run that was stopped goes on; after a change, `FORCE=--force`.
 DATA ?= ../shared/data
 SQUAD := $(DATA)/triplets/eval/squad_dev_a.jsonl.xz

@@ -239,7 +239,8 @@ class Pareto:
                 best = height
         if front:  # somebody got something right
             axis.step(*zip(*front, strict=True), where="post", color="0.75", linewidth=6, zorder=0)
-        axis.set_xscale("log")
+        axis.set_xscale("log", base=2)
+        axis.xaxis.set_major_formatter(lambda place, _: f"{place:g}")
         axis.set_xlabel(AXES[self.along], fontsize=9)
         axis.set_ylim(bottom=0)
 
