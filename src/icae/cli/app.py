@@ -134,7 +134,9 @@ _add(app, compress=compress, ask=ask, reconstruct=reconstruct, refine=refine, in
 _add(app, chat=chat, append=append, edit=edit, slice=slice_memory, merge=merge)
 _add(app, upgrade=upgrade, check=check)
 _add(app, push=push)
-_add(app, serve=serve, serve_key=serve_key, bulk=bulk, plan=plan, doctor=doctor)
+_serve = {"auto_envvar_prefix": "ICAE_SERVE"}
+app.command("serve", epilog=epilog("serve"), context_settings=_serve)(serve)
+_add(app, serve_key=serve_key, bulk=bulk, plan=plan, doctor=doctor)
 _add(app, pretrain=pretrain, finetune=finetune)
 _add(app, study=study)
 

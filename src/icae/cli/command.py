@@ -76,6 +76,8 @@ def command(function: Callable[..., Outcome]) -> Callable[..., None]:
     for name, own in inspect.signature(function).parameters.items():
         if name in groups:
             options += _field_options(groups[name])
+        elif hints[name] is typer.Context:  # which typer fills in
+            options.append(own.replace(annotation=typer.Context))
         else:
             options.append(_option(name, hints[name], own.default, described))
     streams = any(option.name == "as_json" for option in options)

@@ -32,6 +32,7 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
     "push": ("icae push my-adapter user/my-adapter", "icae push report.icae user/memories"),
     "serve": (
         "icae serve --store library.db --auto-compress 1024",
+        "icae serve --config serve.yaml --check-config",
         "icae serve --engine http://gpu:8100 --keys keys.txt --host 0.0.0.0",
     ),
     "serve-key": ("icae serve-key alice --keys keys.txt",),

@@ -8,11 +8,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from typer import Argument, Option
+from typer import Argument, Context, Option
 
 from icae.cli import console
 from icae.cli.command import Outcome, command
 from icae.cli.options import Count, ModelOptions, Ratio, VllmOptions
+from icae.cli.settings_file import effective_settings, read_settings
+from icae.errors import IcaeError
 
 if TYPE_CHECKING:
     from icae.decode.vllm.client import VllmAddress
@@ -23,6 +25,9 @@ if TYPE_CHECKING:
     from icae.store import MemoryStore
 
 Seconds = Annotated[float, Option(min=1, metavar="S")]
+ConfigFile = Annotated[
+    Path | None, Option(metavar="FILE", callback=read_settings, is_eager=True, show_default="none")
+]
 Megabytes = Annotated[float, Option(min=0.001, metavar="N")]
 
 
@@ -82,8 +87,51 @@ class ServerOptions(VllmOptions):
 
 
 @command
-def serve(*, options: ServerOptions, model: ModelOptions) -> Outcome:
-    """Serve chats and memories over HTTP to OpenAI clients, until told to end."""
+def serve(
+    *,
+    context: Context,
+    options: ServerOptions,
+    model: ModelOptions,
+    config: ConfigFile = None,
+    check_config: bool = False,
+) -> Outcome:
+    """Serve chats and memories over HTTP to OpenAI clients, until told to end.
+
+    Each option can stand in the file of --config, or in the environment as ICAE_SERVE_ and its
+    name; an option goes before the environment, and that before the file.
+
+    Args:
+        config: YAML file of options: a line such as `port: 8000` each.
+        check_config: Print the settings and what is wrong with them, and end.
+    """
+    if check_config:
+        return _checked(context, options)
+    return _serve(options, model)
+
+
+def _checked(context: Context, options: ServerOptions) -> Outcome:
+    """The settings, and why a server with them would not start (exit code 2)."""
+    from icae.serve.keys import Keys
+    from icae.serve.listening import check_public
+
+    settings, wrong = effective_settings(context), None
+    try:
+        options.config()
+        options.server()
+        check_public(options.host, Keys() if options.keys is None else Keys.load(options.keys))
+    except IcaeError as error:
+        wrong = str(error)
+
+    def show() -> None:
+        lines = [f"{name}: {one['value']}  # {one['from']}\n" for name, one in settings.items()]
+        console.write_text("".join(lines) + (f"\n{wrong}\n" if wrong else ""))
+
+    return Outcome(
+        payload={"settings": settings, "wrong": wrong}, show=show, exit_code=2 if wrong else 0
+    )
+
+
+def _serve(options: ServerOptions, model: ModelOptions) -> Outcome:
     from icae.config.extras import import_extra
 
     config = options.config()
