@@ -10,7 +10,10 @@ LLAMACPP := $(VENV)/.llamacpp
 VLLM_VENV ?= .venv-vllm
 VLLM := $(VLLM_VENV)/.ready
 
-.PHONY: setup demo test recorded coverage test-bases test-llamacpp test-vllm bench figures lint docs dist clean
+CLIENTS_VENV ?= .venv-clients
+CLIENTS := $(CLIENTS_VENV)/.ready
+
+.PHONY: setup demo test recorded coverage test-bases test-llamacpp test-vllm test-clients bench figures lint docs dist clean
 
 setup: $(READY)
 
@@ -61,6 +64,16 @@ test-vllm: $(READY) $(VLLM)
 	ICAE_VLLM_PYTHON=$(VLLM_VENV)/bin/python $(BIN)/python -m pytest \
 		tests/unit/decode/test_vllm.py tests/integration/test_smollm2_vllm.py
 
+# The server with the clients that people have, the real packages: an environment of its own (2 GB).
+$(CLIENTS): pyproject.toml constraints-clients.txt
+	$(PYTHON) -m venv $(CLIENTS_VENV)
+	$(CLIENTS_VENV)/bin/pip install --quiet --constraint constraints-clients.txt --editable \
+		'.[server]' openai litellm langchain-openai llama-index-llms-openai-like llm pytest pytest-timeout
+	touch $@
+
+test-clients: $(CLIENTS)
+	OMP_NUM_THREADS=1 $(CLIENTS_VENV)/bin/python -m pytest tests/clients
+
 bench: $(LLAMACPP)
 	$(BIN)/python -m benchmarks.runtimes --output docs/results/bench
 
@@ -105,4 +118,4 @@ dist: $(DOCS_VENV)/.ready
 	test -z "$$(find dist -name '*.whl' -size +25M)"
 
 clean:
-	rm -rf $(VENV) $(VLLM_VENV) $(DOCS_VENV) demo-out build dist site
+	rm -rf $(VENV) $(VLLM_VENV) $(CLIENTS_VENV) $(DOCS_VENV) demo-out build dist site
