@@ -18,7 +18,8 @@ CALL = {"id": "call_1", "type": "function", "function": {"name": "look", "argume
 @pytest.fixture(params=CLIENTS)
 def client(request: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> ChatClient:
     made = CLIENTS[request.param]
-    pytest.importorskip(made.needs, reason=f"{made.needs} is in `make test-clients` alone")
+    for package in ("litellm", made.needs):
+        pytest.importorskip(package, reason=f"{package} is in `make test-clients` alone")
     if isinstance(made, Llm):
         monkeypatch.setenv("LLM_USER_PATH", str(tmp_path))
         Llm.folder = tmp_path
