@@ -29,8 +29,10 @@ from icae.data.triplets import Triplet, read_triplets
 
 CHARACTERS = 4
 """Characters that a token stands for, about."""
-LONGEST_SENTENCE = 300
-HEADING = re.compile(r"(?<=\n\n)[A-Z][^\n.:;,?!]{2,60}(?=\n\n)")
+FEWEST_WORDS, LONGEST_SENTENCE = 6, 300
+"""Words and characters of a sentence that is asked about."""
+HEADING = re.compile(r"""(?<=\n\n)([A-Z][^\n.:;,?!'"]{2,60}?)(?: ['"=~^-]{3,})?(?=\n\n)""")
+"""A paragraph of few words, without what underlines it."""
 SENTENCE_END = re.compile(r"(?<=[.!?])\s+|\n\n")
 NUMBER = re.compile(r"(?<![\w.-])\d{2,}(?![\w-]|\.\d)")
 
@@ -55,7 +57,8 @@ def gaps(text: str) -> list[Asked]:
     made = []
     for sentence in SENTENCE_END.split(text):
         numbers = NUMBER.findall(sentence)
-        if len(numbers) == 1 and counts[numbers[0]] == 1 and len(sentence) <= LONGEST_SENTENCE:
+        fits = len(sentence.split()) >= FEWEST_WORDS and len(sentence) <= LONGEST_SENTENCE
+        if fits and len(numbers) == 1 and counts[numbers[0]] == 1:
             gap = NUMBER.sub("____", sentence)
             made.append((f'Which number stands in the text in place of ____? "{gap}"', numbers[0]))
     return made

@@ -15,7 +15,9 @@ Motivation
 
 The first release had 42 modules. It ran on Python 3.11 and took 17 seconds. Nothing else took 9.
 
-Rationale
+Rationale '''''''''
+
+https://example.org/77 is left out.
 
 Another 42 came later. It was version 250 of the plan.
 

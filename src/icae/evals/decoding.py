@@ -113,6 +113,11 @@ def slot_budget(tokens: int, config: ModelConfig, ratio: float) -> int:
     return sum(plan.slots for plan in config.plan(tokens, ratio))
 
 
+def peer_budget(tokens: int, config: ModelConfig, ratio: float) -> int:
+    """Decoder positions that its peers may take: as many as the memory, its lead included."""
+    return slot_budget(tokens, config, ratio) + config.lead_slots
+
+
 def encode_contexts(
     runtime: TorchRuntime, contexts: Sequence[TokenIds], *, ratio: float, bound: int | None = None
 ) -> list[ContextMemory]:

@@ -51,8 +51,9 @@ class HeldSlots:
 
     @property
     def positions(self) -> list[int]:
-        """Slots of each context."""
-        return [memory.positions for memory in self.memories]
+        """Slots of each context, with those that lead every memory that is asked."""
+        lead = self.runtime.model.config.lead_slots
+        return [memory.positions + lead for memory in self.memories]
 
     def pick(self, indices: Sequence[int]) -> HeldSlots:
         """Some of the contexts, in that order."""

@@ -211,7 +211,7 @@ class NeedleMap(TextExperiment):
     grows = ("lengths", "ratios", "kinds", "readers")
     quick: ClassVar = {
         **{"lengths": (256, 512), "ratios": (4.0,), "depths": (0.0, 0.5, 1.0), "samples": 2},
-        **{"kinds": ("number",), "readers": (FULL, MEMORY, FIRST, CHUNKS, SNAP)},
+        **{"kinds": ("number", "name"), "readers": (FULL, MEMORY, FIRST, CHUNKS, SNAP)},
         "max_new_tokens": 24,
     }
     full: ClassVar = {"lengths": (512, 1024, 2048, 4096), "ratios": (2.0, 4.0, 8.0), "samples": 16}
@@ -237,7 +237,7 @@ class NeedleMap(TextExperiment):
         "the memory takes. Faithful memory: the highest ratio at which every span reaches the "
         "minimal fidelity. Memory with note: in the prompt stand the figures, names and code that "
         "the slots lose. Store search: the passages that the question finds, at most half the "
-        "positions. First tokens: the text cut off after as many tokens as there are slots.",
+        "positions. First tokens: the text cut off after as many tokens as the memory takes.",
         "Positions: decoder positions that stand for the text (mean). Seconds: reading and "
         "answering a question, the mean.",
         PEERS_NOTE,

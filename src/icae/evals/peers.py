@@ -33,7 +33,7 @@ from icae.decode.torch_kv import keeps_all
 from icae.decode.torch_rows import Row as DecodingRow
 from icae.engine import Engine
 from icae.errors import InputError
-from icae.evals.decoding import TokenScores, slot_budget
+from icae.evals.decoding import TokenScores, peer_budget
 from icae.evals.held import answer_rows
 from icae.evals.questions import Question
 from icae.evals.respondents import Read, Respondent, TextSource, cut_text
@@ -216,7 +216,7 @@ def pruned(engine: Engine, rank: Rank, *, each_question: bool = False) -> Respon
         for number, (question, ids) in enumerate(zip(questions, prompts, strict=True)):
             key = number if each_question else question.group
             if key not in made:
-                budget = slot_budget(len(question.context_ids), engine.config, ratio)
+                budget = peer_budget(len(question.context_ids), engine.config, ratio)
                 made[key] = _kept(engine, question, ids, budget, rank)
         keys = [n if each_question else q.group for n, q in enumerate(questions)]
         caches, starts, positions = zip(*(made[key] for key in keys), strict=True)
@@ -269,7 +269,7 @@ def best_chunks(engine: Engine) -> TextSource:
     def texts(questions: Sequence[Question], ratio: float) -> list[str]:
         found = []
         for question in questions:
-            budget = slot_budget(len(question.context_ids), engine.config, ratio)
+            budget = peer_budget(len(question.context_ids), engine.config, ratio)
             _, starts = tokenize_with_offsets(engine.tokenizer, question.context)
             size = max(1, min(CHUNK, budget // 2))
             words: defaultdict[int, str] = defaultdict(str)

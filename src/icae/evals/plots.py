@@ -176,7 +176,8 @@ class DepthMaps:
         for (down, across), share in [
             ((i, j), grid.iat[i, j]) for i in range(len(grid)) for j in range(grid.shape[1])
         ]:
-            axis.text(across, down, f"{share:.2f}", ha="center", va="center", fontsize=8)
+            look = {"color": "white" if abs(share - 0.5) > 0.35 else "black", "fontsize": 9}
+            axis.text(across, down, f"{share:.2f}", ha="center", va="center", **look)
         axis.set_xticks(range(grid.shape[1]), [str(length) for length in grid.columns])
         axis.set_yticks(range(len(grid)), [f"{depth:g}" for depth in grid.index])
         axis.set_xlabel(AXES["length"], fontsize=9)
@@ -218,6 +219,8 @@ class Pareto:
 
     def draw(self, axis: Any, rows: pd.DataFrame) -> None:
         """A line for every reader; the grey steps are what nobody beats."""
+        from matplotlib.ticker import LogLocator
+
         value, best = f"{self.key}.value", 0.0
         means = rows.groupby(["kind", "ratio"], dropna=False, sort=False)[[self.along, value]]
         points = means.mean().reset_index()
@@ -229,17 +232,21 @@ class Pareto:
                 continue
             marker = "*" if kind == "memory" else "osD^vPXp"[number % 8]
             size = 12 if kind == "memory" else 6
-            axis.plot(own[self.along], own[value], marker=marker, markersize=size, **look)
+            look |= {"marker": marker, "markersize": size, "clip_on": False}
+            axis.plot(own[self.along], own[value], **look)
             for row in own.dropna().itertuples(index=False):
-                axis.annotate(f"{row[1]:g}x", row[2:], fontsize=6, alpha=0.7)
+                beside = {"xytext": (6, 4), "textcoords": "offset points"}
+                axis.annotate(f"{row[1]:g}x", row[2:], fontsize=7, alpha=0.7, **beside)
         front = []
-        for place, height in points[[self.along, value]].sort_values(self.along).to_numpy():
+        order = points.sort_values([self.along, value], ascending=[True, False])
+        for place, height in order[[self.along, value]].to_numpy():
             if place > 0 and height > best:
                 front.append((place, height))
                 best = height
         if front:  # somebody got something right
             axis.step(*zip(*front, strict=True), where="post", color="0.75", linewidth=6, zorder=0)
         axis.set_xscale("log", base=2)
+        axis.xaxis.set_major_locator(LogLocator(base=2, subs=(1, 1.5)))
         axis.xaxis.set_major_formatter(lambda place, _: f"{place:g}")
         axis.set_xlabel(AXES[self.along], fontsize=9)
         axis.set_ylim(bottom=0)

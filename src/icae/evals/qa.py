@@ -90,11 +90,11 @@ class Qa(QuestionExperiment):
     quick: ClassVar = {
         "ratios": (2.0, 4.0, 8.0),
         **{"questions": 8, "max_new_tokens": 16, "max_context": 256},
-        "readers": (MEMORY, FULL, NOTHING, *PEERS),
+        "readers": (MEMORY, FULL, NOTHING, *(name for name in PEERS if name != SUMMARY)),
     }
     notes = (
         "Memory: the slots of the context. First tokens: the context cut off after as many "
-        "tokens as there are slots. Own summary: the frozen decoder's summary of at most as "
+        "tokens as the memory takes. Own summary: the frozen decoder's summary of at most as "
         "many tokens. Upper bound: the whole context read through a LoRA tuned for it. Other "
         "memory: the slots of another question's context; what the slots carry is what the "
         "own memory adds to that.",

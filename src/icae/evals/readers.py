@@ -43,11 +43,12 @@ CHUNKS, WINDOW, NORM = "best chunks", "sliding window", "key norm"
 SNAP, SNAP_ASKED, LINGUA = "SnapKV", "SnapKV with question", "LLMLingua"
 
 ANY_RATIO = (FULL, NOTHING, VERBATIM, FAITHFUL, UPPER)
-"""Who reads the same at every ratio; the others read as many positions as there are slots."""
+"""Who reads the same at every ratio; the others read as many positions as the memory takes."""
 PEERS = (FIRST, SUMMARY, CHUNKS, WINDOW, NORM, SNAP, SNAP_ASKED, LINGUA)
 """Other ways to as many positions: nothing is trained for them."""
 PEERS_NOTE = (
-    "Peers, each with as many positions as the memory has slots. Best chunks: those of at most 64 "
+    "Peers, each with as many positions as the memory takes: its slots, and those that the adapter "
+    "places before every memory (lead slots). Best chunks: those of at most 64 "
     "tokens that match the question best (BM25). Sliding window, key norm, SnapKV: the decoder's "
     "own cache of the whole context, of which each layer and head keeps the first 4 and the last "
     "places, those of the lowest key norm, or those that the last 32 tokens attend to; SnapKV with "

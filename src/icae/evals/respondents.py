@@ -19,7 +19,7 @@ from icae.config.types import Answer, TokenIds
 from icae.decode.prefix import Request
 from icae.engine import Engine
 from icae.evals.contexts import partners
-from icae.evals.decoding import ContextMemory, TokenScores, slot_budget
+from icae.evals.decoding import ContextMemory, TokenScores, peer_budget, slot_budget
 from icae.evals.held import HeldSlots, HeldText, Hold
 from icae.evals.questions import Question
 from icae.memory import Memory, Span
@@ -271,13 +271,13 @@ def per_context(
 ) -> TextSource:
     """Texts made once for each context: (a question about each, most tokens of each) -> texts.
 
-    The most tokens are as many as there are slots.
+    The most tokens are as many as the memory takes positions.
     """
 
     def texts(questions: Sequence[Question], ratio: float) -> list[str]:
         asked = {question.group: question for question in questions}
         sizes = [len(question.context_ids) for question in asked.values()]
-        budgets = [slot_budget(size, engine.config, ratio) for size in sizes]
+        budgets = [peer_budget(size, engine.config, ratio) for size in sizes]
         made = dict(zip(asked, make(list(asked.values()), budgets), strict=True))
         return [made[question.group] for question in questions]
 
@@ -285,7 +285,7 @@ def per_context(
 
 
 def first_tokens(engine: Engine) -> TextSource:
-    """Each context cut off, at the end of a token, after as many tokens as there are slots."""
+    """Each context cut off at the end of a token, in as many positions as the memory takes."""
 
     def make(asked: list[Question], budgets: list[int]) -> list[str]:
         pairs = zip(asked, budgets, strict=True)
@@ -301,7 +301,7 @@ def cut_text(tokenizer: Any, text: str, tokens: int) -> str:
 
 
 def own_summary(engine: Engine) -> TextSource:
-    """The frozen decoder's own summary, cut off after as many tokens as there are slots."""
+    """The frozen decoder's own summary, in as many positions as the memory takes."""
 
     def make(asked: list[Question], budgets: list[int]) -> list[str]:
         requests = []

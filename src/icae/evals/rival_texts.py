@@ -21,9 +21,9 @@ from icae.evals.decoding import (
     TokenScores,
     led_continuation,
     mean_losses,
+    peer_budget,
     plain_scores,
     score_tasks,
-    slot_budget,
 )
 from icae.evals.experiment import Cell, Material, check_greedy, check_lengths, require_fit
 from icae.evals.metadata import data_hashes
@@ -85,7 +85,7 @@ class RivalTexts:
             f"teacher forcing (AE loss, AE accuracy), {self.greedy} of them also by free "
             "greedy decoding (BLEU-4), and gone on from (loss of the "
             f"{self.tokens} tokens after the next one). Last tokens: truncation, as many raw "
-            "tokens as there are slots. No context: the decoder behind the memory's [AE] token "
+            "tokens as the memory takes. No context: the decoder behind the memory's [AE] token "
             "alone. Seconds: holding a context and writing it back."
         )
 
@@ -111,7 +111,7 @@ class RivalTexts:
         engine, after = material.engine, self.tokens + 1
         kept = {FULL: cell.length, NOTHING: 0}.get(name)
         if kept is None:
-            kept = slot_budget(cell.length, engine.config, cell.known_ratio)
+            kept = peer_budget(cell.length, engine.config, cell.known_ratio)
         tasks = [
             led_continuation(window.ids[-after:], context=window.context(kept, after=after))
             for window in material.windows

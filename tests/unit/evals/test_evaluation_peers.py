@@ -81,6 +81,16 @@ def test_a_cache_keeps_as_many_places_as_there_are_slots_in_every_head(
     assert kept.read_before == read_once
 
 
+def test_slots_that_lead_a_memory_count_and_its_peers_get_as_many(
+    build_engine: Any, questions: Any
+) -> None:
+    engine = build_engine(memory="key-values", framing="between", lead_slots=3)
+    budgets = [slot_budget(len(q.context_ids), engine.config, 4.0) + 3 for q in questions]
+    for name in ("memory", "adaptive memory", "first tokens", NORM):
+        (peer,) = respondents(engine, [name])[0].values()
+        assert list(peer(questions, 4.0).positions) == budgets
+
+
 def test_pruned_places_keep_their_positions_and_those_of_highest_worth(
     engine: Any, questions: Any, read: Any
 ) -> None:
@@ -189,10 +199,10 @@ def test_the_front_holds_what_nobody_beats_and_no_context_is_a_level_line() -> N
     rows = [
         row("full context", None, 0.5, 64),
         row("no context", None, 0.05, 0),
-        row("memory", 4.0, 0.2, 16),
-        row("memory", 8.0, 0.15, 8),
         row("key norm", 4.0, 0.1, 16),
         row("key norm", 8.0, 0.12, 8),
+        row("memory", 4.0, 0.2, 16),
+        row("memory", 8.0, 0.15, 8),
     ]
     frame = pd.json_normalize(rows).assign(colour="C0")
     plot, other = pareto_of("f1", "F1")
