@@ -29,7 +29,7 @@ class RandomText(WritingBack):
     name = "random-text"
     title = "Reconstruction of normal, patterned and random text"
     question = "Does the memory hold text, or only what is likely?"
-    quick: ClassVar = {"spans": (1,), "ratios": (4.0,), "samples": 8, "greedy": 4}
+    quick: ClassVar = {"spans": (1,), "ratios": (4.0,), "samples": 8, "greedy": 2}
     full: ClassVar = {"ratios": (4.0,)}
     columns = columns_of("length ratio kind slots", kind="text") | FIGURES
     notes = (
