@@ -79,13 +79,14 @@ bench: $(LLAMACPP)
 
 # The report of the adapter in the package (needles, peers, reconstruction and the rest) and questions about long documents:
 # a quarter of an hour of an idle core. What was measured with the same adapter is kept, so a run that was stopped goes on;
-# after a change, `FORCE=--force`. At the end stands which adapter was measured.
+# after a change, `FORCE=--force`; longer documents: `TOKENS=1000,2000,4000`. At the end stands which adapter was measured.
 DATA ?= ../shared/data
 SQUAD := $(DATA)/triplets/eval/squad_dev_a.jsonl.xz
 FORCE ?=
+TOKENS ?= 1000
 figures: $(READY)
 	$(BIN)/icae eval all $(DATA)/heldout --questions $(SQUAD) --quick $(FORCE) --out docs/results/report
-	$(BIN)/python -m benchmarks.long_documents $(DATA) --tokens 1000,2000 -o build/long
+	$(BIN)/python -m benchmarks.long_documents $(DATA) --tokens $(TOKENS) -o build/long
 	$(BIN)/icae eval qa build/long --questions 2 --ratios 4 --max-new-tokens 32 \
 		--readers 'memory,full context,best chunks,SnapKV' $(FORCE) -o docs/results/long
 	@grep -ho 'adapter [^ ]* ([0-9a-f]*)' docs/results/report/report.md docs/results/long/qa.md | sort | uniq -c
