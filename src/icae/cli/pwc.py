@@ -19,10 +19,9 @@ from icae.cli.options import BaseOptions, Force, ModelOptions, split_names
 from icae.errors import InputError
 
 if TYPE_CHECKING:
-    from icae.data.shards import TokenizerLike
     from icae.data.triplets.contexts import ContextSample
     from icae.data.triplets.dataset import Side, TripletBuild
-    from icae.data.triplets.records import Price, TripletConfig
+    from icae.data.triplets.records import TripletConfig
     from icae.data.triplets.requests import Writer
 
 SELF, NONE = "self", "none"
@@ -117,8 +116,6 @@ class ServiceOptions:
         concurrency: Requests in flight at once.
         timeout: Silence of the service after which an attempt has failed.
         attempts: Attempts for one request, with growing pauses.
-        price: Price of a million tokens read and of a million written, in any currency.
-        dry_run: Print what the build would take in requests, tokens and money; ask nobody.
     """
 
     asks: Annotated[int, _service("N", min=1)] = 3
@@ -130,8 +127,6 @@ class ServiceOptions:
     concurrency: Annotated[int, _service("N", min=1)] = 8
     timeout: Annotated[float, _service("SECONDS")] = 120.0
     attempts: Annotated[int, _service("N", min=1)] = 6
-    price: Annotated[str | None, _service("IN,OUT", show_default="unknown")] = None
-    dry_run: Annotated[bool, _service()] = False
 
     def writer(self, url: str, model: str | None, *, max_tokens: int) -> Writer:
         """The service as a writer."""
@@ -148,19 +143,9 @@ class ServiceOptions:
                 "without keys",
             )
         limits = asdict(self)
-        for own in ("api_key_env", "price", "dry_run", "asks"):
-            del limits[own]
+        del limits["api_key_env"], limits["asks"]
         chat = ChatService(url=url, model=model, api_key=key, max_tokens=max_tokens, **limits)
         return ServiceWriter(chat, asks=self.asks)
-
-    def price_of_tokens(self) -> Price | None:
-        """The price, if it is known."""
-        from icae.data.triplets.records import Price
-
-        if self.price is None:
-            return None
-        prompt, completion = _numbers(self.price, ",", "--price", "0.15,0.60")
-        return Price(prompt=prompt, completion=completion)
 
 
 @command
@@ -191,16 +176,14 @@ def build(
     from icae.model.base import load_tokenizer
 
     *prompts, reply_tokens = answers.counts(llm)
-    if llm in (SELF, NONE) and (service.price or model):
-        option = "--price" if service.price else "--model"
-        raise typer.BadParameter("it is for a service behind a URL.", param_hint=option)
+    if llm in (SELF, NONE) and model:
+        raise typer.BadParameter("it is for a service behind a URL.", param_hint="--model")
     config = _config(corpus, contexts, prompts, answers.corpus_tasks)
     writer: Writer | None = None
     if llm not in (SELF, NONE):
         writer = service.writer(llm, model, max_tokens=reply_tokens)
     begun = beside(output, JOURNAL).exists()  # then what is there is of a build
-    check_output(output, force=force or service.dry_run or begun)
-    price = service.price_of_tokens()
+    check_output(output, force=force or begun)
     tokenizer = load_tokenizer(decoder.base or DEFAULT_BASE)
     with console.status("Reading the corpus and choosing contexts"):
         sample = sample_contexts(config, tokenizer)
@@ -210,9 +193,7 @@ def build(
 
         icae = ModelOptions(**asdict(decoder)).load()
         writer = DecoderWriter(icae, max_new_tokens=reply_tokens)
-    if service.dry_run:
-        return _estimated(sample, config, writer, output, tokenizer, price)
-    return _carried_out(sample, config, writer, output, price)
+    return _carried_out(sample, config, writer, output)
 
 
 def _config(
@@ -262,40 +243,11 @@ def _tell_sample(sample: ContextSample, config: TripletConfig) -> None:
         )
 
 
-def _estimated(
-    sample: ContextSample,
-    config: TripletConfig,
-    writer: Writer | None,
-    output: Path,
-    tokenizer: TokenizerLike,
-    price: Price | None,
-) -> Outcome:
-    from icae.data.triplets.dataset import JOURNAL, beside, plan_requests
-    from icae.data.triplets.journal import read_journal
-    from icae.data.triplets.requests import estimate
-
-    requests = plan_requests(sample.contexts, config, writer)
-    replies = read_journal(beside(output, JOURNAL))
-    found = estimate(requests, replies, tokenizer, asks=writer.asks if writer else 1)
-    known = found["from_replies"]
-    cost = price.of(found["prompt_tokens"], found["completion_tokens"]) if price else None
-    figures = {
-        "requests": f"{found['requests']:,} to send of {len(requests):,}",
-        "tokens read": f"about {found['prompt_tokens']:,}",
-        "tokens written": f"about {found['completion_tokens']:,} "
-        + (f"(from {known:,} replies)" if known else "(a guess)"),
-        "cost": "unknown, see --price" if cost is None else f"about {cost:.2f}",
-    }
-    payload = {"contexts": len(sample.contexts), **found, "cost": cost}
-    return Outcome(payload=payload, show=lambda: console.print_figures(figures))
-
-
 def _carried_out(
     sample: ContextSample,
     config: TripletConfig,
     writer: Writer | None,
     output: Path,
-    price: Price | None,
 ) -> Outcome:
     from icae.config.checkout import commit
     from icae.data.rows import write_whole
@@ -306,9 +258,7 @@ def _carried_out(
     with console.progress("Asking") as on_progress:
         made = build_triplets(sample.contexts, config, writer, output, on_progress=on_progress)
     line = shlex.join(["icae", *sys.argv[1:]])
-    sheet = datasheet(
-        made, sample, config, writer, train=output, price=price, commit=running, command=line
-    )
+    sheet = datasheet(made, sample, config, writer, train=output, commit=running, command=line)
     write_whole(beside(output, DATASHEET), sheet)
     files = {side: str(path) for side, path in triplet_files(output).items() if made.sides[side]}
     chosen = len(sample.contexts)

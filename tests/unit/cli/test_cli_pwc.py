@@ -51,7 +51,6 @@ def test_triplets_are_counted_by_task_and_lie_beside_their_datasheet(build, tmp_
     assert ["all", "30", "0"] in rows
     assert len((tmp_path / "out.jsonl").read_text().splitlines()) == 30
     assert f"m ({stub.url})" in (tmp_path / "out.datasheet.md").read_text()
-    assert "0 to send of 10" in build(*SMALL, "--dry-run", llm=stub.url).stdout
 
 
 def test_contexts_that_gave_no_triplet_and_passages_left_out_are_told(build, corpus) -> None:
@@ -70,17 +69,6 @@ def test_contexts_that_gave_no_triplet_and_passages_left_out_are_told(build, cor
     payload = json.loads(build(*options, "--json", "--force", llm="none").stdout)
     assert payload["contexts_without_triplet"] == 12
     assert payload["passages_left_out"] == {"few_tokens": 1}
-
-
-def test_dry_run_asks_nobody_and_writes_nothing(build, tmp_path) -> None:
-    with llm_stub() as stub:
-        result = build(*SMALL, "--dry-run", "--price", "1,2", "--json", llm=stub.url)
-        assert stub.bodies == []
-    payload = json.loads(result.stdout)
-    cost = (payload["prompt_tokens"] + 2 * payload["completion_tokens"]) / 1e6
-    assert payload["requests"] == 10
-    assert payload["cost"] == pytest.approx(cost)
-    assert [path.name for path in tmp_path.iterdir()] == ["corpus.jsonl"]
 
 
 def test_key_comes_from_the_environment_and_shows_nowhere(build, tmp_path, monkeypatch) -> None:
@@ -134,9 +122,6 @@ def test_decoder_is_opened_once_and_asked_for_short_answers(
         (("--tokens", "90-20"), "none", 1, "out of range"),
         (("--tokens", "5000-6000"), "none", 1, "no fitting context"),
         (("--general", "3"), "none", 2, "Specific and general prompts"),
-        (("--model", "m", "--price", "1"), "http://x/v1", 2, "0.15,0.60"),
-        (("--model", "m", "--price", "-1,2"), "http://x/v1", 1, "price is out of range"),
-        (("--price", "1,2"), "none", 2, "a service behind a URL"),
         (("--model", "m"), "self", 2, "a service behind a URL"),
         (("--corpus-tasks", "corpus-nam"), "none", 1, "corpus-name, corpus-who"),
         (("--against", "nowhere.jsonl"), "none", 1, "nowhere.jsonl"),

@@ -14,7 +14,7 @@ from icae.data.rows import file_hash
 from icae.data.triplets.contexts import ContextSample
 from icae.data.triplets.dataset import DATASHEET, TripletBuild, beside
 from icae.data.triplets.prompts import prompt_book
-from icae.data.triplets.records import Price, TripletConfig
+from icae.data.triplets.records import TripletConfig
 from icae.data.triplets.requests import Writer
 
 BY_HAND = "## Licence and use"
@@ -36,7 +36,6 @@ def datasheet(
     writer: Writer | None,
     *,
     train: Path,
-    price: Price | None,
     commit: str | None,
     command: str,
 ) -> str:
@@ -53,7 +52,6 @@ def datasheet(
         sample=sample,
         config=config,
         writer=writer,
-        price=price,
         commit=commit,
         command=command,
         prompts=prompt_book().version,

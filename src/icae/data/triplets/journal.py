@@ -82,15 +82,6 @@ def open_journal(path: Path) -> Iterator[Journal]:
         ) from error
 
 
-def read_journal(path: Path) -> Replies:
-    """Read the replies of a journal without changing or locking it; none if it is missing.
-
-    Raises:
-        InputError: If it is no journal, or damaged before its last line.
-    """
-    return _parse(path.read_bytes() if path.exists() else b"", path)[0]
-
-
 def _parse(data: bytes, path: Path) -> tuple[dict[str, list[Reply]], int]:
     """Replies, and the bytes up to the end of the last whole line."""
     replies: dict[str, list[Reply]] = {}

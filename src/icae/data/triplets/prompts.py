@@ -40,13 +40,11 @@ class Task:
         name: Its name in data files and counts.
         wordings: Ways to ask for it; one is chosen for each context.
         rules: What its answers must be like.
-        tokens: Tokens that an answer usually takes, for estimates.
     """
 
     name: str
     wordings: tuple[str, ...]
     rules: AnswerRules = field(default_factory=AnswerRules)
-    tokens: int = 60
 
     def worded(self, random: np.random.Generator, about: str = "") -> Prompt:
         """The task in one of its wordings, about something that the text offers."""
@@ -62,7 +60,7 @@ class Prompt:
     text: str
 
 
-SPECIFIC = Task(name="specific", wordings=(), tokens=50)
+SPECIFIC = Task(name="specific", wordings=())
 """The prompts that a service makes up for one text."""
 
 

@@ -129,19 +129,3 @@ class Pair:
     prompt: str
     answer: str
     flaw: str | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Price:
-    """Price of a million tokens read (``prompt``) and written (``completion``), any currency."""
-
-    prompt: float
-    completion: float
-
-    def __post_init__(self) -> None:
-        fits = 0 <= self.prompt < float("inf") and 0 <= self.completion < float("inf")
-        check(fits, "The price is out of range.", self, ">= 0")
-
-    def of(self, prompt_tokens: int, completion_tokens: int) -> float:
-        """Price of so many tokens."""
-        return (self.prompt * prompt_tokens + self.completion * completion_tokens) / 1e6

@@ -15,16 +15,12 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
 
-from icae.data.shards import TokenizerLike, tokenize
 from icae.data.triplets.answers import read_answer, read_pairs
 from icae.data.triplets.journal import Journal, Replies
-from icae.data.triplets.prompts import SPECIFIC, Prompt, Task, prompt_book
+from icae.data.triplets.prompts import Prompt, Task, prompt_book
 from icae.data.triplets.records import Context, Pair, Reply, TripletConfig
 from icae.data.triplets.self_supervised import context_generator
 from icae.data.triplets.sentences import NAME
-
-_JSON_TOKENS = 12
-_TOKENS_PER_MESSAGE = 4
 
 Message = Mapping[str, str]
 """One message of a chat: ``role`` and ``content``."""
@@ -42,7 +38,6 @@ class Request:
         context: The text that it is about.
         messages: What is sent.
         prompts: The prompts to answer; a service makes up others besides.
-        expected_tokens: Tokens that the reply usually takes.
         read: Finds the pairs in a reply.
     """
 
@@ -50,7 +45,6 @@ class Request:
     context: Context
     messages: tuple[Message, ...]
     prompts: tuple[Prompt, ...]
-    expected_tokens: int
     read: Callable[[Reply], Iterable[Pair]]
 
     def pairs(self, replies: Replies) -> list[Pair]:
@@ -124,13 +118,11 @@ def pairs_request(writer: Writer, context: Context, config: TripletConfig) -> Re
     content = "\n\n".join([f"<text>\n{context.text}\n</text>", *orders])
     system = {"role": "system", "content": book.service["system"]}
     messages = (system, {"role": "user", "content": content})
-    expected = specific * (SPECIFIC.tokens + 2 * _JSON_TOKENS)
     return Request(
         id=_request_id(writer, messages),
         context=context,
         messages=messages,
         prompts=general,
-        expected_tokens=expected + sum(prompt.task.tokens + _JSON_TOKENS for prompt in general),
         read=partial(read_pairs, context=context, specific=specific, general=general),
     )
 
@@ -154,7 +146,6 @@ def answer_requests(writer: Writer, context: Context, config: TripletConfig) -> 
                 context=context,
                 messages=messages,
                 prompts=(prompt,),
-                expected_tokens=prompt.task.tokens,
                 read=partial(read_answer, context=context, prompt=prompt),
             )
         )
@@ -215,33 +206,3 @@ def ask_all(
 
         failures |= writer.write(to_do, record)
     return failures
-
-
-def estimate(
-    requests: Sequence[Request], replies: Replies, tokenizer: TokenizerLike, *, asks: int
-) -> dict[str, int]:
-    """Estimate what is still to be paid for, of all requests of a build.
-
-    Returns:
-        ``requests`` that are open; ``prompt_tokens`` read, counted with the tokenizer of the
-        base model (that of the service differs by a few percent on English text);
-        ``completion_tokens`` written: expected ones, scaled by what the replies so far took;
-        ``from_replies``: the replies behind that scale, 0 if there are none yet.
-    """
-    to_do = [request for request in requests if request.is_open(replies, asks=asks)]
-    texts = ["\n".join(m["content"] for m in request.messages) for request in to_do]
-    known = [
-        (request.expected_tokens, reply.completion_tokens)
-        for request in requests
-        for reply in replies.get(request.id, ())
-        if reply.completion_tokens
-    ]
-    expected = sum(one for one, _ in known)
-    scale = sum(taken for _, taken in known) / expected if expected else 1.0
-    messages = sum(len(request.messages) for request in to_do)
-    return {
-        "requests": len(to_do),
-        "prompt_tokens": sum(map(len, tokenize(tokenizer, texts))) + _TOKENS_PER_MESSAGE * messages,
-        "completion_tokens": round(scale * sum(request.expected_tokens for request in to_do)),
-        "from_replies": len(known),
-    }

@@ -1,6 +1,6 @@
 import pytest
 
-from icae.data.triplets.journal import open_journal, read_journal
+from icae.data.triplets.journal import open_journal
 from icae.errors import InputError
 
 
@@ -20,11 +20,12 @@ def fill(path, make_reply):
 
 
 def texts(path):
-    return {name: [one.text for one in many] for name, many in read_journal(path).items()}
+    with open_journal(path) as journal:
+        return {name: [one.text for one in many] for name, many in journal.replies.items()}
 
 
 def test_replies_are_found_again_in_their_order(path, fill):
-    assert read_journal(path) == {}
+    assert texts(path) == {}
     fill("a1", "b1\nwith \ud83d line\u2028ends")
     fill("a2")
     assert texts(path) == {"a": ["a1", "a2"], "b": ["b1\nwith \ud83d line\u2028ends"]}

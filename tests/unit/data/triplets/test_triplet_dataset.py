@@ -13,8 +13,8 @@ from icae.data.triplets.dataset import (
     without_repeats,
 )
 from icae.data.triplets.datasheet import BY_HAND, datasheet
-from icae.data.triplets.records import Pair, Price
-from icae.data.triplets.requests import answer_requests, estimate
+from icae.data.triplets.records import Pair
+from icae.data.triplets.requests import answer_requests
 from icae.data.triplets.service import ChatService, ServiceWriter
 from icae.errors import InputError
 from llm_stub import Act, llm_stub
@@ -158,19 +158,6 @@ def test_decoder_is_asked_one_prompt_at_a_time_with_the_text_before_it(make_cont
         assert message["content"] == f"{make_context().text}\n\n{request.prompts[0].text}"
 
 
-def test_estimate_learns_from_the_replies_so_far(make_requests, word_tokenizer, make_reply):
-    requests = make_requests(20)
-    guess = estimate(requests, {}, word_tokenizer, asks=1)
-    assert (guess["requests"], guess["from_replies"]) == (20, 0)
-    assert guess["completion_tokens"] == sum(one.expected_tokens for one in requests)
-    known = {requests[0].id: [make_reply("x", request=requests[0].id)]}
-    better = estimate(requests, known, word_tokenizer, asks=1)
-    left = sum(one.expected_tokens for one in requests[1:])
-    assert (better["requests"], better["from_replies"]) == (19, 1)
-    assert better["completion_tokens"] == round(3 / requests[0].expected_tokens * left)
-    assert better["prompt_tokens"] < guess["prompt_tokens"]
-
-
 def test_datasheet_names_what_made_the_data_and_keeps_what_was_filled_in(
     build, contexts, make_config, tmp_path
 ):
@@ -185,7 +172,6 @@ def test_datasheet_names_what_made_the_data_and_keeps_what_was_filled_in(
             make_config(),
             sender,
             train=tmp_path / "out.jsonl",
-            price=Price(prompt=1000, completion=2000),
             commit="abc",
             command="icae pwc build",
         )
@@ -196,7 +182,6 @@ def test_datasheet_names_what_made_the_data_and_keeps_what_was_filled_in(
         "Seed: 0",
         "commit abc",
         "10; 1,000 tokens read, 400 written",
-        "1.80 at 1000",
         "short 3",
         "not checked for overlap",
         f"| specific | {made.tasks['specific']['train']} | {made.tasks['specific']['test']} |",
