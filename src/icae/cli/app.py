@@ -23,7 +23,6 @@ from icae.cli.demo import demo
 from icae.cli.doctor import doctor
 from icae.cli.edit import append, edit, merge, slice_memory
 from icae.cli.eval import (
-    adaptive,
     continuation,
     latency,
     memorisation,
@@ -158,7 +157,7 @@ _add(_export, official=export_official)
 
 _eval = _subgroup("eval", "Measure an adapter on held-out text.")
 _add(_eval, all=all_experiments, reconstruction=reconstruction, continuation=continuation)
-_add(_eval, random_text=random_text, refinement=refinement, adaptive=adaptive, slots=slots)
+_add(_eval, random_text=random_text, refinement=refinement, slots=slots)
 _add(_eval, memorisation=memorisation, multi_span=multi_span, latency=latency, rivals=rivals)
 _add(_eval, compare=compare, judge=judge, qa=qa, needle=needle)
 

@@ -32,7 +32,6 @@ SpanLengths = Annotated[
         show_default="the adapter's span length",
     ),
 ]
-Shares = Annotated[str, typer.Option(metavar="F,F,...")]
 Examples = Annotated[
     int, typer.Option(min=0, metavar="N", help="Contexts shown in the result file.")
 ]
@@ -119,7 +118,6 @@ def refinement(
     *,
     lengths: Numbers = "32",
     ratios: Ratios = "4,8,16",
-    starts: Annotated[str, typer.Option(metavar="S,S,...")] = "encoder,chunk-means,noise",
     steps: Count = 60,
     every: Count = 10,
     samples: Samples = 8,
@@ -129,43 +127,16 @@ def refinement(
 ) -> None:
     """Measure how fidelity grows while the slots of single spans are refined.
 
-    Every start and ratio gets the same spans and steps; greedy text and the loss of the true
+    Every ratio gets the same spans and steps; greedy text and the loss of the true
     next tokens are measured before and after. A run that was stopped goes on where it was.
 
     Args:
         lengths: Span lengths in tokens, at most the adapter's span length.
-        starts: What the slots are refined from: encoder, chunk-means (the mean input embedding of
-            each slot's chunk), noise.
         steps: Optimiser steps for each span.
         every: Steps between two rows.
         kl: Weight of the KL divergence from the decoder that reads the span; 0 refines for
             writing back alone.
         learning_rate: Adam learning rate as a share of the RMS of what the slots are made of.
-    """
-
-
-@experiment("Adaptive")
-def adaptive(
-    *,
-    lengths: Numbers = "128",
-    ratios: Ratios = "2,4,8",
-    min_fidelities: Shares = "0.4,0.5,0.6,0.7,0.8,0.9",
-    budgets: Annotated[str, typer.Option(metavar="X,X,...")] = "0.2,0.25,0.35,0.5,0.7",
-    refined: Shares = "-",
-    steps: Count = 60,
-    samples: Samples = 8,
-) -> None:
-    """Measure fidelity and next-token loss against decoder positions, adaptive and fixed.
-
-    Every policy gets the same contexts. A run that was stopped goes on where it was, and
-    one with more policies measures only these.
-
-    Args:
-        lengths: Context lengths in tokens.
-        min_fidelities: Fidelities that every span must reach, without refinement; - for none.
-        budgets: Decoder positions allowed, as shares of the context tokens; - for none.
-        refined: Fidelities that every span must reach, with refinement; - for none.
-        steps: Most refinement steps at one ratio.
     """
 
 
@@ -194,7 +165,7 @@ def memorisation(
 ) -> None:
     """Write text back from its slots, align it with the source and name every error.
 
-    Number, name, code, like meaning, form, omission, insertion or other, by type of text.
+    Number, name, code, form, omission, insertion or other, by type of text.
     A run that was stopped goes on where it was.
     """
 

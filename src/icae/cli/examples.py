@@ -59,7 +59,6 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
     "eval continuation": ("icae eval continuation held-out/",),
     "eval random-text": ("icae eval random-text held-out/",),
     "eval refinement": ("icae eval refinement held-out/ --ratios 4 --steps 10",),
-    "eval adaptive": ("icae eval adaptive held-out/",),
     "eval slots": ("icae eval slots held-out/ --adapter smollm2-135m",),
     "eval memorisation": ("icae eval memorisation held-out/",),
     "eval multi-span": ("icae eval multi-span held-out/",),

@@ -1,6 +1,5 @@
 """Experiments: what an adapter's memories hold, with baselines and intervals."""
 
-from icae.evals.adaptive import Adaptive
 from icae.evals.continuation import Continuation
 from icae.evals.experiment import Experiment
 from icae.evals.latency import Latency
@@ -26,7 +25,6 @@ EXPERIMENTS: tuple[type[Experiment], ...] = (
     Continuation,
     MultiSpan,
     Refinement,
-    Adaptive,
     Latency,
 )
 """Every experiment of the suite, in the order of the report. A new one is one line here.
@@ -35,7 +33,6 @@ EXPERIMENTS: tuple[type[Experiment], ...] = (
 
 __all__ = [
     "EXPERIMENTS",
-    "Adaptive",
     "Continuation",
     "Experiment",
     "Finished",

@@ -19,13 +19,11 @@ from icae.evals.word_errors import (
     CLASSES,
     CRITICAL,
     TEXT_TYPES,
-    EmbeddingLikeness,
     Pair,
     aligned,
     split_words,
     text_type,
 )
-from icae.model.around import input_table
 
 QUARTERS = 4
 
@@ -58,13 +56,10 @@ class Memorisation(TextExperiment):
         ),
     )
     notes = (
-        "Free greedy decoding, aligned with the source word by word (cheapest path; a word is "
-        "what stands between white space). The classes are errors per 100 words of the source. "
+        "Free greedy decoding, aligned with the source word by word (difflib; a word is what "
+        "stands between white space). The classes are errors per 100 words of the source. "
         "Number, name, code: either word of a pair looks like one; form: only case or "
-        "punctuation differ; like meaning: the model's input embeddings of the two words are "
-        "closer than 99.5 % of random pairs of words from these texts (so antonyms are in it, too; "
-        "words of grammar are not); other: the rest; omission and insertion: words "
-        "without a partner.",
+        "punctuation differ; other: the rest; omission and insertion: words without a partner.",
         "Words, numbers, names and code right: share of those in the source that came back as "
         "they stand. Quarters: of the words of a context, in order.",
         "Text types by what a context holds: code from 5 % of its words, else figures from "
@@ -83,14 +78,8 @@ class Memorisation(TextExperiment):
         written = write_back(engine.runtime, memories)
         decode = engine.tokenizer.decode
         sources = [split_words(decode(ids.tolist())) for ids in contexts]
-        likeness = EmbeddingLikeness(
-            engine.tokenizer,
-            input_table(engine.runtime.model.decoder),
-            [w.core for words in sources for w in words if w.core.isalpha()],
-            seed=self.seed,
-        )
         texts = [
-            aligned(true, split_words(decode(list(ids))), likeness.alike)
+            aligned(true, split_words(decode(list(ids))))
             for true, ids in zip(sources, written, strict=True)
         ]
         types = list(map(text_type, sources))
@@ -105,7 +94,6 @@ class Memorisation(TextExperiment):
                     "samples": len(own),
                     **error_figures(own, seed=self.seed),
                     "examples": [{"pairs": list(map(_shown, text))} for text in shown],
-                    "threshold": round(likeness.threshold, 3),
                 }
                 made.append(row)
         return made

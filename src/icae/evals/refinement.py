@@ -1,24 +1,18 @@
-"""Refinement: how faithful slots become with optimiser steps, and what that costs.
-
-Shape legend: K slots, D hidden size, L tokens of a span.
-"""
+"""Refinement: how faithful slots become with optimiser steps, and what that costs."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
-import torch
 
 from icae.compression.refinement import RefineConfig, Refined, RefineTask, refine
 from icae.compression.teachers import TeacherWriter
 from icae.config.parsing import check
-from icae.config.spans import chunk_of_tokens, slot_count
-from icae.config.types import FloatArray, TokenIds
-from icae.decode.torch import TorchRuntime
+from icae.config.types import TokenIds
 from icae.engine import Engine
 from icae.errors import InputError
 from icae.evals.bootstrap import context_figures, mean_figure
@@ -35,29 +29,21 @@ from icae.evals.experiment import (
     Material,
     TextExperiment,
     check_greedy,
-    check_known,
 )
 from icae.evals.plots import lines_of
 from icae.evals.reconstruction import joined, text_figures
 from icae.evals.tables import Row, columns_of
 from icae.memory.payload import ReadablePayload
-from icae.model.around import embed
-from icae.model.encoder import chunk_means
-from icae.model.icae import IcaeModel
-from icae.model.key_values import KeyValueModel
 
 CONTINUATION = 32
 """Scored tokens of the true continuation."""
-STARTS = ("encoder", "chunk-means", "noise")
-"""What slots are refined from."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Refinement(TextExperiment):
-    """Slots of single spans refined from several starts, by length, ratio and step.
+    """Slots of single spans refined, by length, ratio and step.
 
     Attributes:
-        starts: What the slots are refined from, of `STARTS`.
         steps: Optimiser steps for each span.
         every: Steps between two rows.
         greedy: Spans, of the samples, that are also decoded freely, before and after.
@@ -65,7 +51,6 @@ class Refinement(TextExperiment):
         learning_rate: Adam learning rate as in `RefineConfig`.
     """
 
-    starts: tuple[str, ...] = STARTS
     steps: int = 60
     every: int = 10
     samples: int = 8
@@ -78,16 +63,14 @@ class Refinement(TextExperiment):
     question = "What does fidelity cost at compress time?"
     quick: ClassVar = {
         "ratios": (4.0,),
-        "starts": ("encoder",),
         "steps": 20,
         "samples": 2,
         "greedy": 2,
     }
     full: ClassVar = {"ratios": RATIOS[1:], "samples": 32}
     columns = columns_of(
-        "length ratio text slots step accuracy best_accuracy done bleu prefix_share loss "
+        "length ratio slots step accuracy best_accuracy done bleu prefix_share loss "
         "full_loss bare_loss seconds",
-        text="start",
         loss="next-token loss (nats/token)",
         seconds="seconds a span",
     )
@@ -97,21 +80,17 @@ class Refinement(TextExperiment):
         "every token leads by a margin is done, stops and stays at 1. Best so far: of the best "
         "slots met. Done: share of the spans.",
         "Greedy BLEU-4 (corpus; sacrebleu) and exact prefix are of the best slots met after "
-        "that many steps; the next-token loss is of the start slots in the first row of a start "
-        "and of the best slots met in its last row.",
+        "that many steps; the next-token loss is of the encoder's slots in the first row of a "
+        "ratio and of the best slots met in its last row.",
         f"Next-token loss: the true continuation behind slots and [LM] token, {CONTINUATION} "
         "tokens under teacher forcing. The token after the span is read by all and scored by "
         "none; behind full and no context there is no objective token.",
-        "Chunk-means: the mean input embedding of each slot's chunk. Noise: normal, of the RMS "
-        "of the input embeddings. Seconds: refinement and writing its teachers, not the start.",
+        "Seconds: refinement and writing its teachers, not encoding.",
     )
-
-    grows = ("lengths", "ratios", "starts")
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_greedy(self.greedy, self.samples)
-        check_known("The slots cannot be started from that.", self.starts, STARTS)
         message = "The steps between two rows are out of range."
         check(self.every >= 1, message, self.every, "1 or more")
         self.config()  # checks the other values
@@ -163,19 +142,11 @@ class Refinement(TextExperiment):
             )
         return super().prepare(engine, inputs)
 
-    def cells(self, material: Material) -> list[Cell]:
-        """Every length, ratio and start."""
-        return [
-            replace(cell, text=start) for cell in super().cells(material) for start in self.starts
-        ]
-
     def measure(self, material: Material, cell: Cell, rows: Sequence[Row]) -> list[Row]:
         """The rows of a cell, one for each reported step."""
-        engine, start = material.engine, cell.text or ""
+        engine = material.engine
         contexts, following = self.contexts(material, cell), self.following(material)
-        before = start_memories(
-            engine.runtime, contexts, start, ratio=cell.known_ratio, seed=self.seed
-        )
+        before = encode_contexts(engine.runtime, contexts, ratio=cell.known_ratio)
         refined, trail = self._refined(engine, contexts, before)
         nothing = [ids[:0] for ids in contexts]
         raw = {
@@ -190,8 +161,8 @@ class Refinement(TextExperiment):
                 texts = write_back(engine.runtime, memories[: self.greedy])
                 written[slots] = text_figures(engine, contexts, texts, seed=self.seed)
             row: Row = {
-                "kind": f"{cell.length} tokens, {start}",
-                "series": f"{cell.length} tokens, {cell.times}, {start}",
+                "kind": f"{cell.length} tokens",
+                "series": f"{cell.length} tokens, {cell.times}",
                 "slots": before[0].positions,
                 "step": step,
                 **self._accuracy(refined, step),
@@ -240,47 +211,3 @@ class Refinement(TextExperiment):
             "best_accuracy": mean_figure(best, seed=self.seed),
             "done": float(np.mean([r.reached and r.steps <= step for r in refined])),
         }
-
-
-def start_memories(
-    runtime: TorchRuntime, contexts: Sequence[TokenIds], start: str, *, ratio: float, seed: int
-) -> list[ContextMemory]:
-    """Slots to refine from; every context is one span.
-
-    Args:
-        runtime: Holds the model.
-        contexts: Token ids of each span, at most the adapter's span length.
-        start: One of `STARTS`.
-        ratio: Context tokens per slot.
-        seed: Seed of the noise; the slots of a smaller K are the first ones of a larger.
-    """
-    if start == "encoder":
-        return encode_contexts(runtime, contexts, ratio=ratio)
-    model = runtime.model
-    if isinstance(model, KeyValueModel):
-        raise InputError(
-            "Keys and values start from what the encoder makes.",
-            got=f"the start {start}",
-            expected="encoder",
-            fix="Use --starts encoder, or an adapter of model.memory: embeddings.",
-        )
-    made = []
-    for i, ids in enumerate(contexts):
-        count = slot_count(len(ids), ratio)
-        if start == "chunk-means":
-            slots_KD = mean_slots(model, ids, count)
-        else:
-            width = model.decoder.get_input_embeddings().weight.shape[1]
-            noise = np.random.default_rng((seed, i)).standard_normal((count, width), np.float32)
-            slots_KD = noise * np.float32(model.embedding_rms)
-        made.append(ContextMemory.of_slots(slots_KD, [(len(ids), count)]))
-    return made
-
-
-@torch.inference_mode()
-def mean_slots(model: IcaeModel, ids: TokenIds, slots: int) -> FloatArray:
-    """The mean input embedding of each chunk of a span: slots [K, D], float32."""
-    tokens_LD = embed(model.decoder, torch.from_numpy(ids).to(model.device))
-    chunk_L = torch.from_numpy(chunk_of_tokens(len(ids), slots)).to(model.device)
-    means_KD: FloatArray = chunk_means(tokens_LD[None], chunk_L[None], slots)[0].cpu().numpy()
-    return means_KD

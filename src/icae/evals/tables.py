@@ -49,8 +49,6 @@ TITLES = {
     "number_right": "numbers right",
     "name_right": "names right",
     "positions_share": "positions per context token",
-    "fixed_share": "fixed ratios need",
-    "exact": "known exact",
     "best_accuracy": "best so far",
     "full_loss": "behind full context",
     "bare_loss": "behind no context",
@@ -67,9 +65,7 @@ TITLES = {
 DIGITS = dict.fromkeys(("perplexity", "gain", "f1_ratio", "speedup"), 2) | dict.fromkeys(
     ("bleu", "bleu_median", "raw_equal", "decode_rate", "answer_tokens"), 1
 )
-DIGITS |= dict.fromkeys(
-    ("form", "like_meaning", "number", "name", "code", "other", "omission", "insertion"), 1
-)
+DIGITS |= dict.fromkeys(("form", "number", "name", "code", "other", "omission", "insertion"), 1)
 """Key -> digits shown of a figure, where that is not 3."""
 
 

@@ -58,6 +58,7 @@ def _summary(memory: Memory) -> str:
         "verbatim tokens": str(memory.verbatim_tokens),
         "tokens per position": f"{memory.ratio:.2f}",
         "fidelity": _percent(memory.fidelity),
+        "recall": _percent(memory.recall),
     }
     head = "".join(f"<th>{name}</th>" for name in figures)
     cells = "".join(f"<td>{value}</td>" for value in figures.values())
@@ -98,7 +99,8 @@ def _document(
     yield (
         "<details><summary>Spans</summary><table><tr><th>span</th><th>characters</th>"
         '<th>tokens</th><th>positions</th><th class="w">held as</th><th>fidelity</th>'
-        f"<th>lost</th><th>in numbers, names, code</th></tr>\n{''.join(rows)}</table></details>\n"
+        "<th>recall</th><th>lost</th><th>in numbers, names, code</th></tr>\n"
+        f"{''.join(rows)}</table></details>\n"
     )
 
 
@@ -110,7 +112,7 @@ def _row(index: int, span: Span, lost: int, critical: int) -> str:
     return (
         f"<tr><td>{index}</td><td>{span.char_start}–{span.char_end}</td><td>{span.tokens}</td>"
         f'<td>{span.positions}</td><td class="w">{_held_as(span)}</td>'
-        f"<td>{_percent(span.fidelity)}</td><td>{lost}</td><td>{critical}</td></tr>\n"
+        f"<td>{_percent(span.fidelity)}</td><td>{_percent(span.recall)}</td><td>{lost}</td><td>{critical}</td></tr>\n"
     )
 
 

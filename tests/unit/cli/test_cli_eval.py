@@ -45,12 +45,8 @@ OPTIONS: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "reconstruction": ("--samples 4", {"samples": 4, "greedy": 4}),
     "refinement": (
-        "--starts noise,encoder,noise --steps 9 --every 4 --samples 3 --kl 0 --learning-rate 0.1",
-        {"starts": ("noise", "encoder"), "places": (0, 4, 8, 9), "greedy": 3, "kl": 0.0},
-    ),
-    "adaptive": (
-        "--min-fidelities 0.9,0.5 --budgets - --refined 0.99 --steps 9",
-        {"min_fidelities": (0.5, 0.9), "budgets": (), "refined": (0.99,), "steps": 9},
+        "--steps 9 --every 4 --samples 3 --kl 0 --learning-rate 0.1",
+        {"places": (0, 4, 8, 9), "greedy": 3, "kl": 0.0},
     ),
     "slots": ("--lengths 8 --samples 2 --examples 5", {"lengths": (8,), "examples": 2}),
     "needle": (
@@ -114,7 +110,6 @@ def test_model_folder_and_force_are_handed_on(icae, ran, fake, tmp_path) -> None
         ("reconstruction", "--ratios", "nan", "--ratios cannot be read"),
         ("reconstruction", "--ratios", "", "--ratios cannot be read"),
         ("needle", "--depths", "0,2", "--depths cannot be read"),
-        ("adaptive", "--budgets", "0.5,90", "--budgets cannot be read"),
         *(
             ("latency", "--sizes", text, "--sizes cannot be read")
             for text in ("4", "4x", "0x16", "4x1", "ax2", "")

@@ -9,17 +9,16 @@ import pytest
 from icae.compression.refinement import Refined
 from icae.evals import Continuation, Refinement
 from icae.evals import refinement as experiment
-from icae.evals.refinement import STARTS, start_memories
+from icae.evals.decoding import encode_contexts
 from icae.memory import Embeddings
 
 
 @pytest.fixture
 def settings() -> Refinement:
-    """One start, two steps and no KL term."""
+    """Two steps and no KL term."""
     return Refinement(
         lengths=(12,),
         ratios=(4.0,),
-        starts=("encoder",),
         steps=2,
         every=1,
         samples=2,
@@ -34,34 +33,25 @@ def contexts(windows: Any) -> list[Any]:
     return [window.context(12, after=33) for window in windows(45, 2)]
 
 
-def starts_of(engine: Any, contexts: Any, start: str, **options: Any) -> list[Any]:
-    return start_memories(engine.runtime, contexts, start, **{"ratio": 4.0, "seed": 0, **options})
-
-
 def test_accuracy_at_step_0_is_the_fidelity_of_the_start_slots(
     run: Any, engine: Any, settings: Any, contexts: Any
 ) -> None:
-    finished = run(replace(settings, starts=STARTS, steps=1, greedy=0))
-    for start in STARTS:
-        slots = [memory.parts[0] for memory in starts_of(engine, contexts, start)]
-        expected = [found.share for found in engine.runtime.fidelity(slots, contexts)]
-        row = next(r for r in finished.rows if r["text"] == start and r["step"] == 0)
-        assert row["per_context"]["accuracy"] == pytest.approx(expected)
-        assert row["accuracy"]["value"] == row["best_accuracy"]["value"] == np.mean(expected)
+    row = run(replace(settings, steps=1, greedy=0)).rows[0]
+    memories = encode_contexts(engine.runtime, contexts, ratio=4.0)
+    slots = [memory.parts[0] for memory in memories]
+    expected = [found.share for found in engine.runtime.fidelity(slots, contexts)]
+    assert row["step"] == 0
+    assert row["per_context"]["accuracy"] == pytest.approx(expected)
+    assert row["accuracy"]["value"] == row["best_accuracy"]["value"] == np.mean(expected)
 
 
 def test_every_cell_has_a_row_for_each_reported_step(run: Any, settings: Any) -> None:
-    wide = replace(settings, ratios=(4.0, 6.0), starts=("encoder", "noise"), greedy=0)
+    wide = replace(settings, ratios=(4.0, 6.0), greedy=0)
     rows = run(replace(wide, steps=5, every=2)).rows
-    keys = [(r["length"], r["ratio"], r["text"], r["step"]) for r in rows]
-    assert keys == [
-        (12, ratio, start, step)
-        for ratio in (4.0, 6.0)
-        for start in ("encoder", "noise")
-        for step in (0, 2, 4, 5)
-    ]
-    assert [r["slots"] for r in rows] == [3] * 8 + [2] * 8
-    assert len({r["series"] for r in rows}) == 4
+    keys = [(r["length"], r["ratio"], r["step"]) for r in rows]
+    assert keys == [(12, ratio, step) for ratio in (4.0, 6.0) for step in (0, 2, 4, 5)]
+    assert [r["slots"] for r in rows] == [3] * 4 + [2] * 4
+    assert len({r["series"] for r in rows}) == 2
 
 
 def test_losses_are_those_of_the_continuation_experiment_at_both_ends_only(
@@ -140,23 +130,3 @@ def test_teachers_are_written_only_for_a_kl_term(
         len(run(replace(settings, kl=1.0, steps=10, every=10, greedy=0), folder="both").rows) == 2
     )
     assert lengths == [12, 12]
-
-
-def test_noise_is_seeded_and_of_the_size_of_embeddings(engine: Any, contexts: Any) -> None:
-    one, two = (memory.slots_KD for memory in starts_of(engine, contexts, "noise"))
-    again = starts_of(engine, contexts, "noise")
-    np.testing.assert_array_equal(again[0].slots_KD, one)
-    assert not np.array_equal(one, two)
-    other = starts_of(engine, contexts, "noise", seed=1)
-    assert not np.array_equal(other[0].slots_KD, one)
-    size = np.sqrt(np.mean(np.square([one, two])))
-    assert size == pytest.approx(engine.runtime.model.embedding_rms, rel=0.2)
-
-
-def test_chunk_means_are_those_of_the_embeddings(engine: Any, contexts: Any) -> None:
-    memories = starts_of(engine, contexts, "chunk-means", ratio=5.0)
-    embeddings = engine.runtime.model.decoder.get_input_embeddings().weight.detach().numpy()
-    ids = contexts[0]
-    expected = [embeddings[ids[i : i + 4]].mean(axis=0) for i in (0, 4, 8)]
-    np.testing.assert_allclose(memories[0].slots_KD, expected, atol=1e-6)
-    assert memories[0].spans == ((12, 3),)

@@ -1,10 +1,7 @@
 from __future__ import annotations
 
-import functools
-from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -13,24 +10,15 @@ from icae.evals import Memorisation
 from icae.evals.memorisation import error_figures
 from icae.evals.word_errors import (
     CLASSES,
-    EmbeddingLikeness,
     Pair,
     aligned,
     split_words,
     text_type,
 )
 
-SYNONYMS = {frozenset(pair) for pair in (("big", "large"), ("began", "started"))}
-
-
-def thesaurus(true: Sequence[str], written: Sequence[str]) -> Any:
-    """Knows two pairs."""
-    found = [[frozenset((a, b)) in SYNONYMS for b in written] for a in true]
-    return np.array(found, dtype=bool).reshape(len(true), len(written))
-
 
 def align(true: str, written: str) -> list[Pair]:
-    return aligned(split_words(true), split_words(written), thesaurus)
+    return aligned(split_words(true), split_words(written))
 
 
 def errors(true: str, written: str) -> list[tuple[str | None, str, str]]:
@@ -45,7 +33,7 @@ def test_every_class_is_told_in_a_hand_made_case() -> None:
     true = "A big storm hit Perth in 1974 and the town, it seems, slept while run_all ran on"
     back = "A large storm hit Sydney in 1979 and the town it seems wept while run_any ran so on"
     assert errors(true, back) == [
-        ("like meaning", "big", "large"),
+        ("other", "big", "large"),
         ("name", "Perth", "Sydney"),
         ("number", "1974", "1979"),
         ("form", "town,", "town"),
@@ -61,37 +49,18 @@ def test_every_class_is_told_in_a_hand_made_case() -> None:
     assert [e for e, _, _ in errors("", "two words")] == ["insertion"] * 2
 
 
-def slow_cost(true: tuple[str, ...], written: tuple[str, ...]) -> float:
-    """The same price list, by plain recursion."""
-
-    @functools.cache
-    def cost(i: int, j: int) -> float:
-        if not i or not j:
-            return 0.75 * (i + j)
-        a, b = true[i - 1], written[j - 1]
-        pair = 0.0 if a == b else 0.5 if frozenset((a, b)) in SYNONYMS else 1.0
-        return min(cost(i - 1, j - 1) + pair, cost(i - 1, j) + 0.75, cost(i, j - 1) + 0.75)
-
-    return cost(len(true), len(written))
-
-
-def price(pair: Pair) -> float:
-    table = {None: 0.0, "like meaning": 0.5, "form": 0.5, "omission": 0.75, "insertion": 0.75}
-    return table.get(pair.error, 1.0)
-
-
 WORDS = st.lists(st.sampled_from(["big", "large", "began", "started", "rain"]), max_size=7)
 
 
 @settings(max_examples=60, deadline=None)
 @given(true=WORDS, written=WORDS)
-def test_alignment_is_the_cheapest_and_uses_every_word_once(
+def test_alignment_uses_every_word_once_and_finds_equal_texts_equal(
     true: list[str], written: list[str]
 ) -> None:
     pairs = align(" ".join(true), " ".join(written))
     assert [p.true.text for p in pairs if p.true] == true
     assert [p.written.text for p in pairs if p.written] == written
-    assert sum(map(price, pairs)) == pytest.approx(slow_cost(tuple(true), tuple(written)))
+    assert (not any(p.error for p in pairs)) == (true == written)
     assert {p.error for p in pairs} <= {None, *CLASSES}
 
 
@@ -107,26 +76,6 @@ def test_alignment_is_the_cheapest_and_uses_every_word_once(
 )
 def test_text_type_is_what_a_text_mostly_holds(text: str, expected: str) -> None:
     assert text_type(split_words(text)) == expected
-
-
-def test_likeness_is_the_cosine_of_centred_embeddings(engine: Any) -> None:
-    weight = engine.runtime.model.decoder.get_input_embeddings().weight.detach()
-    words = ["rain", "nets", "town", "lamp", "other", "men"]
-    likeness = EmbeddingLikeness(engine.tokenizer, weight, words, seed=0)
-
-    def unit(word: str) -> Any:
-        ids = engine.tokenizer(f" {word}", add_special_tokens=False)["input_ids"]
-        vector = weight.numpy()[ids].mean(axis=0) - weight.numpy().mean(axis=0)
-        return vector / np.linalg.norm(vector)
-
-    found = likeness.alike(["rain", "Rain"], ["rain", "nets"])
-    assert found[:, 0].tolist() == [True, True]
-    assert found[0, 1] == (float(unit("rain") @ unit("nets")) > likeness.threshold)
-    assert likeness.alike([], ["rain"]).shape == (0, 1)
-    others = [float(unit(a) @ unit(b)) for a in words for b in words if a != b]
-    assert min(others) <= likeness.threshold <= max(others) + 1e-6
-    for word in ("the", "from", "x" * 30):  # grammar, and what is no word
-        assert not likeness.alike([word], [word]).any()
 
 
 def test_figures_are_those_of_a_hand_computed_case(quick: None) -> None:
