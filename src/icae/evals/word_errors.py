@@ -71,8 +71,8 @@ def aligned(true: Sequence[Word], written: Sequence[Word]) -> list[Pair]:
     Where either word of a pair is a number, a name or code, that is the error; else ``form``
     where only case or punctuation differ, or ``other``.
     """
-    texts = [[word.text for word in words] for words in (true, written)]
-    steps = difflib.SequenceMatcher(None, *texts, autojunk=False).get_opcodes()
+    here, there = ([word.text for word in words] for words in (true, written))
+    steps = difflib.SequenceMatcher(None, here, there, autojunk=False).get_opcodes()
     return [
         Pair(own, found, _error(own, found))
         for _, a, b, c, d in steps
