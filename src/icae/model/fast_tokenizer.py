@@ -61,8 +61,9 @@ class FastTokenizer:
         id.
         """
         self.backend_tokenizer.encode_special_tokens = bool(options.get("split_special_tokens"))
-        encoded = self.backend_tokenizer.encode(
-            text, add_special_tokens=bool(options.get("add_special_tokens", True))
+        # As a batch of one: other threads go on meanwhile.
+        (encoded,) = self.backend_tokenizer.encode_batch(
+            [text], add_special_tokens=bool(options.get("add_special_tokens", True))
         )
         return {"input_ids": encoded.ids, "offset_mapping": encoded.offsets}
 

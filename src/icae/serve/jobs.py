@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import contextvars
+import copy
 import functools
 import logging
 import threading
 import time
 from collections.abc import Callable, Generator, Sequence
-from concurrent.futures import Executor, Future, wait
-from dataclasses import dataclass, field
+from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 from icae.compression.adaptive import FidelityPolicy
-from icae.compression.compressor import Compressor
+from icae.compression.compressor import Compressor, TokenizedText
 from icae.decode.batching import span_batches
 from icae.engine import Engine
 from icae.errors import IcaeError, RequestError
 from icae.memory import Memory, Span
+from icae.model.prompts import tokenize
 from icae.serve.memory_models import MemoryObject, MemoryRequest
 from icae.serve.refusals import refusal
 from icae.serve.tracing import request_id
@@ -109,18 +111,41 @@ def _nothing(job: Job) -> Steps:
     raise AssertionError("its work has ended")
 
 
-def compressing(icae: Engine, wanted: MemoryRequest, *, ratio: float) -> Progressing[Memory]:
+class Tokenizing:
+    """A thread that tokenizes long texts while the model works for others.
+
+    Attributes:
+        compressor: Has a tokenizer of its own: one encodes one text at a time, and the model's is
+            not to wait.
+    """
+
+    def __init__(self, compressor: Compressor) -> None:
+        self.compressor = replace(compressor, tokenizer=copy.deepcopy(compressor.tokenizer))
+        self.pool = ThreadPoolExecutor(1, thread_name_prefix="icae-tokens")
+
+    def count(self, text: str) -> int:
+        """How many tokens a text has; for the thread."""
+        return len(tokenize(self.compressor.tokenizer, text))
+
+    def cut(self, text: str) -> tuple[TokenizedText, list[Span]]:
+        """Tokens of a text, and its spans; for the thread."""
+        tokens = self.compressor.tokenize(text)
+        return tokens, self.compressor.cut(tokens)
+
+
+def compressing(
+    icae: Engine, tokenizing: Tokenizing, wanted: MemoryRequest, *, ratio: float
+) -> Progressing[Memory]:
     """Compress a text as a request wants it, to the memory that `Engine.compress` makes."""
-    compressor = icae.compressor
-    encode = functools.partial(compressor.encode, ratio=wanted.ratio or ratio)
+    encode = functools.partial(icae.compressor.encode, ratio=wanted.ratio or ratio)
     if wanted.min_fidelity is not None:
         policy = FidelityPolicy(min_fidelity=wanted.min_fidelity)
         encode = functools.partial(icae.adaptive.choose, policy=policy)
-    return in_slices(compressor, wanted.text, name=wanted.name, encode=encode)
+    return in_slices(tokenizing, wanted.text, name=wanted.name, encode=encode)
 
 
 def in_slices(
-    compressor: Compressor,
+    tokenizing: Tokenizing,
     text: str,
     *,
     name: str,
@@ -131,8 +156,7 @@ def in_slices(
 
     The first step takes one span, each other one at most twice as many tokens as that before.
     """
-    tokens = compressor.tokenize(text)
-    cut = compressor.cut(tokens)
+    tokens, cut = yield from aside(tokenizing.pool, lambda: tokenizing.cut(text))
     made: list[Span] = []
     bound = 1
     yield 0, len(cut)
@@ -144,7 +168,7 @@ def in_slices(
         seconds, taken = clock() - begin, sum(span.tokens for span in part)
         bound = min(2 * taken, int(taken * SLICE_S / max(seconds, 1e-6)), MOST_TOKENS)
         yield len(made), len(cut)
-    return compressor.memory(tokens, made, name=name)
+    return tokenizing.compressor.memory(tokens, made, name=name)
 
 
 def aside(

@@ -21,7 +21,7 @@ from weakref import WeakValueDictionary
 from icae.engine import Engine
 from icae.errors import ConflictError, MissingMemoryError, RequestError
 from icae.memory import Memory, memory_bytes
-from icae.serve.jobs import Job, Progressing, Steps, aside, compressing
+from icae.serve.jobs import Job, Progressing, Steps, Tokenizing, aside, compressing
 from icae.serve.memory_models import (
     MemoryObject,
     MemoryPage,
@@ -50,12 +50,16 @@ class Library:
     """Memories by owner and id, kept in `store`; safe for several threads.
 
     `submit` lets a job wait for the model.
+
+    Attributes:
+        tokenizing: Tokenizes documents apart from the model's thread.
     """
 
     def __init__(
         self, icae: Engine, store: MemoryStore, *, submit: Callable[[Job], None], metrics: Metrics
     ) -> None:
         self._icae = icae
+        self.tokenizing = Tokenizing(icae.compressor)
         self._shelf = Shelf(store, metrics)
         self._storing = ThreadPoolExecutor(2, thread_name_prefix="icae-store")
         self._submit = submit
@@ -72,7 +76,7 @@ class Library:
         """
 
         def work(job: Job) -> Steps:
-            memory = yield from compressing(self._icae, wanted, ratio=ratio)
+            memory = yield from compressing(self._icae, self.tokenizing, wanted, ratio=ratio)
             self._metrics.context_tokens.inc(memory.tokens)
             return (yield from self._aside(job, lambda: self._put(job, memory)))
 

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 from fastapi import Body, Depends, Header, Path, Query, Response
 
-from icae.engine import Engine
+from icae.compression.compressor import Compressor
 from icae.errors import MemoryFileError, RequestError
 from icae.memory import MemoryDocument, hash_token_ids, memory_bytes, memory_from_bytes
 from icae.serve.jobs import Job
@@ -153,7 +153,8 @@ async def append_memory(
 def memory_spans(memory_id: Id, service: Serving, owner: Owner) -> MemoryText:
     """The text of a memory with how faithfully each part of it is held."""
     memory = service.library.load(owner, memory_id)
-    return MemoryText.of(memory, [_token_starts(service.icae, one) for one in memory.documents])
+    compressor = service.library.tokenizing.compressor
+    return MemoryText.of(memory, [_token_starts(compressor, one) for one in memory.documents])
 
 
 @router.get(
@@ -195,9 +196,9 @@ def _versions(if_match: str | None) -> list[str] | None:
     return re.findall(r'(?<!W/)"([^"]*)"', if_match)
 
 
-def _token_starts(icae: Engine, document: MemoryDocument) -> Sequence[int] | None:
+def _token_starts(compressor: Compressor, document: MemoryDocument) -> Sequence[int] | None:
     """Where the tokens start, if the text still has those that it was compressed from."""
     if document.source is None:
         return None
-    tokens = icae.compressor.tokenize(document.source)
+    tokens = compressor.tokenize(document.source)
     return tokens.offsets if hash_token_ids(tokens.ids) == document.token_ids_sha256 else None

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import copy
 import functools
 import hashlib
 from collections import OrderedDict
 from collections.abc import Callable, Generator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from icae.engine import Engine
 from icae.errors import RequestError
 from icae.memory import Memory
-from icae.model.prompts import Tokenizer, tokenize
 from icae.serve.chat_models import ChatRequest
 from icae.serve.config import ServerConfig
-from icae.serve.jobs import Progressing, aside, in_slices
+from icae.serve.jobs import Progressing, Tokenizing, aside, in_slices
 from icae.serve.metrics import Metrics
 
 CACHED_BYTES = 256_000_000
@@ -38,9 +35,7 @@ class Messages:
         self._icae, self._config, self._metrics = icae, config, metrics
         self._cached: OrderedDict[tuple[str, str], Memory] = OrderedDict()
         self._making: set[tuple[str, str]] = set()
-        self._counting = ThreadPoolExecutor(1, thread_name_prefix="icae-count")
-        # Of its own: a tokenizer encodes one text at a time, and the model's is not to wait.
-        self._tokenizer: Tokenizer = copy.deepcopy(icae.tokenizer)
+        self._tokenizing = Tokenizing(icae.compressor)
 
     def read(self, owner: str, asked: ChatRequest) -> Generator[tuple[int, int], None, Said]:
         """What is said; long messages are compressed, some spans a step."""
@@ -50,17 +45,15 @@ class Messages:
         for message in asked.messages:
             text, bulk = message.told, ""
             if longest:
+                count = self._tokenizing.count
                 split = functools.partial(
-                    split_message, message.role, text, longest=longest, count=self._count
+                    split_message, message.role, text, longest=longest, count=count
                 )
-                text, bulk = yield from aside(self._counting, split)
+                text, bulk = yield from aside(self._tokenizing.pool, split)
             if bulk:
                 memories.append((yield from self._memory_of(owner, bulk)))
             texts.append((message.role, text))
         return Said(texts=texts, memories=memories)
-
-    def _count(self, text: str) -> int:
-        return len(tokenize(self._tokenizer, text))
 
     def _memory_of(self, owner: str, text: str) -> Progressing[Memory]:
         """Memory of a long message; the same text of the same owner is compressed once."""
@@ -80,7 +73,7 @@ class Messages:
         return memory
 
     def _made(self, text: str) -> Progressing[Memory]:
-        tokens = yield from aside(self._counting, lambda: self._count(text))
+        tokens = yield from aside(self._tokenizing.pool, lambda: self._tokenizing.count(text))
         ratio, window = self._config.ratio, self._icae.decoder.context_window
         if tokens / ratio > window:
             raise RequestError(
@@ -90,9 +83,8 @@ class Messages:
                 got=f"{tokens} tokens at {ratio:g}x",
                 expected=f"at most {window} positions",
             )
-        compressor = self._icae.compressor
-        encode = functools.partial(compressor.encode, ratio=ratio, verify=False)
-        memory = yield from in_slices(compressor, text, name="message", encode=encode)
+        encode = functools.partial(self._icae.compressor.encode, ratio=ratio, verify=False)
+        memory = yield from in_slices(self._tokenizing, text, name="message", encode=encode)
         self._metrics.context_tokens.inc(memory.tokens)
         return memory
 

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import functools
 import itertools
+import threading
 from typing import Any
 
 import numpy as np
@@ -9,7 +11,7 @@ import pytest
 from icae.errors import RequestError
 from icae.serve.chat_models import ChatRequest
 from icae.serve.config import ServerConfig
-from icae.serve.jobs import SLICE_S, in_slices
+from icae.serve.jobs import SLICE_S, Tokenizing, in_slices
 from icae.serve.messages import Messages, conversation, split_message
 from icae.serve.metrics import Metrics
 
@@ -66,7 +68,9 @@ def test_no_slice_takes_much_longer_than_it_may(engine: Any) -> None:
         seconds.append(now)
         return engine.compressor.encode(spans, ratio=4.0, verify=False)
 
-    steps = in_slices(engine.compressor, text, name="n", encode=encode, clock=lambda: now)
+    steps = in_slices(
+        Tokenizing(engine.compressor), text, name="n", encode=encode, clock=lambda: now
+    )
     _, memory = finished(steps)
     taken = [after - before for before, after in itertools.pairwise(seconds)]
     assert max(taken[:5]) <= SLICE_S
@@ -75,6 +79,16 @@ def test_no_slice_takes_much_longer_than_it_may(engine: Any) -> None:
     whole = engine.compress(text, name="n", ratio=4.0, verify=False)
     assert memory.documents[0].source == text
     np.testing.assert_allclose(memory.slots, whole.slots, rtol=1e-4, atol=1e-4)
+
+
+def test_a_text_is_tokenized_while_the_model_works_for_others(engine: Any) -> None:
+    tokenizing, go_on = Tokenizing(engine.compressor), threading.Event()
+    tokenizing.pool.submit(go_on.wait, 1)  # another text takes long
+    encode = functools.partial(engine.compressor.encode, ratio=4.0)
+    steps = in_slices(tokenizing, LONG, name="n", encode=encode)
+    assert next(steps) == (0, 0)
+    go_on.set()
+    assert finished(steps)[1].documents[0].source == LONG
 
 
 @pytest.fixture
