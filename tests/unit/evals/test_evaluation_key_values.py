@@ -45,15 +45,17 @@ def test_questions_are_answered(run: Any, write_lines: Callable[..., Path]) -> N
     assert any(row.get("ratio") == 4.0 for row in rows)
 
 
-@pytest.mark.parametrize(
-    "settings",
-    [
-        Slots(lengths=(16,), ratios=(4.0,), samples=2, examples=1),
-        Refinement(lengths=(16,), ratios=(4.0,), samples=2, greedy=1),
-    ],
-)
-def test_experiments_on_single_slots_are_refused(run: Any, settings: Any) -> None:
+def test_an_experiment_on_single_slots_is_refused(run: Any) -> None:
     with pytest.raises(InputError) as caught:
-        run(settings)
+        run(Slots(lengths=(16,), ratios=(4.0,), samples=2, examples=1))
     assert caught.value.got is not None
     assert caught.value.fix is not None
+
+
+def test_refinement_is_measured(run: Any) -> None:
+    (row,) = [
+        row
+        for row in run(Refinement(lengths=(16,), ratios=(4.0,), samples=2, greedy=1, steps=2)).rows
+        if row.get("ratio") == 4.0
+    ][:1]
+    assert row["length"] == 16
