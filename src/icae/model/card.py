@@ -75,6 +75,7 @@ def _metadata(info: AdapterInfo) -> ModelCardData:
     own = info.method == "memory"
     return ModelCardData(
         license="apache-2.0",
+        language=info.data.get("language"),
         library_name="icae" if own else "peft",
         base_model=public_name(info.base_model),
         pipeline_tag="text-generation",

@@ -159,6 +159,8 @@ def test_a_saved_adapter_gives_identical_slots_and_objective_tokens(
     bare = model_card(replace(read, metrics={}, data={}))
     assert "Nothing was measured." in bare
     assert "Not recorded." in bare
+    assert "language:" not in bare
+    assert "\nlanguage: ko\n" in model_card(replace(read, data={"language": "ko"}))
     with pytest.raises(AdapterError, match="another base model") as caught:
         load_trained(IcaeModel, read, folder, decoder, **{**base, "base_hash": "b" * 64})
     assert "other" in str(caught.value)
