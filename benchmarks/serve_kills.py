@@ -24,6 +24,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from multiprocessing.queues import SimpleQueue
 from multiprocessing.synchronize import Event
@@ -47,10 +48,11 @@ START_S = 120.0
 
 @dataclass(kw_only=True)
 class Server:
-    """A server process, started anew at the same port."""
+    """A server process, started anew at the same port; `options` of `icae serve` beside these."""
 
     store: Path
     port: int
+    options: Sequence[str] = ()
     pid: int = 0
 
     @property
@@ -65,6 +67,7 @@ class Server:
             os.dup2(log, 2)
             model = ["--adapter", str(TINY / "adapter"), "--base", str(TINY / "base")]
             options = ["--device", "cpu", "--dtype", "float32", "--port", str(self.port)]
+            options += self.options
             try:
                 app(["serve", "--store", str(self.store), *model, *options], prog_name="icae")
             finally:
