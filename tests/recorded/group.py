@@ -48,9 +48,10 @@ def warm_up() -> None:
     for name in ("accelerate", "peft", "transformers", "torch", "matplotlib.pyplot", "pyarrow"):
         importlib.import_module(name)
     package = importlib.import_module("icae")
+    absent = (ImportError, importlib.import_module("icae.errors").MissingDependencyError)
     for module in pkgutil.walk_packages(package.__path__, "icae."):
         if not module.name.endswith("__main__"):
-            with contextlib.suppress(ImportError):
+            with contextlib.suppress(*absent):
                 importlib.import_module(module.name)
     with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(SystemExit):
         run_command(["--help"])

@@ -37,6 +37,7 @@ from icae.cli.eval_questions import judge, qa, rivals
 from icae.cli.eval_reports import all_experiments, compare
 from icae.cli.examples import epilog
 from icae.cli.inspect import inspect
+from icae.cli.mcp import mcp
 from icae.cli.official import export_official, import_official
 from icae.cli.plan import plan
 from icae.cli.push import push
@@ -135,7 +136,7 @@ _add(app, upgrade=upgrade, check=check)
 _add(app, push=push)
 _serve = {"auto_envvar_prefix": "ICAE_SERVE"}
 app.command("serve", epilog=epilog("serve"), context_settings=_serve)(serve)
-_add(app, serve_key=serve_key, bulk=bulk, plan=plan, doctor=doctor)
+_add(app, serve_key=serve_key, mcp=mcp, bulk=bulk, plan=plan, doctor=doctor)
 _add(app, pretrain=pretrain, finetune=finetune)
 _add(app, study=study)
 

@@ -18,17 +18,13 @@ from icae.cli.answers import Mode, Writer, answered, require_one_file, use_kv
 from icae.cli.command import AsJson, Outcome, command
 from icae.cli.memories import load_memories, require_source, token_places
 from icae.cli.options import DecoderOptions, KeepKv, MaxNewTokens
-from icae.errors import IncompatibleMemoryError, InputError, MemoryFileError, StoreError
+from icae.errors import IncompatibleMemoryError, InputError, MemoryFileError
 
 if TYPE_CHECKING:
     from icae.config.types import Answer
     from icae.decode.reader import Reader
-    from icae.memory import Memory, Provenance
+    from icae.memory import Memory
     from icae.store import MemoryStore
-    from icae.store.retrieval import Retrieved
-
-DEFAULT_BUDGET = 512
-"""Most decoder positions of the passages of a store, where nothing is said."""
 
 Answerer = Callable[[str], dict[str, Any]]
 """Answers a question, prints the answer unless JSON is wanted, and returns its payload."""
@@ -159,12 +155,14 @@ CITATION_FIELDS = ("document", "char_start", "char_end", "positions", "score", "
 
 def _store_answerer(store: MemoryStore, decoder: DecoderOptions, how: AskOptions) -> Answerer:
     """Answers from the passages of a store, and cites them."""
+    from icae.store import DEFAULT_BUDGET, retrieve_readable
+
     opened = functools.cache(lambda adapter: replace(decoder, adapter=adapter).open())
 
     def answer(question: str) -> dict[str, Any]:
         icae = opened(decoder.adapter or _adapter_for(store, question))
         budget = how.budget or DEFAULT_BUDGET
-        found = _retrieve(store, question, budget=budget, readable=icae.readable)
+        found = retrieve_readable(store, question, budget=budget, readable=icae.readable)
         payload = how.ask(icae, found.memory, question)
         for one in () if how.as_json else found.citations:
             text = console.preview(one.snippet, width=72)
@@ -188,18 +186,6 @@ def _adapter_for(store: MemoryStore, question: str) -> str:
         with suppress(IncompatibleMemoryError):
             return str(adapter_folder(None, made_by))
     return str(adapter_folder(None))
-
-
-def _retrieve(
-    store: MemoryStore, question: str, *, budget: int, readable: Sequence[Provenance]
-) -> Retrieved:
-    """Passages of the first provenance that has some; slots of two are never mixed."""
-    from icae.store import retrieve
-
-    for made_by in readable[:-1]:
-        with suppress(StoreError):
-            return retrieve(store, question, budget=budget, made_by=made_by)
-    return retrieve(store, question, budget=budget, made_by=readable[-1])
 
 
 def _split(

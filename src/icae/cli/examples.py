@@ -36,6 +36,7 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
         "icae serve --engine http://gpu:8100 --keys keys.txt --host 0.0.0.0",
     ),
     "serve-key": ("icae serve-key alice --keys keys.txt",),
+    "mcp": ("icae mcp --store library.db",),
     "bulk": ("icae bulk documents.jsonl memories/ --workers 8",),
     "plan": ("icae plan meta-llama/Llama-3.1-8B --documents 100000 --tokens 4096 --tflops 350",),
     "doctor": ("icae doctor",),

@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Argument, Option
 
-from icae.cli.console import status
+from icae.cli.console import note, status
 from icae.cli.options import Force
 from icae.errors import IncompatibleMemoryError, InputError
 
 if TYPE_CHECKING:
-    from icae.memory import Memory
+    from icae.memory import Memory, Provenance
     from icae.memory.locked_file import LockedFile
+    from icae.store import MemoryStore
 
 MemoryPath = Annotated[Path, Argument(metavar="MEMORY", help="A memory file (.icae).")]
 
@@ -189,3 +190,15 @@ def _places(memory: Memory, index: int, tokenizer: Any) -> Sequence[int] | None:
         starts[span.token_start] == span.char_start for span in document.spans[1:]
     )
     return starts if fits else None
+
+
+def maker_of(store: MemoryStore) -> Provenance | None:
+    """What made the memories of a store, if one adapter made them all."""
+    makers = {record.provenance.adapter_hash: record.provenance for record in store.records()}
+    if len(makers) > 1:
+        note(
+            f"{store.location} has memories of {len(makers)} adapters; those of the one that is "
+            "loaded are answered from. `icae upgrade --store` compresses the others again."
+        )
+        return None
+    return next(iter(makers.values()), None)

@@ -12,6 +12,7 @@ from typer import Argument, Context, Option
 
 from icae.cli import console
 from icae.cli.command import Outcome, command
+from icae.cli.memories import maker_of
 from icae.cli.options import Count, ModelOptions, Ratio, VllmOptions
 from icae.cli.settings_file import effective_settings, read_settings
 from icae.errors import IcaeError
@@ -20,9 +21,7 @@ if TYPE_CHECKING:
     from icae.decode.vllm.client import VllmAddress
     from icae.decode.vllm.runtime import VllmRuntime
     from icae.engine import Engine
-    from icae.memory import Provenance
     from icae.serve.config import ServerConfig
-    from icae.store import MemoryStore
 
 Seconds = Annotated[float, Option(min=1, metavar="S")]
 ConfigFile = Annotated[
@@ -148,7 +147,7 @@ def _serve(options: ServerOptions, model: ModelOptions) -> Outcome:
     server = options.server()
     start = time.perf_counter()
     with create_store(options.store) as store, listen(options.host, options.port) as sock:
-        icae = model.load(_maker_of(store))
+        icae = model.load(maker_of(store))
         vllm = None if server is None else _connect(icae, server, model.adapter)
         service = Service(icae, store, keys=keys, config=config, vllm=vllm)
         host = f"[{options.host}]" if ":" in options.host else options.host
@@ -180,18 +179,6 @@ def serve_key(
         payload={"name": name, "key": key, "keys": str(keys)},
         show=lambda: console.write_text(f"{key}\n"),
     )
-
-
-def _maker_of(store: MemoryStore) -> Provenance | None:
-    """What made the memories of a store, if one adapter made them all."""
-    makers = {record.provenance.adapter_hash: record.provenance for record in store.records()}
-    if len(makers) > 1:
-        console.note(
-            f"{store.location} has memories of {len(makers)} adapters; those of the one that is "
-            "loaded are answered from. `icae upgrade --store` compresses the others again."
-        )
-        return None
-    return next(iter(makers.values()), None)
 
 
 def _connect(icae: Engine, server: VllmAddress, adapter: str | None) -> VllmRuntime:

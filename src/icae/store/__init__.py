@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from icae.store.keys import compressor_settings, memory_key
 from icae.store.records import Added, NewMemory, SearchHit, Settings, StoredMemory
-from icae.store.retrieval import Retrieved, retrieve
+from icae.store.retrieval import DEFAULT_BUDGET, Retrieved, retrieve, retrieve_readable
 from icae.store.sqlite import MemoryStore
 
 open_store = MemoryStore.open
 create_store = MemoryStore.create
 
 __all__ = [
+    "DEFAULT_BUDGET",
     "Added",
     "MemoryStore",
     "NewMemory",
@@ -26,4 +27,5 @@ __all__ = [
     "memory_key",
     "open_store",
     "retrieve",
+    "retrieve_readable",
 ]

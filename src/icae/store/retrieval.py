@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -10,6 +11,9 @@ from icae.errors import InputError, StoreError
 from icae.memory import Memory, Provenance, merge
 from icae.store.records import SearchHit
 from icae.store.sqlite import MemoryStore
+
+DEFAULT_BUDGET = 512
+"""Most decoder positions of the passages of a store, where nothing is said."""
 
 MOST_HITS = 256
 """Most passages that are considered for one question."""
@@ -68,6 +72,16 @@ def retrieve(
         memories.append(store.load(key).select(spans))
         citations += _citations(own)
     return Retrieved(merge(memories), citations)
+
+
+def retrieve_readable(
+    store: MemoryStore, question: str, *, budget: int, readable: Sequence[Provenance]
+) -> Retrieved:
+    """Passages of the first provenance that has some, as `retrieve`; two are never mixed."""
+    for made_by in readable[:-1]:
+        with suppress(StoreError):
+            return retrieve(store, question, budget=budget, made_by=made_by)
+    return retrieve(store, question, budget=budget, made_by=readable[-1])
 
 
 def _fitting(hits: Sequence[SearchHit], budget: int) -> list[SearchHit]:
