@@ -1,0 +1,12 @@
+"""F1 of an answer's words, for `pep_answers.yaml`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from icae.evals.text_metrics import token_f1
+
+
+def process_results(doc: dict[str, Any], results: list[str]) -> dict[str, float]:
+    """The F1 of one answer."""
+    return {"f1": token_f1(results[0], [doc["choices"][doc["right"]]])}
