@@ -50,7 +50,8 @@ test-bases: $(READY)
 	OMP_NUM_THREADS=1 ICAE_ALL_BASES=1 $(TEST) tests/bases
 
 test-llamacpp: $(LLAMACPP)
-	$(BIN)/python -m pytest tests/unit/decode tests/unit/test_opening.py tests/integration/test_smollm2_llamacpp.py
+	$(BIN)/python -m pytest tests/unit/decode tests/unit/test_opening.py tests/unit/serve/test_server_llamacpp.py \
+		tests/integration/test_smollm2_llamacpp.py
 
 # vLLM needs packages of its own, so it gets an environment of its own (3 GB). Its CPU build wants
 # torch+cpu: where that is not found, PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu.

@@ -2,13 +2,14 @@
 
 python benchmarks/serve_load.py examples/pep-0347.txt --output docs/results/serve-load
     [--clients 50] [--seconds 300] [--rounds 1] [--store load.db] [--adapter FOLDER]
-    [--memory-only]
+    [--memory-only] [--runtime torch --runtime llamacpp]
 
 A server process answers; every client asks, waits for the whole answer and asks again, about
 one of the documents: as a memory (4x, made before; a store that is named keeps it for the next
 run), or with the text in the message. Each round lets both ways have the same time, one after
-the other. What is still under way when the time is up is given up and not counted; a client
-that is told 429 waits as long as it is told.
+the other; runtimes that are named follow one another, each with a server. What is still under
+way when the time is up is given up and not counted; a client that is told 429 waits as long as it
+is told.
 
 Beside requests/s of wall time it gives requests per processor second of the server: on a
 machine that does other work, too, only that and the ratios mean something.
@@ -55,12 +56,14 @@ class Phase:
     server_cpu_seconds: float = 0.0
     statuses: Counter[str] = field(default_factory=Counter)
     latencies: list[float] = field(default_factory=list)
+    first_tokens: list[float] = field(default_factory=list)
     rss_mb: list[float] = field(default_factory=list)
     positions: int = 0
 
     def summary(self) -> dict[str, Any]:
         done = len(self.latencies)
         edges = statistics.quantiles(self.latencies, n=20) if done > 1 else [float("nan")] * 19
+        first = statistics.quantiles(self.first_tokens, n=20) if done > 1 else edges
         settled = self.rss_mb[len(self.rss_mb) // 5 :]
         third = max(1, len(settled) // 3)
         return {
@@ -71,6 +74,8 @@ class Phase:
             "requests_per_s": round(done / self.seconds, 4),
             "requests_per_cpu_s": round(done / self.server_cpu_seconds, 4),
             "server_cpu_share": round(self.server_cpu_seconds / self.seconds, 3),
+            "first_token_p50_s": round(first[9], 2),
+            "first_token_p95_s": round(first[18], 2),
             "p50_s": round(statistics.median(self.latencies), 2) if done else None,
             "p95_s": round(edges[18], 2),
             "rss_mb_early": round(statistics.median(settled[:third])),
@@ -116,6 +121,23 @@ def memories_of(url: str, documents: Sequence[tuple[str, str]]) -> list[dict[str
     return memories
 
 
+def streamed(http: httpx2.Client, body: dict[str, Any], seconds: float) -> tuple[Any, float, int]:
+    """Ask and read the whole stream: the response, s to the first text, positions read."""
+    begin, first, positions = time.monotonic(), 0.0, 0
+    asked = {**body, "stream": True, "stream_options": {"include_usage": True}}
+    with http.stream("POST", "/v1/chat/completions", json=asked, timeout=seconds) as response:
+        for line in response.iter_lines():
+            if time.monotonic() - begin > seconds:
+                raise httpx2.ReadTimeout("the time of the phase is up")
+            if not line.startswith("data: {"):
+                continue
+            piece = json.loads(line.removeprefix("data: "))
+            if any(choice["delta"].get("content") for choice in piece["choices"]):
+                first = first or time.monotonic() - begin
+            positions = (piece.get("usage") or {}).get("prompt_tokens", positions)
+    return response, first or time.monotonic() - begin, positions
+
+
 def client(url: str, number: int, ask: Ask, phase: Phase, end: float, lock: threading.Lock) -> None:
     """Ask until the time is up."""
     with httpx2.Client(base_url=url, timeout=60) as http:
@@ -125,7 +147,7 @@ def client(url: str, number: int, ask: Ask, phase: Phase, end: float, lock: thre
             body = {"model": model, "messages": ask(turn), "max_tokens": ANSWER_TOKENS}
             begin = time.monotonic()
             try:
-                response = http.post("/v1/chat/completions", json=body, timeout=left)
+                response, first, positions = streamed(http, body, left)
             except httpx2.TimeoutException:
                 return  # the time of the phase is up
             except httpx2.HTTPError as error:
@@ -136,7 +158,8 @@ def client(url: str, number: int, ask: Ask, phase: Phase, end: float, lock: thre
                 phase.statuses[str(response.status_code)] += 1
                 if response.status_code == 200:
                     phase.latencies.append(time.monotonic() - begin)
-                    phase.positions = response.json()["usage"]["prompt_tokens"]
+                    phase.first_tokens.append(first)
+                    phase.positions = positions
             if response.status_code == 429:
                 time.sleep(min(float(response.headers["Retry-After"]), max(left, 0)))
             turn += 1
@@ -170,14 +193,15 @@ def run_phase(url: str, server: psutil.Process, phase: Phase, ask: Ask, settings
 def table(phases: Sequence[dict[str, Any]]) -> list[str]:
     rows = [
         "| way | answers | statuses | positions read | requests/s | requests per processor second "
-        "| p50 s | p95 s | RSS early, late, most (MB) |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "| first token p50, p95 s | p50 s | p95 s | RSS early, late, most (MB) |",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for one in phases:
         statuses = ", ".join(f"{count} x {status}" for status, count in one["statuses"].items())
         rows.append(
             f"| {one['way']} | {one['answers']} | {statuses} | {one['positions_read']} "
-            f"| {one['requests_per_s']} | {one['requests_per_cpu_s']} | {one['p50_s']} "
+            f"| {one['requests_per_s']} | {one['requests_per_cpu_s']} "
+            f"| {one['first_token_p50_s']}, {one['first_token_p95_s']} | {one['p50_s']} "
             f"| {one['p95_s']} | {one['rss_mb_early']}, {one['rss_mb_late']}, "
             f"{one['rss_mb_most']} |"
         )
@@ -186,11 +210,13 @@ def table(phases: Sequence[dict[str, Any]]) -> list[str]:
 
 def write_report(folder: Path, settings: Any, phases: Sequence[Phase]) -> None:
     """The figures as JSON and Markdown."""
-    memory, *others = ways = [phase.summary() for phase in phases]
+    first, *others = ways = [phase.summary() for phase in phases]
     ratios = {
-        name: round(memory[key] / full[key], 2) if full[key] else None
-        for name, key in (("wall", "requests_per_s"), ("processor", "requests_per_cpu_s"))
-        for full in others
+        other["way"]: {
+            name: round(first[key] / other[key], 2) if other[key] else None
+            for name, key in (("wall", "requests_per_s"), ("processor", "requests_per_cpu_s"))
+        }
+        for other in others
     }
     folder.mkdir(parents=True, exist_ok=True)
     setting: dict[str, Any] = {"clients": settings.clients, "seconds": settings.seconds}
@@ -200,7 +226,10 @@ def write_report(folder: Path, settings: Any, phases: Sequence[Phase]) -> None:
         "setting": setting,
         "ways": ways,
         "ratios": ratios,
-        "raw": [{"latencies_s": p.latencies, "rss_mb": p.rss_mb} for p in phases],
+        "raw": [
+            {"first_tokens_s": p.first_tokens, "latencies_s": p.latencies, "rss_mb": p.rss_mb}
+            for p in phases
+        ],
     }
     (folder / "serve-load.json").write_text(json.dumps(record, indent=1) + "\n")
     lines = [
@@ -217,14 +246,41 @@ def write_report(folder: Path, settings: Any, phases: Sequence[Phase]) -> None:
         "",
         *table(ways),
     ]
-    if others:
+    for way, own in ratios.items():
         lines += [
             "",
-            f"Requests/s with memories over full context: **{ratios['wall']}**, per processor "
-            f"second of the server **{ratios['processor']}**.",
+            f'Requests/s, "{ways[0]["way"]}" over "{way}": **{own["wall"]}**, per processor '
+            f"second of the server **{own['processor']}**.",
         ]
     (folder / "serve-load.md").write_text("\n".join(lines) + "\n")
     print("\n".join(lines))
+
+
+def measure(
+    url: str, server: psutil.Process, documents: Sequence[tuple[str, str]], settings: Any
+) -> list[Phase]:
+    """What a server does in each way; notes its model and the tokens of the documents."""
+    memory, full = Phase(way="memory"), Phase(way="full context")
+    memories = memories_of(url, documents)
+    ids = [one["id"] for one in memories]
+    settings.model = httpx2.get(f"{url}/health").json()["model"]
+    settings.tokens = ", ".join(str(one["tokens"]) for one in memories)
+
+    def about_memory(turn: int) -> list[dict[str, Any]]:
+        part = {"type": "memory", "id": ids[turn % len(ids)]}
+        question = {"type": "text", "text": QUESTIONS[turn // len(ids) % len(QUESTIONS)]}
+        return [{"role": "user", "content": [part, question]}]
+
+    def with_text(turn: int) -> list[dict[str, Any]]:
+        question = QUESTIONS[turn // len(ids) % len(QUESTIONS)]
+        return [{"role": "user", "content": f"{documents[turn % len(ids)][1]}\n\n{question}"}]
+
+    ways = [(memory, about_memory), (full, with_text)][: 1 if settings.memory_only else 2]
+    for number in range(settings.rounds):
+        for phase, ask in ways:
+            print(f"Round {number + 1}: {phase.way}", file=sys.stderr)
+            run_phase(url, server, phase, ask, settings)
+    return [phase for phase, _ in ways]
 
 
 def main() -> None:
@@ -237,35 +293,21 @@ def main() -> None:
     parser.add_argument("--store", type=Path)
     parser.add_argument("--adapter", help="by default the one shipped")
     parser.add_argument("--memory-only", action="store_true", help="to compare adapters")
+    parser.add_argument("--runtime", action="append", help="of the server; may be repeated")
     settings = parser.parse_args()
     documents = [(path.name, path.read_text(encoding="utf-8")) for path in settings.documents]
-    memory, full = Phase(way="memory"), Phase(way="full context")
-    options = ["--max-per-key", str(settings.clients)]
-    options += ["--adapter", settings.adapter] if settings.adapter else []
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        serving(settings.store or Path(folder) / "load.db", options) as (server, url),
-    ):
-        memories = memories_of(url, documents)
-        ids = [one["id"] for one in memories]
-        settings.model = httpx2.get(f"{url}/health").json()["model"]
-        settings.tokens = ", ".join(str(one["tokens"]) for one in memories)
-
-        def about_memory(turn: int) -> list[dict[str, Any]]:
-            part = {"type": "memory", "id": ids[turn % len(ids)]}
-            question = {"type": "text", "text": QUESTIONS[turn // len(ids) % len(QUESTIONS)]}
-            return [{"role": "user", "content": [part, question]}]
-
-        def with_text(turn: int) -> list[dict[str, Any]]:
-            question = QUESTIONS[turn // len(ids) % len(QUESTIONS)]
-            return [{"role": "user", "content": f"{documents[turn % len(ids)][1]}\n\n{question}"}]
-
-        ways = [(memory, about_memory), (full, with_text)][: 1 if settings.memory_only else 2]
-        for number in range(settings.rounds):
-            for phase, ask in ways:
-                print(f"Round {number + 1}: {phase.way}", file=sys.stderr)
-                run_phase(url, server, phase, ask, settings)
-    write_report(settings.output, settings, [phase for phase, _ in ways])
+    phases = []
+    with tempfile.TemporaryDirectory() as folder:
+        store = settings.store or Path(folder) / "load.db"
+        for runtime in settings.runtime or ["torch"]:
+            options = ["--max-per-key", str(settings.clients), "--runtime", runtime]
+            options += ["--adapter", settings.adapter] if settings.adapter else []
+            with serving(store, options) as (server, url):
+                found = measure(url, server, documents, settings)
+            for phase in found:
+                phase.way += f", {runtime}" if settings.runtime else ""
+            phases += found
+    write_report(settings.output, settings, phases)
 
 
 if __name__ == "__main__":

@@ -15,10 +15,10 @@ from icae.cli.command import Outcome, command
 from icae.cli.memories import maker_of
 from icae.cli.options import Count, ModelOptions, Ratio, VllmOptions
 from icae.cli.settings_file import effective_settings, read_settings
-from icae.errors import IcaeError
+from icae.errors import IcaeError, InputError
 
 if TYPE_CHECKING:
-    from icae.decode.vllm.client import VllmAddress
+    from icae.decode.llamacpp.runtime import LlamaCppRuntime
     from icae.decode.vllm.runtime import VllmRuntime
     from icae.engine import Engine
     from icae.serve.config import ServerConfig
@@ -48,6 +48,8 @@ class ServerOptions(VllmOptions):
         kv_cache_mb: Most MB of key-value caches kept of memories that were asked.
         timeout: Longest time for an answer, in seconds.
         grace: Seconds to finish requests when told to end.
+        runtime: What answers: torch, llamacpp (which answers faster on a CPU; compressing and
+            scores of prompts stay with torch), or the vllm of --engine.
         access_log: Write a line of JSON about each request to standard error.
     """
 
@@ -66,6 +68,9 @@ class ServerOptions(VllmOptions):
     kv_cache_mb: Megabytes = 512.0
     timeout: Seconds = 300.0
     grace: Seconds = 30.0
+    runtime: Annotated[
+        str | None, Option(metavar="NAME", show_default="torch; vllm with --engine")
+    ] = None
     access_log: bool = False
 
     def config(self) -> ServerConfig:
@@ -83,6 +88,24 @@ class ServerOptions(VllmOptions):
             kept_bytes=int(self.kv_cache_mb * 1_000_000),
             grace_s=self.grace,
         )
+
+    def answering(self) -> str:
+        """The runtime that answers.
+
+        Raises:
+            InputError: If the server has no such runtime, or --engine names another one.
+        """
+        able = ("torch", "llamacpp") if self.server() is None else ("vllm",)
+        if self.runtime not in (None, *able):
+            raise InputError(
+                "The server does not answer with this runtime.",
+                got=f"--runtime {self.runtime}",
+                expected=" or ".join(able)
+                + (" without" if len(able) > 1 else " with")
+                + " --engine",
+                fix="Name another one, or the address of a vLLM server with --engine.",
+            )
+        return self.runtime or able[0]
 
 
 @command
@@ -116,7 +139,7 @@ def _checked(context: Context, options: ServerOptions) -> Outcome:
     settings, wrong = effective_settings(context), None
     try:
         options.config()
-        options.server()
+        options.answering()
         check_public(options.host, Keys() if options.keys is None else Keys.load(options.keys))
     except IcaeError as error:
         wrong = str(error)
@@ -144,12 +167,12 @@ def _serve(options: ServerOptions, model: ModelOptions) -> Outcome:
 
     keys = Keys() if options.keys is None else Keys.load(options.keys)
     check_public(options.host, keys)
-    server = options.server()
+    options.answering()
     start = time.perf_counter()
     with create_store(options.store) as store, listen(options.host, options.port) as sock:
         icae = model.load(maker_of(store))
-        vllm = None if server is None else _connect(icae, server, model.adapter)
-        service = Service(icae, store, keys=keys, config=config, vllm=vllm)
+        decoder = _decoder(icae, options, model)
+        service = Service(icae, store, keys=keys, config=config, decoder=decoder)
         host = f"[{options.host}]" if ":" in options.host else options.host
         root = f"http://{host}:{sock.getsockname()[1]}"
         url = f"{root}/v1"
@@ -181,16 +204,23 @@ def serve_key(
     )
 
 
-def _connect(icae: Engine, server: VllmAddress, adapter: str | None) -> VllmRuntime:
-    """Let a vLLM server answer, with a secret of its own where the environment gave none."""
+def _decoder(
+    icae: Engine, options: ServerOptions, model: ModelOptions
+) -> VllmRuntime | LlamaCppRuntime | None:
+    """What answers in place of the loaded model, if anything does."""
     from icae import opening
+    from icae.decode.llamacpp.runtime import LlamaCppRuntime
     from icae.model.adapter_files import adapter_folder
 
-    made = icae.provenance
-    secret = server.secret or secrets.token_hex(32)
-    return opening.connect_vllm(
-        replace(server, secret=secret),
-        adapter_folder(adapter, made),
-        base=made.base_model,
-        dtype=made.slot_dtype,
-    )
+    made, server = icae.provenance, options.server()
+    folder = adapter_folder(model.adapter, made)
+    if server is not None:
+        # With a secret of its own where the environment gave none.
+        server = replace(server, secret=server.secret or secrets.token_hex(32))
+        base, dtype = made.base_model, made.slot_dtype
+        return opening.connect_vllm(server, folder, base=base, dtype=dtype)
+    if options.answering() == "torch":
+        return None
+    runtime = opening.open_llamacpp(folder, base=made.base_model, dtype=model.dtype).decoder
+    assert isinstance(runtime, LlamaCppRuntime)
+    return runtime

@@ -6,43 +6,17 @@ again is not read again.
 
 from __future__ import annotations
 
-from collections import OrderedDict
+import functools
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
 from icae.decode.batching import POSITIONS_PER_BATCH, ROWS_PER_BATCH, Step
+from icae.decode.kept_fronts import KeptFronts
 from icae.decode.prefix import Prefix, Request
 from icae.decode.sampling import Sampler
 from icae.decode.torch import TorchRuntime
 from icae.decode.torch_rows import DecodingRows
 from icae.model.decoder import KeyValues
-
-
-class KeptFronts:
-    """Keys and values of the memories used last, within a number of bytes."""
-
-    def __init__(self, max_bytes: int) -> None:
-        self._max_bytes = max_bytes
-        self._kept: OrderedDict[str, KeyValues] = OrderedDict()
-        self.bytes = 0
-
-    def get(self, digest: str) -> KeyValues | None:
-        """What was kept of a memory, if anything."""
-        if digest in self._kept:
-            self._kept.move_to_end(digest)
-        return self._kept.get(digest)
-
-    def keep(self, digest: str, front: KeyValues) -> None:
-        """Keep what was read of a memory, in place of what was not used for longest."""
-        size = _bytes(front)
-        if digest in self._kept or size > self._max_bytes:
-            return
-        # A row of a batch is a view of the whole batch.
-        self._kept[digest] = tuple((k.clone(), v.clone()) for k, v in front)
-        self.bytes += size
-        while self.bytes > self._max_bytes:
-            _, dropped = self._kept.popitem(last=False)
-            self.bytes -= _bytes(dropped)
 
 
 class TorchDecoding(DecodingRows):
@@ -64,7 +38,7 @@ class TorchDecoding(DecodingRows):
         self._runtime = runtime
         self._together = ROWS_PER_BATCH if runtime.stacks else 1
         self._sizes: dict[int, int] = {}
-        self.fronts = KeptFronts(kept_bytes)
+        self.fronts: KeptFronts[KeyValues] = KeptFronts(kept_bytes)
 
     def joinable(self, requests: Sequence[tuple[Request, int]]) -> int:
         """How many of some answers can join now, in their order; at least one if none is written.
@@ -126,8 +100,13 @@ class TorchDecoding(DecodingRows):
             return {}
         for prefix, front in zip(unread, self._runtime.read_prefixes(unread), strict=True):
             fronts[prefix.digest] = front
-            self.fronts.keep(prefix.digest, front)
+            self.fronts.keep(prefix.digest, _bytes(front), functools.partial(_copy, front))
         return fronts
+
+
+def _copy(front: KeyValues) -> KeyValues:
+    """A copy of its own: a row of a batch is a view of the whole batch."""
+    return tuple((k.clone(), v.clone()) for k, v in front)
 
 
 def _bytes(front: KeyValues) -> int:

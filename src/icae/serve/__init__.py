@@ -13,7 +13,7 @@ waiting                   waiting for answers, whole or as pieces of a stream
 memory_models, memories   the same for memories
 chats                     what the decoder reads for a chat, and its answer from what was written
 stops, likely             texts that end an answer; how likely its tokens were
-local_chats, vllm_chats   who writes: the loaded model in one batch, or a vLLM server
+local_chats, vllm_chats   who writes: the loaded model or llama.cpp in one batch, or a vLLM server
 library, jobs, shelf      the memories of each owner, work on them a step at a time, the store
 parsers                   processes that read uploaded files
 worker, turns             the thread, what waits for it, and whose turn it is

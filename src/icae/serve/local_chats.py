@@ -8,10 +8,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from icae.decode.batching import ROWS_PER_BATCH, Step
+from icae.decode.llama_decoding import LlamaDecoding, common_length
+from icae.decode.llamacpp.runtime import LlamaCppRuntime
 from icae.decode.prefix import Generated, Request
 from icae.decode.sampling import Sampler
 from icae.decode.torch_decoding import TorchDecoding
 from icae.engine import Engine
+from icae.errors import InputError
 from icae.serve.chats import Chat, Chats, ReadyChat, too_late
 from icae.serve.config import ServerConfig
 from icae.serve.metrics import Metrics
@@ -32,7 +35,7 @@ class _Writing:
 
 
 class LocalChats(Chats):
-    """Answers chats in one batch with the loaded model."""
+    """Answers chats in one batch, in this process: with the loaded model or with llama.cpp."""
 
     def __init__(self, icae: Engine, *, config: ServerConfig, metrics: Metrics) -> None:
         super().__init__(icae, config=config, metrics=metrics)
@@ -70,11 +73,17 @@ class LocalChats(Chats):
             self._begin_anew()
 
     def _begin_anew(self) -> None:
-        self._decoding = TorchDecoding(
-            self.icae.runtime, self.icae.answerer.stop_ids, kept_bytes=self.config.kept_bytes
-        )
+        self._decoding = self._new_decoding()
         self._ready_chats: deque[ReadyChat] = deque()
         self._written: dict[int, _Writing] = {}
+
+    def _new_decoding(self) -> TorchDecoding | LlamaDecoding:
+        stop_ids, kept_bytes = self.icae.answerer.stop_ids, self.config.kept_bytes
+        if isinstance(self.icae.decoder, LlamaCppRuntime):
+            one, other = (self.icae.request(None, text).prompt_ids for text in "ab")
+            head = one[: common_length(one, other)]
+            return LlamaDecoding(self.icae.decoder, stop_ids, kept_bytes=kept_bytes, head=head)
+        return TorchDecoding(self.icae.runtime, stop_ids, kept_bytes=kept_bytes)
 
     def _begin(self) -> None:
         asked = [(ready.request, ready.max_new_tokens) for ready in self._ready_chats]
@@ -94,7 +103,13 @@ class LocalChats(Chats):
                 sampler=samplers[key],
             )
         self.metrics.together.observe(len(self._written))
-        self._send(self._decoding.join(requests, samplers))
+        try:
+            step = self._decoding.join(requests, samplers)
+        except InputError as error:  # those under way are what they were
+            for key in requests:
+                self._written.pop(key).ready.chat.fail(error)
+        else:
+            self._send(step)
 
     def _send(self, step: Step) -> None:
         """Hand new tokens on, and finish the answers that have ended."""

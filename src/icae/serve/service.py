@@ -7,6 +7,7 @@ import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
+from icae.decode.llamacpp.runtime import LlamaCppRuntime
 from icae.decode.vllm.runtime import VllmRuntime
 from icae.engine import Engine
 from icae.serve.chats import Chats
@@ -26,7 +27,7 @@ T = TypeVar("T")
 class Service:
     """What the endpoints share; its worker is not started.
 
-    `vllm` answers chats in place of the loaded model, which then only compresses.
+    `decoder` answers chats in place of the loaded model, which then only compresses.
 
     Attributes:
         model: Name of the model that clients ask for: the adapter's.
@@ -44,16 +45,17 @@ class Service:
         *,
         keys: Keys,
         config: ServerConfig,
-        vllm: VllmRuntime | None = None,
+        decoder: VllmRuntime | LlamaCppRuntime | None = None,
     ) -> None:
         self.icae, self.keys, self.config = icae, keys, config
         self.model, self.created = icae.name, int(time.time())
         self.metrics = Metrics()
-        chats: Chats = (
-            LocalChats(icae, config=config, metrics=self.metrics)
-            if vllm is None
-            else VllmChats(icae, vllm, config=config, metrics=self.metrics)
-        )
+        chats: Chats
+        if isinstance(decoder, VllmRuntime):
+            chats = VllmChats(icae, decoder, config=config, metrics=self.metrics)
+        else:
+            answering = icae if decoder is None else icae.answering_in(decoder)
+            chats = LocalChats(answering, config=config, metrics=self.metrics)
         self.worker = ModelWorker(chats, config=config, metrics=self.metrics)
         self.library = Library(icae, store, submit=self.worker.submit_job, metrics=self.metrics)
         self.arriving = OwnerLimit(config.per_owner)

@@ -15,6 +15,8 @@ pytestmark = pytest.mark.usefixtures("no_model")
     [
         (["--host", "no.such.host.invalid"], "this machine alone"),
         (["--engine", "gpu:8000"], "no URL"),
+        (["--runtime", "vllm"], "torch or llamacpp without --engine"),
+        (["--runtime", "torch", "--engine", "http://gpu:8000"], "vllm with --engine"),
     ],
 )
 def test_a_server_that_cannot_be_started_says_why_before_the_model_is_loaded(

@@ -4,11 +4,11 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-import torch
 
 from icae.decode.batching import POSITIONS_PER_BATCH
+from icae.decode.kept_fronts import KeptFronts
 from icae.decode.prefix import Prefix, Request
-from icae.decode.torch_decoding import KeptFronts, TorchDecoding
+from icae.decode.torch_decoding import TorchDecoding
 
 KEY_VALUES = {"memory": "key-values", "framing": "between", "objective_tokens": 2}
 TEXTS = ("The fox is in the inn.", "A hen ran.", "In the end the other one is near the river.")
@@ -105,18 +105,16 @@ def test_a_memory_that_is_asked_again_is_not_read_again(
 
 
 def test_kept_memories_stay_within_their_bytes_and_the_unused_ones_go_first() -> None:
-    def front() -> Any:
-        return ((torch.zeros(1, 1, 5, 2), torch.zeros(1, 1, 5, 2)),)  # 80 bytes
-
-    kept = KeptFronts(200)
-    kept.keep("a", front())
-    kept.keep("b", front())
+    kept: KeptFronts[str] = KeptFronts(200)
+    kept.keep("a", 80, lambda: "A")
+    kept.keep("b", 80, lambda: "B")
     assert kept.get("a") is not None
-    kept.keep("c", front())
+    kept.keep("c", 80, lambda: "C")
     assert kept.get("b") is None
-    assert kept.get("a") is not None
+    assert kept.get("a") == "A"
     assert kept.bytes == 160
-    KeptFronts(10).keep("a", front())  # too large: not kept, and nothing breaks
+    kept.keep("d", 201, lambda: pytest.fail("too large: not kept, and nothing breaks"))
+    assert kept.get("c") == "C"
 
 
 def test_no_more_join_than_there_is_room_for(engine: Any, requests: list[Request]) -> None:

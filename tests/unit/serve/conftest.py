@@ -82,7 +82,7 @@ def running(
 ) -> Iterator[Running]:
     config = ServerConfig(**{"answer_tokens": 8, "grace_s": 30, **bounds})
     with create_store(str(store)) as opened, listen("127.0.0.1", 0) as sock:
-        service = Service(engine, opened, keys=keys or Keys(), config=config, vllm=decoder)
+        service = Service(engine, opened, keys=keys or Keys(), config=config, decoder=decoder)
         server = make_server(make_app(service, access_log=access_log), grace_s=config.grace_s)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [sock]}, daemon=True)
         thread.start()

@@ -212,19 +212,30 @@ class LlamaContext:
         Returns:
             The most likely next token of each.
         """
+        self.read_rows(tokens, positions, sequences, wanted=range(len(tokens)))
+        return [self._best(i) for i in range(len(tokens))]
+
+    def read_rows(
+        self,
+        tokens: Sequence[int] | TokenIds,
+        positions: Sequence[int] | TokenIds,
+        sequences: Sequence[int] | TokenIds,
+        *,
+        wanted: Sequence[int],
+    ) -> None:
+        """Read up to `BATCH` tokens, each at a position of a sequence; `logits` at those wanted."""
         ids, where, owners = (
             np.array(given, dtype=np.int32) for given in (tokens, positions, sequences)
         )
-        self._decode(where, owners, wanted=range(len(ids)), token=_pointer(ids))
-        return [self._best(i) for i in range(len(ids))]
+        self._decode(where, owners, wanted=wanted, token=_pointer(ids))
 
     def forget(self, sequence: int, *, first: int = 0) -> None:
         """Drop what a sequence read from a position on."""
         self.api.llama_memory_seq_rm(self.memory, sequence, first, -1)
 
-    def share(self, source: int, target: int) -> None:
-        """Let a sequence begin with what another one read, without a copy."""
-        self.api.llama_memory_seq_cp(self.memory, source, target, -1, -1)
+    def share(self, source: int, target: int, *, end: int = -1) -> None:
+        """Let a sequence begin with what another one read, up to a position, without a copy."""
+        self.api.llama_memory_seq_cp(self.memory, source, target, -1, end)
 
     def last_position(self, sequence: int) -> int:
         """Highest position that a sequence has read, or -1."""
@@ -273,10 +284,14 @@ class LlamaContext:
         convert(*addresses, ctypes.c_int64(numbers.size))
         return half
 
+    def logits(self, index: int) -> FloatArray:
+        """Logits [V] at a place of the last batch, or at its last output (-1), until the next."""
+        found = self.api.llama_get_logits_ith(self.pointer, index)
+        return np.ctypeslib.as_array(found, shape=(self.model.vocabulary,))
+
     def _best(self, index: int) -> int:
         """The most likely token at a place of the last batch."""
-        found = self.api.llama_get_logits_ith(self.pointer, index)
-        return int(np.ctypeslib.as_array(found, shape=(self.model.vocabulary,)).argmax())
+        return int(self.logits(index).argmax())
 
     def _decode(
         self,
