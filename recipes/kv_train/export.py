@@ -1,4 +1,7 @@
-"""Write weights as bf16 safetensors with their settings beside: python -m kv_train.export STATE OUT."""
+"""Write weights as bf16 safetensors with their settings beside: python -m kv_train.export STATE OUT [raw].
+
+The running average, or with ``raw`` the weights themselves: a rate that has decayed leaves little to average.
+"""
 
 from __future__ import annotations
 
@@ -12,9 +15,9 @@ from safetensors.torch import load_file, save_file
 
 
 def main() -> None:
-    state, out = Path(sys.argv[1]).resolve(), Path(sys.argv[2])
+    state, out, raw = Path(sys.argv[1]).resolve(), Path(sys.argv[2]), sys.argv[3:] == ["raw"]
     out.mkdir(parents=True, exist_ok=True)
-    named = {k: v.to(torch.bfloat16).contiguous() for k, v in load_file(state / "ema.safetensors").items()}
+    named = {k: v.to(torch.bfloat16).contiguous() for k, v in load_file(state / ("weights.safetensors" if raw else "ema.safetensors")).items()}
     save_file(named, out / "adapter.safetensors.tmp")
     (out / "adapter.safetensors.tmp").replace(out / "adapter.safetensors")
     record = json.loads((state / "state.json").read_text())
@@ -35,7 +38,7 @@ def main() -> None:
         },
         "span_lengths": [32, 128, 512],
         "ratios": [2, 4, 8, 16],
-        "weights": "exponential average, decay %g" % options["ema"],
+        "weights": "those of the last update, at a tenth of the rate" if raw else "exponential average, decay %g" % options["ema"],
         "step": record["step"],
         "context_tokens": record["seen"],
         "questions": record["asked_count"],

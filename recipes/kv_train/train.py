@@ -62,6 +62,7 @@ def options() -> argparse.Namespace:
     a("--save-minutes", type=float, default=10.0)
     a("--eval-minutes", type=float, default=40.0, help="minutes of training between evaluations")
     a("--updates", type=int, default=0, help="stop after so many; 0: never")
+    a("--decay", type=int, default=0, help="the last so many of --updates bring the rate down to a tenth, as a straight line")
     a("--no-eval", action="store_true")
     return p.parse_args()
 
@@ -146,11 +147,11 @@ class Run:
         longest = 224 if seen < 60e3 else 512 if seen < 250e3 else 2000
         if seen >= 100e3 and rng.random() < 0.25:
             L = int(rng.choice([256, 512] if seen < 250e3 else [256, 512, 1024, 2000]))
-            pools = [self.asked[k] for k in ("short", "short", "fairytale", "quac")]
+            pools = [self.asked[k] for k in ("short", "facts", "facts", "fairytale", "quac")]
             ids, qs = draw_packed(rng, pools, L, max(1, a.batch // L), max(4, L // 100), a.absent, self.refusal, self.sep)
             source = "packed"
         else:
-            source = str(rng.choice(["short", "fairytale", "quac", "boolq", "long"], p=[0.5, 0.27, 0.08, 0.05, 0.10]))
+            source = str(rng.choice(["short", "facts", "fairytale", "quac", "boolq", "long"], p=[0.25, 0.40, 0.20, 0.06, 0.04, 0.05]))
             if len(self.asked[source][0].ids) > longest - 24:
                 source = "short"
             count = lambda L: max(1, min(12, round(a.batch / L)))
@@ -215,6 +216,8 @@ class Run:
     def update(self) -> dict[str, Any]:
         a = self.a
         warm = min(1.0, (self.since + 1) / a.warm)
+        if a.decay:
+            warm *= min(1.0, max(0.1, (a.updates - self.step) / a.decay))
         for g in self.opt.param_groups:
             g["lr"] = g["peak"] * warm
         asked = max(self.seen, a.stage) > 25e3 and self.rng.random() < a.ft_share
@@ -224,7 +227,8 @@ class Run:
         if np.isfinite(info["norm"]):
             self.opt.step()
         self.opt.zero_grad()
-        d = min(a.ema, (1 + self.step) / (10 + self.step))
+        # A start is an average already; without one the first weights are soon forgotten.
+        d = a.ema if a.start else min(a.ema, (1 + self.step) / (10 + self.step))
         with torch.no_grad():
             for e, p in zip(self.ema, self.adapter.flat()):
                 e.lerp_(p.detach(), 1 - d)
