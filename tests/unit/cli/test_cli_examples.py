@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -29,7 +30,11 @@ def test_every_command_has_examples_and_no_other() -> None:
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
-def test_examples_are_taken_by_their_command(name: str) -> None:
+def test_examples_are_taken_by_their_command(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("serve.yaml").write_text("port: 8123\n", encoding="utf-8")
     for example in EXAMPLES[name]:
         words = shlex.split(example.rpartition("| ")[2])
         assert " ".join(words[: 1 + len(name.split())]) == f"icae {name}"
