@@ -35,7 +35,7 @@ def test_slots_hold_their_own_chunks_and_what_lacks_data_is_skipped(
 ) -> None:
     embeddings = ("--adapter", "smollm2-135m")  # single slots are changed: of embeddings alone
     made = evaluate("all", "--only", "slots,qa", "--out", tmp_path, *embeddings)
-    slots, qa = made["parts"]
+    qa, slots = made["parts"]
     (row,) = slots["tables"][0]["rows"]
     assert row["locality"]["low"] > 2 * row["chance"]
     assert row["own_drop"]["low"] > 5 * abs(row["other_drop"]["value"])

@@ -177,6 +177,7 @@ def load_decoder(
         _require_all_weights(base, report, of_text=config.get_text_config(decoder=True) is config)
         model = _text_part(loaded)
     _require_positions(base, model)
+    _keep_stored(model)
     return model.to(device).eval().requires_grad_(False)
 
 
@@ -246,6 +247,16 @@ def _require_all_weights(base: str, report: dict[str, set[str]], *, of_text: boo
                 expected="every tensor, and no other",
                 fix="Download the weights again, or see whether config.json belongs to them.",
             )
+
+
+def _keep_stored(model: PreTrainedModel) -> None:
+    """Let no layer change its weights when it is first used.
+
+    On processors with AVX512-BF16 bitsandbytes packs weights of 4 bits anew, their scales rounded.
+    """
+    for layer in model.modules():
+        if hasattr(layer, "support_avx512bf16_for_cpu"):
+            layer.support_avx512bf16_for_cpu = False
 
 
 def _require_positions(base: str, model: PreTrainedModel) -> None:
