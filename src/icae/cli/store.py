@@ -76,7 +76,10 @@ def add(
                 console.write_text(_added_line(one))
     payload = {
         "store": store,
-        "added": [asdict(one) for one in added],
+        "added": [
+            {name: value for name, value in asdict(one).items() if name != "stored"}
+            for one in added
+        ],
         "failed": [
             {"file": file, **{part: getattr(error, part) for part in ("message", "got", "fix")}}
             for file, error in failed
