@@ -11,11 +11,10 @@ import itertools
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import numpy as np
-
 from icae.compression.compressor import Compressor, TokenizedText
 from icae.config.spans import DEFAULT_RATIO
 from icae.config.types import TokenIds
+from icae.decode.prefix import common_length
 from icae.errors import InputError
 from icae.memory import Memory, MemoryDocument, Span, hash_token_ids
 from icae.memory.edit import cuts
@@ -141,8 +140,8 @@ def _known_ids(compressor: Compressor, document: MemoryDocument) -> TokenIds | N
 def _same_tokens(spans: Sequence[Span], kept: _Kept, old_ids: TokenIds, new_ids: TokenIds) -> _Kept:
     """Of the spans outside an edit, those whose tokens the new text has, too."""
     front, back = kept.front, kept.back
-    ahead = _common_prefix(old_ids, new_ids)
-    behind = _common_prefix(old_ids[::-1], new_ids[::-1])
+    ahead = common_length(old_ids, new_ids)
+    behind = common_length(old_ids[::-1], new_ids[::-1])
     while front and spans[front - 1].token_end > ahead:
         front -= 1
     start = spans[front - 1].token_end if front else 0
@@ -150,13 +149,6 @@ def _same_tokens(spans: Sequence[Span], kept: _Kept, old_ids: TokenIds, new_ids:
     while back and len(old_ids) - spans[-back].token_start > behind:
         back -= 1
     return _Kept(front, back)
-
-
-def _common_prefix(first: TokenIds, second: TokenIds) -> int:
-    """Number of leading ids that are the same."""
-    size = min(len(first), len(second))
-    differing = np.flatnonzero(first[:size] != second[:size])
-    return int(differing[0]) if len(differing) else size
 
 
 def _middle(

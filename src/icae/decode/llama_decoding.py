@@ -16,11 +16,11 @@ import torch
 
 from icae.config.types import TokenIds
 from icae.decode.batching import POSITIONS_PER_BATCH, Step
-from icae.decode.kept_fronts import KeptFronts
+from icae.decode.kept import Kept
 from icae.decode.llamacpp.context import BATCH, LlamaContext
 from icae.decode.llamacpp.runtime import KV_DTYPES, LlamaCppRuntime, read_runs
 from icae.decode.llamacpp.state import Bytes
-from icae.decode.prefix import Prefix, Request
+from icae.decode.prefix import Prefix, Request, common_length
 from icae.decode.sampling import Sampler
 
 TOGETHER = 64
@@ -84,7 +84,7 @@ class LlamaDecoding:
         self._head = head
         self._rows: dict[int, _Row] = {}
         self._read: dict[str, _Front] = {}
-        self.fronts: KeptFronts[Bytes] = KeptFronts(kept_bytes)
+        self.fronts: Kept[Bytes] = Kept(kept_bytes)
         self._context = self._room(POSITIONS_PER_BATCH)
         self._free = list(range(2 * TOGETHER))
 
@@ -92,11 +92,7 @@ class LlamaDecoding:
         return len(self._rows)
 
     def joinable(self, requests: Sequence[tuple[Request, int]]) -> int:
-        """How many of some answers can join now, in their order; at least one if none is written.
-
-        Args:
-            requests: What to answer, and the most tokens of each answer.
-        """
+        """As many as there is room for; see `icae.decode.batching.Decoding`."""
         taken = sum(row.places for row in self._rows.values())
         taken += sum(front.places for front in self._read.values())
         known = set(self._read)
@@ -116,18 +112,7 @@ class LlamaDecoding:
         requests: Mapping[int, tuple[Request, int]],
         samplers: Mapping[int, Sampler | None] | None = None,
     ) -> Step:
-        """Begin answers; memories that are not in the cache are read.
-
-        Args:
-            requests: What to answer and the most tokens of each answer, under new keys.
-            samplers: What chooses the tokens of answers that are not written greedily.
-
-        Returns:
-            First tokens, where there is no prompt; others come with the next step.
-
-        Raises:
-            InputError: If a memory cannot be read; none of these has begun then.
-        """
+        """Begin answers; first tokens come with the next step, where there is a prompt."""
         sizes = [self._sizes(request)[0] + limit for request, limit in requests.values()]
         most = max(sizes) + len(self._head)
         if not self._rows and most > self._context.places:
@@ -258,9 +243,3 @@ class LlamaDecoding:
     def _release(self, sequence: int) -> None:
         self._context.forget(sequence)
         self._free.append(sequence)
-
-
-def common_length(one_N: TokenIds, other_N: TokenIds) -> int:
-    """How many tokens two texts have in common at their beginnings."""
-    length = min(len(one_N), len(other_N))
-    return int((one_N[:length] == other_N[:length]).cumprod().sum())

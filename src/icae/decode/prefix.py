@@ -135,6 +135,13 @@ class Generated:
             self.token_ids += (token,)
 
 
+def common_length(first: TokenIds, second: TokenIds) -> int:
+    """How many token ids two texts have in common at their beginnings."""
+    size = min(len(first), len(second))
+    differing = np.flatnonzero(first[:size] != second[:size])
+    return int(differing[0]) if len(differing) else size
+
+
 def input_positions(config: ModelConfig, prefix: Prefix | None, prompt_length: int) -> list[int]:
     """Position of every decoder input of ``[front ; memory ; objective ; prompt]``."""
     if prefix is None:

@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
 from icae.decode.batching import POSITIONS_PER_BATCH, ROWS_PER_BATCH, Step
-from icae.decode.kept_fronts import KeptFronts
+from icae.decode.kept import Kept
 from icae.decode.prefix import Prefix, Request
 from icae.decode.sampling import Sampler
 from icae.decode.torch import TorchRuntime
@@ -38,14 +38,10 @@ class TorchDecoding(DecodingRows):
         self._runtime = runtime
         self._together = ROWS_PER_BATCH if runtime.stacks else 1
         self._sizes: dict[int, int] = {}
-        self.fronts: KeptFronts[KeyValues] = KeptFronts(kept_bytes)
+        self.fronts: Kept[KeyValues] = Kept(kept_bytes)
 
     def joinable(self, requests: Sequence[tuple[Request, int]]) -> int:
-        """How many of some answers can join now, in their order; at least one if none is written.
-
-        Args:
-            requests: What to answer, and the most tokens of each answer.
-        """
+        """As many as there is room for; see `icae.decode.batching.Decoding`."""
         sizes = [self._sizes[key] for key in self.keys]
         for count, (request, limit) in enumerate(requests):
             own = self._size(request, limit)
@@ -65,15 +61,7 @@ class TorchDecoding(DecodingRows):
         requests: Mapping[int, tuple[Request, int]],
         samplers: Mapping[int, Sampler | None] | None = None,
     ) -> Step:
-        """Begin answers; memories that are not known are read first, together.
-
-        Args:
-            requests: What to answer and the most tokens of each answer, under new keys.
-            samplers: What chooses the tokens of answers that are not written greedily.
-
-        Returns:
-            Their first tokens.
-        """
+        """Begin answers, the memories that are not known read together; all give a first token."""
         prefixes = {
             request.prefix.digest: request.prefix
             for request, _ in requests.values()

@@ -21,7 +21,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool1d
@@ -29,6 +28,7 @@ from transformers import DynamicCache
 
 from icae.config.types import Answer, TokenIds
 from icae.decode.batching import POSITIONS_PER_BATCH, span_batches
+from icae.decode.prefix import common_length
 from icae.decode.torch_kv import keeps_all
 from icae.decode.torch_rows import Row as DecodingRow
 from icae.engine import Engine
@@ -254,13 +254,7 @@ def _kept(
 def _place(tokenizer: Any, question: Question, ids: TokenIds) -> slice:
     """Where the context stands in a prompt: between what it shares with another context's."""
     other = render_full_prompt(tokenizer, MARK, question.prompt)
-    return slice(_shared(ids, other), len(ids) - _shared(ids[::-1], other[::-1]))
-
-
-def _shared(first: TokenIds, second: TokenIds) -> int:
-    size = min(len(first), len(second))
-    differ = np.flatnonzero(first[:size] != second[:size])
-    return int(differ[0]) if len(differ) else size
+    return slice(common_length(ids, other), len(ids) - common_length(ids[::-1], other[::-1]))
 
 
 def best_chunks(engine: Engine) -> TextSource:

@@ -7,10 +7,10 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from icae.decode.batching import ROWS_PER_BATCH, Step
-from icae.decode.llama_decoding import LlamaDecoding, common_length
+from icae.decode.batching import ROWS_PER_BATCH, Decoding, Step
+from icae.decode.llama_decoding import LlamaDecoding
 from icae.decode.llamacpp.runtime import LlamaCppRuntime
-from icae.decode.prefix import Generated, Request
+from icae.decode.prefix import Generated, Request, common_length
 from icae.decode.sampling import Sampler
 from icae.decode.torch_decoding import TorchDecoding
 from icae.engine import Engine
@@ -77,7 +77,7 @@ class LocalChats(Chats):
         self._ready_chats: deque[ReadyChat] = deque()
         self._written: dict[int, _Writing] = {}
 
-    def _new_decoding(self) -> TorchDecoding | LlamaDecoding:
+    def _new_decoding(self) -> Decoding:
         stop_ids, kept_bytes = self.icae.answerer.stop_ids, self.config.kept_bytes
         if isinstance(self.icae.decoder, LlamaCppRuntime):
             one, other = (self.icae.request(None, text).prompt_ids for text in "ab")

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from collections import OrderedDict
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 
+from icae.decode.kept import Kept
 from icae.engine import Engine
 from icae.errors import RequestError
-from icae.memory import Memory
+from icae.memory import Memory, memory_bytes
 from icae.serve.chat_models import ChatRequest
 from icae.serve.config import ServerConfig
 from icae.serve.jobs import Progressing, Tokenizing, aside, in_slices
 from icae.serve.metrics import Metrics
 
 CACHED_BYTES = 256_000_000
-"""Most bytes of slots of long messages that are kept for the next turn of a conversation."""
+"""Most bytes of memories of long messages that are kept for the next turn of a conversation."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,8 +33,8 @@ class Messages:
 
     def __init__(self, icae: Engine, *, config: ServerConfig, metrics: Metrics) -> None:
         self._icae, self._config, self._metrics = icae, config, metrics
-        self._cached: OrderedDict[tuple[str, str], Memory] = OrderedDict()
-        self._making: set[tuple[str, str]] = set()
+        self._kept: Kept[Memory] = Kept(CACHED_BYTES)
+        self._making: set[str] = set()
         self._tokenizing = Tokenizing(icae.compressor)
 
     def read(self, owner: str, asked: ChatRequest) -> Generator[tuple[int, int], None, Said]:
@@ -57,20 +57,19 @@ class Messages:
 
     def _memory_of(self, owner: str, text: str) -> Progressing[Memory]:
         """Memory of a long message; the same text of the same owner is compressed once."""
-        key = (owner, hashlib.sha256(text.encode()).hexdigest())
+        key = f"{hashlib.sha256(text.encode()).hexdigest()} {owner}"
         while key in self._making:  # for another answer
             yield 0, 0
-        if key not in self._cached:
-            self._making.add(key)
-            try:
-                self._cached[key] = yield from self._made(text)
-            finally:
-                self._making.discard(key)
-        memory = self._cached[key]
-        self._cached.move_to_end(key)
-        while sum(kept.slots.nbytes for kept in self._cached.values()) > CACHED_BYTES:
-            self._cached.popitem(last=False)
-        return memory
+        kept = self._kept.get(key)
+        if kept is not None:
+            return kept
+        self._making.add(key)
+        try:
+            made = yield from self._made(text)
+        finally:
+            self._making.discard(key)
+        self._kept.keep(key, len(memory_bytes(made)), lambda: made)
+        return made
 
     def _made(self, text: str) -> Progressing[Memory]:
         tokens = yield from aside(self._tokenizing.pool, lambda: self._tokenizing.count(text))

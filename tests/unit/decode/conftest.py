@@ -98,3 +98,27 @@ def beside_torch(request: pytest.FixtureRequest) -> Callable[..., tuple[TorchRun
         return torch_runtime, vllm
 
     return begin
+
+
+@pytest.fixture
+def joined_midway() -> Callable[..., dict[int, list[int]]]:
+    """``joined_midway(decoding, requests, limits)``: tokens of answers, by the request's index.
+
+    One or two join at every second step.
+    """
+
+    def write(decoding: Any, requests: Any, limits: Any) -> dict[int, list[int]]:
+        written: dict[int, list[int]] = {i: [] for i in range(len(requests))}
+        waiting, steps = list(written), 0
+        while waiting or decoding:
+            if waiting and steps % 2 == 0:
+                new = [waiting.pop(0) for _ in range(1 + steps // 2 % 2) if waiting]
+                step = decoding.join({i: (requests[i], limits[i]) for i in new})
+            else:
+                step = decoding.step()
+            steps += 1
+            for row, token in step.items():
+                written[row].append(token)
+        return written
+
+    return write

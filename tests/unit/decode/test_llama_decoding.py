@@ -23,6 +23,7 @@ from icae.decode.llama_decoding import LlamaDecoding
 from icae.decode.llamacpp.context import LlamaContext
 from icae.decode.torch_decoding import TorchDecoding
 
+LIMITS = [9, 2, 6, 12, 4]
 AROUND = {"framing": "around", "objective_tokens": 3}
 KEY_VALUES = {**AROUND, "memory": "key-values", "framing": "between"}
 
@@ -66,25 +67,14 @@ def written(decoding: Any, requests: dict[int, Any], samplers: Any = None) -> di
 
 @pytest.mark.parametrize("both", [AROUND, KEY_VALUES], indirect=True)
 def test_an_answer_that_joins_others_midway_is_the_one_it_gets_alone(
-    both: Any, asked: list[Request]
+    both: Any, asked: list[Request], joined_midway: Callable[..., Any]
 ) -> None:
     torch_runtime, llama = both
     decoding = LlamaDecoding(llama, [], kept_bytes=10**6)
-    limits = [9, 2, 6, 12, 4]
-    found: dict[int, list[int]] = {i: [] for i in range(len(asked))}
-    waiting, steps = list(range(len(asked))), 0
-    while waiting or decoding:
-        if waiting and steps % 2 == 0:  # one or two join at every second step
-            new = [waiting.pop(0) for _ in range(1 + steps // 2 % 2) if waiting]
-            step = decoding.join({i: (asked[i], limits[i]) for i in new})
-        else:
-            step = decoding.step()
-        steps += 1
-        for row, token in step.items():
-            found[row].append(token)
+    found = joined_midway(decoding, asked, LIMITS)
     for i, request in enumerate(asked):
-        assert found[i] == alone(torch_runtime, request, limits[i]), i
-        assert found[i] == alone(llama, request, limits[i]), i
+        assert found[i] == alone(torch_runtime, request, LIMITS[i]), i
+        assert found[i] == alone(llama, request, LIMITS[i]), i
 
 
 def test_a_row_that_is_given_up_and_a_stop_token_leave_the_others_as_they_are(

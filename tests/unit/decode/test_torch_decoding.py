@@ -6,11 +6,12 @@ from typing import Any
 import pytest
 
 from icae.decode.batching import POSITIONS_PER_BATCH
-from icae.decode.kept_fronts import KeptFronts
+from icae.decode.kept import Kept
 from icae.decode.prefix import Prefix, Request
 from icae.decode.torch_decoding import TorchDecoding
 
 KEY_VALUES = {"memory": "key-values", "framing": "between", "objective_tokens": 2}
+LIMITS = [9, 2, 6, 12, 4]
 TEXTS = ("The fox is in the inn.", "A hen ran.", "In the end the other one is near the river.")
 
 
@@ -31,28 +32,19 @@ def alone(engine: Any, request: Request, limit: int) -> list[int]:
 
 @pytest.mark.parametrize("build_with", [{}, {"family": "gpt-neox"}, KEY_VALUES])
 def test_an_answer_that_joins_others_midway_is_the_one_it_gets_alone(
-    build_engine: Callable[..., Any], build_with: Any, random_ids: Callable[..., Any]
+    build_engine: Callable[..., Any],
+    build_with: Any,
+    random_ids: Callable[..., Any],
+    joined_midway: Callable[..., Any],
 ) -> None:
     engine = build_engine(**build_with)
     memories = [engine.compress(text) for text in TEXTS]
     asked = [engine.request(m, f"Where is {i}?") for i, m in enumerate(memories)]
     asked += [Request(prefix=None, prompt_ids=random_ids(n, n)) for n in (5, 33)]
     decoding = TorchDecoding(engine.runtime, [], kept_bytes=10**6)
-    limits = [9, 2, 6, 12, 4]
-    written: dict[int, list[int]] = {i: [] for i in range(len(asked))}
-    waiting = list(range(len(asked)))
-    steps = 0
-    while waiting or decoding:
-        if waiting and steps % 2 == 0:  # one or two join at every second step
-            new = [waiting.pop(0) for _ in range(1 + steps // 2 % 2) if waiting]
-            step = decoding.join({i: (asked[i], limits[i]) for i in new})
-        else:
-            step = decoding.step()
-        steps += 1
-        for row, token in step.items():
-            written[row].append(token)
+    written = joined_midway(decoding, asked, LIMITS)
     for i, request in enumerate(asked):
-        assert written[i] == alone(engine, request, limits[i]), i
+        assert written[i] == alone(engine, request, LIMITS[i]), i
 
 
 def test_a_row_that_is_given_up_leaves_the_others_as_they_are(
@@ -105,7 +97,7 @@ def test_a_memory_that_is_asked_again_is_not_read_again(
 
 
 def test_kept_memories_stay_within_their_bytes_and_the_unused_ones_go_first() -> None:
-    kept: KeptFronts[str] = KeptFronts(200)
+    kept: Kept[str] = Kept(200)
     kept.keep("a", 80, lambda: "A")
     kept.keep("b", 80, lambda: "B")
     assert kept.get("a") is not None

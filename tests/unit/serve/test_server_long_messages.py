@@ -132,3 +132,15 @@ def test_of_a_memory_that_was_not_finished_nothing_is_kept(
     count, said = finished(conversations.read("anna", asked(LONG)))
     assert count > 1
     assert said.memories[0].documents[0].source == LONG
+
+
+@pytest.mark.parametrize("form", [{}, {"memory": "key-values", "framing": "between"}])
+def test_of_more_bytes_than_are_kept_nothing_is_kept(
+    build_engine: Any, form: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = build_engine(objective_tokens=2, **form)
+    monkeypatch.setattr("icae.serve.messages.CACHED_BYTES", 100)
+    conversations = Messages(engine, config=ServerConfig(longest_message=20), metrics=Metrics())
+    _, said = finished(conversations.read("anna", asked(LONG)))
+    _, again = finished(conversations.read("anna", asked(LONG)))
+    assert again.memories[0] is not said.memories[0]
