@@ -102,7 +102,10 @@ def asked(text: str) -> ChatRequest:
     )
 
 
-def test_the_bulk_of_a_long_message_is_compressed_once(conversations: Messages) -> None:
+def test_the_bulk_of_a_long_message_is_compressed_once(
+    conversations: Messages, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("icae.serve.jobs.MOMENT_S", 60.0)  # counting is no step, however slow
     first, said = finished(conversations.read("anna", asked(LONG)))
     again, same = finished(conversations.read("anna", asked(LONG)))
     assert said.texts == [("user", "Who?")]
