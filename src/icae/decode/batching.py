@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Iterator, Mapping, Sequence
 
 from icae.decode.prefix import Request
-
-if TYPE_CHECKING:
-    from icae.decode.sampling import Sampler
 
 Step = Mapping[int, int]
 """One more token of rows, by the keys of these."""
@@ -18,47 +14,6 @@ ROWS_PER_BATCH = 128
 
 POSITIONS_PER_BATCH = 8192
 """Most places of key-value cache that a batch of answers takes, padding included."""
-
-
-class Decoding(Protocol):
-    """Answers that are being written together, each under a key; others join between steps."""
-
-    def __len__(self) -> int: ...
-
-    def joinable(self, requests: Sequence[tuple[Request, int]]) -> int:
-        """How many of some answers can join now, in their order; at least one if none is written.
-
-        Args:
-            requests: What to answer, and the most tokens of each answer.
-        """
-        ...
-
-    def join(
-        self,
-        requests: Mapping[int, tuple[Request, int]],
-        samplers: Mapping[int, Sampler | None] | None = None,
-    ) -> Step:
-        """Begin answers; memories that are not known are read first.
-
-        Args:
-            requests: What to answer and the most tokens of each answer, under new keys.
-            samplers: What chooses the tokens of answers that are not written greedily.
-
-        Returns:
-            First tokens; those of answers that are left out come with the next step.
-
-        Raises:
-            InputError: If a memory cannot be read; none of these has begun then.
-        """
-        ...
-
-    def step(self) -> Step:
-        """One more token of every answer."""
-        ...
-
-    def leave(self, keys: Collection[int]) -> None:
-        """Give answers up."""
-        ...
 
 
 def row_batches(

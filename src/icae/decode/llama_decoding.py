@@ -92,7 +92,7 @@ class LlamaDecoding:
         return len(self._rows)
 
     def joinable(self, requests: Sequence[tuple[Request, int]]) -> int:
-        """As many as there is room for; see `icae.decode.batching.Decoding`."""
+        """As many as there is room for; see `icae.decode.decoding.Decoding`."""
         taken = sum(row.places for row in self._rows.values())
         taken += sum(front.places for front in self._read.values())
         known = set(self._read)

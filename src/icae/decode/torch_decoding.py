@@ -41,7 +41,7 @@ class TorchDecoding(DecodingRows):
         self.fronts: Kept[KeyValues] = Kept(kept_bytes)
 
     def joinable(self, requests: Sequence[tuple[Request, int]]) -> int:
-        """As many as there is room for; see `icae.decode.batching.Decoding`."""
+        """As many as there is room for; see `icae.decode.decoding.Decoding`."""
         sizes = [self._sizes[key] for key in self.keys]
         for count, (request, limit) in enumerate(requests):
             own = self._size(request, limit)

@@ -7,7 +7,8 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from icae.decode.batching import ROWS_PER_BATCH, Decoding, Step
+from icae.decode.batching import ROWS_PER_BATCH, Step
+from icae.decode.decoding import Decoding
 from icae.decode.llama_decoding import LlamaDecoding
 from icae.decode.llamacpp.runtime import LlamaCppRuntime
 from icae.decode.prefix import Generated, Request, common_length
