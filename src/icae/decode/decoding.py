@@ -1,4 +1,4 @@
-"""What every continuous batching promises: answers written together, others joining between steps."""
+"""What continuous batching promises: answers written together, others joining between steps."""
 
 from __future__ import annotations
 
