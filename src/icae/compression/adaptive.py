@@ -180,6 +180,7 @@ class AdaptiveCompressor:
 
         Where there is no budget, some may have the fidelity already, by their indices.
         """
+        self.compressor.require_alone("A ratio for each span")
         report = on_progress or _silent
         if policy.budget is not None:
             chosen = self._spend(cut, policy, policy.budget, report)

@@ -8,7 +8,7 @@ Shapes: L context tokens of a span, K slots, D hidden.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,6 +19,7 @@ from icae.config.types import TokenIds
 from icae.decode.batching import span_batches
 from icae.decode.prefix import Prefix
 from icae.decode.torch import TorchRuntime
+from icae.errors import InputError
 from icae.memory import Memory, MemoryDocument, Provenance, Span, TokenFidelity, hash_token_ids
 from icae.memory.payload import ReadablePayload
 from icae.model.objectives import PROBE_FOUND, PROBE_GIVEN, DecoderTask, draw_probes
@@ -172,24 +173,52 @@ class Compressor:
     ) -> list[Span]:
         """Encode verbatim spans at one ratio, those of like length in one forward pass.
 
+        Where the adapter's spans see those before them, those of one text go together.
+
         Raises:
             ConfigError: If the ratio is out of range.
         """
-        order = sorted(range(len(spans)), key=lambda i: -spans[i].tokens)
         made: dict[int, Span] = {}
-        bound = self.runtime.encoded_tokens
-        for part in span_batches([spans[i].tokens for i in order], bound=bound):
-            ids = [spans[i].verbatim_ids for i in order[part]]
+        for part in self._together(spans):
+            ids = [spans[i].verbatim_ids for i in part]
             slots = [self.config.spans.count(len(own), ratio) for own in ids]
             encoded = self.runtime.encode(ids, slots)
             own = [
                 unmeasured(spans[i], payload, float(ratio))
-                for i, payload in zip(order[part], encoded, strict=True)
+                for i, payload in zip(part, encoded, strict=True)
             ]
-            made.update(zip(order[part], self.measured(own, ids) if verify else own, strict=True))
+            made.update(zip(part, self.measured(own, ids) if verify else own, strict=True))
             if on_progress is not None:
                 on_progress(len(made), len(spans))
         return [made[i] for i in range(len(spans))]
+
+    def _together(self, spans: Sequence[Span]) -> Iterator[list[int]]:
+        """Indices of the spans that are encoded together."""
+        if self.config.previous_spans:
+            pairs = enumerate(itertools.pairwise(spans), start=1)
+            begins = [i for i, (last, span) in pairs if span.token_start != last.token_end]
+            for own in itertools.pairwise([0, *begins, len(spans)]):
+                yield list(range(*own))
+            return
+        order = sorted(range(len(spans)), key=lambda i: -spans[i].tokens)
+        sizes = [spans[i].tokens for i in order]
+        for part in span_batches(sizes, bound=self.runtime.encoded_tokens):
+            yield order[part]
+
+    def require_alone(self, what: str) -> None:
+        """Refuse what rests on spans that stand alone.
+
+        Raises:
+            InputError: If spans of this adapter see those before them.
+        """
+        if self.config.previous_spans:
+            raise InputError(
+                f"{what} needs spans that stand alone.",
+                got=f"an adapter of model.previous_spans {self.config.previous_spans}: each span "
+                "rests on those before it",
+                expected="an adapter of model.previous_spans 0",
+                fix="Compress the whole text at one ratio.",
+            )
 
     def measured(self, spans: Sequence[Span], ids: Sequence[TokenIds]) -> list[Span]:
         """Spans of slots, of these token ids, with their fidelity under teacher forcing."""

@@ -44,6 +44,7 @@ SLACK = 16
 
 def fold(compressor: Compressor, told: Conversation, question: str) -> Memory:
     """The memory of older turns, with those that leave before a question at its end."""
+    compressor.require_alone("A conversation whose turns become memory")
     cached = _in_cache(compressor, told, question)
     if cached is None:
         return _within(compressor, _from_text(compressor, told), told.older_positions)

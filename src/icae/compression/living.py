@@ -74,6 +74,7 @@ def replace(
         InputError: If there is no such document or range, the text was not kept, or no
             text would be left.
     """
+    compressor.require_alone("Changing a part of a text")
     edited = memory.documents[memory.document_index(document)]
     edited.require_characters(chars.start, chars.stop)
     source = edited.require_source()

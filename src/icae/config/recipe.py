@@ -56,6 +56,8 @@ class ModelConfig:
         lead_slots: Of key-values: learned slots before every memory that is asked or continued,
             not before one that is written back (prefix tuning, Li and Liang 2021,
             arXiv:2101.00190): they carry how to answer.
+        previous_spans: Of key-values: how many spans before a span its memory tokens attend to, by
+            their slots. 0: spans stand alone, which edits and ratios span by span rest on.
         memory_embedding: ``shared``: one learned vector for every memory token (any K);
             ``per-slot``: one for each slot index, `max_slots` of them.
         max_slots: Memory embeddings kept with ``per-slot``: the most slots of a span.
@@ -85,6 +87,7 @@ class ModelConfig:
     objective_tokens: int = 1
     framing: Framing = "behind"
     lead_slots: int = 0
+    previous_spans: int = 0
     memory_embedding: MemoryEmbedding = "shared"
     max_slots: int = 512
     lora_rank: int = 32
@@ -100,12 +103,14 @@ class ModelConfig:
             at_least_one=("span_length", "objective_tokens", "max_slots", "lora_rank"),
             positive=("lora_alpha",),
         )
-        check(
-            self.lead_slots == 0 or (self.lead_slots > 0 and self.memory == "key-values"),
-            "model.lead_slots cannot be had.",
-            f"{self.lead_slots}, with memory {self.memory}",
-            "0 or more with model.memory: key-values, else 0",
-        )
+        for name in ("lead_slots", "previous_spans"):
+            value = getattr(self, name)
+            check(
+                value == 0 or (value > 0 and self.memory == "key-values"),
+                f"model.{name} cannot be had.",
+                f"{value}, with memory {self.memory}",
+                "0 or more with model.memory: key-values, else 0",
+            )
         check(
             self.spans.slots is None or (self.layout == "default" and self.slot_head == "plain"),
             "model.spans.slots cannot be had.",

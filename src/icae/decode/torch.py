@@ -78,7 +78,7 @@ class TorchRuntime(Runtime):
 
     @torch.inference_mode()
     def encode(self, spans: Sequence[TokenIds], slots: Sequence[int]) -> list[ReadablePayload]:
-        """What the decoder gets in place of each span: so many slots each; one forward pass."""
+        """What the decoder gets in place of each span: so many slots; see `TorchForm.encode`."""
         return self.form.encode(spans, slots)
 
     @torch.inference_mode()

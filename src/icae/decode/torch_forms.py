@@ -58,7 +58,10 @@ class TorchForm(ABC):
 
     @abstractmethod
     def encode(self, spans: Sequence[TokenIds], slots: Sequence[int]) -> list[ReadablePayload]:
-        """What the decoder gets in place of each span; one forward pass."""
+        """What the decoder gets in place of each span; one forward pass.
+
+        Where the adapter's spans see those before them, they are those of one text, in order.
+        """
 
     def past_places(self, prefix: Prefix) -> int:
         """Decoder places of a prefix that need no reading, as they are keys and values."""
@@ -168,21 +171,21 @@ class KeyValueForm(TorchForm):
 
     def encode(self, spans: Sequence[TokenIds], slots: Sequence[int]) -> list[ReadablePayload]:
         """Keys, as if at position 0, and values [K, Y, 2, H, W] of each span, as stored."""
-        return self.encode_read(spans, slots, None)
+        (made,) = self.model.encode_texts([spans], [slots])
+        return [KeyValueSlots(pairs_KY2HW=pairs_of(layers).cpu().numpy()) for layers in made]
 
     def encode_read(
-        self, spans: Sequence[TokenIds], slots: Sequence[int], seen: Sequence[KeyValues] | None
+        self, spans: Sequence[TokenIds], slots: Sequence[int], seen: Sequence[KeyValues]
     ) -> list[ReadablePayload]:
-        """The same of spans that were read; their keys are as if each began at 0.
+        """The same of spans that were read, each alone; their keys are as if each began at 0.
 
         Attention rests on what stands first, wherever it has nothing to find. So the first
         token of a span counts as the encoder itself would read it, alone.
         """
-        if seen is not None:
-            seen = [
-                joined([self._alone(int(ids[0])), places_of(own, 1, len(ids))])
-                for ids, own in zip(spans, seen, strict=True)
-            ]
+        seen = [
+            joined([self._alone(int(ids[0])), places_of(own, 1, len(ids))])
+            for ids, own in zip(spans, seen, strict=True)
+        ]
         return [
             KeyValueSlots(pairs_KY2HW=pairs_of(layers).cpu().numpy())
             for layers in self.model.encode_spans(spans, slots, seen)

@@ -5,6 +5,7 @@ Shape legend: K slots, D hidden size, T scored tokens.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -137,7 +138,12 @@ def encode_contexts(
     ]
     counts = [p.slots for spans in plans for p in spans]
     payloads: list[ReadablePayload] = []
-    for part in span_batches([len(p) for p in pieces], bound=bound or runtime.span_tokens):
+    if runtime.config.previous_spans:  # the spans of a context go together
+        ends = itertools.accumulate(map(len, plans), initial=0)
+        parts = [slice(*own) for own in itertools.pairwise(ends)]
+    else:
+        parts = list(span_batches([len(p) for p in pieces], bound=bound or runtime.span_tokens))
+    for part in parts:
         payloads += runtime.encode(pieces[part], counts[part])
     made = iter(payloads)
     return [

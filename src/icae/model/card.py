@@ -24,9 +24,10 @@ _INTRODUCTIONS: Mapping[Method, str] = {
     "gist": f"GIST for `{{base}}` {_RIVAL}",
     "autocompressor": f"AutoCompressor for `{{base}}` {_RIVAL}",
 }
+_ALONE = "Spans do not see each other."
 _LIMITS = """## Limits
 
-Slots are tied to this base model, this adapter and its tokenizer. Spans do not see each other. \
+Slots are tied to this base model, this adapter and its tokenizer. {spans} \
 What a span lost shows in its fidelity; read it before trusting an answer.
 """
 
@@ -67,7 +68,10 @@ def model_card(info: AdapterInfo) -> str:
         *([f"- {key}: {value}" for key, value in sorted(info.data.items())] or ["Not recorded."]),
         "",
     ]
-    return "\n".join(lines) + (f"\n{_LIMITS}" if info.method == "memory" else "")
+    seen = info.model.previous_spans
+    spans = f"A span sees up to {seen} before it: no part is edited." if seen else _ALONE
+    limits = f"\n{_LIMITS.format(spans=spans)}" if info.method == "memory" else ""
+    return "\n".join(lines) + limits
 
 
 def _metadata(info: AdapterInfo) -> ModelCardData:

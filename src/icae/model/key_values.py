@@ -6,7 +6,8 @@ memory tokens alone:
 - the span: an ordinary pass of the base (W), without gradient; its keys and values stay cached;
 - memory token i: its input is the learned vector + the mean input embedding of chunk i, it stands
   at the chunk's centre c_i, and in every layer W + dW makes its queries, keys, values and
-  MLP; it attends to all of the span and to memory tokens <= i;
+  MLP; it attends to all of the span and to memory tokens <= i; with `previous_spans` also to the
+  slots of spans before it, which stand where their chunks do: left of the span, below 0;
 - the memory: (k_i, v_i) of every layer, the keys turned back to position 0, so that one memory
   serves every placement.
 
@@ -18,7 +19,8 @@ Source: Li et al. 2024 (500xCompressor, arXiv:2408.03094) for the form, Zhao et 
 arXiv:2409.14364) for the positions.
 
 Shape legend: B spans, L tokens of the longest, K most slots, H key-value heads, W head width,
-M objective tokens on each side, P learned slots that lead, Y layers, D hidden size.
+M objective tokens on each side, P learned slots that lead or slots before a span, Y layers, D
+hidden size.
 """
 
 from __future__ import annotations
@@ -85,6 +87,7 @@ class KeyValueModel(MemoryModel[KeyValues, KeyValueMemory]):
         spans: Sequence[TokenIds],
         slots: Sequence[int],
         read_before: Sequence[KeyValues] | None = None,
+        previous: Sequence[KeyValues | None] = (),
     ) -> list[KeyValues]:
         """Keys, as if at position 0, and values of each span's memory tokens.
 
@@ -93,6 +96,7 @@ class KeyValueModel(MemoryModel[KeyValues, KeyValueMemory]):
             slots: Slots K_i for each span, at most its length.
             read_before: What the base made of each span, [1, H, L_i, W], its first token at
                 position 0: then memory tokens alone are computed. None: it reads them here.
+            previous: Slots before each span, [1, H, P_i, W], at their positions, or None.
 
         Returns:
             For each span the pairs of every layer, [1, H, K_i, W], with gradient.
@@ -118,9 +122,12 @@ class KeyValueModel(MemoryModel[KeyValues, KeyValueMemory]):
                 places_1L = torch.arange(longest, device=self.device)[None]
                 seen = read(self.decoder, embeds_BLD, places_1L)
         inputs_BKD = self._inputs(embeds_BLD, chunk, most)
-        mask_BP = torch.cat([seen_BL.to(self.device), mask], dim=1)
-        made = read(self.adapted, inputs_BKD, centre, past=seen, mask_RP=mask_BP)
-        layers = places_of(made, longest, longest + most)
+        before, before_BP = stacked(previous or [None] * len(spans))
+        past = joined([before, seen]) if before else seen
+        mask_BP = torch.cat([before_BP.to(self.device), seen_BL.to(self.device), mask], dim=1)
+        made = read(self.adapted, inputs_BKD, centre, past=past, mask_RP=mask_BP)
+        start = past[0][0].shape[2]
+        layers = places_of(made, start, start + most)
         return [
             tuple(
                 (turn(keys[row, None, :, :k].float(), -centre[row, :k]), values[row, None, :, :k])
@@ -128,6 +135,32 @@ class KeyValueModel(MemoryModel[KeyValues, KeyValueMemory]):
             )
             for row, k in enumerate(slots)
         ]
+
+    def encode_texts(
+        self, texts: Sequence[Sequence[TokenIds]], slots: Sequence[Sequence[int]]
+    ) -> list[list[KeyValues]]:
+        """The same, or span by span of every text, each behind the slots of those before it."""
+        if not self.config.previous_spans:
+            return super().encode_texts(texts, slots)
+        made: list[list[KeyValues]] = [[] for _ in texts]
+        for i in range(max(map(len, texts))):
+            rows = [row for row, own in enumerate(texts) if i < len(own)]
+            first = max(0, i - self.config.previous_spans)
+            before = [
+                self._left_of(made[row][first:], [len(ids) for ids in texts[row][first:i]])
+                for row in rows
+            ]
+            ids, counts = [texts[row][i] for row in rows], [slots[row][i] for row in rows]
+            for row, own in zip(rows, self.encode_spans(ids, counts, previous=before), strict=True):
+                made[row].append(own)
+        return made
+
+    def _left_of(self, parts: Sequence[KeyValues], lengths: Sequence[int]) -> KeyValues | None:
+        """Slots of spans of some tokens, placed left of position 0, where the next span begins."""
+        if not parts:
+            return None
+        sizes = [(n, own[0][0].shape[2]) for n, own in zip(lengths, parts, strict=True)]
+        return self.place(joined(parts), [at - sum(lengths) for at in document_places(sizes)])
 
     def _inputs(self, embeds_BLD: Tensor, chunk_BL: Tensor, slots: int) -> Tensor:
         """Inputs [B, K, D] of the memory tokens: learned vector + mean embedding of the chunk."""

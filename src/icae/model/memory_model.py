@@ -60,13 +60,19 @@ class MemoryModel(AdaptedDecoder, Generic[P, M]):
     def encode_planned(
         self, contexts: Sequence[Sequence[TokenIds]], plans: Sequence[Sequence[SpanPlan]]
     ) -> list[M]:
-        """The memory of each context from the token ids of its planned spans, in order.
+        """The memory of each context from the token ids of its planned spans, in order."""
+        made = self.encode_texts(contexts, [[p.slots for p in own] for own in plans])
+        return [self.of_spans(parts, own) for parts, own in zip(made, plans, strict=True)]
 
-        All spans are read in one pass, and do not see each other.
+    def encode_texts(
+        self, texts: Sequence[Sequence[TokenIds]], slots: Sequence[Sequence[int]]
+    ) -> list[list[P]]:
+        """What the encoder makes of the spans of each text, with so many slots.
+
+        All are read in one pass, and do not see each other.
         """
-        made = self.encode_spans([*chain(*contexts)], [p.slots for p in chain(*plans)])
-        parts = iter(made)
-        return [self.of_spans([next(parts) for _ in own], own) for own in plans]
+        made = iter(self.encode_spans([*chain(*texts)], [*chain(*slots)]))
+        return [[next(made) for _ in own] for own in texts]
 
     @abstractmethod
     def encode_spans(self, spans: Sequence[TokenIds], slots: Sequence[int]) -> list[P]:
