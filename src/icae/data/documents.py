@@ -26,6 +26,7 @@ from charset_normalizer import from_bytes
 from pypdf.errors import DependencyError, FileNotDecryptedError
 
 from icae.data.formats import docx_html, epub_pages, office_kind, refuse_foreign, rtf_text
+from icae.data.pdf_tables import with_rows
 from icae.errors import InputError
 
 Kind = Literal["text", "markdown", "html", "pdf", "docx", "epub", "rtf"]
@@ -306,10 +307,20 @@ def _lay_out(soup: BeautifulSoup) -> None:
         tag.insert_after("\n\n")
 
 
+def _page_text(page: pypdf.PageObject) -> str:
+    read = page.extract_text()
+    try:
+        looks = page.extract_text(extraction_mode="layout", layout_mode_space_vertically=False)
+    except Exception as error:  # as below; a page that can be read needs no table
+        log.debug("How a page looks cannot be told: %s", error)
+        return read
+    return with_rows(read, looks)
+
+
 def _pdf_text(data: bytes, name: str) -> str:
     """Text layer of a PDF, pages apart by a blank line."""
     try:
-        pages = [page.extract_text() for page in pypdf.PdfReader(io.BytesIO(data)).pages]
+        pages = [_page_text(page) for page in pypdf.PdfReader(io.BytesIO(data)).pages]
     except (FileNotDecryptedError, DependencyError) as error:
         raise InputError(
             "The PDF is encrypted.",

@@ -40,6 +40,11 @@ def read(data, name=None, tmp_path=None, **options):
     return read_document(tmp_path / name, **options)
 
 
+def placed(*texts):
+    """What to put into parentheses for `pdf`: texts at places (x, y)."""
+    return ") Tj ET BT (".join(f") Tj ET BT /F1 12 Tf {x} {y} Td ({text}" for x, y, text in texts)
+
+
 def pdf(*pages, password=None):
     writer = pypdf.PdfWriter()
     font = DictionaryObject(
@@ -260,6 +265,45 @@ def test_url_is_refused_with_the_way_out(url):
 def test_pages_without_text_beside_others_are_said(caplog):
     assert read(pdf("First.", "", "")).text == "First."
     assert "2 of 3 pages of stdin have no text" in caplog.text
+
+
+RULE = "The board met in March and"
+ROWS = [["Quarter", "Boats sold", "Revenue"], ["First", "12", "1,200"], ["Last", "", "900"]]
+XS = (20, 100, 200)
+
+
+def test_rows_of_a_table_in_a_pdf_are_lines_whose_cells_are_apart():
+    cells = [
+        (x, 180 - 20 * y, text)
+        for y, row in enumerate(ROWS)
+        for x, text in zip(XS, row, strict=True)
+        if text
+    ]
+    document = pdf(placed((20, 200, RULE), *cells, (20, 100, "approved all of it.")))
+    assert read(document).text.splitlines() == [
+        RULE,
+        "Quarter | Boats sold | Revenue",
+        "First | 12 | 1,200",
+        "Last |  | 900",
+        "approved all of it.",
+    ]
+
+
+def test_prose_in_two_columns_and_lists_of_a_pdf_stay_in_reading_order():
+    left = ["The left column", "is read first and", "to its end."]
+    right = ["Then the right one", "is read in the", "same way."]
+    items = [("-", "One thing"), ("-", "Other things")]
+    places = [
+        *((20, 200 - 15 * i, line) for i, line in enumerate(left)),
+        *((180, 200 - 15 * i, line) for i, line in enumerate(right)),
+        *(
+            (x, 120 - 15 * i, t)
+            for i, item in enumerate(items)
+            for x, t in zip((20, 60), item, strict=True)
+        ),
+    ]
+    text = read(pdf(placed(*places))).text
+    assert text.split() == " ".join([*left, *right, "- One thing - Other things"]).split()
 
 
 def test_file_that_cannot_be_opened_is_refused(tmp_path, monkeypatch):
