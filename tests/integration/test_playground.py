@@ -89,15 +89,15 @@ def chromium() -> Iterator[Any]:
 
 @pytest.fixture
 def open_page(chromium: Any) -> Iterator[Callable[..., Any]]:
-    """``open_page(url, width=...)``: a page in a fresh profile.
+    """``open_page(url, width=..., ...)``: a page in a fresh profile.
 
     At the end nothing may have gone wrong in it, nor been asked of anybody but the server.
     """
     contexts, wrong, asked = [], [], []
 
-    def open_at(url: str, *, width: int = 1200) -> Any:
+    def open_at(url: str, *, width: int = 1200, **profile: Any) -> Any:
         origin = "/".join(url.split("/")[:3])
-        context = chromium.new_context(viewport={"width": width, "height": 900})
+        context = chromium.new_context(viewport={"width": width, "height": 900}, **profile)
         contexts.append(context)
         page = context.new_page()
         page.set_default_timeout(WAIT_MS)
@@ -140,6 +140,34 @@ def drop(page: Any, file: Path) -> None:
         [file.name, list(file.read_bytes())],
     )
     page.dispatch_event("form.new-memory", "drop", {"dataTransfer": transfer})
+
+
+def require_accessible(page: Any) -> None:
+    """axe-core finds nothing, not even a target too small for a finger; no scrolling sideways."""
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="NO AXE-CORE")
+    options = {"resultTypes": ["violations"], "rules": {"target-size": {"enabled": True}}}
+    found = axe.Axe().run(page, options=options)
+    assert found.violations_count == 0, found.generate_report()
+    width = page.viewport_size["width"]
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+def reached_by_tab(page: Any) -> int:
+    """How many controls of the page there are; Tab has to come to each, and to show it."""
+    controls = """() => [...document.querySelectorAll(
+        "a[href], button, input:not([type=radio]:not(:checked)), select, textarea, summary, "
+        + "[tabindex='0']",
+    )].filter((one) => one.checkVisibility() && !one.disabled)"""
+    count = int(page.evaluate(f"({controls})().length"))
+    page.evaluate("document.activeElement.blur()")
+    reached = set()
+    for _ in range(2 * count):
+        page.keyboard.press("Tab")
+        reached.add(page.evaluate(f"({controls})().indexOf(document.activeElement)"))
+    missed = set(range(count)) - reached
+    html = [page.evaluate(f"({controls})()[{at}].outerHTML") for at in sorted(missed)]
+    assert html == []
+    return count
 
 
 def shown_text(page: Any) -> str:
@@ -203,11 +231,12 @@ def test_a_file_held_at_a_minimal_fidelity_shows_what_stayed_verbatim_and_comes_
 
     assert shown_text(page).strip() == TEXT.strip()
     assert page.locator(".text .span:not(.verbatim)").count() == 0
-    page.get_by_text("Append text").click()
-    page.get_by_label("It follows the last character").fill("It wakes.")
-    page.get_by_role("button", name="Append").click()
-    page.locator("#said", has_text="The text is added.").wait_for(state="attached")
-    assert shown_text(page).endswith("It wakes.")
+    edited = shown_text(page).replace("fox", "\N{FOX FACE}", 1) + "It wakes."
+    page.get_by_text("Edit the text").click()
+    page.get_by_label("Only the spans that a change touches").fill(edited)
+    page.get_by_role("button", name="Save").click()
+    page.locator("#said", has_text="The text is changed.").wait_for(state="attached")
+    assert shown_text(page) == edited
 
     with page.expect_download() as download:
         page.get_by_role("button", name="Download .icae").click()
@@ -277,3 +306,51 @@ def test_a_server_with_keys_is_used_with_the_key_that_the_page_asks_for(
     dialog.get_by_role("button", name="Not now").click()
     page.get_by_text("The server asks for an API key.").wait_for()
     assert page.evaluate("sessionStorage.length") == 0
+
+
+@pytest.mark.parametrize(
+    ("width", "profile"),
+    [(390, {"has_touch": True, "is_mobile": True}), (1280, {"color_scheme": "dark"})],
+)
+def test_all_of_it_is_for_phones_keyboards_and_screen_readers(
+    server: str, open_page: Callable[..., Any], width: int, profile: dict[str, Any]
+) -> None:
+    page = open_page(server, width=width, **profile)
+    page.get_by_role("heading", name="Compress a document").wait_for()
+    require_accessible(page)
+    assert reached_by_tab(page) >= 7
+    compress(page, TEXT * 3, "a name that is too long for a narrow list of memories")
+    page.get_by_role("listbox", name="Spans").press("End")
+    page.get_by_text("as a table").click()
+    page.get_by_text("Edit the text").click()
+    page.get_by_label("At most").select_option("32")
+    page.get_by_label("Question").fill("Where is the fox?")
+    page.get_by_role("button", name="Ask").click()
+    page.locator("#said", has_text="The answers are there.").wait_for(state="attached")
+    require_accessible(page)
+    assert reached_by_tab(page) >= 15
+    page.get_by_role("button", name="Delete").press("Enter")
+    require_accessible(page)
+    page.keyboard.press("Tab")
+    page.keyboard.press("Enter")
+    page.get_by_role("heading", name="Compress a document").wait_for()
+
+
+def test_a_file_that_takes_long_to_be_sent_shows_how_much_of_it_is(
+    server: str, open_page: Callable[..., Any], tmp_path: Path
+) -> None:
+    document = tmp_path / "fox.txt"
+    document.write_text(TEXT, encoding="utf-8")
+    page = open_page(server, width=390)
+    held: list[Any] = []
+    page.route("**/v1/memories", lambda route: held.append(route))
+    page.get_by_label("Choose a file").set_input_files(document)
+    page.get_by_role("button", name="Compress").click()
+    sent = page.get_by_role("progressbar", name="File sent")
+    sent.wait_for()
+    assert sent.get_attribute("value") is not None
+    while not held:
+        page.wait_for_timeout(20)
+    held[0].continue_()
+    page.get_by_role("heading", name="What it holds").wait_for()
+    assert shown_text(page) == TEXT

@@ -37,7 +37,7 @@ from icae.store import MemoryStore, NewMemory, Settings, StoredMemory
 T = TypeVar("T")
 
 MOST_TRIES = 100
-"""How often an append is done again because other servers were faster."""
+"""How often a change is done again because other servers were faster."""
 
 Versions = Collection[str] | None
 """Versions of a memory of which one is to be changed; None: whichever it has."""
@@ -82,10 +82,17 @@ class Library:
 
         return self._begin(Job(owner=owner, id=_new_id(), title=wanted.name, work=work))
 
-    def append(self, owner: str, memory_id: str, text: str, *, versions: Versions = None) -> Job:
-        """Begin to add text to the end of a memory; until it is done the old one is read.
+    def change(
+        self,
+        owner: str,
+        memory_id: str,
+        change: Callable[[Engine, Memory], Memory],
+        *,
+        versions: Versions = None,
+    ) -> Job:
+        """Begin to change a memory, in the model's thread; until it is done the old one is read.
 
-        Where another server changes it meanwhile, the text is added to what that made of it.
+        Where another server changes it meanwhile, what that made of it is changed.
 
         Raises:
             RequestError: As for `create`; if the owner has no such memory (404), it is being
@@ -97,7 +104,7 @@ class Library:
             for tries_left in reversed(range(MOST_TRIES)):
                 key, memory = yield from self._aside(job, lambda: self._load(owner, memory_id))
                 _require_version(key, versions)
-                put = functools.partial(self._put, job, self._icae.append(memory, text))
+                put = functools.partial(self._put, job, change(self._icae, memory))
                 try:
                     made = yield from self._aside(job, functools.partial(put, replaces=key))
                 except ConflictError:
@@ -105,7 +112,7 @@ class Library:
                         raise
                 else:
                     break
-            self._metrics.context_tokens.inc(made.tokens - memory.tokens)
+            self._metrics.context_tokens.inc(max(made.tokens - memory.tokens, 0))
             return made
 
         record, job = self._find(owner, memory_id)
@@ -345,7 +352,7 @@ def _require_version(now: str | None, versions: Versions) -> None:
 
 def _other_version(now: str | None, versions: Versions) -> RequestError:
     return RequestError(
-        "The memory was changed since the version that If-Match names.",
+        "The memory is no longer the version that was to be changed.",
         status=412,
         code="precondition_failed",
         got=f'"{now}"' if now else "another version",

@@ -5,14 +5,15 @@ from __future__ import annotations
 import asyncio
 import functools
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any
 
 from fastapi import Body, Depends, Header, Path, Query, Response
 
 from icae.compression.compressor import Compressor
+from icae.engine import Engine
 from icae.errors import MemoryFileError, RequestError
-from icae.memory import MemoryDocument, hash_token_ids, memory_bytes, memory_from_bytes
+from icae.memory import Memory, MemoryDocument, hash_token_ids, memory_bytes, memory_from_bytes
 from icae.serve.jobs import Job
 from icae.serve.library import in_work
 from icae.serve.memory_models import (
@@ -23,6 +24,7 @@ from icae.serve.memory_models import (
     MemoryRequest,
     MemoryText,
     MoreText,
+    TextEdit,
     Title,
 )
 from icae.serve.requests import POSTED_DOCUMENT, Owner, Serving, keyed_router, posted_document
@@ -133,20 +135,32 @@ async def append_memory(
     if_match: IfMatch = None,
 ) -> MemoryObject:
     """Add text to the end of a memory; until it is ready the old one is read."""
-    most = service.config.append_chars
-    if len(more.text) > most:
-        raise RequestError(
-            "The text is too long to be appended at once.",
-            status=413,
-            code="body_too_large",
-            param="text",
-            got=f"{len(more.text):,} characters",
-            expected=f"at most {most:,}",
-            fix="Append it in parts.",
-        )
-    append = functools.partial(service.library.append, versions=_versions(if_match))
-    job = await asyncio.to_thread(append, owner, memory_id, more.text)
-    return await _outcome(service, job, response, prefer)
+    _require_short(service, more.text, "appended", "Append")
+    change = functools.partial(Engine.append, text=more.text)
+    versions = _versions(if_match)
+    return await _changed(service, owner, memory_id, change, versions, response, prefer)
+
+
+@router.post("/v1/memories/{id}/edit", response_model_exclude_unset=True, responses=IN_WORK)
+async def edit_memory(
+    memory_id: Id,
+    wanted: TextEdit,
+    service: Serving,
+    owner: Owner,
+    response: Response,
+    prefer: Prefer = None,
+    if_match: IfMatch = None,
+) -> MemoryObject:
+    """Put other text in place of some; only spans that it touches are compressed again."""
+    _require_short(service, wanted.text, "put in", "Edit")
+    # What the characters count is the memory as it is now, or as the client has seen it.
+    versions = _versions(if_match) or [service.library.get(owner, memory_id).version]
+
+    def change(icae: Engine, memory: Memory) -> Memory:
+        at = wanted.start, wanted.end
+        return icae.replace(memory, *at, wanted.text, document=wanted.document)
+
+    return await _changed(service, owner, memory_id, change, versions, response, prefer)
 
 
 @router.get("/v1/memories/{id}/spans")
@@ -167,6 +181,34 @@ def memory_file(memory_id: Id, service: Serving, owner: Owner) -> Response:
     data = memory_bytes(service.library.load(owner, memory_id))
     headers = {"Content-Disposition": f'attachment; filename="{memory_id}.icae"'}
     return Response(data, media_type=FILE, headers=headers)
+
+
+def _require_short(service: Service, text: str, done: str, do: str) -> None:
+    most = service.config.append_chars
+    if len(text) > most:
+        raise RequestError(
+            f"The text is too long to be {done} at once.",
+            status=413,
+            code="body_too_large",
+            param="text",
+            got=f"{len(text):,} characters",
+            expected=f"at most {most:,}",
+            fix=f"{do} it in parts.",
+        )
+
+
+async def _changed(
+    service: Service,
+    owner: str,
+    memory_id: str,
+    change: Callable[[Engine, Memory], Memory],
+    versions: Sequence[str] | None,
+    response: Response,
+    prefer: Sequence[str] | None,
+) -> MemoryObject:
+    begin = functools.partial(service.library.change, versions=versions)
+    job = await asyncio.to_thread(begin, owner, memory_id, change)
+    return await _outcome(service, job, response, prefer)
 
 
 async def _outcome(

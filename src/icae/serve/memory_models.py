@@ -94,7 +94,7 @@ class Upload(DocumentFields):
     """A file that is to become a memory."""
 
     file: str = Field(
-        description="Text, Markdown, HTML or PDF, told by its content.",
+        description="Text, Markdown, HTML, PDF, .docx, .epub or .rtf, told by its content.",
         json_schema_extra={"contentMediaType": "application/octet-stream"},
     )
 
@@ -105,6 +105,17 @@ class MoreText(BaseModel):
     model_config = ConfigDict(strict=True)
 
     text: Text = Field(description="It follows the last character at once.")
+
+
+class TextEdit(BaseModel):
+    """Other text, or none, in place of some characters (Unicode code points) of a document."""
+
+    model_config = ConfigDict(strict=True)
+
+    start: int = Field(ge=0, lt=2**53, description="First character that goes.")
+    end: int = Field(ge=0, lt=2**53, description="One past the last; start, to insert.")
+    text: str = Field(description="What comes in their place; empty to delete.")
+    document: int = Field(default=0, ge=0, lt=2**53, description="Index of the document.")
 
 
 class Progress(BaseModel):

@@ -33,6 +33,7 @@ OPERATIONS = (
     "get_memory",
     "delete_memory",
     "append_memory",
+    "edit_memory",
     "memory_spans",
     "memory_file",
 )

@@ -150,6 +150,47 @@ def test_a_change_of_another_version_is_refused_and_changes_nothing(
         assert http.get(url).status_code == 404
 
 
+def test_text_within_a_memory_is_replaced_in_the_version_that_was_seen(serve: Any) -> None:
+    with serve().client() as http:
+        made = http.post("/v1/memories", json={"text": "\N{FOX FACE} The fox. The hen."})
+        url, old = f"/v1/memories/{made.json()['id']}", made.headers["etag"]
+
+        def edit(start: int, end: int, text: str, **headers: str) -> Any:
+            body = {"start": start, "end": end, "text": text}
+            return http.post(f"{url}/edit", json=body, headers=headers)
+
+        assert edit(6, 9, "cat").status_code == 200
+        assert edit(10, 19, "").status_code == 200
+        assert spans_of(http, made.json())["documents"][0]["text"] == "\N{FOX FACE} The cat."
+        assert edit(0, 1, "A", **{"If-Match": old}).status_code == 412
+        outside = edit(0, 99, "A")
+        assert (outside.status_code, outside.json()["error"]["code"]) == (400, "invalid_request")
+        assert edit(0, 10, "").status_code == 400
+        assert edit(0, 1, "A" * 20_001).status_code == 413
+        assert spans_of(http, made.json())["documents"][0]["text"] == "\N{FOX FACE} The cat."
+        edit(0, 0, "So: ")
+        assert spans_of(http, made.json())["documents"][0]["text"] == "So: \N{FOX FACE} The cat."
+
+
+def test_an_edit_that_another_server_overtook_changes_nothing(
+    serve: Any, monkeypatch: pytest.MonkeyPatch, engine: Any
+) -> None:
+    first, second = serve(), serve()
+    url = f"/v1/memories/{first.make_memory('The fox.')['id']}"
+    replace = type(engine).replace
+    with first.client() as http, second.client() as other:
+
+        def overtaken(*args: Any, **options: Any) -> Any:
+            changed = replace(*args, **options)
+            assert other.post(f"{url}/append", json={"text": " The hen."}).status_code == 200
+            return changed
+
+        monkeypatch.setattr(type(engine), "replace", overtaken)
+        lost = http.post(f"{url}/edit", json={"start": 4, "end": 7, "text": "cat"})
+        assert (lost.status_code, lost.json()["error"]["code"]) == (412, "precondition_failed")
+        assert other.get(f"{url}/spans").json()["documents"][0]["text"] == "The fox. The hen."
+
+
 def test_a_memory_that_must_hold_more_than_slots_do_stays_verbatim(shared: Any, http: Any) -> None:
     made = shared.make_memory(min_fidelity=0.99)
     assert made["fidelity"] == 1.0

@@ -17,6 +17,7 @@ def test_the_document_names_every_operation_with_its_bodies(http: Any) -> None:
         "chat": {"application/json"},
         "complete": {"application/json"},
         "append_memory": {"application/json"},
+        "edit_memory": {"application/json"},
         "create_memory": {"application/json", "multipart/form-data"},
         "import_memory": {"application/octet-stream"},
     }

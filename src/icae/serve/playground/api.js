@@ -19,9 +19,11 @@ const WORDS = {
   incompatible_memory: "This memory was made with another model or adapter than the server runs.",
   invalid_api_key: "The server does not know this key.",
   invalid_memory_file: "This is not a whole and unchanged memory file.",
+  memory_changed: "This memory was changed in the meantime. Send it again.",
   memory_in_progress: "This memory is being worked on. Wait until it is ready.",
   memory_not_found: "This memory is no longer there.",
   memory_not_ready: "This memory is not ready yet.",
+  precondition_failed: "This memory was changed in the meantime. Load the page again to see it as it is.",
   queue_full: "The server has too much to do. Try again in a moment.",
   shutting_down: "The server is shutting down.",
   timeout: "The server took too long.",
@@ -43,7 +45,8 @@ export function forgetKey() {
 /**
  * Send a request; a server that wants a key gets one, from the person if need be.
  * @param {string} path Path below the server's root, e.g. "v1/memories".
- * @param {RequestInit} [options] As for `fetch`; `json` is a body to be sent as JSON.
+ * @param {RequestInit} [options] As for `fetch`; `json` is a body to be sent as JSON, `onSent`
+ *   gets the share 0..1 of the body that is sent.
  * @returns {Promise<Response>} A response that is no error.
  * @throws {Refused} With words for people.
  */
@@ -56,7 +59,7 @@ export async function send(path, { json, headers = {}, ...options } = {}) {
     if (key !== null) sent.Authorization = `Bearer ${key}`;
     let response;
     try {
-      response = await fetch(new URL(path, BASE), { ...options, body, headers: sent });
+      response = await fetched(new URL(path, BASE), { ...options, body, headers: sent });
     } catch (error) {
       if (error.name === "AbortError") throw error;
       throw new Refused("The server does not answer. Is it still running?");
@@ -66,6 +69,22 @@ export async function send(path, { json, headers = {}, ...options } = {}) {
     if (response.status !== 401) throw refused;
     if (sessionStorage.getItem(KEPT_KEY) === key) await askForKey(key === null ? null : refused);
   }
+}
+
+/** As `fetch`, which does not tell how much of a body is sent: with `onSent` the older way. */
+function fetched(url, { onSent, ...options }) {
+  if (onSent === undefined) return fetch(url, options);
+  return new Promise((resolve, reject) => {
+    const request = new XMLHttpRequest();
+    request.open(options.method, url);
+    for (const [name, value] of Object.entries(options.headers)) request.setRequestHeader(name, value);
+    request.upload.addEventListener("progress", ({ loaded, total }) => onSent(loaded / total));
+    request.addEventListener("load", () => {
+      resolve(new Response(request.response, { status: request.status }));
+    });
+    request.addEventListener("error", () => reject(new TypeError("no response")));
+    request.send(options.body);
+  });
 }
 
 /** As `send`; the body of the response as JSON. */

@@ -58,7 +58,7 @@ export class MemoryList {
       const current = body.id === this.#selected;
       const link = make(
         "a",
-        { href: `#${body.id}`, aria: current ? { current: "page" } : {} },
+        { href: `./#${body.id}`, aria: current ? { current: "page" } : {} },
         make("span", { class: "name", dir: "auto" }, body.name),
         make("span", { class: "facts" }, facts(body)),
       );

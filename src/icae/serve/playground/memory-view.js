@@ -86,7 +86,7 @@ async function showReady(view, body) {
   const text = fidelityText(spans);
   root.replaceChildren(
     make("div", { class: "row head" }, make("h1", { dir: "auto" }, body.name), actions(view, body)),
-    ...(body.status === "failed" ? [notice(`The text was not added. ${body.error.message}`, "bad")] : []),
+    ...(body.status === "failed" ? [notice(`The text was not changed. ${body.error.message}`, "bad")] : []),
     figures(body, spans),
     make(
       "section",
@@ -96,11 +96,11 @@ async function showReady(view, body) {
       text.element,
       text.legend,
       spanTable(spans.spans, text.reveal),
-      appendPanel(view, body),
+      ...spans.documents.map((one, at) => editPanel(view, body, one, at, spans.documents)),
     ),
     askingPanel(body, spans.documents),
   );
-  if (body.status === "in_progress") await whileAppending(view, body.id);
+  if (body.status === "in_progress") await whileChanging(view, body.id);
 }
 
 function figures(body, { spans }) {
@@ -157,40 +157,61 @@ function deleteButton({ list }, body, label) {
   return make("button", { type: "button", class: "danger", on: { click: remove } }, label);
 }
 
-function appendPanel(view, body) {
-  const text = make("textarea", { id: "more-text", rows: 4, dir: "auto", spellcheck: false });
+/** A form to change the text of a document; nothing where its text was not kept. */
+function editPanel(view, body, document, at, documents) {
+  if (document.text === null) return null;
+  const id = `edited-${at}`;
+  const text = make("textarea", { id, rows: 10, dir: "auto", spellcheck: false, value: document.text });
   const problem = make("div");
-  const button = make("button", { type: "submit" }, "Append");
+  const button = make("button", { type: "submit" }, "Save");
   const form = make(
     "form",
     {},
-    make("label", { for: "more-text" }, "It follows the last character at once; only new spans are compressed."),
+    make("label", { for: id }, "Only the spans that a change touches are compressed again."),
     text,
     make("div", { class: "row" }, button),
     problem,
   );
   form.addEventListener("submit", async (event) => {
     event.preventDefault();
+    const json = { ...change(document.text, text.value), document: at };
+    if (json.start === json.end && json.text === "") {
+      problem.replaceChildren(notice("The text is as it was."));
+      return;
+    }
     button.disabled = true;
     try {
-      const options = { method: "POST", json: { text: text.value }, headers: { Prefer: "respond-async" } };
-      await send(`v1/memories/${body.id}/append`, options);
-      problem.replaceChildren(notice("Appending…"));
-      await whileAppending(view, body.id);
+      const headers = { Prefer: "respond-async", "If-Match": `"${body.version}"` };
+      await send(`v1/memories/${body.id}/edit`, { method: "POST", json, headers });
+      problem.replaceChildren(notice("Compressing what has changed…"));
+      await whileChanging(view, body.id);
     } catch (error) {
-      problem.replaceChildren(notice(error.message, "bad"));
+      if (!view.signal.aborted) problem.replaceChildren(notice(error.message, "bad"));
     } finally {
       button.disabled = false;
     }
   });
-  return make("details", {}, make("summary", {}, "Append text"), form);
+  const of = documents.length > 1 ? ` of ${document.name}` : "";
+  return make("details", {}, make("summary", {}, `Edit the text${of}`), form);
 }
 
-/** Wait for text that is being added, then show the longer memory. */
-async function whileAppending(view, id) {
+/** What of a text is another now, in code points as the server counts. */
+function change(before, after) {
+  const [old, now] = [[...before], [...after]];
+  const most = Math.min(old.length, now.length);
+  let start = 0;
+  while (start < most && old[start] === now[start]) start += 1;
+  let behind = 0;
+  while (behind < most - start && old.at(-1 - behind) === now.at(-1 - behind)) behind += 1;
+  return { start, end: old.length - behind, text: now.slice(start, now.length - behind).join("") };
+}
+
+/** Wait for a change, then show the changed memory. */
+async function whileChanging(view, id) {
   const body = await settled(id, view.signal, () => {});
   if (view.signal.aborted) return;
   await showReady(view, body);
-  if (body.status === "ready") say("The text is added.");
+  byId("main").focus({ preventScroll: true }); // what had the focus is gone
+  if (body.status === "ready") say("The text is changed.");
   view.list.refresh().catch(() => {});
 }

@@ -41,6 +41,7 @@ class NewMemory {
     this.chosen = make("div", { class: "chosen", hidden: true });
     this.name = make("input", { id: "name", maxLength: NAME_CHARS, autocomplete: "off" });
     this.problem = make("div");
+    this.sent = make("progress", { max: 1, hidden: true, aria: { label: "File sent" } });
     this.submit = make("button", { type: "submit", class: "primary" }, "Compress");
     this.held = howHeld();
     this.element = this.#form();
@@ -71,6 +72,7 @@ class NewMemory {
         ),
         this.submit,
       ),
+      this.sent,
       this.problem,
     );
   }
@@ -87,7 +89,7 @@ class NewMemory {
         { class: "row under" },
         this.picker,
         make("label", { for: "file", class: "button" }, "Choose a file"),
-        make("span", { class: "hint" }, "Text, Markdown, HTML, PDF, or a memory (.icae)"),
+        make("span", { class: "hint" }, "Text, Markdown, HTML, PDF, Word, EPUB, RTF, or a memory (.icae)"),
         this.size,
       ),
     );
@@ -160,6 +162,7 @@ class NewMemory {
       this.problem.replaceChildren(notice(error.message, "bad"));
     } finally {
       this.submit.disabled = false;
+      this.sent.hidden = true;
     }
   }
 
@@ -172,16 +175,19 @@ class NewMemory {
       return receive("v1/memories", { method: "POST", json, headers });
     }
     const name = cleanName(own || this.#file.name);
+    const onSent = (share) => (this.sent.value = share);
+    onSent(0);
+    this.sent.hidden = false;
     if (isMemory(this.#file)) {
       const path = `v1/memories/import?name=${encodeURIComponent(name.replace(/\.icae$/i, ""))}`;
       const type = { "Content-Type": "application/octet-stream" };
-      return receive(path, { method: "POST", body: this.#file, headers: type });
+      return receive(path, { method: "POST", body: this.#file, headers: type, onSent });
     }
     const body = new FormData();
     body.append("file", this.#file);
     body.append("name", name);
     for (const [field, value] of Object.entries(this.held.wanted())) body.append(field, value);
-    return receive("v1/memories", { method: "POST", body, headers });
+    return receive("v1/memories", { method: "POST", body, headers, onSent });
   }
 }
 
