@@ -15,7 +15,7 @@ import typer
 from icae.cli import console
 from icae.cli.command import Outcome, command
 from icae.cli.memories import check_output
-from icae.cli.options import BaseOptions, Force, ModelOptions, split_names
+from icae.cli.options import BaseOptions, Force, split_names
 from icae.errors import InputError
 
 if TYPE_CHECKING:
@@ -191,8 +191,13 @@ def build(
     if llm == SELF:
         from icae.cli.decoder_writer import DecoderWriter
 
-        icae = ModelOptions(**asdict(decoder)).load()
-        writer = DecoderWriter(icae, max_new_tokens=reply_tokens)
+        with console.status("Loading the model"):
+            writer = DecoderWriter.load(
+                decoder.base or DEFAULT_BASE,
+                decoder.device,
+                decoder.dtype,
+                max_new_tokens=reply_tokens,
+            )
     return _carried_out(sample, config, writer, output)
 
 

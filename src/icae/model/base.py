@@ -46,7 +46,7 @@ from icae.model.base_files import (
     tokenizer_hash,
     trusts_remote_code,
 )
-from icae.model.hub import base_snapshot, is_hub_id
+from icae.model.hub import base_snapshot, is_hub_id, require_found
 
 log = logging.getLogger(__name__)
 
@@ -124,10 +124,10 @@ def load_tokenizer(base: str) -> PreTrainedTokenizerFast:
     Raises:
         BaseModelError: If it cannot be loaded.
     """
+    place = resolve_base(base)
+    require_found(place)
     with _loading(base):
-        tokenizer = AutoTokenizer.from_pretrained(
-            resolve_base(base), trust_remote_code=trusts_remote_code()
-        )
+        tokenizer = AutoTokenizer.from_pretrained(place, trust_remote_code=trusts_remote_code())
     if not tokenizer.is_fast:
         raise BaseModelError(
             f"The tokenizer of {base} has no fast version.",
@@ -159,6 +159,7 @@ def load_decoder(
             weights are missing or left over.
     """
     place, trusted = resolve_base(base), trusts_remote_code()
+    require_found(place)
     with _loading(base), quiet_loading():
         _refuse_peft(base, place)
         config = AutoConfig.from_pretrained(place, trust_remote_code=trusted)

@@ -21,6 +21,9 @@ BASE_FILES = ("*.json", "*.safetensors", "*.jinja")
 ADAPTER_FILES = ("*.json", "*.safetensors", "*.md")
 """Files of an adapter that are downloaded and pushed."""
 
+TIMEOUT = 10.0
+"""Seconds that the Hub has to say whether it has a base."""
+
 _ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+(@[\w./-]+)?")
 
 
@@ -43,6 +46,23 @@ def base_snapshot(name: str, patterns: Sequence[str] = BASE_FILES) -> Path:
     """
     with _explained(BaseModelError, f"Cannot load the base model {name}.", BASE_NAMES):
         return _snapshot(name, patterns)
+
+
+def require_found(name: str) -> None:
+    """Refuse a base that is neither here nor on the Hub, after one request.
+
+    Without a network the Hub's client tries every file six times, for most of a minute.
+
+    Raises:
+        BaseModelError: If it cannot be had.
+    """
+    import huggingface_hub
+
+    here = Path(name).exists() or huggingface_hub.try_to_load_from_cache(name, "config.json")
+    if here or huggingface_hub.is_offline_mode():
+        return
+    with _explained(BaseModelError, f"Cannot load the base model {name}.", BASE_NAMES):
+        huggingface_hub.HfApi(endpoint=_endpoint()).model_info(name, timeout=TIMEOUT)
 
 
 def adapter_snapshot(name: str) -> Path:

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import json
 import random
-from dataclasses import replace
 
 import pytest
 
@@ -94,22 +93,18 @@ def test_output_that_is_there_is_replaced_only_if_asked(build, tmp_path) -> None
     assert build("--force", llm="none").exit_code == 0
 
 
-def test_decoder_is_opened_once_and_asked_for_short_answers(
-    build, loaded, tiny, monkeypatch
-) -> None:
-    seen = []
-
-    def ask_many(self, questions, *, max_new_tokens):
-        seen.append((len(questions), max_new_tokens))
-        short = self.ask_text("Paris.", "What?", max_new_tokens=1)
-        text = "The text is about what happened in the old city of Paris."
-        return [replace(short, text=text, finished=True) for _ in questions]
-
-    monkeypatch.setattr(type(tiny), "ask_many", ask_many)
-    result = build("--specific", 0, "--general", 1, llm="self")
-    assert result.exit_code == 0, result.output
-    assert seen == [(10, 128)]
-    assert loaded == [{"adapter": None, "base": None, "device": None, "dtype": None}]
+def test_any_base_answers_without_an_adapter(build, build_decoder, tokenizer, tmp_path) -> None:
+    base = tmp_path / "base"
+    decoder = build_decoder()
+    decoder.config.max_position_embeddings = 2048
+    decoder.save_pretrained(base)
+    tokenizer.save_pretrained(base)
+    few = ("--specific", 0, "--general", 1, "--max-reply-tokens", 4)
+    result = build(*few, "--base", base, llm="self")
+    assert "Not one triplet" in result.output  # its weights are random
+    _, *replies = map(json.loads, (tmp_path / "out.journal.jsonl").open())
+    assert {one["completion_tokens"] for one in replies} == {4}
+    assert len(replies) == 10
 
 
 @pytest.mark.parametrize(
@@ -134,7 +129,7 @@ def test_mistakes_are_named(build, options, llm, code, message) -> None:
 
 def test_tiny_decoder_writes_replies_of_its_own(engine) -> None:
     context = Context(id="1", document="1", text="This is a text.", tokens=4, source="notes")
-    writer = DecoderWriter(engine, max_new_tokens=4)
+    writer = DecoderWriter(engine.answerer, "tiny", max_new_tokens=4)
     requests = writer.requests(context, TripletConfig(corpus=("x",), specific=0, general=2))
     replies: list[Reply] = []
     assert writer.write(requests, replies.append) == {}

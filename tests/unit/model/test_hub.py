@@ -10,7 +10,7 @@ from tests.hub_stub import TOKEN, serving
 from typer.testing import CliRunner
 
 from icae.cli.app import app
-from icae.errors import AdapterError, InputError
+from icae.errors import AdapterError, BaseModelError, InputError
 from icae.model.adapter import save_adapter
 from icae.model.adapter_files import adapter_folder, adapter_hash, read_info
 from icae.model.base import load_decoder, load_tokenizer, weight_hash
@@ -77,6 +77,24 @@ def test_what_the_hub_refuses_is_told_in_a_sentence(hub, adapter, monkeypatch):
     assert "connection" in str(refused.value.fix)
     with pytest.raises(InputError, match="no repository"):
         push(adapter, "me/tiny@main")
+
+
+@pytest.mark.parametrize(
+    "load",
+    [load_tokenizer, lambda base: load_decoder(base, dtype=torch.float32, device="cpu")],
+)
+def test_a_base_that_cannot_be_had_is_refused_without_trying_again(hub, monkeypatch, load):
+    slept = []
+    monkeypatch.setattr("time.sleep", slept.append)
+    with pytest.raises(BaseModelError, match="Cannot load the base model me/none") as missing:
+        load("me/none")
+    assert "Check the id" in str(missing.value.fix)
+    assert len(hub.requests) == 1
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    with pytest.raises(BaseModelError, match="Cannot load the base model me/none") as refused:
+        load("me/none")
+    assert "connection" in str(refused.value.fix)
+    assert slept == []
 
 
 def test_paths_are_no_ids(tmp_path, monkeypatch):
