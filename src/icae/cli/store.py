@@ -315,7 +315,7 @@ def _record_payload(record: StoredMemory) -> dict[str, Any]:
 def _hit_payload(hit: SearchHit) -> dict[str, Any]:
     """A passage that was found, as ``--json`` prints it."""
     payload = asdict(hit)
-    del payload["document_index"]
+    del payload["document_index"], payload["text"]
     return payload | {"spans": [payload.pop("span_first"), payload.pop("span_end")]}
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from pathlib import Path
 from typing import Any
 
@@ -31,19 +30,17 @@ class StoreRetriever(BaseRetriever):
 
     def _get_relevant_documents(self, query: str, *, run_manager: Any) -> list[Any]:
         with open_store(self.store) as store:
-            load = functools.cache(store.load)
-            return [
-                Document(
-                    page_content=(load(hit.key).documents[hit.document_index].source or "")[
-                        hit.char_start : hit.char_end
-                    ],
-                    metadata={
-                        "source": hit.document,
-                        "key": hit.key,
-                        "char_start": hit.char_start,
-                        "char_end": hit.char_end,
-                        "score": hit.score,
-                    },
-                )
-                for hit in store.search(query, limit=self.k)
-            ]
+            hits = store.search(query, limit=self.k)
+        return [
+            Document(
+                page_content=hit.text,
+                metadata={
+                    "source": hit.document,
+                    "key": hit.key,
+                    "char_start": hit.char_start,
+                    "char_end": hit.char_end,
+                    "score": hit.score,
+                },
+            )
+            for hit in hits
+        ]

@@ -115,7 +115,8 @@ class SearchHit:
             memory, with the document's own name after a slash.
         document_index: Index of the document in the memory.
         score: How well it matches; higher is better, comparable within one search only.
-        snippet: Some of its text around the first word that was found.
+        text: Its text.
+        snippet: Some of that around the first word that was found, of the best of several passages.
     """
 
     key: str
@@ -127,4 +128,5 @@ class SearchHit:
     char_end: int
     positions: int
     score: float
+    text: str
     snippet: str

@@ -109,6 +109,7 @@ def _citations(hits: Sequence[SearchHit]) -> list[SearchHit]:
                 char_start=last.char_start,
                 char_end=hit.char_end,
                 positions=last.positions + hit.positions,
+                text=last.text + hit.text,
             )
         else:
             runs.append(hit)

@@ -39,7 +39,10 @@ _AS_STORED = (
     *("bytes", "sha256", "added_at"),
 )
 """Columns that a `StoredMemory` has as they are."""
-_AS_FOUND = ("key", "span_first", "span_end", "char_start", "char_end", "positions", "score")
+_AS_FOUND = (
+    *("key", "span_first", "span_end", "char_start", "char_end", "positions", "score"),
+    "text",
+)
 """Columns that a `SearchHit` has as they are."""
 _SEARCH = """
     SELECT key, documents, document, document_name, span_first, span_end, char_start,

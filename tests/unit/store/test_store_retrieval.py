@@ -32,7 +32,7 @@ def test_citations_name_the_characters_that_the_memory_holds(library) -> None:
     for citation, document in zip(found.citations, found.memory.documents, strict=True):
         source = library.load(citation.key).documents[0].source
         assert source is not None
-        assert document.source == source[citation.char_start : citation.char_end]
+        assert document.source == source[citation.char_start : citation.char_end] == citation.text
         assert "needle" in citation.snippet
     assert sum(c.positions for c in found.citations) == found.memory.positions
 
@@ -43,6 +43,7 @@ def test_passages_of_a_document_are_put_back_in_order_and_joined(library) -> Non
     text = library.load("first").documents[0]
     assert (citation.document, citation.char_start, citation.char_end) == ("first", 0, text.chars)
     assert found.memory.documents == (text,)
+    assert citation.text == text.source
 
 
 def test_passage_that_does_not_fit_makes_room_for_a_shorter_one(library) -> None:
