@@ -257,7 +257,8 @@ class Engine(Reader):
 
     def fold(self, told: Conversation, question: str) -> Memory:
         """Old turns of a conversation as memory; see `icae.compression.folding.fold`."""
-        self.require_own(told.documents)
+        if told.documents is not None:
+            self.require_own(told.documents)
         return fold(self.compressor, told, question)
 
     def replace(

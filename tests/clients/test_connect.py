@@ -156,3 +156,76 @@ def test_llama_index_reads_nodes_as_memory(engine: Any) -> None:
     assert node.metadata["positions"] == memory.positions < memory.tokens / 2
     assert made.postprocess_nodes(nodes) == nodes
     assert "engine" not in made.to_dict()
+
+
+def langchain_chat(engine: Any, **settings: Any) -> tuple[Any, Any]:
+    messages = library("langchain_core.messages")
+    made = importlib.import_module("icae.connect.langchain_chat").CompressedChat
+    return messages, made(reader=engine, max_new_tokens=8, **settings)
+
+
+def test_langchain_reads_older_messages_as_memory(engine: Any) -> None:
+    messages, chat = langchain_chat(engine, keep_turns=1)
+    told = importlib.import_module("icae.decode.conversation").Conversation(
+        reader=engine, keep_turns=1
+    )
+    said = [messages.SystemMessage("Be short.")]
+    for number in range(4):
+        question = f"Where is fox {number}?"
+        said.append(messages.HumanMessage(question))
+        answer = chat.invoke(said)
+        if not number:
+            question = f"Be short.\n\n{question}"
+        expected = told.ask(question, max_new_tokens=8)
+        assert answer.text == expected.text
+        held = answer.response_metadata["memory_positions"]
+        assert held == expected.memory_positions
+        assert bool(held) == (number > 1)
+        assert answer.usage_metadata["input_tokens"] == expected.prompt_tokens
+        said.append(answer)
+    others = [[messages.HumanMessage(text)] for text in NOTES.values()]
+    alone = [
+        engine.answerer.answer(
+            engine.request(None, text), memory_positions=0, max_new_tokens=8, on_text=None
+        ).text
+        for text in NOTES.values()
+    ]
+    assert [one.text for one in chat.batch(others)] == alone
+    again = langchain_chat(engine, keep_turns=1)[1].invoke(said[:-1])
+    assert again.response_metadata["memory_positions"] > 0
+
+
+def test_langchain_talks_about_documents(engine: Any) -> None:
+    memory = engine.compress(LONG)
+    messages, chat = langchain_chat(engine, documents=memory)
+    asked = [messages.HumanMessage("Where is the fox?")]
+    answer = chat.invoke(asked)
+    assert answer.text == engine.ask(memory, "Where is the fox?", max_new_tokens=8).text
+    assert answer.response_metadata["memory_positions"] == memory.positions
+    with pytest.raises(Exception, match="no stop texts"):
+        chat.invoke(asked, stop=["x"])
+
+
+def test_llama_index_asks_what_left_the_short_term_memory(engine: Any) -> None:
+    library("llama_index.core.memory")
+    kinds = library("llama_index.core.llms")
+    block = importlib.import_module("icae.connect.llama_index_memory").CompressedMemoryBlock(
+        reader=engine, max_new_tokens=8
+    )
+    memory = library("llama_index.core.memory").Memory.from_defaults(
+        token_limit=40, token_flush_size=8, tokenizer_fn=str.split, memory_blocks=[block]
+    )
+    for number in range(6):
+        memory.put(kinds.ChatMessage(role="user", content=f"Where is fox number {number}?"))
+        memory.put(kinds.ChatMessage(role="assistant", content=f"Fox {number} is in the inn."))
+    memory.put(kinds.ChatMessage(role="user", content=QUESTION))
+    system, *newest = memory.get()
+    told = block._told.older
+    assert told is not None
+    source = told.documents[0].source
+    assert "User: Where is fox number 0?\nAssistant: Fox 0 is in the inn.\n" in source
+    assert all(one.content not in source for one in newest)
+    answer = engine.ask(told, QUESTION, max_new_tokens=8).text
+    assert answer
+    assert answer in system.content
+    assert "reader" not in block.model_dump()

@@ -73,6 +73,7 @@ class Dialogue:
     def context_line(self) -> str:
         """What the conversation stands on, in one line."""
         memory, reader = self.conversation.memory, self.conversation.reader
+        assert memory is not None  # `chat` is about documents
         full = reader.kv_bytes(memory.tokens)
         held = reader.kv_bytes(memory.positions)
         documents = ", ".join(console.preview(d.name, width=32) for d in memory.documents)

@@ -49,7 +49,8 @@ def fold(compressor: Compressor, told: Conversation, question: str) -> Memory:
     if cached is None:
         return _within(compressor, _from_text(compressor, told), told.older_positions)
     grown = _within(compressor, _from_cache(compressor, told, cached), told.older_positions)
-    _go_on(compressor, cached, compressor.runtime.asked(told.documents + grown))
+    prefix = compressor.runtime.asked(told.behind_documents(grown))
+    compressor.runtime.last = cached.moved_up(prefix)
     return grown
 
 
@@ -112,11 +113,6 @@ class Cached:
         return LastRead(cache=DynamicCache(past), read=read)
 
 
-def _go_on(compressor: Compressor, cached: Cached, prefix: Prefix) -> None:
-    """The next answer reads what follows the turns in the prompt."""
-    compressor.runtime.last = cached.moved_up(prefix)
-
-
 def _from_text(compressor: Compressor, told: Conversation) -> Memory:
     """The encoder reads the turns by themselves."""
     left = told.history[: told.leaving]
@@ -129,13 +125,14 @@ def _from_text(compressor: Compressor, told: Conversation) -> Memory:
 def _in_cache(compressor: Compressor, told: Conversation, question: str) -> Cached | None:
     """The turns in the cache, and as text; None if they are not there."""
     last, form, config = compressor.runtime.last, compressor.runtime.form, compressor.config
-    if last is None or not isinstance(form, KeyValueForm):
+    memory = told.memory
+    if last is None or memory is None or not isinstance(form, KeyValueForm):
         return None
     tokenizer, history = compressor.tokenizer, told.history
     prompt_ids = render_prompt(tokenizer, question, history=history)
     shorter = render_prompt(tokenizer, question, history=history[told.leaving :])
     start, end = _left_out(prompt_ids, shorter)
-    read = ReadSoFar.of(config, compressor.runtime.asked(told.memory), prompt_ids)
+    read = ReadSoFar.of(config, compressor.runtime.asked(memory), prompt_ids)
     shared = last.read.shared(read)
     if start == end or shared < len(read) - len(prompt_ids) + end:
         return None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from icae.config.types import Answer
@@ -19,7 +19,7 @@ class Conversation:
 
     Attributes:
         reader: What answers.
-        documents: What is talked about.
+        documents: What is talked about, or None.
         keep_turns: Most turns that are read word for word.
         older_positions: Most decoder positions of older turns: the oldest are held ever more
             coarsely.
@@ -29,16 +29,20 @@ class Conversation:
     """
 
     reader: Reader
-    documents: Memory
+    documents: Memory | None = None
     keep_turns: int = 4
     older_positions: int = 512
     history: list[Turn] = field(default_factory=list)
     older: Memory | None = None
 
     @property
-    def memory(self) -> Memory:
+    def memory(self) -> Memory | None:
         """What the next question is asked: the documents, then the older turns."""
-        return self.documents if self.older is None else self.documents + self.older
+        return self.documents if self.older is None else self.behind_documents(self.older)
+
+    def behind_documents(self, older: Memory) -> Memory:
+        """The documents, then such a memory of older turns."""
+        return older if self.documents is None else self.documents + older
 
     @property
     def leaving(self) -> int:
@@ -54,10 +58,10 @@ class Conversation:
     ) -> Answer:
         """Ask a question that builds on the turns before; see `Reader.ask`."""
         self.compact(question)
-        answer = self.reader.ask(
-            self.memory,
-            question,
-            history=tuple(self.history),
+        memory = self.memory
+        answer = self.reader.answerer.answer(
+            self.reader.request(memory, question, history=tuple(self.history)),
+            memory_positions=0 if memory is None else memory.positions,
             max_new_tokens=max_new_tokens,
             on_text=on_text,
         )
@@ -78,3 +82,28 @@ class Conversation:
         """Forget all turns; the documents stay."""
         self.history.clear()
         self.older = None
+
+
+def turns_of(said: Sequence[tuple[str, str]]) -> tuple[str, list[Turn]]:
+    """The question that is to be answered, and the turns before it.
+
+    What several messages say before an answer is one question, apart by blank lines.
+
+    Args:
+        said: (role, text) of each message; whatever is not the assistant's asks.
+    """
+    turns: list[Turn] = []
+    asked: list[str] = []
+    for role, text in said:
+        if role != "assistant":
+            asked.append(text)
+        elif asked or not turns:
+            turns.append((_joined(asked), text))
+            asked = []
+        else:
+            turns[-1] = (turns[-1][0], _joined([turns[-1][1], text]))
+    return _joined(asked), turns
+
+
+def _joined(texts: Sequence[str]) -> str:
+    return "\n\n".join(filter(None, texts))

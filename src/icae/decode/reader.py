@@ -222,7 +222,8 @@ class Reader:
 
     def fold(self, told: Conversation, question: str) -> Memory:
         """The memory of turns that left a conversation, with those that leave before a question."""
-        return self.maker(told.documents.provenance.slot_dtype).fold(told, question)
+        made = (told.memory or self).provenance
+        return self.maker(made.slot_dtype).fold(told, question)
 
     def joined_text(self, memory: Memory, spans: Sequence[Reconstruction]) -> str:
         """The text of several reconstructed spans of a memory; see `icae.decode.reconstruction`."""

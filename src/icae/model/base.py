@@ -125,8 +125,8 @@ def load_tokenizer(base: str) -> PreTrainedTokenizerFast:
         BaseModelError: If it cannot be loaded.
     """
     place = resolve_base(base)
-    require_found(place)
     with _loading(base):
+        require_found(place)
         tokenizer = AutoTokenizer.from_pretrained(place, trust_remote_code=trusts_remote_code())
     if not tokenizer.is_fast:
         raise BaseModelError(
@@ -159,8 +159,8 @@ def load_decoder(
             weights are missing or left over.
     """
     place, trusted = resolve_base(base), trusts_remote_code()
-    require_found(place)
     with _loading(base), quiet_loading():
+        require_found(place)
         _refuse_peft(base, place)
         config = AutoConfig.from_pretrained(place, trust_remote_code=trusted)
         _require_plain(base, config)

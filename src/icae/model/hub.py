@@ -49,19 +49,14 @@ def base_snapshot(name: str, patterns: Sequence[str] = BASE_FILES) -> Path:
 
 
 def require_found(name: str) -> None:
-    """Refuse a base that is neither here nor on the Hub, after one request.
+    """Raise what the Hub's client does for a base that is neither here nor there.
 
-    Without a network the Hub's client tries every file six times, for most of a minute.
-
-    Raises:
-        BaseModelError: If it cannot be had.
+    After one request: without a network it tries each file six times, for most of a minute.
     """
     import huggingface_hub
 
     here = Path(name).exists() or huggingface_hub.try_to_load_from_cache(name, "config.json")
-    if here or huggingface_hub.is_offline_mode():
-        return
-    with _explained(BaseModelError, f"Cannot load the base model {name}.", BASE_NAMES):
+    if not here and not huggingface_hub.is_offline_mode():
         huggingface_hub.HfApi(endpoint=_endpoint()).model_info(name, timeout=TIMEOUT)
 
 

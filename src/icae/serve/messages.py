@@ -7,7 +7,9 @@ import hashlib
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 
+from icae.decode.conversation import turns_of
 from icae.decode.kept import Kept
+from icae.decode.reader import Turn
 from icae.engine import Engine
 from icae.errors import RequestError
 from icae.memory import Memory, memory_bytes
@@ -116,32 +118,16 @@ def split_message(
     return text, ""
 
 
-def conversation(said: Sequence[tuple[str, str]]) -> tuple[str, list[tuple[str, str]]]:
-    """The question that is to be answered, and the (question, answer) turns before it.
-
-    What several messages say before an answer is one question, apart by blank lines.
+def conversation(said: Sequence[tuple[str, str]]) -> tuple[str, list[Turn]]:
+    """The question that is to be answered, and the turns before it; see `turns_of`.
 
     Raises:
         RequestError: If an answer comes before anything was said.
     """
-    turns: list[tuple[str, str]] = []
-    question: list[str] = []
-    for role, text in said:
-        if role != "assistant":
-            question.append(text)
-        elif question:
-            turns.append((_joined(question), text))
-            question = []
-        elif turns:
-            turns[-1] = (turns[-1][0], _joined([turns[-1][1], text]))
-        else:
-            raise RequestError(
-                "The conversation starts with an answer.",
-                param="messages",
-                expected="a message of the system or the user first",
-            )
-    return _joined(question), turns
-
-
-def _joined(texts: Sequence[str]) -> str:
-    return "\n\n".join(filter(None, texts))
+    if said[0][0] == "assistant":
+        raise RequestError(
+            "The conversation starts with an answer.",
+            param="messages",
+            expected="a message of the system or the user first",
+        )
+    return turns_of(said)

@@ -209,6 +209,21 @@ def test_older_turns_keep_within_their_positions_and_the_oldest_are_held_most_co
     assert "thing 0" not in told.older.documents[0].require_source()
 
 
+def test_a_conversation_needs_no_documents(engine: Engine) -> None:
+    told = Conversation(reader=engine, keep_turns=1)
+    questions = [f"The thing {number}?" for number in range(4)]
+    answers = [told.ask(question, max_new_tokens=2) for question in questions]
+    alone = engine.request(None, questions[0])
+    assert answers[0].prompt_tokens == len(alone.prompt_ids)
+    held = [answer.memory_positions for answer in answers]
+    assert held[:2] == [0, 0]
+    assert 0 < held[2] < held[3]
+    assert told.memory is told.older is not None
+    source = told.older.documents[0].require_source()
+    assert [question in source for question in questions] == [True, True, False, False]
+    assert told.history[0][0] == questions[2]
+
+
 def test_turns_that_the_cache_does_not_hold_are_compressed_from_their_text(
     engine: Engine, build_engine: Callable[..., Engine]
 ) -> None:

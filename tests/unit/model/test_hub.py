@@ -88,7 +88,7 @@ def test_a_base_that_cannot_be_had_is_refused_without_trying_again(hub, monkeypa
     monkeypatch.setattr("time.sleep", slept.append)
     with pytest.raises(BaseModelError, match="Cannot load the base model me/none") as missing:
         load("me/none")
-    assert "Check the id" in str(missing.value.fix)
+    assert "404" in str(missing.value.got)
     assert len(hub.requests) == 1
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
     with pytest.raises(BaseModelError, match="Cannot load the base model me/none") as refused:
