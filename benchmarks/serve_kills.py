@@ -24,7 +24,8 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from multiprocessing.queues import SimpleQueue
 from multiprocessing.synchronize import Event
@@ -40,6 +41,10 @@ from icae.memory import memory_from_bytes
 from icae.store import open_store
 
 TINY = Path(__file__).parents[1] / "tests" / "recorded"
+TINY_MODEL = (
+    *("--adapter", str(TINY / "adapter"), "--base", str(TINY / "base")),
+    *("--device", "cpu", "--dtype", "float32"),
+)
 LIFE_S = (0.1, 1.0)
 """From one kill to the next, s: drawn evenly."""
 START_S = 120.0
@@ -53,6 +58,7 @@ class Server:
     store: Path
     port: int
     options: Sequence[str] = ()
+    model: Sequence[str] = TINY_MODEL
     pid: int = 0
 
     @property
@@ -65,11 +71,9 @@ class Server:
         if self.pid == 0:
             log = os.open(f"{self.store}.{self.port}.log", os.O_CREAT | os.O_APPEND | os.O_WRONLY)
             os.dup2(log, 2)
-            model = ["--adapter", str(TINY / "adapter"), "--base", str(TINY / "base")]
-            options = ["--device", "cpu", "--dtype", "float32", "--port", str(self.port)]
-            options += self.options
+            options = [*self.model, "--port", str(self.port), *self.options]
             try:
-                app(["serve", "--store", str(self.store), *model, *options], prog_name="icae")
+                app(["serve", "--store", str(self.store), *options], prog_name="icae")
             finally:
                 os._exit(1)
         end = time.monotonic() + START_S
@@ -81,6 +85,15 @@ class Server:
             else:
                 return
         raise SystemExit(f"The server at {self.url} did not start.")
+
+    @contextmanager
+    def running(self) -> Iterator[Server]:
+        """A started server, killed in the end."""
+        self.start()
+        try:
+            yield self
+        finally:
+            self.kill()
 
     def kill(self) -> None:
         os.kill(self.pid, signal.SIGKILL)

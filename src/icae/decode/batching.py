@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from icae.decode.prefix import Request
 
@@ -46,6 +46,20 @@ def row_batches(
         batch.append(i)
     if batch:
         yield batch
+
+
+def most_places(rows: Iterable[tuple[int, int]], *, pads: bool) -> int:
+    """Most places of cache that rows take together at any time until the last one has ended.
+
+    Args:
+        rows: Of each its places now, and the tokens that it may still get.
+        pads: Whether each row takes as many places as the longest one.
+    """
+    most = longest = together = 0
+    for alive, (now, left) in enumerate(sorted(rows, key=lambda row: -row[1]), start=1):
+        longest, together = max(longest, now), together + now
+        most = max(most, (alive * longest if pads else together) + alive * left)
+    return most
 
 
 def span_batches(lengths: Sequence[int], *, bound: int) -> Iterator[slice]:

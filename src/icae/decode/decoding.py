@@ -15,11 +15,12 @@ class Decoding(Protocol):
 
     def __len__(self) -> int: ...
 
-    def joinable(self, requests: Sequence[tuple[Request, int]]) -> int:
+    def joinable(self, requests: Sequence[tuple[Request, int]], *, share: float = 1.0) -> int:
         """How many of some answers can join now, in their order; at least one if none is written.
 
         Args:
             requests: What to answer, and the most tokens of each answer.
+            share: How much of the room they and those that are written may take.
         """
         ...
 

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from icae.config.types import TokenIds
-from icae.decode.batching import POSITIONS_PER_BATCH, Step
+from icae.decode.batching import POSITIONS_PER_BATCH, Step, most_places
 from icae.decode.kept import Kept
 from icae.decode.llamacpp.context import BATCH, LlamaContext
 from icae.decode.llamacpp.runtime import KV_DTYPES, LlamaCppRuntime, read_runs
@@ -91,19 +91,18 @@ class LlamaDecoding:
     def __len__(self) -> int:
         return len(self._rows)
 
-    def joinable(self, requests: Sequence[tuple[Request, int]]) -> int:
+    def joinable(self, requests: Sequence[tuple[Request, int]], *, share: float = 1.0) -> int:
         """As many as there is room for; see `icae.decode.decoding.Decoding`."""
-        taken = sum(row.places for row in self._rows.values())
-        taken += sum(front.places for front in self._read.values())
-        known = set(self._read)
+        rows = [(row.places - row.left, row.left) for row in self._rows.values()]
+        fronts = {digest: front.places for digest, front in self._read.items()}
         for count, (request, limit) in enumerate(requests):
             inputs, start = self._sizes(request)
-            taken += inputs - start + limit
-            if request.prefix is not None and request.prefix.digest not in known:
-                known.add(request.prefix.digest)
-                taken += start + len(self._head)
-            together = len(self._rows) + count
-            if together and (together >= TOGETHER or taken > self._context.places):
+            rows.append((inputs - start, limit))
+            if request.prefix is not None:
+                fronts.setdefault(request.prefix.digest, start + len(self._head))
+            taken = most_places(rows, pads=False) + sum(fronts.values())
+            full = len(rows) > share * TOGETHER or taken > share * self._context.places
+            if full and len(rows) > 1:
                 return count
         return len(requests)
 

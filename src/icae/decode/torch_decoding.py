@@ -10,7 +10,7 @@ import functools
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
-from icae.decode.batching import POSITIONS_PER_BATCH, ROWS_PER_BATCH, Step
+from icae.decode.batching import POSITIONS_PER_BATCH, ROWS_PER_BATCH, Step, most_places
 from icae.decode.kept import Kept
 from icae.decode.prefix import Prefix, Request
 from icae.decode.sampling import Sampler
@@ -40,20 +40,20 @@ class TorchDecoding(DecodingRows):
         self._sizes: dict[int, int] = {}
         self.fronts: Kept[KeyValues] = Kept(kept_bytes)
 
-    def joinable(self, requests: Sequence[tuple[Request, int]]) -> int:
+    def joinable(self, requests: Sequence[tuple[Request, int]], *, share: float = 1.0) -> int:
         """As many as there is room for; see `icae.decode.decoding.Decoding`."""
-        sizes = [self._sizes[key] for key in self.keys]
+        rows = [
+            (self._sizes[k] - left, left) for k, left in zip(self.keys, self._left, strict=True)
+        ]
         for count, (request, limit) in enumerate(requests):
-            own = self._size(request, limit)
-            longest = max([*sizes, own])
+            rows.append((self._size(request, limit) - limit, limit))
             full = (
-                len(sizes) >= self._together
-                or longest * (len(sizes) + 1) > POSITIONS_PER_BATCH
-                or not self._runtime.may_pad(longest)
+                len(rows) > share * self._together
+                or most_places(rows, pads=True) > share * POSITIONS_PER_BATCH
+                or not self._runtime.may_pad(max(map(sum, rows)))
             )
-            if sizes and full:
+            if full and len(rows) > 1:
                 return count
-            sizes.append(own)
         return len(requests)
 
     def join(

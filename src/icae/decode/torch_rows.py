@@ -99,6 +99,10 @@ def next_logits(
     return vocabulary_logits(decoder, hidden_RSD[:, -1])
 
 
+_Cached = tuple[DynamicCache, Tensor, Tensor, Tensor]
+"""Rows after a step: their cache, its mask [R, P], their last tokens [R], and where these stand."""
+
+
 class DecodingRows:
     """Rows that are decoded together, a token each at a time; others join between steps.
 
@@ -118,6 +122,7 @@ class DecodingRows:
         self._cache = DynamicCache()
         self._left: list[int] = []
         self._samplers: list[Sampler | None] = []
+        self._begun: list[_Cached] = []
         self.keys: list[int] = []
 
     def __len__(self) -> int:
@@ -135,14 +140,8 @@ class DecodingRows:
         token_R = next_tokens(
             self._decoder, cache, embeds_RSD, mask_RP, places_RS.to(device), samplers
         )
-        place_R = places_RS[:, -1].to(device)
-        if self.keys:
-            self._cache, self._mask_RP = _beside(self._cache, self._mask_RP, cache, mask_RP)
-            self._token_R = torch.cat([self._token_R, token_R])
-            self._place_R = torch.cat([self._place_R, place_R])
-        else:
-            self._cache, self._mask_RP = cache, mask_RP
-            self._token_R, self._place_R = token_R, place_R
+        # They join the others when these go on: their first tokens do not wait for that.
+        self._begun.append((cache, mask_RP, token_R, places_RS[:, -1].to(device)))
         self.keys += rows
         self._samplers += samplers
         self._left += [row.limit for row in rows.values()]
@@ -151,6 +150,7 @@ class DecodingRows:
     @torch.inference_mode()
     def step(self) -> Step:
         """One more token of every row."""
+        self._join()
         self._place_R = self._place_R + 1
         self._mask_RP = torch.cat([self._mask_RP, self._mask_RP.new_ones(len(self.keys), 1)], dim=1)
         embeds_RD = embed(self._decoder, self._token_R)
@@ -170,6 +170,19 @@ class DecodingRows:
         if len(kept) < len(self.keys):
             self._keep(kept)
 
+    def _join(self) -> None:
+        """Put the rows that have begun beside the others."""
+        others = len(self.keys) - sum(len(token_R) for _, _, token_R, _ in self._begun)
+        for cache, mask_RP, token_R, place_R in self._begun:
+            if others:
+                cache, mask_RP = _beside(self._cache, self._mask_RP, cache, mask_RP)
+                token_R = torch.cat([self._token_R, token_R])
+                place_R = torch.cat([self._place_R, place_R])
+            self._cache, self._mask_RP = cache, mask_RP
+            self._token_R, self._place_R = token_R, place_R
+            others = len(token_R)
+        self._begun = []
+
     def _taken(self, keys: list[int], token_R: Tensor) -> Step:
         """Count the tokens of the last rows, and let those go that have ended."""
         tokens = token_R.tolist()
@@ -184,6 +197,7 @@ class DecodingRows:
     @torch.inference_mode()
     def _keep(self, kept: list[int]) -> None:
         """Go on with some rows alone, without the places that only others took."""
+        self._join()
         self.keys = [self.keys[i] for i in kept]
         self._left = [self._left[i] for i in kept]
         self._samplers = [self._samplers[i] for i in kept]
@@ -218,9 +232,11 @@ def _beside(
     """The rows of two caches in one, the shorter ones padded on the left; and their masks."""
     longest = max(mask_RP.shape[1], other_mask_RP.shape[1])
 
-    def both(own_RHPW: Tensor, other_RHPW: Tensor) -> Tensor:
-        pair = (own_RHPW, other_RHPW)
-        return torch.cat([pad(t_RHPW, (0, 0, longest - t_RHPW.shape[2], 0)) for t_RHPW in pair])
+    def both(*pair_RHPW: Tensor) -> Tensor:
+        lacking = [longest - t_RHPW.shape[2] for t_RHPW in pair_RHPW]
+        return torch.cat(
+            [pad(t, (0, 0, n, 0)) if n else t for t, n in zip(pair_RHPW, lacking, strict=True)]
+        )
 
     layers = [
         (both(keys, other_keys), both(values, other_values))

@@ -121,6 +121,10 @@ class ReadyChat:
     echo: Echo | None = None
 
 
+SHARE = 7 / 8
+"""How much of the room for answers those may fill that have some: there is room for others."""
+
+
 class Chats(ABC):
     """What answers chats; its length is how many were taken and have no answer yet."""
 
@@ -131,10 +135,9 @@ class Chats(ABC):
     @abstractmethod
     def __len__(self) -> int: ...
 
-    @property
     @abstractmethod
-    def room(self) -> int:
-        """How many more chats it takes now."""
+    def room(self, owner: str) -> int:
+        """How many more chats of an owner it takes now."""
 
     @abstractmethod
     def take(self, chats: Sequence[Chat]) -> None:

@@ -166,9 +166,14 @@ def in_slices(
         begin = clock()
         made += encode(part)
         seconds, taken = clock() - begin, sum(span.tokens for span in part)
-        bound = min(2 * taken, int(taken * SLICE_S / max(seconds, 1e-6)), MOST_TOKENS)
+        bound = min(sliced(taken, seconds, SLICE_S), MOST_TOKENS)
         yield len(made), len(cut)
     return tokenizing.compressor.memory(tokens, made, name=name)
+
+
+def sliced(taken: int, seconds: float, wanted_s: float) -> int:
+    """Tokens that take so long, after some took `seconds`: at most twice as many."""
+    return min(2 * taken, int(taken * wanted_s / max(seconds, 1e-6)))
 
 
 def aside(

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import itertools
-from collections import deque
+import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from icae.decode.batching import ROWS_PER_BATCH, Step
+from icae.decode.batching import Step
 from icae.decode.decoding import Decoding
 from icae.decode.llama_decoding import LlamaDecoding
 from icae.decode.llamacpp.runtime import LlamaCppRuntime
@@ -16,13 +17,17 @@ from icae.decode.sampling import Sampler
 from icae.decode.torch_decoding import TorchDecoding
 from icae.engine import Engine
 from icae.errors import InputError
-from icae.serve.chats import Chat, Chats, ReadyChat, too_late
+from icae.serve.chats import SHARE, Chat, Chats, ReadyChat, too_late
 from icae.serve.config import ServerConfig
+from icae.serve.jobs import SLICE_S, sliced
 from icae.serve.metrics import Metrics
 from icae.serve.stops import StoppedStream
 
 READY_AHEAD = 16
-"""Chats that are made ready while there is no room for them yet."""
+"""Chats of an owner that are made ready while there is no room for them yet."""
+
+PROMPT_TOKENS = 128
+"""Tokens of prompts that are read between two tokens of others; more where that is quick."""
 
 
 @dataclass(kw_only=True, eq=False)
@@ -46,10 +51,9 @@ class LocalChats(Chats):
     def __len__(self) -> int:
         return len(self._ready_chats) + len(self._written)
 
-    @property
-    def room(self) -> int:
-        """How many more chats it takes now."""
-        return max(0, min(READY_AHEAD - len(self._ready_chats), ROWS_PER_BATCH - len(self)))
+    def room(self, owner: str) -> int:
+        """How many more chats of an owner it takes now."""
+        return READY_AHEAD - sum(ready.chat.owner == owner for ready in self._ready_chats)
 
     def take(self, chats: Sequence[Chat]) -> None:
         """Make chats ready; of those that want no token, a prompt's scores alone, that is all."""
@@ -61,12 +65,15 @@ class LocalChats(Chats):
                 self.finish(ready, self.stream(ready.chat), made)
 
     def step(self) -> None:
-        """Begin the answers that there is room for, and write one token of all others."""
+        """Begin some answers, or write one token of all."""
         try:
             self._give_up_stopped()
-            if self._decoding:
+            if joining := self._joining():
+                self._begin(joining)
+            elif self._decoding:
+                begin = time.monotonic()
                 self._send(self._decoding.step())
-            self._begin()
+                self._pace(time.monotonic() - begin)
         except Exception as error:
             # After a mistake nothing is known about the answers under way.
             for ready in (*(one.ready for one in self._written.values()), *self._ready_chats):
@@ -75,7 +82,10 @@ class LocalChats(Chats):
 
     def _begin_anew(self) -> None:
         self._decoding = self._new_decoding()
-        self._ready_chats: deque[ReadyChat] = deque()
+        self._ready_chats: list[ReadyChat] = []
+        self._joined: list[bool] = []  # those that joined since the last token: whether newcomers
+        self._unread = 0  # prompt tokens of those that have begun and have no token yet
+        self._most_unread = PROMPT_TOKENS
         self._written: dict[int, _Writing] = {}
 
     def _new_decoding(self) -> Decoding:
@@ -86,14 +96,38 @@ class LocalChats(Chats):
             return LlamaDecoding(self.icae.decoder, stop_ids, kept_bytes=kept_bytes, head=head)
         return TorchDecoding(self.icae.runtime, stop_ids, kept_bytes=kept_bytes)
 
-    def _begin(self) -> None:
-        asked = [(ready.request, ready.max_new_tokens) for ready in self._ready_chats]
-        count = self._decoding.joinable(asked)
-        if count == 0:
-            return
+    def _joining(self) -> list[ReadyChat]:
+        """Those that begin now, if some do before a token of the others is written.
+
+        The next chat is one of the owner who has the fewest answers. Who has none begins apart from
+        others, and has room kept for it; others begin once between two tokens.
+        """
+        rows = Counter(writing.ready.chat.owner for writing in self._written.values())
+        left, tokens = list(self._ready_chats), 0
+        joining: list[ReadyChat] = []
+        new = any(not rows[ready.chat.owner] for ready in left)
+        new &= self._joined[-1:] != [True]
+        if self._decoding and not new and False in self._joined:
+            self._joined = []
+            return []
+        while left and tokens < self._most_unread:
+            ready = min(left, key=lambda one: rows[one.chat.owner])
+            if new and rows[ready.chat.owner]:
+                break
+            asked = [(one.request, one.max_new_tokens) for one in (*joining, ready)]
+            if self._decoding.joinable(asked, share=1.0 if new else SHARE) < len(asked):
+                break
+            left.remove(ready)
+            joining.append(ready)
+            rows[ready.chat.owner] += 1
+            tokens += len(ready.request.prompt_ids)
+        self._joined = [*self._joined[-1:], new] if joining else []
+        return joining
+
+    def _begin(self, joining: Sequence[ReadyChat]) -> None:
+        self._ready_chats = [one for one in self._ready_chats if one not in joining]
         requests, samplers = {}, {}
-        for key in itertools.islice(self._keys, count):
-            ready = self._ready_chats.popleft()
+        for ready, key in zip(joining, self._keys, strict=False):
             requests[key] = (ready.request, ready.max_new_tokens)
             sampling = ready.chat.request.sampling(ready.chat.index)
             samplers[key] = None if sampling.plain else Sampler(sampling)
@@ -104,6 +138,7 @@ class LocalChats(Chats):
                 sampler=samplers[key],
             )
         self.metrics.together.observe(len(self._written))
+        begin = time.monotonic()
         try:
             step = self._decoding.join(requests, samplers)
         except InputError as error:  # those under way are what they were
@@ -111,6 +146,15 @@ class LocalChats(Chats):
                 self._written.pop(key).ready.chat.fail(error)
         else:
             self._send(step)
+            self._unread = sum(len(ready.request.prompt_ids) for ready in joining)
+            if step:
+                self._pace(time.monotonic() - begin)
+
+    def _pace(self, seconds: float) -> None:
+        """Take note of how long it took to read prompts, if some were read."""
+        if self._unread:
+            self._most_unread = max(PROMPT_TOKENS, sliced(self._unread, seconds, SLICE_S))
+        self._unread = 0
 
     def _send(self, step: Step) -> None:
         """Hand new tokens on, and finish the answers that have ended."""

@@ -15,12 +15,12 @@ class Preparing:
 
     Attributes:
         steps: What is done; nothing of it is kept where it does not come to its end.
-        ended: Called in the end: with the chat, or with None where it failed or nobody waits.
+        ended: Called in the end, with whether the chat is ready: it failed, or nobody waits, else.
     """
 
     chat: Chat
     steps: Progressing[None]
-    ended: Callable[[Chat | None], None]
+    ended: Callable[[bool], None]
     begun = True
 
     @property
@@ -36,9 +36,9 @@ class Preparing:
                 return True
             self.steps.close()
             self.chat.give_up()
-            self.ended(None)
+            self.ended(False)
         except StopIteration:
-            self.ended(self.chat)
+            self.ended(True)
         except Exception as error:
             self.fail(error)
         return False
@@ -48,4 +48,4 @@ class Preparing:
         self.steps.close()
         if self.chat.future.set_running_or_notify_cancel():
             self.chat.fail(error)
-        self.ended(None)
+        self.ended(False)

@@ -58,9 +58,12 @@ class Turns(Generic[W]):
         """Let work wait behind all other of its owner."""
         self._queues.setdefault(work.owner, deque()).append(work)
 
-    def next(self) -> W:
-        """The first work of the owner whose turn it is; there is some."""
-        owner, queue = self._queues.popitem(last=False)
+    def next(self, *, may: Callable[[str], bool] = lambda _: True) -> W | None:
+        """The first work of the owner whose turn it is, of those who `may`; None without any."""
+        owner = next(filter(may, self._queues), None)
+        if owner is None:
+            return None
+        queue = self._queues.pop(owner)
         work = queue.popleft()
         if queue:
             self._queues[owner] = queue

@@ -13,7 +13,7 @@ from icae.decode.vllm.runtime import VllmRuntime
 from icae.engine import Engine
 from icae.errors import RequestError, ServiceError
 from icae.serve.answer_models import AnswerRequest
-from icae.serve.chats import Chat, Chats, ReadyChat, too_late
+from icae.serve.chats import SHARE, Chat, Chats, ReadyChat, too_late
 from icae.serve.config import ServerConfig
 from icae.serve.metrics import Metrics
 from icae.serve.stops import StoppedStream
@@ -40,25 +40,27 @@ class VllmChats(Chats):
         super().__init__(icae.answering_in(server), config=config, metrics=metrics)
         self._server = server
         self._pool = ThreadPoolExecutor(AT_SERVER, thread_name_prefix="icae-vllm")
-        self._asked: set[Future[None]] = set()
+        self._asked: dict[Future[None], str] = {}
 
     def __len__(self) -> int:
         return len(self._asked)
 
-    @property
-    def room(self) -> int:
-        """How many more chats it takes now."""
-        return AT_SERVER - len(self._asked)
+    def room(self, owner: str) -> int:
+        """How many more chats of an owner it takes now: one if it has none there, then others."""
+        if owner in self._asked.values():
+            return int(SHARE * AT_SERVER) - len(self._asked)
+        return min(1, AT_SERVER - len(self._asked))
 
     def take(self, chats: Sequence[Chat]) -> None:
         """Send chats to the server."""
         for ready in self.ready(chats):
-            self._asked.add(self._pool.submit(self._answer, ready))
+            self._asked[self._pool.submit(self._answer, ready)] = ready.chat.owner
         self.metrics.together.observe(len(self._asked))
 
     def step(self) -> None:
         """Wait a moment for answers to end."""
-        _, self._asked = wait(self._asked, timeout=MOMENT_S, return_when=FIRST_COMPLETED)
+        wait(self._asked, timeout=MOMENT_S, return_when=FIRST_COMPLETED)
+        self._asked = {one: owner for one, owner in self._asked.items() if not one.done()}
 
     def require_able(self, request: AnswerRequest) -> None:
         """Refuse log-probabilities, which are not taken from the server."""

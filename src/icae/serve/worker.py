@@ -8,10 +8,11 @@ a chat are compressed as documents are, before it joins the others.
 
 from __future__ import annotations
 
+import functools
 import math
 import threading
 import time
-from collections import deque
+from collections import Counter
 
 from icae.errors import RequestError
 from icae.serve.chats import Chat, Chats
@@ -37,8 +38,8 @@ class ModelWorker:
         self._changed = threading.Condition()
         self._waiting: Turns[Chat] = Turns(config.waiting)
         self._jobs: Turns[Job | Preparing] = Turns(config.documents)
-        self._preparing = 0
-        self._prepared: deque[Chat] = deque()
+        self._preparing: Counter[str] = Counter()  # by owner
+        self._prepared: list[Chat] = []
         self._taken: list[Chat] = []
         self._queued = metrics.queued
         self._stepping = 0
@@ -49,7 +50,12 @@ class ModelWorker:
         self._thread = threading.Thread(target=self._run, name="icae-model", daemon=True)
         metrics.waiting.set_function(lambda: len(self._waiting))
         metrics.writing.set_function(lambda: len(self._answering))
-        metrics.documents.set_function(lambda: len(self._jobs) + self._stepping - self._preparing)
+        metrics.documents.set_function(lambda: len(self._jobs) + self._stepping - self._slicing)
+
+    @property
+    def _slicing(self) -> int:
+        """Chats that are being prepared, among the jobs."""
+        return self._preparing.total()
 
     def start(self) -> None:
         """Begin to take work."""
@@ -64,7 +70,7 @@ class ModelWorker:
         with self._changed:
             self._require_open()
             self._drop_unwanted()
-            if not self._waiting.room_for(chat.owner, under_way=self._preparing):
+            if not self._waiting.room_for(chat.owner, under_way=self._slicing):
                 # About half of those of this key are answered by then; others have turns between.
                 turns = self._waiting.of(chat.owner) * self._waiting.owners
                 wait = self._seconds_apart * turns / 2
@@ -80,7 +86,7 @@ class ModelWorker:
         """
         with self._changed:
             self._require_open()
-            under_way = self._stepping - self._preparing
+            under_way = self._stepping - self._slicing
             if not self._jobs.room_for(job.owner, under_way=under_way):
                 raise _full("documents", LONGEST_RETRY_S)
             self._jobs.add(job)
@@ -149,15 +155,13 @@ class ModelWorker:
         """One token of the chats that are answered; others join them."""
         with self._changed:
             self._drop_unwanted()
-            room = self._answering.room
-            count = min(room - len(self._prepared), len(self._waiting))
-            chats = [self._waiting.next() for _ in range(count)]
+            chats = self._next()
             self._taken = [one for one in (*self._taken, *chats) if not one.future.done()]
         begin, before = time.monotonic(), len(self._answering)
         for chat in chats:
             self._queued.observe(begin - chat.submitted_at)
             self._prepare(chat)
-        chats = [self._prepared.popleft() for _ in range(min(room, len(self._prepared)))]
+        chats, self._prepared = self._prepared, []
         self._answering.take(chats)
         self._answering.step()
         seconds = time.monotonic() - begin
@@ -167,24 +171,39 @@ class ModelWorker:
             self._busy_s = 0.0
         self._owed_s -= seconds
 
+    def _next(self) -> list[Chat]:
+        """Those of the chats that wait which can be taken, owners in turn; the lock is held."""
+        chats: list[Chat] = []
+        taken = self._preparing + Counter(chat.owner for chat in self._prepared)
+
+        def may(owner: str) -> bool:
+            return taken[owner] < self._answering.room(owner)
+
+        while (chat := self._waiting.next(may=may)) is not None:
+            taken[chat.owner] += 1
+            chats.append(chat)
+        return chats
+
     def _prepare(self, chat: Chat) -> None:
         """Begin to prepare a chat; where that takes longer it goes on between tokens of others."""
-        self._preparing += 1
+        self._preparing[chat.owner] += 1
         steps = self._answering.preparing(chat)
-        preparing = Preparing(chat=chat, steps=steps, ended=self._end_preparing)
+        ended = functools.partial(self._end_preparing, chat)
+        preparing = Preparing(chat=chat, steps=steps, ended=ended)
         if preparing.step():
             with self._changed:
                 self._jobs.add(preparing)
 
-    def _end_preparing(self, chat: Chat | None) -> None:
-        self._preparing -= 1
-        if chat is not None:
+    def _end_preparing(self, chat: Chat, ready: bool) -> None:
+        self._preparing[chat.owner] -= 1
+        if ready:
             self._prepared.append(chat)
 
     def _work(self) -> None:
         """One step of a job of the key whose turn it is."""
         with self._changed:
             job = self._jobs.next()
+            assert job is not None, "there is work"
             self._stepping = 1
         begin = time.monotonic()
         going_on = job.step()

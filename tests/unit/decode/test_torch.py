@@ -10,7 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from icae.config.types import POSITION_LAYOUTS
-from icae.decode.batching import POSITIONS_PER_BATCH, ROWS_PER_BATCH, row_batches, span_batches
+from icae.decode.batching import (
+    POSITIONS_PER_BATCH,
+    ROWS_PER_BATCH,
+    most_places,
+    row_batches,
+    span_batches,
+)
 from icae.decode.prefix import Prefix, Request
 from icae.decode.torch import TorchRuntime
 from icae.memory import Embeddings, Verbatim
@@ -313,3 +319,11 @@ def test_two_prefixes_have_one_digest_exactly_if_the_decoder_reads_the_same(
         Prefix(parts=(Verbatim(ids=random_ids(3)),), spans=((9, 3),), objective="ft"),
     ]
     assert len({own.digest for own in [one, *others]}) == 5
+
+
+def test_most_places_are_those_at_the_worst_time_until_all_rows_have_ended() -> None:
+    rows = [(10, 4), (2, 100), (30, 1)]  # places now, tokens left
+    each = [[now + t for now, left in rows if left >= t] for t in range(101)]
+    assert most_places(rows, pads=True) == max(len(at) * max(at) for at in each)
+    assert most_places(rows, pads=False) == max(map(sum, each))
+    assert most_places([], pads=True) == 0

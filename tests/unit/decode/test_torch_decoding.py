@@ -113,7 +113,11 @@ def test_no_more_join_than_there_is_room_for(engine: Any, requests: list[Request
     decoding = TorchDecoding(engine.runtime, [], kept_bytes=0)
     big = POSITIONS_PER_BATCH // 2
     assert decoding.joinable([(requests[4], 10 * POSITIONS_PER_BATCH)]) == 1
-    assert decoding.joinable([(requests[4], big), (requests[4], 3)]) == 1
+    assert decoding.joinable([(requests[4], big), (requests[4], big)]) == 1
     assert decoding.joinable([(requests[4], 3)] * 9) == 9
     decoding.join({0: (requests[4], big)})
-    assert decoding.joinable([(requests[4], 3)] * 9) == 0
+    assert decoding.joinable([(requests[4], big)]) == 0
+    assert (
+        decoding.joinable([(requests[4], 3)] * 9) == 9
+    )  # they end long before it takes its places
+    assert decoding.joinable([(requests[4], 3)], share=0.5) == 0

@@ -11,9 +11,14 @@ import pytest
 
 from icae.decode.torch_rows import DecodingRows
 from icae.errors import RequestError
+from icae.serve.chat_models import ChatRequest
+from icae.serve.chats import Chat
+from icae.serve.config import ServerConfig
 from icae.serve.library import KEPT_FAILURES
 from icae.serve.local_chats import LocalChats
+from icae.serve.metrics import Metrics
 from icae.serve.turns import Turns
+from icae.serve.worker import ModelWorker
 
 CHAT = {"model": "tiny", "messages": [{"role": "user", "content": "Where?"}], "max_tokens": 6}
 
@@ -29,7 +34,7 @@ def test_owners_take_turns_and_work_of_one_goes_in_order() -> None:
     for work in (Work("anna", 1), Work("anna", 2), Work("anna", 3), Work("ben", 4)):
         turns.add(work)
     assert (len(turns), turns.owners, turns.of("anna")) == (4, 2, 3)
-    assert [turns.next().number for _ in range(4)] == [1, 4, 2, 3]
+    assert [one.number for one in iter(turns.next, None) if one] == [1, 4, 2, 3]
     assert (len(turns), turns.owners) == (0, 0)
 
 
@@ -56,6 +61,36 @@ def test_work_that_nobody_wants_is_taken_out() -> None:
     assert (len(turns), turns.owners) == (1, 1)
 
 
+def asking(engine: Any, owner: str, tokens: int, told: list[str]) -> Chat:
+    asked = ChatRequest(**{**CHAT, "max_tokens": tokens})
+    end = time.monotonic() + 1000
+    return Chat(owner=owner, request=asked, memories=(), deadline=end, on_text=told.append)
+
+
+@pytest.mark.parametrize("tokens", [6, 1000])
+def test_a_newcomer_begins_three_turns_after_one_key_has_all_it_can_get(
+    engine: Any, tokens: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A turn reads some prompts or writes a token of every answer."""
+    monkeypatch.setattr("icae.decode.torch_decoding.POSITIONS_PER_BATCH", 1024)
+    config, metrics = ServerConfig(waiting=400), Metrics()
+    chats = LocalChats(engine, config=config, metrics=metrics)
+    chats._decoding._stop_ids = frozenset()  # type: ignore[attr-defined]
+    worker = ModelWorker(chats, config=config, metrics=metrics)
+    for _ in range(60):
+        worker.submit_chat(asking(engine, "anna", 100, []))
+    before = -1
+    while before < len(chats):  # until no more are taken
+        before = len(chats)
+        for _ in range(6):
+            worker._write()
+    assert 0 < len(chats) < 60
+    worker.submit_chat(asking(engine, "ben", tokens, told := []))
+    for _ in range(3):
+        worker._write()
+    assert told
+
+
 @pytest.fixture
 def slow(monkeypatch: pytest.MonkeyPatch) -> None:
     """One chat at a time is answered, a token in 20 ms."""
@@ -66,7 +101,7 @@ def slow(monkeypatch: pytest.MonkeyPatch) -> None:
         return step(self)
 
     monkeypatch.setattr(DecodingRows, "step", slowly)
-    monkeypatch.setattr(LocalChats, "room", property(lambda self: 0 if len(self) else 1))
+    monkeypatch.setattr(LocalChats, "room", lambda self, _: 0 if len(self) else 1)
 
 
 def posting(server: Any, results: list[Any], key: str | None = None, **more: Any) -> Any:

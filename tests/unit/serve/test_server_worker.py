@@ -20,14 +20,15 @@ STEP_S = 0.002
 class Chats:
     """Takes a step for every chat; notes what was done in which order."""
 
-    room = 4
-
     def __init__(self, done: list[str], steps: int) -> None:
         self.done, self.steps = done, steps
         self.left: list[tuple[Chat, int]] = []
 
     def __len__(self) -> int:
         return len(self.left)
+
+    def room(self, owner: str) -> int:
+        return 4
 
     def preparing(self, chat: Chat) -> Iterator[tuple[int, int]]:
         yield from chat.request or ()  # type: ignore[misc]
