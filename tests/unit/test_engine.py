@@ -98,6 +98,22 @@ def test_an_answer_counts_what_it_read_and_wrote(engine: Engine) -> None:
     assert engine.ask(memory, "Who ran?", max_new_tokens=6).text == answer.text
 
 
+def test_a_notebook_shows_an_answer_with_its_sources_and_a_memory_token_by_token(
+    engine: Engine,
+) -> None:
+    memory = engine.compress(TEXT, name="<b>.txt") + engine.compress(TEXT, name="annex.txt")
+    answer = engine.ask(memory, "Who ran?", max_new_tokens=6)
+    assert answer.sources == ("<b>.txt", "annex.txt")
+    shown = dataclasses.replace(answer, text="a < b")._repr_html_()
+    assert "a &lt; b" in shown
+    assert "from &lt;b&gt;.txt<br>from annex.txt<br>" in shown
+    assert "from " not in engine.ask_text("The end.", "Who?", max_new_tokens=2)._repr_html_()
+    shaded = engine.shaded(memory)
+    assert shaded == shaded._repr_html_()
+    assert "whole spans are shaded" in memory._repr_html_()
+    assert "whole spans are shaded" not in shaded
+
+
 def test_stop_tokens_are_the_tokenizers_and_the_generation_configs(
     build_engine: Callable[..., Engine], build_decoder: Callable[..., Any], tokenizer: Any
 ) -> None:

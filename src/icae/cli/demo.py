@@ -199,11 +199,9 @@ def _answers(
 def _pictures(engine: Engine, memory: Memory, page: Path) -> list[Path]:
     """Draw how faithfully the text is held: a web page and, with matplotlib, a picture."""
     from icae.memory.fidelity_page import fidelity_page
-    from icae.model.prompts import tokenize_with_offsets
 
-    (document,) = memory.documents
-    _, starts = tokenize_with_offsets(engine.tokenizer, document.source or "")
-    page.write_text(fidelity_page(memory, [starts], title=page.stem), encoding="utf-8")
+    drawn = fidelity_page(memory, engine.token_places(memory), title=page.stem)
+    page.write_text(drawn, encoding="utf-8")
     if find_spec("matplotlib") is None:
         console.note("For the picture as PNG: pip install 'icae[eval]'")
         return []

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 from typer import Argument, Option
 
@@ -159,6 +159,7 @@ def token_places(memory: Memory, base: str | None) -> list[Sequence[int] | None]
         BaseModelError: If the tokenizer cannot be loaded.
         IncompatibleMemoryError: If it is not the one that the memory was made with.
     """
+    from icae.decode.reader import places_in
     from icae.model.base import load_tokenizer
     from icae.model.base_files import tokenizer_hash
 
@@ -172,24 +173,7 @@ def token_places(memory: Memory, base: str | None) -> list[Sequence[int] | None]
             expected=f"tokenizer {memory.provenance.tokenizer_hash}",
             fix="Name the base model of the memory with --base.",
         )
-    return [_places(memory, index, tokenizer) for index in range(len(memory.documents))]
-
-
-def _places(memory: Memory, index: int, tokenizer: Any) -> Sequence[int] | None:
-    from icae.memory import hash_token_ids
-    from icae.model.prompts import tokenize_with_offsets
-
-    document = memory.documents[index]
-    if document.source is None or not document.source.strip():
-        return None
-    ids, starts = tokenize_with_offsets(tokenizer, document.source)
-    if document.token_ids_sha256 is not None:
-        return starts if hash_token_ids(ids) == document.token_ids_sha256 else None
-    # A slice or an edit does not know its ids as a whole: every span has to fit.
-    fits = len(ids) == document.tokens and all(
-        starts[span.token_start] == span.char_start for span in document.spans[1:]
-    )
-    return starts if fits else None
+    return [places_in(document, tokenizer) for document in memory.documents]
 
 
 def maker_of(store: MemoryStore) -> Provenance | None:

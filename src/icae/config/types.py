@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 from dataclasses import dataclass
 from typing import Literal
 
@@ -72,6 +73,8 @@ class Answer:
         first_token_seconds: Wall time from the call to the first token.
         finished: Whether the model ended the answer itself (else the limit cut it).
         runtime: What ran the decoder and in what precision, such as ``torch bfloat16``.
+        sources: Documents of the memory that was asked, by name; passages of a store with their
+            characters, as in ``report.txt[1200:2400]``.
     """
 
     text: str
@@ -82,6 +85,18 @@ class Answer:
     first_token_seconds: float
     finished: bool
     runtime: str = "torch"
+    sources: tuple[str, ...] = ()
+
+    def _repr_html_(self) -> str:
+        """As a notebook shows it: the answer, where it comes from, and what it cost."""
+        cost = (
+            f"{self.prompt_tokens:,} positions read, {self.memory_positions:,} of them for the "
+            f"context; {self.answer_tokens:,} tokens in {self.seconds:.1f} s"
+        )
+        told = [*(f"from {one}" for one in self.sources), cost]
+        small = "<br>".join(map(html.escape, told))
+        text = html.escape(self.text.strip() or "(no text)")
+        return f'<p style="white-space:pre-wrap">{text}</p><p><small>{small}</small></p>'
 
 
 @dataclass(frozen=True, kw_only=True)

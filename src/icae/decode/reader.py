@@ -19,13 +19,23 @@ from icae.decode.reconstruction import joined_text
 from icae.decode.reconstruction import reconstruct as reconstruct_spans
 from icae.decode.runtime import Runtime
 from icae.errors import IncompatibleMemoryError, InputError, require_type
-from icae.memory import Embeddings, Memory, Provenance, Verbatim
+from icae.memory import Embeddings, Memory, Provenance, Verbatim, hash_token_ids
+from icae.memory.document import MemoryDocument
+from icae.memory.fidelity_page import fidelity_html
 from icae.memory.provenance import StoredDtype
 from icae.model.adapter_files import AdapterInfo
-from icae.model.prompts import READ_FIRST, render_prompt, tokenize
+from icae.model.prompts import READ_FIRST, render_prompt, tokenize, tokenize_with_offsets
 
 if TYPE_CHECKING:
     from icae.decode.conversation import Conversation
+
+
+class Html(str):
+    """HTML that a notebook shows as it looks."""
+
+    def _repr_html_(self) -> str:
+        return str(self)
+
 
 Turn = tuple[str, str]  # an earlier question and its answer
 
@@ -113,12 +123,13 @@ class Reader:
             InputError: If the question is blank, or memory, prompt and answer do not fit
                 the decoder's context window.
         """
-        return self.answerer.answer(
+        answer = self.answerer.answer(
             self.request(memory, question, history=history),
             memory_positions=memory.positions,
             max_new_tokens=max_new_tokens,
             on_text=on_text,
         )
+        return replace(answer, sources=_names(memory))
 
     def request(
         self, memory: Memory | None, question: str, *, history: Sequence[Turn] = ()
@@ -161,17 +172,20 @@ class Reader:
         Raises:
             IncompatibleMemoryError, InputError: As for `ask`.
         """
-        requests, positions = [], []
+        requests, positions, sources = [], [], []
         for context, question in questions:
             if isinstance(context, Memory):
                 requests.append(self.request(context, question))
                 positions.append(context.positions)
+                sources.append(_names(context))
             else:
                 requests.append(self._text_request(context, question, ()))
                 positions.append(self.count_tokens(context))
-        return self.answerer.answer_many(
+                sources.append(())
+        answers = self.answerer.answer_many(
             requests, memory_positions=positions, max_new_tokens=max_new_tokens
         )
+        return [replace(one, sources=own) for one, own in zip(answers, sources, strict=True)]
 
     def ask_text(
         self,
@@ -219,6 +233,16 @@ class Reader:
         return reconstruct_spans(
             self.decoder, self.tokenizer, memory, spans=spans, on_progress=on_progress
         )
+
+    def shaded(self, memory: Memory) -> Html:
+        """The text of a memory, each token shaded by how faithfully it is held, for a notebook."""
+        return Html(fidelity_html(memory, self.token_places(memory)))
+
+    def token_places(self, memory: Memory) -> list[Sequence[int] | None]:
+        """Character at which each token starts, for each document; see `places_in`."""
+        self.require_own(memory)
+        begin = self.config.asking.begin
+        return [places_in(document, self.tokenizer, begin) for document in memory.documents]
 
     def fold(self, told: Conversation, question: str) -> Memory:
         """The memory of turns that left a conversation, with those that leave before a question."""
@@ -298,3 +322,26 @@ class Reader:
     def _prompt(self, question: str, history: Sequence[Turn]) -> TokenIds:
         self._require_question(question)
         return render_prompt(self.tokenizer, question, history=history, asking=self.config.asking)
+
+
+def _names(memory: Memory) -> tuple[str, ...]:
+    return tuple(document.name for document in memory.documents)
+
+
+def places_in(
+    document: MemoryDocument, tokenizer: Any, begin: Sequence[int] = ()
+) -> Sequence[int] | None:
+    """Character at which each token of a document starts; `begin` are the adapter's before it.
+
+    None if its text was not kept, or does not give the tokens that it was compressed from.
+    """
+    if document.source is None or not document.source.strip():
+        return None
+    ids, starts = tokenize_with_offsets(tokenizer, document.source, begin)
+    if document.token_ids_sha256 is not None:
+        return starts if hash_token_ids(ids) == document.token_ids_sha256 else None
+    # A slice or an edit does not know its ids as a whole: every span has to fit.
+    fits = len(ids) == document.tokens and all(
+        starts[span.token_start] == span.char_start for span in document.spans[1:]
+    )
+    return starts if fits else None

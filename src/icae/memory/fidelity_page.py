@@ -12,6 +12,11 @@ from icae.memory.memory import Memory
 from icae.memory.shading import Stretch, shaded_spans
 from icae.memory.span import Span
 
+_PART_STYLE = """\
+color:#1b1b1f;background:#fff;padding:.5rem 1rem;
+h2{font-size:1.1rem}
+.text{max-height:24rem;overflow:auto}
+"""
 LEVELS = 10
 """Steps of the shading."""
 
@@ -26,15 +31,36 @@ border-radius:6px;padding:1rem}
 """
 
 
-def fidelity_page(memory: Memory, offsets: Sequence[Sequence[int] | None], *, title: str) -> str:
+Offsets = Sequence[Sequence[int] | None]
+"""As for `shaded_spans`, of each document."""
+
+
+def fidelity_page(memory: Memory, offsets: Offsets, *, title: str) -> str:
     """Write the page: lost tokens stand out; those in numbers, names and code are underlined.
 
-    `offsets` are as for `shaded_spans`, of each document. An InputError if a text was not kept.
+    An InputError if a text was not kept.
     """
+    return html_page(_parts(memory, offsets), title=title, style=_STYLE + _shades())
+
+
+def fidelity_html(memory: Memory, offsets: Offsets | None = None) -> str:
+    """What the page shows, as a part of another page; figures alone of texts not kept.
+
+    Without `offsets` spans are shaded as wholes.
+    """
+    if any(document.source is None for document in memory.documents):
+        parts = [_summary(memory), "<p>The text was not kept.</p>"]
+    else:
+        parts = _parts(memory, offsets or [None] * len(memory.documents))
+    style = f".icae{{{_PART_STYLE}{_STYLE}{_shades()}}}"
+    return f'<div class="icae"><style>\n{style}</style>\n{"".join(parts)}</div>'
+
+
+def _parts(memory: Memory, offsets: Offsets) -> list[str]:
     parts = [_summary(memory), _legend()]
     for index, (document, starts) in enumerate(zip(memory.documents, offsets, strict=True)):
         parts += _document(memory, index, document, starts)
-    return html_page(parts, title=title, style=_STYLE + _shades())
+    return parts
 
 
 def _shades() -> str:
@@ -92,7 +118,7 @@ def _document(
         body.append(_shaded(span_index, span, stretches, source, words))
     yield f"<h2>{escaped(document.name)}</h2>\n"
     if offsets is None or memory.token_fidelity is None:
-        yield "<p>Fidelity is known for whole spans only.</p>\n"
+        yield "<p>Only whole spans are shaded.</p>\n"
     elif lost_words:
         yield f"<p>{len(lost_words)} numbers, names or pieces of code have lost tokens.</p>\n"
     yield f'<div class="text">{"".join(body)}</div>\n'

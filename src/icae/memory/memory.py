@@ -137,6 +137,12 @@ class Memory(MemoryContent):
             if isinstance(span.payload, ReadablePayload):
                 span.payload.require_fit(self.provenance)
 
+    def _repr_html_(self) -> str:
+        """As a notebook shows it: figures, and the text, its spans shaded by fidelity."""
+        from icae.memory.fidelity_page import fidelity_html  # which shows memories
+
+        return fidelity_html(self)
+
     @property
     def slots(self) -> FloatArray:
         """The slots of all spans, float32 [K, D]; K may be 0."""

@@ -10,10 +10,10 @@ from typing import Annotated, Any
 
 from fastapi import Body, Depends, Header, Path, Query, Response
 
-from icae.compression.compressor import Compressor
+from icae.decode.reader import places_in
 from icae.engine import Engine
 from icae.errors import MemoryFileError, RequestError
-from icae.memory import Memory, MemoryDocument, hash_token_ids, memory_bytes, memory_from_bytes
+from icae.memory import Memory, memory_bytes, memory_from_bytes
 from icae.serve.jobs import Job
 from icae.serve.library import in_work
 from icae.serve.memory_models import (
@@ -167,8 +167,10 @@ async def edit_memory(
 def memory_spans(memory_id: Id, service: Serving, owner: Owner) -> MemoryText:
     """The text of a memory with how faithfully each part of it is held."""
     memory = service.library.load(owner, memory_id)
-    compressor = service.library.tokenizing.compressor
-    return MemoryText.of(memory, [_token_starts(compressor, one) for one in memory.documents])
+    own = service.library.tokenizing.compressor
+    begin = own.config.asking.begin
+    places = [places_in(document, own.tokenizer, begin) for document in memory.documents]
+    return MemoryText.of(memory, places)
 
 
 @router.get(
@@ -236,11 +238,3 @@ def _versions(if_match: str | None) -> list[str] | None:
     if if_match is None or if_match.strip() == "*":
         return None
     return re.findall(r'(?<!W/)"([^"]*)"', if_match)
-
-
-def _token_starts(compressor: Compressor, document: MemoryDocument) -> Sequence[int] | None:
-    """Where the tokens start, if the text still has those that it was compressed from."""
-    if document.source is None:
-        return None
-    tokens = compressor.tokenize(document.source)
-    return tokens.offsets if hash_token_ids(tokens.ids) == document.token_ids_sha256 else None

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from icae.memory import Memory, TokenFidelity
-from icae.memory.fidelity_page import fidelity_page
+from icae.memory.fidelity_page import fidelity_html, fidelity_page
 from word_memories import with_spans
 
 VOID = {"meta", "br"}
@@ -103,10 +103,28 @@ def test_unmeasured_text_is_grey_and_says_so(mixed):
     ]
     page = page_of(with_spans(mixed, spans))
     assert {name for name, _ in Page(page).shaded} == {"v", "n"}
-    assert "whole spans only" in page
+    assert "whole spans are shaded" in page
 
 
 def test_unknown_places_shade_whole_spans(build):
     memory = build("abcdef", "s4 t2")
     page = fidelity_page(memory, [None], title="x")
     assert [data for _, data in Page(page).shaded] == ["abcd", "ef"]
+
+
+def test_a_notebook_shows_a_memory_with_its_spans_shaded_and_keeps_its_own_style(mixed):
+    shown = mixed._repr_html_()
+    assert shown == fidelity_html(mixed)
+    assert "".join(Page(shown).text) == "abcdefghijKLMNOP"
+    assert shown.startswith('<div class="icae"><style>')
+    style = shown.partition("<style>")[2].partition("</style>")[0]
+    assert re.fullmatch(r"\s*\.icae\{.*\}\s*", style, re.DOTALL)
+    tokens = fidelity_html(mixed, [range(d.tokens) for d in mixed.documents])
+    assert len(Page(tokens).shaded) > len(Page(shown).shaded)
+
+
+def test_a_notebook_shows_the_figures_of_a_memory_without_its_text(mixed):
+    without = replace(mixed, documents=tuple(replace(d, source=None) for d in mixed.documents))
+    shown = without._repr_html_()
+    assert "not kept" in shown
+    assert "<td>16</td>" in shown
