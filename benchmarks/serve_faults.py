@@ -218,9 +218,12 @@ async def queued_together(server: Server, keys: dict[str, str], rounds: int) -> 
     bodies = {}
     for name, http, tokens in (("one", one, SHORT), ("greedy", many, LONG)):
         model = (await http.get("/v1/models")).json()["data"][0]["id"]
-        made = await http.post("/v1/memories", json={"text": DOCUMENT})
+        made = (await http.post("/v1/memories", json={"text": DOCUMENT})).json()
+        while made["status"] == "in_progress":
+            await asyncio.sleep(0.1)
+            made = (await http.get(f"/v1/memories/{made['id']}")).json()
         said = "Where is the inn?" if name == "one" else "Write a long story about the fox."
-        bodies[name] = question(tokens, said, model=model, memory=made.json()["id"])
+        bodies[name] = question(tokens, said, model=model, memory=made["id"])
     idle = [await first_token_s(server, one, bodies["one"]) for _ in range(rounds + 1)][1:]
     statuses: Counter[int] = Counter()
     beside, waiting, draw = [], [], random.Random(0)

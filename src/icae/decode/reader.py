@@ -6,7 +6,7 @@ Nothing here needs torch; compressing does, and is in `icae.engine`.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +24,13 @@ from icae.memory.document import MemoryDocument
 from icae.memory.fidelity_page import fidelity_html
 from icae.memory.provenance import StoredDtype
 from icae.model.adapter_files import AdapterInfo
-from icae.model.prompts import READ_FIRST, render_prompt, tokenize, tokenize_with_offsets
+from icae.model.prompts import (
+    READ_FIRST,
+    render_messages,
+    render_prompt,
+    tokenize,
+    tokenize_with_offsets,
+)
 
 if TYPE_CHECKING:
     from icae.decode.conversation import Conversation
@@ -138,10 +144,26 @@ class Reader:
 
         Without a memory it is the question alone.
         """
+        return self._behind(memory, self._prompt(question, history))
+
+    def request_messages(
+        self,
+        memory: Memory | None,
+        messages: Sequence[Mapping[str, Any]],
+        *,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+    ) -> Request:
+        """The same for messages as the chat template reads them, tools among them.
+
+        See `icae.model.prompts.render_messages`.
+        """
+        return self._behind(memory, render_messages(self.tokenizer, messages, tools=tools))
+
+    def _behind(self, memory: Memory | None, prompt_ids: TokenIds) -> Request:
+        """A prompt behind a memory."""
         if memory is not None:
             self.require_own(memory)
         prefix = None if memory is None else self.decoder.asked(memory)
-        prompt_ids = self._prompt(question, history)
         if prefix is None or self._closing is None:
             return Request(prefix=prefix, prompt_ids=prompt_ids)
         return Request(

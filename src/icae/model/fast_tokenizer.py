@@ -77,8 +77,9 @@ class FastTokenizer:
 
     def apply_chat_template(
         self,
-        messages: Sequence[Mapping[str, str]],
+        messages: Sequence[Mapping[str, Any]],
         *,
+        tools: Sequence[Mapping[str, Any]] | None = None,
         add_generation_prompt: bool,
         tokenize: bool = False,
     ) -> str:
@@ -103,6 +104,7 @@ class FastTokenizer:
         try:
             return environment.from_string(self.chat_template).render(
                 messages=[dict(message) for message in messages],
+                tools=tools,
                 add_generation_prompt=add_generation_prompt,
                 **self._special,
             )

@@ -6,6 +6,8 @@ is encoded as the characters it is written with. Only the template writes specia
 
 from __future__ import annotations
 
+import functools
+import json
 import re
 import threading
 from collections.abc import Mapping, Sequence
@@ -54,8 +56,9 @@ class Tokenizer(Protocol):
 
     def apply_chat_template(
         self,
-        messages: Sequence[Mapping[str, str]],
+        messages: Sequence[Mapping[str, Any]],
         *,
+        tools: Sequence[Mapping[str, Any]] | None = ...,
         add_generation_prompt: bool,
         tokenize: bool,
     ) -> str:
@@ -143,25 +146,50 @@ def render_prompt(
         return tokenize(tokenizer, f"{turns}{question}\n")
     said = [*chain(*history), question]
     roles = cycle(("user", "assistant"))
-    return _render(
+    return render_messages(
         tokenizer, [{"role": r, "content": text} for r, text in zip(roles, said, strict=False)]
     )
 
 
-def _render(tokenizer: Tokenizer, messages: Sequence[Mapping[str, str]]) -> TokenIds:
-    """Token ids of a conversation: the template's special tokens, and contents as text."""
+def takes_tools(tokenizer: Tokenizer, asking: AskingConfig) -> bool:
+    """Whether `render_messages` writes tools and what they gave: the chat template names them."""
+    template = tokenizer.chat_template or ""
+    return asking.template != "own" and re.search(r"\btools\b", template) is not None
+
+
+def render_messages(
+    tokenizer: Tokenizer,
+    messages: Sequence[Mapping[str, Any]],
+    *,
+    tools: Sequence[Mapping[str, Any]] | None = None,
+) -> TokenIds:
+    """Token ids of a conversation: the template's special tokens, and all that is said as text.
+
+    Args:
+        tokenizer: One with a chat template.
+        messages: ``role``, ``content`` and what else the template reads of each.
+        tools: JSON schemas of the functions that may be called.
+    """
     known = tokenizer.backend_tokenizer.get_added_tokens_decoder().values()
     special = re.compile("|".join(re.escape(t.content) for t in known if t.special) or r"(?!)")
-    said = "".join(message["content"] for message in messages)
+    rendered = functools.partial(
+        tokenizer.apply_chat_template, add_generation_prompt=True, tokenize=False
+    )
+    said = json.dumps([messages, tools], ensure_ascii=False)
     if not special.search(said):
-        text = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+        text = rendered(messages, tools=tools)
         return np.asarray(_encode(tokenizer, text, control=True)["input_ids"], dtype=np.int64)
     mark = next(c for c in map(chr, range(0xE000, 0xF900)) if c not in said)
-    guarded = [
-        {**m, "content": special.sub(lambda found: found[0][0] + mark + found[0][1:], m["content"])}
-        for m in messages
-    ]
-    text = tokenizer.apply_chat_template(guarded, add_generation_prompt=True, tokenize=False)
+
+    def guarded(value: Any) -> Any:
+        """The same with a mark in every special token."""
+        if isinstance(value, str):
+            return special.sub(lambda found: found[0][0] + mark + found[0][1:], value)
+        if isinstance(value, Mapping):
+            return {guarded(name): guarded(one) for name, one in value.items()}
+        return [guarded(one) for one in value] if isinstance(value, list | tuple) else value
+
+    text = rendered(guarded(messages), tools=guarded(tools))
     ids, end = [], 0
     for found in special.finditer(text):
         ids += tokenize(tokenizer, text[end : found.start()].replace(mark, "")).tolist()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
-from typing import Annotated, ClassVar, Literal, Self
+from contextlib import suppress
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
@@ -29,6 +31,10 @@ class MemoryPart(BaseModel):
     id: MemoryId
 
 
+Rendered = dict[str, Any]
+"""What a chat template reads."""
+
+
 class ToolFunction(BaseModel):
     """What a tool was called with."""
 
@@ -39,7 +45,26 @@ class ToolFunction(BaseModel):
 class ToolCall(BaseModel):
     """A call of a tool in an answer of before."""
 
+    id: str | None = None
     function: ToolFunction
+
+    @property
+    def rendered(self) -> Rendered:
+        """As chat templates read it: the arguments are an object."""
+        arguments: object = self.function.arguments
+        with suppress(ValueError):
+            arguments = json.loads(self.function.arguments or "{}")
+        function = {"name": self.function.name, "arguments": arguments}
+        return {"id": self.id, "type": "function", "function": function}
+
+
+class Tool(BaseModel):
+    """A function that may be called."""
+
+    model_config = ConfigDict(extra="allow")
+
+    type: Literal["function"]
+    function: Rendered = Field(description="name, description and parameters (a JSON schema).")
 
 
 Part = Annotated[TextPart | MemoryPart, Field(discriminator="type")]
@@ -61,6 +86,8 @@ class Message(BaseModel):
         list[Part], BeforeValidator(_as_parts, json_schema_input_type=str | list[Part] | None)
     ]
     tool_calls: list[ToolCall] | None = None
+    tool_call_id: str | None = None
+    name: str | None = None
     function_call: ToolFunction | None = None
 
     @model_validator(mode="before")
@@ -76,6 +103,13 @@ class Message(BaseModel):
         calls = [call.function for call in self.tool_calls or []]
         calls += [] if self.function_call is None else [self.function_call]
         return "\n".join(filter(None, [self.text, *(f"{c.name}({c.arguments})" for c in calls)]))
+
+    def rendered(self, text: str) -> Rendered:
+        """As a chat template with tools reads it, with this text."""
+        role = "system" if self.role == "developer" else self.role
+        calls = [call.rendered for call in self.tool_calls or []]
+        more = {"tool_calls": calls, "tool_call_id": self.tool_call_id, "name": self.name}
+        return {"role": role, "content": text, **{k: v for k, v in more.items() if v}}
 
     @property
     def text(self) -> str:
@@ -93,7 +127,6 @@ class ChatRequest(AnswerRequest):
     """A conversation that is to be answered."""
 
     NOTHING: ClassVar[Mapping[str, Sequence[object]]] = {
-        "tools": (None, []),
         "functions": (None, []),
         "audio": (None,),
         "response_format": (None, {"type": "text"}),
@@ -108,6 +141,10 @@ class ChatRequest(AnswerRequest):
     top_logprobs: int | None = Field(
         default=None, ge=0, le=20, description="Of so many most likely ones, too; needs logprobs."
     )
+    tools: list[Tool] | None = Field(
+        default=None, description="Written by the chat template, where it has tools."
+    )
+    tool_choice: Literal["none", "auto"] | None = None
     auto_compress: int | None = Field(
         default=None,
         ge=0,
@@ -120,15 +157,8 @@ class ChatRequest(AnswerRequest):
         if self.top_logprobs is not None and not self.logprobs:
             raise RequestError("top_logprobs needs logprobs.", param="top_logprobs")
         for at, message in enumerate(self.messages):
-            if message.role in ("tool", "function"):
-                raise RequestError(
-                    "Messages of tools are not supported.",
-                    code="unsupported_parameter",
-                    param=f"messages[{at}].role",
-                    got=message.role,
-                    expected="system, developer, user or assistant",
-                    fix="Tell the result of the tool in a message of the user.",
-                )
+            if message.role == "function":
+                raise no_tools(f"messages[{at}].role")
             if not message.content and message.role != "assistant":
                 raise RequestError(
                     "A message has no content.",
@@ -141,7 +171,7 @@ class ChatRequest(AnswerRequest):
                     param=f"messages[{at}].content",
                     expected="memories in messages of the user or the system",
                 )
-        if self.messages[-1].role != "user":
+        if self.messages[-1].role not in ("user", "tool"):
             raise RequestError("The last message is not the user's.", param="messages")
         if len(self.memory_ids) > MAX_MEMORIES:
             raise RequestError(
@@ -151,6 +181,23 @@ class ChatRequest(AnswerRequest):
                 expected=f"at most {MAX_MEMORIES}",
             )
         return self
+
+    @property
+    def offered(self) -> list[Rendered] | None:
+        """The tools that may be called, if any, as the chat template reads them."""
+        return (
+            None
+            if self.tool_choice == "none"
+            else [t.model_dump() for t in self.tools or ()] or None
+        )
+
+    @property
+    def tools_at(self) -> str | None:
+        """Where there are tools, or None: only a chat template that has them reads the request."""
+        roles = [message.role for message in self.messages]
+        if "tool" in roles:
+            return f"messages[{roles.index('tool')}].role"
+        return "tools" if self.offered else None
 
     @property
     def memory_ids(self) -> tuple[str, ...]:
@@ -172,6 +219,16 @@ class ChatRequest(AnswerRequest):
     def written(self, text: str) -> str:
         """The text of an answer without blanks around it."""
         return text.strip()
+
+
+def no_tools(param: str) -> RequestError:
+    """The error for tools, or a message of one, that no chat template writes."""
+    return RequestError(
+        "Tools are not supported: the model's chat template has none.",
+        code="unsupported_parameter",
+        param=param,
+        fix="Leave them out, and tell the result of a tool in a message of the user.",
+    )
 
 
 class Model(BaseModel):

@@ -21,9 +21,9 @@ from icae.decode.sampling import Likely, prompt_likely
 from icae.engine import Engine
 from icae.errors import IcaeError, RequestError
 from icae.memory import Memory, merge
-from icae.model.prompts import tokenize
+from icae.model.prompts import takes_tools, tokenize
 from icae.serve.answer_models import AnswerRequest, Figures, TokenLogprob, Usage
-from icae.serve.chat_models import ChatRequest
+from icae.serve.chat_models import ChatRequest, no_tools
 from icae.serve.completion_models import CompletionRequest
 from icae.serve.config import ServerConfig
 from icae.serve.jobs import Progressing
@@ -172,8 +172,12 @@ class Chats(ABC):
         """Refuse what this way of answering does not do.
 
         Raises:
-            RequestError: If a token of a bias is none of the vocabulary.
+            RequestError: If a token of a bias is none of the vocabulary, or there are tools and the
+                chat template has none.
         """
+        at = request.tools_at if isinstance(request, ChatRequest) else None
+        if at and not takes_tools(self.icae.tokenizer, self.icae.config.asking):
+            raise no_tools(at)
         for token in request.sampling(0).logit_bias:
             if token >= self.icae.decoder.vocabulary:
                 raise RequestError(
@@ -267,9 +271,14 @@ class Chats(ABC):
         """Messages as memory, history and question."""
         assert chat.said is not None, "it was prepared"
         memories = [*chat.memories, *chat.said.memories]
-        question, history = conversation(chat.said.texts)
         memory = merge(memories) if memories else None
-        request = self.icae.request(memory, question, history=history)
+        if asked.tools_at:
+            told = zip(asked.messages, chat.said.texts, strict=True)
+            messages = [message.rendered(text) for message, (_, text) in told]
+            request = self.icae.request_messages(memory, messages, tools=asked.offered)
+        else:
+            question, history = conversation(chat.said.texts)
+            request = self.icae.request(memory, question, history=history)
         return ReadyChat(
             chat=chat,
             request=request,

@@ -45,7 +45,7 @@ class Messages:
         longest = self._config.longest_message if longest is None else longest
         texts, memories = [], []
         for message in asked.messages:
-            text, bulk = message.told, ""
+            text, bulk = message.text if asked.tools_at else message.told, ""
             if longest:
                 count = self._tokenizing.count
                 split = functools.partial(

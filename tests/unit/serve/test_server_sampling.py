@@ -95,7 +95,7 @@ def test_several_answers_to_one_question_streamed_or_not(shared: Any) -> None:
         ({"logprobs": True, "top_logprobs": 21}, "top_logprobs"),
         ({"top_logprobs": 2}, "top_logprobs"),
         ({"response_format": {"type": "json_object"}}, "response_format"),
-        ({"tools": [{"type": "function"}]}, "tools"),
+        ({"tools": [{"type": "function", "function": {"name": "look"}}]}, "tools"),
     ],
 )
 def test_a_setting_that_is_not_offered_is_refused_by_name(
