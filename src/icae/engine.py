@@ -196,7 +196,7 @@ class Engine(Reader):
         """
         return self.compressor.verbatim(self.compressor.tokenize(text), name=name)
 
-    def _require_same(self, memory: Memory) -> None:
+    def require_same(self, memory: Memory) -> None:
         """Refuse a memory that cannot be read, or whose embeddings are stored otherwise."""
         self.require_own(memory)
         if self.provenance.key_values is None:
@@ -212,7 +212,7 @@ class Engine(Reader):
         on_step: OnProgress = lambda done, total: None,
     ) -> Iterator[Memory]:
         """Better slots for the spans below a fidelity; see `icae.compression.adaptive`."""
-        self._require_same(memory)
+        self.require_same(memory)
         return self.adaptive.improved(memory, config, on_step=on_step)
 
     def upgrade(
@@ -244,7 +244,7 @@ class Engine(Reader):
         Raises:
             InputError: If it has several documents, verbatim spans or no text.
         """
-        self._require_same(memory)
+        self.require_same(memory)
         stop_ids = self.answerer.stop_ids
         return study_memory(self.compressor, stop_ids, memory, config, questions, on_step)
 
@@ -252,7 +252,7 @@ class Engine(Reader):
         self, memory: Memory, text: str, *, document: int = -1, ratio: float | None = None
     ) -> Memory:
         """More text at the end of a document; see `icae.compression.living.append`."""
-        self._require_same(memory)
+        self.require_same(memory)
         return living.append(self.compressor, memory, text, document=document, ratio=ratio)
 
     def fold(self, told: Conversation, question: str) -> Memory:
@@ -272,7 +272,7 @@ class Engine(Reader):
         ratio: float | None = None,
     ) -> Memory:
         """A memory with other text in place of some; see `icae.compression.living.replace`."""
-        self._require_same(memory)
+        self.require_same(memory)
         chars = slice(char_start, char_end)
         return living.replace(self.compressor, memory, document, chars, text, ratio)
 

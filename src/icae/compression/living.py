@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from icae.compression.compressor import Compressor, TokenizedText
@@ -26,6 +27,40 @@ class _Kept(NamedTuple):
 
     front: int
     back: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Change:
+    """What is to be encoded for a change of a document, and the spans in whose place it comes.
+
+    Attributes:
+        memory: What is changed.
+        document: Index of the document.
+        first: The first of its spans that goes.
+        end: One past the last.
+        digest: Of the token ids of the changed document, or None where they are not known.
+        text: What becomes spans, or None where some only go.
+        ratio: At which it does; None: it is kept verbatim.
+    """
+
+    memory: Memory
+    document: int
+    first: int
+    end: int
+    digest: str | None
+    text: TokenizedText | None
+    ratio: float | None
+
+    @property
+    def name(self) -> str:
+        """Of the document."""
+        return self.memory.documents[self.document].name
+
+    def made(self, of_text: Memory | None) -> Memory:
+        """The changed memory, by the memory of the text."""
+        return self.memory.replace_spans(
+            self.document, self.first, self.end, of_text, token_ids_sha256=self.digest
+        )
 
 
 def append(
@@ -74,6 +109,23 @@ def replace(
         InputError: If there is no such document or range, the text was not kept, or no
             text would be left.
     """
+    found = change(compressor, memory, document, chars, text, ratio)
+    if found.text is None:
+        return found.made(None)
+    if found.ratio is None:
+        return found.made(compressor.verbatim(found.text, name=found.name))
+    return found.made(compressor.compress(found.text, ratio=found.ratio, name=found.name))
+
+
+def change(
+    compressor: Compressor,
+    memory: Memory,
+    document: int,
+    chars: slice,
+    text: str,
+    ratio: float | None,
+) -> Change:
+    """What there is to be encoded so that a text is changed; see `replace`. Runs no model."""
     compressor.require_alone("Changing a part of a text")
     edited = memory.documents[memory.document_index(document)]
     edited.require_characters(chars.start, chars.stop)
@@ -83,36 +135,26 @@ def replace(
         raise InputError(
             f"No text of {edited.name} would be left.", fix="Delete the document as a whole."
         )
-    kept = _outside(edited.spans, chars)
-    made, kept, digest = _anew(compressor, edited, kept, changed, ratio)
-    first, end = kept.front, len(edited.spans) - kept.back
-    return memory.replace_spans(document, first, end, made, token_ids_sha256=digest)
-
-
-def _anew(
-    compressor: Compressor,
-    document: MemoryDocument,
-    kept: _Kept,
-    text: str,
-    ratio: float | None,
-) -> tuple[Memory | None, _Kept, str | None]:
-    """What the changed text between spans becomes, the spans that stay, and the new digest."""
-    spans = document.spans
+    spans, kept = edited.spans, _outside(edited.spans, chars)
     touched = spans[kept.front : len(spans) - kept.back]
     kept = _with_open_end(spans, kept, compressor.config.span_length)
-    old_ids = _known_ids(compressor, document)
+    old_ids = _known_ids(compressor, edited)
     whole, digest = None, None
     if old_ids is not None:
-        whole = compressor.tokenize(text)
+        whole = compressor.tokenize(changed)
         digest = hash_token_ids(whole.ids)
         kept = _same_tokens(spans, kept, old_ids, whole.ids)
-    middle, kept = _middle(compressor, document, kept, text, whole)
-    if middle is None:
-        return None, kept, digest
-    if touched and all(span.kind == "tokens" for span in touched):
-        return compressor.verbatim(middle, name=document.name), kept, digest
-    near = _near_ratio(spans, kept) if ratio is None else ratio
-    return compressor.compress(middle, ratio=near, name=document.name), kept, digest
+    middle, kept = _middle(compressor, edited, kept, changed, whole)
+    verbatim = touched and all(span.kind == "tokens" for span in touched)
+    return Change(
+        memory=memory,
+        document=document,
+        first=kept.front,
+        end=len(spans) - kept.back,
+        digest=digest,
+        text=middle,
+        ratio=None if verbatim else _near_ratio(spans, kept) if ratio is None else ratio,
+    )
 
 
 def _outside(spans: Sequence[Span], chars: slice) -> _Kept:

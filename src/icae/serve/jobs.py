@@ -15,6 +15,7 @@ from typing import TypeVar
 
 from icae.compression.adaptive import FidelityPolicy
 from icae.compression.compressor import Compressor, TokenizedText
+from icae.compression.living import Change
 from icae.decode.batching import span_batches
 from icae.engine import Engine
 from icae.errors import IcaeError, RequestError
@@ -127,9 +128,9 @@ class Tokenizing:
         """How many tokens a text has; for the thread."""
         return len(tokenize(self.compressor.tokenizer, text))
 
-    def cut(self, text: str) -> tuple[TokenizedText, list[Span]]:
+    def cut(self, text: str | TokenizedText) -> tuple[TokenizedText, list[Span]]:
         """Tokens of a text, and its spans; for the thread."""
-        tokens = self.compressor.tokenize(text)
+        tokens = self.compressor.tokenize(text) if isinstance(text, str) else text
         return tokens, self.compressor.cut(tokens)
 
 
@@ -144,9 +145,27 @@ def compressing(
     return in_slices(tokenizing, wanted.text, name=wanted.name, encode=encode)
 
 
+def changing(
+    icae: Engine,
+    tokenizing: Tokenizing,
+    memory: Memory,
+    change: Callable[[Compressor, Memory], Change],
+) -> Progressing[Memory]:
+    """Change a memory, to that which `Engine.replace` makes."""
+    icae.require_same(memory)
+    found = yield from aside(tokenizing.pool, lambda: change(tokenizing.compressor, memory))
+    text, ratio = found.text, found.ratio
+    if text is None:
+        return found.made(None)
+    if ratio is None:
+        return found.made(icae.compressor.verbatim(text, name=found.name))
+    encode = functools.partial(icae.compressor.encode, ratio=ratio)
+    return found.made((yield from in_slices(tokenizing, text, name=found.name, encode=encode)))
+
+
 def in_slices(
     tokenizing: Tokenizing,
-    text: str,
+    text: str | TokenizedText,
     *,
     name: str,
     encode: Callable[[Sequence[Span]], list[Span]],

@@ -18,10 +18,12 @@ from datetime import datetime
 from typing import TypeVar
 from weakref import WeakValueDictionary
 
+from icae.compression.compressor import Compressor
+from icae.compression.living import Change
 from icae.engine import Engine
 from icae.errors import ConflictError, MissingMemoryError, RequestError
 from icae.memory import Memory, memory_bytes
-from icae.serve.jobs import Job, Progressing, Steps, Tokenizing, aside, compressing
+from icae.serve.jobs import Job, Progressing, Steps, Tokenizing, aside, changing, compressing
 from icae.serve.memory_models import (
     MemoryObject,
     MemoryPage,
@@ -86,11 +88,11 @@ class Library:
         self,
         owner: str,
         memory_id: str,
-        change: Callable[[Engine, Memory], Memory],
+        change: Callable[[Compressor, Memory], Change],
         *,
         versions: Versions = None,
     ) -> Job:
-        """Begin to change a memory, in the model's thread; until it is done the old one is read.
+        """Begin to change a memory, in slices; until it is done the old one is read.
 
         Where another server changes it meanwhile, what that made of it is changed.
 
@@ -104,7 +106,8 @@ class Library:
             for tries_left in reversed(range(MOST_TRIES)):
                 key, memory = yield from self._aside(job, lambda: self._load(owner, memory_id))
                 _require_version(key, versions)
-                put = functools.partial(self._put, job, change(self._icae, memory))
+                changed = yield from changing(self._icae, self.tokenizing, memory, change)
+                put = functools.partial(self._put, job, changed)
                 try:
                     made = yield from self._aside(job, functools.partial(put, replaces=key))
                 except ConflictError:

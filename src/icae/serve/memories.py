@@ -10,8 +10,10 @@ from typing import Annotated, Any
 
 from fastapi import Body, Depends, Header, Path, Query, Response
 
+from icae.compression import living
+from icae.compression.compressor import Compressor
+from icae.compression.living import Change
 from icae.decode.reader import places_in
-from icae.engine import Engine
 from icae.errors import MemoryFileError, RequestError
 from icae.memory import Memory, memory_bytes, memory_from_bytes
 from icae.serve.jobs import Job
@@ -136,7 +138,11 @@ async def append_memory(
 ) -> MemoryObject:
     """Add text to the end of a memory; until it is ready the old one is read."""
     _require_short(service, more.text, "appended", "Append")
-    change = functools.partial(Engine.append, text=more.text)
+
+    def change(compressor: Compressor, memory: Memory) -> Change:
+        end = memory.documents[-1].chars
+        return living.change(compressor, memory, -1, slice(end, end), more.text, None)
+
     versions = _versions(if_match)
     return await _changed(service, owner, memory_id, change, versions, response, prefer)
 
@@ -156,9 +162,9 @@ async def edit_memory(
     # What the characters count is the memory as it is now, or as the client has seen it.
     versions = _versions(if_match) or [service.library.get(owner, memory_id).version]
 
-    def change(icae: Engine, memory: Memory) -> Memory:
-        at = wanted.start, wanted.end
-        return icae.replace(memory, *at, wanted.text, document=wanted.document)
+    def change(compressor: Compressor, memory: Memory) -> Change:
+        chars = slice(wanted.start, wanted.end)
+        return living.change(compressor, memory, wanted.document, chars, wanted.text, None)
 
     return await _changed(service, owner, memory_id, change, versions, response, prefer)
 
@@ -203,7 +209,7 @@ async def _changed(
     service: Service,
     owner: str,
     memory_id: str,
-    change: Callable[[Engine, Memory], Memory],
+    change: Callable[[Compressor, Memory], Change],
     versions: Sequence[str] | None,
     response: Response,
     prefer: Sequence[str] | None,

@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from icae.compression import living
 from icae.errors import RequestError
 from icae.serve.chat_models import ChatRequest
 from icae.serve.config import ServerConfig
-from icae.serve.jobs import SLICE_S, Tokenizing, in_slices
+from icae.serve.jobs import SLICE_S, Tokenizing, changing, in_slices
 from icae.serve.messages import Messages, conversation, split_message
 from icae.serve.metrics import Metrics
 
@@ -89,6 +90,30 @@ def test_a_text_is_tokenized_while_the_model_works_for_others(engine: Any) -> No
     assert next(steps) == (0, 0)
     go_on.set()
     assert finished(steps)[1].documents[0].source == LONG
+
+
+@pytest.mark.parametrize("chars", [slice(9, 9), slice(0, 4)])
+def test_a_change_is_made_in_slices_to_the_memory_that_python_makes(
+    engine: Any, chars: slice, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("icae.serve.jobs.MOMENT_S", 60.0)  # tokenizing is no step, however slow
+    monkeypatch.setattr("icae.serve.jobs.MOST_TOKENS", 64)
+    before = engine.compress("The fox.\n", name="n", ratio=4.0)
+
+    def changed(memory: Any, chars: slice, text: str) -> Any:
+        def change(compressor: Any, memory: Any) -> Any:
+            return living.change(compressor, memory, 0, chars, text, None)
+
+        return finished(changing(engine, Tokenizing(engine.compressor), memory, change))
+
+    count, memory = changed(before, chars, LONG)
+    expected = engine.replace(before, chars.start, chars.stop, LONG)
+    assert count > 3
+    assert memory.documents[0].source == expected.documents[0].source
+    assert [span.ratio for span in memory.spans] == [span.ratio for span in expected.spans]
+    np.testing.assert_allclose(memory.slots, expected.slots, rtol=1e-4, atol=1e-4)
+    _, cut = changed(memory, slice(4, 200), "")
+    assert cut.documents[0].source == engine.replace(memory, 4, 200, "").documents[0].source
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ import pytest
 from icae.errors import MemoryFileError
 from icae.memory import memory_bytes, memory_from_bytes
 from icae.serve import library
+from icae.serve.jobs import changing
 
 FILE = {"Content-Type": "application/octet-stream"}
 LATER = {"Prefer": "wait=3, Respond-Async"}
@@ -94,18 +95,17 @@ def test_a_memory_that_is_deleted_while_it_is_made_never_appears(serve: Any) -> 
 
 
 @pytest.fixture
-def overtaken(monkeypatch: pytest.MonkeyPatch, engine: Any) -> list[Any]:
-    """Functions, each called once by an append between its reading and its writing."""
+def overtaken(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """Functions, each called once by a change between its reading and its writing."""
     meanwhile: list[Any] = []
-    append = type(engine).append
 
-    def overtaken(icae: Any, memory: Any, text: str) -> Any:
-        longer = append(icae, memory, text)
+    def overtaken(*args: Any) -> Any:
+        changed = yield from changing(*args)
         if meanwhile:
             meanwhile.pop()()
-        return longer
+        return changed
 
-    monkeypatch.setattr(type(engine), "append", overtaken)
+    monkeypatch.setattr("icae.serve.library.changing", overtaken)
     return meanwhile
 
 
@@ -173,19 +173,12 @@ def test_text_within_a_memory_is_replaced_in_the_version_that_was_seen(serve: An
 
 
 def test_an_edit_that_another_server_overtook_changes_nothing(
-    serve: Any, monkeypatch: pytest.MonkeyPatch, engine: Any
+    serve: Any, overtaken: list[Any]
 ) -> None:
     first, second = serve(), serve()
     url = f"/v1/memories/{first.make_memory('The fox.')['id']}"
-    replace = type(engine).replace
     with first.client() as http, second.client() as other:
-
-        def overtaken(*args: Any, **options: Any) -> Any:
-            changed = replace(*args, **options)
-            assert other.post(f"{url}/append", json={"text": " The hen."}).status_code == 200
-            return changed
-
-        monkeypatch.setattr(type(engine), "replace", overtaken)
+        overtaken.append(lambda: other.post(f"{url}/append", json={"text": " The hen."}))
         lost = http.post(f"{url}/edit", json={"start": 4, "end": 7, "text": "cat"})
         assert (lost.status_code, lost.json()["error"]["code"]) == (412, "precondition_failed")
         assert other.get(f"{url}/spans").json()["documents"][0]["text"] == "The fox. The hen."
