@@ -41,11 +41,14 @@ class ServerOptions(VllmOptions):
         keys: Key file, made with `icae serve-key`; every request then needs a key, and each key
             has its own memories.
         auto_compress: Read messages of more than N tokens as memory.
+        keep_turns: Read older turns of a conversation than its last N as memory.
+        older_positions: Most decoder positions of older turns; the oldest are compressed further.
         max_body_mb: Largest body, in MB.
         max_waiting: Most chats that wait; more get 429.
         max_per_key: Most requests of a key at a time.
         max_new_tokens: Longest answer in tokens.
-        kv_cache_mb: Most MB of key-value caches kept of memories that were asked.
+        kv_cache_mb: Most MB of key-value caches kept of memories that were asked, and of
+            conversations with --keep-turns.
         timeout: Longest time for an answer, in seconds.
         grace: Seconds to finish requests when told to end.
         runtime: What answers: torch, llamacpp (which answers faster on a CPU; compressing and
@@ -60,6 +63,8 @@ class ServerOptions(VllmOptions):
         Path | None, Option(metavar="PATH", show_default="no keys, this machine alone")
     ] = None
     auto_compress: Annotated[int | None, Option(min=1, metavar="N", show_default="never")] = None
+    keep_turns: Annotated[int | None, Option(min=1, metavar="N", show_default="all")] = None
+    older_positions: Count = 512
     ratio: Ratio = 4.0
     max_body_mb: Megabytes = 10.0
     max_waiting: Count = 64
@@ -80,6 +85,8 @@ class ServerOptions(VllmOptions):
         return ServerConfig(
             ratio=self.ratio,
             longest_message=self.auto_compress,
+            keep_turns=self.keep_turns,
+            older_positions=self.older_positions,
             body_bytes=int(self.max_body_mb * 1_000_000),
             waiting=self.max_waiting,
             per_owner=self.max_per_key,

@@ -49,8 +49,9 @@ def fold(compressor: Compressor, told: Conversation, question: str) -> Memory:
     if cached is None:
         return _within(compressor, _from_text(compressor, told), told.older_positions)
     grown = _within(compressor, _from_cache(compressor, told, cached), told.older_positions)
-    prefix = compressor.runtime.asked(told.behind_documents(grown))
-    compressor.runtime.last = cached.moved_up(prefix)
+    if told.memory is not None:  # else no objective tokens were read
+        prefix = compressor.runtime.asked(told.behind_documents(grown))
+        compressor.runtime.last = cached.moved_up(prefix)
     return grown
 
 
@@ -126,13 +127,14 @@ def _in_cache(compressor: Compressor, told: Conversation, question: str) -> Cach
     """The turns in the cache, and as text; None if they are not there."""
     last, form, config = compressor.runtime.last, compressor.runtime.form, compressor.config
     memory = told.memory
-    if last is None or memory is None or not isinstance(form, KeyValueForm):
+    if last is None or not isinstance(form, KeyValueForm):
         return None
     tokenizer, history = compressor.tokenizer, told.history
     prompt_ids = render_prompt(tokenizer, question, history=history)
     shorter = render_prompt(tokenizer, question, history=history[told.leaving :])
     start, end = _left_out(prompt_ids, shorter)
-    read = ReadSoFar.of(config, compressor.runtime.asked(memory), prompt_ids)
+    prefix = None if memory is None else compressor.runtime.asked(memory)
+    read = ReadSoFar.of(config, prefix, prompt_ids)
     shared = last.read.shared(read)
     if start == end or shared < len(read) - len(prompt_ids) + end:
         return None

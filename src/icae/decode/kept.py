@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
@@ -23,6 +23,10 @@ class Kept(Generic[T]):
             return None
         self._kept.move_to_end(name)
         return self._kept[name][0]
+
+    def __iter__(self) -> Iterator[tuple[str, T]]:
+        """All names, and what is kept under them."""
+        return ((name, kept) for name, (kept, _) in self._kept.items())
 
     def keep(self, name: str, size: int, give: Callable[[], T]) -> None:
         """Keep something, in place of what was not used for longest.

@@ -99,10 +99,17 @@ class _PartBytes:
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """One answer to write: the memory that is read first, or None, and the rendered prompt."""
+    """One answer to write.
+
+    Attributes:
+        prefix: The memory that is read first, or None.
+        prompt_ids: The rendered prompt.
+        owner: Who may go on from what was read for it; None: it is not kept.
+    """
 
     prefix: Prefix | None
     prompt_ids: TokenIds
+    owner: str | None = None
 
 
 @dataclass(kw_only=True)

@@ -69,7 +69,7 @@ class TorchRuntime(Runtime):
         self.lead_slots = None if lead is None else KeyValueSlots(pairs_KY2HW=lead)
         self.stacks = stacks(decoder.config)
         self.last: LastRead | None = None
-        self._keeps_all = keeps_all(decoder.config)
+        self.keeps_all = keeps_all(decoder.config)
         self._cache_size = functools.cache(lambda: CacheSize.of(decoder))
 
     def kv_bytes(self, positions: int) -> int:
@@ -126,7 +126,7 @@ class TorchRuntime(Runtime):
     @torch.inference_mode()
     def logits_behind(self, prefix: Prefix, tasks: Sequence[DecoderTask]) -> Iterator[Tensor]:
         """Logits [T, V] of the scored targets of tasks behind one memory, which is read once."""
-        if not self._keeps_all:
+        if not self.keeps_all:
             yield from self._logits([prefix] * len(tasks), tasks)
             return
         (past,) = self.read_prefixes([prefix])
@@ -189,16 +189,24 @@ class TorchRuntime(Runtime):
         return self.form.fronts(prefixes) if prefixes else []
 
     @torch.inference_mode()
-    def row(self, request: Request, fronts: Mapping[str, KeyValues], *, limit: int) -> Row:
+    def row(
+        self,
+        request: Request,
+        fronts: Mapping[str, KeyValues],
+        *,
+        limit: int,
+        front: KeyValues | None = None,
+    ) -> Row:
         """What an answer of so many tokens is read from.
 
         Args:
             request: What to answer.
             fronts: By the digests of memories, what `read_prefixes` gave of them.
             limit: Most tokens written.
+            front: What of it was read before, if more than its memory was.
         """
-        prefix, prompt_ids, front = request.prefix, request.prompt_ids, None
-        if prefix is not None:
+        prefix, prompt_ids = request.prefix, request.prompt_ids
+        if front is None and prefix is not None:
             front = fronts.get(prefix.digest)
             front = self.form.past(prefix) if front is None else front
         start = 0 if front is None else front[0][0].shape[2]
@@ -255,7 +263,7 @@ class TorchRuntime(Runtime):
             with torch.inference_mode():
                 embeds, place = embed(decoder, token_R)[:, None], place[:, -1:] + 1
             token = int(token_R)
-            if self._keeps_all:
+            if self.keeps_all:
                 self.last = LastRead(cache=cache, read=read)
             yield token
 

@@ -1,7 +1,7 @@
 """Continuous batching in torch: answers are written together, and others join between steps.
 
 The keys and values of memories that were read are kept, so that a memory that is asked
-again is not read again.
+again is not read again; and those of conversations, for their next turn.
 """
 
 from __future__ import annotations
@@ -10,11 +10,15 @@ import functools
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
+from torch import Tensor
+from transformers import DynamicCache
+
 from icae.decode.batching import POSITIONS_PER_BATCH, ROWS_PER_BATCH, Step, most_places
 from icae.decode.kept import Kept
-from icae.decode.prefix import Prefix, Request
+from icae.decode.prefix import Prefix, ReadSoFar, Request
 from icae.decode.sampling import Sampler
 from icae.decode.torch import TorchRuntime
+from icae.decode.torch_kv import LastRead
 from icae.decode.torch_rows import DecodingRows
 from icae.model.decoder import KeyValues
 
@@ -29,6 +33,7 @@ class TorchDecoding(DecodingRows):
 
     Attributes:
         fronts: The memories that were read.
+        told: What was read for requests that have an owner.
     """
 
     def __init__(
@@ -38,7 +43,9 @@ class TorchDecoding(DecodingRows):
         self._runtime = runtime
         self._together = ROWS_PER_BATCH if runtime.stacks else 1
         self._sizes: dict[int, int] = {}
+        self._reads: dict[int, tuple[str, ReadSoFar]] = {}
         self.fronts: Kept[KeyValues] = Kept(kept_bytes)
+        self.told: Kept[LastRead] = Kept(kept_bytes)
 
     def joinable(self, requests: Sequence[tuple[Request, int]], *, share: float = 1.0) -> int:
         """As many as there is room for; see `icae.decode.decoding.Decoding`."""
@@ -70,12 +77,57 @@ class TorchDecoding(DecodingRows):
         fronts = self._fronts(prefixes)
         rows, sizes = {}, {}
         for key, (request, limit) in requests.items():
-            row = self._runtime.row(request, fronts, limit=limit)
+            row = self._runtime.row(request, fronts, limit=limit, front=self._resumed(request))
             rows[key] = replace(row, sampler=(samplers or {}).get(key))
             sizes[key] = self._size(request, limit)
+            if request.owner is not None and self._runtime.keeps_all:
+                self._reads[key] = (request.owner, self._read(request))
         step = self.add(rows)
         self._sizes = {key: self._sizes.get(key) or sizes[key] for key in self.keys}
         return step
+
+    def last(self, request: Request) -> LastRead | None:
+        """Of what was read for the owner of a request that which begins most like it, if any."""
+        read = self._read(request)
+        own = [last for name, last in self.told if name.rpartition(" ")[0] == request.owner]
+        return max(own, key=lambda last: last.read.shared(read), default=None)
+
+    def keep(self, owner: str, last: LastRead) -> None:
+        """Keep what was read for an owner."""
+        size = _bytes(last.places(len(last.read)))
+        self.told.keep(f"{owner} {hash(tuple(last.read.keys))}", size, lambda: last)
+
+    def _resumed(self, request: Request) -> KeyValues | None:
+        """What of a request was read before, if more than its memory was."""
+        if request.owner is None:
+            return None
+        last, read = self.last(request), self._read(request)
+        # At least one input has to be read, for the logits of the first token.
+        shared = 0 if last is None else min(last.read.shared(read), len(read) - 1)
+        if last is None or shared <= len(read) - len(request.prompt_ids):
+            return None
+        return last.places(shared)
+
+    def _read(self, request: Request) -> ReadSoFar:
+        return ReadSoFar.of(self._runtime.config, request.prefix, request.prompt_ids)
+
+    def _keep(self, kept: list[int]) -> None:
+        """What was read for rows that end is kept, if their requests have an owner."""
+        self._join()
+        for i in set(range(len(self.keys))) - set(kept):
+            owner, read = self._reads.pop(self.keys[i], (None, None))
+            if owner is not None and read is not None:
+                layers = self.row(i)
+                size = layers[0][0].shape[2]  # the last token was not read
+                read = ReadSoFar(keys=read.keys[:size], positions=read.positions[:size])
+                self.keep(owner, LastRead(cache=DynamicCache(layers), read=read))
+        super()._keep(kept)
+
+    def _taken(self, keys: list[int], token_R: Tensor) -> Step:
+        for key, token in zip(keys, token_R.tolist(), strict=True):
+            if key in self._reads:
+                self._reads[key][1].add(token)
+        return super()._taken(keys, token_R)
 
     def _size(self, request: Request, limit: int) -> int:
         return len(self._runtime.positions(request.prefix, len(request.prompt_ids))) + limit

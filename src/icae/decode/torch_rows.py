@@ -164,6 +164,13 @@ class DecodingRows:
         )
         return self._taken(list(self.keys), self._token_R)
 
+    def row(self, index: int) -> KeyValues:
+        """Keys and values of all that a row has read, a copy."""
+        read_P = self._mask_RP[index].bool()
+        return tuple(
+            (k[index][None, :, read_P], v[index][None, :, read_P]) for k, v, _ in self._cache
+        )
+
     def leave(self, keys: Collection[int]) -> None:
         """Give rows up."""
         kept = [i for i, key in enumerate(self.keys) if key not in keys]

@@ -11,11 +11,12 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
 
+from icae.decode.conversation import Conversation
 from icae.decode.prefix import Generated, Request
 from icae.decode.sampling import Likely, prompt_likely
 from icae.engine import Engine
@@ -30,6 +31,7 @@ from icae.serve.jobs import Progressing
 from icae.serve.likely import Echo, told
 from icae.serve.messages import Messages, Said, conversation
 from icae.serve.metrics import Metrics
+from icae.serve.older_turns import OlderTurns
 from icae.serve.stops import StoppedStream
 from icae.serve.tracing import client_gone, request_id
 
@@ -56,6 +58,8 @@ class Chat:
         owner: Who asks.
         memories: The memories it refers to.
         said: What its messages say, when they have been read.
+        told: The conversation before its question, from then on.
+        question: What is asked.
         deadline: When it is too late to begin (`time.monotonic`).
         index: Which of several answers to one request this is.
         submitted_at: When it began to wait (`time.monotonic`).
@@ -72,6 +76,8 @@ class Chat:
     memories: Sequence[Memory]
     deadline: float
     said: Said | None = None
+    told: Conversation | None = None
+    question: str = ""
     index: int = 0
     submitted_at: float = field(default_factory=time.monotonic)
     request_id: str | None = field(default_factory=request_id)
@@ -109,7 +115,7 @@ class ReadyChat:
 
     Attributes:
         positions: Decoder positions of its memories.
-        compressed_tokens: Tokens of long messages that are read as memory.
+        compressed_tokens: Tokens of long messages and old turns that are read as memory.
         echo: The prompt, where it stands before the answer.
     """
 
@@ -131,6 +137,7 @@ class Chats(ABC):
     def __init__(self, icae: Engine, *, config: ServerConfig, metrics: Metrics) -> None:
         self.icae, self.config, self.metrics = icae, config, metrics
         self._messages = Messages(icae, config=config, metrics=metrics)
+        self._older_turns = OlderTurns()
 
     @abstractmethod
     def __len__(self) -> int: ...
@@ -148,9 +155,28 @@ class Chats(ABC):
         """Write on, for a moment."""
 
     def preparing(self, chat: Chat) -> Progressing[None]:
-        """Steps after which a chat can be taken: long messages of it are compressed."""
-        if isinstance(chat.request, ChatRequest):
-            chat.said = yield from self._messages.read(chat.owner, chat.request)
+        """Steps after which a chat can be taken: long messages and old turns are compressed."""
+        if not isinstance(chat.request, ChatRequest):
+            return
+        chat.said = yield from self._messages.read(chat.owner, chat.request)
+        memories = [*chat.memories, *chat.said.memories]
+        documents = merge(memories) if memories else None
+        chat.told = told = Conversation(
+            reader=self.icae, documents=documents, older_positions=self.config.older_positions
+        )
+        if not chat.request.tools_at:
+            chat.question, told.history = conversation(chat.said.texts)
+            told.keep_turns = self.config.keep_turns or len(told.history)
+            yield from self._older_turns.fold(chat.owner, told, chat.question, self.compact)
+
+    def compact(self, owner: str, told: Conversation, question: str) -> None:
+        """Compress the old turns of a conversation."""
+        told.compact(question)
+
+    def request(self, owner: str, told: Conversation, question: str) -> Request:
+        """What is read for a question of a conversation."""
+        asked = self.icae.request(told.memory, question, history=told.history)
+        return asked if self.config.keep_turns is None else replace(asked, owner=owner)
 
     def ready(self, chats: Sequence[Chat]) -> list[ReadyChat]:
         """Those of some chats, all prepared, that can be answered; others fail."""
@@ -269,21 +295,22 @@ class Chats(ABC):
 
     def _ready_messages(self, chat: Chat, asked: ChatRequest) -> ReadyChat:
         """Messages as memory, history and question."""
-        assert chat.said is not None, "it was prepared"
-        memories = [*chat.memories, *chat.said.memories]
-        memory = merge(memories) if memories else None
+        told, said = chat.told, chat.said
+        assert told is not None, "it was prepared"
+        assert said is not None, "it was prepared"
+        memory = told.memory
         if asked.tools_at:
-            told = zip(asked.messages, chat.said.texts, strict=True)
-            messages = [message.rendered(text) for message, (_, text) in told]
+            texts = zip(asked.messages, said.texts, strict=True)
+            messages = [message.rendered(text) for message, (_, text) in texts]
             request = self.icae.request_messages(memory, messages, tools=asked.offered)
         else:
-            question, history = conversation(chat.said.texts)
-            request = self.icae.request(memory, question, history=history)
+            request = self.request(chat.owner, told, chat.question)
+        compressed = [*said.memories, *filter(None, [told.older])]
         return ReadyChat(
             chat=chat,
             request=request,
             positions=0 if memory is None else memory.positions,
-            compressed_tokens=sum(one.tokens for one in chat.said.memories),
+            compressed_tokens=sum(one.tokens for one in compressed),
             max_new_tokens=self._longest_answer(request, asked.longest_answer),
         )
 

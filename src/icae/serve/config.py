@@ -15,6 +15,9 @@ class ServerConfig:
     Attributes:
         ratio: Context tokens per slot, where a request does not say.
         longest_message: Messages of more tokens are read as memory; None: none is.
+        keep_turns: Turns of a conversation that are read word for word, older ones as memory;
+            None: all.
+        older_positions: Most decoder positions of older turns.
         body_bytes: Largest body of a request, in bytes.
         body_seconds: Longest time for a body to arrive, s.
         parse_seconds: Longest time for an uploaded file to be read, s.
@@ -26,7 +29,8 @@ class ServerConfig:
         append_chars: Most characters appended to a memory at a time.
         wait_seconds: How long a request to make or change a memory waits for it to be ready
             before it is told to look later, s.
-        kept_bytes: Most bytes of key-value caches of memories that are kept.
+        kept_bytes: Most bytes of key-value caches of memories that are kept, and as many of
+            conversations whose older turns are read as memory.
         grace_s: How long documents may take to be finished when the server is told to end, s.
 
     Raises:
@@ -35,6 +39,8 @@ class ServerConfig:
 
     ratio: float = 4.0
     longest_message: int | None = None
+    keep_turns: int | None = None
+    older_positions: int = 512
     body_bytes: int = 10_000_000
     body_seconds: float = 60.0
     parse_seconds: float = 20.0

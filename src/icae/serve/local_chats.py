@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from icae.decode.batching import Step
+from icae.decode.conversation import Conversation
 from icae.decode.decoding import Decoding
 from icae.decode.llama_decoding import LlamaDecoding
 from icae.decode.llamacpp.runtime import LlamaCppRuntime
@@ -63,6 +64,18 @@ class LocalChats(Chats):
             else:
                 made = Generated(positions=self._positions(ready.request))
                 self.finish(ready, self.stream(ready.chat), made)
+
+    def compact(self, owner: str, told: Conversation, question: str) -> None:
+        """Compress old turns, in torch from what was read for the turn before."""
+        runtime, decoding = self.icae.runtime, self._decoding
+        if not isinstance(decoding, TorchDecoding):
+            super().compact(owner, told, question)
+            return
+        runtime.last = decoding.last(self.request(owner, told, question))
+        super().compact(owner, told, question)
+        if runtime.last is not None:
+            decoding.keep(owner, runtime.last)
+            runtime.last = None
 
     def step(self) -> None:
         """Begin some answers, or write one token of all."""

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -121,3 +122,39 @@ def test_no_more_join_than_there_is_room_for(engine: Any, requests: list[Request
         decoding.joinable([(requests[4], 3)] * 9) == 9
     )  # they end long before it takes its places
     assert decoding.joinable([(requests[4], 3)], share=0.5) == 0
+
+
+@pytest.mark.parametrize("build_with", [{}, KEY_VALUES])
+def test_the_next_turn_of_an_owner_is_read_from_where_it_differs(
+    build_engine: Callable[..., Any], build_with: Any
+) -> None:
+    engine = build_engine(**build_with)
+    memory = engine.compress(TEXTS[0])
+    decoding = TorchDecoding(engine.runtime, [], kept_bytes=10**6)
+    other = replace(engine.request(memory, "Who ran?"), owner="ben")
+    for about in (None, memory):
+        first = replace(engine.request(about, "Where is it?"), owner="anna")
+        turn = [("Where is it?", "near")]
+        second = replace(engine.request(about, "Why?", history=turn), owner="anna")
+        written: dict[int, list[int]] = {0: [], 1: [], 2: []}
+
+        def take(step: Any, written: Any = written) -> None:
+            for key, token in step.items():
+                written[key].append(token)
+
+        take(decoding.join({0: (first, 3), 2: (other, 6)}))
+        while 0 in decoding.keys:
+            take(decoding.step())
+        last = decoding.last(second)
+        assert last is not None
+        assert decoding.last(replace(second, owner="ann")) is None
+        shared = last.read.shared(decoding._read(second))
+        assert shared > len(decoding._read(first)) - 3
+        begun = decoding._resumed(second)
+        assert begun is not None
+        assert begun[0][0].shape[2] == shared
+        take(decoding.join({1: (second, 5)}))
+        while decoding:
+            take(decoding.step())
+        for key, request in enumerate((first, second, other)):
+            assert written[key] == alone(engine, request, (3, 5, 6)[key])

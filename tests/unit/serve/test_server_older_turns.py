@@ -1,0 +1,76 @@
+"""Old turns of a conversation over HTTP: read as memory, compressed from what was read before."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from icae.compression import folding
+from icae.decode.conversation import Conversation
+from icae.engine import Engine
+
+KEY_VALUES = {"memory": "key-values", "framing": "between", "objective_tokens": 2}
+QUESTIONS = ["Who ran there?", "Why?", "In the end?", "Where is the tin?"]
+
+
+@pytest.fixture
+def engine(build_engine: Any, request: pytest.FixtureRequest) -> Engine:
+    return build_engine(**getattr(request, "param", KEY_VALUES))
+
+
+def talk(server: Any, *, memory: str | None = None, key: str = "none") -> list[Any]:
+    """What a client gets that sends all of the conversation with every question."""
+    messages, got = [], []
+    for question in QUESTIONS:
+        parts = [{"type": "text", "text": question}]
+        if memory and not messages:
+            parts.insert(0, {"type": "memory", "id": memory})
+        messages.append({"role": "user", "content": parts})
+        got.append(server.chat(messages, key=key))
+        messages.append({"role": "assistant", "content": got[-1].choices[0].message.content})
+    return got
+
+
+@pytest.mark.parametrize("about", [True, False])
+def test_old_turns_are_compressed_from_what_was_read_as_in_a_conversation(
+    engine: Engine, serve: Any, about: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(folding, "_from_text", lambda *_: pytest.fail("it was read before"))
+    server = serve(keep_turns=1)
+    memory = server.make_memory() if about else None
+    got = talk(server, memory=memory and memory["id"])
+    text = "The fox is in the inn. " * 3
+    told = Conversation(
+        reader=engine,
+        documents=engine.compress(text, name="fox") if about else None,
+        keep_turns=1,
+    )
+    answers = [told.ask(question, max_new_tokens=6) for question in QUESTIONS]
+    assert [one.choices[0].message.content for one in got] == [one.text for one in answers]
+    assert [one.usage.prompt_tokens for one in got] == [one.prompt_tokens for one in answers]
+    assert told.older is not None
+    assert got[-1].icae["compressed_tokens"] == told.older.tokens
+
+
+@pytest.mark.parametrize("engine", [KEY_VALUES, {}], indirect=True)
+def test_a_turn_is_compressed_once_for_an_owner(
+    engine: Engine, serve: Any, two_keys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys, anna, ben = two_keys
+    server = serve(keys=keys, keep_turns=1)
+    folded: list[str] = []
+    fold = Engine.fold
+
+    def noting(self: Engine, told: Conversation, question: str) -> Any:
+        folded.append(told.history[0][0])
+        return fold(self, told, question)
+
+    monkeypatch.setattr(Engine, "fold", noting)
+    first = talk(server, key=anna)
+    assert folded == QUESTIONS[:2]
+    again = talk(server, key=anna)
+    assert folded == QUESTIONS[:2]
+    talk(server, key=ben)
+    assert folded == QUESTIONS[:2] * 2
+    assert [one.choices for one in first] == [one.choices for one in again]
