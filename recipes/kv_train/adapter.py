@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 BASE = "smollm2-135m-instruct"
 WHERE = {s: f"self_attn.{s}_proj" for s in "qkvo"} | {s: f"mlp.{s}_proj" for s in ("gate", "up", "down")}
 DATA = {
+    "datasets": "WorkInTheDark/FairytaleQA, allenai/multi_lexsum, allenai/quac, allenai/scitldr, google/boolq, qiaojin/PubMedQA",
     "text": "English Wikipedia of July 2019 (CC BY-SA 3.0), OpenStax textbooks (CC BY 4.0), Python Enhancement Proposals (public domain), "
     "Microsoft C++ documentation (CC BY 4.0), US speeches (public domain)",
     "questions": "FairytaleQA, QuAC, BoolQ, SciTLDR, PubMedQA, QMSum, Multi-LexSum; prompts made by rule from Wikipedia, textbooks, "

@@ -82,6 +82,7 @@ def _metadata(info: AdapterInfo) -> ModelCardData:
         language=info.data.get("language"),
         library_name="icae" if own else "peft",
         base_model=public_name(info.base_model),
+        datasets=info.data["datasets"].split(", ") if "datasets" in info.data else None,
         pipeline_tag="text-generation",
         tags=["context-compression", "icae" if own else info.method, "lora"],
         model_name=info.name,

@@ -160,7 +160,10 @@ def test_a_saved_adapter_gives_identical_slots_and_objective_tokens(
     assert "Nothing was measured." in bare
     assert "Not recorded." in bare
     assert "language:" not in bare
+    assert "datasets:" not in bare
     assert "\nlanguage: ko\n" in model_card(replace(read, data={"language": "ko"}))
+    named = model_card(replace(read, data={"datasets": "a/b, c/d"}))
+    assert "\ndatasets:\n- a/b\n- c/d\n" in named
     with pytest.raises(AdapterError, match="another base model") as caught:
         load_trained(IcaeModel, read, folder, decoder, **{**base, "base_hash": "b" * 64})
     assert "other" in str(caught.value)
