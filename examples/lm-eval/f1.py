@@ -1,4 +1,4 @@
-"""F1 of an answer's words, for `pep_answers.yaml`."""
+"""F1 of an answer's words, for the tasks that are answered in free text."""
 
 from __future__ import annotations
 
@@ -9,4 +9,5 @@ from icae.evals.text_metrics import token_f1
 
 def process_results(doc: dict[str, Any], results: list[str]) -> dict[str, float]:
     """The F1 of one answer."""
-    return {"f1": token_f1(results[0], [doc["choices"][doc["right"]]])}
+    references = doc["answers"] if "answers" in doc else [doc["choices"][doc["right"]]]
+    return {"f1": token_f1(results[0], references)}

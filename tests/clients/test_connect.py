@@ -202,8 +202,12 @@ def test_langchain_talks_about_documents(engine: Any) -> None:
     answer = chat.invoke(asked)
     assert answer.text == engine.ask(memory, "Where is the fox?", max_new_tokens=8).text
     assert answer.response_metadata["memory_positions"] == memory.positions
+
+
+def test_langchain_refuses_stop_texts(engine: Any) -> None:
+    messages, chat = langchain_chat(engine)
     with pytest.raises(Exception, match="no stop texts"):
-        chat.invoke(asked, stop=["x"])
+        chat.invoke([messages.HumanMessage("Where is the fox?")], stop=["x"])
 
 
 def test_llama_index_asks_what_left_the_short_term_memory(engine: Any) -> None:
