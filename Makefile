@@ -69,7 +69,7 @@ test-vllm: $(READY) $(VLLM)
 $(CLIENTS): pyproject.toml constraints-clients.txt
 	$(PYTHON) -m venv $(CLIENTS_VENV)
 	$(CLIENTS_VENV)/bin/pip install --quiet --constraint constraints-clients.txt --editable \
-		'.[server,mcp,llm,langchain,llama-index]' openai litellm langchain-openai llama-index-llms-openai-like 'lm-eval[api]' datasets pytest pytest-timeout
+		'.[server,mcp,llm,langchain,llama-index,wandb]' tensorboard openai litellm langchain-openai llama-index-llms-openai-like 'lm-eval[api]' datasets pytest pytest-timeout
 	touch $@
 
 test-clients: $(CLIENTS)

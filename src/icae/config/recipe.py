@@ -272,6 +272,7 @@ class RunConfig:
         output: Folder of the run: checkpoints, metrics, plot and the final adapter.
         dtype: Precision of the frozen base weights; the trained weights stay float32.
         log_every: Steps between two lines of metrics.
+        log_with: Experiment tracker that gets them beside TensorBoard's files.
         eval_every: Steps between two held-out evaluations (0: only at the end).
         eval_samples: Contexts in one held-out evaluation.
         checkpoint_minutes: Minutes between checkpoints.
@@ -288,6 +289,7 @@ class RunConfig:
     output: str = "runs/run"
     dtype: Literal["bfloat16", "float32"] = "bfloat16"
     log_every: int = 10
+    log_with: Literal["tensorboard", "wandb", "trackio"] = "tensorboard"
     eval_every: int = 0
     eval_samples: int = 64
     checkpoint_minutes: float = 10.0

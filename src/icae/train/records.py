@@ -12,6 +12,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from icae.config import Recipe
 from icae.config.extras import import_extra
+from icae.config.parsing import to_dict
+from icae.errors import TrainingError
 
 _SHOWN = ("ae_loss", "ae_accuracy", "lm_loss", "ft_loss")
 
@@ -19,17 +21,21 @@ _SHOWN = ("ae_loss", "ae_accuracy", "lm_loss", "ft_loss")
 class Records:
     """Metrics of a run in ``metrics.jsonl``, under ``tensorboard/`` and on standard error.
 
+    And in the experiment tracker of ``run.log_with``.
+
     There it is a live bar on a terminal; elsewhere one line for each record of training.
     Records of steps later than those done, of an earlier attempt, are dropped.
 
     Raises:
-        MissingDependencyError: If the `[train]` extra is not installed.
+        MissingDependencyError: If the `[train]` extra or the tracker is not installed.
+        TrainingError: If the tracker does not start.
     """
 
     def __init__(self, recipe: Recipe, *, step: int) -> None:
         import_extra("tensorboard", purpose="Training", extra="train")
         from torch.utils.tensorboard import SummaryWriter
 
+        self.tracker = None if recipe.run.log_with == "tensorboard" else _tracker(recipe)
         folder = Path(recipe.run.output)
         folder.mkdir(parents=True, exist_ok=True)
         self.path = folder / "metrics.jsonl"
@@ -55,6 +61,8 @@ class Records:
             file.write(json.dumps({"kind": kind, "step": step, **figures}) + "\n")
         for name, value in figures.items():
             self.board.add_scalar(f"{kind}/{name}", value, step)
+        if self.tracker is not None:
+            self.tracker.log({f"{kind}/{name}": value for name, value in figures.items()}, step)
         if kind == "train":
             self._show(step, figures)
 
@@ -68,9 +76,29 @@ class Records:
             self.console.print(told, highlight=False)
 
     def close(self) -> None:
-        """Flush TensorBoard and leave the terminal as it was."""
+        """Flush TensorBoard and the tracker, and leave the terminal as it was."""
         self.board.close()
+        if self.tracker is not None:
+            self.tracker.finish()
         self.bar.stop()
+
+
+def _tracker(recipe: Recipe) -> Any:
+    """A started tracker of Accelerate: a run in the project ``icae``."""
+    name = recipe.run.log_with
+    import_extra(name, purpose=f"run.log_with {name}", extra=name)
+    from accelerate.tracking import LOGGER_TYPE_TO_CLASS
+
+    tracker = LOGGER_TYPE_TO_CLASS[name]("icae", name=recipe.name, config=to_dict(recipe))
+    try:
+        tracker.start()
+    except Exception as error:  # of a library and a service that are not ours
+        raise TrainingError(
+            f"{name} does not start.",
+            got=(str(error).splitlines() or [type(error).__name__])[0],
+            fix="Log in to it, or for wandb without a network: WANDB_MODE=offline.",
+        ) from error
+    return tracker
 
 
 def read_records(path: Path) -> list[dict[str, Any]]:

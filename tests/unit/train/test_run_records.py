@@ -58,6 +58,17 @@ def test_plot_is_a_png(path: Path, tmp_path: Path) -> None:
     assert target.stat().st_size > 5000
 
 
+@pytest.mark.parametrize("name", ["wandb", "trackio"])
+def test_a_tracker_that_is_not_installed_is_refused_with_the_command(
+    tiny: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setitem(sys.modules, name, None)
+    recipe = tiny.recipe(run={"output": str(tmp_path), "log_with": name})
+    with pytest.raises(MissingDependencyError, match=f"run.log_with {name} needs") as refused:
+        Records(recipe, step=0)
+    assert f"pip install {name}" in str(refused.value.fix)
+
+
 def test_missing_tensorboard_names_the_train_extra(
     recipe: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
