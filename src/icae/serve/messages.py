@@ -37,7 +37,11 @@ class Messages:
         self._icae, self._config, self._metrics = icae, config, metrics
         self._kept: Kept[Memory] = Kept(CACHED_BYTES)
         self._making: set[str] = set()
-        self._tokenizing = Tokenizing(icae.compressor)
+
+    @functools.cached_property
+    def _tokenizing(self) -> Tokenizing:
+        """Not that of documents: a message does not wait for a long one to be tokenized."""
+        return Tokenizing(self._icae.compressor)
 
     def read(self, owner: str, asked: ChatRequest) -> Generator[tuple[int, int], None, Said]:
         """What is said; long messages are compressed, some spans a step."""
