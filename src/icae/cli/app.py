@@ -109,6 +109,8 @@ def icae(
 ) -> None:
     """Carry a long context in a quarter of the tokens, without changing the LLM."""
     console.log_to_stderr(logging.WARNING)
+    # It warns of a faster kernel for weights of 4 bits even where there are none.
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     if trust_remote_code:
         base_files.trust_remote_code()
     _help_without_a_command(context)

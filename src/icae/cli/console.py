@@ -189,7 +189,7 @@ def progress(label: str) -> Iterator[ProgressCallback]:
             nonlocal said
             bar.update(task, completed=done, total=total)
             now = time.monotonic()
-            if not out.is_terminal and done and now - said >= SECONDS_BETWEEN_LINES:
+            if not out.is_terminal and 0 < done < total and now - said >= SECONDS_BETWEEN_LINES:
                 said = now
                 rate = done / (now - begin)
                 left = time_text((total - done) / rate)

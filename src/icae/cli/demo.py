@@ -231,9 +231,14 @@ def draw_memory(memory: Memory, path: Path) -> None:
         label="fidelity of a span",
     )
     top.plot(
-        starts + widths / 2, found, "o", color="#c2452d", label="recall behind the whole memory"
+        starts + widths / 2,
+        found,
+        "o",
+        color="#c2452d",
+        label="recall behind the whole memory",
+        clip_on=False,
     )
-    top.set_ylim(0, 1.02)
+    top.set_ylim(0, 1.05)
     top.set_ylabel("share of the tokens")
     top.set_title(f"{memory.tokens:,} tokens held in {memory.positions:,} slots", loc="left")
     top.legend(loc="lower right", framealpha=0.95)

@@ -142,14 +142,23 @@ def shown(finished: Finished) -> Outcome:
 def print_table(
     titles: Sequence[str], lines: Sequence[Sequence[str]], *, title: str | None = None
 ) -> None:
-    """Print a table on standard output; a figure is never cut, a narrow terminal wraps lines."""
+    """Print a table on standard output, headings on several lines where it is too wide.
+
+    A figure is never cut: a terminal that is narrower still wraps lines.
+    """
     out = console.results()
-    table = RichTable(box=None, pad_edge=False, title=title, title_justify="left")
-    for name in titles:
-        table.add_column(name, justify="right", no_wrap=True)
-    for line in lines:
-        table.add_row(*line)
-    wide = out.measure(table, options=out.options.update(width=1000)).maximum
+
+    def made(titles: Sequence[str]) -> tuple[RichTable, int]:
+        table = RichTable(box=None, pad_edge=False, title=title, title_justify="left")
+        for name in titles:
+            table.add_column(name, justify="right", no_wrap=True, vertical="bottom")
+        for line in lines:
+            table.add_row(*line)
+        return table, out.measure(table, options=out.options.update(width=1000)).maximum
+
+    table, wide = made(titles)
+    if wide > out.width:
+        table, wide = made([name.replace(" ", "\n") for name in titles])
     out.width = max(out.width, wide)
     out.print(table)
 

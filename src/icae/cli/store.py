@@ -10,6 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+from rich.padding import Padding
 from typer import Argument, BadParameter, Option
 
 from icae.cli import console
@@ -162,9 +163,11 @@ def search(
     payload = {"store": store, "query": query, "hits": [_hit_payload(hit) for hit in hits]}
 
     def show_hits() -> None:
+        out = console.results()
         for hit in hits:
             place = f"{hit.document} [{hit.char_start}:{hit.char_end}]"
-            console.write_text(f"{place}  score {hit.score:.2f}\n    {hit.snippet}\n")
+            console.write_text(f"{place}  score {hit.score:.2f}\n")
+            out.print(Padding(console.printable(hit.snippet), (0, 0, 0, 4), expand=False))
         if not hits:
             console.note("Nothing was found.")
 
@@ -366,8 +369,10 @@ def _show_one(record: StoredMemory) -> None:
             "positions": f"{record.positions} ({record.tokens / record.positions:.2f} tokens each)",
             "fidelity": console.percent_text(record.fidelity),
             "settings": ", ".join(f"{key} {value}" for key, value in record.settings.items()),
-            "adapter": f"{made_by.adapter} ({made_by.adapter_hash})",
-            "base model": f"{made_by.base_model} ({made_by.base_hash})",
+            "adapter": made_by.adapter,
+            "adapter hash": made_by.adapter_hash,
+            "base model": made_by.base_model,
+            "base hash": made_by.base_hash,
             "size": console.size_text(record.bytes),
             "added": record.added_at[:19],
         }

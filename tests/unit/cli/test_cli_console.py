@@ -90,10 +90,10 @@ def test_figures_are_lined_up_and_not_folded(capsys):
 
 
 def test_time_left_is_said_where_there_is_no_terminal(monkeypatch, capsys):
-    clock = iter([0.0, 10.0, 40.0, 50.0, 80.0])
+    clock = iter([0.0, 10.0, 40.0, 50.0, 80.0, 120.0])
     monkeypatch.setattr(console, "time", SimpleNamespace(monotonic=lambda: next(clock)))
     with console.progress("Measuring") as show:
-        for done in (5, 25, 30, 50):
+        for done in (5, 25, 30, 50, 100):
             show(done, 100)
     assert capsys.readouterr().err.splitlines() == [
         "Measuring: 25%, 0.625/s, about 2 min 0 s left",

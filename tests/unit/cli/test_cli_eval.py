@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from icae.cli.eval_common import print_table
 from icae.errors import InputError
 
 pytest.importorskip("icae.evals")
@@ -134,6 +135,25 @@ def test_table_and_files_are_shown_and_never_cut(icae, ran, monkeypatch) -> None
         assert lines[3] == "eval/x.json"
     payload = json.loads(icae("eval", "random-text", "x", "--json").stdout)
     assert (payload["files"], payload["seconds"]) == (["eval/x.json"], 1.5)
+
+
+def test_headings_take_lines_before_a_table_is_wider_than_the_terminal(capsys, monkeypatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    titles = [
+        "length",
+        "memory slots",
+        "token accuracy",
+        "greedy BLEU-4",
+        "median BLEU-4",
+        "AE loss",
+    ]
+    print_table([*titles, "exact prefix", "questions judged"], [["0.5"] * 8])
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert [line.split()[-1] for line in lines] == ["questions", "judged", "0.5"]
+    monkeypatch.setenv("COLUMNS", "200")
+    print_table(titles, [["0.5"] * 6])
+    assert len(capsys.readouterr().out.splitlines()) == 2
 
 
 def test_errors_are_reported_and_a_stopped_run_says_how_to_go_on(icae, ran) -> None:

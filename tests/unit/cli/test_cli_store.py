@@ -126,10 +126,20 @@ def test_list_fits_the_terminal(add, icae, filled, monkeypatch) -> None:
     assert any("docs/a-long" in line and line.rstrip().endswith("…") for line in lines)
 
 
+def test_passages_that_are_found_fit_80_columns(add, icae, filled) -> None:
+    Path("long.txt").write_text("The needle is in the hay of the barn near the inn. " * 6)
+    add("long.txt", "-s", filled)
+    lines = icae("store", "search", "needle inn", "-s", filled).stdout.splitlines()
+    assert len(lines) > 3
+    assert max(map(len, lines)) <= 80
+    assert all(line.startswith("    ") or "score" in line for line in lines)
+
+
 def test_show_describes_one_memory_and_takes_it_out(icae, error, payload, filled) -> None:
     shown = icae("store", "show", HAY, "--store", filled, "-o", "out.icae").stdout
-    for part in (HAY, "ratio 4.0", "tiny (", "tiny-base ("):
+    for part in (HAY, "ratio 4.0", "tiny", "tiny-base"):
         assert part in shown
+    assert max(map(len, shown.splitlines())) <= 80
     assert Memory.load("out.icae").documents[0].source == NEEDLE
     assert "--force" in error("store", "show", HAY, "--store", filled, "-o", "out.icae")["fix"]
     again = payload("store", "show", HAY, "-s", filled, "-o", "out.icae", "--force")
