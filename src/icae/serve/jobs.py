@@ -173,15 +173,19 @@ def in_slices(
 ) -> Progressing[Memory]:
     """Compress a text, as many spans a step as take about `SLICE_S`; at least one.
 
-    The first step takes one span, each other one at most twice as many tokens as that before.
+    The first step takes one span, each other one at most twice as many tokens as that before; all
+    go together where spans see those before them (`model.previous_spans`).
     """
+    whole = tokenizing.compressor.config.previous_spans > 0
     tokens, cut = yield from aside(tokenizing.pool, lambda: tokenizing.cut(text))
     made: list[Span] = []
     bound = 1
     yield 0, len(cut)
     while len(made) < len(cut):
         left = cut[len(made) :]
-        part = left[next(span_batches([span.tokens for span in left], bound=bound))]
+        part = (
+            left if whole else left[next(span_batches([one.tokens for one in left], bound=bound))]
+        )
         begin = clock()
         made += encode(part)
         seconds, taken = clock() - begin, sum(span.tokens for span in part)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 
 from icae.engine import Engine
@@ -24,6 +25,19 @@ KEY_VALUES = {
 @pytest.fixture
 def engine(build_engine: Any, request: pytest.FixtureRequest) -> Engine:
     return build_engine(**getattr(request, "param", KEY_VALUES))
+
+
+@pytest.mark.parametrize("engine", [{**KEY_VALUES, "previous_spans": 1}], indirect=True)
+def test_spans_that_see_those_before_them_are_made_as_python_makes_them(
+    engine: Engine, serve: Any
+) -> None:
+    long = "The fox is in the inn. " * 9
+    server = serve()
+    made = server.service.library.load(LOCAL_OWNER, server.make_memory(long)["id"])
+    expected = engine.compress(long, name="fox")
+    assert len(made.spans) > 4
+    for own, other in zip(made.spans, expected.spans, strict=True):
+        np.testing.assert_array_equal(own.payload.numbers, other.payload.numbers)
 
 
 @pytest.mark.parametrize(
