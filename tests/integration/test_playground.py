@@ -309,18 +309,20 @@ def test_a_server_with_keys_is_used_with_the_key_that_the_page_asks_for(
 
 
 @pytest.mark.parametrize(
-    ("width", "profile"),
-    [(390, {"has_touch": True, "is_mobile": True}), (1280, {"color_scheme": "dark"})],
+    ("width", "profile", "cell"),
+    [(390, {"has_touch": True, "is_mobile": True}, 24), (1280, {"color_scheme": "dark"}, 14)],
 )
 def test_all_of_it_is_for_phones_keyboards_and_screen_readers(
-    server: str, open_page: Callable[..., Any], width: int, profile: dict[str, Any]
+    server: str, open_page: Callable[..., Any], width: int, profile: dict[str, Any], cell: int
 ) -> None:
     page = open_page(server, width=width, **profile)
     page.get_by_role("heading", name="Compress a document").wait_for()
     require_accessible(page)
     assert reached_by_tab(page) >= 7
     compress(page, TEXT * 3, "a name that is too long for a narrow list of memories")
-    page.get_by_role("listbox", name="Spans").press("End")
+    spans = page.get_by_role("listbox", name="Spans")
+    spans.press("End")
+    assert spans.get_by_role("option").first.bounding_box()["width"] == cell
     page.get_by_text("as a table").click()
     page.get_by_text("Edit the text").click()
     page.get_by_label("At most").select_option("32")
