@@ -183,6 +183,7 @@ def test_langchain_reads_older_messages_as_memory(engine: Any) -> None:
         assert bool(held) == (number > 1)
         assert answer.usage_metadata["input_tokens"] == expected.prompt_tokens
         said.append(answer)
+        assert [len(seen) for seen, _ in chat._kept] == [number + 1]
     others = [[messages.HumanMessage(text)] for text in NOTES.values()]
     alone = [
         engine.answerer.answer(

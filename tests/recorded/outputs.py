@@ -47,6 +47,7 @@ def clean_text(text: str, hide: dict[str, str]) -> str:
 
 def lines(text: str, hide: dict[str, str]) -> list[str]:
     """The lines that are not blank, cleaned."""
+    text = re.sub(r"(type: train_hours\s+value: )\S+", r"\1<time>", text)  # of a model card
     found = (clean_text(line, hide) for line in re.split(r"[\r\n]+", text))
     return [line for line in found if line]
 

@@ -85,5 +85,5 @@ class CompressedChat(BaseChatModel):
             documents=self.documents,
             keep_turns=self.keep_turns,
             older_positions=self.older_positions,
-            history=turns,
+            history=list(turns),
         )
