@@ -27,7 +27,7 @@ from icae.serve.stops import StoppedStream
 READY_AHEAD = 16
 """Chats of an owner that are made ready while there is no room for them yet."""
 
-PROMPT_TOKENS = 64
+PROMPT_TOKENS = 96
 """Tokens of prompts that are read between two tokens of others; more where that is quick."""
 
 
