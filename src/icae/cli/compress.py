@@ -205,6 +205,7 @@ def compress(
             )
         memory = _refined(icae, memory, wanted.refinement(), saver)
     _warn(memory, icae, wanted, text=not no_source)
+    warn_of_script(memory, icae, document)
     if kv:
         use_kv(model.reader(runtime, memory.provenance, loaded=icae), memory, target, keep="always")
     payload = _payload(memory, target, icae, time.perf_counter() - start)
@@ -311,6 +312,17 @@ def _warn(memory: Memory, icae: Engine, wanted: CompressOptions, *, text: bool) 
             f"{slots} spans of slots, and the adapter was trained on {most} at most: questions to "
             f"all of them at once may get empty answers. {kept}icae store add keeps it in a store, "
             "of which the best passages are asked."
+        )
+
+
+def warn_of_script(memory: Memory, icae: Engine, document: Document) -> None:
+    """Say if most letters of a text are not Latin and the adapter was trained on English."""
+    letters = [letter for letter in document.text if letter.isalpha()]
+    foreign = sum(letter > "\u024f" for letter in letters)  # where Latin Extended-B ends
+    if icae.info.data.get("language") == "en" and 2 * foreign > len(letters):
+        console.warn(
+            f"{document.name} is not in Latin letters, and this adapter was trained on English; "
+            f"measured fidelity {console.percent_text(memory.fidelity)}."
         )
 
 

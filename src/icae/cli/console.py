@@ -83,8 +83,9 @@ def note(text: str) -> None:
 
 
 def warn(text: str) -> None:
-    """Print a warning on standard error, in yellow on a terminal; also with --quiet."""
-    messages().print(Text(f"Warning: {text}", style="yellow"), soft_wrap=True)
+    """Print a warning on standard error, in yellow on a terminal."""
+    if not _QUIET.get():
+        messages().print(Text(f"Warning: {text}", style="yellow"), soft_wrap=True)
 
 
 def report_error(error: IcaeError) -> None:

@@ -15,7 +15,7 @@ from typer import Argument, BadParameter, Option
 
 from icae.cli import console
 from icae.cli.command import AsJson, Outcome, command
-from icae.cli.compress import CompressOptions
+from icae.cli.compress import CompressOptions, warn_of_script
 from icae.cli.memories import check_output
 from icae.cli.options import Count, Force, ModelOptions
 from icae.errors import IcaeError, InputError, MemoryFileError, StoreError
@@ -103,11 +103,16 @@ def _show_failed(failed: Sequence[tuple[str, IcaeError]], count: int) -> None:
     if failed:
         console.write_text(f"\n{len(failed)} of {count} files were not added:\n")
         console.print_figures(
-            {
-                console.preview(file, width=999): " ".join((error.message, error.got or ""))
-                for file, error in failed
-            }
+            {console.preview(file, width=999): _reason(file, error) for file, error in failed}
         )
+
+
+def _reason(file: str, error: IcaeError) -> str:
+    """What an error says, without the name of the file."""
+    parts = [error.message.removeprefix(f"{file} ").rstrip("."), error.got or ""]
+    for name in (file, Path(file).name):
+        parts[1] = parts[1].removeprefix(name).removeprefix(": ")
+    return ": ".join(filter(None, parts))
 
 
 @command
@@ -268,6 +273,7 @@ def _add_file(
         if refinement is not None:
             for better in icae.refine(memory, refinement, on_step=on_progress):
                 memory = better
+    warn_of_script(memory, icae, document)
     return store.add([NewMemory(name=name, memory=memory, settings=settings)])[0]
 
 

@@ -73,8 +73,29 @@ def test_option_that_would_be_ignored_is_refused(usage, no_model, document, igno
 def test_budget_too_small_for_the_fidelity_is_said(icae, loaded, document):
     goal = ("--min-fidelity", 0.9, "--prefer", "speed", "--force")
     assert "Warning" not in icae("compress", document, *goal).stderr
-    short = icae("compress", document, *goal, "--budget", 20, "--quiet")
+    short = icae("compress", document, *goal, "--budget", 20)
     assert "hold less than --min-fidelity 0.9: --budget 20 is too small" in short.stderr
+    assert not icae("compress", document, *goal, "--budget", 20, "--quiet").stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "language", "warned"),
+    [
+        ("Pack my box: 모든 사람은 자유롭게 태어난다.", "en", True),
+        ("Pack my box: 모든 사람은 자유롭게 태어난다.", None, False),
+        ("Pack my box. Naïve Straße, encyclopædia: 모든 사람.", "en", False),
+        ("1234 + 5678", "en", False),
+    ],
+)
+def test_text_in_another_script_is_said_where_the_adapter_is_english(
+    icae, loaded, tiny, monkeypatch, document, tmp_path, text, language, warned
+):
+    monkeypatch.setattr(tiny, "info", replace(tiny.info, data={"language": language}))
+    document.write_text(text, encoding="utf-8")
+    told = icae("compress", document, "--force").stderr
+    assert ("trained on English; measured fidelity" in told) is warned
+    assert told == icae("store", "add", document, "--store", tmp_path / "s.db").stderr
+    assert not icae("compress", document, "--force", "--quiet").stderr
 
 
 def test_memory_of_more_spans_than_the_adapter_was_trained_on_is_said(

@@ -101,8 +101,8 @@ def test_bad_files_are_listed_at_the_end_and_the_others_are_added(icae, error, l
     assert result.exit_code == 1
     *_, title, absent, bad = result.stdout.splitlines()
     assert title == "2 of 4 files were not added:"
-    assert absent == "absent.txt     The document is missing. absent.txt"
-    assert bad.startswith("docs/bad.icae  docs/bad.icae is not a memory file")
+    assert absent == "absent.txt     The document is missing"
+    assert bad == "docs/bad.icae  is not a memory file: a file that starts with b'no memory'"
     told = icae("store", "add", *files, "--store", at, "--json")
     assert told.exit_code == 1
     assert [one["file"] for one in json.loads(told.stdout)["failed"]] == [*files[1:3]]
