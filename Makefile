@@ -78,19 +78,19 @@ test-clients: $(CLIENTS)
 bench: $(LLAMACPP)
 	$(BIN)/python -m benchmarks.runtimes --output docs/results/bench
 
-# The report of the adapter in the package (needles, peers, reconstruction and the rest) and questions about long documents:
-# a quarter of an hour of an idle core. What was measured with the same adapter is kept, so a run that was stopped goes on;
-# after a change, `FORCE=--force`; longer documents: `TOKENS=1000,2000,4000`. At the end stands which adapter was measured.
+# All figures of the adapter in the package (docs/evaluation.md lists the files): the report (needles, peers, reconstruction
+# and the rest) and questions about long documents. What was measured with the same weights, code and settings is kept, so a
+# run that was stopped goes on; anything else is replaced. At the end stands which adapter was measured.
 DATA ?= ../shared/data
 SQUAD := $(DATA)/triplets/eval/squad_dev_a.jsonl.xz
-FORCE ?=
-TOKENS ?= 1000
+TOKENS ?= 1000,2000
 figures: $(READY)
-	$(BIN)/icae eval all $(DATA)/heldout --questions $(SQUAD) --quick $(FORCE) --out docs/results/report
+	rm -rf build/long docs/results/report/*.md docs/results/report/*.png
+	$(BIN)/icae eval all $(DATA)/heldout --questions $(SQUAD) --quick --force --out docs/results/report
 	$(BIN)/python -m benchmarks.long_documents $(DATA) --tokens $(TOKENS) -o build/long
 	$(BIN)/icae eval qa build/long --questions 2 --ratios 4 --max-new-tokens 32 \
-		--readers 'memory,full context,best chunks,SnapKV' $(FORCE) -o docs/results/long
-	@grep -ho 'adapter [^ ]* ([0-9a-f]*)' docs/results/report/report.md docs/results/long/qa.md | sort | uniq -c
+		--readers 'memory,full context,best chunks,SnapKV' --force -o docs/results/long
+	@grep -ho 'adapter [^ ]* ([0-9a-f]*)' docs/results/report/*.md docs/results/long/qa.md | sort | uniq -c
 
 lint: $(READY)
 	$(BIN)/ruff check src tests examples benchmarks

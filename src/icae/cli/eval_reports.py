@@ -27,6 +27,9 @@ ReportFolder = Annotated[
     Path, typer.Option("--out", "--output", "-o", metavar="DIR", help="Folder of the report.")
 ]
 
+MISSING = 6
+"""Rows that only one result has, as far as they are shown."""
+
 MEANINGS = {
     "measure": "not the same measurement, so differences are not between the models alone",
     "model": "what is compared",
@@ -110,7 +113,7 @@ def compare(
 
     Changes are B less A, with 95 % intervals: paired over contexts where both measured the
     same ones, else joined from both intervals. A star marks a change whose interval leaves
-    out 0. No model is loaded.
+    out 0; figures that are equal are left out. No model is loaded.
 
     Args:
         first: Result of icae eval.
@@ -131,9 +134,16 @@ def compare(
             key, meaning = mismatch["key"], MEANINGS[mismatch["meaning"]]
             out.print(f"{key} differs ({meaning}):", soft_wrap=True)
             out.print(f"  A  {mismatch['first']}\n  B  {mismatch['second']}", soft_wrap=True)
-        for line in result["missing"]:
+        missing, found = result["missing"], result["differences"]
+        for line in missing[:MISSING]:
             out.print(line, soft_wrap=True)
-        table = comparing.table(result["differences"])
-        print_table(list(table.filled.values()), table.texts())
+        if len(missing) > MISSING:
+            out.print(f"... and {len(missing) - MISSING} more rows that only one has")
+        changed = [one for one in found if any(one["change"].values())]
+        clear = sum(one["clear"] for one in changed)
+        out.print(f"{len(changed)} of {len(found)} figures changed, {clear} of them clearly (*).")
+        if changed:
+            table = comparing.table(changed)
+            print_table(list(table.filled.values()), table.texts())
 
     return Outcome(payload=result, show=show)

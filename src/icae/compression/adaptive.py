@@ -5,14 +5,14 @@ compress time, or its verbatim tokens. `FidelityPolicy` says what is wanted:
 
 - ``min_fidelity``: for each span the highest ratio that reaches it, verbatim if none does; where
   that leaves room for no error, the decoder must also write the span back freely without one;
-- ``budget``: the best use of a number of decoder positions;
+- ``budget``: the best use of a number of decoder positions; lost numbers, code and names count
+  for more than other tokens (`icae.compression.spending`);
 - both: reach the fidelity where the budget allows, and go no further.
 """
 
 from __future__ import annotations
 
 import functools
-import heapq
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
@@ -25,6 +25,7 @@ from icae.compression.compressor import (
     with_spans,
 )
 from icae.compression.refinement import RefineConfig, RefineTask, refine
+from icae.compression.spending import spend, words_of
 from icae.compression.teachers import TeacherWriter
 from icae.config.parsing import check
 from icae.config.spans import check_ratio, needs_every_token
@@ -242,7 +243,8 @@ class AdaptiveCompressor:
         for own, span in zip(offers, cut, strict=True):
             own.append(span)
         cap = 1.0 if policy.min_fidelity is None else policy.min_fidelity
-        chosen = spend(offers, budget, enough=cap)
+        words = [words_of(self.compressor.tokenizer, span.verbatim_ids) for span in cut]
+        chosen = spend(offers, budget, enough=cap, words=words)
         slots = {i: span for i, span in enumerate(chosen) if span.kind != "tokens"}
         ids = {i: cut[i].verbatim_ids for i in slots}
         found = dict(self._checked(slots, ids))
@@ -344,55 +346,3 @@ def weak_spans(memory: Memory, target: float) -> list[int]:
     """Indices of the slot spans of which it is not known that they have a fidelity (0..1)."""
     spans = enumerate(memory.spans)
     return [i for i, span in spans if span.kind != "tokens" and not holds(span, target)]
-
-
-def spend(offers: Sequence[Sequence[Span]], budget: int, *, enough: float) -> list[Span]:
-    """Choose one of the offers for each span so that most tokens are held within a budget.
-
-    Starts from the cheapest offer of each span and buys, again and again, the upgrade that
-    holds most further tokens for each further position. Fidelity above `enough` counts
-    nothing.
-
-    Raises:
-        InputError: If the cheapest offers together exceed the budget.
-    """
-    ranked = [sorted(own, key=lambda s: (s.positions, -(s.fidelity or 0.0))) for own in offers]
-    chosen = [0] * len(ranked)
-    left = budget - sum(own[0].positions for own in ranked)
-    if left < 0:
-        raise InputError(
-            "The text does not fit the budget at the highest ratio.",
-            got=f"{budget} positions",
-            expected=f"at least {budget - left}",
-            fix="Raise the budget, or allow a higher ratio.",
-        )
-    heap: list[tuple[float, int, int, int]] = []
-
-    def offer(i: int) -> None:
-        now = ranked[i][chosen[i]]
-        best: tuple[float, int] | None = None
-        for j in range(chosen[i] + 1, len(ranked[i])):
-            more = ranked[i][j].positions - now.positions
-            gain = _held(ranked[i][j], enough) - _held(now, enough)
-            if gain > 0 and 0 < more <= left and (best is None or gain / more > best[0]):
-                best = gain / more, j
-        if best is not None:
-            heapq.heappush(heap, (-best[0], i, best[1], chosen[i]))
-
-    for i in range(len(ranked)):
-        offer(i)
-    while heap:
-        _, i, j, start = heapq.heappop(heap)
-        if start != chosen[i]:
-            continue
-        price = ranked[i][j].positions - ranked[i][chosen[i]].positions
-        if price <= left:
-            left -= price
-            chosen[i] = j
-        offer(i)
-    return [own[j] for own, j in zip(ranked, chosen, strict=True)]
-
-
-def _held(span: Span, enough: float) -> float:
-    """Tokens held, counted up to the fidelity that is enough."""
-    return span.tokens * min(span.fidelity or 0.0, enough)

@@ -164,22 +164,27 @@ def table(differences: Sequence[Row]) -> Table:
 
 
 def _mismatches(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[Row]:
-    found: list[Row] = [
-        {
-            "key": key,
-            "first": _in_words(first.get(key)),
-            "second": _in_words(second.get(key)),
-            "meaning": meaning,
-        }
-        for meaning, keys in MEANINGS.items()
-        for key in keys
-        if first.get(key) != second.get(key)
-    ]
+    found: list[Row] = []
+    for meaning, keys in MEANINGS.items():
+        for key in keys:
+            pair = _apart(first.get(key), second.get(key))
+            if pair[0] != pair[1]:
+                words = dict(zip(("first", "second"), map(_in_words, pair), strict=True))
+                found.append({"key": key, **words, "meaning": meaning})
     if first.get("schema") == second.get("schema") != SCHEMA:
         known = f"{SCHEMA} is what this version knows"
         said = _in_words(first.get("schema"))
         found.append({"key": "schema", "first": said, "second": known, "meaning": "measure"})
     return found
+
+
+def _apart(first: Any, second: Any) -> tuple[Any, Any]:
+    """Two values; of two mappings what differs, nothing for what one lacks."""
+    if not (isinstance(first, Mapping) and isinstance(second, Mapping)):
+        return first, second
+    keys = [key for key in {**first, **second} if first.get(key) != second.get(key)]
+    one, other = ({key: own.get(key) for key in keys} for own in (first, second))
+    return one, other
 
 
 def _in_words(value: Any) -> str:
@@ -199,7 +204,11 @@ def _place(row: Row) -> tuple[Any, ...]:
 
 
 def _named(row: Row) -> Row:
-    return {key: row[key] for key in KEYS if row.get(key) is not None}
+    """What tells a row apart for people: no length of 0, nothing said twice."""
+    named = {key: row[key] for key in KEYS if row.get(key) not in (None, 0) and key != "series"}
+    if named.get("reader") == named.get("kind"):
+        named.pop("reader", None)
+    return named
 
 
 def _is_number(key: str, value: Any) -> bool:
@@ -230,7 +239,7 @@ def _single(value: float) -> Figure:
 
 def _difference(row: Row, other: Row, key: str, *, paired: bool, seed: int) -> Row:
     mine, yours = row[key], other[key]
-    named = {"row": {k: v for k, v in _named(row).items() if k != "series"}, "figure": key}
+    named = {"row": _named(row), "figure": key}
     if not _is_figure(mine):
         own = {"first": _single(mine), "second": _single(yours), "change": _single(yours - mine)}
         return {**named, **own, "paired": False, "clear": False, "single": True}

@@ -66,7 +66,7 @@ class Continuation(ContinuedText):
     name = "continuation"
     title = "Perplexity of the continuation behind context and slots"
     question = "How well do slots stand for the text that goes on?"
-    quick: ClassVar = {"spans": (1,), "ratios": (2.0, 4.0), "tokens": 32, "samples": 12}
+    quick: ClassVar = {"spans": (1,), "ratios": RATIOS, "tokens": 32, "samples": 12}
     full: ClassVar = {"ratios": RATIOS}
     paper = PAPER_LENGTHS
     columns = columns_of("length ratio kind positions loss perplexity over_full", kind="behind")

@@ -19,7 +19,6 @@ from icae.config.types import FloatArray, Objective, TokenIds
 from icae.decode.batching import span_batches
 from icae.decode.prefix import Prefix
 from icae.decode.torch import TorchRuntime
-from icae.errors import InputError
 from icae.memory import Embeddings, Span
 from icae.memory.payload import ReadablePayload
 from icae.model.decoder import DecoderRow, plain_logits
@@ -62,21 +61,20 @@ class ContextMemory:
         return sum(part.positions for part in self.parts)
 
     @property
-    def slots_KD(self) -> FloatArray:  # noqa: N802 (a shape)
-        """Its slots [K, D], for experiments that change single ones.
+    def numbers(self) -> FloatArray:
+        """What all its slots are made of, [K, ...], for experiments that change single ones."""
+        return np.concatenate([part.numbers for part in self.parts])
 
-        Raises:
-            InputError: If it does not consist of slots.
-        """
-        found = [part.slots_KD for part in self.parts if isinstance(part, Embeddings)]
-        if len(found) < len(self.parts):
-            raise InputError(
-                "This experiment changes single slots, and the memories have another form.",
-                got=", ".join(sorted({part.kind for part in self.parts})),
-                expected="slots",
-                fix="Run it with an adapter of model.memory: embeddings.",
-            )
-        return np.concatenate(found)
+    def changed(self, slot: int, numbers: FloatArray) -> ContextMemory:
+        """The same with other numbers in place of one slot's."""
+        parts, at = list(self.parts), slot
+        for i, part in enumerate(parts):
+            if 0 <= at < part.positions:
+                own = part.numbers.copy()
+                own[at] = numbers
+                parts[i] = part.changed(own)
+            at -= part.positions
+        return replace(self, parts=tuple(parts))
 
     def prefix(self, runtime: TorchRuntime, objective: Objective) -> Prefix:
         """What the decoder reads for an objective."""

@@ -25,7 +25,7 @@ from icae.evals.tables import Columns, Row, Table
 from icae.evals.text_metrics import bleu_signature
 
 PAPER_LENGTHS = (100, 200, 300, 400, 500)
-RATIOS = (2.0, 4.0, 8.0, 16.0)
+RATIOS = (2.0, 4.0, 8.0, 16.0, 32.0)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -234,7 +234,8 @@ class Pareto:
             size = 12 if kind == "memory" else 6
             look |= {"marker": marker, "markersize": size, "clip_on": False}
             axis.plot(own[self.along], own[value], **look)
-            for row in own.dropna().itertuples(index=False):
+            # The others take as many positions at the same ratios.
+            for row in own.dropna().itertuples(index=False) if kind == "memory" else ():
                 beside = {"xytext": (6, 4), "textcoords": "offset points"}
                 axis.annotate(f"{row[1]:g}x", row[2:], fontsize=7, alpha=0.7, **beside)
         front = []

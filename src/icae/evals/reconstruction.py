@@ -65,7 +65,7 @@ class Reconstruction(WritingBack):
     name = "reconstruction"
     title = "Reconstruction of held-out text from its slots"
     question = "How much of a text do its slots give back, by length and ratio?"
-    quick: ClassVar = {"spans": (1,), "ratios": RATIOS[:3], "samples": 8, "greedy": 2}
+    quick: ClassVar = {"spans": (1,), "ratios": RATIOS, "samples": 8, "greedy": 2}
     full: ClassVar = {"ratios": RATIOS}
     baseline = True
     columns = columns_of("length ratio kind slots", kind="memory") | FIGURES

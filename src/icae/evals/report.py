@@ -86,8 +86,7 @@ def _summary(parts: Sequence[Part]) -> Table:
 
 
 def _html(head: Mapping[str, Any], parts: Sequence[Part]) -> str:
-    opened = [p.finished.opening for p in parts if p.finished and p.finished.opening]
-    body = [_figure(*opening) for opening in opened]
+    body = [_figure(*opened) for opened in _opened(parts)]
     body.append(f"<h2>Every experiment</h2>\n{_summary(parts).html()}")
     for part in parts:
         body.append(f'<h2 id="{escaped(part.name)}">{escaped(part.name)}</h2>\n')
@@ -100,6 +99,16 @@ def _html(head: Mapping[str, Any], parts: Sequence[Part]) -> str:
     return html_page(body, title=str(head["title"]), style=STYLE)
 
 
+def _opened(parts: Sequence[Part]) -> list[tuple[Opening, str, bytes]]:
+    """What the report opens with, what it comes to, and the pictures."""
+    done = [part.finished for part in parts if part.finished]
+    return [
+        (one.opening[0], str(one.payload.get("verdict", "")), one.opening[1])
+        for one in done
+        if one.opening
+    ]
+
+
 def _section(finished: Finished) -> str:
     """A result: its picture stands in the page itself."""
     head = finished.payload
@@ -110,10 +119,10 @@ def _section(finished: Finished) -> str:
     return f'{verdict}<p>{picture}</p>\n{tables}<ul class="notes">{notes}</ul>{_made(head)}'
 
 
-def _figure(opening: Opening, picture: bytes) -> str:
+def _figure(opening: Opening, verdict: str, picture: bytes) -> str:
     """A picture that the report opens with, below its headline and what is seen on it."""
-    title = escaped(opening.title)
-    return f"<h2>{title}</h2>\n<p>{escaped(opening.text)}</p>\n{_image(opening.title, picture)}\n"
+    text = f"<p>{escaped(opening.text)}</p>\n" + (f"<p>{escaped(verdict)}</p>\n" if verdict else "")
+    return f"<h2>{escaped(opening.title)}</h2>\n{text}{_image(opening.title, picture)}\n"
 
 
 def _image(title: str, picture: bytes) -> str:
@@ -126,7 +135,11 @@ def _made(head: Mapping[str, Any]) -> str:
 
 
 def _markdown(head: Mapping[str, Any], parts: Sequence[Part], folder: Path) -> str:
-    lines = [f"# {head['title']}", "", _summary(parts).markdown()]
+    lines = [f"# {head['title']}", ""]
+    for opening, verdict, _ in _opened(parts):
+        picture = f"![{opening.title}]({opening.name}.png)"
+        lines += [f"## {opening.title}", "", f"{opening.text} {verdict}".strip(), "", picture, ""]
+    lines += ["## Every experiment", "", _summary(parts).markdown()]
     for part in parts:
         if part.finished is None:
             lines += [f"## {part.name}", "", f"Skipped: {part.reason}."]

@@ -1,6 +1,6 @@
 """Which slot holds what: the loss of each context token when one slot says nothing.
 
-Shape legend: K slots, T context tokens, D hidden size.
+Shape legend: K slots, T context tokens.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Slots(TextExperiment):
     name = "slots"
     title = "Which slot holds what"
     question = "Which slot holds what?"
-    quick: ClassVar = {"ratios": (4.0,), "samples": 6, "examples": 1}
+    quick: ClassVar = {"ratios": (4.0,), "samples": 3, "examples": 1}
     full: ClassVar = {"ratios": RATIOS[:3], "samples": 64}
     columns = columns_of(
         "length ratio slots locality chance near before after own_drop other_drop ae_loss"
@@ -74,9 +74,9 @@ class Slots(TextExperiment):
         """The row of a cell."""
         engine, contexts = material.engine, self.contexts(material, cell)
         memories = encode_contexts(engine.runtime, contexts, ratio=cell.known_ratio)
-        mean_D = np.concatenate([m.slots_KD for m in memories]).mean(axis=0)
+        mean = np.concatenate([memory.numbers for memory in memories]).mean(axis=0)
         measured = [
-            slot_drops(engine.runtime, memory, ids, mean_D)
+            slot_drops(engine.runtime, memory, ids, mean)
             for memory, ids in zip(memories, contexts, strict=True)
         ]
         drops = [drops_KT for drops_KT, _ in measured]
@@ -105,7 +105,7 @@ class Slots(TextExperiment):
 
 
 def slot_drops(
-    runtime: TorchRuntime, memory: ContextMemory, ids: TokenIds, mean_D: FloatArray
+    runtime: TorchRuntime, memory: ContextMemory, ids: TokenIds, mean: FloatArray
 ) -> tuple[Drops, float]:
     """What each token loses in log-probability when each slot is replaced.
 
@@ -113,18 +113,14 @@ def slot_drops(
         runtime: Holds the decoder.
         memory: The slots of a context.
         ids: Its token ids [T].
-        mean_D: What a slot is replaced by.
+        mean: What a slot is replaced by.
 
     Returns:
         Nats lost [K, T], positive where the slot helps, and the AE loss (nats per token)
         behind all slots.
     """
     task, count = autoencoding(ids), memory.positions
-    without = [memory] * (count + 1)
-    for k in range(count):
-        slots_KD = memory.slots_KD.copy()
-        slots_KD[k] = mean_D
-        without[k + 1] = ContextMemory.of_slots(slots_KD, memory.spans)
+    without = [memory, *(memory.changed(k, mean) for k in range(count))]
     intact, *rest = score_tasks(runtime, without, [task] * (count + 1))
     drops_KT = np.stack([score.losses_T for score in rest]) - intact.losses_T
     return drops_KT, float(intact.losses_T.mean())

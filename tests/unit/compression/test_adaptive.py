@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from icae.compression.adaptive import AdaptiveCompressor, FidelityPolicy, spend, weak_spans
+from icae.compression.adaptive import AdaptiveCompressor, FidelityPolicy, weak_spans
 from icae.compression.refinement import RefineConfig
+from icae.compression.spending import spend, words_of
 from icae.compression.teachers import TeacherWriter
 from icae.config.spans import needs_every_token
 from icae.errors import ConfigError, InputError
@@ -239,3 +240,18 @@ def test_refining_a_memory_improves_weak_spans_and_leaves_the_rest(
     assert list(adaptive.improved(last, config)) == [] or weak_spans(last, 0.6)
     with pytest.raises(InputError, match="keeps its text"):
         next(adaptive.improved(memory.without_source(), RefineConfig(target=1.0)))
+
+
+def test_a_budget_goes_to_lost_numbers_before_other_tokens(tokenizer: Any) -> None:
+    prose = [offer(12, 3, 4), offer(12, 12, 12)]  # eight tokens to gain
+    figures = [offer(12, 3, 10), offer(12, 12, 12)]  # two, which are digits
+    ids = tokenizer("room aa 4213", add_special_tokens=False)["input_ids"]
+    ((worth, own),) = words_of(tokenizer, np.array(ids))
+    assert tokenizer.decode(ids[own]).strip() == "4213"
+    words = [[], [(worth, slice(8, 12))]]
+
+    assert [s.positions for s in spend([prose, figures], 15, enough=1.0)] == [12, 3]
+    chosen = spend([prose, figures], 15, enough=1.0, words=words)
+    assert [s.positions for s in chosen] == [3, 12]
+    # What is held well enough already buys nothing.
+    assert [s.positions for s in spend([prose, figures], 15, enough=0.8, words=words)] == [12, 3]

@@ -132,8 +132,8 @@ def test_rows_that_only_one_has_are_named() -> None:
     found = compare(result(), other)
     assert found["differences"] == []
     assert found["missing"] == [
-        "only in A: length 32, ratio 4.0, kind own, series 4x",
-        "only in B: length 32, ratio 8.0, kind own, series 4x",
+        "only in A: length 32, ratio 4.0, kind own",
+        "only in B: length 32, ratio 8.0, kind own",
     ]
 
 

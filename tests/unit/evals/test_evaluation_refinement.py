@@ -80,7 +80,7 @@ def test_spans_that_are_done_stay_where_they_were_and_text_is_of_the_best_slots(
     seen: list[Any] = []
 
     def write_back(runtime: Any, memories: Any) -> Any:
-        seen.append([float(memory.slots_KD[0, 0]) for memory in memories])
+        seen.append([float(memory.numbers[0, 0]) for memory in memories])
         return [(0,) * 12 for _ in memories]
 
     def refine(model: Any, tasks: Any, config: Any, *, on_slots: Any, **more: Any) -> Any:

@@ -15,6 +15,7 @@ from icae.evals.slots import (
     slot_drops,
 )
 from icae.model.objectives import autoencoding
+from mixed_prefix import KEY_VALUES
 
 
 def test_own_chunks_are_those_of_the_spans() -> None:
@@ -47,10 +48,13 @@ def test_figures_split_the_mass_into_own_before_and_after(quick: None) -> None:
     assert figures["other_drop"]["value"] == pytest.approx(4 / 12)
 
 
-def test_drops_equal_scoring_each_changed_memory_alone(engine: Any, random_ids: Any) -> None:
-    runtime, ids = engine.runtime, random_ids(20)
+@pytest.mark.parametrize("form", [{}, KEY_VALUES], ids=["embeddings", "key-values"])
+def test_drops_equal_scoring_each_changed_memory_alone(
+    build_engine: Any, random_ids: Any, form: dict[str, Any]
+) -> None:
+    runtime, ids = build_engine(**form).runtime, random_ids(20)
     (memory,) = encode_contexts(runtime, [ids], ratio=4)
-    mean = memory.slots_KD.mean(axis=0)
+    mean = memory.numbers.mean(axis=0)
 
     drops, loss = slot_drops(runtime, memory, ids, mean)
 
@@ -59,9 +63,11 @@ def test_drops_equal_scoring_each_changed_memory_alone(engine: Any, random_ids: 
     assert drops.shape == (5, 20)
     assert loss == pytest.approx(intact.losses_T.mean(), abs=1e-4)
     for k in range(5):
-        changed = memory.slots_KD.copy()
+        changed = memory.numbers.copy()
         changed[k] = mean
-        (score,) = score_tasks(runtime, [ContextMemory.of_slots(changed, memory.spans)], [task])
+        parts = (memory.parts[0].changed(changed[:4]), memory.parts[1].changed(changed[4:]))
+        own = ContextMemory(parts=parts, spans=memory.spans)
+        (score,) = score_tasks(runtime, [own], [task])
         assert drops[k] == pytest.approx(score.losses_T - intact.losses_T, abs=1e-3)
 
 

@@ -75,6 +75,7 @@ def test_pages_and_json_hold_every_result_and_every_reason(suite: Any, tmp_path:
     assert re.search(r"\| broken +\| What of <broken>\? +\| skipped: Needs \\\| x; got it is", text)
     assert "\n## Reconstruction of held-out text from its slots\n" in text
     assert "![Which slot holds what](slots.png)" in text
+    assert "![How much of a text comes back?](reconstruction-by-ratio.png)" in text
     assert text.count("\n# ") == 0
     assert text.startswith("# Evaluation of tiny\n")
     stored = json.loads(data)
