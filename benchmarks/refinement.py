@@ -10,7 +10,7 @@ Model FLOP, without attention scores, LoRA, padding or the optimizer; P weights 
 the layers, of which a share u has gradients (all for slots, the upper half for key-values), V x D
 vocabulary head, L tokens, K slots, M objective tokens behind them:
 
-    encoding a span     2 P (L + K)
+    encoding a span     2 P (L + K)     (of key-values the last layer's K and V projections alone)
     reading it          2 P (r + M + L - 1) + 2 V D L    (r: K for slots, 0 for key-values)
     gradients           2 P u (r + M + L - 1) + 2 V D L
 
@@ -52,6 +52,15 @@ def ceiling() -> float:
     return max(2 * SIZE**3 / timed(lambda: square @ square)[1] / 1e12 for _ in range(3))
 
 
+def unread(last: torch.nn.Module) -> int:
+    """Weights of a last layer that its keys and values do not rest on (Llama's names)."""
+    return sum(
+        p.numel()
+        for name, p in last.named_parameters()
+        if name.split(".")[-2] not in ("k_proj", "v_proj", "input_layernorm")
+    )
+
+
 def shared(tflop: float, seconds: float, wall: float, most: float) -> dict[str, float]:
     """Figures of one kind of work."""
     return {
@@ -90,7 +99,9 @@ def measure(engine: Engine, options: argparse.Namespace) -> dict[str, Any]:
         lambda: compressor.encode(cut, ratio=options.ratio, verify=False)
     )
     slots = [span.positions for span in encoded]
-    encoding = 2 * weights * (sum(lengths) + sum(slots)) / 1e12
+    key_values = model.config.memory == "key-values"
+    needed = weights - (unread(layers_of(model.decoder)[-1]) if key_values else 0)
+    encoding = 2 * needed * (sum(lengths) + sum(slots)) / 1e12
     report: dict[str, Any] = {
         "adapter": engine.name,
         "spans": len(cut),
@@ -99,7 +110,6 @@ def measure(engine: Engine, options: argparse.Namespace) -> dict[str, Any]:
         "hardware": hardware(model.device),
         "encoding": shared(encoding, seconds, wall, most),
     }
-    key_values = model.config.memory == "key-values"
     tflop = 0.0
     config = RefineConfig(target=1.0, steps=options.steps, slack=float("inf"))
     ids = [span.verbatim_ids for span in cut]

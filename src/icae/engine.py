@@ -333,6 +333,7 @@ def _on_base(folder: Path, info: AdapterInfo, name: str, decoder: PreTrainedMode
     except AdapterError:
         require_base(info, base_model=name, base_hash=weights)
         raise
+    model.end_training()
     plain: SlotDtype = "bfloat16" if model.dtype == torch.bfloat16 else "float32"
     provenance = Provenance(
         base_model=name,

@@ -41,5 +41,8 @@ class Kept(Generic[T]):
         self._kept[name] = (give(), size)
         self.bytes += size
         while self.bytes > self._max_bytes:
-            _, (_, dropped) = self._kept.popitem(last=False)
-            self.bytes -= dropped
+            self.drop(next(iter(self._kept)))
+
+    def drop(self, name: str) -> None:
+        """Let go of what was kept under a name."""
+        self.bytes -= self._kept.pop(name)[1]

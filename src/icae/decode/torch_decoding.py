@@ -92,8 +92,12 @@ class TorchDecoding(DecodingRows):
         own = [last for name, last in self.told if name.rpartition(" ")[0] == request.owner]
         return max(own, key=lambda last: last.read.shared(read), default=None)
 
-    def keep(self, owner: str, last: LastRead) -> None:
-        """Keep what was read for an owner."""
+    def keep(self, owner: str, last: LastRead, *, instead: LastRead | None = None) -> None:
+        """Keep what was read for an owner, in place of another and of what it goes on from."""
+        for name, other in [*self.told]:
+            begun = name.rpartition(" ")[0] == owner and other.read.shared(last.read)
+            if other is instead or begun == len(other.read):
+                self.told.drop(name)
         size = _bytes(last.places(len(last.read)))
         self.told.keep(f"{owner} {hash(tuple(last.read.keys))}", size, lambda: last)
 

@@ -126,6 +126,12 @@ class AdaptedDecoder(nn.Module):
         """The trained weights by name; those of the LoRA start with ``lora.``."""
         return {name: p for name, p in self.named_parameters() if p.requires_grad}
 
+    def end_training(self) -> None:
+        """From now on the LoRA computes in the precision of the weights, not in float32."""
+        for name, parameter in self.trainable().items():
+            if name.startswith("lora."):
+                parameter.data = parameter.data.to(self.dtype)
+
     def own_state(self) -> dict[str, Tensor]:
         """Weights and statistics beside the LoRA by name; the model's own tensors, no copies."""
         return {k: v for k, v in self.state_dict().items() if not k.startswith("lora.")}

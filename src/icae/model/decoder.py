@@ -9,7 +9,9 @@ row, T scored targets, H key-value heads, W head width, D hidden size, V vocabul
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -71,6 +73,27 @@ class DecoderRow:
         return cls(ids=ids, positions=range(len(ids)), scored=slice(last - scored, last))
 
 
+class _Filled(Exception):  # noqa: N818 (no error: there is nothing left to do)
+    """Keys and values of all layers are known."""
+
+
+class _KeysAndValues(DynamicCache):  # type: ignore[misc]
+    """A cache that ends the pass that fills it: what the last layer makes of it is not wanted."""
+
+    def __init__(self, past: KeyValues | None, layers: int) -> None:
+        super().__init__(past)
+        self._last = layers - 1
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, layer_idx: int, *rest: Any, **named: Any
+    ) -> tuple[Tensor, Tensor]:
+        """Take keys and values of a layer."""
+        found = super().update(key_states, value_states, layer_idx, *rest, **named)
+        if layer_idx == self._last:
+            raise _Filled
+        return found
+
+
 def read(
     model: PreTrainedModel,
     inputs_RSD: Tensor,
@@ -88,7 +111,11 @@ def read(
         Keys and values of the P + S places.
     """
     cache = DynamicCache(past)
-    run_layers(model, inputs_RSD, positions_RS, cache=cache, mask_RP=mask_RP)
+    if torch.is_inference_mode_enabled():
+        layers = model.config.get_text_config(decoder=True).num_hidden_layers
+        cache = _KeysAndValues(past, layers)
+    with suppress(_Filled):
+        run_layers(model, inputs_RSD, positions_RS, cache=cache, mask_RP=mask_RP)
     return tuple((keys, values) for keys, values, *_ in cache)
 
 

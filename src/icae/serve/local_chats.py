@@ -71,11 +71,11 @@ class LocalChats(Chats):
         if not isinstance(decoding, TorchDecoding):
             super().compact(owner, told, question)
             return
-        runtime.last = decoding.last(self.request(owner, told, question))
+        before = runtime.last = decoding.last(self.request(owner, told, question))
         super().compact(owner, told, question)
-        if runtime.last is not None:
-            decoding.keep(owner, runtime.last)
-            runtime.last = None
+        if runtime.last is not before and runtime.last is not None:
+            decoding.keep(owner, runtime.last, instead=before)
+        runtime.last = None
 
     def step(self) -> None:
         """Begin some answers, or write one token of all."""

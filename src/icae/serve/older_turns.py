@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from icae.decode.conversation import Conversation
 from icae.decode.kept import Kept
-from icae.memory import Memory, memory_bytes
+from icae.memory import Memory
 from icae.serve.jobs import Progressing
 from icae.serve.messages import CACHED_BYTES
 
@@ -43,9 +43,10 @@ class OlderTurns:
             yield 0, 0
             told.keep_turns = len(told.history) - 1
             compact(owner, told, question)
-            self._keep(name, told.older)
+            self._keep(name, told)
         told.keep_turns = keep_turns
 
-    def _keep(self, name: str, older: Memory | None) -> None:
+    def _keep(self, name: str, told: Conversation) -> None:
+        older = told.older
         assert older is not None, "turns have left"
-        self._kept.keep(name, len(memory_bytes(older)), lambda: older)
+        self._kept.keep(name, told.reader.kv_bytes(older.positions), lambda: older)

@@ -5,11 +5,14 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+import torch
+from transformers import DynamicCache
 
 from icae.decode.batching import POSITIONS_PER_BATCH
 from icae.decode.kept import Kept
-from icae.decode.prefix import Prefix, Request
+from icae.decode.prefix import Prefix, ReadSoFar, Request
 from icae.decode.torch_decoding import TorchDecoding
+from icae.decode.torch_kv import LastRead
 
 KEY_VALUES = {"memory": "key-values", "framing": "between", "objective_tokens": 2}
 LIMITS = [9, 2, 6, 12, 4]
@@ -158,3 +161,21 @@ def test_the_next_turn_of_an_owner_is_read_from_where_it_differs(
             take(decoding.step())
         for key, request in enumerate((first, second, other)):
             assert written[key] == alone(engine, request, (3, 5, 6)[key])
+
+
+def test_what_an_owner_went_on_from_is_kept_no_longer(engine: Any) -> None:
+    def last(size: int) -> LastRead:
+        layer = (torch.zeros(1, 1, size, 2), torch.zeros(1, 1, size, 2))
+        places = list(range(size))
+        return LastRead(
+            cache=DynamicCache([layer]), read=ReadSoFar(keys=[*places], positions=places)
+        )
+
+    decoding = TorchDecoding(engine.runtime, [], kept_bytes=10**6)
+    first, other, longer, moved = last(3), last(4), last(5), last(2)
+    for owner, own in (("anna", first), ("ben", other), ("anna", longer)):
+        decoding.keep(owner, own)
+    assert [own for _, own in decoding.told] == [other, longer]
+    decoding.keep("anna", moved, instead=longer)
+    assert [own for _, own in decoding.told] == [other, moved]
+    assert decoding.told.bytes == sum(2 * size * 2 * 4 for size in (4, 2))

@@ -6,11 +6,13 @@ import pytest
 import torch
 
 from icae.errors import InputError
+from icae.model.around import embed, layers_of
 from icae.model.decoder import (
     PASS_TOKENS,
     DecoderRow,
     label_logits,
     logits_beside,
+    places_of,
     plain_logits,
     read,
     row_groups,
@@ -95,3 +97,24 @@ def test_plain_rows_are_scored_as_the_model_called_alone(family, build_decoder, 
 def test_the_first_token_is_never_scored_and_one_is(random_ids, scored):
     with pytest.raises(InputError, match="cannot score"):
         DecoderRow.plain(random_ids(5), scored=scored)
+
+
+@torch.no_grad()
+def test_without_training_the_last_layer_ends_with_its_keys_and_values(
+    family, build_decoder, random_ids
+):
+    decoder = build_decoder(family)
+    inputs = embed(decoder, torch.from_numpy(random_ids(9)))[None]
+    places = torch.arange(9)[None]
+    passes: list[int] = []
+    layers = layers_of(decoder)
+    layers[-1].register_forward_hook(lambda *_: passes.append(1))
+    whole = read(decoder, inputs, places)
+    with torch.inference_mode():
+        ended = read(decoder, inputs, places)
+        behind = read(decoder, inputs[:, 5:], places[:, 5:], past=places_of(whole, 0, 5))
+    assert passes == [1]
+    for own, other, later in zip(whole, ended, behind, strict=True):
+        for one, two, three in zip(own, other, later, strict=True):
+            assert torch.equal(one, two)
+            torch.testing.assert_close(one, three, atol=1e-4, rtol=1e-4)

@@ -103,3 +103,15 @@ def test_bfloat16_weights_keep_the_trained_weights_in_float32(
     assert {p.dtype for p in model.decoder.parameters()} == {torch.bfloat16}
     assert model.encode_spans([ids], [4])[0].dtype == torch.bfloat16
     assert all(np.isfinite(losses))
+
+
+def test_a_model_that_is_not_trained_on_computes_in_the_precision_of_its_weights(
+    build_model, build_decoder, random_ids
+):
+    model = build_model(decoder=build_decoder().bfloat16())
+    before = model.encode_spans([random_ids(8)], [4])[0].float()
+    model.end_training()
+    of_lora = {name.startswith("lora."): p.dtype for name, p in model.trainable().items()}
+    assert of_lora == {True: torch.bfloat16, False: torch.float32}
+    after = model.encode_spans([random_ids(8)], [4])[0].float()
+    torch.testing.assert_close(after, before, rtol=0.1, atol=0.1 * float(before.abs().max()))
