@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import time
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,8 @@ def test_wandb_gets_the_figures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     records.add("eval", 2, {"ae_accuracy": 0.25})
     records.close()
     (written,) = tmp_path.glob("wandb/offline-run-*/*.wandb")
-    held = written.read_bytes()
-    for name in (b"tracked", b"train/ae_loss", b"eval/ae_accuracy", b"span_length"):
-        assert name in held
+    names = (b"tracked", b"train/ae_loss", b"eval/ae_accuracy", b"span_length")
+    deadline = time.monotonic() + 60  # its service writes the file in a process of its own
+    while not all(name in written.read_bytes() for name in names):
+        assert time.monotonic() < deadline, written.read_bytes()[:1000]
+        time.sleep(0.1)
