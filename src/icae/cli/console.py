@@ -76,16 +76,16 @@ def quietly() -> Iterator[None]:
         _QUIET.reset(before)
 
 
-def note(text: str) -> None:
-    """Print one dim line of information on standard error."""
+def note(text: str, *, style: str = "dim") -> None:
+    """Print information on standard error: one line, on a terminal broken between words."""
     if not _QUIET.get():
-        messages().print(Text(text, style="dim"), soft_wrap=True)
+        out = messages()
+        out.print(Text(text, style=style), soft_wrap=not out.is_terminal)
 
 
 def warn(text: str) -> None:
     """Print a warning on standard error, in yellow on a terminal."""
-    if not _QUIET.get():
-        messages().print(Text(f"Warning: {text}", style="yellow"), soft_wrap=True)
+    note(f"Warning: {text}", style="yellow")
 
 
 def report_error(error: IcaeError) -> None:

@@ -203,7 +203,7 @@ def _pictures(engine: Engine, memory: Memory, page: Path) -> list[Path]:
     drawn = fidelity_page(memory, engine.token_places(memory), title=page.stem)
     page.write_text(drawn, encoding="utf-8")
     if find_spec("matplotlib") is None:
-        console.note("For the picture as PNG: pip install 'icae[eval]'")
+        console.note("For the picture as PNG: pip install matplotlib")
         return []
     picture = page.with_suffix(".png")
     draw_memory(memory, picture)

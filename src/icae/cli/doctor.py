@@ -102,7 +102,8 @@ def _device() -> tuple[str, str | None]:
     dtype = str(pick_dtype(None, device)).removeprefix("torch.")
     llama = util.find_spec("llama_cpp") is not None and device.type == "cpu"
     reader = "llama.cpp" if llama else "torch"
-    return f"{device}, {dtype}, {torch.get_num_threads()} threads; answers by {reader}", None
+    threads = console.count_text(torch.get_num_threads(), "thread")
+    return f"{device}, {dtype}, {threads}; answers by {reader}", None
 
 
 def _cache() -> tuple[str, str | None]:

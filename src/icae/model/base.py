@@ -15,6 +15,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -28,6 +29,7 @@ from transformers import (
     PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerFast,
+    modeling_gguf_pytorch_utils,
 )
 from transformers.utils import cached_file
 from transformers.utils import logging as hf_logging
@@ -111,9 +113,12 @@ def quiet_loading() -> Iterator[None]:
     """Without the progress bars of transformers, which do not belong to a library call."""
     shown = hf_logging.is_progress_bar_enabled()
     hf_logging.disable_progress_bar()
+    bar = modeling_gguf_pytorch_utils.tqdm  # it does not ask whether bars are wanted
+    modeling_gguf_pytorch_utils.tqdm = partial(bar, disable=True)
     try:
         yield
     finally:
+        modeling_gguf_pytorch_utils.tqdm = bar
         if shown:
             hf_logging.enable_progress_bar()
 

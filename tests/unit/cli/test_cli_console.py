@@ -82,6 +82,18 @@ def test_log_lines_go_to_stderr_from_the_level_asked_for(capsys):
     assert capsys.readouterr() == ("", "Warning: watch out\nstep 1\n")
 
 
+def test_a_long_note_breaks_between_words_on_a_terminal_and_nowhere_else(capsys, monkeypatch):
+    text = "spans and slots " * 8
+    console.note(text)
+    assert capsys.readouterr().err.splitlines() == [text]
+    monkeypatch.setenv("TTY_COMPATIBLE", "1")
+    monkeypatch.setenv("TERM", "dumb")  # 80 columns without colours
+    console.note(text)
+    lines = capsys.readouterr().err.splitlines()
+    assert " ".join(line.strip() for line in lines) == text.strip()
+    assert [len(line) <= 80 for line in lines] == [True, True]
+
+
 def test_figures_are_lined_up_and_not_folded(capsys):
     console.print_figures({"a": "x " * 60, "longer": "one\nline"})
     lines = capsys.readouterr().out.splitlines()

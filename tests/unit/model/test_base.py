@@ -5,10 +5,18 @@ from pathlib import Path
 
 import pytest
 import torch
+from transformers import modeling_gguf_pytorch_utils
 
 from icae.errors import BaseModelError
 from icae.model import base
-from icae.model.base import base_hash, load_decoder, load_tokenizer, resolve_base, weight_hash
+from icae.model.base import (
+    base_hash,
+    load_decoder,
+    load_tokenizer,
+    quiet_loading,
+    resolve_base,
+    weight_hash,
+)
 from icae.model.base_files import (
     DEFAULT_BASE,
     DEFAULT_HUB_ID,
@@ -70,6 +78,14 @@ def test_a_base_is_loaded_frozen_in_eval_mode_and_the_precision_asked_for(base_f
     loaded = load_tokenizer(str(base_folder))
     assert tokenizer_hash(loaded) == tokenizer_hash(tokenizer)
     assert loaded.chat_template == tokenizer.chat_template
+
+
+def test_a_model_is_converted_without_a_progress_bar(capsys):
+    with quiet_loading():
+        assert list(modeling_gguf_pytorch_utils.tqdm([1, 2])) == [1, 2]
+    assert capsys.readouterr().err == ""
+    assert list(modeling_gguf_pytorch_utils.tqdm([1, 2])) == [1, 2]
+    assert "2/2" in capsys.readouterr().err
 
 
 def test_a_folder_without_a_model_is_refused(tmp_path):
