@@ -160,7 +160,7 @@ def draw_packed(
             if len(a.ids) > L:
                 continue
             if len(ids) + len(a.ids) <= L:
-                qs += [q for q in draw_questions(rng, a, pool, 2, absent, refusal) if q.text != REFUSAL or absent]
+                qs += [q for q in draw_questions(rng, a, pool, 4, absent, refusal) if q.text != REFUSAL or absent]
             ids += a.ids + sep
         order = rng.permutation(len(qs))[:most]
         rows.append(ids[:L])

@@ -213,6 +213,29 @@ class Suite:
         return right, sum(not words(o) for o in outs), outs
 
     @torch.no_grad()
+    def facts(self, live: Live, path: Path, ratio: float, free: int = 48) -> dict[str, float]:
+        """Facts put into held-out text (kv_train.facts): the first token of the answer right, the others, the whole
+        answer (each behind the true tokens before it), its loss; ``free`` greedy answers equal to it."""
+        by: dict[str, list[dict[str, Any]]] = {}
+        for r in read_lines(path):
+            by.setdefault(r["context"], []).append(r)
+        first, rest, whole, nlls, exact = [], [], [], [], []
+        for context, rs in list(by.items())[:32]:
+            mem = encode(self.base, live, torch.tensor([ids_of(self.tok, context)]), 128, ratio)
+            for r in rs:
+                q, a = self.prompt(r["prompt"]), [*ids_of(self.tok, r["answer"]), self.tok.eos_token_id]
+                t = Tree(live.tokens["back"].shape[0])
+                t.score(t.add(t.learned("back"), q + a[:-1]), len(q) - 1, a, 1.0, 3)
+                seg = contiguous(self.base, live, mem, [t])
+                nll, right = score(self.base, read(self.base, mem, [seg])[0], [t], seg.rows_BTD.shape[1])
+                first.append(float(right[0])), rest.append(float(right[1:].mean())), whole.append(float(right.all()))
+                nlls.append(float(nll.mean()))
+                if len(exact) < free:
+                    exact.append(float(words(self.answer(live, mem, q)) == words(r["answer"])))
+        names = ("first", "others", "whole", "loss", "free")
+        return {k: round(float(np.mean(v)), 3) for k, v in zip(names, (first, rest, whole, nlls, exact))}
+
+    @torch.no_grad()
     def run(self, live: Live, full: bool = False) -> dict[str, Any]:
         t0, out = time.time(), {}
         r = lambda xs: [round(x, 3) for x in xs]
@@ -248,6 +271,7 @@ def main() -> None:
     p = argparse.ArgumentParser()
     p.add_argument("weights")
     p.add_argument("--full", action="store_true")
+    p.add_argument("--facts", type=Path, help="facts to ask for alone, of a file that kv_train.facts made")
     a = p.parse_args()
     from transformers import AutoTokenizer
 
@@ -259,8 +283,11 @@ def main() -> None:
     prefix = 0 if keys is None else keys.shape[0] // (base.layers_count * base.G)
     adapter = Adapter(base, named["layers.0.q.lora_A"].shape[0], named["tokens.front"].shape[0], prefix_ids=[0] * prefix)
     adapter.load(named)
+    suite = Suite(base, AutoTokenizer.from_pretrained(folder))
     with torch.no_grad():
-        print(json.dumps(Suite(base, AutoTokenizer.from_pretrained(folder)).run(adapter.live(), a.full), indent=1))
+        live = adapter.live()
+        result = {f"{r}x": suite.facts(live, a.facts, float(r)) for r in (4, 2)} if a.facts else suite.run(live, a.full)
+    print(json.dumps(result, indent=1))
 
 
 if __name__ == "__main__":

@@ -127,8 +127,42 @@ def key_fact(w: Words, rng: Rng) -> Fact:
     return f"\n{said}\n", [f"What is the value of {key}?", f"What is {key} set to?"], v
 
 
+def tool(w: Words, rng: Rng) -> str:
+    a, b = w.one(rng, w.words), w.one(rng, w.words)
+    return w.one(rng, [f"{a[:4]}{b[:3]}", f"{a}-{b}", f"{a[:3]}2{b[:3]}", a.upper()[:4], cap(a) + cap(b), f"{a}.{b[:3]}", f"{a} {int(rng.integers(1, 20))}.{int(rng.integers(10))}"])
+
+
+def use_fact(w: Words, rng: Rng) -> Fact:
+    of, v, task = w.group(rng), tool(w, rng), f"the {w.one(rng, w.words)} {w.one(rng, OBJECTS + COUNTS)}"
+    kind = w.one(rng, "program method system service site machine library tool model format".split())
+    verb, does = [("uses", "use"), ("chose", "choose"), ("recommends", "recommend")][int(rng.integers(3))]
+    said = [f"{cap(of)} {verb} {v} for {task}.", f"For {task}, {of} {verb} the {kind} {v}.", f"The {kind} that {of} {verb} for {task} is called {v}."]
+    said[0] += f" This {kind} is well tested."
+    return w.one(rng, said), [f"Which {kind} does {of} {does} for {task}?", f"What is used for {task}?", f"Which {kind} is for {task}?"], v
+
+
+def span_fact(w: Words, rng: Rng) -> Fact:
+    of, what, unit = w.group(rng), f"{w.one(rng, w.words)} {w.one(rng, OBJECTS)}", w.one(rng, "minutes hours days weeks months years".split())
+    v = f"{w.one(rng, [digits(rng, 1, 3), 'two', 'three', 'five', 'six', 'seven', 'ten', 'twelve', 'thirty'])} {unit}"
+    said = [f"{cap(of)} needed {v} for the {what}.", f"The {what} stayed in {of} for {v}.", f"After {v}, {of} sent the {what} back."]
+    asked = [[f"How long did {of} need for the {what}?"], [f"How long did the {what} stay in {of}?"], [f"How long after did {of} send the {what} back?", f"When did {of} send the {what} back?"]]
+    i = int(rng.integers(3))
+    return said[i], asked[i], v
+
+
+def deed_fact(w: Words, rng: Rng) -> Fact:
+    p, what, of = w.person(rng), f"the {w.one(rng, w.words)} {w.one(rng, OBJECTS)}", w.group(rng)
+    verb, base, past = [("suggested", "suggest", "suggested"), ("wrote", "write", "written"), ("sold", "sell", "sold"), ("found", "find", "found"), ("repaired", "repair", "repaired"), ("gave", "give", "given"), ("designed", "design", "designed"), ("lost", "lose", "lost")][int(rng.integers(8))]
+    said = [f"{p} {verb} {what} to {of}.", f"{cap(what)} was {past} by {p} for {of}.", f"It was {p} who {verb} {what}, says {of}."]
+    u = rng.random()
+    if u < 0.6:
+        return w.one(rng, said), [f"Who {verb} {what}?", f"Which person {verb} {what}?", f"By whom was {what} {past}?"], p
+    return w.one(rng, said), [f"What did {p} {base}?", f"Which thing was {past} by {p}?"], what
+
+
 KINDS: list[tuple[Callable[[Words, Rng], Fact], float]] = [
-    (code_fact, 0.24), (size_fact, 0.1), (count_fact, 0.12), (role_fact, 0.2), (place_fact, 0.1), (date_fact, 0.08), (word_fact, 0.08), (key_fact, 0.08),
+    (code_fact, 0.20), (size_fact, 0.08), (count_fact, 0.10), (role_fact, 0.14), (place_fact, 0.08), (date_fact, 0.07), (word_fact, 0.07), (key_fact, 0.07),
+    (use_fact, 0.08), (span_fact, 0.05), (deed_fact, 0.06),
 ]  # fmt: skip
 
 

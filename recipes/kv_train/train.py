@@ -58,6 +58,7 @@ def options() -> argparse.Namespace:
     a("--w-kl", type=float, default=0.0, help="KL of continuation rows to the decoder that reads the text")
     a("--w-ft", type=float, default=1.0)
     a("--absent", type=float, default=0.05)
+    a("--fact-text", type=float, default=0.0, help="share of the text updates whose text has facts put into it")
     a("--stage", type=float, default=-1.0, help="tokens seen that the mixture is to be drawn for; -1: as seen")
     a("--save-minutes", type=float, default=10.0)
     a("--eval-minutes", type=float, default=40.0, help="minutes of training between evaluations")
@@ -105,6 +106,7 @@ class Run:
         self.step, self.seen, self.asked_count, self.seconds, self.since, self.evaluated = 0, 0, 0, 0.0, 0, 0.0
         self.text = Tokens(ROOT / "runs/packed/small/train")
         self.asked = load_asked(self.tok, ROOT / "runs/kv")
+        self.fact_text = [np.array(x.ids) for x in self.asked["facts"]]
         self.head = ids_of(self.tok, template(self.tok)[0])
         self.refusal = [*ids_of(self.tok, REFUSAL), self.tok.eos_token_id]
         self.sep = ids_of(self.tok, "\n\n")
@@ -117,11 +119,20 @@ class Run:
             s = int(self.rng.integers(0, len(row) - n - 16))
             t.score(t.add(root, row[s : s + n + 15]), n - 1, row[s + n : s + n + 16], weight, 1)
 
+    def fact_window(self, n: int) -> list[int]:
+        """n tokens of texts with facts, one behind the other: figures and names are rare in other text."""
+        ids: list[int] = []
+        while len(ids) < n + 256:
+            ids += [*self.fact_text[int(self.rng.integers(len(self.fact_text)))], *self.sep]
+        i = int(self.rng.integers(0, len(ids) - n))
+        return ids[i : i + n]
+
     def text_update(self, live: Live) -> tuple[Tensor, dict[str, Any]]:
         a, rng, n = self.a, self.rng, self.a.tokens
         L, span, ratio = draw_shape(rng, a.stage if a.stage >= 0 else self.seen)
         B, C = max(1, round(a.batch / L)), int(np.clip(L // 4, 16, a.lm_rows))
-        rows = [self.text.window(rng, L + C) for _ in range(B)]
+        drawn = self.fact_window if rng.random() < a.fact_text else lambda n: self.text.window(rng, n)
+        rows = [drawn(L + C) for _ in range(B)]
         memory = encode(self.base, live, torch.tensor([r[:L] for r in rows]), span, ratio)
         W = min(L, a.ae_rows)
         first = int(rng.integers(0, L - W + 1)) if rng.random() < 0.5 else 0
@@ -148,14 +159,14 @@ class Run:
         if seen >= 100e3 and rng.random() < 0.25:
             L = int(rng.choice([256, 512] if seen < 250e3 else [256, 512, 1024, 2000]))
             pools = [self.asked[k] for k in ("short", "facts", "facts", "fairytale", "quac")]
-            ids, qs = draw_packed(rng, pools, L, max(1, a.batch // L), max(4, L // 100), a.absent, self.refusal, self.sep)
+            ids, qs = draw_packed(rng, pools, L, max(1, a.batch // L), max(6, L // 60), a.absent, self.refusal, self.sep)
             source = "packed"
         else:
             source = str(rng.choice(["short", "facts", "fairytale", "quac", "boolq", "long"], p=[0.25, 0.40, 0.20, 0.06, 0.04, 0.05]))
             if len(self.asked[source][0].ids) > longest - 24:
                 source = "short"
             count = lambda L: max(1, min(12, round(a.batch / L)))
-            ids, qs = draw_batch(rng, self.asked[source], count, longest, 4, a.absent, self.refusal)
+            ids, qs = draw_batch(rng, self.asked[source], count, longest, 8, a.absent, self.refusal)
         return ids, qs, {"L": ids.shape[1], "B": len(ids), "span": span, "ratio": ratio, "source": source}
 
     def asked_update(self, live: Live) -> tuple[Tensor, dict[str, Any]]:
