@@ -6,7 +6,6 @@ is encoded as the characters it is written with. Only the template writes specia
 
 from __future__ import annotations
 
-import functools
 import json
 import re
 import threading
@@ -169,16 +168,15 @@ def render_messages(
         tokenizer: One with a chat template.
         messages: ``role``, ``content`` and what else the template reads of each.
         tools: JSON schemas of the functions that may be called.
+
+    Raises:
+        InputError: If the template refuses the messages.
     """
+    from jinja2 import TemplateError
+
     known = tokenizer.backend_tokenizer.get_added_tokens_decoder().values()
     special = re.compile("|".join(re.escape(t.content) for t in known if t.special) or r"(?!)")
-    rendered = functools.partial(
-        tokenizer.apply_chat_template, add_generation_prompt=True, tokenize=False
-    )
     said = json.dumps([messages, tools], ensure_ascii=False)
-    if not special.search(said):
-        text = rendered(messages, tools=tools)
-        return np.asarray(_encode(tokenizer, text, control=True)["input_ids"], dtype=np.int64)
     mark = next(c for c in map(chr, range(0xE000, 0xF900)) if c not in said)
 
     def guarded(value: Any) -> Any:
@@ -189,7 +187,18 @@ def render_messages(
             return {guarded(name): guarded(one) for name, one in value.items()}
         return [guarded(one) for one in value] if isinstance(value, list | tuple) else value
 
-    text = rendered(guarded(messages), tools=guarded(tools))
+    try:
+        text = tokenizer.apply_chat_template(
+            guarded(messages), tools=guarded(tools), add_generation_prompt=True, tokenize=False
+        )
+    except (TemplateError, TypeError) as error:
+        raise InputError(
+            "The chat template does not take these messages.",
+            got=str(error),
+            fix="Let user and assistant take turns; arguments of a tool's call are a JSON object.",
+        ) from error
+    if mark not in text:
+        return np.asarray(_encode(tokenizer, text, control=True)["input_ids"], dtype=np.int64)
     ids, end = [], 0
     for found in special.finditer(text):
         ids += tokenize(tokenizer, text[end : found.start()].replace(mark, "")).tolist()

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic_core import from_json
 
 from icae.errors import RequestError
 from icae.serve.answer_models import AnswerRequest, Figures, TokenLogprob, Usage
@@ -53,7 +53,7 @@ class ToolCall(BaseModel):
         """As chat templates read it: the arguments are an object."""
         arguments: object = self.function.arguments
         with suppress(ValueError):
-            arguments = json.loads(self.function.arguments or "{}")
+            arguments = from_json(self.function.arguments or "{}")  # bounds how deep it goes
         function = {"name": self.function.name, "arguments": arguments}
         return {"id": self.id, "type": "function", "function": function}
 

@@ -7,16 +7,19 @@ from typing import Any
 
 import openai
 import pytest
+from transformers import AddedToken
 
 from icae.model.fast_tokenizer import FastTokenizer
 from icae.model.prompts import render_messages, takes_tools
+from icae.serve.chat_models import ToolCall, ToolFunction
 
 TEMPLATE = (
     "{% for tool in tools or [] %}<|user|>{{ tool | tojson }}<|end|>{% endfor %}"
     "{% for m in messages %}{{ '<|assistant|>' if m.role == 'assistant' else '<|user|>' }}"
     "{{ m.role[0] }}:{{ m.content }}{% for call in m.tool_calls %}"
     "@{{ call.function.name }}{{ call.function.arguments | tojson }}{% endfor %}<|end|>"
-    "{% endfor %}<|assistant|>"
+    "{% endfor %}{% if messages[0].role == 'tool' %}{{ raise_exception('No user.') }}{% endif %}"
+    "<|assistant|>"
 )
 TOOL = {"type": "function", "function": {"name": "look"}}
 CALL = {"id": "c1", "type": "function", "function": {"name": "look", "arguments": '{"at": "inn"}'}}
@@ -58,6 +61,18 @@ def test_a_template_with_tools_writes_them_and_all_in_them_is_text(
         assert control == ["<|user|>", "<|end|>", "<|assistant|>", "<|end|>", "<|assistant|>"]
 
 
+def test_a_special_token_that_json_escapes_is_text_too(able: Any) -> None:
+    able.add_tokens(AddedToken('<|"|>', special=True), special_tokens=True)
+    ids = render_messages(able, [{"role": "user", "content": 'A <|"|>.'}]).tolist()
+    assert able.decode(ids) == '<|user|>u:A <|"|>.<|end|><|assistant|>'
+    assert able.backend_tokenizer.token_to_id('<|"|>') not in ids
+
+
+def test_arguments_that_go_too_deep_stay_text() -> None:
+    deep = ToolFunction(name="look", arguments="[" * 5000 + "]" * 5000)
+    assert ToolCall(function=deep).rendered["function"]["arguments"] == deep.arguments
+
+
 def test_a_conversation_with_tools_is_read_as_the_template_writes_it(
     serve: Any, engine: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -79,3 +94,5 @@ def test_a_conversation_with_tools_is_read_as_the_template_writes_it(
     with pytest.raises(openai.BadRequestError) as caught:
         server.chat(MESSAGES, tools=[TOOL], tool_choice="required")
     assert caught.value.param == "tool_choice"
+    with pytest.raises(openai.BadRequestError, match=r"does not take these messages.*No user"):
+        server.chat(MESSAGES[2:])
