@@ -24,7 +24,7 @@ $(READY): pyproject.toml constraints.txt
 	touch $@
 
 demo: $(READY)
-	$(BIN)/python -m icae.cli.app demo
+	$(BIN)/python -m icae demo
 
 # Two processes: each has the real model in memory.
 TEST := $(BIN)/python -m pytest -n 2 --dist loadfile

@@ -87,7 +87,7 @@ class Phase:
 @contextmanager
 def serving(store: Path, options: Sequence[str]) -> Iterator[tuple[psutil.Process, str]]:
     """A server process and its address."""
-    command = [sys.executable, "-m", "icae.cli.app", "serve", "--store", str(store)]
+    command = [sys.executable, "-m", "icae", "serve", "--store", str(store)]
     process = subprocess.Popen(
         [*command, "--port", "0", *options], stderr=subprocess.PIPE, text=True, env=os.environ
     )

@@ -58,7 +58,7 @@ def _nothing_goes_out() -> None:
 @pytest.fixture(scope="session")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     folder = tmp_path_factory.mktemp("served")
-    command = [sys.executable, "-m", "icae.cli.app", "serve", "--port", "0", *MODEL]
+    command = [sys.executable, "-m", "icae", "serve", "--port", "0", *MODEL]
     command += ["--store", str(folder / "memories.db"), "--max-new-tokens", "16"]
     command += ["--auto-compress", str(AUTO_COMPRESS)]
     with (folder / "log").open("w") as log:

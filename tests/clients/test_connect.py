@@ -42,7 +42,7 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """What `icae mcp`, in a process of its own, tells an MCP client."""
     mcp, stdio, anyio = library("mcp"), library("mcp.client.stdio"), library("anyio")
     store = tmp_path_factory.mktemp("mcp") / "library.db"
-    command = ["-m", "icae.cli.app", "mcp", "--store", str(store), *MODEL]
+    command = ["-m", "icae", "mcp", "--store", str(store), *MODEL]
     own = dict(os.environ)
     server = mcp.StdioServerParameters(command=sys.executable, args=command, env=own)
 

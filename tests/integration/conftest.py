@@ -76,7 +76,7 @@ def serving(environment: dict[str, str]) -> Serving:
 
     @contextmanager
     def serve(store: Path, *options: object) -> Iterator[tuple[subprocess.Popen[str], str]]:
-        command = [sys.executable, "-m", "icae.cli.app", "serve", "--store", str(store)]
+        command = [sys.executable, "-m", "icae", "serve", "--store", str(store)]
         command += ["--port", "0", "--dtype", "float32", "--device", "cpu", *map(str, options)]
         process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
         try:

@@ -43,7 +43,7 @@ def decide(number: int) -> Act:
 def start(
     folder: Path, base: Path, url: str, environment: dict[str, str]
 ) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "icae.cli.app", "pwc", "build"]
+    command = [sys.executable, "-m", "icae", "pwc", "build"]
     command += ["--corpus", str(folder / "corpus.jsonl"), "--llm", url, "--model", "stub"]
     command += ["-o", str(folder / "out.jsonl"), "--base", str(base), "--tokens", "20-4000"]
     command += ["--contexts", str(CONTEXTS), "--specific", str(SPECIFIC)]

@@ -173,7 +173,7 @@ def test_the_command_line_asks_the_server(
     url: str, memory: Memory, engine: api.Engine, tmp_path: Path
 ) -> None:
     memory.save(tmp_path / "pep.icae")
-    command = ["-m", "icae.cli.app", "ask", str(tmp_path / "pep.icae"), QUESTIONS[0]]
+    command = ["-m", "icae", "ask", str(tmp_path / "pep.icae"), QUESTIONS[0]]
     options = ["--engine", url, "--dtype", "float32", "--max-new-tokens", "8", "--json"]
 
     done = subprocess.run(

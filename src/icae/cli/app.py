@@ -180,7 +180,3 @@ def main() -> None:
     except BrokenPipeError:
         console.silence_output()
         sys.exit(EXIT_BROKEN_PIPE)
-
-
-if __name__ == "__main__":
-    main()

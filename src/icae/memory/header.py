@@ -23,7 +23,7 @@ from icae.memory.span import Span
 from icae.memory.strict_json import read_strict, write_canonical
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class MemoryHeader(MemoryContent):
     """What a memory file says about itself; no tensor is read for it.
 

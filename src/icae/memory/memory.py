@@ -26,7 +26,7 @@ def _this_version() -> str:
     return f"icae {import_module('icae').__version__}"
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class MemoryContent:
     """What a memory and the header of its file say: documents, what made them, and their figures.
 
@@ -49,6 +49,15 @@ class MemoryContent:
         own = self.provenance.slot_kind
         for kind in {span.kind for span in self.spans} - {"tokens"}:
             check(kind == own, "The slots are of another form than those models make.", kind, own)
+
+    def __repr__(self) -> str:
+        names = ", ".join(repr(document.name) for document in self.documents[:3])
+        more = ", ..." if len(self.documents) > 3 else ""
+        held = "not measured" if self.fidelity is None else f"{self.fidelity:.3f}"
+        return (
+            f"{type(self).__name__}({names}{more}: {self.tokens} tokens in "
+            f"{len(self.spans)} spans, {self.positions} positions, fidelity {held})"
+        )
 
     @functools.cached_property
     def spans(self) -> tuple[Span, ...]:
@@ -119,7 +128,7 @@ class MemoryContent:
         return total / self.tokens
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Memory(MemoryContent):
     """Compressed documents, which the decoder gets span by span.
 

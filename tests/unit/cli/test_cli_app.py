@@ -14,7 +14,7 @@ import icae as package
 from icae.cli import app as app_module
 from word_memories import word_memory
 
-RUN = [sys.executable, "-c", "from icae.cli.app import main; main()"]
+RUN = [sys.executable, "-m", "icae"]
 # What is left in a buffer at exit matters here, so output has to be buffered.
 BUFFERED = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
 HEAVY = ("torch", "transformers", "peft")
@@ -70,8 +70,9 @@ def test_importing_the_command_line_loads_no_model_library():
 
 def test_inspect_works_where_torch_cannot_be_imported(memory_file):
     block = f"import sys; sys.modules.update(dict.fromkeys({HEAVY})); "
+    run = block + "from icae.cli.app import main; main()"
     done = subprocess.run(
-        [*RUN[:2], block + RUN[2], "inspect", str(memory_file)],
+        [sys.executable, "-c", run, "inspect", str(memory_file)],
         capture_output=True,
         text=True,
     )
