@@ -185,12 +185,7 @@ def test_langchain_reads_older_messages_as_memory(engine: Any) -> None:
         said.append(answer)
         assert [len(seen) for seen, _ in chat._kept] == [number + 1]
     others = [[messages.HumanMessage(text)] for text in NOTES.values()]
-    alone = [
-        engine.answerer.answer(
-            engine.request(None, text), memory_positions=0, max_new_tokens=8, on_text=None
-        ).text
-        for text in NOTES.values()
-    ]
+    alone = [engine.ask(None, text, max_new_tokens=8).text for text in NOTES.values()]
     assert [one.text for one in chat.batch(others)] == alone
     again = langchain_chat(engine, keep_turns=1)[1].invoke(said[:-1])
     assert again.response_metadata["memory_positions"] > 0

@@ -58,10 +58,10 @@ class Conversation:
     ) -> Answer:
         """Ask a question that builds on the turns before; see `Reader.ask`."""
         self.compact(question)
-        memory = self.memory
-        answer = self.reader.answerer.answer(
-            self.reader.request(memory, question, history=tuple(self.history)),
-            memory_positions=0 if memory is None else memory.positions,
+        answer = self.reader.ask(
+            self.memory,
+            question,
+            history=tuple(self.history),
             max_new_tokens=max_new_tokens,
             on_text=on_text,
         )

@@ -105,7 +105,7 @@ class Reader:
 
     def ask(
         self,
-        memory: Memory,
+        memory: Memory | None,
         question: str,
         *,
         history: Sequence[Turn] = (),
@@ -115,7 +115,7 @@ class Reader:
         """Answer a question from a memory: the decoder sees its slots and verbatim tokens.
 
         Args:
-            memory: A memory made by this adapter (add memories to ask several at once).
+            memory: A memory made by this adapter (add memories to ask several at once), or None.
             question: The question, not blank.
             history: Earlier turns of the conversation.
             max_new_tokens: Most tokens of the answer.
@@ -131,11 +131,11 @@ class Reader:
         """
         answer = self.answerer.answer(
             self.request(memory, question, history=history),
-            memory_positions=memory.positions,
+            memory_positions=0 if memory is None else memory.positions,
             max_new_tokens=max_new_tokens,
             on_text=on_text,
         )
-        return replace(answer, sources=_names(memory))
+        return answer if memory is None else replace(answer, sources=_names(memory))
 
     def request(
         self, memory: Memory | None, question: str, *, history: Sequence[Turn] = ()

@@ -217,6 +217,7 @@ def test_a_conversation_needs_no_documents(engine: Engine) -> None:
     assert answers[0].prompt_tokens == len(alone.prompt_ids)
     held = [answer.memory_positions for answer in answers]
     assert held[:2] == [0, 0]
+    assert [answer.sources for answer in answers[1:3]] == [(), ("conversation",)]
     assert 0 < held[2] < held[3]
     assert told.memory is told.older is not None
     source = told.older.documents[0].require_source()
