@@ -160,7 +160,9 @@ async def edit_memory(
     """Put other text in place of some; only spans that it touches are compressed again."""
     _require_short(service, wanted.text, "put in", "Edit")
     # What the characters count is the memory as it is now, or as the client has seen it.
-    versions = _versions(if_match) or [service.library.get(owner, memory_id).version]
+    versions = _versions(if_match)
+    if versions is None:
+        versions = [(await asyncio.to_thread(service.library.get, owner, memory_id)).version]
 
     def change(compressor: Compressor, memory: Memory) -> Change:
         chars = slice(wanted.start, wanted.end)
