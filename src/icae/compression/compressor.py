@@ -205,7 +205,9 @@ class Compressor:
         for part in span_batches(sizes, bound=self.runtime.encoded_tokens):
             yield order[part]
 
-    def require_alone(self, what: str) -> None:
+    def require_alone(
+        self, what: str, *, fix: str = "Compress the whole text at one ratio."
+    ) -> None:
         """Refuse what rests on spans that stand alone.
 
         Raises:
@@ -217,7 +219,7 @@ class Compressor:
                 got=f"an adapter of model.previous_spans {self.config.previous_spans}: each span "
                 "rests on those before it",
                 expected="an adapter of model.previous_spans 0",
-                fix="Compress the whole text at one ratio.",
+                fix=fix,
             )
 
     def measured(self, spans: Sequence[Span], ids: Sequence[TokenIds]) -> list[Span]:

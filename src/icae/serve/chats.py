@@ -9,6 +9,7 @@ import logging
 import threading
 import time
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
@@ -135,6 +136,8 @@ class Chats(ABC):
     """What answers chats; its length is how many were taken and have no answer yet."""
 
     def __init__(self, icae: Engine, *, config: ServerConfig, metrics: Metrics) -> None:
+        if config.keep_turns is not None:
+            icae.compressor.require_alone("Reading older turns as memory", fix="Keep all turns.")
         self.icae, self.config, self.metrics = icae, config, metrics
         self._messages = Messages(icae, config=config, metrics=metrics)
         self._older_turns = OlderTurns()
@@ -143,12 +146,12 @@ class Chats(ABC):
     def __len__(self) -> int: ...
 
     @abstractmethod
-    def room(self, owner: str) -> int:
-        """How many more chats of an owner it takes now."""
+    def may_take(self, owner: str, coming: Counter[str]) -> bool:
+        """Whether it takes one more chat of an owner now, beside those that come, by owner."""
 
     @abstractmethod
     def take(self, chats: Sequence[Chat]) -> None:
-        """Take chats, at most `room`; the outcome of each, error or not, goes to its future."""
+        """Take chats; the outcome of each, error or not, goes to its future."""
 
     @abstractmethod
     def step(self) -> None:

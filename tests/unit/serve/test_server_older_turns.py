@@ -9,6 +9,7 @@ import pytest
 from icae.compression import folding
 from icae.decode.conversation import Conversation
 from icae.engine import Engine
+from icae.errors import InputError
 
 KEY_VALUES = {"memory": "key-values", "framing": "between", "objective_tokens": 2}
 QUESTIONS = ["Who ran there?", "Why?", "In the end?", "Where is the tin?"]
@@ -74,3 +75,9 @@ def test_a_turn_is_compressed_once_for_an_owner(
     talk(server, key=ben)
     assert folded == QUESTIONS[:2] * 2
     assert [one.choices for one in first] == [one.choices for one in again]
+
+
+@pytest.mark.parametrize("engine", [{**KEY_VALUES, "previous_spans": 1}], indirect=True)
+def test_turns_are_not_folded_where_spans_rest_on_others(engine: Engine, serve: Any) -> None:
+    with pytest.raises(InputError, match=r"spans that stand alone(.|\n)*Keep all turns"):
+        serve(keep_turns=1)
