@@ -52,9 +52,10 @@ class LocalChats(Chats):
     def __len__(self) -> int:
         return len(self._ready_chats) + len(self._written)
 
-    def room(self, owner: str) -> int:
-        """How many more chats of an owner it takes now."""
-        return READY_AHEAD - sum(ready.chat.owner == owner for ready in self._ready_chats)
+    def may_take(self, owner: str, coming: Counter[str]) -> bool:
+        """Whether few of the owner are ready."""
+        ready = sum(one.chat.owner == owner for one in self._ready_chats)
+        return ready + coming[owner] < READY_AHEAD
 
     def take(self, chats: Sequence[Chat]) -> None:
         """Make chats ready; of those that want no token, a prompt's scores alone, that is all."""

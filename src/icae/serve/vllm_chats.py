@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import closing
@@ -45,11 +46,10 @@ class VllmChats(Chats):
     def __len__(self) -> int:
         return len(self._asked)
 
-    def room(self, owner: str) -> int:
-        """How many more chats of an owner it takes now: one if it has none there, then others."""
-        if owner in self._asked.values():
-            return int(SHARE * AT_SERVER) - len(self._asked)
-        return min(1, AT_SERVER - len(self._asked))
+    def may_take(self, owner: str, coming: Counter[str]) -> bool:
+        """Whether there is room; the last of it is for owners who have none there."""
+        there = Counter(self._asked.values()) + coming
+        return there.total() < AT_SERVER * (SHARE if there[owner] else 1)
 
     def take(self, chats: Sequence[Chat]) -> None:
         """Send chats to the server."""

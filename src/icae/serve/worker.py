@@ -174,13 +174,10 @@ class ModelWorker:
     def _next(self) -> list[Chat]:
         """Those of the chats that wait which can be taken, owners in turn; the lock is held."""
         chats: list[Chat] = []
-        taken = self._preparing + Counter(chat.owner for chat in self._prepared)
-
-        def may(owner: str) -> bool:
-            return taken[owner] < self._answering.room(owner)
-
-        while (chat := self._waiting.next(may=may)) is not None:
-            taken[chat.owner] += 1
+        coming = self._preparing + Counter(chat.owner for chat in self._prepared)
+        may_take = functools.partial(self._answering.may_take, coming=coming)
+        while (chat := self._waiting.next(may=may_take)) is not None:
+            coming[chat.owner] += 1
             chats.append(chat)
         return chats
 

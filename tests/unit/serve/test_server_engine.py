@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from icae.config.types import OWN_TOKENS
 from icae.decode.checkpoint import BaseFolder
 from icae.decode.vllm.client import VllmAddress, VllmClient
 from icae.decode.vllm.runtime import VllmRuntime
+from icae.serve.vllm_chats import VllmChats
 from vllm_stub import VllmStub, vllm_stub
 
 
@@ -151,3 +153,12 @@ def test_the_gateway_ends_when_it_is_told_to_and_answers_first(gateway: Any, stu
         assert asked.result(30) is not None
     server.thread.join(30)
     assert not server.thread.is_alive()
+
+
+def test_no_more_is_sent_than_the_engine_takes_and_the_last_room_is_for_others() -> None:
+    chats = VllmChats.__new__(VllmChats)
+    chats._asked = {Future(): "anna" for _ in range(55)}
+    assert chats.may_take("anna", Counter())
+    assert not chats.may_take("anna", Counter(ben=1))
+    assert chats.may_take("carl", Counter(ben=8))
+    assert not chats.may_take("carl", Counter(ben=9))

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import itertools
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -27,8 +28,8 @@ class Chats:
     def __len__(self) -> int:
         return len(self.left)
 
-    def room(self, owner: str) -> int:
-        return 4
+    def may_take(self, owner: str, coming: Counter[str]) -> bool:
+        return coming[owner] < 4
 
     def preparing(self, chat: Chat) -> Iterator[tuple[int, int]]:
         yield from chat.request or ()  # type: ignore[misc]
