@@ -2,7 +2,7 @@
 
 icae serve --store picture.db
 python benchmarks/playground_picture.py http://127.0.0.1:8000 docs/img/playground.png
-    [--document examples/pep-0347.txt] [--chars 2700] [--min-fidelity 60] [--chromium PATH]
+    [--document examples/pep-0347.txt] [--chars 2700] [--min-fidelity 85] [--chromium PATH]
 
 A document is compressed and asked on the page as a person would; the seconds on the picture are
 of that machine.
@@ -27,7 +27,7 @@ def main() -> None:
     parser.add_argument("picture", type=Path)
     parser.add_argument("--document", type=Path, default=Path("examples/pep-0347.txt"))
     parser.add_argument("--chars", type=int, default=2700)
-    parser.add_argument("--min-fidelity", type=int, default=60, help="percent, 50..100")
+    parser.add_argument("--min-fidelity", type=int, default=85, help="percent, 50..100")
     parser.add_argument("--chromium", default=shutil.which("chromium"))
     asked = parser.parse_args()
     text = asked.document.read_text(encoding="utf-8")[: asked.chars].rpartition("\n\n")[0]

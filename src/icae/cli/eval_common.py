@@ -142,23 +142,25 @@ def shown(finished: Finished) -> Outcome:
 def print_table(
     titles: Sequence[str], lines: Sequence[Sequence[str]], *, title: str | None = None
 ) -> None:
-    """Print a table on standard output, headings on several lines where it is too wide.
+    """Print a table on standard output, headings, then cells on several lines if it is too wide.
 
     A figure is never cut: a terminal that is narrower still wraps lines.
     """
     out = console.results()
 
-    def made(titles: Sequence[str]) -> tuple[RichTable, int]:
-        table = RichTable(box=None, pad_edge=False, title=title, title_justify="left")
-        for name in titles:
-            table.add_column(name, justify="right", no_wrap=True, vertical="bottom")
-        for line in lines:
-            table.add_row(*line)
-        return table, out.measure(table, options=out.options.update(width=1000)).maximum
+    def broken(cells: Sequence[str]) -> list[str]:
+        return [cell.replace(" ", "\n") for cell in cells]
 
-    table, wide = made(titles)
-    if wide > out.width:
-        table, wide = made([name.replace(" ", "\n") for name in titles])
+    short = broken(titles)
+    for heads, rows in ((titles, lines), (short, lines), (short, [broken(line) for line in lines])):
+        table = RichTable(box=None, pad_edge=False, title=title, title_justify="left")
+        for name in heads:
+            table.add_column(name, justify="right", no_wrap=True, vertical="bottom")
+        for row in rows:
+            table.add_row(*row)
+        wide = out.measure(table, options=out.options.update(width=1000)).maximum
+        if wide <= out.width:
+            break
     out.width = max(out.width, wide)
     out.print(table)
 

@@ -128,11 +128,10 @@ def test_what_cannot_be_read_is_refused_before_a_model_is_loaded(
 def test_table_and_files_are_shown_and_never_cut(icae, ran, monkeypatch) -> None:
     for columns in ("80", "12"):
         monkeypatch.setenv("COLUMNS", columns)
-        lines = icae("eval", "random-text", "x").stdout.splitlines()
-        assert lines[0].split() == ["length", "gain"]
-        assert lines[1].split() == ["32", "2.35", "±0.15"]
-        assert lines[2].split() == ["64", "-"]
-        assert lines[3] == "eval/x.json"
+        shown = icae("eval", "random-text", "x").stdout
+        figures = ["length", "gain", "32", "2.35", "±0.15", "64", "-", "eval/x.json"]
+        assert sorted(shown.split()) == sorted(figures)
+        assert len(shown.splitlines()) == (4 if columns == "80" else 5)
     payload = json.loads(icae("eval", "random-text", "x", "--json").stdout)
     assert (payload["files"], payload["seconds"]) == (["eval/x.json"], 1.5)
 
@@ -151,6 +150,10 @@ def test_headings_take_lines_before_a_table_is_wider_than_the_terminal(capsys, m
     lines = capsys.readouterr().out.splitlines()
     assert max(map(len, lines)) <= 80
     assert [line.split()[-1] for line in lines] == ["questions", "judged", "0.5"]
+    print_table([*titles, "exact prefix", "questions judged"], [["0.708 ±0.125"] * 8])
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert [line.split()[-1] for line in lines] == ["questions", "judged", "0.708", "±0.125"]
     monkeypatch.setenv("COLUMNS", "200")
     print_table(titles, [["0.5"] * 6])
     assert len(capsys.readouterr().out.splitlines()) == 2
