@@ -25,7 +25,6 @@ _UNSPACED = (
     "\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff\uff66-\uff9f\U00020000-\U0003ffff"
 )
 _IDEOGRAPH = re.compile("[\u3400-\u9fff\U00020000-\U0003ffff]")
-_LETTER = re.compile(f"(?!{_IDEOGRAPH.pattern})[{_UNSPACED}]")
 _ENDING = re.compile("[\u3040-\u309f]{2}")  # hiragana alone: grammar, where other words are asked
 _RUN = re.compile(f"[{_UNSPACED}]+")
 _WORD = re.compile(f"[{_UNSPACED}]+|[^\\W{_UNSPACED}]+")
