@@ -140,7 +140,7 @@ class Chats(ABC):
             icae.compressor.require_alone("Reading older turns as memory", fix="Keep all turns.")
         self.icae, self.config, self.metrics = icae, config, metrics
         self._messages = Messages(icae, config=config, metrics=metrics)
-        self._older_turns = OlderTurns()
+        self._older_turns = OlderTurns(self._messages.count)
 
     @abstractmethod
     def __len__(self) -> int: ...

@@ -77,8 +77,12 @@ class Messages:
         self._kept.keep(key, len(memory_bytes(made)), lambda: made)
         return made
 
+    def count(self, text: str) -> Progressing[int]:
+        """How many tokens a text has, counted while the model works for others."""
+        return aside(self._tokenizing.pool, lambda: self._tokenizing.count(text))
+
     def _made(self, text: str) -> Progressing[Memory]:
-        tokens = yield from aside(self._tokenizing.pool, lambda: self._tokenizing.count(text))
+        tokens = yield from self.count(text)
         ratio, window = self._config.ratio, self._icae.decoder.context_window
         if tokens / ratio > window:
             raise RequestError(

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from icae.decode.conversation import Conversation
 from icae.decode.kept import Kept
+from icae.errors import RequestError
 from icae.memory import Memory
 from icae.serve.jobs import Progressing
 from icae.serve.messages import CACHED_BYTES
@@ -16,15 +17,20 @@ Compact = Callable[[str, Conversation, str], None]
 
 
 class OlderTurns:
-    """What old turns became: every request brings all of them anew."""
+    """What old turns became: every request brings all of them anew; `count` counts tokens."""
 
-    def __init__(self) -> None:
+    def __init__(self, count: Callable[[str], Progressing[int]]) -> None:
+        self._count = count
         self._kept: Kept[Memory] = Kept(CACHED_BYTES)
 
     def fold(
         self, owner: str, told: Conversation, question: str, compact: Compact
     ) -> Progressing[None]:
-        """Let old turns leave a conversation, one a step; those that are known leave at once."""
+        """Let old turns leave a conversation, one a step; those that are known leave at once.
+
+        Raises:
+            RequestError: If one is longer than the decoder ever reads.
+        """
         documents = told.documents
         digest = hashlib.sha256(owner.encode())
         if documents is not None:
@@ -41,10 +47,24 @@ class OlderTurns:
         keep_turns = told.keep_turns
         for name in names[known:]:
             yield 0, 0
+            yield from self._require_short("\n".join(told.history[0]), told)
             told.keep_turns = len(told.history) - 1
             compact(owner, told, question)
             self._keep(name, told)
         told.keep_turns = keep_turns
+
+    def _require_short(self, text: str, told: Conversation) -> Progressing[None]:
+        window = told.reader.decoder.context_window
+        tokens = yield from self._count(text)
+        if tokens > window:
+            raise RequestError(
+                "An older turn is too long to be read as memory in one piece.",
+                code="context_length_exceeded",
+                param="messages",
+                got=f"{tokens} tokens",
+                expected=f"at most {window}",
+                fix="Set auto_compress, or make a memory of its text and refer to that.",
+            )
 
     def _keep(self, name: str, told: Conversation) -> None:
         older = told.older

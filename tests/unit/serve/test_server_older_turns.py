@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import openai
 import pytest
 
 from icae.compression import folding
@@ -81,3 +82,15 @@ def test_a_turn_is_compressed_once_for_an_owner(
 def test_turns_are_not_folded_where_spans_rest_on_others(engine: Engine, serve: Any) -> None:
     with pytest.raises(InputError, match=r"spans that stand alone(.|\n)*Keep all turns"):
         serve(keep_turns=1)
+
+
+def test_an_older_turn_that_is_longer_than_the_decoder_reads_is_refused(serve: Any) -> None:
+    said = ["The fox. " * 200, "So.", "Who?"]
+    messages = [
+        {"role": role, "content": text}
+        for role, text in zip(("user", "assistant", "user"), said, strict=True)
+    ]
+    messages = [*messages, {"role": "assistant", "content": "It."}, messages[2]]
+    with pytest.raises(openai.BadRequestError, match="An older turn is too long") as caught:
+        serve(keep_turns=1).chat(messages)
+    assert caught.value.code == "context_length_exceeded"
