@@ -19,7 +19,7 @@ from icae.config.types import FloatArray, Objective, TokenIds
 from icae.decode.batching import span_batches
 from icae.decode.prefix import Prefix
 from icae.decode.torch import TorchRuntime
-from icae.memory import Embeddings, Span
+from icae.memory import Span
 from icae.memory.payload import ReadablePayload
 from icae.model.decoder import DecoderRow, plain_logits
 from icae.model.losses import TaskScore, score_task
@@ -41,11 +41,6 @@ class ContextMemory:
 
     parts: tuple[ReadablePayload, ...]
     spans: tuple[tuple[int, int], ...]
-
-    @classmethod
-    def of_slots(cls, slots_KD: FloatArray, spans: Sequence[tuple[int, int]]) -> ContextMemory:
-        """Slots [K, D] of some spans, float32."""
-        return cls(parts=(Embeddings(slots_KD=slots_KD),), spans=tuple(spans))
 
     @classmethod
     def of_spans(cls, spans: Sequence[Span]) -> ContextMemory:

@@ -19,6 +19,7 @@ from icae.engine import Engine
 from icae.errors import InputError
 from icae.evals.decoding import ContextMemory
 from icae.evals.held import HeldGists, HeldSlots, Hold
+from icae.memory import Embeddings
 from icae.model.adapter import load_trained
 from icae.model.adapter_files import RIVAL, TITLES, AdapterInfo, adapter_hash, read_info
 from icae.model.autocompressor import AutoCompressor
@@ -112,8 +113,8 @@ def summary_hold(engine: Engine, model: AutoCompressor) -> Hold:
         memories: list[ContextMemory] = []
         for part in runtime.batches([len(ids) for ids in contexts]):
             for made in model.encode(contexts[part], [ratio] * len(contexts[part])):
-                slots_KD = made.slots_KD.float().cpu().numpy()
-                memories.append(ContextMemory.of_slots(slots_KD, made.spans))
+                slots = Embeddings(slots_KD=made.slots_KD.float().cpu().numpy())
+                memories.append(ContextMemory(parts=(slots,), spans=tuple(made.spans)))
         return HeldSlots(runtime=runtime, answerer=answerer, memories=tuple(memories))
 
     return hold
