@@ -47,8 +47,8 @@ class ServerOptions(VllmOptions):
         max_waiting: Most chats that wait; more get 429.
         max_per_key: Most requests of a key at a time.
         max_new_tokens: Longest answer in tokens.
-        kv_cache_mb: Most MB of key-value caches kept of memories that were asked, and of
-            conversations with --keep-turns.
+        kv_cache_mb: Most MB of key-value caches kept of memories that were asked, and as many
+            of conversations with --keep-turns.
         timeout: Longest time for an answer, in seconds.
         grace: Seconds to finish requests when told to end.
         runtime: What answers: torch, llamacpp (which answers faster on a CPU; compressing and
