@@ -60,6 +60,8 @@ _FEWEST_BYTES = 24
 """Fewer bytes do not tell an encoding."""
 
 log = logging.getLogger(__name__)
+# What a page looks like only tells its tables: text that is missing there is in the other reading.
+logging.getLogger("pypdf._text_extraction._layout_mode").setLevel(logging.ERROR)
 
 _NOISE = "script, style, noscript, template, nav, svg, iframe, button, select, [hidden]"
 _PARAGRAPHS = (

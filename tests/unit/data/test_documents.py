@@ -289,6 +289,14 @@ def test_rows_of_a_table_in_a_pdf_are_lines_whose_cells_are_apart():
     ]
 
 
+def test_rotated_text_of_a_pdf_is_read_and_no_warning_says_it_is_not(caplog):
+    turned = (
+        ") Tj ET BT /F1 12 Tf 0 1 -1 0 50 50 Tm (arXiv:1) Tj ET BT /F1 12 Tf 1 0 0 1 20 100 Tm ("
+    )
+    assert read(pdf(f"Hello.{turned}The end.")).text.split() == ["Hello.", "arXiv:1", "The", "end."]
+    assert caplog.text == ""
+
+
 def test_prose_in_two_columns_and_lists_of_a_pdf_stay_in_reading_order():
     left = ["The left column", "is read first and", "to its end."]
     right = ["Then the right one", "is read in the", "same way."]
