@@ -47,7 +47,7 @@ def with_rows(read: str, looks: str) -> str:
 
 
 def _tables(looks: str) -> Iterator[list[list[_Cell]]]:
-    """Neighbouring lines of several cells, each with a column of the line before."""
+    """Neighbouring lines of several cells, each with half the columns of the line before."""
     table: list[list[_Cell]] = []
     for line in filter(str.strip, [*looks.splitlines(), "the end"]):
         cells = [_Cell(hit.start(), hit.end(), hit[0]) for hit in _CELL.finditer(line)]
@@ -61,7 +61,9 @@ def _tables(looks: str) -> Iterator[list[list[_Cell]]]:
 
 
 def _aligned(row: Sequence[_Cell], before: Sequence[_Cell]) -> bool:
-    return any(cell.off(other) <= _NEAR for cell in row[1:] for other in before[1:])
+    """Whether half of the columns go on, at least one: words of prose stand so by chance, too."""
+    found = sum(any(cell.off(other) <= _NEAR for other in before[1:]) for cell in row[1:])
+    return 2 * found >= max(min(len(row), len(before)) - 1, 1)
 
 
 def _line(row: Sequence[_Cell], columns: Sequence[_Cell]) -> str:

@@ -6,6 +6,7 @@ import pytest
 from pypdf.generic import DecodedStreamObject, DictionaryObject, NameObject
 
 from icae.data.documents import read_document
+from icae.data.pdf_tables import with_rows
 from icae.errors import InputError
 from icae.memory import memory_bytes
 from word_memories import word_memory
@@ -287,6 +288,15 @@ def test_rows_of_a_table_in_a_pdf_are_lines_whose_cells_are_apart():
         "Last |  | 900",
         "approved all of it.",
     ]
+
+
+def test_words_that_stand_below_others_by_chance_are_no_row():
+    looks = [
+        "asn1    number        of   elements",
+        "int  asn1_number_of_elements   (asn1                node    const",
+    ]
+    read_so = "\n".join(" ".join(line.split()) for line in looks)
+    assert with_rows(read_so, "\n".join(looks)) == read_so
 
 
 def test_rotated_text_of_a_pdf_is_read_and_no_warning_says_it_is_not(caplog):
