@@ -14,7 +14,7 @@ import numpy as np
 
 from icae.config.types import Answer, FloatArray, Reconstruction, TokenIds
 from icae.decode.answering import Answerer
-from icae.decode.prefix import Request
+from icae.decode.prefix import Prefix, Request
 from icae.decode.reconstruction import joined_text
 from icae.decode.reconstruction import reconstruct as reconstruct_spans
 from icae.decode.runtime import Runtime
@@ -144,7 +144,7 @@ class Reader:
 
         Without a memory it is the question alone.
         """
-        return self._behind(memory, self._prompt(question, history))
+        return self._behind(self._prefix(memory), self._prompt(question, history))
 
     def request_messages(
         self,
@@ -157,13 +157,17 @@ class Reader:
 
         See `icae.model.prompts.render_messages`.
         """
-        return self._behind(memory, render_messages(self.tokenizer, messages, tools=tools))
+        prompt_ids = render_messages(self.tokenizer, messages, tools=tools)
+        return self._behind(self._prefix(memory), prompt_ids)
 
-    def _behind(self, memory: Memory | None, prompt_ids: TokenIds) -> Request:
-        """A prompt behind a memory."""
-        if memory is not None:
-            self.require_own(memory)
-        prefix = None if memory is None else self.decoder.asked(memory)
+    def _prefix(self, memory: Memory | None) -> Prefix | None:
+        if memory is None:
+            return None
+        self.require_own(memory)
+        return self.decoder.asked(memory)
+
+    def _behind(self, prefix: Prefix | None, prompt_ids: TokenIds) -> Request:
+        """A prompt behind what is read of a memory."""
         if prefix is None or self._closing is None:
             return Request(prefix=prefix, prompt_ids=prompt_ids)
         return Request(

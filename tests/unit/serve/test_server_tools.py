@@ -79,9 +79,9 @@ def test_a_conversation_with_tools_is_read_as_the_template_writes_it(
     read: list[str] = []
     behind = type(engine)._behind
 
-    def noted(self: Any, memory: Any, prompt_ids: Any) -> Any:
+    def noted(self: Any, prefix: Any, prompt_ids: Any) -> Any:
         read.append(self.tokenizer.decode(prompt_ids))
-        return behind(self, memory, prompt_ids)
+        return behind(self, prefix, prompt_ids)
 
     monkeypatch.setattr(type(engine), "_behind", noted)
     server = serve()
