@@ -20,6 +20,7 @@ from icae.decode.batching import (
 from icae.decode.prefix import Prefix, Request
 from icae.decode.torch import TorchRuntime
 from icae.memory import Embeddings, Verbatim
+from icae.model.around import layers_of
 from mixed_prefix import mixed_prefix
 
 SPANS = ((16, 4), (9, 3))
@@ -254,8 +255,8 @@ def test_a_row_that_ended_is_not_computed_any_more(
     requests = build_requests(build_prefix, runtime, random_ids)
     first = runtime.generate_many(requests[:1], max_new_tokens=1, stop_ids=())[0].token_ids[0]
     rows: list[int] = []
-    hook = runtime.model.decoder.base_model.register_forward_hook(
-        lambda module, args, output: rows.append(output.last_hidden_state.shape[0])
+    hook = layers_of(runtime.model.decoder)[0].register_forward_pre_hook(
+        lambda module, args: rows.append(args[0].shape[0])
     )
 
     made = runtime.generate_many(requests, max_new_tokens=4, stop_ids=[first])
