@@ -178,7 +178,8 @@ def write_result(path: Path, value: float, **changes: Any) -> Path:
     return path
 
 
-def test_two_results_are_compared_without_a_model(icae, no_model, tmp_path) -> None:
+def test_two_results_are_compared_without_a_model(icae, no_model, tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("COLUMNS", "200")  # each row of the table is a line
     first = write_result(tmp_path / "a.json", 2.0)
     second = write_result(tmp_path / "b.json", 1.5, adapter={"name": "b"}, seed=1)
     result = icae("eval", "compare", first, second, "--only", "loss")
