@@ -33,7 +33,6 @@ import torch
 
 import icae
 from icae.compression import folding
-from icae.compression.compressor import Compressor
 from icae.config.checkout import commit
 from icae.decode.conversation import Conversation
 from icae.engine import Engine
@@ -170,9 +169,8 @@ def from_text(*_: Any) -> None:
     """In place of the compression from the cache."""
 
 
-def forget(compressor: Compressor, *_: Any) -> None:
-    """In place of moving up what follows old turns."""
-    compressor.runtime.last = None
+def forget(*_: Any) -> None:
+    """In place of moving up what follows old turns: nothing counts as read."""
 
 
 def in_every_way(
@@ -185,10 +183,10 @@ def in_every_way(
     """Lead the conversation in each way."""
     found = []
     documents = engine.compress(ABOUT, verify=False)
-    own = (folding._in_cache, folding._go_on)
+    own = (folding._in_cache, folding.Cached.moved_up)
     for way in ways:
         folding._in_cache = from_text if way == "from text" else own[0]  # type: ignore[assignment]
-        folding._go_on = forget if way == "read again" else own[1]
+        folding.Cached.moved_up = forget if way == "read again" else own[1]  # type: ignore[method-assign]
         said = [] if way == "nothing" else turns
         conversation = Conversation(
             reader=engine,
@@ -198,7 +196,7 @@ def in_every_way(
         )
         found.append(lead_conversation(conversation, way, said, facts, every=options.every))
         print(line(found[-1]), flush=True)
-    folding._in_cache, folding._go_on = own
+    folding._in_cache, folding.Cached.moved_up = own  # type: ignore[method-assign]
     return found
 
 

@@ -26,12 +26,12 @@ def test_each_way_leads_the_same_conversation_and_leaves_the_library_as_it_was(
     ]
     turns = [(facts[0].said, facts[0].replied), *((f"Why {n}?", "near") for n in range(3))]
     script.KEEP_TURNS = 1
-    own = (folding._in_cache, folding._go_on)
+    own = (folding._in_cache, folding.Cached.moved_up)
     options = script.parser().parse_args(["--every", "3", "--older-positions", "40"])
     full, moved, text = script.in_every_way(
         engine, turns, facts, options, ["full", "moved", "from text"]
     )
-    assert (folding._in_cache, folding._go_on) == own
+    assert (folding._in_cache, folding.Cached.moved_up) == own
     assert [len(told.positions) for told in (full, moved, text)] == [4, 4, 4]
     assert full.compactions == []
     assert [made.turn for made in moved.compactions] == [3, 4]

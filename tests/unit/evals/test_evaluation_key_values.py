@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from icae.errors import InputError
-from icae.evals import Qa, Refinement, Slots
+from icae.evals import Qa, Refinement
 from icae.model.objectives import Sample, autoencoding
 
 
@@ -43,13 +42,6 @@ def test_questions_are_answered(run: Any, write_lines: Callable[..., Path]) -> N
     path = write_lines("asked.jsonl", lines)
     rows = run(Qa(ratios=(4.0,), questions=None, max_new_tokens=4), inputs=[path]).rows
     assert any(row.get("ratio") == 4.0 for row in rows)
-
-
-def test_an_experiment_on_single_slots_is_refused(run: Any) -> None:
-    with pytest.raises(InputError) as caught:
-        run(Slots(lengths=(16,), ratios=(4.0,), samples=2, examples=1))
-    assert caught.value.got is not None
-    assert caught.value.fix is not None
 
 
 def test_refinement_is_measured(run: Any) -> None:

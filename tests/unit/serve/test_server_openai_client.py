@@ -117,6 +117,6 @@ def test_a_chat_joins_an_answer_that_is_being_written(
     short = content(server.chat("Who?", max_tokens=3))
 
     written = streamed(long)
-    assert sizes == [1] * 5 + [2] * 2 + [1] * 12
+    assert sizes == [1] * 4 + [2] * 2 + [1] * 13
     assert short
     assert written.strip().startswith(short)
