@@ -119,7 +119,7 @@ async def streamed(service: Service, chats: Sequence[Chat], pieces: Pieces) -> S
     coming = _coming(chats, queue)
     first = await anext(coming)
     if first[1] is None:
-        chats[first[0]].future.result()  # raises where there is no answer
+        _outcome(chats[first[0]])  # raises where there is no answer
     return StreamingResponse(_events(chats, first, coming, pieces), media_type="text/event-stream")
 
 
@@ -150,10 +150,21 @@ def _give_up(chats: Sequence[Chat]) -> None:
 async def _answered(request: Request, chat: Chat) -> Answered:
     while (left := chat.deadline - time.monotonic()) > 0:
         if await settled(chat.future, seconds=min(left, LOOKS_EVERY_S)):
-            return chat.future.result()
+            return _outcome(chat)
         if await request.is_disconnected():
-            raise RequestError("The client is gone.", status=499, code="client_gone")
+            raise _gone()
     raise too_late()
+
+
+def _gone() -> RequestError:
+    return RequestError("The client is gone.", status=499, code="client_gone")
+
+
+def _outcome(chat: Chat) -> Answered:
+    """The answer of a chat that has ended, or the error that it has instead."""
+    if chat.future.cancelled():  # given up, as nobody waits for it
+        raise _gone()
+    return chat.future.result()
 
 
 async def _coming(
@@ -190,11 +201,11 @@ async def _events(
             if piece is not None:
                 yield event(index, pieces.text(piece))
                 continue
-            answered = chats[index].future.result()
+            answered = _outcome(chats[index])
             yield event(index, pieces.end(answered), icae=answered.figures.model_dump())
         asked = chats[0].request
         if asked.include_usage:
-            found = [chat.future.result() for chat in chats]
+            found = [_outcome(chat) for chat in chats]
             usage = usage_of(found, each=asked.answers).model_dump()
             yield _event({**pieces.head, "choices": [], "usage": usage})
         yield "data: [DONE]\n\n"

@@ -183,7 +183,7 @@ def test_an_answer_longer_than_the_grace_does_not_keep_the_server(serve: Any) ->
 @pytest.mark.usefixtures("slow")
 @pytest.mark.parametrize("stream", [True, False])
 def test_a_client_that_goes_while_its_prompt_waits_leaves_the_queue(
-    serve: Any, stream: bool
+    serve: Any, stream: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     server = serve(answer_tokens=200)
     thread = posting(server, results := [], max_tokens=100)
@@ -204,6 +204,7 @@ def test_a_client_that_goes_while_its_prompt_waits_leaves_the_queue(
     written = results[0].json()["usage"]["completion_tokens"]
     assert server.counted("icae_answer_tokens_total") - before == written
     assert server.counted("icae_queue_seconds_count") == 1  # the other one was never taken
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
 
 
 def test_failed_documents_keep_what_is_told_and_no_text(
