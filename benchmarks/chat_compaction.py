@@ -165,12 +165,8 @@ def _compact(
     )
 
 
-def from_text(*_: Any) -> None:
-    """In place of the compression from the cache."""
-
-
-def forget(*_: Any) -> None:
-    """In place of moving up what follows old turns: nothing counts as read."""
+def nothing(*_: Any) -> None:
+    """In place of what is found in the cache, or of what counts as read behind old turns."""
 
 
 def in_every_way(
@@ -185,8 +181,8 @@ def in_every_way(
     documents = engine.compress(ABOUT, verify=False)
     own = (folding._in_cache, folding.Cached.moved_up)
     for way in ways:
-        folding._in_cache = from_text if way == "from text" else own[0]  # type: ignore[assignment]
-        folding.Cached.moved_up = forget if way == "read again" else own[1]  # type: ignore[method-assign]
+        folding._in_cache = nothing if way == "from text" else own[0]  # type: ignore[assignment]
+        folding.Cached.moved_up = nothing if way == "read again" else own[1]  # type: ignore[method-assign]
         said = [] if way == "nothing" else turns
         conversation = Conversation(
             reader=engine,

@@ -194,12 +194,16 @@ class Suite:
         """Mean loss of the answers (context, prompt, answer with its end), each question weighing the same."""
         out = []
         for c, q, a in asked:
-            t = Tree(live.tokens["back"].shape[0])
-            t.score(t.add(t.learned("back"), q + a[:-1]), len(q) - 1, a, 1.0, 3)
             mem = encode(self.base, live, torch.tensor([c]), span, ratio)
-            seg = contiguous(self.base, live, mem, [t])
-            out.append(float(score(self.base, read(self.base, mem, [seg])[0], [t], seg.rows_BTD.shape[1])[0].mean()))
+            out.append(float(self.answered(live, mem, q, a)[0].mean()))
         return float(np.mean(out))
+
+    def answered(self, live: Live, mem: Memory, question: list[int], answer: list[int]) -> tuple[Tensor, Tensor]:
+        """Losses of an answer's tokens, each behind the true ones before it, and which are right."""
+        t = Tree(live.tokens["back"].shape[0])
+        t.score(t.add(t.learned("back"), question + answer[:-1]), len(question) - 1, answer, 1.0, 3)
+        seg = contiguous(self.base, live, mem, [t])
+        return score(self.base, read(self.base, mem, [seg])[0], [t], seg.rows_BTD.shape[1])
 
     def squad_loss(self, live: Live, count: int = 80) -> float:
         ask = [(c, q, [*ids_of(self.tok, r["answer"]), self.tok.eos_token_id]) for c, q, r in self.squad[:count]]
@@ -224,10 +228,7 @@ class Suite:
             mem = encode(self.base, live, torch.tensor([ids_of(self.tok, context)]), 128, ratio)
             for r in rs:
                 q, a = self.prompt(r["prompt"]), [*ids_of(self.tok, r["answer"]), self.tok.eos_token_id]
-                t = Tree(live.tokens["back"].shape[0])
-                t.score(t.add(t.learned("back"), q + a[:-1]), len(q) - 1, a, 1.0, 3)
-                seg = contiguous(self.base, live, mem, [t])
-                nll, right = score(self.base, read(self.base, mem, [seg])[0], [t], seg.rows_BTD.shape[1])
+                nll, right = self.answered(live, mem, q, a)
                 first.append(float(right[0])), rest.append(float(right[1:].mean())), whole.append(float(right.all()))
                 nlls.append(float(nll.mean()))
                 if len(exact) < free:

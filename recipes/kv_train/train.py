@@ -106,7 +106,6 @@ class Run:
         self.step, self.seen, self.asked_count, self.seconds, self.since, self.evaluated = 0, 0, 0, 0.0, 0, 0.0
         self.text = Tokens(ROOT / "runs/packed/small/train")
         self.asked = load_asked(self.tok, ROOT / "runs/kv")
-        self.fact_text = [np.array(x.ids) for x in self.asked["facts"]]
         self.head = ids_of(self.tok, template(self.tok)[0])
         self.refusal = [*ids_of(self.tok, REFUSAL), self.tok.eos_token_id]
         self.sep = ids_of(self.tok, "\n\n")
@@ -121,9 +120,9 @@ class Run:
 
     def fact_window(self, n: int) -> list[int]:
         """n tokens of texts with facts, one behind the other: figures and names are rare in other text."""
-        ids: list[int] = []
+        pool, ids = self.asked["facts"], []
         while len(ids) < n + 256:
-            ids += [*self.fact_text[int(self.rng.integers(len(self.fact_text)))], *self.sep]
+            ids += pool[int(self.rng.integers(len(pool)))].ids + self.sep
         i = int(self.rng.integers(0, len(ids) - n))
         return ids[i : i + n]
 

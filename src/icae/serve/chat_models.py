@@ -185,11 +185,9 @@ class ChatRequest(AnswerRequest):
     @property
     def offered(self) -> list[Rendered] | None:
         """The tools that may be called, if any, as the chat template reads them."""
-        return (
-            None
-            if self.tool_choice == "none"
-            else [t.model_dump() for t in self.tools or ()] or None
-        )
+        if self.tool_choice == "none":
+            return None
+        return [tool.model_dump() for tool in self.tools or ()] or None
 
     @property
     def tools_at(self) -> str | None:
