@@ -17,7 +17,6 @@ from icae.cli.eval_common import (
     command_line,
     judge_service,
     kept_when_stopped,
-    print_table,
 )
 from icae.cli.options import ModelOptions, split_names
 from icae.errors import ConfigError
@@ -31,7 +30,7 @@ MISSING = 6
 """Rows that only one result has, as far as they are shown."""
 
 MEANINGS = {
-    "measure": "not the same measurement, so differences are not between the models alone",
+    "measure": "not the same measurement, so not of the models alone",
     "model": "what is compared",
     "making": "should not matter",
 }
@@ -112,8 +111,8 @@ def compare(
     """Compare two results of one experiment: what differs in their making, and every figure.
 
     Changes are B less A, with 95 % intervals: paired over contexts where both measured the
-    same ones, else joined from both intervals. A star marks a change whose interval leaves
-    out 0; figures that are equal are left out. No model is loaded.
+    same ones, else joined from both (~). The verdict is higher or lower where the interval
+    leaves out 0; figures that are equal are left out. No model is loaded.
 
     Args:
         first: Result of icae eval.
@@ -141,9 +140,8 @@ def compare(
             out.print(f"... and {len(missing) - MISSING} more rows that only one has")
         changed = [one for one in found if any(one["change"].values())]
         clear = sum(one["clear"] for one in changed)
-        out.print(f"{len(changed)} of {len(found)} figures changed, {clear} of them clearly (*).")
+        out.print(f"{len(changed)} of {len(found)} figures changed, {clear} of them clearly.")
         if changed:
-            table = comparing.table(changed)
-            print_table(list(table.filled.values()), table.texts())
+            out.print("\n".join(comparing.lines(changed)), soft_wrap=True)
 
     return Outcome(payload=result, show=show)

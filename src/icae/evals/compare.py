@@ -13,7 +13,7 @@ import numpy as np
 from icae.errors import InputError
 from icae.evals.bootstrap import Figure, mean_figure
 from icae.evals.metadata import SCHEMA
-from icae.evals.tables import Row, Table, columns_of
+from icae.evals.tables import Row
 
 MEANINGS = {
     "measure": ("schema", "data", "seed", "settings"),
@@ -40,15 +40,7 @@ KEYS = (
 ROUNDED = 5.1e-6
 """How far the mean of single values may be from the figure: they are kept with five digits."""
 
-COLUMNS = columns_of(
-    "row figure first second change interval clear paired",
-    first="A",
-    second="B",
-    change="B - A",
-    interval="95 % interval",
-    clear="",
-    paired="interval of",
-)
+HEADINGS = ("figure", "A", "B", "B - A", "95 % interval", "verdict")
 
 
 def read_result(path: Path) -> dict[str, Any]:
@@ -136,31 +128,46 @@ def _require_known(rows: Sequence[Row], wanted: Sequence[str]) -> None:
 
 
 def _only_in(name: str, rows: Mapping[Any, Row], others: Mapping[Any, Row]) -> list[str]:
-    return [
-        f"only in {name}: " + ", ".join(f"{key} {value}" for key, value in _named(row).items())
-        for place, row in rows.items()
-        if place not in others
-    ]
+    return [f"only in {name}: {_said(_named(rows[own]))}" for own in rows if own not in others]
 
 
-def table(differences: Sequence[Row]) -> Table:
-    """The differences for people."""
-    rows: list[Row] = [
-        {
-            "row": ", ".join(f"{key} {value}" for key, value in d["row"].items()),
-            "figure": d["figure"],
-            "first": f"{d['first']['value']:.4g}",
-            "second": f"{d['second']['value']:.4g}",
-            "change": f"{d['change']['value']:+.4g}",
-            "interval": "-"
-            if d["single"]
-            else f"[{d['change']['low']:+.4g}, {d['change']['high']:+.4g}]",
-            "clear": "*" if d["clear"] else "",
-            "paired": "-" if d["single"] else "pairs" if d["paired"] else "both",
-        }
-        for d in differences
-    ]
-    return Table(rows, COLUMNS)
+def _said(named: Row) -> str:
+    """What tells a row apart, as text."""
+    pairs = named.items()
+    return ", ".join(f"{k} {v:g}" if isinstance(v, float) else f"{k} {v}" for k, v in pairs)
+
+
+def lines(differences: Sequence[Row]) -> list[str]:
+    """The differences for people: what tells a row apart, below it a line for each figure.
+
+    An interval that joins the two, as if they were independent, begins with ``~``.
+    """
+    cells = [HEADINGS, *map(_cells, differences)]
+    first, *widths = (max(map(len, column)) for column in zip(*cells, strict=True))
+    heads, *texts = (
+        "  ".join([name.ljust(first), *map(str.rjust, own, widths)]) for name, *own in cells
+    )
+    shown, row = [f"  {heads}"], None
+    for difference, text in zip(differences, texts, strict=True):
+        if difference["row"] != row:
+            row = difference["row"]
+            shown.append(_said(row))
+        shown.append(f"  {text}")
+    return shown
+
+
+def _cells(difference: Row) -> tuple[str, ...]:
+    """The texts below `HEADINGS` of one figure."""
+    first, second, change = (difference[key] for key in ("first", "second", "change"))
+    ends, verdict = "-", "-"
+    if not difference["single"]:
+        joined = "" if difference["paired"] else "~"
+        ends = f"{joined}[{change['low']:+.3g}, {change['high']:+.3g}]"
+        verdict = "unclear"
+        if difference["clear"]:
+            verdict = "higher" if change["low"] > 0 else "lower"
+    values = f"{first['value']:.4g}", f"{second['value']:.4g}", f"{change['value']:+.3g}"
+    return difference["figure"], *values, ends, verdict
 
 
 def _mismatches(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[Row]:

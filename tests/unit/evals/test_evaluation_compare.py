@@ -10,7 +10,7 @@ import pytest
 
 from icae.errors import InputError
 from icae.evals.bootstrap import mean_figure
-from icae.evals.compare import compare, read_result, table
+from icae.evals.compare import compare, lines, read_result
 
 
 def figure(value: float, half: float = 0.1) -> dict[str, float]:
@@ -103,8 +103,9 @@ def test_needles_are_paired_though_their_thirds_are_rounded_and_costs_are_shown(
     assert (seconds["figure"], empty["figure"]) == ("seconds", "empty")  # positions are the same
     assert (seconds["change"]["value"], empty["change"]["value"]) == (-0.5, -0.5)
     assert not seconds["clear"]
-    shown = table(found["differences"]).texts()
-    assert [line[5] for line in shown if line[1] == "seconds"] == ["-"]
+    rows = {line.split()[0]: line.split()[1:] for line in lines(found["differences"])}
+    assert rows["seconds"] == ["2", "1.5", "-0.5", "-", "-"]
+    assert (rows["found"][:3], rows["found"][-1]) == (["0.1667", "0.5", "+0.333"], "higher")
 
 
 def test_a_figure_that_is_no_mean_of_its_contexts_is_not_paired() -> None:
@@ -132,8 +133,8 @@ def test_rows_that_only_one_has_are_named() -> None:
     found = compare(result(), other)
     assert found["differences"] == []
     assert found["missing"] == [
-        "only in A: length 32, ratio 4.0, kind own",
-        "only in B: length 32, ratio 8.0, kind own",
+        "only in A: length 32, ratio 4, kind own",
+        "only in B: length 32, ratio 8, kind own",
     ]
 
 
