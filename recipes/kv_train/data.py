@@ -80,7 +80,7 @@ def build_asked(tok: Any, records: list[dict[str, Any]], cap: int) -> list[Asked
             if q[: len(shared)] != shared or len(q) > len(shared) + 120 or not 1 <= len(a) <= 120:
                 continue
             kind = r.get("task") or r["dataset"]
-            swap = kind in ("corpus-name", "corpus-year", "corpus-number", "corpus-who", "fairytaleqa_train", "quac_first_turn", "fact")
+            swap = kind in ("corpus-name", "corpus-year", "corpus-number", "corpus-who", "fairytaleqa_train", "quac_first_turn", "fact", "wh")
             qs.append(Question(q[len(shared) :], [*a, tok.eos_token_id], r["answer"].strip(string.punctuation + " ").lower(), swap))
         if qs:
             out.append(Asked(ids, text.lower(), qs))
@@ -92,6 +92,7 @@ def load_asked(tok: Any, runs: Path, cap: int = 2000) -> dict[str, list[Asked]]:
     sources = {
         "short": sorted(p for p in runs.glob("short-*.jsonl") if p.name.count(".") == 1),
         "facts": sorted(runs.glob("facts-*.jsonl")),
+        "wh": sorted(runs.glob("wh*.jsonl")),
         "fairytale": [SHARED / "triplets/train" / f"{n}.jsonl.xz" for n in ("fairytaleqa_train", "fairytaleqa_val")],
         "quac": [SHARED / "triplets/train/quac_first_turn.jsonl.xz"],
         "boolq": [SHARED / "triplets/train/boolq_train.jsonl.xz"],

@@ -154,14 +154,16 @@ class Run:
     def draw_asked(self, seen: float) -> tuple[np.ndarray, list[list[Any]], dict[str, Any]]:
         a, rng = self.a, self.rng
         _, span, ratio = draw_shape(rng, seen)
+        if ratio == 16.0 and rng.random() < 0.7:  # a fact is seldom left of 16 tokens a slot
+            ratio = 4.0
         longest = 224 if seen < 60e3 else 512 if seen < 250e3 else 2000
         if seen >= 100e3 and rng.random() < 0.25:
             L = int(rng.choice([256, 512] if seen < 250e3 else [256, 512, 1024, 2000]))
-            pools = [self.asked[k] for k in ("short", "facts", "facts", "fairytale", "quac")]
+            pools = [self.asked[k] for k in ("short", "facts", "facts", "wh", "fairytale", "quac")]
             ids, qs = draw_packed(rng, pools, L, max(1, a.batch // L), max(6, L // 60), a.absent, self.refusal, self.sep)
             source = "packed"
         else:
-            source = str(rng.choice(["short", "facts", "fairytale", "quac", "boolq", "long"], p=[0.25, 0.40, 0.20, 0.06, 0.04, 0.05]))
+            source = str(rng.choice(["short", "facts", "wh", "fairytale", "quac", "boolq", "long"], p=[0.15, 0.32, 0.26, 0.15, 0.05, 0.03, 0.04]))
             if len(self.asked[source][0].ids) > longest - 24:
                 source = "short"
             count = lambda L: max(1, min(12, round(a.batch / L)))
