@@ -8,7 +8,7 @@ Shapes: L context tokens of a span, K slots, D hidden.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,7 +16,6 @@ import numpy as np
 
 from icae.config import ModelConfig
 from icae.config.types import TokenIds
-from icae.decode.batching import span_batches
 from icae.decode.prefix import Prefix
 from icae.decode.torch import TorchRuntime
 from icae.errors import InputError
@@ -171,15 +170,13 @@ class Compressor:
         verify: bool = True,
         on_progress: OnProgress | None = None,
     ) -> list[Span]:
-        """Encode verbatim spans at one ratio, those of like length in one forward pass.
-
-        Where the adapter's spans see those before them, those of one text go together.
+        """Encode verbatim spans at one ratio, several in one forward pass.
 
         Raises:
             ConfigError: If the ratio is out of range.
         """
         made: dict[int, Span] = {}
-        for part in self._together(spans):
+        for part in self.runtime.passes([(s.token_start, s.token_end) for s in spans]):
             ids = [spans[i].verbatim_ids for i in part]
             slots = [self.config.spans.count(len(own), ratio) for own in ids]
             encoded = self.runtime.encode(ids, slots)
@@ -191,19 +188,6 @@ class Compressor:
             if on_progress is not None:
                 on_progress(len(made), len(spans))
         return [made[i] for i in range(len(spans))]
-
-    def _together(self, spans: Sequence[Span]) -> Iterator[list[int]]:
-        """Indices of the spans that are encoded together."""
-        if self.config.previous_spans:
-            pairs = enumerate(itertools.pairwise(spans), start=1)
-            begins = [i for i, (last, span) in pairs if span.token_start != last.token_end]
-            for own in itertools.pairwise([0, *begins, len(spans)]):
-                yield list(range(*own))
-            return
-        order = sorted(range(len(spans)), key=lambda i: -spans[i].tokens)
-        sizes = [spans[i].tokens for i in order]
-        for part in span_batches(sizes, bound=self.runtime.encoded_tokens):
-            yield order[part]
 
     def require_alone(
         self, what: str, *, fix: str = "Compress the whole text at one ratio."

@@ -8,6 +8,7 @@ Shape legend: R rows, S decoder places, D hidden size, V vocabulary.
 from __future__ import annotations
 
 import functools
+import itertools
 from collections import Counter
 from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
 
@@ -17,7 +18,7 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from icae.config.types import TokenIds
-from icae.decode.batching import Step
+from icae.decode.batching import Step, span_batches
 from icae.decode.prefix import Prefix, ReadSoFar, Request
 from icae.decode.runtime import Runtime
 from icae.decode.torch_forms import embedded, form_of
@@ -80,6 +81,31 @@ class TorchRuntime(Runtime):
     def encode(self, spans: Sequence[TokenIds], slots: Sequence[int]) -> list[ReadablePayload]:
         """What the decoder gets in place of each span: so many slots; see `TorchForm.encode`."""
         return self.form.encode(spans, slots)
+
+    def passes(
+        self, spans: Sequence[tuple[int, int]], *, bound: int | None = None
+    ) -> Iterator[list[int]]:
+        """Which spans are encoded in one pass: those of like length, or all of one text.
+
+        The latter where the adapter's spans see those before them.
+
+        Args:
+            spans: First and last token (exclusive) of each in its text, those of a text in order.
+            bound: Most tokens of a pass of several spans that stand alone, padding included.
+
+        Yields:
+            Indices of spans, each index once.
+        """
+        if self.config.previous_spans:
+            pairs = enumerate(itertools.pairwise(spans), start=1)
+            begins = [i for i, (before, own) in pairs if own[0] != before[1]]
+            for own in itertools.pairwise([0, *begins, len(spans)]):
+                yield list(range(*own))
+            return
+        order = sorted(range(len(spans)), key=lambda i: spans[i][0] - spans[i][1])
+        lengths = [spans[i][1] - spans[i][0] for i in order]
+        for part in span_batches(lengths, bound=bound or self.encoded_tokens):
+            yield order[part]
 
     @torch.inference_mode()
     def score(self, prefixes: Sequence[Prefix], tasks: Sequence[DecoderTask]) -> list[TaskScore]:

@@ -16,7 +16,6 @@ from transformers import PreTrainedModel
 
 from icae.config import ModelConfig
 from icae.config.types import FloatArray, Objective, TokenIds
-from icae.decode.batching import span_batches
 from icae.decode.prefix import Prefix
 from icae.decode.torch import TorchRuntime
 from icae.memory import Span
@@ -123,28 +122,21 @@ def encode_contexts(
         ratio: Context tokens per slot.
         bound: Most context tokens of one pass; None: as many as when they are scored, too.
     """
-    plans = [runtime.model.config.plan(len(ids), ratio) for ids in contexts]
-    pieces = [
-        ids[p.token_start : p.token_end]
-        for ids, spans in zip(contexts, plans, strict=True)
-        for p in spans
-    ]
-    counts = [p.slots for spans in plans for p in spans]
-    payloads: list[ReadablePayload] = []
-    if runtime.config.previous_spans:  # the spans of a context go together
-        ends = itertools.accumulate(map(len, plans), initial=0)
-        parts = [slice(*own) for own in itertools.pairwise(ends)]
-    else:
-        parts = list(span_batches([len(p) for p in pieces], bound=bound or runtime.span_tokens))
-    for part in parts:
-        payloads += runtime.encode(pieces[part], counts[part])
-    made = iter(payloads)
+    plans = [runtime.config.plan(len(ids), ratio) for ids in contexts]
+    spans = [(ids, plan) for ids, own in zip(contexts, plans, strict=True) for plan in own]
+    places = [(plan.token_start, plan.token_end) for _, plan in spans]
+    payloads: dict[int, ReadablePayload] = {}
+    for part in runtime.passes(places, bound=bound or runtime.span_tokens):
+        pieces = [spans[i][0][slice(*places[i])] for i in part]
+        encoded = runtime.encode(pieces, [spans[i][1].slots for i in part])
+        payloads.update(zip(part, encoded, strict=True))
+    made = (payloads[i] for i in range(len(spans)))
     return [
         ContextMemory(
-            parts=tuple(next(made) for _ in spans),
-            spans=tuple((p.length, p.slots) for p in spans),
+            parts=tuple(itertools.islice(made, len(own))),
+            spans=tuple((p.length, p.slots) for p in own),
         )
-        for spans in plans
+        for own in plans
     ]
 
 

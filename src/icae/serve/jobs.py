@@ -16,7 +16,6 @@ from typing import TypeVar
 from icae.compression.adaptive import FidelityPolicy
 from icae.compression.compressor import Compressor, TokenizedText
 from icae.compression.living import Change
-from icae.decode.batching import span_batches
 from icae.engine import Engine
 from icae.errors import IcaeError, RequestError
 from icae.memory import Memory, Span
@@ -173,25 +172,23 @@ def in_slices(
 ) -> Progressing[Memory]:
     """Compress a text, as many spans a step as take about `SLICE_S`; at least one.
 
-    The first step takes one span, each other one at most twice as many tokens as that before; all
-    go together where spans see those before them (`model.previous_spans`).
+    The first step takes one span, each other one at most twice as many tokens as that before, or
+    all that have to go together.
     """
-    whole = tokenizing.compressor.config.previous_spans > 0
+    compressor = tokenizing.compressor
     tokens, cut = yield from aside(tokenizing.pool, lambda: tokenizing.cut(text))
-    made: list[Span] = []
+    made: dict[int, Span] = {}
     bound = 1
     yield 0, len(cut)
-    while len(made) < len(cut):
-        left = cut[len(made) :]
-        part = (
-            left if whole else left[next(span_batches([one.tokens for one in left], bound=bound))]
-        )
+    while left := [i for i in range(len(cut)) if i not in made]:
+        places = [(cut[i].token_start, cut[i].token_end) for i in left]
+        part = [left[i] for i in next(compressor.runtime.passes(places, bound=bound))]
         begin = clock()
-        made += encode(part)
-        seconds, taken = clock() - begin, sum(span.tokens for span in part)
-        bound = min(sliced(taken, seconds, SLICE_S), MOST_TOKENS)
+        made.update(zip(part, encode([cut[i] for i in part]), strict=True))
+        seconds, taken = clock() - begin, sum(cut[i].tokens for i in part)
+        bound = max(1, min(sliced(taken, seconds, SLICE_S), MOST_TOKENS))
         yield len(made), len(cut)
-    return tokenizing.compressor.memory(tokens, made, name=name)
+    return compressor.memory(tokens, [made[i] for i in range(len(cut))], name=name)
 
 
 def sliced(taken: int, seconds: float, wanted_s: float) -> int:
