@@ -87,16 +87,17 @@ class Answerer:
         Raises:
             InputError: If memory, prompt and so many tokens of an answer do not fit.
         """
-        prefix, prompt = request.prefix, len(request.prompt_ids)
-        taken = self.runtime.positions(prefix, prompt)[-1] + 1
-        if taken + max_new_tokens > self.runtime.context_window:
+        room, window = self.runtime.room(request), self.runtime.context_window
+        if max_new_tokens > room:
+            prompt = len(request.prompt_ids)
+            memory = window - room - prompt
             raise InputError(
                 "Memory, prompt and answer do not fit the decoder's context window.",
-                got=f"{taken - prompt} for the memory + {prompt} prompt + {max_new_tokens} answer",
-                expected=f"at most {self.runtime.context_window} positions",
+                got=f"{memory} for the memory + {prompt} prompt + {max_new_tokens} answer",
+                expected=f"at most {window} positions",
                 fix="Leave --full-context out, to ask the memory in place of its text, or take a "
                 "shorter answer (--max-new-tokens)."
-                if prefix is None
+                if request.prefix is None
                 else "Ask fewer memories at once, one of a higher ratio, or a store of them "
                 "(--store), which reads the best passages alone.",
             )

@@ -166,6 +166,11 @@ class Runtime(ABC):
         """Position of every decoder input of ``[front ; memory ; objective ; prompt]``."""
         return input_positions(self.config, prefix, prompt_length)
 
+    def room(self, request: Request) -> int:
+        """Tokens that an answer may have; below 0 where not even what is read before it fits."""
+        read = self.positions(request.prefix, len(request.prompt_ids))[-1] + 1
+        return self.context_window - read
+
     def batches(self, lengths: Sequence[int]) -> Iterator[slice]:
         """Consecutive slices of spans that are written back together."""
         return span_batches(lengths, bound=self.span_tokens)

@@ -266,17 +266,8 @@ class Chats(ABC):
                 got=f"ids from {ids.min()} to {ids.max()}",
                 expected=f"0 or more, below {self.icae.decoder.vocabulary}",
             )
-        if len(ids) + (asked.max_tokens != 0) > self.icae.decoder.context_window:
-            raise RequestError(
-                "The prompt does not fit the decoder's context window.",
-                code="context_length_exceeded",
-                param="prompt",
-                got=f"{len(ids)} tokens",
-                expected=f"fewer than {self.icae.decoder.context_window}",
-                fix="Send a shorter prompt.",
-            )
         request = Request(prefix=None, prompt_ids=ids)
-        limit = self._longest_answer(request, asked.longest_answer)
+        limit = self._longest_answer(request, asked.longest_answer, param="prompt")
         echo = None
         if asked.echo:
             decoder, noted = self.icae.runtime.model.decoder, asked.noted
@@ -317,18 +308,18 @@ class Chats(ABC):
             max_new_tokens=self._longest_answer(request, asked.longest_answer),
         )
 
-    def _longest_answer(self, request: Request, asked: int | None) -> int:
+    def _longest_answer(
+        self, request: Request, asked: int | None, *, param: str = "messages"
+    ) -> int:
         """How many tokens the answer may have."""
-        decoder = self.icae.decoder
-        read = decoder.positions(request.prefix, len(request.prompt_ids))[-1] + 1
-        room = decoder.context_window - read
+        room, window = self.icae.decoder.room(request), self.icae.decoder.context_window
         if room < (asked != 0):
             raise RequestError(
-                "Memories and messages do not fit the decoder's context window.",
+                "What is to be read does not fit the decoder's context window.",
                 code="context_length_exceeded",
-                param="messages",
-                got=f"{read} positions",
-                expected=f"fewer than {decoder.context_window}",
+                param=param,
+                got=f"{window - room} positions",
+                expected=f"fewer than {window}",
                 fix="Refer to fewer memories, make them at a higher ratio, or say less.",
             )
         most = self.config.answer_tokens
