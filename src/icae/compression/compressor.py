@@ -8,7 +8,7 @@ Shapes: L context tokens of a span, K slots, D hidden.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -140,22 +140,23 @@ class Compressor:
             memory: The memory, which is read as a whole.
             ids: Index -> token ids of the documents whose spans are asked.
         """
+        probes = self.probes(memory, ids)
+        if not probes:
+            return memory
+        found = self.runtime.recall(self.runtime.asked(memory), list(probes.values()))
+        return recalled(memory, probes, found)
+
+    def probes(self, memory: Memory, ids: Mapping[int, TokenIds]) -> dict[int, DecoderTask]:
+        """Index of a span -> what it is asked for its recall; see `with_recall`."""
         probes: dict[int, DecoderTask] = {}
         for i, (document, span) in enumerate(zip(memory.document_of, memory.spans, strict=True)):
             if span.kind == "key-values" and document in ids:
                 own = ids[document][span.token_start : span.token_end]
                 for task in draw_probes(np.random.default_rng(span.token_start), own, 1):
                     probes[i] = task
-        if not probes:
-            return memory
         prefix = self.runtime.asked(memory)
         longest = len(self.runtime.positions(prefix, PROBE_GIVEN[1] + PROBE_FOUND))
-        if longest > self.runtime.context_window:
-            return memory
-        found = dict(zip(probes, self.runtime.recall(prefix, list(probes.values())), strict=True))
-        return with_spans(
-            memory, {i: replace(memory.spans[i], recall=own) for i, own in found.items()}
-        )
+        return probes if longest <= self.runtime.context_window else {}
 
     def cut(self, text: TokenizedText) -> list[Span]:
         """Cut a text into verbatim spans, each ending where the next one begins."""
@@ -251,6 +252,12 @@ def with_spans(memory: Memory, changed: Mapping[int, Span]) -> Memory:
         replace(document, spans=tuple(itertools.islice(spans, len(document.spans))))
         for document in memory.documents
     )
+
+
+def recalled(memory: Memory, asked: Iterable[int], found: Iterable[float]) -> Memory:
+    """A memory with the recall that was found of some spans, by their indices."""
+    spans = zip(asked, found, strict=True)
+    return with_spans(memory, {i: replace(memory.spans[i], recall=own) for i, own in spans})
 
 
 def unmeasured(span: Span, payload: ReadablePayload, ratio: float) -> Span:

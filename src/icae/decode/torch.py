@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import itertools
 from collections import Counter
-from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -137,30 +137,45 @@ class TorchRuntime(Runtime):
             ids=ids, positions=positions, scored=scored, inputs_FD=inputs_FD, past=past
         )
 
-    @torch.inference_mode()
     def recall(self, prefix: Prefix, tasks: Sequence[DecoderTask]) -> list[float]:
         """Teacher forcing of tasks behind one memory, which is read once.
 
         Returns:
             The share of each task's scored tokens that are the most likely ones (0..1).
         """
-        return [
-            float(score_task(row_TV, task).correct_T.float().mean())
-            for row_TV, task in zip(self.logits_behind(prefix, tasks), tasks, strict=True)
-        ]
+        return self.recalling(prefix)(tasks)
 
-    @torch.inference_mode()
+    def recalling(self, prefix: Prefix) -> Callable[[Sequence[DecoderTask]], list[float]]:
+        """What gives the recall of tasks behind a memory, which is read now."""
+        logits_of = self._behind(prefix)
+
+        def recall(tasks: Sequence[DecoderTask]) -> list[float]:
+            return [
+                float(score_task(row_TV, task).correct_T.float().mean())
+                for row_TV, task in zip(logits_of(tasks), tasks, strict=True)
+            ]
+
+        return recall
+
     def logits_behind(self, prefix: Prefix, tasks: Sequence[DecoderTask]) -> Iterator[Tensor]:
         """Logits [T, V] of the scored targets of tasks behind one memory, which is read once."""
+        return self._behind(prefix)(tasks)
+
+    @torch.inference_mode()
+    def _behind(self, prefix: Prefix) -> Callable[[Sequence[DecoderTask]], Iterator[Tensor]]:
         if not self.keeps_all:
-            yield from self._logits([prefix] * len(tasks), tasks)
-            return
+            return lambda tasks: iter(self._logits([prefix] * len(tasks), tasks))
         (past,) = self.read_prefixes([prefix])
         start = past[0][0].shape[2]
         inputs_FD = self._inputs(prefix, np.zeros(0, dtype=np.int64), start)
-        for part in self.batches([len(inputs_FD) + len(task.input_ids) for task in tasks]):
-            rows = [self._scored(prefix, task, start, inputs_FD) for task in tasks[part]]
-            yield from logits_beside(self.model.decoder, past, rows)
+
+        @torch.inference_mode()
+        def logits(tasks: Sequence[DecoderTask]) -> Iterator[Tensor]:
+            for part in self.batches([len(inputs_FD) + len(task.input_ids) for task in tasks]):
+                rows = [self._scored(prefix, task, start, inputs_FD) for task in tasks[part]]
+                yield from logits_beside(self.model.decoder, past, rows)
+
+        return logits
 
     def fidelity(
         self, payloads: Sequence[ReadablePayload], spans: Sequence[TokenIds]

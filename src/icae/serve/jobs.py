@@ -14,8 +14,9 @@ from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 from icae.compression.adaptive import FidelityPolicy
-from icae.compression.compressor import Compressor, TokenizedText
+from icae.compression.compressor import Compressor, TokenizedText, recalled
 from icae.compression.living import Change
+from icae.decode.batching import span_batches
 from icae.engine import Engine
 from icae.errors import IcaeError, RequestError
 from icae.memory import Memory, Span
@@ -35,6 +36,7 @@ MOST_TOKENS = 2048
 MOMENT_S = 0.005
 """How long the model waits for another thread before it works for others, s."""
 
+S = TypeVar("S")
 T = TypeVar("T")
 
 Progressing = Generator[tuple[int, int], None, T]
@@ -127,10 +129,9 @@ class Tokenizing:
         """How many tokens a text has; for the thread."""
         return len(tokenize(self.compressor.tokenizer, text))
 
-    def cut(self, text: str | TokenizedText) -> tuple[TokenizedText, list[Span]]:
-        """Tokens of a text, and its spans; for the thread."""
-        tokens = self.compressor.tokenize(text) if isinstance(text, str) else text
-        return tokens, self.compressor.cut(tokens)
+    def tokens(self, text: str) -> Progressing[TokenizedText]:
+        """A text and its tokens."""
+        return aside(self.pool, lambda: self.compressor.tokenize(text))
 
 
 def compressing(
@@ -141,7 +142,9 @@ def compressing(
     if wanted.min_fidelity is not None:
         policy = FidelityPolicy(min_fidelity=wanted.min_fidelity)
         encode = functools.partial(icae.adaptive.choose, policy=policy)
-    return in_slices(tokenizing, wanted.text, name=wanted.name, encode=encode)
+    tokens = yield from tokenizing.tokens(wanted.text)
+    made = yield from in_slices(icae.compressor, tokens, name=wanted.name, encode=encode)
+    return (yield from _with_recall(icae.compressor, made, tokens))
 
 
 def changing(
@@ -159,36 +162,73 @@ def changing(
     if ratio is None:
         return found.made(icae.compressor.verbatim(text, name=found.name))
     encode = functools.partial(icae.compressor.encode, ratio=ratio)
-    return found.made((yield from in_slices(tokenizing, text, name=found.name, encode=encode)))
+    made = yield from in_slices(icae.compressor, text, name=found.name, encode=encode)
+    return found.made((yield from _with_recall(icae.compressor, made, text)))
 
 
 def in_slices(
-    tokenizing: Tokenizing,
-    text: str | TokenizedText,
+    compressor: Compressor,
+    text: TokenizedText,
     *,
     name: str,
     encode: Callable[[Sequence[Span]], list[Span]],
     clock: Callable[[], float] = time.monotonic,
 ) -> Progressing[Memory]:
-    """Compress a text, as many spans a step as take about `SLICE_S`; at least one.
+    """Compress a text, some spans a step; all that have to go together at once."""
+    cut = compressor.cut(text)
 
-    The first step takes one span, each other one at most twice as many tokens as that before, or
-    all that have to go together.
-    """
-    compressor = tokenizing.compressor
-    tokens, cut = yield from aside(tokenizing.pool, lambda: tokenizing.cut(text))
-    made: dict[int, Span] = {}
-    bound = 1
-    yield 0, len(cut)
-    while left := [i for i in range(len(cut)) if i not in made]:
+    def choose(left: Sequence[int], bound: int) -> Sequence[int]:
         places = [(cut[i].token_start, cut[i].token_end) for i in left]
-        part = [left[i] for i in next(compressor.runtime.passes(places, bound=bound))]
+        return next(compressor.runtime.passes(places, bound=bound))
+
+    yield 0, len(cut)
+    made = yield from _paced(cut, [span.tokens for span in cut], choose, encode, clock=clock)
+    return compressor.memory(text, made, name=name)
+
+
+def _with_recall(
+    compressor: Compressor, memory: Memory, text: TokenizedText
+) -> Progressing[Memory]:
+    """`Compressor.with_recall` of a memory of a text, some probes a step."""
+    probes = compressor.probes(memory, {0: text.ids})
+    if not probes:
+        return memory
+    recall = compressor.runtime.recalling(compressor.runtime.asked(memory))
+    tasks = list(probes.values())
+    sizes, spans = [len(task.input_ids) for task in tasks], len(memory.spans)
+
+    def choose(left: Sequence[int], bound: int) -> Sequence[int]:
+        part = next(span_batches([sizes[i] for i in left], bound=bound))
+        return range(part.stop)
+
+    found = yield from _paced(tasks, sizes, choose, recall, progress=(spans, spans))
+    return recalled(memory, probes, found)
+
+
+def _paced(
+    items: Sequence[S],
+    sizes: Sequence[int],
+    choose: Callable[[Sequence[int], int], Sequence[int]],
+    call: Callable[[Sequence[S]], Sequence[T]],
+    *,
+    progress: tuple[int, int] | None = None,
+    clock: Callable[[], float] = time.monotonic,
+) -> Progressing[list[T]]:
+    """Call something with items of such sizes, as many a step as take about `SLICE_S`.
+
+    The first step takes one item, each other one at most twice as many tokens as that before, or
+    all that have to go together: `choose` says which of those left are within so many tokens.
+    """
+    made: dict[int, T] = {}
+    bound = 1
+    while left := [i for i in range(len(items)) if i not in made]:
+        part = [left[i] for i in choose(left, bound)]
         begin = clock()
-        made.update(zip(part, encode([cut[i] for i in part]), strict=True))
-        seconds, taken = clock() - begin, sum(cut[i].tokens for i in part)
+        made.update(zip(part, call([items[i] for i in part]), strict=True))
+        seconds, taken = clock() - begin, sum(sizes[i] for i in part)
         bound = max(1, min(sliced(taken, seconds, SLICE_S), MOST_TOKENS))
-        yield len(made), len(cut)
-    return compressor.memory(tokens, [made[i] for i in range(len(cut))], name=name)
+        yield progress or (len(made), len(items))
+    return [made[i] for i in range(len(items))]
 
 
 def sliced(taken: int, seconds: float, wanted_s: float) -> int:

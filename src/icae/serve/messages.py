@@ -82,18 +82,19 @@ class Messages:
         return aside(self._tokenizing.pool, lambda: self._tokenizing.count(text))
 
     def _made(self, text: str) -> Progressing[Memory]:
-        tokens = yield from self.count(text)
+        tokens = yield from self._tokenizing.tokens(text)
         ratio, window = self._config.ratio, self._icae.decoder.context_window
-        if tokens / ratio > window:
+        if len(tokens.ids) / ratio > window:
             raise RequestError(
                 "A message is too long, even as memory.",
                 code="context_length_exceeded",
                 param="messages",
-                got=f"{tokens} tokens at {ratio:g}x",
+                got=f"{len(tokens.ids)} tokens at {ratio:g}x",
                 expected=f"at most {window} positions",
             )
-        encode = functools.partial(self._icae.compressor.encode, ratio=ratio, verify=False)
-        memory = yield from in_slices(self._tokenizing, text, name="message", encode=encode)
+        compressor = self._icae.compressor
+        encode = functools.partial(compressor.encode, ratio=ratio, verify=False)
+        memory = yield from in_slices(compressor, tokens, name="message", encode=encode)
         self._metrics.context_tokens.inc(memory.tokens)
         return memory
 

@@ -12,7 +12,8 @@ from icae.compression import living
 from icae.errors import RequestError
 from icae.serve.chat_models import ChatRequest
 from icae.serve.config import ServerConfig
-from icae.serve.jobs import SLICE_S, Tokenizing, changing, in_slices
+from icae.serve.jobs import SLICE_S, Tokenizing, changing, compressing, in_slices
+from icae.serve.memory_models import MemoryRequest
 from icae.serve.messages import Messages, conversation, split_message
 from icae.serve.metrics import Metrics
 
@@ -69,9 +70,8 @@ def test_no_slice_takes_much_longer_than_it_may(engine: Any) -> None:
         seconds.append(now)
         return engine.compressor.encode(spans, ratio=4.0, verify=False)
 
-    steps = in_slices(
-        Tokenizing(engine.compressor), text, name="n", encode=encode, clock=lambda: now
-    )
+    tokens = engine.compressor.tokenize(text)
+    steps = in_slices(engine.compressor, tokens, name="n", encode=encode, clock=lambda: now)
     _, memory = finished(steps)
     taken = [after - before for before, after in itertools.pairwise(seconds)]
     assert max(taken[:5]) <= SLICE_S
@@ -85,11 +85,29 @@ def test_no_slice_takes_much_longer_than_it_may(engine: Any) -> None:
 def test_a_text_is_tokenized_while_the_model_works_for_others(engine: Any) -> None:
     tokenizing, go_on = Tokenizing(engine.compressor), threading.Event()
     tokenizing.pool.submit(go_on.wait, 1)  # another text takes long
-    encode = functools.partial(engine.compressor.encode, ratio=4.0)
-    steps = in_slices(tokenizing, LONG, name="n", encode=encode)
+    wanted = MemoryRequest(text=LONG, name="n")
+    steps = compressing(engine, tokenizing, wanted, ratio=4.0)
     assert next(steps) == (0, 0)
     go_on.set()
     assert finished(steps)[1].documents[0].source == LONG
+
+
+def test_a_document_and_a_change_have_the_recall_that_python_measures(build_engine: Any) -> None:
+    engine = build_engine(memory="key-values", framing="between", objective_tokens=2)
+    tokenizing, wanted = Tokenizing(engine.compressor), MemoryRequest(text=LONG, name="n")
+    _, made = finished(compressing(engine, tokenizing, wanted, ratio=4.0))
+    change = functools.partial(
+        living.change, document=0, chars=slice(9, 9), text="fox " * 30, ratio=None
+    )
+    _, changed = finished(changing(engine, tokenizing, made, change))
+    of_python = engine.compress(LONG, name="n", ratio=4.0)
+    for own, expected in [
+        (made, of_python),
+        (changed, engine.replace(of_python, 9, 9, "fox " * 30)),
+    ]:
+        found = [span.recall for span in expected.spans]
+        assert None not in found
+        assert [span.recall for span in own.spans] == pytest.approx(found)
 
 
 @pytest.mark.parametrize("chars", [slice(9, 9), slice(0, 4)])
