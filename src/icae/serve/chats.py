@@ -30,7 +30,7 @@ from icae.serve.completion_models import CompletionRequest
 from icae.serve.config import ServerConfig
 from icae.serve.jobs import Progressing
 from icae.serve.likely import Echo, told
-from icae.serve.messages import Messages, Said, conversation
+from icae.serve.messages import Messages, Said, conversation, without_instructions
 from icae.serve.metrics import Metrics
 from icae.serve.older_turns import OlderTurns
 from icae.serve.stops import StoppedStream
@@ -170,6 +170,11 @@ class Chats(ABC):
         if not chat.request.tools_at:
             chat.question, told.history = conversation(chat.said.texts)
             told.keep_turns = self.config.keep_turns or len(told.history)
+            instructions, texts = without_instructions(chat.said.texts)
+            if told.leaving and instructions:  # they do not leave with the first turn
+                chat.question, told.history = conversation(texts)
+                front = yield from self._messages.verbatim(instructions)
+                told.documents = merge([front, *memories])
             yield from self._older_turns.fold(chat.owner, told, chat.question, self.compact)
 
     def compact(self, owner: str, told: Conversation, question: str) -> None:

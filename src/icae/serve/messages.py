@@ -81,6 +81,11 @@ class Messages:
         """How many tokens a text has, counted while the model works for others."""
         return aside(self._tokenizing.pool, lambda: self._tokenizing.count(text))
 
+    def verbatim(self, text: str) -> Progressing[Memory]:
+        """A memory of a text as it is."""
+        tokens = yield from self._tokenizing.tokens(text)
+        return self._icae.compressor.verbatim(tokens, name="instructions")
+
     def _made(self, text: str) -> Progressing[Memory]:
         tokens = yield from self._tokenizing.tokens(text)
         ratio, window = self._config.ratio, self._icae.decoder.context_window
@@ -125,6 +130,14 @@ def split_message(
             kept = [*parts[:first], *parts[len(parts) - last :]]
             return "\n\n".join(kept), mark.join(parts[first : len(parts) - last])
     return text, ""
+
+
+def without_instructions(said: Sequence[tuple[str, str]]) -> tuple[str, Sequence[tuple[str, str]]]:
+    """What the system says before anything else, and the messages after that, unless an answer."""
+    first = next(i for i, (role, _) in enumerate(said) if role not in ("system", "developer"))
+    if said[first][0] == "assistant":
+        return "", said
+    return "\n\n".join(filter(None, (text for _, text in said[:first]))), said[first:]
 
 
 def conversation(said: Sequence[tuple[str, str]]) -> tuple[str, list[Turn]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import openai
@@ -21,12 +22,14 @@ def engine(build_engine: Any, request: pytest.FixtureRequest) -> Engine:
     return build_engine(**getattr(request, "param", KEY_VALUES))
 
 
-def talk(server: Any, *, memory: str | None = None, key: str = "none") -> list[Any]:
+def talk(
+    server: Any, *, memory: str | None = None, key: str = "none", before: Sequence[Any] = ()
+) -> list[Any]:
     """What a client gets that sends all of the conversation with every question."""
-    messages, got = [], []
+    messages, got = [*before], []
     for question in QUESTIONS:
         parts = [{"type": "text", "text": question}]
-        if memory and not messages:
+        if memory and not got:
             parts.insert(0, {"type": "memory", "id": memory})
         messages.append({"role": "user", "content": parts})
         got.append(server.chat(messages, key=key))
@@ -76,6 +79,36 @@ def test_a_turn_is_compressed_once_for_an_owner(
     talk(server, key=ben)
     assert folded == QUESTIONS[:2] * 2
     assert [one.choices for one in first] == [one.choices for one in again]
+
+
+def test_what_the_system_says_first_stays_word_for_word(
+    engine: Engine, serve: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[tuple[Any, str]] = []
+    request, from_text, anew = Engine.request, folding._from_text, []
+
+    def noting(self: Engine, memory: Any, question: str, *, history: Any = ()) -> Any:
+        read.append((memory, (*(asked for asked, _ in history), question)[0]))
+        return request(self, memory, question, history=history)
+
+    monkeypatch.setattr(Engine, "request", noting)
+    monkeypatch.setattr(
+        folding, "_from_text", lambda *asked: anew.append(asked) or from_text(*asked)
+    )
+    rules = [{"role": "system", "content": "Be kind."}, {"role": "developer", "content": "Or not."}]
+    server = serve(keep_turns=1)
+    got = talk(server, memory=server.make_memory()["id"], before=rules)
+    firsts = [first for _, first in read]
+    assert firsts[0] == firsts[1] == "Be kind.\n\nOr not.\n\nWho ran there?"
+    memory, first = read[-1]
+    assert first == QUESTIONS[2]
+    front, document, older = memory.documents
+    assert (front.source, front.spans[0].kind) == ("Be kind.\n\nOr not.", "tokens")
+    assert (document.name, "Be kind" in older.source) == ("fox", False)
+    assert got[-1].icae["compressed_tokens"] == older.tokens
+    assert len(anew) == 1  # the second turn that left was compressed from what was read
+    messages = [*rules, {"role": "assistant", "content": "Hello."}]
+    assert server.chat([*messages, {"role": "user", "content": "Who?"}]).choices
 
 
 @pytest.mark.parametrize("engine", [{**KEY_VALUES, "previous_spans": 1}], indirect=True)
