@@ -7,12 +7,12 @@ span until all of its tokens are reproduced by a margin, and has it written back
 of the processor, so that other work beside it does not count; wall seconds stand beside them.
 
 Model FLOP, without attention scores, LoRA, padding or the optimizer; P weights in the matrices of
-the layers, of which a share u has gradients (all for slots, the upper half for key-values), V x D
-vocabulary head, L tokens, K slots, M objective tokens behind them:
+the layers, of which a share u is run at every step (all for slots, the upper half for key-values,
+whose lower half is run once), V x D vocabulary head, L tokens, K slots, M objective tokens behind:
 
     encoding a span     2 P (L + K)     (of key-values the last layer's K and V projections alone)
-    reading it          2 P (r + M + L - 1) + 2 V D L    (r: K for slots, 0 for key-values)
-    gradients           2 P u (r + M + L - 1) + 2 V D L
+    a step's reading    2 P u (r + M + L - 1) + 2 V D L    (r: K for slots, 0 for key-values)
+    its gradients       as many
 
 A span of n steps is read n + 1 times and has gradients n times.
 """
@@ -124,9 +124,9 @@ def measure(engine: Engine, options: argparse.Namespace) -> dict[str, Any]:
     )
     for i, result in refined.items():
         read = model.config.objective_tokens + lengths[i] - 1 + (0 if key_values else slots[i])
-        passes = 2 * weights * read * (result.steps + 1)
-        gradients = 2 * weights * read * result.steps * (0.5 if key_values else 1.0)
-        tflop += (passes + gradients + 2 * head * lengths[i] * (2 * result.steps + 1)) / 1e12
+        passes = 2 * result.steps + 1
+        run = passes / 2 + 1 / 2 if key_values else passes
+        tflop += 2 * (weights * read * run + head * lengths[i] * passes) / 1e12
     report["refinement"] = shared(tflop, seconds, wall, most)
     steps = [refined[i].steps for i in range(len(cut))]
     report["steps"] = {"mean": round(sum(steps) / len(steps), 2), "most": max(steps), "all": steps}

@@ -56,8 +56,16 @@ class Change:
         """Of the document."""
         return self.memory.documents[self.document].name
 
-    def made(self, of_text: Memory | None) -> Memory:
-        """The changed memory, by the memory of the text."""
+    @property
+    def to_encode(self) -> tuple[TokenizedText, float] | None:
+        """The text that becomes slots, and its ratio; None where none does."""
+        return None if self.text is None or self.ratio is None else (self.text, self.ratio)
+
+    def made(self, compressor: Compressor, encoded: Memory | None) -> Memory:
+        """The changed memory, by the memory of what was to encode."""
+        of_text = encoded
+        if encoded is None and self.text is not None:
+            of_text = compressor.verbatim(self.text, name=self.name)
         return self.memory.replace_spans(
             self.document, self.first, self.end, of_text, token_ids_sha256=self.digest
         )
@@ -110,11 +118,11 @@ def replace(
             text would be left.
     """
     found = change(compressor, memory, document, chars, text, ratio)
-    if found.text is None:
-        return found.made(None)
-    if found.ratio is None:
-        return found.made(compressor.verbatim(found.text, name=found.name))
-    return found.made(compressor.compress(found.text, ratio=found.ratio, name=found.name))
+    encoded = None
+    if found.to_encode is not None:
+        new, own_ratio = found.to_encode
+        encoded = compressor.compress(new, ratio=own_ratio, name=found.name)
+    return found.made(compressor, encoded)
 
 
 def change(

@@ -1,8 +1,7 @@
 """Refinement: gradient steps on the slots themselves, against the frozen decoder.
 
-What slots are made of, how far a step goes and how they are read is the form's
-(`icae.decode.torch_forms`). Writing the text back (AE) alone would ruin slots that are input
-embeddings for everything else, so the loss is
+What slots are made of and how they are read is the form's (`icae.decode.torch_forms`). Writing
+back (AE) alone would ruin slots that are input embeddings for everything else, so the loss is
 
     AE + kl_weight * KL(decoder on the full context || decoder on the slots)
 
@@ -23,15 +22,19 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from icae.config.parsing import check, check_ranges
 from icae.config.types import FloatArray, TokenIds
-from icae.decode.torch_forms import TorchForm
+from icae.decode.batching import span_batches
+from icae.decode.torch_forms import Reading, TorchForm
 from icae.memory import TokenFidelity
 from icae.memory.payload import ReadablePayload
-from icae.model.losses import TaskScore, score_task, token_kl
+from icae.model.around import vocabulary_logits
+from icae.model.losses import Written, token_kl, written_and_gradient
 from icae.model.objectives import DecoderTask, autoencoding
 
 BETAS = (0.7, 0.9)
@@ -42,6 +45,8 @@ LOSS_OF_MISSES = 4.0
 """By how much the AE loss may be higher for each share of tokens that may be missed."""
 PACE = 10
 """Steps over which the pace of the loss is taken."""
+HEAD_ROWS = 128
+"""Rows whose logits stand at a time: those of more leave the processor's caches [measured]."""
 
 OnStep = Callable[[int, int], None]
 """Called with (optimiser steps taken or saved, most steps of all spans)."""
@@ -181,9 +186,10 @@ class _Work(Moving):
         rate = form.learning_rate if config.learning_rate is None else config.learning_rate
         super().__init__(form, task.payload.numbers, rate, BETAS)
         self.index, self.config, self.kl_weight = index, config, kl_weight
-        self.task, self.token_ids = autoencoding(task.token_ids), task.token_ids
+        self.token_ids = task.token_ids
         self.payload = self.best_payload = task.payload
-        self.span = (len(task.token_ids), task.payload.positions)
+        spans = [(len(task.token_ids), task.payload.positions)]
+        self.readings = [Reading(spans=spans, task=autoencoding(task.token_ids))]
         self.teacher: Teacher | None = None
         self.best: tuple[float, float, float] | None = None
         self.seconds, self.best_step = 0.0, 0
@@ -204,28 +210,37 @@ class _Work(Moving):
         passed = len(self.history) > self.config.probe
         return passed and self.kl_weight > 0 and self.teacher is None
 
-    @property
-    def tasks(self) -> tuple[DecoderTask, ...]:
-        """Everything the decoder does behind these slots: AE first, then the teacher's."""
-        return (self.task,) if self.teacher is None else (self.task, self.teacher.task)
+    def learn_from(self, teacher: Teacher) -> None:
+        """Read a teacher's text too, from now on."""
+        self.teacher = teacher
+        self.readings.append(Reading(spans=self.readings[0].spans, task=teacher.task))
+
+    def taught(self, decoder: PreTrainedModel, state_TD: Tensor) -> Tensor:
+        """Gradient [T, D] of the weighed KL per token at last hidden states of its text."""
+        assert self.teacher is not None
+        given_TD = state_TD.detach().requires_grad_()
+        kl_T = token_kl(self.teacher.log_probs_TV, vocabulary_logits(decoder, given_TD))
+        (gradient_TD,) = torch.autograd.grad(kl_T.mean() * self.kl_weight, given_TD)
+        return gradient_TD
 
     @property
     def places(self) -> int:
         """Decoder places of one step; as many again are kept for a teacher to come."""
-        places = sum(self.span[1] + len(task.target_ids) for task in self.tasks)
+        slots = self.payload.positions
+        places = sum(slots + len(reading.task.target_ids) for reading in self.readings)
         to_come = self.teacher is None and self.kl_weight > 0
         return places * (2 if to_come else 1)
 
-    def note(self, score: TaskScore, logits_TV: Tensor) -> bool:
-        """Take down how faithful the slots are now; returns whether they are good enough.
+    def goes_on(self, written: Written) -> bool:
+        """Take down how faithful the slots are now; returns whether there is a step to take.
 
         The best slots reproduce most tokens, then most of them by the margin; slots that are
         good enough are the best.
         """
-        share = float(score.correct_T.float().mean())
-        lead_T = target_leads(logits_TV.detach(), self.task)
-        firm = float((score.correct_T & (lead_T >= self.config.margin)).float().mean())
-        loss = -float(score.log_probs_T.mean())
+        share = float(written.correct_T.float().mean())
+        firm_T = written.correct_T & (written.lead_T >= self.config.margin)
+        firm = float(firm_T.float().mean())
+        loss = -float(written.log_probs_T.mean())
         self.history.append(share)
         self.losses.append(loss)
         self.reached = firm >= self.config.target
@@ -236,27 +251,19 @@ class _Work(Moving):
             self.best = now
             self.best_payload = self.payload
             self.best_fidelity = TokenFidelity.of_probabilities(
-                score.correct_T.cpu().numpy(), score.log_probs_T.exp().float().cpu().numpy()
+                written.correct_T.cpu().numpy(), written.log_probs_T.exp().cpu().numpy()
             )
-        return self.reached
+        return not self.reached and self._has_hope()
 
-    def is_over(self) -> bool:
-        """Whether no step is left to take: none allowed, or no hope of the target."""
+    def _has_hope(self) -> bool:
+        """Whether a step is allowed and the target within reach."""
         config = self.config
         if self.steps >= config.steps or self.steps - self.best_step >= config.patience:
-            return True
-        if self.steps < max(config.probe, 1):
             return False
+        if self.steps < max(config.probe, 1):
+            return True
         needed = self.steps + steps_left(self.losses, config.target)
-        return needed > config.slack * config.steps
-
-    def loss(self, score: TaskScore, taught: Sequence[Tensor]) -> Tensor:
-        """AE token mean + kl_weight times the KL per token."""
-        total = score.loss_sum / score.labels
-        for logits_TV in taught:
-            assert self.teacher is not None
-            total = total + token_kl(self.teacher.log_probs_TV, logits_TV).mean() * self.kl_weight
-        return total
+        return needed <= config.slack * config.steps
 
     @property
     def share(self) -> float:
@@ -288,14 +295,6 @@ def steps_left(losses: Sequence[float], target: float) -> float:
     steps = min(PACE, len(losses) - 1)
     pace = math.log(before / now) / steps if steps and now < before else 0.0
     return math.log(now / enough) / pace if pace > 0 else math.inf
-
-
-def target_leads(logits_TV: Tensor, task: DecoderTask) -> Tensor:
-    """By how much each target of a task leads the best other token, [T] logits."""
-    target_T1 = torch.from_numpy(task.scored_ids).to(logits_TV.device)[:, None]
-    own_T = logits_TV.gather(1, target_T1)[:, 0]
-    best_T, second_T = logits_TV.topk(2, dim=1).values.unbind(1)
-    return own_T - torch.where(own_T == best_T, second_T, best_T)
 
 
 def refine(
@@ -336,7 +335,7 @@ def refine(
         lacking = [work for work in active if work.lacks_teacher]
         if teach is not None and lacking:
             for work, own in zip(lacking, teach([w.token_ids for w in lacking]), strict=True):
-                work.teacher = own
+                work.learn_from(own)
         with form.model.gradients_to_inputs():
             done = _step(form, active, on_slots)
         spent = time.perf_counter() - begin
@@ -350,24 +349,48 @@ def refine(
 
 
 def _step(form: TorchForm, active: Sequence[_Work], on_slots: OnSlots) -> list[_Work]:
-    """One forward pass over all spans at work, and a step for those not done yet."""
-    done: list[_Work] = []
+    """One forward pass over all spans at work, and a step for those not done yet.
+
+    Its gradient begins at the last hidden states: logits are kept for a few rows at a time.
+    """
+    decoder = form.model.decoder
     with torch.enable_grad():
-        asked = [(work.numbers(), [work.span], work.tasks) for work in active]
-        logits = iter(form.task_logits(asked))
-        losses, going = [], []
-        for work in active:
-            written_TV, *taught = [next(logits) for _ in work.tasks]
-            score = score_task(written_TV, work.task)
-            enough = work.note(score, written_TV)
-            on_slots(work.index, work.steps, work.best_payload)
-            if enough or work.is_over():
-                done.append(work)
-                continue
-            going.append(work)
-            losses.append(work.loss(score, taught))
+        numbered = [(work.numbers(), work.readings) for work in active]
+        asked = [(numbers, reading) for numbers, own in numbered for reading in own]
+        found = iter(form.task_states(asked))
+        states = [[next(found) for _ in work.readings] for work in active]
+        going: list[_Work] = []
+        ends: list[Tensor] = []
+        at_ends: list[Tensor] = []
+        for part in span_batches([len(work.token_ids) for work in active], bound=HEAD_ROWS):
+            written = _noted(decoder, active[part], [own[0] for own in states[part]])
+            for work, own, gradient_TD in zip(active[part], states[part], written, strict=True):
+                on_slots(work.index, work.steps, work.best_payload)
+                if gradient_TD is not None:
+                    going.append(work)
+                    ends += own
+                    at_ends += [gradient_TD, *(work.taught(decoder, state) for state in own[1:])]
         if going:
-            gradients = torch.autograd.grad(losses, [work.moved for work in going])
+            gradients = torch.autograd.grad(ends, [work.moved for work in going], at_ends)
             for work, gradient in zip(going, gradients, strict=True):
                 work.step(gradient, work.share)
-    return done
+    return [work for work in active if work not in going]
+
+
+def _noted(
+    decoder: PreTrainedModel, works: Sequence[_Work], states: Sequence[Tensor]
+) -> list[Tensor | None]:
+    """Note how spans came out; the gradient [T, D] of AE at their states, None where done."""
+    lengths = [len(own_TD) for own_TD in states]
+    given_TD = torch.cat([own_TD.detach() for own_TD in states]).requires_grad_()
+    logits_TV = vocabulary_logits(decoder, given_TD)
+    targets = np.concatenate([work.token_ids for work in works])
+    written, gradient_TV = written_and_gradient(logits_TV.detach(), targets)
+    parts = zip(*(torch.split(figure, lengths) for figure in written), strict=True)
+    goes = [work.goes_on(Written(*own)) for work, own in zip(works, parts, strict=True)]
+    if not any(goes):
+        return [None] * len(works)
+    each_T1 = torch.cat([given_TD.new_full((n, 1), 1 / n, dtype=torch.float32) for n in lengths])
+    (at_states_TD,) = torch.autograd.grad(logits_TV, given_TD, gradient_TV.mul_(each_T1))
+    parts_TD = torch.split(at_states_TD, lengths)
+    return [own_TD if on else None for on, own_TD in zip(goes, parts_TD, strict=True)]

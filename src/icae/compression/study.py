@@ -27,11 +27,12 @@ from icae.compression.refinement import Moving
 from icae.config.parsing import check_ranges
 from icae.config.types import FloatArray, TokenIds
 from icae.decode.batching import span_batches
-from icae.decode.torch_forms import Asked, TorchForm
+from icae.decode.torch_forms import Asked, Reading, TorchForm
 from icae.errors import InputError
 from icae.memory import Memory, Span
+from icae.model.decoder import in_one_product
 from icae.model.losses import score_task
-from icae.model.objectives import DecoderTask, autoencoding
+from icae.model.objectives import autoencoding
 
 HELD_OUT = 4
 """One lesson of so many is held out."""
@@ -103,8 +104,13 @@ class Study(Moving):
         numbers = np.concatenate([readable(span).numbers for span in spans])
         rate = form.learning_rate / 8 if config.learning_rate is None else config.learning_rate
         super().__init__(form, numbers, rate, (0.9, 0.95))
-        self.form, self.config, self.ids, self.lessons = form, config, ids, lessons
+        self.form, self.config, self.lessons = form, config, lessons
         self.spans = [(span.tokens, span.positions) for span in spans]
+        self.readings = [Reading(spans=self.spans, task=lesson.task) for lesson in lessons]
+        self.written = [
+            Reading(spans=[span], task=autoencoding(own))
+            for span, own in zip(self.spans, ids, strict=True)
+        ]
         self.best = torch.zeros_like(self.start)
         order = np.random.default_rng(config.seed).permutation(len(lessons)).tolist()
         self.held = order[::HELD_OUT]
@@ -120,7 +126,7 @@ class Study(Moving):
 
     def look(self) -> float:
         """KL of the held-out lessons; the memory is kept if it is the lowest."""
-        held, batch = [self.lessons[i] for i in self.held], self.config.batch
+        held, batch = self.held, self.config.batch
         with torch.no_grad():
             parts = [held[at : at + batch] for at in range(0, len(held), batch)]
             losses = [loss for part in parts for loss in self._losses(part, ())]
@@ -133,7 +139,7 @@ class Study(Moving):
         """One step on the next lessons, and on writing one span back."""
         config = self.config
         at = self.steps * config.batch + np.arange(min(config.batch, len(self.learned)))
-        lessons = [self.lessons[self.learned[i % len(self.learned)]] for i in at.tolist()]
+        lessons = [self.learned[i % len(self.learned)] for i in at.tolist()]
         span = [self.steps % len(self.spans)] if config.ae_weight else []
         with torch.enable_grad(), self.form.model.gradients_to_inputs():
             losses = self._losses(lessons, span)
@@ -142,19 +148,17 @@ class Study(Moving):
             (gradient,) = torch.autograd.grad(total, [self.moved])
         self.step(gradient, max(0.1, 1.0 - self.steps / config.steps))
 
-    def _losses(self, lessons: Sequence[Lesson], written: Sequence[int]) -> list[Tensor]:
+    def _losses(self, lessons: Sequence[int], written: Sequence[int]) -> list[Tensor]:
         """KL of each lesson, then the AE loss of each span that is written back."""
         numbers = self.start + self.scale * self.moved
-        asked: list[Asked] = [(numbers, self.spans, [lesson.task for lesson in lessons])]
-        tasks: list[DecoderTask] = [autoencoding(self.ids[i]) for i in written]
-        for i, task in zip(written, tasks, strict=True):
+        asked: list[Asked] = [(numbers, self.readings[i]) for i in lessons]
+        for i in written:
             first = sum(slots for _, slots in self.spans[:i])
-            own = numbers[first : first + self.spans[i][1]]
-            asked.append((own, [self.spans[i]], [task]))
-        logits = self.form.task_logits(asked)
+            asked.append((numbers[first : first + self.spans[i][1]], self.written[i]))
+        logits = in_one_product(self.form.model.decoder, self.form.task_states(asked))
         taught, back = logits[: len(lessons)], logits[len(lessons) :]
-        losses = [lesson.loss(own) for lesson, own in zip(lessons, taught, strict=True)]
-        scores = map(score_task, back, tasks)
+        losses = [self.lessons[i].loss(own) for i, own in zip(lessons, taught, strict=True)]
+        scores = map(score_task, back, [self.written[i].task for i in written])
         return losses + [score.loss_sum / score.labels for score in scores]
 
     def numbers(self) -> list[FloatArray]:

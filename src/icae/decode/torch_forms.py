@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
@@ -23,14 +23,38 @@ from icae.decode.torch_rows import read_fronts
 from icae.memory import Embeddings, KeyValueSlots
 from icae.memory.payload import ReadablePayload
 from icae.model.around import embed
-from icae.model.decoder import KeyValues, joined, label_logits, places_of, read
+from icae.model.decoder import (
+    Begun,
+    KeyValues,
+    begun_rows,
+    joined,
+    places_of,
+    read,
+    scored_states,
+)
 from icae.model.icae import IcaeModel, Slots
 from icae.model.key_values import KeyValueMemory, KeyValueModel, layers_of_pairs, pairs_of
 from icae.model.objectives import DecoderTask
 from icae.model.positions import document_places
 
-Asked = tuple[Tensor, Sequence[tuple[int, int]], Sequence[DecoderTask]]
-"""Numbers of slots, with gradient, (tokens, slots) of each span of them, and tasks behind them."""
+
+@dataclass(kw_only=True, eq=False)
+class Reading:
+    """A task behind slots that gradient steps move: it is read before every step.
+
+    Attributes:
+        spans: (tokens, slots) of each span of the slots.
+        task: What the decoder does behind them.
+        begun: What no step changes of it, found at the first reading.
+    """
+
+    spans: Sequence[tuple[int, int]]
+    task: DecoderTask
+    begun: Begun | None = None
+
+
+Asked = tuple[Tensor, Reading]
+"""Numbers of slots, with gradient, and what is read behind them."""
 
 FIRST_TOKENS = 64
 """First tokens of spans whose keys and values are kept: those of a chat template's turns."""
@@ -53,8 +77,8 @@ class TorchForm(ABC):
         """Size of the numbers that slots are made of, as far as it differs among them."""
 
     @abstractmethod
-    def task_logits(self, asked: Sequence[Asked]) -> list[Tensor]:
-        """Logits [T, V] of every task's scored targets, with gradient to the numbers alone."""
+    def task_states(self, asked: Sequence[Asked]) -> list[Tensor]:
+        """Last hidden states [T, D] at each task's scored targets, with gradient to the numbers."""
 
     @abstractmethod
     def encode(self, spans: Sequence[TokenIds], slots: Sequence[int]) -> list[ReadablePayload]:
@@ -92,15 +116,15 @@ class SlotForm(TorchForm):
         """The RMS of the input embeddings."""
         return torch.tensor(self.model.embedding_rms, device=numbers.device)
 
-    def task_logits(self, asked: Sequence[Asked]) -> list[Tensor]:
+    def task_states(self, asked: Sequence[Asked]) -> list[Tensor]:
         """The decoder reads each row anew."""
-        memories: list[Slots] = []
-        tasks: list[DecoderTask] = []
-        for numbers_KD, spans, own in asked:
-            slots_KD = numbers_KD.to(self.model.dtype)
-            memories += [Slots(slots_KD=slots_KD, spans=spans)] * len(own)
-            tasks += own
-        return self.model.label_logits(memories, tasks)
+        rows = [
+            self.model.row(
+                Slots(slots_KD=numbers_KD.to(self.model.dtype), spans=reading.spans), reading.task
+            )
+            for numbers_KD, reading in asked
+        ]
+        return scored_states(self.model.decoder, rows)
 
     def encode(self, spans: Sequence[TokenIds], slots: Sequence[int]) -> list[ReadablePayload]:
         """Slots [K, D] of each span."""
@@ -156,18 +180,28 @@ class KeyValueForm(TorchForm):
         """The RMS of the keys, and of the values, of each layer."""
         return numbers.pow(2).mean(dim=(0, 3, 4), keepdim=True).sqrt()
 
-    def task_logits(self, asked: Sequence[Asked]) -> list[Tensor]:
-        """Gradients reach the upper half of the layers: all would take as many steps [measured]."""
+    def task_states(self, asked: Sequence[Asked]) -> list[Tensor]:
+        """Gradients reach the upper half of the layers: all would take as many steps [measured].
+
+        So the lower half is run once for each reading.
+        """
+        lower = len(self.model.turns) // 2
         rows = []
-        for pairs_KY2HW, spans, tasks in asked:
-            upper = len(self.model.turns) // 2
+        for pairs_KY2HW, reading in asked:
             layers = tuple(
-                pair if layer >= upper else (pair[0].detach(), pair[1].detach())
+                pair if layer >= lower else (pair[0].detach(), pair[1].detach())
                 for layer, pair in enumerate(layers_of_pairs(pairs_KY2HW))
             )
-            memory = KeyValueMemory(key_values=layers, places=document_places(spans))
-            rows += [self.model.row_behind(self._front(t.tokens), memory, t) for t in tasks]
-        return label_logits(self.model.decoder, rows)
+            memory = KeyValueMemory(key_values=layers, places=document_places(reading.spans))
+            front = self._front(reading.task.tokens)
+            rows.append(self.model.row_behind(front, memory, reading.task))
+        new = [(row, own) for row, (_, own) in zip(rows, asked, strict=True) if own.begun is None]
+        if lower and new:
+            begun = begun_rows(self.model.decoder, [row for row, _ in new], lower)
+            for row, (_, reading) in zip(begun, new, strict=True):
+                reading.begun = row.begun
+        rows = [replace(row, begun=own.begun) for row, (_, own) in zip(rows, asked, strict=True)]
+        return scored_states(self.model.decoder, rows)
 
     def encode(self, spans: Sequence[TokenIds], slots: Sequence[int]) -> list[ReadablePayload]:
         """Keys, as if at position 0, and values [K, Y, 2, H, W] of each span, as stored."""

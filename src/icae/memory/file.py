@@ -14,7 +14,7 @@ import mmap
 import os
 import stat
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from itertools import islice
@@ -89,10 +89,16 @@ def memory_bytes(memory: Memory) -> bytes:
     return b"".join(_parts(memory))
 
 
+def memory_size(memory: Memory) -> int:
+    """How many bytes `memory_bytes` gives, from the header and the sizes of what spans hold."""
+    index, others = _index(memory, ["0" * 64] * len(memory.spans))
+    held = sum(map(byte_size, payload_tensors(memory).values()))
+    return len(index) + held + sum(map(len, others.values()))
+
+
 def _parts(memory: Memory) -> list[Buffer]:
     """The content of the file of a memory, in order."""
-    tensors = payload_tensors(memory)
-    data: dict[str, list[Buffer]] = {name: [] for name in tensors}
+    data: dict[str, list[Buffer]] = {name: [] for name in payload_tensors(memory)}
     digests: list[str] = []
     for span in memory.spans:
         assert isinstance(span.payload, ReadablePayload)
@@ -100,6 +106,12 @@ def _parts(memory: Memory) -> list[Buffer]:
         digests.append(span_digest(span, memory.provenance, own))
         for name, packed in own.items():
             data[name].append(packed)
+    index, others = _index(memory, digests)
+    return [index, *(part for own in data.values() for part in own), *others.values()]
+
+
+def _index(memory: Memory, digests: Sequence[str]) -> tuple[bytes, dict[str, Buffer]]:
+    """What the file begins with, by the digests of the spans, and what follows their payloads."""
     others: dict[str, Buffer] = {}
     fidelity = memory.token_fidelity
     if fidelity is not None:
@@ -122,8 +134,7 @@ def _parts(memory: Memory) -> list[Buffer]:
         "header": header,
         "sha256": digest_of(f"{FORMAT}/{FORMAT_VERSION}", header, described, others),
     }
-    index = write_index(metadata, tensors | described)
-    return [index, *(part for own in data.values() for part in own), *others.values()]
+    return write_index(metadata, payload_tensors(memory) | described), others
 
 
 def read(path: str | Path) -> Memory:

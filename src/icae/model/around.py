@@ -7,6 +7,8 @@ targets, D hidden size, V vocabulary.
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import torch
@@ -49,6 +51,40 @@ def run_layers(
         use_cache=cache is not None,
     ).last_hidden_state
     return hidden_RSD
+
+
+class _Reached(Exception):  # noqa: N818 (no error: what follows is not wanted)
+    """The last layer that was asked for has run."""
+
+
+def output_of(model: PreTrainedModel, layer: int, run: Callable[[], object]) -> Any:
+    """What a layer gives in a pass, which ends there: a tensor, or in a tuple with others."""
+    found: list[Any] = []
+
+    def stop(module: nn.Module, given: object, output: object) -> None:
+        found.append(output)
+        raise _Reached
+
+    hook = layers_of(model)[layer].register_forward_hook(stop)
+    try:
+        with suppress(_Reached):
+            run()
+    finally:
+        hook.remove()
+    return found[0]
+
+
+@contextmanager
+def first_layers_given(model: PreTrainedModel, layers: int, output: object) -> Iterator[None]:
+    """So many first layers compute nothing and give what the last of them gave."""
+    first = layers_of(model)[:layers]
+    for layer in first:
+        vars(layer)["forward"] = lambda *inputs, **named: output
+    try:
+        yield
+    finally:
+        for layer in first:
+            del vars(layer)["forward"]
 
 
 def embed(model: PreTrainedModel, ids: Tensor) -> Tensor:

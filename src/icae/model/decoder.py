@@ -8,19 +8,27 @@ row, T scored targets, H key-value heads, W head width, D hidden size, V vocabul
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 from transformers import DynamicCache, PreTrainedModel
 
 from icae.config.types import KeyValueShape, TokenIds
 from icae.errors import InputError
-from icae.model.around import embed, run_layers, vocabulary_logits
+from icae.model.around import (
+    embed,
+    first_layers_given,
+    output_of,
+    run_layers,
+    vocabulary_logits,
+)
 
 PASS_TOKENS = {"cpu": 64, "cuda": 4096}
 """What a forward pass costs beside its tokens, in tokens, by the type of the device. The figure
@@ -40,6 +48,15 @@ def key_value_shape(decoder: PreTrainedModel) -> KeyValueShape:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
+class Begun:
+    """What the first layers of a decoder made of a row: [S, D], alone or in a tuple."""
+
+    layers: int
+    hidden_SD: Tensor
+    in_tuple: bool
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
 class DecoderRow:
     """What the decoder reads in one row: ``[past ; inputs ; ids]``.
 
@@ -49,6 +66,7 @@ class DecoderRow:
         scored: At which of these places the output is wanted.
         inputs_FD: Input embeddings before the ids, in the decoder's dtype, or None.
         past: Keys and values read before everything, or None.
+        begun: What the first layers made of it, so that the others alone run, or None.
     """
 
     ids: TokenIds
@@ -56,6 +74,7 @@ class DecoderRow:
     scored: slice
     inputs_FD: Tensor | None = None
     past: KeyValues | None = None
+    begun: Begun | None = None
 
     @classmethod
     def plain(cls, ids: TokenIds, *, scored: int) -> DecoderRow:
@@ -120,14 +139,41 @@ def read(
 
 
 def label_logits(decoder: PreTrainedModel, rows: Sequence[DecoderRow]) -> list[Tensor]:
-    """Logits of the scored places of each row; rows of like length share a forward pass.
+    """Logits [T, V] of the scored places of each row, float32."""
+    return in_one_product(decoder, scored_states(decoder, rows))
 
-    Returns:
-        Logits [T, V] of each row, float32.
+
+def scored_states(decoder: PreTrainedModel, rows: Sequence[DecoderRow]) -> list[Tensor]:
+    """Last hidden states [T, D] of the scored places of each row; all or none have begun.
+
+    Rows of like length share a forward pass.
     """
+    return _scored(decoder, rows, _groups(decoder, rows))
+
+
+@torch.no_grad()
+def begun_rows(
+    decoder: PreTrainedModel, rows: Sequence[DecoderRow], layers: int
+) -> list[DecoderRow]:
+    """The same rows with what so many first layers make of them."""
+    begun = list(rows)
+    for group in _groups(decoder, rows):
+        members = [rows[r] for r in group]
+        output = output_of(decoder, layers - 1, functools.partial(_hidden, decoder, members))
+        in_tuple = isinstance(output, tuple)
+        for r, row, hidden_SD in zip(
+            group, members, output[0] if in_tuple else output, strict=True
+        ):
+            own_SD = hidden_SD[: len(row.positions)]
+            begun[r] = replace(row, begun=Begun(layers=layers, hidden_SD=own_SD, in_tuple=in_tuple))
+    return begun
+
+
+def _groups(decoder: PreTrainedModel, rows: Sequence[DecoderRow]) -> list[list[int]]:
+    """Rows of like length, by their indices."""
     device = decoder.get_input_embeddings().weight.device
     sizes = [len(row.positions) for row in rows]
-    return _logits(decoder, rows, row_groups(sizes, pass_tokens=PASS_TOKENS.get(device.type, 0)))
+    return row_groups(sizes, pass_tokens=PASS_TOKENS.get(device.type, 0))
 
 
 def logits_beside(
@@ -157,7 +203,7 @@ def logits_beside(
         mask_RP=((1 - seen_SP) * torch.finfo(dtype).min).to(device, dtype)[None, None],
     )
     split = hidden_SD.split(sizes)
-    return _in_one_product(decoder, [own[row.scored] for row, own in zip(rows, split, strict=True)])
+    return in_one_product(decoder, [own[row.scored] for row, own in zip(rows, split, strict=True)])
 
 
 def plain_logits(decoder: PreTrainedModel, rows: Sequence[DecoderRow]) -> list[Tensor]:
@@ -165,22 +211,22 @@ def plain_logits(decoder: PreTrainedModel, rows: Sequence[DecoderRow]) -> list[T
 
     A LoRA on the decoder gets gradients.
     """
-    return _logits(decoder, rows, [list(range(len(rows)))])
+    return in_one_product(decoder, _scored(decoder, rows, [list(range(len(rows)))]))
 
 
-def _logits(
+def _scored(
     decoder: PreTrainedModel, rows: Sequence[DecoderRow], groups: Sequence[Sequence[int]]
 ) -> list[Tensor]:
-    """Vocabulary logits at scored places alone, all rows in one product."""
+    """Last hidden states [T, D] at scored places of rows, each group in one pass."""
     picked: dict[int, Tensor] = {}
     for group in groups:
         hidden_RSD = _hidden(decoder, [rows[r] for r in group])
         for row, hidden_SD in zip(group, hidden_RSD, strict=True):
             picked[row] = hidden_SD[rows[row].scored]
-    return _in_one_product(decoder, [picked[row] for row in range(len(rows))])
+    return [picked[row] for row in range(len(rows))]
 
 
-def _in_one_product(decoder: PreTrainedModel, scored: Sequence[Tensor]) -> list[Tensor]:
+def in_one_product(decoder: PreTrainedModel, scored: Sequence[Tensor]) -> list[Tensor]:
     """Vocabulary logits of the last hidden states of each row, [T, D] each."""
     logits_TV = vocabulary_logits(decoder, torch.cat(list(scored)))
     return list(logits_TV.split([len(own) for own in scored]))
@@ -196,18 +242,31 @@ def _hidden(decoder: PreTrainedModel, rows: Sequence[DecoderRow]) -> Tensor:
         ids_RS[r, size - len(row.ids) : size] = row.ids
         positions_RS[r, :size] = row.positions
     ids, positions = (torch.from_numpy(array).to(device) for array in (ids_RS, positions_RS))
-    inputs = [
-        tokens_SD
-        if row.inputs_FD is None
-        else torch.cat([row.inputs_FD, tokens_SD[len(row.inputs_FD) :]])
-        for row, tokens_SD in zip(rows, embed(decoder, ids), strict=True)
-    ]
-    if all(row.past is None for row in rows):
-        return run_layers(decoder, torch.stack(inputs), positions)
-    past, mask_RP = stacked([row.past for row in rows])
-    mask = torch.cat([mask_RP.to(device), torch.ones_like(ids)], dim=1)
-    cache = DynamicCache(past)
-    return run_layers(decoder, torch.stack(inputs), positions, cache=cache, mask_RP=mask)
+    begun = [row.begun for row in rows if row.begun is not None]
+    if begun:
+        inputs_RSD = pad_sequence([own.hidden_SD for own in begun], batch_first=True)
+        output = (inputs_RSD,) if begun[0].in_tuple else inputs_RSD
+    else:
+        inputs_RSD = output = _inputs(decoder, rows, ids)
+    with first_layers_given(decoder, begun[0].layers if begun else 0, output):
+        if all(row.past is None for row in rows):
+            return run_layers(decoder, inputs_RSD, positions)
+        past, mask_RP = stacked([row.past for row in rows])
+        mask = torch.cat([mask_RP.to(device), torch.ones_like(ids)], dim=1)
+        cache = DynamicCache(past)
+        return run_layers(decoder, inputs_RSD, positions, cache=cache, mask_RP=mask)
+
+
+def _inputs(decoder: PreTrainedModel, rows: Sequence[DecoderRow], ids_RS: Tensor) -> Tensor:
+    """Decoder inputs [R, S, D]: those of a row, and its ids behind them."""
+    return torch.stack(
+        [
+            tokens_SD
+            if row.inputs_FD is None
+            else torch.cat([row.inputs_FD, tokens_SD[len(row.inputs_FD) :]])
+            for row, tokens_SD in zip(rows, embed(decoder, ids_RS), strict=True)
+        ]
+    )
 
 
 def stacked(pasts: Sequence[KeyValues | None]) -> tuple[KeyValues, Tensor]:

@@ -13,12 +13,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from icae.config import ObjectiveConfig
-from icae.config.types import OBJECTIVES, Objective
+from icae.config.types import OBJECTIVES, Objective, TokenIds
 from icae.model.objectives import DecoderTask, Sample
 
 
@@ -52,6 +53,39 @@ def score_task(logits_TV: Tensor, task: DecoderTask) -> TaskScore:
         correct_T=logits_TV.detach().argmax(dim=-1) == target_T,
         log_probs_T=-losses_T.detach(),
     )
+
+
+class Written(NamedTuple):
+    """How texts came out under teacher forcing.
+
+    Attributes:
+        correct_T: Whether the most likely token was the target.
+        log_probs_T: Log-probability of each target, nats, float32.
+        lead_T: By how many logits each target leads the best other token.
+    """
+
+    correct_T: Tensor
+    log_probs_T: Tensor
+    lead_T: Tensor
+
+
+@torch.no_grad()
+def written_and_gradient(logits_TV: Tensor, scored_ids: TokenIds) -> tuple[Written, Tensor]:
+    """How the targets came out, and the gradient of -log_probs_T at the float32 logits, [T, V].
+
+    The logits are overwritten with it: memory of their size is dear.
+    """
+    target_T1 = torch.from_numpy(scored_ids).to(logits_TV.device)[:, None]
+    own_T1 = logits_TV.gather(1, target_T1)
+    other_T, at_T = logits_TV.scatter_(1, target_T1, -torch.inf).max(1)
+    lead_T = own_T1[:, 0] - other_T
+    probs_TV = torch.softmax(logits_TV.scatter_(1, target_T1, own_T1), 1, out=logits_TV)
+    written = Written(
+        correct_T=(lead_T > 0) | ((lead_T == 0) & (target_T1[:, 0] < at_T)),
+        log_probs_T=torch.minimum(lead_T, torch.zeros_like(lead_T)) + probs_TV.amax(1).log(),
+        lead_T=lead_T,
+    )
+    return written, probs_TV.scatter_add_(1, target_T1, -torch.ones_like(own_T1))
 
 
 def token_kl(teacher_TV: Tensor, logits_TV: Tensor) -> Tensor:

@@ -156,14 +156,13 @@ def changing(
     """Change a memory, to that which `Engine.replace` makes."""
     icae.require_same(memory)
     found = yield from aside(tokenizing.pool, lambda: change(tokenizing.compressor, memory))
-    text, ratio = found.text, found.ratio
-    if text is None:
-        return found.made(None)
-    if ratio is None:
-        return found.made(icae.compressor.verbatim(text, name=found.name))
-    encode = functools.partial(icae.compressor.encode, ratio=ratio)
-    made = yield from in_slices(icae.compressor, text, name=found.name, encode=encode)
-    return found.made((yield from _with_recall(icae.compressor, made, text)))
+    encoded = None
+    if found.to_encode is not None:
+        text, ratio = found.to_encode
+        encode = functools.partial(icae.compressor.encode, ratio=ratio)
+        made = yield from in_slices(icae.compressor, text, name=found.name, encode=encode)
+        encoded = yield from _with_recall(icae.compressor, made, text)
+    return found.made(icae.compressor, encoded)
 
 
 def in_slices(

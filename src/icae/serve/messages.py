@@ -12,7 +12,7 @@ from icae.decode.kept import Kept
 from icae.decode.reader import Turn
 from icae.engine import Engine
 from icae.errors import RequestError
-from icae.memory import Memory, memory_bytes
+from icae.memory import Memory, memory_size
 from icae.serve.chat_models import ChatRequest
 from icae.serve.config import ServerConfig
 from icae.serve.jobs import Progressing, Tokenizing, aside, in_slices
@@ -74,7 +74,7 @@ class Messages:
             made = yield from self._made(text)
         finally:
             self._making.discard(key)
-        self._kept.keep(key, len(memory_bytes(made)), lambda: made)
+        self._kept.keep(key, memory_size(made), lambda: made)
         return made
 
     def count(self, text: str) -> Progressing[int]:

@@ -9,17 +9,22 @@ M objective tokens.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
 from icae.config import ModelConfig
 from icae.config.spans import check_ratio
-from icae.config.types import KeyValueShape
 from icae.errors import BaseModelError
-from icae.memory import Memory, MemoryDocument, Provenance, Span, TokenFidelity, memory_bytes
-from icae.memory.container import byte_size
-from icae.memory.forms import FORMS
+from icae.memory import (
+    Memory,
+    MemoryDocument,
+    Provenance,
+    Span,
+    TokenFidelity,
+    Unread,
+    memory_size,
+)
 from icae.memory.provenance import KEY_VALUE_DTYPE, SlotDtype
 from icae.model.objectives import PROBE_FOUND, PROBE_GIVEN
 from icae.model.sizes import ModelSizes
@@ -202,22 +207,13 @@ def question_flop(sizes: ModelSizes, workload: Workload, past: int) -> float:
 def file_bytes(sizes: ModelSizes, workload: Workload) -> int:
     """Bytes of the memory file of one document.
 
-    Source: the writer itself (docs/memory-format.md). A made-up memory with these spans and
-    slots of one number or pair is written; the rest of the slots and the text are added.
+    Source: the writer itself (docs/memory-format.md), of a made-up memory with these spans; the
+    text is added.
 
     Raises a MemoryFileError if the document has too many spans for one file.
     """
-    one = KeyValueShape(layers=1, heads=1, width=1)
-    small = _maker(replace(sizes, hidden=1, key_values=one), workload)
-    full = _maker(sizes, workload)
-    written = len(memory_bytes(_made_up(workload, small)))
-    rest = sum(_payload_bytes(k, full) - _payload_bytes(k, small) for _, k in workload.spans)
-    return written + rest + round(workload.text_bytes * workload.tokens)
-
-
-def _payload_bytes(slots: int, made_by: Provenance) -> int:
-    """Bytes that a file keeps of a span of so many slots."""
-    return sum(map(byte_size, FORMS[made_by.slot_kind].tensors(slots, made_by).values()))
+    made_up = _made_up(workload, _maker(sizes, workload))
+    return memory_size(made_up) + round(workload.text_bytes * workload.tokens)
 
 
 def _maker(sizes: ModelSizes, workload: Workload) -> Provenance:
@@ -237,23 +233,20 @@ def _maker(sizes: ModelSizes, workload: Workload) -> Provenance:
 
 
 def _made_up(workload: Workload, made_by: Provenance) -> Memory:
-    """A memory with the spans of a document, zeros in its slots and fidelities of usual length."""
-    form = FORMS[made_by.slot_kind]
+    """A memory with the spans of a document, without slots, and fidelities of usual length."""
     spans: list[Span] = []
     token = 0
     for length, slots in workload.spans:
         right = max(1, length // 2 - (1 - length // 2 % 2))  # odd: as many digits as most have
         confidence = np.zeros(length, dtype=np.uint8)
         measured = TokenFidelity(reproduced=np.arange(length) < right, confidence=confidence)
-        tensors = form.tensors(slots, made_by)
-        zeros = {name: bytes(byte_size(tensor)) for name, tensor in tensors.items()}
         spans.append(
             Span(
                 token_start=token,
                 token_end=token + length,
                 char_start=4 * token,
                 char_end=4 * token + 4 * length,
-                payload=form.unpack(zeros, made_by),
+                payload=Unread(kind=made_by.slot_kind, positions=slots),
                 ratio=workload.ratio,
                 fidelity=right / length if workload.verified else None,
                 token_fidelity=measured if workload.verified else None,

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from icae.compression.refinement import RefineConfig, RefineTask, refine, steps_left, target_leads
+from icae.compression.refinement import RefineConfig, RefineTask, refine, steps_left
 from icae.compression.teachers import TeacherWriter
 from icae.decode.torch import TorchRuntime
 from icae.decode.torch_forms import form_of
@@ -16,7 +16,7 @@ from icae.errors import ConfigError
 from icae.model.base import weight_hash
 from icae.model.decoder import DecoderRow, plain_logits
 from icae.model.icae import Slots
-from icae.model.losses import token_kl
+from icae.model.losses import score_task, token_kl, written_and_gradient
 from icae.model.objectives import autoencoding
 from mixed_prefix import KEY_VALUES
 
@@ -94,15 +94,26 @@ def test_span_leaves_only_when_its_tokens_lead_by_the_margin(model: Any, random_
             ],
             [autoencoding(own.token_ids)],
         )
-        leads[margin] = target_leads(logits_TV.detach(), autoencoding(own.token_ids)).numpy()
+        leads[margin] = written_and_gradient(logits_TV.detach(), own.token_ids)[0].lead_T.numpy()
         assert found.steps < 200
     assert leads[2.0].min() >= 2.0 > leads[0.0].min() >= 0.0
 
 
-def test_lead_is_the_distance_to_the_best_other_token() -> None:
-    logits_TV = torch.tensor([[1.0, 4.0, 2.5], [3.0, 0.0, 1.0]])
-    leads = target_leads(logits_TV, autoencoding(np.array([1, 2])))
-    assert leads.tolist() == [1.5, -2.0]
+def test_what_was_written_and_its_gradient_are_those_of_the_cross_entropy() -> None:
+    logits_TV = torch.randn(5, 7).mul(3).bfloat16().float()
+    logits_TV[0] = torch.tensor([1.0, 4.0, 2.5, 0.0, 0.0, 0.0, 0.0])
+    logits_TV[1, 2] = logits_TV[1, 4] = 9.0  # a tie: the first one is written
+    logits_TV[2, 4], logits_TV[3, 0] = -200.0, 200.0  # beyond what a float's exponential holds
+    task = autoencoding(np.array([1, 4, 4, 0, 6]))
+    logits_TV.requires_grad_()
+    expected = score_task(logits_TV, task)
+    (gradient_TV,) = torch.autograd.grad(expected.loss_sum, logits_TV)
+    written, found_TV = written_and_gradient(logits_TV.detach().clone(), task.target_ids)
+    torch.testing.assert_close(found_TV, gradient_TV)
+    torch.testing.assert_close(written.log_probs_T, expected.log_probs_T)
+    assert written.correct_T.tolist() == expected.correct_T.tolist()
+    assert written.lead_T[:2].tolist() == [1.5, 0.0]
+    assert (written.lead_T[2:] > 0).tolist() == expected.correct_T[2:].tolist()
 
 
 @pytest.mark.parametrize(

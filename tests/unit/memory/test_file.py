@@ -14,7 +14,15 @@ import pytest
 import safetensors
 
 from icae.errors import MemoryFileError
-from icae.memory import Embeddings, Memory, Verbatim, memory_bytes, memory_from_bytes, read_header
+from icae.memory import (
+    Embeddings,
+    Memory,
+    Verbatim,
+    memory_bytes,
+    memory_from_bytes,
+    memory_size,
+    read_header,
+)
 from icae.memory.memory import MemoryContent
 from word_memories import with_spans
 
@@ -44,6 +52,7 @@ def test_every_memory_comes_back_as_it_was(memory, mixed, build, path):
     for one in (memory, mixed, bare, some_source, odd, unmeasured, largest, no_slots):
         loaded = again(one, path)
         assert loaded == one
+        assert memory_size(one) == path.stat().st_size
         assert (loaded.slots.dtype, loaded.verbatim_ids.dtype) == (np.float32, np.int64)
     assert again(memory, path).spans[0].slots_KD.flags.writeable
 

@@ -19,6 +19,7 @@ from icae.memory import (
     Memory,
     memory_bytes,
     memory_from_bytes,
+    memory_size,
     merge,
     read_header,
 )
@@ -73,6 +74,7 @@ def test_a_memory_comes_back_as_it_was_and_lies_in_its_file(pairs, path):
     loaded = Memory.load(path)
     assert loaded == pairs
     assert memory_bytes(loaded) == path.read_bytes()
+    assert memory_size(loaded) == path.stat().st_size
     assert memory_from_bytes(memory_bytes(pairs), where="upload") == pairs
     payload = loaded.spans[0].payload
     assert isinstance(payload, KeyValueSlots)
