@@ -53,8 +53,8 @@ def run_layers(
     return hidden_RSD
 
 
-class _Reached(Exception):  # noqa: N818 (no error: what follows is not wanted)
-    """The last layer that was asked for has run."""
+class PassEnded(Exception):  # noqa: N818 (no error)
+    """A forward pass has made what was wanted of it."""
 
 
 def output_of(model: PreTrainedModel, layer: int, run: Callable[[], object]) -> Any:
@@ -63,11 +63,11 @@ def output_of(model: PreTrainedModel, layer: int, run: Callable[[], object]) -> 
 
     def stop(module: nn.Module, given: object, output: object) -> None:
         found.append(output)
-        raise _Reached
+        raise PassEnded
 
     hook = layers_of(model)[layer].register_forward_hook(stop)
     try:
-        with suppress(_Reached):
+        with suppress(PassEnded):
             run()
     finally:
         hook.remove()

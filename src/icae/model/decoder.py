@@ -23,6 +23,7 @@ from transformers import DynamicCache, PreTrainedModel
 from icae.config.types import KeyValueShape, TokenIds
 from icae.errors import InputError
 from icae.model.around import (
+    PassEnded,
     embed,
     first_layers_given,
     output_of,
@@ -92,10 +93,6 @@ class DecoderRow:
         return cls(ids=ids, positions=range(len(ids)), scored=slice(last - scored, last))
 
 
-class _Filled(Exception):  # noqa: N818 (no error: there is nothing left to do)
-    """Keys and values of all layers are known."""
-
-
 class _KeysAndValues(DynamicCache):  # type: ignore[misc]
     """A cache that ends the pass that fills it: what the last layer makes of it is not wanted."""
 
@@ -109,7 +106,7 @@ class _KeysAndValues(DynamicCache):  # type: ignore[misc]
         """Take keys and values of a layer."""
         found = super().update(key_states, value_states, layer_idx, *rest, **named)
         if layer_idx == self._last:
-            raise _Filled
+            raise PassEnded
         return found
 
 
@@ -133,7 +130,7 @@ def read(
     if torch.is_inference_mode_enabled():
         layers = model.config.get_text_config(decoder=True).num_hidden_layers
         cache = _KeysAndValues(past, layers)
-    with suppress(_Filled):
+    with suppress(PassEnded):
         run_layers(model, inputs_RSD, positions_RS, cache=cache, mask_RP=mask_RP)
     return tuple((keys, values) for keys, values, *_ in cache)
 
