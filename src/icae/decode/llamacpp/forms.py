@@ -13,7 +13,7 @@ import functools
 import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
@@ -30,27 +30,37 @@ from icae.decode.prefix import Prefix, input_positions
 from icae.decode.runtime import other_form
 from icae.errors import InputError
 from icae.memory import KeyValueSlots
+from icae.memory.key_values import KeyValueRun
 from icae.memory.provenance import KEY_VALUE_DTYPES, StoredDtype
 
-Blocks = Callable[[int, int], Iterable[FloatArray]]
-"""Gives the keys and values of some slots, in one or several arrays [P, Y, 2, H, W]."""
+Numbers = Callable[[int, int], FloatArray]
+"""Gives the keys and values of the places ``first..end`` of some, [P, Y, 2, H, W]."""
+
+
+class Placed(NamedTuple):
+    """Keys and values that enter a cache as they are.
+
+    Attributes:
+        at: The first place that they take.
+        size: How many places they take.
+        numbers: What they are.
+    """
+
+    at: int
+    size: int
+    numbers: Numbers
 
 
 class Run(NamedTuple):
     """Decoder inputs of one kind.
 
     Attributes:
-        inputs: Input embeddings [S, D], token ids [S], or indices [S] of slots.
+        inputs: Input embeddings [S, D], token ids [S], or places [S] of keys and values.
         read: What reads them: as `LlamaContext.read_embeds`.
     """
 
     inputs: NDArray[Any]
     read: Callable[..., int]
-
-
-def placed_run(slots: int, blocks: Blocks, place: Callable[..., int]) -> Run:
-    """Keys and values of so many slots."""
-    return Run(np.arange(slots), functools.partial(place, blocks=blocks))
 
 
 def joined(runs: Sequence[Run]) -> list[Run]:
@@ -174,17 +184,15 @@ class KeyValueForm(LlamaForm):
 
     def memory(self, prefix: Prefix) -> list[Run]:
         """Front and slots enter as they are; verbatim tokens are read behind what precedes."""
-        places, at = self.config.front + prefix.positions, self.config.front
+        places = self.config.front + prefix.positions
         position_S = np.array(input_positions(self.config, prefix, 0))
         # What follows the memory is read at the positions from `places` on.
         position_S += places - position_S[places]
         _, front = self._front(prefix.objective, 1)
-        place = functools.partial(self._place, objective=prefix.objective, position_S=position_S)
-        runs = [placed_run(len(front), lambda start, end: [front[start:end]], place)]
-        for part in prefix.parts:
-            runs.append(part.read_by(_Part(at=at, position_S=position_S, place=place)))
-            at += part.positions
-        return runs
+        parts = _Parts(position_S=position_S)
+        parts.place = functools.partial(self._place, parts=parts, objective=prefix.objective)
+        runs = [parts.placed([(len(front), lambda first, end: front[first:end])])]
+        return [*runs, *(part.read_by(parts) for part in prefix.parts)]
 
     def _read_front(self, objective: Objective, sequences: int) -> tuple[SequenceState, FloatArray]:
         """The keys and values of the front, and the state that the library writes of them.
@@ -205,45 +213,56 @@ class KeyValueForm(LlamaForm):
     def _place(
         self,
         context: LlamaContext,
-        index_K: NDArray[Any],
+        place_K: NDArray[Any],
         *,
         start: int,
         sequence: int,
-        blocks: Blocks,
+        parts: _Parts,
         objective: Objective,
-        position_S: Positions,
     ) -> int:
         """Put keys and values behind what a sequence has read; there is no next token yet."""
         template, _ = self._front(objective, min(context.sequences, 2))
-        held = context.save(sequence)
-        state = SequenceState.room(held, template, start + len(index_K))
+        held, end = context.save(sequence), start + len(place_K)
+        state = SequenceState.room(held, template, end)
         if start:
             before = SequenceState.read(held, template.layout)
             cell_P = np.argsort(before.cells_P["position"])
             state.keys_YPC[:, :start] = before.keys_YPC[:, cell_P]
             state.values_YPC[:, :start] = before.values_YPC[:, cell_P]
-        for pairs_PY2HW in blocks(int(index_K[0]), int(index_K[-1]) + 1):
-            own = slice(start, start + len(pairs_PY2HW))
-            cells = state.keys_YPC[:, own], state.values_YPC[:, own]
-            self._entry.order.place(pairs_PY2HW, position_S[own], *cells, context.rounded)
-            start = own.stop
+        for at, size, numbers in parts.known:
+            first, last = max(start, at), min(end, at + size)
+            if first < last:
+                own = slice(first, last)
+                cells = state.keys_YPC[:, own], state.values_YPC[:, own]
+                pairs_PY2HW = numbers(first - at, last - at)
+                self._entry.order.place(pairs_PY2HW, parts.position_S[own], *cells, context.rounded)
         context.load(sequence, state.data)
         return -1
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Part:
-    """Reads a part of a prefix of keys and values.
+@dataclass(kw_only=True, eq=False)
+class _Parts:
+    """Reads the parts of a prefix of keys and values, one behind the other.
 
     Attributes:
-        at: Its first place.
         position_S: Where each place of the prefix is wanted.
-        place: What puts keys and values into a cache.
+        known: The keys and values among them.
+        at: First place of the next part.
+        place: Puts keys and values into a cache: all that follow one another, at once.
     """
 
-    at: int
     position_S: Positions
-    place: Callable[..., int]
+    known: list[Placed] = field(default_factory=list)
+    at: int = 0
+    place: Callable[..., int] = field(init=False)
+
+    def placed(self, several: Iterable[tuple[int, Numbers]]) -> Run:
+        """Keys and values of so many places each."""
+        begin = self.at
+        for size, numbers in several:
+            self.known.append(Placed(self.at, size, numbers))
+            self.at += size
+        return Run(np.arange(begin, self.at), self.place)
 
     def read_slots(self, slots_KD: FloatArray) -> Run:
         raise other_form("embeddings", "key-values")
@@ -256,10 +275,13 @@ class _Part:
                 expected="spans that are written back each on its own",
                 fix="Use --runtime torch.",
             )
+        self.at += len(token_ids)
         return Run(token_ids, LlamaContext.read_tokens)
 
     def read_key_values(self, slots: KeyValueSlots) -> Run:
-        def blocks(start: int, end: int) -> Iterable[FloatArray]:
-            return (run.pairs_KY2HW for run in slots.part(start, end).runs)
+        return self.placed((len(run), functools.partial(_numbers, run)) for run in slots.runs)
 
-        return placed_run(slots.positions, blocks, self.place)
+
+def _numbers(run: KeyValueRun, first: int, end: int) -> FloatArray:
+    """Keys and values of some slots of a run."""
+    return run.part(first, end).pairs_KY2HW

@@ -49,32 +49,33 @@ class LayerOrder:
     keys: tuple[int, ...]
     values: tuple[int, ...]
 
-    def turned(self, keys_PYC: FloatArray, position_P: Positions, order_C: Channels) -> FloatArray:
-        """Keys of some layers turned by positions, their channels in an order, float32 [P, Y, C].
+    def turned(self, keys_PYC: FloatArray, position_P: Positions) -> FloatArray:
+        """Keys of some layers turned by positions, in torch's order of channels, float32 [P, Y, C].
 
         Args:
             keys_PYC: The keys, as if at position 0.
             position_P: Positions; negative ones turn back.
-            order_C: Channel of the keys of each channel of the result.
         """
-        count, within_C = len(self.frequencies), order_C % self.width
-        step = 1 if self.interleaved else count
-        pair_C = within_C // 2 if self.interleaved else within_C % max(step, 1)
-        second_C = within_C % 2 == 1 if self.interleaved else within_C >= step
-        turned_C = within_C < 2 * count
-        angle_PF = position_P.astype(np.float32)[:, None] * np.array(
-            [*self.frequencies, 0], dtype=np.float32
+        count = len(self.frequencies)
+        first, second = slice(count), slice(count, 2 * count)
+        if self.interleaved:
+            first, second = slice(0, 2 * count, 2), slice(1, 2 * count, 2)
+        angle_PF = position_P.astype(np.float32)[:, None] * np.float32(self.frequencies)
+        cos_PW = np.ones((len(angle_PF), self.width), dtype=np.float32)
+        sin_PW = np.zeros_like(cos_PW)
+        cos_PW[:, first] = cos_PW[:, second] = np.cos(angle_PF)
+        sin_PW[:, second] = np.sin(angle_PF)
+        sin_PW[:, first] = -sin_PW[:, second]
+        heads_PGW = keys_PYC.reshape(len(keys_PYC), -1, self.width)
+        mates_PGW = heads_PGW.copy()
+        mates_PGW[..., first], mates_PGW[..., second] = (
+            heads_PGW[..., second],
+            heads_PGW[..., first],
         )
-        pair_C = np.where(turned_C, pair_C, count)
-        mate_C = np.where(turned_C, order_C + np.where(second_C, -step, step), order_C)
-        sign_C = np.where(second_C, np.float32(1), np.float32(-1))
-        keys_PYC = np.ascontiguousarray(keys_PYC)  # which `take` would do, twice
-        turned_PYC = keys_PYC.take(order_C, axis=2, mode="clip")
-        mates_PYC = keys_PYC.take(mate_C, axis=2, mode="clip")
-        turned_PYC *= np.cos(angle_PF)[:, pair_C][:, None]
-        mates_PYC *= (np.sin(angle_PF)[:, pair_C] * sign_C)[:, None]
-        turned_PYC += mates_PYC
-        return turned_PYC
+        turned_PGW = heads_PGW * cos_PW[:, None]
+        mates_PGW *= sin_PW[:, None]
+        turned_PGW += mates_PGW
+        return turned_PGW.reshape(keys_PYC.shape)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,12 +134,10 @@ class CacheOrder:
                 fix="Use --dtype float32, or --runtime torch.",
             )
         for kind, layers in self._groups():
-            keys_PYC = kind.turned(rows_PY2C[:, layers, 0], position_P, np.array(kind.keys))
-            keys_YPC[layers] = rounded(keys_PYC).swapaxes(0, 1)
-            values_PYC = rows_PY2C[:, layers, 1]
-            if kind.values != tuple(range(len(kind.values))):
-                values_PYC = values_PYC.take(kind.values, axis=2)
-            values_YPC[layers] = rounded(values_PYC).swapaxes(0, 1)
+            keys_PYC = rounded(kind.turned(rows_PY2C[:, layers, 0], position_P))
+            values_PYC = rounded(rows_PY2C[:, layers, 1])
+            keys_YPC[layers] = _reordered(keys_PYC, kind.keys).swapaxes(0, 1)
+            values_YPC[layers] = _reordered(values_PYC, kind.values).swapaxes(0, 1)
 
     def taken(self, position_P: Positions, keys_YPC: Cells, values_YPC: Cells) -> FloatArray:
         """The other way: what a memory would hold, [P, Y, 2, H, W], of what llama.cpp keeps."""
@@ -148,7 +147,7 @@ class CacheOrder:
             keys_PYC = keys_YPC[own].swapaxes(0, 1).astype(np.float32)
             values_PYC = values_YPC[own].swapaxes(0, 1)
             keys_PYC = keys_PYC.take(np.argsort(kind.keys), axis=2)
-            rows_PY2C[:, own, 0] = kind.turned(keys_PYC, -position_P, np.arange(channels))
+            rows_PY2C[:, own, 0] = kind.turned(keys_PYC, -position_P)
             rows_PY2C[:, own, 1] = values_PYC.take(np.argsort(kind.values), axis=2)
         return rows_PY2C.reshape(places, layers, 2, -1, self.kinds[0].width)
 
@@ -177,3 +176,10 @@ class CacheOrder:
                 got=str(error),
                 fix="Delete the file; it is written again at the next use.",
             ) from error
+
+
+def _reordered(numbers_PYC: NDArray[Any], order: Sequence[int]) -> NDArray[Any]:
+    """Numbers with their channels in an order."""
+    if tuple(order) == tuple(range(len(order))):
+        return numbers_PYC
+    return numbers_PYC.take(np.array(order), axis=2, mode="clip")
