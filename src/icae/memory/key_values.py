@@ -118,6 +118,30 @@ class KeyValueRun(ByValue):
         return KeyValueRun(codes_KY2HW=self.codes_KY2HW[start:end], steps_Y2HW=self.steps_Y2HW)
 
 
+@dataclass(frozen=True, eq=False)
+class SlotKey:
+    """A slot of a run, wherever reading is remembered: equal to one that holds the same.
+
+    A digest of each would take longer than to place them all.
+    """
+
+    run: KeyValueRun
+    index: int
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, SlotKey):
+            return NotImplemented
+        if self.run is other.run:
+            return self.index == other.index
+        pairs = (
+            (self.run.codes_KY2HW[self.index], other.run.codes_KY2HW[other.index]),
+            (self.run.steps_Y2HW, other.run.steps_Y2HW),
+        )
+        return all(np.array_equal(mine, theirs) for mine, theirs in pairs)
+
+    __hash__ = None  # type: ignore[assignment]
+
+
 class KeyValueSlots(ReadablePayload):
     """Memory slots as keys and values of every layer of the decoder, as a file keeps them.
 

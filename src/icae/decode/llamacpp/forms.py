@@ -284,4 +284,4 @@ class _Parts:
 
 def _numbers(run: KeyValueRun, first: int, end: int) -> FloatArray:
     """Keys and values of some slots of a run."""
-    return run.part(first, end).pairs_KY2HW
+    return run.pairs_KY2HW[first:end]
