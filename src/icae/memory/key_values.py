@@ -133,11 +133,10 @@ class SlotKey:
             return NotImplemented
         if self.run is other.run:
             return self.index == other.index
-        pairs = (
-            (self.run.codes_KY2HW[self.index], other.run.codes_KY2HW[other.index]),
-            (self.run.steps_Y2HW, other.run.steps_Y2HW),
-        )
-        return all(np.array_equal(mine, theirs) for mine, theirs in pairs)
+        own, theirs = self.run.steps_Y2HW, other.run.steps_Y2HW
+        alike = own is theirs if own is None or theirs is None else np.array_equal(own, theirs)
+        codes = self.run.codes_KY2HW[self.index], other.run.codes_KY2HW[other.index]
+        return alike and np.array_equal(*codes)
 
     __hash__ = None  # type: ignore[assignment]
 

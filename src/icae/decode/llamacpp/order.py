@@ -60,7 +60,9 @@ class LayerOrder:
         first, second = slice(count), slice(count, 2 * count)
         if self.interleaved:
             first, second = slice(0, 2 * count, 2), slice(1, 2 * count, 2)
-        angle_PF = position_P.astype(np.float32)[:, None] * np.float32(self.frequencies)
+        angle_PF = position_P.astype(np.float32)[:, None] * np.array(
+            self.frequencies, dtype=np.float32
+        )
         cos_PW = np.ones((len(angle_PF), self.width), dtype=np.float32)
         sin_PW = np.zeros_like(cos_PW)
         cos_PW[:, first] = cos_PW[:, second] = np.cos(angle_PF)
