@@ -223,18 +223,12 @@ def _size_pairs(text: str) -> tuple[tuple[int, int], ...]:
 
 
 _whole = partial(_numbers, fits=float.is_integer, expected="whole numbers", kind=int, empty="")
-_shares = partial(
-    _numbers, fits=lambda n: 0 < n <= 1, expected="shares above 0, at most 1", empty="-"
-)
 _READ: dict[str, Callable[[str], Any]] = {
     "lengths": partial(_whole, option="--lengths"),
     "spans": partial(_whole, option="--spans"),
     "ratios": partial(
         _numbers, option="--ratios", fits=lambda n: n >= 1, expected="ratios of at least 1"
     ),
-    "min_fidelities": partial(_shares, option="--min-fidelities"),
-    "budgets": partial(_shares, option="--budgets"),
-    "refined": partial(_shares, option="--refined"),
     "depths": partial(
         _numbers, option="--depths", fits=lambda n: 0 <= n <= 1, expected="shares from 0 to 1"
     ),

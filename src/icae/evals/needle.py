@@ -37,7 +37,6 @@ from icae.evals.readers import (
     PEERS,
     PEERS_NOTE,
     SEARCHED,
-    SNAP,
     respondents,
 )
 from icae.evals.standing import standing
@@ -210,8 +209,8 @@ class NeedleMap(TextExperiment):
     question = "Is a fact found wherever it stands in a text?"
     grows = ("lengths", "ratios", "kinds", "readers")
     quick: ClassVar = {
-        **{"lengths": (256, 512), "ratios": (4.0,), "depths": (0.0, 0.5, 1.0), "samples": 2},
-        **{"kinds": ("number", "name"), "readers": (FULL, MEMORY, FIRST, CHUNKS, SNAP)},
+        **{"lengths": (256, 512), "ratios": (2.0, 4.0), "depths": (0.0, 0.5, 1.0), "samples": 2},
+        **{"kinds": ("number", "name"), "readers": (FULL, MEMORY, FIRST, CHUNKS)},
         "max_new_tokens": 24,
     }
     full: ClassVar = {"lengths": (512, 1024, 2048, 4096), "ratios": (2.0, 4.0, 8.0), "samples": 16}

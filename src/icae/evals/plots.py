@@ -247,6 +247,7 @@ class Pareto:
         if front:  # somebody got something right
             axis.step(*zip(*front, strict=True), where="post", color="0.75", linewidth=6, zorder=0)
         axis.set_xscale("log", base=2)
+        axis.margins(0.1)
         axis.xaxis.set_major_locator(LogLocator(base=2, subs=(1, 1.5)))
         axis.xaxis.set_major_formatter(lambda place, _: f"{place:g}")
         axis.set_xlabel(AXES[self.along], fontsize=9)
@@ -301,6 +302,7 @@ def picture(rows: Sequence[Row], plots: Sequence[Plot], *, title: str) -> bytes:
     """
     import pandas as pd
     from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
 
     frame = pd.json_normalize(list(rows))  # a figure becomes key.value, key.low and key.high
     numbers = pd.factorize(frame["series"])[0]
@@ -308,7 +310,8 @@ def picture(rows: Sequence[Row], plots: Sequence[Plot], *, title: str) -> bytes:
     shown = [(plot, *panel) for plot in plots for panel in plot.panels(frame)]
     wide = max(1, min(2 if len(shown) < 5 else 3, len(shown)))
     tall = max(1, -(-len(shown) // wide))
-    figure = Figure(figsize=(5 * wide + 0.5, 3.4 * tall + 1), layout="constrained")
+    apart = ConstrainedLayoutEngine(h_pad=0.1)  # a label from the title below it
+    figure = Figure(figsize=(5 * wide + 0.5, 3.4 * tall + 1), layout=apart)
     axes = figure.subplots(tall, wide, squeeze=False).flatten()
     for axis in axes[len(shown) :]:
         axis.set_axis_off()

@@ -53,7 +53,6 @@ TITLES = {
     "full_loss": "behind full context",
     "bare_loss": "behind no context",
     "margin": "win - lose",
-    "first_preferred": "shown first preferred",
     "failed": "no reply",
     "quarter_1": "right in quarter 1",
     "quarter_2": "right in quarter 2",
