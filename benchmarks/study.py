@@ -5,7 +5,8 @@ python benchmarks/study.py ../shared/data/triplets/eval/squad_dev_a.jsonl.xz --d
 Documents are the contexts of a file of questions that have at least eight of them, longest first.
 The questions are held out: study never sees them. F1 of greedy answers against the references;
 KL(full text || memory), nats per token, of the whole vocabulary, over the answers that the decoder
-gives when the text stands verbatim in the place of the memory; F1 of these, too.
+gives when the text stands verbatim in the place of the memory. F1: memory, studied, the finer
+memory that it studied from, the text itself.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ import torch
 import icae
 from icae.compression.lessons import LessonWriter
 from icae.compression.study import StudyConfig
+from icae.decode.prefix import Prefix
 from icae.engine import Engine
 from icae.evals.text_metrics import token_f1
 from icae.memory import Memory
@@ -76,16 +78,21 @@ def measure(engine: Engine, text: str, rows: Sequence[Any], options: Any) -> dic
         stop_ids=engine.answerer.stop_ids,
         length=24,
     )
-    ids = engine.compressor.tokenize(text).ids
-    tasks = [own.task for own in writer.answered(ids, [row["prompt"] for row in rows])]
-    config = StudyConfig(steps=options.steps, learning_rate=options.learning_rate)
+    prompts = [row["prompt"] for row in rows]
+    tasks = [own.task for own in writer.answered(Prefix.of_memory(full, "ft"), prompts)]
+    finer = engine.compress(text, ratio=options.teacher_ratio, verify=False)
+    config = StudyConfig(
+        steps=options.steps,
+        learning_rate=options.learning_rate,
+        teacher_ratio=options.teacher_ratio,
+    )
     wall, processor = time.perf_counter(), time.process_time()
     studied, history = engine.study(memory, config)
     seconds = time.process_time() - processor
     return {
         "tokens": memory.tokens,
         "questions": len(rows),
-        "f1": [f1(engine, own, rows) for own in (memory, studied, full)],
+        "f1": [f1(engine, own, rows) for own in (memory, studied, finer, full)],
         "kl": [divergence(engine, full, own, tasks) for own in (memory, studied)],
         "fidelity": [memory.fidelity, studied.fidelity],
         "recall": [_recall(memory), _recall(studied)],
@@ -112,6 +119,7 @@ def main() -> None:
     parser.add_argument("--ratio", type=float, default=4.0)
     parser.add_argument("--steps", type=int, default=StudyConfig().steps)
     parser.add_argument("--learning-rate", type=float)
+    parser.add_argument("--teacher-ratio", type=float, default=StudyConfig().teacher_ratio)
     options = parser.parse_args()
     engine = icae.load(options.adapter)
     found = []

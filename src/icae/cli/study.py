@@ -28,8 +28,8 @@ def study(
 ) -> Outcome:
     """Let a memory learn from its own document what it will be asked.
 
-    The decoder reads the text that the memory keeps and answers prompts about it; gradient steps
-    bring the answers from memory to these, until prompts that are held out no longer gain.
+    Prompts about the text are answered from a finer memory of it (2x); gradient steps bring the
+    answers from memory to these, until prompts that are held out no longer gain.
 
     Args:
         questions: Questions to be ready for, one a line; the decoder asks its own in any case.

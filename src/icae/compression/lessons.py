@@ -1,8 +1,8 @@
-"""Lessons: what the decoder says of a text that it reads whole, for a memory to learn.
+"""Lessons: what the decoder says of a text that it reads as a finer memory, for one to learn.
 
-The text stands in the place of the memory, between the same learned vectors, and prompts about it
-are answered: the user's questions, a few general ones, questions that the decoder itself asks about
-each stretch of the text, its continuation; and recall, whose answers are the text's own.
+Prompts about the text are answered: the user's questions, a few general ones, questions that the
+decoder itself asks about each stretch of the text, its continuation; and recall, whose answers are
+the text's own.
 
 Source: Eyuboglu et al. 2025 (Cartridges, arXiv:2506.06266), self-study.
 
@@ -11,8 +11,9 @@ Shapes: T scored targets, C candidates kept of each, V vocabulary.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -22,9 +23,8 @@ from torch import Tensor
 from icae.config.types import Objective, TokenIds
 from icae.decode.prefix import Generated, Prefix, Request
 from icae.decode.torch import TorchRuntime
-from icae.memory import Verbatim
 from icae.model.objectives import DecoderTask, continuation, draw_probes, instruction
-from icae.model.prompts import render_prompt
+from icae.model.prompts import render_prompt, tokenize
 
 GENERAL = (
     "What is this text about?",
@@ -34,11 +34,11 @@ GENERAL = (
 )
 """Questions that any text can answer."""
 
-ASKING = (
-    "Write one short question that this passage answers.\n\n{passage}",
-    "Write one short question about a name, a number or a date in this passage.\n\n{passage}",
-)
+ASKING = "Write one short question that this passage answers.\n\n{passage}"
 """How the decoder is asked for questions of its own."""
+
+BEGUN = ("Who", "What", "When", "Where", "Which", "How many")
+"""How its questions begin: left to itself, a small one talks about the passage instead."""
 
 STRETCH = 40
 """Tokens of each passage that the decoder asks about; the next one begins in its middle."""
@@ -46,13 +46,15 @@ STRETCH = 40
 PROBED = 16
 """Tokens of the text for each recall."""
 
+_SENTENCE_END = re.compile(r"[.!?\n]")
+
 CANDIDATES = 64
 """Most likely tokens that are kept of each target, as many as make up most of the probability."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Lesson:
-    """A prompt, the answer to it, and how likely the full text made each token of that.
+    """A prompt, the answer to it, and how likely each token of that was to who gave it.
 
     Attributes:
         task: What the decoder must do behind the memory.
@@ -65,7 +67,7 @@ class Lesson:
     probs_TC: Tensor
 
     def loss(self, logits_TV: Tensor) -> Tensor:
-        """KL(full text || memory) over the kept tokens, mean over targets, nats."""
+        """KL(teacher || memory) over the kept tokens, mean over targets, nats."""
         log_probs_TC = logits_TV.log_softmax(dim=1).gather(1, self.ids_TC)
         known_TC = self.probs_TC.clamp(min=1e-9).log()
         return (self.probs_TC * (known_TC - log_probs_TC)).sum(dim=1).mean()
@@ -99,54 +101,65 @@ class LessonWriter:
     stop_ids: Sequence[int]
     length: int = 32
 
-    def write(self, ids: TokenIds, questions: Sequence[str], seed: int = 0) -> list[Lesson]:
+    def write(
+        self, ids: TokenIds, taught: Prefix, questions: Sequence[str], seed: int = 0
+    ) -> list[Lesson]:
         """All lessons about a text.
 
         Args:
             ids: Token ids of the text, int64 [L].
+            taught: What stands for the text where prompts about it are answered.
             questions: Further questions about it.
             seed: Decides which stretches are asked for.
         """
         asked = dict.fromkeys([*questions, *GENERAL, *self.own_questions(ids)])
-        taught = [*self.answered(ids, list(asked)), *self._continued(ids)]
+        said = [*self.answered(taught, list(asked)), *self._continued(taught)]
         probes = draw_probes(np.random.default_rng(seed), ids, max(1, len(ids) // PROBED))
-        return [*taught, *(Lesson.of_text(task, self.runtime.model.device) for task in probes)]
+        return [*said, *(Lesson.of_text(task, self.runtime.model.device) for task in probes)]
 
     def own_questions(self, ids: TokenIds) -> list[str]:
         """What the decoder asks about each stretch of a text."""
         stretches = [ids[at : at + STRETCH] for at in range(0, len(ids), STRETCH // 2)]
         passages = [str(self.tokenizer.decode(own.tolist())).strip() for own in stretches]
-        wanted = [form.format(passage=passage) for passage in passages for form in ASKING]
-        _, made = self._written(None, wanted)
-        texts = [str(self.tokenizer.decode(list(m.token_ids))).strip() for m in made]
-        return [text[: text.index("?") + 1] for text in texts if "?" in text]
+        prompts = [self._prompt(ASKING.format(passage=passage)) for passage in passages]
+        begun = [(ids, word) for ids in prompts for word in BEGUN]
+        made = self._written(
+            None, [np.concatenate([ids, tokenize(self.tokenizer, word)]) for ids, word in begun]
+        )
+        found = []
+        for (_, word), own in zip(begun, made, strict=True):
+            text = word + str(self.tokenizer.decode(list(own.token_ids)))
+            end = _SENTENCE_END.search(text)
+            if end is not None and end[0] == "?":
+                found.append(text[: end.end()])
+        return found
 
-    def answered(self, ids: TokenIds, questions: Sequence[str]) -> Iterator[Lesson]:
+    def answered(self, taught: Prefix, questions: Sequence[str]) -> Iterator[Lesson]:
         """Questions about a text with the answers that the decoder gives when it reads it."""
-        prefix, tasks = self._reading(ids, "ft"), []
-        for prompt_ids, answer in zip(*self._written(prefix, questions), strict=True):
+        prefix, tasks = self._reading(taught, "ft"), []
+        prompts = [self._prompt(question) for question in questions]
+        for prompt_ids, answer in zip(prompts, self._written(prefix, prompts), strict=True):
             end = list(self.stop_ids[:1]) if answer.stopped else []
             answer_ids = np.array([*answer.token_ids, *end], dtype=np.int64)
             if len(answer_ids):
                 tasks.append(instruction(prompt_ids, answer_ids))
         return self._lessons(prefix, tasks)
 
-    def _written(
-        self, prefix: Prefix | None, questions: Sequence[str]
-    ) -> tuple[list[TokenIds], list[Generated]]:
-        """The prompts of some questions, and what the decoder answers behind a text or nothing."""
-        asking = self.runtime.config.asking
-        prompts = [render_prompt(self.tokenizer, text, asking=asking) for text in questions]
+    def _prompt(self, question: str) -> TokenIds:
+        return render_prompt(self.tokenizer, question, asking=self.runtime.config.asking)
+
+    def _written(self, prefix: Prefix | None, prompts: Sequence[TokenIds]) -> list[Generated]:
+        """What the decoder answers to some prompts, behind a memory or nothing."""
         requests = [Request(prefix=prefix, prompt_ids=ids) for ids in prompts]
-        return prompts, self.runtime.generate_many(
+        return self.runtime.generate_many(
             requests, max_new_tokens=self.length, stop_ids=self.stop_ids
         )
 
-    def _continued(self, ids: TokenIds) -> Iterator[Lesson]:
+    def _continued(self, taught: Prefix) -> Iterator[Lesson]:
         """What the decoder writes behind a text, where it is asked to with objective tokens."""
         if not self.runtime.config.behind("lm"):
             return iter(())
-        prefix = self._reading(ids, "lm")
+        prefix = self._reading(taught, "lm")
         nothing = Request(prefix=prefix, prompt_ids=np.zeros(0, dtype=np.int64))
         (made,) = self.runtime.generate_many([nothing], max_new_tokens=self.length, stop_ids=())
         return self._lessons(prefix, [continuation(np.array(made.token_ids, dtype=np.int64))])
@@ -156,7 +169,6 @@ class LessonWriter:
             # Out of inference mode, in which nothing can be learned from.
             yield Lesson.of_logits(task, logits_TV.clone())
 
-    def _reading(self, ids: TokenIds, objective: Objective) -> Prefix:
-        """A text in the place of a memory."""
-        own = Prefix.of_payload(Verbatim(ids=ids), tokens=len(ids), objective=objective)
-        return own.behind(self.runtime.lead(objective))
+    def _reading(self, taught: Prefix, objective: Objective) -> Prefix:
+        """What is read for an objective."""
+        return replace(taught, objective=objective).behind(self.runtime.lead(objective))

@@ -1,10 +1,11 @@
 """Study: a memory learns what it will be asked from its own document.
 
-The start is the encoder's memory; lessons (`lessons.py`) are what the decoder answers when it
-reads the text itself, span groups at a time where that is long. Gradient steps on the slots bring
+The start is the encoder's memory; lessons (`lessons.py`) are what the decoder answers from a finer
+memory of the text, span groups at a time where that is long. (An adapter's decoder is trained to
+read memory: from the text itself it answers worse than from 4x.) Gradient steps on the slots bring
 what it answers from the whole memory to that:
 
-    mean over lessons of KL(full text || memory) + ae_weight * AE of one span
+    mean over lessons of KL(finer memory || memory) + ae_weight * AE of one span
 
 and end when lessons that are held out no longer gain.
 
@@ -27,6 +28,7 @@ from icae.compression.refinement import Moving
 from icae.config.parsing import check_ranges
 from icae.config.types import FloatArray, TokenIds
 from icae.decode.batching import span_batches
+from icae.decode.prefix import Prefix
 from icae.decode.torch_forms import Asked, Reading, TorchForm
 from icae.errors import InputError
 from icae.memory import Memory, Span
@@ -54,6 +56,7 @@ class StudyConfig:
         every: Steps between two looks at the held-out lessons.
         patience: Looks without a gain after which it ends.
         length: Most tokens of an answer.
+        teacher_ratio: Context tokens per slot of the finer memory.
         seed: Decides the order of lessons and what is asked.
 
     Raises:
@@ -67,6 +70,7 @@ class StudyConfig:
     every: int = 5
     patience: int = 3
     length: int = 32
+    teacher_ratio: float = 2.0
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -75,7 +79,7 @@ class StudyConfig:
             self,
             at_least_one=("steps", "batch", "every", "patience", "length"),
             at_least_zero=("ae_weight",),
-            positive=("learning_rate",),
+            positive=("learning_rate", "teacher_ratio"),
         )
 
 
@@ -186,11 +190,18 @@ def study_memory(
         stop_ids=stop_ids,
         length=config.length,
     )
+    finer = compressor.encode(compressor.cut(text), ratio=config.teacher_ratio, verify=False)
     # Lessons are about stretches of the text, groups of its spans that leave room in the window.
     window = compressor.runtime.context_window // 2
     lessons: list[Lesson] = []
-    for part in span_batches([len(own) for own in ids], bound=window):
-        lessons += writer.write(np.concatenate(ids[part]), questions, config.seed)
+    for part in span_batches([span.tokens for span in finer], bound=window):
+        taught = Prefix(
+            parts=tuple(readable(span) for span in finer[part]),
+            spans=tuple((span.tokens, span.positions) for span in finer[part]),
+            objective="ft",
+        )
+        stretch = text.ids[finer[part][0].token_start : finer[part][-1].token_end]
+        lessons += writer.write(stretch, taught, questions, config.seed)
     study = Study(compressor.runtime.form, spans, ids, lessons, config)
     study.look()
     while not study.over:

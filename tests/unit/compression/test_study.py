@@ -12,6 +12,7 @@ import torch
 
 from icae.compression.lessons import Lesson, LessonWriter
 from icae.compression.study import Study, StudyConfig
+from icae.decode.prefix import Prefix
 from icae.errors import ConfigError, InputError
 from icae.memory import Memory
 from icae.model.losses import token_kl
@@ -47,11 +48,10 @@ def test_loss_of_a_lesson_is_the_kl_over_the_tokens_it_keeps() -> None:
     torch.testing.assert_close(certain.loss(student_TV), own)
 
 
-def test_lessons_are_what_the_decoder_says_of_the_text_in_place_of_a_memory(engine: Any) -> None:
-    ids = engine.compressor.tokenize(TEXT).ids
-    (lesson,) = writer(engine).answered(ids, ["Who ran?"])
-    full = engine.verbatim(TEXT)
-    answer = engine.ask(full, "Who ran?", max_new_tokens=4)
+def test_lessons_are_what_the_decoder_says_of_a_memory(engine: Any) -> None:
+    finer = engine.compress(TEXT, ratio=2)
+    (lesson,) = writer(engine).answered(Prefix.of_memory(finer, "ft"), ["Who ran?"])
+    answer = engine.ask(finer, "Who ran?", max_new_tokens=4)
     said = [i for i in lesson.task.scored_ids.tolist() if i not in engine.answerer.stop_ids]
     assert len(said) == answer.answer_tokens
     assert lesson.ids_TC[:, 0].tolist() == lesson.task.scored_ids.tolist()
@@ -59,20 +59,22 @@ def test_lessons_are_what_the_decoder_says_of_the_text_in_place_of_a_memory(engi
 
 def test_user_questions_the_general_ones_and_recall_are_asked(engine: Any) -> None:
     ids = engine.compressor.tokenize(TEXT).ids
-    lessons = writer(engine).write(ids, ["Who ran?", "Who ran?"])
+    taught = Prefix.of_memory(engine.compress(TEXT, ratio=2), "ft")
+    lessons = writer(engine).write(ids, taught, ["Who ran?", "Who ran?"])
     kinds = [lesson.task.objective for lesson in lessons]
     assert kinds.count("ft") >= 5
     assert {"lm", "recall"} <= set(kinds)
 
 
 @pytest.mark.parametrize("form", [{}, KEY_VALUES], ids=["slots", "key-values"])
-def test_steps_bring_the_answer_from_memory_to_that_from_the_text(
+def test_steps_bring_the_answer_from_memory_to_that_from_a_finer_one(
     build_engine: Any, form: dict[str, Any]
 ) -> None:
     engine = build_engine(**form)
     memory = engine.compress(TEXT, ratio=4)
     ids = engine.compressor.tokenize(TEXT).ids
-    lessons = list(writer(engine).answered(ids, ["Who ran?"]))
+    finer = Prefix.of_memory(engine.compress(TEXT, ratio=2), "ft")
+    lessons = list(writer(engine).answered(finer, ["Who ran?"]))
     config = StudyConfig(**(QUICK | {"steps": 30, "ae_weight": 0.0, "learning_rate": 0.1}))
     own = [ids[span.token_start : span.token_end] for span in memory.spans]
     study = Study(engine.runtime.form, memory.spans, own, lessons, config)
