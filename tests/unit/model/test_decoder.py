@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
 import pytest
 import torch
 
@@ -10,12 +13,14 @@ from icae.model.around import embed, layers_of
 from icae.model.decoder import (
     PASS_TOKENS,
     DecoderRow,
+    begun_rows,
     label_logits,
     logits_beside,
     places_of,
     plain_logits,
     read,
     row_groups,
+    scored_states,
 )
 from icae.model.icae import Slots
 from icae.model.objectives import autoencoding
@@ -118,3 +123,19 @@ def test_without_training_the_last_layer_ends_with_its_keys_and_values(
         for one, two, three in zip(own, other, later, strict=True):
             assert torch.equal(one, two)
             torch.testing.assert_close(one, three, atol=1e-4, rtol=1e-4)
+
+
+def test_rows_that_have_begun_go_on_behind_their_first_layers(model: Any) -> None:
+    decoder = model.decoder
+    rows = [DecoderRow.plain(np.arange(1, n), scored=3) for n in (9, 5)]
+    begun = begun_rows(decoder, rows, 1)
+    ran: list[int] = []
+    layers = layers_of(decoder)
+    for i, layer in enumerate(layers):
+        inner = next(layer.children())
+        inner.register_forward_hook(lambda *_, i=i: ran.append(i))
+    for expected, found in zip(
+        scored_states(decoder, rows), scored_states(decoder, begun), strict=True
+    ):
+        torch.testing.assert_close(found, expected)
+    assert ran.count(0) < ran.count(len(layers) - 1)
