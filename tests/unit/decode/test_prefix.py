@@ -6,7 +6,7 @@ import numpy as np
 
 from icae.config import ModelConfig
 from icae.decode.prefix import Prefix, ReadSoFar
-from icae.memory import Embeddings, Verbatim
+from icae.memory import Embeddings, KeyValueSlots, Verbatim
 
 CONFIG = ModelConfig(framing="around", objective_tokens=2)
 SLOTS = np.arange(12, dtype=np.float32).reshape(3, 4)
@@ -37,6 +37,20 @@ def test_a_memory_that_grew_shares_its_first_slots() -> None:
     grown = of_slots((SLOTS, 9), (SLOTS + 9, 9))
 
     assert ReadSoFar.of(CONFIG, prefix(), [5]).shared(ReadSoFar.of(CONFIG, grown, [5])) == 2 + 3
+
+
+def test_keys_and_values_that_were_loaded_again_are_told_by_what_they_hold() -> None:
+    config = ModelConfig(memory="key-values", framing="between", objective_tokens=2)
+    pairs = np.random.default_rng(0).standard_normal((3, 1, 2, 1, 4), dtype=np.float32)
+
+    def read(pairs: Any) -> ReadSoFar:
+        slots = KeyValueSlots(pairs_KY2HW=pairs)
+        return ReadSoFar.of(config, Prefix.of_payload(slots, tokens=3, objective="ft"), [5])
+
+    assert read(pairs).shared(read(pairs.copy())) == 2 + 3 + 2 + 1
+    changed = pairs.copy()
+    changed[1, 0, 0, 0] = pairs[1, 0, 0, 0, ::-1]
+    assert read(pairs).shared(read(changed)) == 2 + 1
 
 
 def test_other_slots_objectives_or_no_memory_share_nothing_beyond_the_difference() -> None:
