@@ -28,7 +28,8 @@ TEXT_RULES = (
     (r"[^;|(\n]*, \d+ threads; torch [\w.+]+", " <hardware>"),
     (r"\| done \| \d+ \|", "| done | <time> |"),
     (r"train_hours \| \S+", "train_hours | <time>"),
-    (r"\(documents \d+, .*packing \d+\)", "(<times>)"),
+    (r"\((evaluation n-grams \d+, )?documents \d+, .*packing \d+\)", "(<times>)"),
+    (r"^(\s*(?:(?:got|expected):\s+)?)\d{4} bytes$", r"\1<bytes>"),  # a file names its version
     (r"^file\s+\d.*|\(\d[\d.]* k?B\)$", "<size>"),
     (r"[─│╭╮╰╯━┃]+", " "),
 )
