@@ -11,7 +11,7 @@ import functools
 import hashlib
 import itertools
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Hashable, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -20,7 +20,6 @@ from icae.config import ModelConfig
 from icae.config.types import FloatArray, Objective, TokenIds
 from icae.memory import KeyValueSlots, Memory
 from icae.memory.forms import FORMS
-from icae.memory.key_values import DIGEST_BYTES, SlotKey
 from icae.memory.payload import ReadablePayload
 from icae.model.positions import decoder_positions, document_places, key_value_positions
 
@@ -94,7 +93,7 @@ class _PartBytes:
         return "tokens", np.ascontiguousarray(token_ids, dtype="<i8").tobytes()
 
     def read_key_values(self, slots: KeyValueSlots) -> tuple[str, bytes]:
-        return "key-values", b"".join(digest for run in slots.runs for digest in run.slot_digests)
+        return "key-values", "".join(run.digest for run in slots.runs).encode()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,12 +169,12 @@ class ReadSoFar:
     """What was read into a cache.
 
     Attributes:
-        keys: What stands for each decoder input: the id of a token, a slot or its digest, or
-            the name of an objective vector.
+        keys: What stands for each decoder input: the id of a token, the digest of a slot or that
+            of several and its place, or the name of an objective vector.
         positions: Its position.
     """
 
-    keys: list[object]
+    keys: list[Hashable]
     positions: list[int]
 
     @classmethod
@@ -183,7 +182,7 @@ class ReadSoFar:
         cls, config: ModelConfig, prefix: Prefix | None, prompt_ids: Sequence[int] | TokenIds = ()
     ) -> ReadSoFar:
         """What is read when all of a memory and a prompt is."""
-        keys: list[object] = []
+        keys: list[Hashable] = []
         if prefix is not None:
             marker = [(prefix.objective, i) for i in range(config.objective_tokens)]
             keys += marker[: config.front]
@@ -212,12 +211,12 @@ class ReadSoFar:
 class _Keys:
     """What stands for each input of a part."""
 
-    def read_slots(self, slots_KD: FloatArray) -> list[object]:
+    def read_slots(self, slots_KD: FloatArray) -> list[Hashable]:
         rows = np.ascontiguousarray(slots_KD, dtype="<f4")
-        return [hashlib.blake2b(row, digest_size=DIGEST_BYTES).digest() for row in rows]
+        return [hashlib.blake2b(row, digest_size=16).digest() for row in rows]
 
-    def read_tokens(self, token_ids: TokenIds) -> list[object]:
+    def read_tokens(self, token_ids: TokenIds) -> list[Hashable]:
         return [int(i) for i in token_ids]
 
-    def read_key_values(self, slots: KeyValueSlots) -> list[object]:
-        return [SlotKey(run, i) for run in slots.runs for i in range(len(run))]
+    def read_key_values(self, slots: KeyValueSlots) -> list[Hashable]:
+        return [(run.digest, i) for run in slots.runs for i in range(len(run))]

@@ -8,6 +8,8 @@ the result.
 
 from __future__ import annotations
 
+import functools
+import hashlib
 import math
 import struct
 from collections.abc import Mapping
@@ -16,6 +18,11 @@ from typing import Any, BinaryIO
 
 from icae.errors import MemoryFileError
 from icae.memory.strict_json import read_strict, write_canonical
+
+FORMAT = "icae-memory"
+FORMAT_VERSION = 4
+SPAN = f"{FORMAT}-span/{FORMAT_VERSION}"
+"""What the digest of a span begins with."""
 
 MAX_INDEX_BYTES = 100_000_000
 """Longest index that safetensors readers accept."""
@@ -73,6 +80,28 @@ class Index:
 def byte_size(tensor: Description) -> int:
     """Bytes of a tensor of a dtype in `ITEM_BYTES`."""
     return math.prod(tensor[1]) * ITEM_BYTES[tensor[0]]
+
+
+def digest_of(
+    start: str, text: str, described: Mapping[str, Description], data: Mapping[str, Buffer]
+) -> str:
+    """SHA-256 over a text and tensors, each part preceded by its length."""
+    digest = hashlib.sha256(f"{start}\n".encode())
+
+    def add(part: Buffer) -> None:
+        digest.update(len(part).to_bytes(8, "little"))
+        digest.update(part)
+
+    add(text.encode("utf-8"))
+    for name in sorted(described):
+        add(_text_of(name, described[name]))
+        add(data[name])
+    return digest.hexdigest()
+
+
+@functools.lru_cache
+def _text_of(name: str, described: Description) -> bytes:
+    return write_canonical([name, described[0], list(described[1])]).encode("utf-8")
 
 
 def write_index(metadata: Mapping[str, str], tensors: Mapping[str, Description]) -> bytes:

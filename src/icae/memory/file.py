@@ -27,6 +27,8 @@ from icae.config.atomic_write import write_atomically
 from icae.errors import ConfigError, MemoryFileError
 from icae.memory.container import (
     COPY_AGAIN,
+    FORMAT,
+    FORMAT_VERSION,
     NAME_ANOTHER,
     Buffer,
     Description,
@@ -34,6 +36,7 @@ from icae.memory.container import (
     byte_size,
     check_extent,
     damaged,
+    digest_of,
     read_index,
     truncated,
     write_index,
@@ -43,7 +46,7 @@ from icae.memory.forms import FORMS
 from icae.memory.header import MemoryHeader, parse_header, write_header
 from icae.memory.memory import Memory
 from icae.memory.payload import ReadablePayload
-from icae.memory.sealing import FORMAT, FORMAT_VERSION, digest_of, payload_tensors, span_digest
+from icae.memory.sealing import payload_tensors, span_digest
 from icae.memory.source_text import MAX_SOURCE_BYTES, pack_source, unpack_source
 from icae.memory.span import Span
 
@@ -348,6 +351,8 @@ def _spans(header: MemoryHeader, tensors: Mapping[str, memoryview], where: str) 
             measured = fidelity.part(token, token + span.tokens)
         token += span.tokens
         payload = form.unpack(own, header.provenance)
+        if header.span_sha256:
+            payload.known_by(header.span_sha256[number])
         yield replace(span, payload=payload, token_fidelity=measured)
 
 

@@ -9,7 +9,6 @@ Shapes: K slots, Y layers, H key-value heads, W head width.
 from __future__ import annotations
 
 import functools
-import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
@@ -22,7 +21,7 @@ from icae.config.types import FloatArray, KeyValueShape, SpanKind
 from icae.errors import ConfigError
 from icae.memory.bfloat16 import from_bfloat16_bits, to_bfloat16_bits
 from icae.memory.checks import ByValue, check_array
-from icae.memory.container import Buffer, Description
+from icae.memory.container import SPAN, Buffer, Description, digest_of
 from icae.memory.payload import Payload, PayloadReader, Read, ReadablePayload
 from icae.memory.provenance import KEY_VALUE_DTYPE, KeyValueDtype, Provenance
 
@@ -33,9 +32,6 @@ STEPS = "key_value_steps"
 """Name of the tensor that keeps the steps, a row for each run."""
 
 LARGEST_CODE = 127
-
-DIGEST_BYTES = 16
-"""Bytes of the digest that stands for a slot."""
 
 _SIGN = 0x8000
 _INFINITY = 0x7F80
@@ -101,44 +97,21 @@ class KeyValueRun(ByValue):
             return from_bfloat16_bits(self.codes_KY2HW.view(np.uint16))
         return self.codes_KY2HW.astype(np.float32) * from_bfloat16_bits(self.steps_Y2HW)
 
+    def pack(self) -> dict[str, Buffer]:
+        """The bytes of its tensors in a file, little-endian."""
+        packed = {CODES: _bytes(self.codes_KY2HW)}
+        return packed if self.steps_Y2HW is None else packed | {STEPS: _bytes(self.steps_Y2HW)}
+
     @functools.cached_property
-    def slot_digests(self) -> tuple[bytes, ...]:
-        """What stands for each slot wherever reading is remembered: a digest, made once."""
-        shared = hashlib.blake2b(digest_size=DIGEST_BYTES)
-        shared.update(b"" if self.steps_Y2HW is None else _bytes(self.steps_Y2HW))
-        found = []
-        for codes in self.codes_KY2HW:
-            own = shared.copy()
-            own.update(_bytes(codes))
-            found.append(own.digest())
-        return tuple(found)
+    def digest(self) -> str:
+        """What stands for it wherever reading is remembered: its SHA-256, as in a file."""
+        count, *axes = self.codes_KY2HW.shape
+        described = _described(count, axes, self.dtype)
+        return digest_of(SPAN, KeyValueSlots.kind, described, self.pack())
 
     def part(self, start: int, end: int) -> KeyValueRun:
         """The slots ``start..end``, which are not copied."""
         return KeyValueRun(codes_KY2HW=self.codes_KY2HW[start:end], steps_Y2HW=self.steps_Y2HW)
-
-
-@dataclass(frozen=True, eq=False)
-class SlotKey:
-    """A slot of a run, wherever reading is remembered: equal to one that holds the same.
-
-    A digest of each would take longer than to place them all.
-    """
-
-    run: KeyValueRun
-    index: int
-
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, SlotKey):
-            return NotImplemented
-        if self.run is other.run:
-            return self.index == other.index
-        own, theirs = self.run.steps_Y2HW, other.run.steps_Y2HW
-        alike = own is theirs if own is None or theirs is None else np.array_equal(own, theirs)
-        codes = self.run.codes_KY2HW[self.index], other.run.codes_KY2HW[other.index]
-        return alike and np.array_equal(*codes)
-
-    __hash__ = None  # type: ignore[assignment]
 
 
 class KeyValueSlots(ReadablePayload):
@@ -214,6 +187,11 @@ class KeyValueSlots(ReadablePayload):
         """Hand the keys and values to the reader."""
         return reader.read_key_values(self)
 
+    def known_by(self, sha256: str) -> None:
+        """Of its one run."""
+        (run,) = self.runs
+        vars(run)["digest"] = sha256
+
     def part(self, start: int, end: int) -> KeyValueSlots:
         """Those of the slots ``start..end``."""
         parts, at = [], 0
@@ -243,16 +221,12 @@ class KeyValueSlots(ReadablePayload):
     @classmethod
     def tensors(cls, positions: int, provenance: Provenance) -> dict[str, Description]:
         """[K, Y, 2, H, W]; of codes of 8 bits also their steps, [1, Y, 2, H, W]."""
-        axes = _shape(provenance).axes
-        if provenance.slot_dtype == "bfloat16":
-            return {CODES: ("BF16", (positions, *axes))}
-        return {STEPS: ("BF16", (1, *axes)), CODES: ("I8", (positions, *axes))}
+        return _described(positions, _shape(provenance).axes, provenance.slot_dtype)
 
     def pack(self, provenance: Provenance) -> dict[str, Buffer]:
         """The bytes of its one run, little-endian."""
         (run,) = self.runs
-        packed = {CODES: _bytes(run.codes_KY2HW)}
-        return packed if run.steps_Y2HW is None else packed | {STEPS: _bytes(run.steps_Y2HW)}
+        return run.pack()
 
     @classmethod
     def unpack(cls, data: Mapping[str, Buffer], provenance: Provenance) -> KeyValueSlots:
@@ -268,6 +242,13 @@ class KeyValueSlots(ReadablePayload):
 def _bytes(array: NDArray[np.uint16] | NDArray[np.int8]) -> Buffer:
     little = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<"))
     return little.reshape(-1).view(np.uint8).data
+
+
+def _described(slots: int, axes: Sequence[int], dtype: str) -> dict[str, Description]:
+    """The tensors that keep a run of so many slots."""
+    if dtype == "bfloat16":
+        return {CODES: ("BF16", (slots, *axes))}
+    return {STEPS: ("BF16", (1, *axes)), CODES: ("I8", (slots, *axes))}
 
 
 def _shape(provenance: Provenance) -> KeyValueShape:

@@ -6,20 +6,14 @@ alone; that of the file covers the header, the digests of the spans in it, and a
 
 from __future__ import annotations
 
-import functools
-import hashlib
 from collections import defaultdict
 from collections.abc import Mapping
 
-from icae.memory.container import Buffer, Description
+from icae.memory.container import SPAN, Buffer, Description, digest_of
 from icae.memory.forms import FORMS
 from icae.memory.memory import MemoryContent
 from icae.memory.provenance import Provenance
 from icae.memory.span import Span
-from icae.memory.strict_json import write_canonical
-
-FORMAT = "icae-memory"
-FORMAT_VERSION = 4
 
 
 def payload_tensors(memory: MemoryContent) -> dict[str, Description]:
@@ -38,26 +32,4 @@ def payload_tensors(memory: MemoryContent) -> dict[str, Description]:
 def span_digest(span: Span, made_by: Provenance, data: Mapping[str, Buffer]) -> str:
     """SHA-256 of the form of a span and of its rows of each tensor."""
     described = FORMS[span.kind].tensors(span.positions, made_by)
-    return digest_of(f"{FORMAT}-span/{FORMAT_VERSION}", span.kind, described, data)
-
-
-def digest_of(
-    start: str, text: str, described: Mapping[str, Description], data: Mapping[str, Buffer]
-) -> str:
-    """SHA-256 over a text and tensors, each part preceded by its length."""
-    digest = hashlib.sha256(f"{start}\n".encode())
-
-    def add(part: Buffer) -> None:
-        digest.update(len(part).to_bytes(8, "little"))
-        digest.update(part)
-
-    add(text.encode("utf-8"))
-    for name in sorted(described):
-        add(_text_of(name, described[name]))
-        add(data[name])
-    return digest.hexdigest()
-
-
-@functools.lru_cache
-def _text_of(name: str, described: Description) -> bytes:
-    return write_canonical([name, described[0], list(described[1])]).encode("utf-8")
+    return digest_of(SPAN, span.kind, described, data)

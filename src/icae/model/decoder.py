@@ -26,6 +26,7 @@ from icae.model.around import (
     PassEnded,
     embed,
     first_layers_given,
+    layers_of,
     output_of,
     run_layers,
     vocabulary_logits,
@@ -152,8 +153,10 @@ def scored_states(decoder: PreTrainedModel, rows: Sequence[DecoderRow]) -> list[
 def begun_rows(
     decoder: PreTrainedModel, rows: Sequence[DecoderRow], layers: int
 ) -> list[DecoderRow]:
-    """The same rows with what so many first layers make of them."""
+    """The same rows with what so many first layers make of them, where its layers are known."""
     begun = list(rows)
+    if len(layers_of(decoder)) != decoder.config.get_text_config(decoder=True).num_hidden_layers:
+        return begun
     for group in _groups(decoder, rows):
         members = [rows[r] for r in group]
         output = output_of(decoder, layers - 1, functools.partial(_hidden, decoder, members))

@@ -88,6 +88,18 @@ def test_a_memory_comes_back_as_it_was_and_lies_in_its_file(pairs, path):
     assert loaded == pairs != Memory.load(path)
 
 
+def test_slots_have_the_digest_of_their_file_also_before_they_are_in_one(pairs, path):
+    pairs.save(path)
+    loaded = Memory.load(path)
+    path.write_bytes(memory_bytes(pairs + pairs))  # where it lies; all of it is mapped
+    for span, own, sha256 in zip(
+        loaded.spans, pairs.spans, read_header(path).span_sha256, strict=False
+    ):
+        if isinstance(own.payload, KeyValueSlots):
+            assert [run.digest for run in span.payload.runs] == [sha256]
+            assert [run.digest for run in own.payload.runs] == [sha256]
+
+
 def test_header_says_the_shape_and_how_well_each_span_is_found(pairs, path):
     pairs.save(path)
     header = read_header(path)

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from tests.bases.architectures import tiny
 
 from icae.errors import InputError
 from icae.model.around import embed, layers_of
@@ -139,3 +140,8 @@ def test_rows_that_have_begun_go_on_behind_their_first_layers(model: Any) -> Non
     ):
         torch.testing.assert_close(found, expected)
     assert ran.count(0) < ran.count(len(layers) - 1)
+
+
+def test_rows_of_a_base_whose_layers_are_not_known_do_not_begin() -> None:
+    rows = [DecoderRow.plain(np.arange(1, 9), scored=3)]
+    assert begun_rows(tiny("GPTNeoXJapanese"), rows, 1) == rows
