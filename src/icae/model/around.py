@@ -77,14 +77,16 @@ def output_of(model: PreTrainedModel, layer: int, run: Callable[[], object]) -> 
 @contextmanager
 def first_layers_given(model: PreTrainedModel, layers: int, output: object) -> Iterator[None]:
     """So many first layers compute nothing and give what the last of them gave."""
-    first = layers_of(model)[:layers]
-    for layer in first:
-        vars(layer)["forward"] = lambda *inputs, **named: output
+    first = [vars(layer) for layer in layers_of(model)[:layers]]
+    before = [{key: own[key] for key in ("forward",) if key in own} for own in first]
+    for own in first:
+        own["forward"] = lambda *inputs, **named: output
     try:
         yield
     finally:
-        for layer in first:
-            del vars(layer)["forward"]
+        for own, forward in zip(first, before, strict=True):
+            del own["forward"]
+            own.update(forward)  # one that something has put around that of the class
 
 
 def embed(model: PreTrainedModel, ids: Tensor) -> Tensor:

@@ -129,9 +129,10 @@ def test_without_training_the_last_layer_ends_with_its_keys_and_values(
 def test_rows_that_have_begun_go_on_behind_their_first_layers(model: Any) -> None:
     decoder = model.decoder
     rows = [DecoderRow.plain(np.arange(1, n), scored=3) for n in (9, 5)]
+    layers = layers_of(decoder)
+    around = vars(layers[0])["forward"] = layers[0].forward
     begun = begun_rows(decoder, rows, 1)
     ran: list[int] = []
-    layers = layers_of(decoder)
     for i, layer in enumerate(layers):
         inner = next(layer.children())
         inner.register_forward_hook(lambda *_, i=i: ran.append(i))
@@ -140,6 +141,8 @@ def test_rows_that_have_begun_go_on_behind_their_first_layers(model: Any) -> Non
     ):
         torch.testing.assert_close(found, expected)
     assert ran.count(0) < ran.count(len(layers) - 1)
+    assert vars(layers[0])["forward"] is around
+    assert "forward" not in vars(layers[1])
 
 
 def test_rows_of_a_base_whose_layers_are_not_known_do_not_begin() -> None:
