@@ -35,8 +35,8 @@ class Tree:
         self.pieces.append((parent, start, len(self.ids), step + len(ids)))
         return len(self.pieces) - 1
 
-    def learned(self, name: str) -> int:
-        return self.add(-1, [-1 - LEARNED[name] * self.n - i for i in range(self.n)])
+    def learned(self, name: str, parent: int = -1) -> int:
+        return self.add(parent, [-1 - LEARNED[name] * self.n - i for i in range(self.n)])
 
     def score(self, piece: int, first: int, targets: list[int], weight: float, kind: int) -> None:
         """Rows of a piece from ``first`` (-1: the last row of its parent) predict ``targets``."""

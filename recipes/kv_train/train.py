@@ -59,6 +59,7 @@ def options() -> argparse.Namespace:
     a("--w-ft", type=float, default=1.0)
     a("--absent", type=float, default=0.05)
     a("--fact-text", type=float, default=0.0, help="share of the text updates whose text has facts put into it")
+    a("--verbatim", type=float, default=0.0, help="share of the question updates whose contexts end word for word behind the memory")
     a("--stage", type=float, default=-1.0, help="tokens seen that the mixture is to be drawn for; -1: as seen")
     a("--save-minutes", type=float, default=10.0)
     a("--eval-minutes", type=float, default=40.0, help="minutes of training between evaluations")
@@ -159,11 +160,11 @@ class Run:
         longest = 224 if seen < 60e3 else 512 if seen < 250e3 else 2000
         if seen >= 100e3 and rng.random() < 0.25:
             L = int(rng.choice([256, 512] if seen < 250e3 else [256, 512, 1024, 2000]))
-            pools = [self.asked[k] for k in ("short", "facts", "facts", "wh", "fairytale", "quac")]
+            pools = [self.asked[k] for k in ("short", "facts", "wh", "wh", "fairytale", "quac")]
             ids, qs = draw_packed(rng, pools, L, max(1, a.batch // L), max(6, L // 60), a.absent, self.refusal, self.sep)
             source = "packed"
         else:
-            source = str(rng.choice(["short", "facts", "wh", "fairytale", "quac", "boolq", "long"], p=[0.15, 0.32, 0.26, 0.15, 0.05, 0.03, 0.04]))
+            source = str(rng.choice(["short", "facts", "wh", "fairytale", "quac", "boolq", "long"], p=[0.06, 0.25, 0.40, 0.17, 0.06, 0.02, 0.04]))
             if len(self.asked[source][0].ids) > longest - 24:
                 source = "short"
             count = lambda L: max(1, min(12, round(a.batch / L)))
@@ -173,12 +174,15 @@ class Run:
     def asked_update(self, live: Live) -> tuple[Tensor, dict[str, Any]]:
         a, rng = self.a, self.rng
         ids, questions, info = self.draw_asked(a.stage if a.stage >= 0 else self.seen)
-        memory = encode(self.base, live, torch.from_numpy(ids), info["span"], info["ratio"])
+        L, kept = info["L"], 0
+        if L >= 64 and rng.random() < a.verbatim:
+            kept = info["kept"] = int(rng.integers(16, min(L - 16, max(32, 1024 // info["B"])) + 1))
+        memory = encode(self.base, live, torch.from_numpy(ids[:, : L - kept]), info["span"], info["ratio"])
         total, trees = max(1, sum(map(len, questions))), []
         probes, prompt = int(np.clip(info["L"] // 64, 1, 8)), int(rng.integers(3, 9))
         for row, qs in zip(ids.tolist(), questions):
             t = Tree(a.tokens)
-            back = t.learned("back")
+            back = t.learned("back", t.add(-1, row[L - kept :]) if kept else -1)
             head = t.add(back, self.head)
             self.recall(t, back, row, probes, prompt, 0.5 * a.w_recall / (len(ids) * probes * 16))
             for q in qs:
