@@ -137,7 +137,7 @@ def without_instructions(said: Sequence[tuple[str, str]]) -> tuple[str, Sequence
     first = next(i for i, (role, _) in enumerate(said) if role not in ("system", "developer"))
     if said[first][0] == "assistant":
         return "", said
-    return "\n\n".join(filter(None, (text for _, text in said[:first]))), said[first:]
+    return turns_of(said[:first])[0], said[first:]
 
 
 def conversation(said: Sequence[tuple[str, str]]) -> tuple[str, list[Turn]]:
